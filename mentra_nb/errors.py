@@ -1,0 +1,209 @@
+"""The exceptions of mentra-nb. Nothing else raises errors of our own; every message says what to do next.
+
+    MentraError
+     ├─ ProviderError                      the model's side of the wire
+     │   ├─ TransportError                 no connection, or it broke                        retryable
+     │   ├─ HttpError                      a status other than 2xx                           by status
+     │   ├─ RetryableError                 the provider asked to try again                   retryable
+     │   ├─ DecodeError                    a body that is not what was promised              retryable
+     │   ├─ InvalidRequest                 refused before or by the provider                 terminal
+     │   │   └─ UnsupportedCapability      this provider cannot do what was asked
+     │   └─ MalformedStream                a stream that broke the wire's own rules          terminal
+     │       └─ StreamTruncated            it ended before its terminal event
+     ├─ ProviderNotFound, NoModelsAvailable, FailedToListModels                              terminal
+     ├─ FailedToStreamResponse             wraps the ProviderError of a turn                 as its cause
+     ├─ OperationDenied                    not allowed, or the question is already closed    terminal
+     ├─ Cancelled, DeadlineExceeded                                                          terminal
+     ├─ ToolBudgetExceeded, ModelBudgetExceeded, MaxRoundsExceeded                           terminal
+     ├─ EmptyAssistantResponse             the run finished without a final message          terminal
+     ├─ InvalidTool                        a function that cannot be offered as a tool       terminal
+     ├─ ConfigurationError                 a setting, model name or option that is not valid terminal
+     ├─ ReplayMiss                         a recording does not hold this request            terminal
+     └─ StoreError                         the state store or the record failed              degraded
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCategory(StrEnum):
+    RETRYABLE = "retryable"
+    """May work if tried again."""
+    TERMINAL = "terminal"
+    """Will fail the same way."""
+    DEGRADED = "degraded"
+    """The work went on, but state may be incomplete."""
+
+
+class MentraError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    category = ErrorCategory.TERMINAL
+
+
+class ProviderError(MentraError):
+    """Something went wrong between us and a model provider."""
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed if sent again."""
+        return self.category is ErrorCategory.RETRYABLE
+
+
+class TransportError(ProviderError):
+    category = ErrorCategory.RETRYABLE
+
+
+class RetryableError(ProviderError):
+    """The provider said to try again, after `delay` seconds when it named a time."""
+
+    category = ErrorCategory.RETRYABLE
+
+    def __init__(self, message: str, delay: float | None = None) -> None:
+        super().__init__(message)
+        self.delay = delay
+
+
+class HttpError(ProviderError):
+    """A response with a status other than 2xx. `retry_after` is in seconds."""
+
+    BODY_LIMIT = 4096
+
+    def __init__(
+        self, status: int, body: str = "", *, retry_after: float | None = None, request_id: str | None = None
+    ) -> None:
+        self.status, self.body = status, body[: self.BODY_LIMIT]
+        self.retry_after, self.request_id = retry_after, request_id
+        detail = f": {self.body.strip()}" if self.body.strip() else ""
+        super().__init__(f"provider returned HTTP {status}{detail}")
+
+    @property
+    def category(self) -> ErrorCategory:  # type: ignore[override]  # depends on the status
+        transient = self.status >= 500 or self.status in (408, 429)
+        return ErrorCategory.RETRYABLE if transient else ErrorCategory.TERMINAL
+
+
+class DecodeError(ProviderError):
+    category = ErrorCategory.RETRYABLE
+
+
+class InvalidRequest(ProviderError):
+    pass
+
+
+class UnsupportedCapability(InvalidRequest):
+    def __init__(self, provider: str, capability: str) -> None:
+        super().__init__(f"{provider} does not support {capability}")
+        self.provider, self.capability = provider, capability
+
+
+class MalformedStream(ProviderError):
+    def __init__(self, message: str) -> None:
+        super().__init__(f"malformed provider stream: {message}")
+
+
+class StreamTruncated(MalformedStream):
+    def __init__(self, message: str = "it ended before its terminal event") -> None:
+        super().__init__(message)
+
+
+class ProviderNotFound(MentraError):
+    def __init__(self, provider: str | None = None, known: tuple[str, ...] = ()) -> None:
+        self.provider = provider
+        if provider is None:
+            text = "no providers are registered"
+        else:
+            text = f"provider '{provider}' is not registered"
+            if known:
+                text += f"; registered are {', '.join(known)}"
+        super().__init__(text)
+
+
+class NoModelsAvailable(MentraError):
+    def __init__(self, provider: str) -> None:
+        super().__init__(f"provider '{provider}' did not return any models")
+
+
+class FailedToListModels(MentraError):
+    def __init__(self, source: ProviderError) -> None:
+        super().__init__(f"failed to list models: {source}")
+        self.__cause__ = source
+
+
+class FailedToStreamResponse(MentraError):
+    """A model request failed. `source` (also `__cause__`) is the provider's error."""
+
+    def __init__(self, source: ProviderError) -> None:
+        super().__init__(f"failed to stream provider response: {source}")
+        self.source = source
+        self.__cause__ = source
+
+    @property
+    def category(self) -> ErrorCategory:  # type: ignore[override]  # that of its cause
+        return self.source.category
+
+
+class OperationDenied(MentraError):
+    pass
+
+
+class Cancelled(MentraError):
+    def __init__(self, reason: str = "stopped") -> None:
+        super().__init__(reason)
+
+
+class DeadlineExceeded(MentraError):
+    def __init__(self) -> None:
+        super().__init__("the deadline of this run has passed")
+
+
+class _LimitExceeded(MentraError):
+    what = ""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{self.what} exceeded at {limit}")
+        self.limit = limit
+
+
+class ToolBudgetExceeded(_LimitExceeded):
+    what = "tool budget"
+
+
+class ModelBudgetExceeded(_LimitExceeded):
+    what = "model budget"
+
+
+class MaxRoundsExceeded(_LimitExceeded):
+    what = "max rounds"
+
+
+class EmptyAssistantResponse(MentraError):
+    def __init__(self) -> None:
+        super().__init__("run completed without a final assistant message")
+
+
+class InvalidTool(MentraError):
+    pass
+
+
+class ConfigurationError(MentraError):
+    pass
+
+
+class ReplayMiss(ProviderError):
+    """A recording was asked for a request it does not hold."""
+
+
+class StoreError(MentraError):
+    category = ErrorCategory.DEGRADED
+
+
+def is_transient_provider_error(error: ProviderError) -> bool:
+    """Whether a provider error is likely to pass if the request is sent again."""
+    return error.is_transient
+
+
+def is_transient_runtime_error(error: MentraError) -> bool:
+    """Whether an error's category is `retryable`."""
+    return error.category is ErrorCategory.RETRYABLE

@@ -1,0 +1,578 @@
+"""What happens, said once: `AgentEvent` is emitted; `RuntimeEvent` (audit) and `SessionEvent` (screen) are views of it.
+
+A `RuntimeEvent` is an `AgentEvent` that is recorded as it is. Which other events are recorded, and what each looks
+like on a screen, is the table in `projections.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mentra_nb.authorization import (
+    PermissionQuestion,
+    PermissionScope,
+    ToolAuthorizationOutcome,
+    ToolAuthorizationPreview,
+)
+from mentra_nb.content import Data, Message, TokenUsage, ToolUse
+
+
+class AgentEvent(Data):
+    """Something that happened in an agent."""
+
+    agent_id: str
+
+
+# ---- seen while it happens; not recorded as such --------------------------------------------------------------
+
+
+class RunOrigin(Data):
+    """Where a turn came from. All optional: a program has no cell."""
+
+    session_id: str | None = None
+    cell_id: str | None = None
+    execution_count: int | None = None
+    notebook: str | None = None
+    project: str | None = None
+
+
+class RunStarted(AgentEvent):
+    run_id: str
+    model: str
+    prompt: str
+    origin: RunOrigin = RunOrigin()
+
+
+class RunFinished(AgentEvent):
+    run_id: str
+    stop_reason: str
+    """`end`, `max_tokens`, `refusal`, `content_filter`, `budget`, `stopped`, …"""
+    text: str
+    duration_ms: int
+    usage: TokenUsage = TokenUsage()
+    origin: RunOrigin = RunOrigin()
+
+
+class RunFailed(AgentEvent):
+    run_id: str
+    error: str
+    error_type: str
+    cancelled: bool
+    duration_ms: int
+    recoverable: bool = False
+    usage: TokenUsage = TokenUsage()
+    origin: RunOrigin = RunOrigin()
+
+
+class RetryAttempt(AgentEvent):
+    error_message: str
+    attempt: int
+    max_attempts: int
+    next_delay_ms: int
+
+
+class TextDelta(AgentEvent):
+    delta: str
+
+
+class ReasoningDelta(AgentEvent):
+    delta: str
+
+
+class ToolUseUpdated(AgentEvent):
+    index: int
+    id: str
+    name: str
+    delta: str
+
+
+class ToolUseReady(AgentEvent):
+    index: int
+    call: ToolUse
+
+
+class AssistantMessageCommitted(AgentEvent):
+    message: Message
+
+
+class ToolCallStarted(AgentEvent):
+    """The scheduler took up a call; it is not authorized yet."""
+
+    call: ToolUse
+
+
+class ToolExecutionProgress(AgentEvent):
+    id: str
+    name: str
+    progress: str
+
+
+class UsageReport(AgentEvent):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+
+
+class QuestionAsked(AgentEvent):
+    """A person is asked; recorded as `permission_requested`."""
+
+    question: PermissionQuestion
+
+
+# ---- RuntimeEvent: recorded --------------------------------------------------------------------------------
+
+
+class RuntimeEvent(AgentEvent):
+    """A recorded event. Fields of the seed first, exact; what we add follows and is optional."""
+
+    kind: str
+
+    def scope(self) -> str:
+        """The audit column: the agent, or the runtime instance."""
+        return self.agent_id
+
+
+class _InRun(RuntimeEvent):
+    run_id: str | None = None
+
+
+class AuthorizationDenied(_InRun):
+    kind: Literal["authorization_denied"] = "authorization_denied"
+    action: str
+    detail: str
+
+
+class ToolAuthorizationStarted(_InRun):
+    kind: Literal["tool_authorization_started"] = "tool_authorization_started"
+    tool_name: str
+    tool_call_id: str
+    preview: ToolAuthorizationPreview
+
+
+class ToolAuthorizationFinished(_InRun):
+    """The one decision about a call. `decided_by` says who took it, `wait_ms` how long it took."""
+
+    kind: Literal["tool_authorization_finished"] = "tool_authorization_finished"
+    tool_name: str
+    tool_call_id: str
+    outcome: ToolAuthorizationOutcome
+    reason: str | None = None
+    decided_by: str | None = None
+    request_id: str | None = None
+    wait_ms: int | None = None
+    subject: str | None = None
+
+
+class ToolAuthorizationBlocked(_InRun):
+    kind: Literal["tool_authorization_blocked"] = "tool_authorization_blocked"
+    tool_name: str
+    tool_call_id: str
+    outcome: ToolAuthorizationOutcome
+    reason: str | None = None
+
+
+class RecoveryPrepared(RuntimeEvent):
+    kind: Literal["recovery_prepared"] = "recovery_prepared"
+    agent_id: str = Field(default="", exclude=True)
+    runtime_instance_id: str
+
+    def scope(self) -> str:
+        return self.runtime_instance_id
+
+
+class ModelRequestStarted(_InRun):
+    kind: Literal["model_request_started"] = "model_request_started"
+    model: str
+    attempt: int
+    request_id: str | None = None
+    provider: str | None = None
+
+
+class ModelRequestFinished(_InRun):
+    kind: Literal["model_request_finished"] = "model_request_finished"
+    model: str
+    attempt: int
+    success: bool
+    error: str | None = None
+    request_id: str | None = None
+    provider: str | None = None
+
+
+class ModelResponseFinished(_InRun):
+    kind: Literal["model_response_finished"] = "model_response_finished"
+    model: str
+    attempt: int
+    success: bool
+    error: str | None = None
+    stop_reason: str | None = None
+    usage: TokenUsage | None = None
+    request_id: str | None = None
+    provider: str | None = None
+
+
+class ToolExecutionStarted(_InRun):
+    kind: Literal["tool_execution_started"] = "tool_execution_started"
+    tool_name: str
+    tool_call_id: str
+    input: dict[str, Any] | None = None
+
+
+class ToolExecutionFinished(_InRun):
+    kind: Literal["tool_execution_finished"] = "tool_execution_finished"
+    tool_name: str
+    tool_call_id: str
+    is_error: bool
+    error: str | None = None
+    output_preview: str
+    duration_ms: int | None = None
+
+
+class PolicyDenied(_InRun):
+    kind: Literal["policy_denied"] = "policy_denied"
+    tool_name: str
+    reason: str
+    tool_call_id: str | None = None
+
+
+class BackgroundTaskStarted(_InRun):
+    kind: Literal["background_task_started"] = "background_task_started"
+    task_id: str
+    command: str
+    cwd: str
+
+
+class BackgroundTaskFinished(_InRun):
+    kind: Literal["background_task_finished"] = "background_task_finished"
+    task_id: str
+    status: str
+
+
+class MemorySearchStarted(_InRun):
+    kind: Literal["memory_search_started"] = "memory_search_started"
+    limit: int
+    query_preview: str
+
+
+class MemorySearchFinished(_InRun):
+    kind: Literal["memory_search_finished"] = "memory_search_finished"
+    success: bool
+    result_count: int
+    error: str | None = None
+
+
+class MemoryIngestStarted(_InRun):
+    kind: Literal["memory_ingest_started"] = "memory_ingest_started"
+    source_revision: int
+
+
+class MemoryIngestFinished(_InRun):
+    kind: Literal["memory_ingest_finished"] = "memory_ingest_finished"
+    source_revision: int
+    success: bool
+    stored_records: int
+    error: str | None = None
+
+
+class MemoryCompactionProposed(_InRun):
+    kind: Literal["memory_compaction_proposed"] = "memory_compaction_proposed"
+    base_revision: int
+    transcript_path: str
+
+
+class MemoryCompactionApplied(_InRun):
+    kind: Literal["memory_compaction_applied"] = "memory_compaction_applied"
+    base_revision: int
+    resulting_history_len: int
+
+
+class MemoryCompactionSkipped(_InRun):
+    kind: Literal["memory_compaction_skipped"] = "memory_compaction_skipped"
+    base_revision: int
+
+
+class RunAborted(_InRun):
+    kind: Literal["run_aborted"] = "run_aborted"
+    reason: str
+
+
+class ToolExecutionBlocked(_InRun):
+    kind: Literal["tool_execution_blocked"] = "tool_execution_blocked"
+    tool_name: str
+    tool_call_id: str
+    reason: str
+
+
+SEED_KINDS: tuple[type[RuntimeEvent], ...] = (
+    AuthorizationDenied,
+    ToolAuthorizationStarted,
+    ToolAuthorizationFinished,
+    ToolAuthorizationBlocked,
+    RecoveryPrepared,
+    ModelRequestStarted,
+    ModelRequestFinished,
+    ModelResponseFinished,
+    ToolExecutionStarted,
+    ToolExecutionFinished,
+    PolicyDenied,
+    BackgroundTaskStarted,
+    BackgroundTaskFinished,
+    MemorySearchStarted,
+    MemorySearchFinished,
+    MemoryIngestStarted,
+    MemoryIngestFinished,
+    MemoryCompactionProposed,
+    MemoryCompactionApplied,
+    MemoryCompactionSkipped,
+    RunAborted,
+    ToolExecutionBlocked,
+)
+"""The 22 kinds of the original, in its order."""
+
+
+class TurnStarted(_InRun):
+    kind: Literal["turn_started"] = "turn_started"
+    model: str
+    prompt: str
+    session_id: str | None = None
+    cell_id: str | None = None
+    execution_count: int | None = None
+    notebook: str | None = None
+    project: str | None = None
+
+
+class TurnFinished(_InRun):
+    kind: Literal["turn_finished"] = "turn_finished"
+    stop_reason: str
+    success: bool
+    error: str | None = None
+    duration_ms: int
+    session_id: str | None = None
+    cell_id: str | None = None
+    execution_count: int | None = None
+
+
+class PermissionRequested(_InRun):
+    kind: Literal["permission_requested"] = "permission_requested"
+    request_id: str
+    tool_name: str
+    tool_call_id: str
+    description: str
+    subject: str
+    deadline: float
+    session_id: str | None = None
+
+
+class PermissionResolved(_InRun):
+    """A question is closed. `decided_by`: `user`, `timeout`, `cancelled` or `headless`; `waited_ms` since it was asked."""
+
+    kind: Literal["permission_resolved"] = "permission_resolved"
+    request_id: str
+    tool_name: str
+    tool_call_id: str
+    outcome: Literal["allowed", "denied"]
+    decided_by: str
+    rule_scope: PermissionScope | None = None
+    reason: str | None = None
+    waited_ms: int
+    session_id: str | None = None
+
+
+class SessionRecorded(RuntimeEvent):
+    kind: Literal["session_started"] = "session_started"
+    session_id: str
+    title: str
+    model: str
+    project: str | None = None
+    notebook: str | None = None
+
+
+class JournalGap(RuntimeEvent):
+    """Written before the first event after failed writes: `lost` events are not in the record."""
+
+    kind: Literal["journal_gap"] = "journal_gap"
+    agent_id: str = Field(default="", exclude=True)
+    lost: int
+    reason: str
+
+    def scope(self) -> str:
+        return "journal"
+
+
+ADDED_KINDS: tuple[type[RuntimeEvent], ...] = (
+    TurnStarted,
+    TurnFinished,
+    PermissionRequested,
+    PermissionResolved,
+    SessionRecorded,
+    JournalGap,
+)
+
+_BY_KIND: dict[str, type[RuntimeEvent]] = {
+    cls.model_fields["kind"].default: cls for cls in (*SEED_KINDS, *ADDED_KINDS)
+}
+
+
+def runtime_event_from_json(payload: dict[str, Any]) -> RuntimeEvent:
+    """A recorded payload as its event. Raises `KeyError` for a kind this version does not know."""
+    return _BY_KIND[payload["kind"]].model_validate(payload)
+
+
+# ---- SessionEvent: what a screen shows -------------------------------------------------------------------------
+
+
+class SessionEvent(Data):
+    """Something a screen may want to show."""
+
+    type: str
+
+
+class SessionStarted(SessionEvent):
+    type: Literal["session_started"] = "session_started"
+    session_id: str
+
+
+class UserMessage(SessionEvent):
+    type: Literal["user_message"] = "user_message"
+    text: str
+
+
+class AssistantTokenDelta(SessionEvent):
+    type: Literal["assistant_token_delta"] = "assistant_token_delta"
+    delta: str
+
+
+class AssistantReasoningDelta(SessionEvent):
+    type: Literal["assistant_reasoning_delta"] = "assistant_reasoning_delta"
+    delta: str
+
+
+class AssistantMessageCompleted(SessionEvent):
+    type: Literal["assistant_message_completed"] = "assistant_message_completed"
+    text: str
+
+
+class ToolQueued(SessionEvent):
+    type: Literal["tool_queued"] = "tool_queued"
+    tool_call_id: str
+    tool_name: str
+    summary: str
+    mutability: Literal["read_only", "mutating", "unknown"]
+    input_json: str
+
+
+class ToolStarted(SessionEvent):
+    type: Literal["tool_started"] = "tool_started"
+    tool_call_id: str
+    tool_name: str
+
+
+class ToolProgress(SessionEvent):
+    type: Literal["tool_progress"] = "tool_progress"
+    tool_call_id: str
+    tool_name: str
+    progress: str
+
+
+class ToolCompleted(SessionEvent):
+    type: Literal["tool_completed"] = "tool_completed"
+    tool_call_id: str
+    tool_name: str
+    summary: str
+    is_error: bool
+    duration_ms: int | None = None
+
+
+class PermissionAsked(SessionEvent):
+    type: Literal["permission_requested"] = "permission_requested"
+    request_id: str
+    tool_call_id: str
+    tool_name: str
+    description: str
+    preview: str
+    """The structured input as JSON text."""
+    agent_id: str = ""
+    question: PermissionQuestion | None = None
+
+
+class PermissionAnswered(SessionEvent):
+    type: Literal["permission_resolved"] = "permission_resolved"
+    request_id: str
+    tool_call_id: str
+    tool_name: str
+    outcome: Literal["allowed", "denied"]
+    rule_scope: PermissionScope | None = None
+    decided_by: str = "user"
+    reason: str | None = None
+
+
+class TaskUpdated(SessionEvent):
+    type: Literal["task_updated"] = "task_updated"
+    task_id: str
+    kind: Literal["subagent", "background_task", "teammate"]
+    status: Literal["spawned", "running", "finished", "failed"]
+    title: str
+    detail: str | None = None
+
+
+class CompactionStarted(SessionEvent):
+    type: Literal["compaction_started"] = "compaction_started"
+    agent_id: str
+
+
+class CompactionCompleted(SessionEvent):
+    type: Literal["compaction_completed"] = "compaction_completed"
+    agent_id: str
+    replaced_items: int
+    preserved_items: int
+    resulting_transcript_len: int
+    extracted_facts_count: int
+    summary_preview: str
+
+
+class MemoryUpdated(SessionEvent):
+    type: Literal["memory_updated"] = "memory_updated"
+    agent_id: str
+    stored_records: int
+
+
+class Notice(SessionEvent):
+    type: Literal["notice"] = "notice"
+    severity: Literal["info", "warning"]
+    message: str
+
+
+class RetryNotice(SessionEvent):
+    type: Literal["retry_attempt"] = "retry_attempt"
+    agent_id: str
+    error_message: str
+    attempt: int
+    max_attempts: int
+    next_delay_ms: int
+
+
+class UsageReported(SessionEvent):
+    type: Literal["usage_report"] = "usage_report"
+    agent_id: str
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_creation_tokens: int
+
+
+class SessionError(SessionEvent):
+    type: Literal["error"] = "error"
+    message: str
+    recoverable: bool
+
+
+_BY_TYPE: dict[str, type[SessionEvent]] = {
+    cls.model_fields["type"].default: cls for cls in SessionEvent.__subclasses__()
+}
+
+
+def session_event_from_json(payload: dict[str, Any]) -> SessionEvent:
+    """A JSON object as its event. Raises `KeyError` for a type this version does not know."""
+    return _BY_TYPE[payload["type"]].model_validate(payload)

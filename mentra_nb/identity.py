@@ -1,0 +1,26 @@
+"""Identifiers: UUIDv7 (sorted by time) behind a readable prefix, strictly rising within a process."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+
+_lock = threading.Lock()
+_last = 0
+
+
+def uuid7() -> str:
+    """A UUIDv7 as text: later calls in this process sort after earlier ones, even if the clock steps back."""
+    global _last
+    with _lock:
+        ms = time.time_ns() // 1_000_000
+        n = ms << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+        _last = n = n if n > _last else _last + 1
+    h = f"{n:032x}"
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+def new_id(prefix: str) -> str:
+    """`prefix-<uuid7>`, for example `session-0199…`."""
+    return f"{prefix}-{uuid7()}"

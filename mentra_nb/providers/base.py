@@ -1,0 +1,168 @@
+"""The neutral vocabulary between the agent and any model: requests, stream events, models, and the `Provider` protocol.
+
+Wire formats live in the sibling files, one each; nothing here knows of HTTP.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from mentra_nb.content import Data, Message, TokenUsage
+from mentra_nb.errors import UnsupportedCapability
+
+
+class ProviderDescriptor(Data):
+    id: str
+    display_name: str | None = None
+    description: str | None = None
+
+
+class ProviderCapabilities(Data):
+    supports_model_listing: bool = False
+    supports_tool_calls: bool = True
+    supports_images: bool = False
+    supports_reasoning_effort: bool = False
+
+
+class ModelInfo(Data):
+    """A model of a provider. `created_at` is in UTC; `context_window` is in tokens."""
+
+    id: str
+    provider: str
+    display_name: str | None = None
+    description: str | None = None
+    created_at: datetime | None = None
+    context_window: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.id}"
+
+
+@dataclass(frozen=True)
+class ModelSelector:
+    """How `resolve_model` picks: an explicit id, or the newest listed."""
+
+    id: str | None = None
+
+    @classmethod
+    def newest_available(cls) -> ModelSelector:
+        return cls()
+
+
+class ProviderToolSpec(Data):
+    """A tool as a provider is told of it."""
+
+    name: str
+    description: str | None = None
+    input_schema: dict[str, Any] = {"type": "object", "properties": {}}
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """`auto`, `any` (some tool must be called), `none`, or `tool` with a name."""
+
+    mode: Literal["auto", "any", "none", "tool"] = "auto"
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a model, in nobody's wire format."""
+
+    model: str
+    messages: Sequence[Message]
+    system: str | None = None
+    tools: Sequence[ProviderToolSpec] = ()
+    tool_choice: ToolChoice | None = None
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+    reasoning_effort: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+# ---- what a stream says ---------------------------------------------------------------------------------------
+
+BlockKind = Literal["text", "thinking", "tool_use"]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStarted:
+    id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentBlockStarted:
+    """A block opens. Tool uses carry their call `id` and `name`; `item_id` is the wire's own id for it, if any."""
+
+    index: int
+    kind: BlockKind
+    id: str | None = None
+    name: str | None = None
+    item_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContentBlockDelta:
+    """A piece of a block: text, reasoning text, or the JSON text of a call's arguments."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentBlockStopped:
+    """A block is whole. `signature` and `encrypted` are a thinking block's opaque parts."""
+
+    index: int
+    signature: str | None = None
+    encrypted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDelta:
+    """Stop reason and usage so far; what is `None` leaves the earlier value."""
+
+    stop_reason: str | None = None
+    usage: TokenUsage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStopped:
+    """The wire's own terminal event was seen: the message is whole. Always the last event."""
+
+
+ProviderEvent = (
+    MessageStarted | ContentBlockStarted | ContentBlockDelta | ContentBlockStopped | MessageDelta | MessageStopped
+)
+
+StopReason = Literal["end", "tool_use", "max_tokens", "refusal", "content_filter", "pause", "unknown"]
+"""Stop reasons in neutral words. An adapter maps what it knows and passes the rest on as it came."""
+
+
+class Provider(ABC):
+    """A source of model answers. One instance serves many agents at once and keeps no conversation."""
+
+    descriptor: ProviderDescriptor
+    capabilities: ProviderCapabilities = ProviderCapabilities()
+
+    @abstractmethod
+    def stream(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
+        """Ask. Entering opens the stream; leaving closes it, whatever happened.
+
+        Raises `ProviderError` on entering (the request may be retried) or while iterating (it may not). An iteration
+        that ends without raising has yielded `MessageStopped` last.
+        """
+
+    async def list_models(self) -> list[ModelInfo]:
+        raise UnsupportedCapability(self.descriptor.id, "listing models")
+
+    async def aclose(self) -> None:
+        """Release connections. The provider may be used again afterwards."""
+        return None
