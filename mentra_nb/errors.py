@@ -1,25 +1,25 @@
 """The exceptions of mentra-nb. Nothing else raises errors of our own; every message says what to do next.
 
-    MentraError
-     ├─ ProviderError                      the model's side of the wire
-     │   ├─ TransportError                 no connection, or it broke                        retryable
-     │   ├─ HttpError                      a status other than 2xx                           by status
-     │   ├─ RetryableError                 the provider asked to try again                   retryable
-     │   ├─ DecodeError                    a body that is not what was promised              retryable
-     │   ├─ InvalidRequest                 refused before or by the provider                 terminal
-     │   │   └─ UnsupportedCapability      this provider cannot do what was asked
-     │   └─ MalformedStream                a stream that broke the wire's own rules          terminal
-     │       └─ StreamTruncated            it ended before its terminal event
-     ├─ ProviderNotFound, NoModelsAvailable, FailedToListModels                              terminal
-     ├─ FailedToStreamResponse             wraps the ProviderError of a turn                 as its cause
-     ├─ OperationDenied                    not allowed, or the question is already closed    terminal
-     ├─ Cancelled, DeadlineExceeded                                                          terminal
-     ├─ ToolBudgetExceeded, ModelBudgetExceeded, MaxRoundsExceeded                           terminal
-     ├─ EmptyAssistantResponse             the run finished without a final message          terminal
-     ├─ InvalidTool                        a function that cannot be offered as a tool       terminal
-     ├─ ConfigurationError                 a setting, model name or option that is not valid terminal
-     ├─ ReplayMiss                         a recording does not hold this request            terminal
-     └─ StoreError                         the state store or the record failed              degraded
+MentraError
+ ├─ ProviderError                      the model's side of the wire
+ │   ├─ TransportError                 no connection, or it broke                        retryable
+ │   ├─ HttpError                      a status other than 2xx                           by status
+ │   ├─ RetryableError                 the provider asked to try again                   retryable
+ │   ├─ DecodeError                    a body that is not what was promised              retryable
+ │   ├─ InvalidRequest                 refused before or by the provider                 terminal
+ │   │   └─ UnsupportedCapability      this provider cannot do what was asked
+ │   └─ MalformedStream                a stream that broke the wire's own rules          terminal
+ │       └─ StreamTruncated            it ended before its terminal event
+ ├─ ProviderNotFound, NoModelsAvailable, FailedToListModels                              terminal
+ ├─ FailedToStreamResponse             wraps the ProviderError of a turn                 as its cause
+ ├─ OperationDenied                    not allowed, or the question is already closed    terminal
+ ├─ Cancelled, DeadlineExceeded                                                          terminal
+ ├─ ToolBudgetExceeded, ModelBudgetExceeded, MaxRoundsExceeded                           terminal
+ ├─ EmptyAssistantResponse             the run finished without a final message          terminal
+ ├─ InvalidTool                        a function that cannot be offered as a tool       terminal
+ ├─ ConfigurationError                 a setting, model name or option that is not valid terminal
+ ├─ ReplayMiss                         a recording does not hold this request            terminal
+ └─ StoreError                         the state store or the record failed              degraded
 """
 
 from __future__ import annotations

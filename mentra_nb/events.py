@@ -410,9 +410,7 @@ ADDED_KINDS: tuple[type[RuntimeEvent], ...] = (
     JournalGap,
 )
 
-_BY_KIND: dict[str, type[RuntimeEvent]] = {
-    cls.model_fields["kind"].default: cls for cls in (*SEED_KINDS, *ADDED_KINDS)
-}
+_BY_KIND: dict[str, type[RuntimeEvent]] = {cls.model_fields["kind"].default: cls for cls in (*SEED_KINDS, *ADDED_KINDS)}
 
 
 def runtime_event_from_json(payload: dict[str, Any]) -> RuntimeEvent:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import Field
+
 from mentra_nb.content import Data, Message, TokenUsage
 from mentra_nb.errors import UnsupportedCapability
 
@@ -59,7 +61,7 @@ class ProviderToolSpec(Data):
 
     name: str
     description: str | None = None
-    input_schema: dict[str, Any] = {"type": "object", "properties": {}}
+    input_schema: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
     strict: bool = False
 
 
@@ -165,4 +167,4 @@ class Provider(ABC):
 
     async def aclose(self) -> None:
         """Release connections. The provider may be used again afterwards."""
-        return None
+        return
