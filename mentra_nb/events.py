@@ -366,7 +366,7 @@ class PermissionRequested(_InRun):
 
 
 class PermissionResolved(_InRun):
-    """A question is closed. `decided_by`: `user`, `timeout`, `cancelled` or `headless`; `waited_ms` since it was asked."""
+    """A question is closed, by `user`, `timeout`, `cancelled` or `headless`, `waited_ms` after it was asked."""
 
     kind: Literal["permission_resolved"] = "permission_resolved"
     request_id: str

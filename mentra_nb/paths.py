@@ -24,7 +24,7 @@ def record_folder() -> Path:
 
 
 def project_root(start: Path | None = None) -> Path:
-    """The nearest folder at or above `start` (default: the working directory) with `.git` or `mentra.toml`, else itself."""
+    """The nearest folder at or above `start` (default: here) with `.git` or `mentra.toml`, else `start` itself."""
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / ".git").exists() or (folder / "mentra.toml").exists():
