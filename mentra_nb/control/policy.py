@@ -1,0 +1,106 @@
+"""The runtime's hard limits on files and commands, whatever a rule or a person says. Checks only; nothing is run here.
+
+A path check and the use of the path are two steps, so this guards against a careless model, not against a hostile
+program running beside it; and a shell command, once allowed, can touch anything its user can.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mentra_nb.errors import OperationDenied
+
+DEFAULT_ENV = ("PATH",) if sys.platform != "win32" else ("PATH", "PATHEXT", "SystemRoot", "COMSPEC", "TEMP", "TMP")
+
+
+class PolicyViolation(OperationDenied):
+    """The policy refuses. `action` is the audit name of what was refused."""
+
+    def __init__(self, action: str, detail: str) -> None:
+        super().__init__(detail)
+        self.action, self.detail = action, detail
+
+
+@dataclass(frozen=True)
+class RuntimePolicy:
+    """What tools may do at all. Shell and background commands are off unless switched on.
+
+    Roots are folders; the agent's base folder is always readable, and writable unless `read_only`. Times are in
+    seconds; `max_output_bytes_per_stream` is kept of each of a command's streams.
+    """
+
+    allow_shell_commands: bool = False
+    allow_background_commands: bool = False
+    read_only: bool = False
+    allowed_working_roots: tuple[Path, ...] = ()
+    allowed_read_roots: tuple[Path, ...] = ()
+    allowed_write_roots: tuple[Path, ...] = ()
+    allowed_env_vars: tuple[str, ...] = DEFAULT_ENV
+    default_command_timeout: float = 30.0
+    max_command_timeout: float = 30.0
+    max_output_bytes_per_stream: int = 65_536
+
+    @classmethod
+    def permissive(cls) -> RuntimePolicy:
+        """Shell and background commands on; the rest as by default."""
+        return cls(allow_shell_commands=True, allow_background_commands=True)
+
+    @classmethod
+    def for_notebook(cls) -> RuntimePolicy:
+        """Shell on (it asks), with the user's environment names that commands commonly need and time to work."""
+        return replace(
+            cls.permissive(),
+            allowed_env_vars=(*DEFAULT_ENV, "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "CONDA_PREFIX"),
+            default_command_timeout=120.0,
+            max_command_timeout=600.0,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The variables a command gets: the allowed names that exist."""
+        return {name: os.environ[name] for name in self.allowed_env_vars if name in os.environ}
+
+    def command_timeout(self, requested: float | None) -> float:
+        return min(requested or self.default_command_timeout, self.max_command_timeout)
+
+    def check_command(self, base: Path, cwd: Path) -> None:
+        """Raises `PolicyViolation` when a shell command may not run in `cwd`."""
+        if not self.allow_shell_commands:
+            raise PolicyViolation("shell_command", "shell commands are disabled by the runtime policy")
+        if self.read_only:
+            raise PolicyViolation("shell_command", "shell commands are disabled by the runtime policy: it is read-only")
+        if not _inside(cwd.resolve(), (base, *self.allowed_working_roots)):
+            raise PolicyViolation("shell_command", f"'{cwd}' is outside the runtime policy roots")
+
+    def readable(self, base: Path, path: str, action: str = "files_read") -> Path:
+        """`path` as it would be read, symlinks resolved. Raises `PolicyViolation`."""
+        target = _resolve(base, path, action)
+        if not _inside(target, (base, *self.allowed_read_roots, *self.allowed_write_roots)):
+            raise PolicyViolation(action, f"'{path}' is outside the runtime policy read roots")
+        return target
+
+    def writable(self, base: Path, path: str, action: str = "files_write") -> Path:
+        """`path` as it would be written, symlinks resolved. Raises `PolicyViolation`."""
+        if self.read_only:
+            raise PolicyViolation(action, f"'{path}' cannot be written: the runtime policy is read-only")
+        target = _resolve(base, path, action)
+        if not _inside(target, (base, *self.allowed_write_roots)):
+            raise PolicyViolation(action, f"'{path}' is outside the runtime policy write roots")
+        return target
+
+
+def _resolve(base: Path, path: str, action: str) -> Path:
+    if "\0" in path:
+        raise PolicyViolation(action, "a path may not contain a NUL character")
+    # lexical first, so that `link/..` means what it says and not the parent of what the link points to
+    joined = Path(os.path.normpath(base / Path(path).expanduser()))
+    try:
+        return joined.resolve()
+    except (OSError, RuntimeError) as error:
+        raise PolicyViolation(action, f"'{path}' cannot be resolved: {error}") from error
+
+
+def _inside(path: Path, roots: tuple[Path, ...]) -> bool:
+    return any(path.is_relative_to(root.resolve()) for root in roots)
