@@ -133,6 +133,6 @@ class PreExecutionDecision:
 
 
 class PreExecutionHook(Protocol):
-    """Asked after authorization, before a tool runs. The first denial wins; modifications chain; raising is a denial."""
+    """Asked after authorization, before a tool runs. The first denial wins, changes chain, raising is a denial."""
 
     async def before_execution(self, context: PreExecutionContext) -> PreExecutionDecision: ...
