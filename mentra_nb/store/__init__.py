@@ -1,1 +1,1 @@
-"""See the module docstrings."""
+"""Operational state: agents, transcripts, runs, tool calls, rules, questions, sessions. Small transactional rows."""

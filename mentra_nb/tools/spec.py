@@ -187,7 +187,7 @@ class FunctionTool(Tool):
         self, function: Callable[..., Any], *, name: str | None = None, asks: bool = True, reads_only: bool = False
     ) -> None:
         self.function = function
-        self._name: str = name or getattr(function, "__name__", "")
+        self._name = str(name or getattr(function, "__name__", ""))
         if not self._name.isidentifier():
             raise InvalidTool(f"a tool needs a name that is an identifier; {self._name!r} is not: pass name=…")
         self.arguments, self._context_parameter = self._read_signature()
