@@ -1,0 +1,127 @@
+"""Which providers there are: the registry of a runtime, and the presets of the ones known by name.
+
+Nothing here reads the environment; keys are handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import SecretStr
+
+from mentra_nb.errors import ConfigurationError, ProviderNotFound
+from mentra_nb.providers.base import Provider, ProviderDescriptor
+
+if TYPE_CHECKING:
+    from mentra_nb.providers.http import HttpClient
+
+Wire = Literal["responses", "chat_completions"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How to reach a provider. `key_env` names the variable its key is usually in; `None` means it needs no key."""
+
+    id: str
+    display_name: str
+    wire: Wire
+    base_url: str
+    key_env: str | None = None
+
+
+PRESETS = {
+    preset.id: preset
+    for preset in (
+        Preset("openai", "OpenAI", "responses", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+        Preset("openrouter", "OpenRouter", "responses", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+        Preset("ollama", "Ollama", "responses", "http://127.0.0.1:11434/v1"),
+        Preset("lmstudio", "LM Studio", "responses", "http://127.0.0.1:1234/v1"),
+        Preset("llamacpp", "llama.cpp", "chat_completions", "http://127.0.0.1:8080/v1"),
+        Preset("vllm", "vLLM", "chat_completions", "http://127.0.0.1:8000/v1"),
+    )
+}
+
+NOT_YET = ("anthropic", "gemini")
+
+
+def builtin(
+    id: str,
+    api_key: SecretStr | str | None = None,
+    base_url: str | None = None,
+    *,
+    wire: Wire | None = None,
+    http: HttpClient | None = None,
+) -> Provider:
+    """The provider known as `id`, or `demo`.
+
+    `base_url` (with or without `/v1`) and `wire` replace the preset's; an Ollama older than 0.13.3 needs
+    `wire="chat_completions"`. `http` shares one client between providers. Raises `ConfigurationError` for an unknown
+    id and for a missing key.
+    """
+    if id == "demo":
+        from mentra_nb.providers.demo import DemoProvider
+
+        return DemoProvider()
+    if id in NOT_YET:
+        raise ConfigurationError(f"provider '{id}' is not available yet; openrouter serves its models")
+    preset = PRESETS.get(id)
+    if preset is None:
+        raise ConfigurationError(f"there is no provider '{id}'; known are {', '.join([*PRESETS, 'demo'])}")
+    if preset.key_env is not None and api_key is None and base_url is None:
+        raise ConfigurationError(f"{preset.display_name} needs an API key: set {preset.key_env} or pass api_key")
+    from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+    from mentra_nb.providers.responses import ResponsesProvider
+
+    adapter = ResponsesProvider if (wire or preset.wire) == "responses" else ChatCompletionsProvider
+    return adapter(preset.id, base_url or preset.base_url, api_key=api_key, display_name=preset.display_name, http=http)
+
+
+def split_model(name: str) -> tuple[str | None, str]:
+    """`provider/model` split at the first slash: `openai/gpt-5` is `("openai", "gpt-5")`, `gpt-5` is `(None, "gpt-5")`.
+
+    Raises `ConfigurationError` when either part is empty.
+    """
+    provider, slash, model = name.strip().partition("/")
+    if not slash and provider:
+        return None, provider
+    if not provider or not model:
+        raise ConfigurationError(f"'{name}' is not a model name; write provider/model, for example openai/gpt-5")
+    return provider, model
+
+
+class ProviderRegistry:
+    """The providers of a runtime, by id. The first one registered is the default and stays it."""
+
+    def __init__(self, providers: Iterable[Provider] = ()) -> None:
+        self._providers: dict[str, Provider] = {}
+        for provider in providers:
+            self.register(provider)
+
+    def register(self, provider: Provider) -> None:
+        """Add a provider, or replace the one with its id."""
+        self._providers[provider.descriptor.id] = provider
+
+    @property
+    def default_id(self) -> str | None:
+        return next(iter(self._providers), None)
+
+    def get(self, id: str | None = None) -> Provider:
+        """The provider `id`, or the default. Raises `ProviderNotFound`."""
+        wanted = id if id is not None else self.default_id
+        if wanted is None or wanted not in self._providers:
+            raise ProviderNotFound(wanted, tuple(self._providers))
+        return self._providers[wanted]
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._providers
+
+    def descriptors(self) -> list[ProviderDescriptor]:
+        """All descriptors, sorted by id."""
+        return [self._providers[id].descriptor for id in sorted(self._providers)]
+
+    async def aclose(self) -> None:
+        """Release the connections of every provider."""
+        for provider in self._providers.values():
+            await provider.aclose()

@@ -1,0 +1,224 @@
+"""A provider that answers from a script, and remembers what it was asked: the public double for tests of agents.
+
+It speaks the neutral events of `base` only; real wire formats are tested through HTTP instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mentra_nb.content import TokenUsage
+from mentra_nb.errors import InvalidRequest, MentraError
+from mentra_nb.providers.base import (
+    ContentBlockDelta,
+    ContentBlockStarted,
+    ContentBlockStopped,
+    MessageDelta,
+    MessageStarted,
+    MessageStopped,
+    ModelInfo,
+    Provider,
+    ProviderCapabilities,
+    ProviderDescriptor,
+    ProviderEvent,
+    Request,
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one request gets: `events`, then `error` if there is one (with no events, opening the stream fails)."""
+
+    events: tuple[ProviderEvent, ...] = ()
+    error: MentraError | None = None
+
+
+@dataclass(frozen=True)
+class ScriptedCall:
+    """A tool call of the script. `input` is an object, or the raw argument text (which may be malformed)."""
+
+    name: str
+    input: dict[str, Any] | str
+    id: str | None = None
+
+
+def message(blocks: Iterable[Sequence[ProviderEvent]], stop_reason: str, usage: TokenUsage | None = None) -> Turn:
+    """A whole message from the events of its blocks."""
+    inner = [event for block in blocks for event in block]
+    end = (MessageDelta(stop_reason=stop_reason, usage=usage), MessageStopped())
+    return Turn((MessageStarted(id="message", model="scripted"), *inner, *end))
+
+
+def text_block(index: int, chunks: Iterable[str]) -> list[ProviderEvent]:
+    deltas = [ContentBlockDelta(index, chunk) for chunk in chunks]
+    return [ContentBlockStarted(index, "text"), *deltas, ContentBlockStopped(index)]
+
+
+def call_block(index: int, call: ScriptedCall, default_id: str) -> list[ProviderEvent]:
+    arguments = call.input if isinstance(call.input, str) else json.dumps(call.input, ensure_ascii=False)
+    return [
+        ContentBlockStarted(index, "tool_use", id=call.id or default_id, name=call.name),
+        ContentBlockDelta(index, arguments),
+        ContentBlockStopped(index),
+    ]
+
+
+def text(content: str, *, usage: TokenUsage | None = None) -> Turn:
+    """One text answer, in one piece."""
+    return stream_text([content], usage=usage)
+
+
+def stream_text(chunks: Iterable[str], *, usage: TokenUsage | None = None) -> Turn:
+    """One text answer, one delta per chunk."""
+    return message([text_block(0, chunks)], "end", usage)
+
+
+def tool_calls(
+    calls: Iterable[ScriptedCall | tuple[str, dict[str, Any] | str]],
+    *,
+    text: str | None = None,
+    usage: TokenUsage | None = None,
+) -> Turn:
+    """Tool calls, after an optional text. Calls without an id get `tool-1`, `tool-2`, … in each turn anew."""
+    blocks: list[list[ProviderEvent]] = [text_block(0, [text])] if text is not None else []
+    for number, call in enumerate(calls, start=1):
+        scripted = call if isinstance(call, ScriptedCall) else ScriptedCall(*call)
+        blocks.append(call_block(len(blocks), scripted, f"tool-{number}"))
+    return message(blocks, "tool_use", usage)
+
+
+def failure(error: MentraError) -> Turn:
+    """Opening the stream fails with `error`; a transient one is retried and so takes the next turn too."""
+    return Turn(error=error)
+
+
+def raw(events: Iterable[ProviderEvent]) -> Turn:
+    """Exactly these events, valid or not."""
+    return Turn(tuple(events))
+
+
+def erroring(events: Iterable[ProviderEvent], error: MentraError) -> Turn:
+    """These events, and then `error` from inside the stream."""
+    return Turn(tuple(events), error)
+
+
+class ControlledStream:
+    """A turn the test feeds by hand. `send`, `fail` and `finish` may be called from any thread, also beforehand."""
+
+    def __init__(self) -> None:
+        self.opened = False
+        self.closed = False
+        self._items: deque[ProviderEvent | MentraError | None] = deque()
+        self._changed: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._openings: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def send(self, *events: ProviderEvent) -> None:
+        self._put(*events)
+
+    def send_turn(self, turn: Turn) -> None:
+        """The events of a whole turn, then its end."""
+        self._put(*turn.events, turn.error)
+
+    def fail(self, error: MentraError) -> None:
+        self._put(error)
+
+    def finish(self) -> None:
+        """End the stream. Send `MessageStopped` first if the message is to be whole."""
+        self._put(None)
+
+    async def wait_opened(self) -> None:
+        """Return when a request has been given this stream."""
+        if not self.opened:
+            event = asyncio.Event()
+            self._openings.append((asyncio.get_running_loop(), event))
+            if not self.opened:
+                await event.wait()
+
+    def _put(self, *items: ProviderEvent | MentraError | None) -> None:
+        self._items.extend(items)
+        if self._changed is not None:
+            loop, changed = self._changed
+            loop.call_soon_threadsafe(changed.set)
+
+    async def _run(self) -> AsyncGenerator[ProviderEvent, None]:
+        changed = asyncio.Event()
+        self._changed = asyncio.get_running_loop(), changed
+        self.opened = True
+        for loop, event in self._openings:
+            loop.call_soon_threadsafe(event.set)
+        while True:
+            while self._items:
+                match self._items.popleft():
+                    case None:
+                        return
+                    case MentraError() as error:
+                        raise error
+                    case item:
+                        yield item
+            changed.clear()
+            if not self._items:
+                await changed.wait()
+
+
+class ScriptedProvider(Provider):
+    """Answers requests from `turns`, in order across all agents that use it.
+
+    A turn is what `text`, `tool_calls`, `failure` and the like return, or a `ControlledStream`. A request beyond the
+    last turn raises `InvalidRequest`.
+    """
+
+    def __init__(
+        self,
+        turns: Iterable[Turn | ControlledStream] = (),
+        *,
+        id: str = "scripted",
+        models: Sequence[str] = ("scripted",),
+        capabilities: ProviderCapabilities | None = None,
+    ) -> None:
+        self.descriptor = ProviderDescriptor(id=id, display_name="Scripted")
+        self.capabilities = capabilities or ProviderCapabilities(supports_model_listing=True, supports_images=True)
+        self.recorded_requests: list[Request] = []
+        self._models = models
+        self._turns = deque(turns)
+
+    def push(self, *turns: Turn | ControlledStream) -> None:
+        """Add turns at the end of the script."""
+        self._turns.extend(turns)
+
+    @property
+    def remaining(self) -> int:
+        """How many turns have not been asked for."""
+        return len(self._turns)
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
+        self.recorded_requests.append(request)
+        if not self._turns:
+            asked = len(self.recorded_requests)
+            raise InvalidRequest(f"the script has no turn for request {asked}: give ScriptedProvider another turn")
+        turn = self._turns.popleft()
+        if isinstance(turn, Turn) and turn.error is not None and not turn.events:
+            raise turn.error
+        events = turn._run() if isinstance(turn, ControlledStream) else _play(turn)
+        try:
+            async with aclosing(events):
+                yield events
+        finally:
+            if isinstance(turn, ControlledStream):
+                turn.closed = True
+
+    async def list_models(self) -> list[ModelInfo]:
+        return [ModelInfo(id=model, provider=self.descriptor.id) for model in self._models]
+
+
+async def _play(turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+    for event in turn.events:
+        yield event
+    if turn.error is not None:
+        raise turn.error
