@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
+from pydantic import Field
+
 from mentra_nb.content import Data
 
 
@@ -86,6 +88,12 @@ class ToolAuthorizationRequest(Data):
     run_id: str | None = None
     subject: str = ""
     """What a rule's pattern is matched against: the command, the path, else the arguments as compact JSON."""
+    shell_subject: bool = False
+    """Whether `subject` is a shell line, matched command by command."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """The effective arguments, in full."""
+    asks: bool = True
+    """Whether the tool's author wants a person asked."""
 
 
 class ToolAuthorizationOutcome(StrEnum):

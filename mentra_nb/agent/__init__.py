@@ -1,1 +1,1 @@
-"""See the module docstrings."""
+"""One agent: its transcript, its requests, its loop."""

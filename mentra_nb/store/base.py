@@ -14,6 +14,7 @@ from mentra_nb.authorization import PermissionQuestion, PermissionRule
 from mentra_nb.content import Data, Message
 
 RunState = Literal["running", "finished", "failed", "interrupted"]
+EntryKind = Literal["user_turn", "assistant_turn", "tool_exchange"]
 
 
 class AgentRecord(Data):
@@ -48,7 +49,7 @@ class Entry(Data):
     agent_id: str
     parent_id: str | None
     run_id: str | None
-    kind: Literal["user_turn", "assistant_turn", "tool_exchange"]
+    kind: EntryKind
     message: Message
     created_at: float
 

@@ -57,9 +57,12 @@ class ShellTool(Tool):
             "background": False,
         }
 
+    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+        context.policy.check_command(context.working_directory, _cwd(context, arguments))
+
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         cwd = _cwd(context, arguments)
-        context.policy.check_command(context.working_directory, cwd)
+        self.check_policy(context, arguments)
         if not cwd.is_dir():
             raise ToolError(f"'{cwd}' is not a folder")
         requested = arguments["timeout_ms"]

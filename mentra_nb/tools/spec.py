@@ -135,6 +135,10 @@ class Tool(ABC):
         """The arguments for a person or a rule to judge: resolved paths, no file contents."""
         return arguments
 
+    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+        """Raises `PolicyViolation` when the policy forbids this call, whoever may allow it."""
+        return
+
     def preview(self, context: ToolContext, arguments: dict[str, Any]) -> ToolAuthorizationPreview:
         return ToolAuthorizationPreview(
             working_directory=str(context.working_directory),

@@ -1,0 +1,186 @@
+"""The turn itself: ask the model, run what it calls, tell it the results, until it answers.
+
+It reads top to bottom like a turn. What surrounds a turn (its start, its end, a stop) is `agent.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from itertools import count
+
+import anyio
+
+from mentra_nb import events as e
+from mentra_nb.agent.pending import PendingMessage
+from mentra_nb.agent.request import AgentConfig, assemble
+from mentra_nb.agent.transcript import Transcript
+from mentra_nb.content import Message, TokenUsage
+from mentra_nb.control.limits import RunLimits
+from mentra_nb.errors import FailedToStreamResponse, HttpError, MalformedStream, ProviderError, RetryableError
+from mentra_nb.identity import new_id
+from mentra_nb.providers.base import Provider, ProviderEvent
+from mentra_nb.tools.environment import AgentEnvironment
+from mentra_nb.tools.scheduler import Scheduler
+
+SAVE_EVERY = 0.25
+"""Seconds between saves of the text that is streaming."""
+MAX_MALFORMED_ROUNDS = 3
+RETRY_BASE, RETRY_MAX, RETRY_AFTER_CAP = 0.5, 5.0, 60.0
+"""Seconds: first wait, longest wait of our own, longest wait a server may ask for."""
+
+
+@dataclass
+class Run:
+    """One turn on its way: what it uses, and what it has reached so far."""
+
+    id: str
+    agent_id: str
+    model: str
+    config: AgentConfig
+    provider: Provider
+    environment: AgentEnvironment
+    transcript: Transcript
+    limits: RunLimits
+    scheduler: Scheduler
+    pending: PendingMessage | None = None
+    request: e.ModelRequestStarted | None = None
+    """The model request whose answer is still open."""
+    usage: TokenUsage = field(default_factory=TokenUsage)
+
+    def emit(self, event: e.AgentEvent) -> None:
+        self.environment.bus.emit(event)
+
+    async def commit(self, message: Message) -> None:
+        """Append to the run's branch, in the store too."""
+        await self.environment.store.append_entries([self.transcript.append(message, self.id)])
+
+
+async def run_rounds(run: Run) -> str:
+    """Take rounds until the model answers without calling a tool. Returns the stop reason."""
+    malformed = 0
+    while True:
+        run.limits.begin_round()
+        answer = await ask_model(run)
+        if answer.message.content:
+            await run.commit(answer.message)
+            run.emit(e.AssistantMessageCommitted(agent_id=run.agent_id, message=answer.message))
+        response_finished(run, None)
+        run.pending = None
+
+        calls = answer.message.tool_uses()
+        if not calls:
+            return answer.stop_reason
+        malformed = malformed + 1 if all(call.error for call in calls) else 0
+        if malformed >= MAX_MALFORMED_ROUNDS:
+            raise FailedToStreamResponse(MalformedStream(f"{malformed} rounds in a row of malformed tool arguments"))
+
+        run.scheduler.history_len = len(run.transcript)
+        ended = await run.scheduler.execute(calls)
+        await run.commit(Message.user(run.scheduler.results[call.id] for call in calls))
+        run.scheduler.results = {}
+        if ended:
+            return "ended_by_tool"
+
+
+@dataclass(frozen=True)
+class Answer:
+    message: Message
+    stop_reason: str
+
+
+async def ask_model(run: Run) -> Answer:
+    """One model answer. Opening the stream is retried while the error is transient; a stream that broke is not."""
+    request = assemble(run.model, run.config, run.transcript.messages(), run.environment.tools)
+    for attempt in count(1):
+        run.limits.count_request()
+        run.request = e.ModelRequestStarted(
+            agent_id=run.agent_id,
+            run_id=run.id,
+            model=run.model,
+            provider=run.provider.descriptor.id,
+            attempt=attempt,
+            request_id=new_id("request"),
+        )
+        run.emit(run.request)
+        opened = False
+        try:
+            async with run.provider.stream(request) as events:
+                opened = True
+                request_finished(run, None)
+                return await read_answer(run, events)
+        except ProviderError as error:
+            if opened:
+                response_finished(run, error)
+                raise FailedToStreamResponse(error) from error
+            request_finished(run, error)
+            run.request = None
+            if not error.is_transient or attempt > run.limits.options.retry_budget:
+                raise FailedToStreamResponse(error) from error
+            await wait_before_retry(run, error, attempt)
+    raise AssertionError("unreachable")
+
+
+async def read_answer(run: Run, events: AsyncIterator[ProviderEvent]) -> Answer:
+    """Fold the stream into a message, telling of each piece and saving the text at most every 250 ms."""
+    run.pending = pending = PendingMessage(run.agent_id, run.provider.descriptor.id, run.model)
+    saved_at = time.monotonic()
+    async for event in events:
+        meaning = pending.apply(event)
+        if meaning is not None:
+            run.emit(meaning)
+        if time.monotonic() - saved_at >= SAVE_EVERY:
+            await run.environment.store.save_partial(run.id, pending.partial_text())
+            saved_at = time.monotonic()
+    return Answer(pending.message(), pending.stop_reason or "end")
+
+
+async def wait_before_retry(run: Run, error: ProviderError, attempt: int) -> None:
+    """500 ms doubling to 5 s, or what the server asked for (at most 60 s) if that is longer."""
+    asked = error.delay if isinstance(error, RetryableError) else None
+    asked = error.retry_after if isinstance(error, HttpError) else asked
+    delay = max(min(RETRY_BASE * 2 ** min(attempt - 1, 10), RETRY_MAX), min(asked or 0.0, RETRY_AFTER_CAP))
+    run.emit(
+        e.RetryAttempt(
+            agent_id=run.agent_id,
+            error_message=str(error),
+            attempt=attempt,
+            max_attempts=run.limits.options.retry_budget,
+            next_delay_ms=int(delay * 1000),
+        )
+    )
+    await anyio.sleep(delay)
+
+
+def request_finished(run: Run, error: Exception | None) -> None:
+    assert run.request is not None
+    about = run.request.model_dump(exclude={"kind"})
+    run.emit(e.ModelRequestFinished(success=error is None, error=str(error) if error else None, **about))
+
+
+def response_finished(run: Run, error: BaseException | None) -> None:
+    """Close the record of the open model request, with what the provider counted."""
+    if run.request is None:
+        return
+    about, pending = run.request.model_dump(exclude={"kind"}), run.pending
+    run.request = None
+    if error is not None or pending is None:
+        run.emit(e.ModelResponseFinished(success=False, error=str(error), **about))
+        return
+    run.emit(
+        e.ModelResponseFinished(success=True, stop_reason=pending.stop_reason, usage=pending.usage, **about),
+    )
+    if pending.usage is None:
+        return
+    usage = pending.usage
+    run.usage = run.usage + usage
+    run.emit(
+        e.UsageReport(
+            agent_id=run.agent_id,
+            input_tokens=usage.input_tokens or 0,
+            output_tokens=usage.output_tokens or 0,
+            cache_read_tokens=usage.cache_read_input_tokens or 0,
+            cache_creation_tokens=usage.cache_creation_input_tokens or 0,
+        )
+    )

@@ -1,0 +1,46 @@
+"""What a model is sent: the system text, the conversation, and the tools in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from mentra_nb.content import Data, Message
+from mentra_nb.providers.base import Request, ToolChoice
+from mentra_nb.tools.spec import Tool
+
+
+class AgentConfig(Data):
+    """What an agent is told and how it is run. Kept with the agent and used again when it is resumed.
+
+    `tools` names the only tools it is offered (default: all). `max_output_tokens` is per answer.
+    """
+
+    system: str | None = None
+    tools: tuple[str, ...] | None = None
+    hidden_tools: tuple[str, ...] = ()
+    temperature: float | None = None
+    max_output_tokens: int | None = 8192
+    reasoning_effort: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    def offers(self, name: str) -> bool:
+        """Whether the agent may see this tool: hidden wins over allowed."""
+        return name not in self.hidden_tools and (self.tools is None or name in self.tools)
+
+
+def assemble(model: str, config: AgentConfig, messages: Sequence[Message], tools: Mapping[str, Tool]) -> Request:
+    """The next request. Tools come sorted by name: the same set always reads the same, and caches."""
+    offered = [tools[name].spec.provider for name in sorted(tools) if config.offers(name)]
+    return Request(
+        model=model,
+        system=config.system,
+        messages=messages,
+        tools=offered,
+        tool_choice=ToolChoice() if offered else None,
+        temperature=config.temperature,
+        max_output_tokens=config.max_output_tokens,
+        reasoning_effort=config.reasoning_effort,
+        metadata=config.metadata,
+    )

@@ -1,0 +1,262 @@
+"""Who may decide about a call, in what order, and the life of a question put to a person.
+
+    deny rule → authorizer deny → allow rule → authorizer allow → setting → ask
+
+(The policy's hard denials come before all of this, in the scheduler.) A question has a deadline, is bound to its
+arguments, and is closed exactly once: answered, timed out, or cancelled with its run. A late answer is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+import anyio.to_thread
+
+from mentra_nb import events as e
+from mentra_nb.authorization import (
+    PermissionDecision,
+    PermissionQuestion,
+    PermissionRule,
+    PermissionScope,
+    ToolAuthorizationDecision,
+    ToolAuthorizationOutcome,
+    ToolAuthorizationRequest,
+    ToolAuthorizer,
+    ToolCapability,
+)
+from mentra_nb.control.hooks import EventBus
+from mentra_nb.control.rules import find_rule
+from mentra_nb.errors import OperationDenied, StoreError
+from mentra_nb.identity import new_id
+from mentra_nb.store.base import RuntimeStore
+from mentra_nb.tools.scheduler import arguments_hash, duration
+
+log = logging.getLogger(__name__)
+
+AskMode = Literal["always", "changes", "rules"]
+"""When to ask: about every call, about what is not declared read-only, or never (what no rule covers is denied)."""
+
+DEFAULT_ASK_TIMEOUT = 600.0
+"""Seconds a question stays open."""
+
+HOW_TO_ALLOW = "allow it beforehand with mn.allow({tool!r}, pattern={subject!r}) or ask in a live notebook"
+
+
+@dataclass
+class _Open:
+    question: PermissionQuestion
+    answer: asyncio.Future[PermissionDecision]
+    loop: asyncio.AbstractEventLoop
+
+
+class SessionPermissions:
+    """The authorizer of one session. `ask`, `ask_timeout` (seconds) and `headless` may be changed between turns."""
+
+    def __init__(
+        self,
+        session_id: str,
+        bus: EventBus,
+        store: RuntimeStore,
+        *,
+        inner: ToolAuthorizer | None = None,
+        project: str | None = None,
+        ask: AskMode = "changes",
+        ask_timeout: float = DEFAULT_ASK_TIMEOUT,
+    ) -> None:
+        self.session_id, self.project = session_id, project
+        self.bus, self.store, self.inner = bus, store, inner
+        self.ask, self.ask_timeout = ask, ask_timeout
+        self.can_ask: Callable[[], bool] = lambda: True
+        """Whether somebody is there. When not, what would be asked is denied at once."""
+        self._open: dict[str, _Open] = {}
+
+    def timeout(self) -> float | None:
+        return None  # a question carries its own deadline; the inner authorizer is bounded in `_asked_inner`
+
+    # ---- deciding ---------------------------------------------------------------------------------------------
+
+    async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+        rules = await self.store.list_rules(self.session_id, self.project)
+        rule = find_rule(rules, request.tool_name, request.subject, shell=request.shell_subject)
+        if rule is not None and not rule.allow:
+            return await self._by_rule(rule)
+        verdict = await self._asked_inner(request)
+        if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY:
+            return verdict
+        if rule is not None:
+            return await self._by_rule(rule)
+        if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.ALLOW:
+            return verdict
+        prompted = verdict is not None
+        if not prompted and self.ask == "changes" and _runs_unasked(request):
+            return ToolAuthorizationDecision.allow("setting")
+        how = HOW_TO_ALLOW.format(tool=request.tool_name, subject=request.subject)
+        if self.ask == "rules":
+            return ToolAuthorizationDecision.deny(f"no rule covers it and ask is 'rules'; {how}", "setting")
+        if not self.can_ask():
+            return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
+        reason = verdict.reason if verdict is not None and verdict.reason else _why(request, self.ask)
+        return await self._put_question(request, reason)
+
+    async def _by_rule(self, rule: PermissionRule) -> ToolAuthorizationDecision:
+        await self.store.count_rule_use(rule.id)
+        if rule.allow:
+            return ToolAuthorizationDecision.allow(f"rule:{rule.id}")
+        why = f"blocked by a remembered rule for '{rule.pattern}'; asking again will not help"
+        return ToolAuthorizationDecision.deny(f"{rule.reason}; {why}" if rule.reason else why, f"rule:{rule.id}")
+
+    async def _asked_inner(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
+        if self.inner is None:
+            return None
+        limit = self.inner.timeout()
+        try:
+            with anyio.fail_after(limit):
+                return await self.inner.authorize(request)
+        except TimeoutError:
+            return ToolAuthorizationDecision.deny(f"authorizer timed out after {duration(limit or 0)}", "timeout")
+
+    # ---- the life of a question -------------------------------------------------------------------------------
+
+    async def _put_question(self, request: ToolAuthorizationRequest, reason: str) -> ToolAuthorizationDecision:
+        question, loop = self._question(request, reason), asyncio.get_running_loop()
+        waiting = self._open[question.request_id] = _Open(question, loop.create_future(), loop)
+        decided = PermissionDecision(allow=False, by="cancelled", reason="the run was stopped")
+        try:
+            await self.store.open_question(question)
+            self.bus.emit(e.QuestionAsked(agent_id=question.agent_id, question=question))
+            with anyio.move_on_after(self.ask_timeout) as limit:
+                decided = await waiting.answer
+            if limit.cancelled_caught:
+                text = f"nobody answered within {duration(self.ask_timeout)}"
+                decided = PermissionDecision(allow=False, by="timeout", reason=text)
+        finally:
+            # from here on an answer is late, whatever is still to be written
+            self._open.pop(question.request_id, None)
+            with anyio.CancelScope(shield=True):
+                rule = await self._close(question, decided)
+        by = decided.by if rule is None else f"rule:{rule.id}" if decided.by != "user" else "user"
+        if decided.allow:
+            return ToolAuthorizationDecision(
+                outcome=ToolAuthorizationOutcome.ALLOW, decided_by=by, request_id=question.request_id
+            )
+        return ToolAuthorizationDecision(
+            outcome=ToolAuthorizationOutcome.DENY,
+            reason=decided.reason or "denied by the user",
+            decided_by=by,
+            request_id=question.request_id,
+        )
+
+    def _question(self, request: ToolAuthorizationRequest, reason: str) -> PermissionQuestion:
+        now = time.time()
+        return PermissionQuestion(
+            request_id=new_id("perm"),
+            session_id=self.session_id,
+            agent_id=request.agent_id,
+            agent_name=request.agent_name,
+            run_id=request.run_id,
+            tool_call_id=request.tool_call_id,
+            tool_name=request.tool_name,
+            description=reason,
+            subject=request.subject,
+            arguments=request.arguments,
+            preview=request.preview,
+            arguments_hash=arguments_hash(request.tool_name, request.arguments),
+            asked_at=now,
+            deadline=now + self.ask_timeout,
+            capabilities=tuple(str(c) for c in request.preview.capabilities),
+        )
+
+    async def _close(self, question: PermissionQuestion, decided: PermissionDecision) -> PermissionRule | None:
+        """Write the answer down before it takes effect: the rule, the question's row, the record, the disk."""
+        rule, outcome = None, "allowed" if decided.allow else "denied"
+        try:
+            if decided.remember is not None:
+                rule = await self.add_rule(
+                    question.tool_name,
+                    decided.pattern or question.subject,
+                    allow=decided.allow,
+                    scope=decided.remember,
+                    reason=decided.reason,
+                )
+            await self.store.close_question(question.request_id, outcome, decided.by)
+        except StoreError:  # the answer stands for this call; it is only not remembered
+            log.exception("the answer to %s could not be stored", question.request_id)
+        self.bus.emit(
+            e.PermissionResolved(
+                agent_id=question.agent_id,
+                run_id=question.run_id,
+                request_id=question.request_id,
+                tool_name=question.tool_name,
+                tool_call_id=question.tool_call_id,
+                outcome="allowed" if decided.allow else "denied",
+                decided_by=decided.by,
+                rule_scope=rule.scope if rule is not None else None,
+                reason=decided.reason,
+                waited_ms=int((time.time() - question.asked_at) * 1000),
+                session_id=self.session_id,
+            )
+        )
+        await anyio.to_thread.run_sync(self.bus.audit.sync)
+        return rule
+
+    def open_questions(self) -> list[PermissionQuestion]:
+        """The questions waiting now, oldest first."""
+        return [waiting.question for waiting in list(self._open.values())]
+
+    def resolve(self, request_id: str, decision: PermissionDecision) -> None:
+        """Answer a question, from any thread. The first answer counts.
+
+        Raises:
+            OperationDenied: no such question is open (answered, timed out, or cancelled).
+        """
+        waiting = self._open.pop(request_id, None)
+        if waiting is None:
+            raise OperationDenied("that question is closed: it was answered, timed out, or its turn was stopped")
+
+        def deliver() -> None:
+            if not waiting.answer.done():
+                waiting.answer.set_result(decision)
+
+        waiting.loop.call_soon_threadsafe(deliver)
+
+    # ---- rules ------------------------------------------------------------------------------------------------
+
+    async def add_rule(
+        self, tool: str, pattern: str, *, allow: bool, scope: PermissionScope = "session", reason: str | None = None
+    ) -> PermissionRule:
+        """Remember a decision. Raises `OperationDenied` for a project rule outside a project."""
+        if scope == "project" and self.project is None:
+            raise OperationDenied("this session has no project: remember it for the session or globally")
+        key = {"session": self.session_id, "project": self.project or "", "global": ""}[scope]
+        return await self.store.save_rule(
+            PermissionRule(
+                id=new_id("rule"),
+                tool=tool,
+                pattern=pattern,
+                allow=allow,
+                scope=scope,
+                scope_key=key,
+                reason=reason,
+                created_at=time.time(),
+            )
+        )
+
+    async def rules(self) -> list[PermissionRule]:
+        """The rules that hold here: the session's, the project's and the global ones."""
+        return await self.store.list_rules(self.session_id, self.project)
+
+
+def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
+    return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
+
+
+def _why(request: ToolAuthorizationRequest, ask: AskMode) -> str:
+    if ask == "always":
+        return "ask is 'always' and no rule covers this call"
+    return f"'{request.tool_name}' may change things and no rule covers this call"

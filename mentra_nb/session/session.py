@@ -1,0 +1,97 @@
+"""A session: one agent, its permission questions, and the stream of events a screen follows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mentra_nb import events as e
+from mentra_nb.agent.agent import Agent
+from mentra_nb.authorization import PermissionDecision, PermissionRule
+from mentra_nb.content import Message
+from mentra_nb.control.hooks import EventBus
+from mentra_nb.control.limits import RunOptions
+from mentra_nb.projections import to_session
+from mentra_nb.session.permissions import SessionPermissions
+from mentra_nb.store.base import SessionRecord
+
+
+class Session:
+    """Made by `Runtime.create_session` or `Runtime.resume_session`."""
+
+    def __init__(
+        self, record: SessionRecord, agent: Agent, permissions: SessionPermissions, bus: EventBus, *, resumed: bool
+    ) -> None:
+        self.id, self.name = record.id, record.name
+        self.project, self.notebook = record.project, record.notebook
+        self.created_at = record.created_at
+        self.agent, self.permissions, self._bus = agent, permissions, bus
+        self.turn_count = 0
+        self._opening: e.SessionEvent | None = None
+        if not resumed:
+            event = e.SessionRecorded(
+                agent_id=agent.id,
+                session_id=self.id,
+                title=self.name,
+                model=f"{agent.provider.descriptor.id}/{agent.model}",
+                project=self.project,
+                notebook=self.notebook,
+            )
+            bus.emit(event)
+            self._opening = to_session(event)
+
+    def __repr__(self) -> str:
+        where = f"{self.agent.provider.descriptor.id}/{self.agent.model}"
+        return f"<Session {self.name!r} {self.id} on {where}, {self.turn_count} turns>"
+
+    def subscribe(self, listener: Callable[[e.SessionEvent], None]) -> Callable[[], None]:
+        """Hear every session event from now on, on the engine's thread, in order; nothing is dropped.
+
+        The first listener also hears `session_started`. `listener` must not block. Returns the function that ends it.
+        """
+        if self._opening is not None:
+            listener(self._opening)
+            self._opening = None
+
+        def hear(event: e.AgentEvent) -> None:
+            shown = to_session(event)
+            if shown is not None:
+                listener(shown)
+
+        return self._bus.tap(hear)
+
+    async def append_turn(
+        self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.RunOrigin | None = None
+    ) -> Message:
+        """Say something and get the answer. Raises as `Agent.run`."""
+        origin = (origin or e.RunOrigin()).model_copy(
+            update={"session_id": self.id, "project": self.project, "notebook": self.notebook}
+        )
+        message = await self.agent.run(content, options, origin)
+        self.turn_count += 1
+        return message
+
+    def history(self) -> list[Message]:
+        return self.agent.history()
+
+    def resolve_permission(self, request_id: str, decision: PermissionDecision) -> None:
+        """Answer an open question, from any thread. Raises `OperationDenied` when it is closed."""
+        self.permissions.resolve(request_id, decision)
+
+    async def remembered_rules(self) -> list[PermissionRule]:
+        return await self.permissions.rules()
+
+
+def new_record(session_id: str, name: str, agent: Agent, project: str | None, notebook: str | None) -> SessionRecord:
+    now = time.time()
+    return SessionRecord(
+        id=session_id,
+        name=name,
+        agent_id=agent.id,
+        model=agent.model,
+        project=project,
+        notebook=notebook,
+        created_at=now,
+        updated_at=now,
+    )

@@ -1,0 +1,390 @@
+"""Runs the calls of one round: in order, read-only neighbours together, each through the same gates.
+
+    known? → arguments fit? → policy → authorizer → pre-execution hooks → written ahead → run → result
+
+Every refusal is an error result for the model, and every call has exactly one decision in the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from mentra_nb import events as e
+from mentra_nb.authorization import (
+    ToolAuthorizationDecision,
+    ToolAuthorizationOutcome,
+    ToolAuthorizationPreview,
+    ToolAuthorizationRequest,
+    ToolExecutionCategory,
+)
+from mentra_nb.content import ToolResult, ToolUse
+from mentra_nb.control.hooks import PreExecutionContext
+from mentra_nb.control.limits import RunLimits
+from mentra_nb.control.policy import PolicyViolation
+from mentra_nb.store.base import ToolCallRecord
+from mentra_nb.tools.environment import AgentEnvironment
+from mentra_nb.tools.spec import Tool, ToolContext, ToolOutput
+
+MAX_RESULT_LINES = 2_000
+MAX_RESULT_BYTES = 50 * 1024
+STOPPED = "stopped before it finished; it may have taken effect"
+
+Allow, Deny = ToolAuthorizationOutcome.ALLOW, ToolAuthorizationOutcome.DENY
+
+
+def arguments_hash(tool: str, arguments: dict[str, Any]) -> str:
+    """Binds an approval to exactly these arguments: SHA-256 of the tool's name and canonical JSON, in hex."""
+    canonical = json.dumps([tool, arguments], sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is asking."""
+
+    agent_id: str
+    agent_name: str
+    model: str
+    run_id: str
+
+
+@dataclass
+class _Call:
+    """One call on its way through the gates."""
+
+    use: ToolUse
+    tool: Tool
+    context: ToolContext
+    arguments: dict[str, Any]
+
+
+class _Refused(Exception):
+    """A gate said no. The text is what the model reads."""
+
+
+@dataclass
+class Scheduler:
+    """The calls of one run. `results` holds what is known so far, so that a stopped run can still answer each call."""
+
+    environment: AgentEnvironment
+    caller: Caller
+    limits: RunLimits
+    history_len: int = 0
+    results: dict[str, ToolResult] = field(default_factory=dict)
+
+    async def execute(self, calls: Sequence[ToolUse]) -> bool:
+        """Run the calls of one round; `results` then has an answer for each. True when a tool ended the turn."""
+        self.results = {}
+        ended_by: str | None = None
+        for batch in self._batches(calls):
+            if ended_by is not None:
+                for use in batch:
+                    self._answer(use, f"not executed: run terminated by '{ended_by}'", is_error=True)
+                continue
+            self.limits.count_tools(len(batch))
+            cleared = [call for use in batch if (call := await self._clear(use)) is not None]
+            if len(cleared) == 1:
+                if await self._run(cleared[0]):
+                    ended_by = cleared[0].use.name
+            else:
+                await self._run_together(cleared)
+        return ended_by is not None
+
+    async def _run_together(self, calls: Sequence[_Call]) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                for call in calls:
+                    group.start_soon(self._run, call)
+        except BaseExceptionGroup as several:  # tool failures are results; what is left is the store's
+            raise several.exceptions[0] from several
+
+    def _batches(self, calls: Sequence[ToolUse]) -> Iterator[list[ToolUse]]:
+        """Consecutive read-only calls together; anything else alone."""
+        batch: list[ToolUse] = []
+        for use in calls:
+            tool = self.environment.tools.get(use.name)
+            if tool is not None and tool.execution_category(use.input) is ToolExecutionCategory.READ_ONLY_PARALLEL:
+                batch.append(use)
+                continue
+            if batch:
+                yield batch
+            yield [use]
+            batch = []
+        if batch:
+            yield batch
+
+    # ---- gates ------------------------------------------------------------------------------------------------
+
+    async def _clear(self, use: ToolUse) -> _Call | None:
+        """Take a call through every gate before its run. `None` when one refused: then it is answered."""
+        self._emit(e.ToolCallStarted(agent_id=self.caller.agent_id, call=use))
+        try:
+            call = self._prepare(use)
+            await self._authorize(call)
+            await self._pre_hooks(call)
+            await self._write_ahead(call)
+        except _Refused as refusal:
+            self._finish(use, str(refusal), is_error=True, duration_ms=None)
+            return None
+        return call
+
+    def _prepare(self, use: ToolUse) -> _Call:
+        tool = self.environment.tools.get(use.name)
+        if tool is None:
+            known = ", ".join(sorted(self.environment.tools)) or "none"
+            raise self._deny(use, f"Tool not found: '{use.name}'; available: {known}", "runtime")
+        if use.error is not None:
+            raise self._deny(use, f"The arguments of '{use.name}' are not a JSON object: {use.error}", "runtime")
+        context = self._context(use)
+        try:
+            arguments = tool.validate(use.input)
+        except Exception as error:
+            raise self._deny(use, f"Tool execution denied: {error}", "runtime") from error
+        return _Call(use, tool, context, arguments)
+
+    async def _authorize(self, call: _Call) -> None:
+        use, authorizer = call.use, self.environment.authorizer
+        try:
+            preview = call.tool.preview(call.context, call.arguments)
+            subject = call.tool.subject(call.context, call.arguments)
+            call.tool.check_policy(call.context, call.arguments)
+        except PolicyViolation as violation:
+            self._policy_denied(use, violation)
+            raise self._deny(use, f"Tool execution denied: {violation}", "policy") from violation
+        except Exception as error:
+            raise self._deny(use, f"Tool execution denied: {error}", "runtime") from error
+        if authorizer is None:
+            self._decided(use, ToolAuthorizationDecision.allow("runtime"), subject=subject)
+            return
+        self._emit(e.ToolAuthorizationStarted(preview=preview, **self._about(use)))
+        began = time.monotonic()
+        decision = await self._ask(call, preview, subject)
+        waited = int((time.monotonic() - began) * 1000)
+        if decision.outcome is Allow:
+            self._decided(use, decision, subject=subject, wait_ms=waited)
+            return
+        self._decided(use, decision, subject=subject, wait_ms=waited)
+        self._emit(
+            e.ToolAuthorizationBlocked(outcome=decision.outcome, reason=decision.reason, **self._about(use)),
+        )
+        if decision.outcome is Deny:
+            raise _Refused(f"Tool execution denied: {decision.reason or 'denied by authorizer'}")
+        raise _Refused(f"Tool execution requires approval: {decision.reason or 'nobody could be asked'}")
+
+    async def _ask(self, call: _Call, preview: ToolAuthorizationPreview, subject: str) -> ToolAuthorizationDecision:
+        authorizer = self.environment.authorizer
+        assert authorizer is not None
+        request = ToolAuthorizationRequest(
+            agent_id=self.caller.agent_id,
+            agent_name=self.caller.agent_name,
+            model=self.caller.model,
+            history_len=self.history_len,
+            tool_call_id=call.use.id,
+            tool_name=call.use.name,
+            preview=preview,
+            run_id=self.caller.run_id,
+            subject=subject,
+            arguments=call.arguments,
+            asks=call.tool.spec.asks,
+            shell_subject=call.tool.shell_subject,
+        )
+        limit = authorizer.timeout()
+        try:
+            with anyio.fail_after(limit):
+                return await authorizer.authorize(request)
+        except TimeoutError:
+            return ToolAuthorizationDecision.deny(f"authorizer timed out after {duration(limit or 0)}", "timeout")
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever went wrong
+            return ToolAuthorizationDecision.deny(str(error))
+
+    async def _pre_hooks(self, call: _Call) -> None:
+        for hook in self.environment.pre_hooks:
+            context = PreExecutionContext(
+                self.caller.agent_id,
+                call.use.name,
+                call.use.id,
+                call.arguments,
+                str(call.context.working_directory),
+            )
+            try:
+                decision = await hook.before_execution(context)
+                if decision.outcome == "modify":
+                    call.arguments = call.tool.validate(decision.input or {})
+                    call.tool.check_policy(call.context, call.arguments)
+            except Exception as error:
+                raise self._blocked(call.use, str(error)) from error
+            if decision.outcome == "deny":
+                raise self._blocked(call.use, decision.reason or "refused")
+
+    async def _write_ahead(self, call: _Call) -> None:
+        """From here on the call may have run: the store and the disk know before it does."""
+        await self.environment.store.begin_tool_call(
+            ToolCallRecord(
+                run_id=self.caller.run_id,
+                call_id=call.use.id,
+                agent_id=self.caller.agent_id,
+                tool=call.use.name,
+                arguments=call.arguments,
+                arguments_hash=arguments_hash(call.use.name, call.arguments),
+                effect=call.tool.spec.effect,
+                started_at=time.time(),
+            )
+        )
+        errors = self._emit(e.ToolExecutionStarted(input=call.arguments, **self._about(call.use)))
+        if errors:
+            await self._close(call.use, f"execution blocked: {errors[0]}", is_error=True)
+            raise _Refused(f"Tool execution blocked: {errors[0]}")
+        if call.tool.spec.effect != "none":
+            await anyio.to_thread.run_sync(self.environment.bus.audit.sync)
+
+    # ---- the run itself ---------------------------------------------------------------------------------------
+
+    async def _run(self, call: _Call) -> bool:
+        """Run a cleared call to its result. True when it asked to end the turn."""
+        began, timeout = time.monotonic(), call.tool.spec.execution_timeout
+        output, error = ToolOutput(""), None
+        try:
+            with anyio.move_on_after(timeout) as limit:
+                output = await call.tool.execute(call.context, call.arguments)
+            if limit.cancelled_caught:
+                error = f"Tool '{call.use.name}' timed out after {duration(timeout or 0)}"
+        except anyio.get_cancelled_exc_class():
+            self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
+            with anyio.CancelScope(shield=True):
+                await self._close(call.use, STOPPED, is_error=True)
+            raise
+        except PolicyViolation as violation:
+            self._policy_denied(call.use, violation)
+            error = str(violation)
+        except Exception as failure:  # noqa: BLE001 - a tool's failure is the model's to read, not ours to die of
+            error = str(failure) or type(failure).__name__
+        content = limited(output.content if error is None else error)
+        await self._close(call.use, content, is_error=error is not None)
+        self._finish(call.use, content, is_error=error is not None, duration_ms=_ms_since(began))
+        return error is None and output.terminate
+
+    async def _close(self, use: ToolUse, content: Any, *, is_error: bool) -> None:
+        await self.environment.store.finish_tool_call(self.caller.run_id, use.id, content, is_error=is_error)
+
+    # ---- saying so --------------------------------------------------------------------------------------------
+
+    def _emit(self, event: e.AgentEvent) -> list[Exception]:
+        return self.environment.bus.emit(event)
+
+    def _about(self, use: ToolUse) -> dict[str, Any]:
+        return {
+            "agent_id": self.caller.agent_id,
+            "run_id": self.caller.run_id,
+            "tool_name": use.name,
+            "tool_call_id": use.id,
+        }
+
+    def _context(self, use: ToolUse) -> ToolContext:
+        env, caller = self.environment, self.caller
+
+        def progress(text: str) -> None:
+            self._emit(e.ToolExecutionProgress(agent_id=caller.agent_id, id=use.id, name=use.name, progress=text))
+
+        return ToolContext(
+            agent_id=caller.agent_id,
+            agent_name=caller.agent_name,
+            model=caller.model,
+            run_id=caller.run_id,
+            tool_call_id=use.id,
+            tool_name=use.name,
+            working_directory=env.working_directory,
+            policy=env.policy,
+            executor=env.executor,
+            progress=progress,
+            app_contexts=env.app_contexts,
+        )
+
+    def _decided(
+        self, use: ToolUse, decision: ToolAuthorizationDecision, *, subject: str = "", wait_ms: int = 0
+    ) -> None:
+        self._emit(
+            e.ToolAuthorizationFinished(
+                outcome=decision.outcome,
+                reason=decision.reason,
+                decided_by=decision.decided_by,
+                request_id=decision.request_id,
+                wait_ms=wait_ms,
+                subject=subject or None,
+                **self._about(use),
+            )
+        )
+
+    def _deny(self, use: ToolUse, text: str, decided_by: str) -> _Refused:
+        self._decided(use, ToolAuthorizationDecision.deny(text, decided_by))
+        return _Refused(text)
+
+    def _blocked(self, use: ToolUse, reason: str) -> _Refused:
+        self._emit(e.ToolExecutionBlocked(reason=reason, **self._about(use)))
+        return _Refused(f"Blocked by pre-execution hook: {reason}")
+
+    def _policy_denied(self, use: ToolUse, violation: PolicyViolation) -> None:
+        about = self._about(use)
+        self._emit(e.PolicyDenied(reason=violation.detail, **about))
+        self._emit(
+            e.AuthorizationDenied(
+                agent_id=self.caller.agent_id,
+                run_id=self.caller.run_id,
+                action=violation.action,
+                detail=violation.detail,
+            )
+        )
+
+    def _answer(self, use: ToolUse, content: Any, *, is_error: bool) -> ToolResult:
+        result = self.results[use.id] = ToolResult(tool_use_id=use.id, content=content, is_error=is_error)
+        return result
+
+    def _finish(self, use: ToolUse, content: Any, *, is_error: bool, duration_ms: int | None) -> None:
+        text = self._answer(use, content, is_error=is_error).display()
+        self._emit(
+            e.ToolExecutionFinished(
+                is_error=is_error,
+                error=text if is_error else None,
+                output_preview=text,
+                duration_ms=duration_ms,
+                **self._about(use),
+            )
+        )
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds as `3s`, else `20ms`, `5us` or `7ns`, whichever is the largest that is not zero."""
+    if seconds >= 1 and seconds == int(seconds):
+        return f"{int(seconds)}s"
+    for factor, unit in ((1e3, "ms"), (1e6, "us")):
+        if int(seconds * factor):
+            return f"{int(seconds * factor)}{unit}"
+    return f"{int(seconds * 1e9)}ns"
+
+
+def limited(content: Any) -> Any:
+    """A result within 2,000 lines and 50 KiB: whole leading lines and a notice. JSON is replaced, never cut."""
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+    size = len(text.encode())
+    if size <= MAX_RESULT_BYTES and text.count("\n") < MAX_RESULT_LINES:
+        return content
+    if not isinstance(content, str):
+        return f"[the result is JSON of {size} bytes, over the limit of {MAX_RESULT_BYTES}: ask for less of it]"
+    lines, kept, used = text.split("\n"), [], 0
+    for line in lines[:MAX_RESULT_LINES]:
+        used += len(line.encode()) + 1
+        if used > MAX_RESULT_BYTES:
+            break
+        kept.append(line)
+    return "\n".join([*kept, f"[truncated: showing {len(kept)} of {len(lines)} lines]"])
+
+
+def _ms_since(began: float) -> int:
+    return int((time.monotonic() - began) * 1000)
