@@ -203,8 +203,7 @@ def _left_open(run: Run) -> list[Message]:
     if last is not None and last.role is Role.ASSISTANT:
         calls = last.tool_uses()
         known = run.scheduler.results
-        return [
-            Message.user(known.get(c.id) or ToolResult(tool_use_id=c.id, content=STOPPED, is_error=True) for c in calls)
-        ]
+        results = [known.get(c.id) or ToolResult(tool_use_id=c.id, content=STOPPED, is_error=True) for c in calls]
+        return [Message.user(results)] if results else []
     text = run.pending.partial_text() if run.pending is not None else ""
     return [Message.assistant([Text(text=text)])] if text else []

@@ -1,1 +1,1 @@
-"""See the module docstrings."""
+"""The composition root."""

@@ -53,6 +53,8 @@ class _Open:
     question: PermissionQuestion
     answer: asyncio.Future[PermissionDecision]
     loop: asyncio.AbstractEventLoop
+    decision: PermissionDecision | None = None
+    """Set by the thread that answers, so that an accepted answer is never overtaken by the deadline."""
 
 
 class SessionPermissions:
@@ -132,23 +134,24 @@ class SessionPermissions:
             self.bus.emit(e.QuestionAsked(agent_id=question.agent_id, question=question))
             with anyio.move_on_after(self.ask_timeout) as limit:
                 decided = await waiting.answer
-            if limit.cancelled_caught:
+            if limit.cancelled_caught and waiting.decision is not None:
+                decided = waiting.decision
+            elif limit.cancelled_caught:
                 text = f"nobody answered within {duration(self.ask_timeout)}"
                 decided = PermissionDecision(allow=False, by="timeout", reason=text)
         finally:
             # from here on an answer is late, whatever is still to be written
             self._open.pop(question.request_id, None)
             with anyio.CancelScope(shield=True):
-                rule = await self._close(question, decided)
-        by = decided.by if rule is None else f"rule:{rule.id}" if decided.by != "user" else "user"
+                await self._close(question, decided)
         if decided.allow:
             return ToolAuthorizationDecision(
-                outcome=ToolAuthorizationOutcome.ALLOW, decided_by=by, request_id=question.request_id
+                outcome=ToolAuthorizationOutcome.ALLOW, decided_by=decided.by, request_id=question.request_id
             )
         return ToolAuthorizationDecision(
             outcome=ToolAuthorizationOutcome.DENY,
             reason=decided.reason or "denied by the user",
-            decided_by=by,
+            decided_by=decided.by,
             request_id=question.request_id,
         )
 
@@ -172,7 +175,7 @@ class SessionPermissions:
             capabilities=tuple(str(c) for c in request.preview.capabilities),
         )
 
-    async def _close(self, question: PermissionQuestion, decided: PermissionDecision) -> PermissionRule | None:
+    async def _close(self, question: PermissionQuestion, decided: PermissionDecision) -> None:
         """Write the answer down before it takes effect: the rule, the question's row, the record, the disk."""
         rule, outcome = None, "allowed" if decided.allow else "denied"
         try:
@@ -203,7 +206,6 @@ class SessionPermissions:
             )
         )
         await anyio.to_thread.run_sync(self.bus.audit.sync)
-        return rule
 
     def open_questions(self) -> list[PermissionQuestion]:
         """The questions waiting now, oldest first."""
@@ -218,6 +220,8 @@ class SessionPermissions:
         waiting = self._open.pop(request_id, None)
         if waiting is None:
             raise OperationDenied("that question is closed: it was answered, timed out, or its turn was stopped")
+
+        waiting.decision = decision
 
         def deliver() -> None:
             if not waiting.answer.done():

@@ -1,0 +1,307 @@
+"""The composition root: puts providers, tools, policy, store and record together, and makes agents and sessions.
+
+It wires and does nothing else; what it hands out does the work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import ChainMap
+from collections.abc import Callable, Iterable, MutableMapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.transcript import Transcript
+from mentra_nb.audit.sink import Journal
+from mentra_nb.authorization import ToolAuthorizer
+from mentra_nb.content import Data
+from mentra_nb.control.executor import LocalExecutor, RuntimeExecutor
+from mentra_nb.control.hooks import AuditStore, EventBus, PreExecutionHook, RuntimeHook, RuntimeHooks
+from mentra_nb.control.policy import RuntimePolicy
+from mentra_nb.errors import FailedToListModels, NoModelsAvailable, ProviderError, StoreError
+from mentra_nb.events import RecoveryPrepared
+from mentra_nb.identity import new_id
+from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
+from mentra_nb.providers.registry import ProviderRegistry, builtin
+from mentra_nb.session.permissions import AskMode, SessionPermissions
+from mentra_nb.session.session import Session, new_record
+from mentra_nb.store.base import AgentRecord, RuntimeStore
+from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.tools.environment import AgentEnvironment
+from mentra_nb.tools.files import ReadTool, WriteTool
+from mentra_nb.tools.shell import ShellTool
+from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
+
+T = TypeVar("T")
+
+
+class PersistedAgentSummary(Data):
+    """A stored agent, not revived. `history_len` counts the messages of its active branch."""
+
+    id: str
+    runtime_identifier: str
+    name: str
+    status: str
+    history_len: int
+
+
+class Runtime:
+    """Providers, tools and stores, and the agents and sessions that use them.
+
+    Use it as an async context manager, or call `close()`. Making one opens no file and no connection. Without a
+    `store` the state goes to `state.sqlite`, without an `audit` the record goes to `record/`, both in the user's home
+    for mentra (`MENTRA_HOME`). Shell commands are off unless the `policy` says otherwise.
+    """
+
+    def __init__(
+        self,
+        providers: Iterable[Provider] = (),
+        tools: Iterable[Tool | Callable[..., Any]] = (),
+        *,
+        builtin_tools: bool = True,
+        policy: RuntimePolicy | None = None,
+        hooks: Iterable[RuntimeHook] = (),
+        pre_hooks: Iterable[PreExecutionHook] = (),
+        authorizer: ToolAuthorizer | None = None,
+        store: RuntimeStore | None = None,
+        audit: AuditStore | None = None,
+        executor: RuntimeExecutor | None = None,
+        working_directory: Path | None = None,
+        identifier: str = "default",
+    ) -> None:
+        self.id, self.identifier = new_id("runtime"), identifier
+        self.policy = policy or RuntimePolicy()
+        self.hooks = RuntimeHooks(hooks)
+        self.store: RuntimeStore = store or SqliteStore()
+        self.audit: AuditStore = audit or Journal()
+        self.working_directory = working_directory
+        self._registry = ProviderRegistry(providers)
+        self._authorizer, self._pre_hooks = authorizer, list(pre_hooks)
+        self._executor = executor or LocalExecutor()
+        self._bus = EventBus(self.hooks, self.audit)
+        self._tools: dict[str, Tool] = {}
+        self._app_contexts: dict[type, Any] = {}
+        self._prepared = False
+        for tool in (ReadTool(), WriteTool(), ShellTool()) if builtin_tools else ():
+            self.register_tool(tool)
+        for item in tools:
+            self.register_tool(item)
+
+    def __repr__(self) -> str:
+        ids = ", ".join(d.id for d in self.providers()) or "none"
+        return f"<Runtime {self.identifier!r}: providers {ids}; tools {', '.join(sorted(self._tools)) or 'none'}>"
+
+    async def __aenter__(self) -> Runtime:
+        self._prepare()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Release connections, files and threads."""
+        await self._registry.aclose()
+        self.store.close()
+        close_audit = getattr(self.audit, "close", None)
+        if close_audit is not None:
+            close_audit()
+
+    def _prepare(self) -> None:
+        if not self._prepared:
+            self._prepared = True
+            self._bus.emit(RecoveryPrepared(runtime_instance_id=self.id))
+
+    # ---- tools and application state --------------------------------------------------------------------------
+
+    def register_tool(self, tool: Tool | Callable[..., Any]) -> Tool:
+        """Offer a tool, or a plain function, from the next request on. The same name replaces. Raises `InvalidTool`."""
+        made = as_tool(tool)
+        self._tools[made.spec.name] = made
+        return made
+
+    def tools(self) -> list[ToolSpec]:
+        """Descriptors, sorted by name."""
+        return [self._tools[name].spec for name in sorted(self._tools)]
+
+    def tool_descriptor(self, name: str) -> ToolSpec | None:
+        tool = self._tools.get(name)
+        return tool.spec if tool is not None else None
+
+    def register_context(self, context: object) -> None:
+        """Application state for tools, found by its exact type. The same type replaces."""
+        self._app_contexts[type(context)] = context
+
+    def app_context(self, kind: type[T]) -> T:
+        """Raises `KeyError` when none of that type is registered."""
+        return self._app_contexts[kind]  # type: ignore[no-any-return]  # keyed by its own type
+
+    # ---- providers and models ---------------------------------------------------------------------------------
+
+    def providers(self) -> list[ProviderDescriptor]:
+        """Descriptors, sorted by id."""
+        return self._registry.descriptors()
+
+    def provider(self, provider_id: str | None = None) -> Provider:
+        """A registered provider, or the default: the first ever registered. Raises `ProviderNotFound`."""
+        return self._registry.get(provider_id)
+
+    def register_provider(self, provider_id: str, api_key: str | None = None) -> None:
+        """A provider known by name. Raises `ConfigurationError`."""
+        self._registry.register(builtin(provider_id, api_key))
+
+    def register_ollama(self) -> None:
+        self.register_provider("ollama")
+
+    def register_lmstudio(self) -> None:
+        self.register_provider("lmstudio")
+
+    def register_provider_instance(self, provider: Provider) -> None:
+        """Any provider: the seam for tests and for transports of one's own."""
+        self._registry.register(provider)
+
+    async def list_models(self, provider_id: str | None = None) -> list[ModelInfo]:
+        """Raises `ProviderNotFound`, `FailedToListModels`."""
+        try:
+            return await self._registry.get(provider_id).list_models()
+        except ProviderError as error:
+            raise FailedToListModels(error) from error
+
+    async def resolve_model(self, provider_id: str, selector: ModelSelector | str) -> ModelInfo:
+        """An explicit id as it is, without asking; or the newest listed, ties by id.
+
+        Raises:
+            ProviderNotFound, FailedToListModels, NoModelsAvailable
+        """
+        self._registry.get(provider_id)
+        wanted = selector if isinstance(selector, str) else selector.id
+        if wanted is not None:
+            return ModelInfo(id=wanted, provider=provider_id)
+        models = await self.list_models(provider_id)
+        if not models:
+            raise NoModelsAvailable(provider_id)
+        return min(models, key=lambda m: (-(m.created_at.timestamp() if m.created_at else float("-inf")), m.id))
+
+    # ---- agents -----------------------------------------------------------------------------------------------
+
+    async def spawn(self, name: str, model: ModelInfo, config: AgentConfig | None = None) -> Agent:
+        """A new agent. Without an authorizer its calls are bounded by the policy alone.
+
+        Raises:
+            ProviderNotFound, StoreError
+        """
+        self._prepare()
+        return await self._spawn(
+            name, model, config or AgentConfig(), self._environment(self._bus, self._authorizer, {})
+        )
+
+    async def resume_agent(self, agent_id: str) -> Agent:
+        """A stored agent, continuing at its leaf. Raises `StoreError` for an unknown id, `ProviderNotFound`."""
+        self._prepare()
+        return await self._load(agent_id, self._environment(self._bus, self._authorizer, {}))
+
+    async def list_persisted_agents(self, runtime_identifier: str | None = None) -> list[PersistedAgentSummary]:
+        """Stored agents of an identifier (default: this runtime's), oldest first, without reviving them."""
+        records = await self.store.list_agents(runtime_identifier or self.identifier)
+        return [
+            PersistedAgentSummary(
+                id=r.id,
+                runtime_identifier=r.runtime_identifier,
+                name=r.name,
+                status=r.status,
+                history_len=len(await self.store.load_path(r.id, r.leaf)),
+            )
+            for r in records
+        ]
+
+    async def _spawn(self, name: str, model: ModelInfo, config: AgentConfig, environment: AgentEnvironment) -> Agent:
+        provider, now = self._registry.get(model.provider), time.time()
+        record = AgentRecord(
+            id=new_id("agent"),
+            runtime_identifier=self.identifier,
+            name=name,
+            model=model.id,
+            provider_id=model.provider,
+            config=config.model_dump(mode="json"),
+            created_at=now,
+            updated_at=now,
+        )
+        await self.store.create_agent(record)
+        return Agent(record, provider, environment)
+
+    async def _load(self, agent_id: str, environment: AgentEnvironment) -> Agent:
+        record = await self.store.load_agent(agent_id)
+        if record is None:
+            raise StoreError(f"there is no stored agent '{agent_id}'")
+        provider = self._registry.get(record.provider_id)
+        entries = await self.store.load_path(record.id, record.leaf)
+        return Agent(record, provider, environment, Transcript(record.id, entries))
+
+    def _environment(
+        self, bus: EventBus, authorizer: ToolAuthorizer | None, own_tools: MutableMapping[str, Tool]
+    ) -> AgentEnvironment:
+        return AgentEnvironment(
+            bus=bus,
+            store=self.store,
+            tools=ChainMap(own_tools, self._tools),
+            working_directory=(self.working_directory or Path.cwd()).resolve(),
+            policy=self.policy,
+            executor=self._executor,
+            authorizer=authorizer,
+            pre_hooks=self._pre_hooks,
+            app_contexts=self._app_contexts,
+        )
+
+    # ---- sessions ---------------------------------------------------------------------------------------------
+
+    async def create_session(
+        self,
+        name: str,
+        model: ModelInfo,
+        config: AgentConfig | None = None,
+        project_id: str | None = None,
+        *,
+        notebook: str | None = None,
+        ask: AskMode = "changes",
+        tools: MutableMapping[str, Tool] | None = None,
+    ) -> Session:
+        """A new conversation in which a person can be asked. `tools` are its own, beside the runtime's.
+
+        Raises:
+            ProviderNotFound, StoreError
+        """
+        self._prepare()
+        session_id = new_id("session")
+        permissions = self._permissions(session_id, project_id, ask)
+        environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
+        agent = await self._spawn(name, model, config or AgentConfig(), environment)
+        record = new_record(session_id, name, agent, project_id, notebook)
+        await self.store.save_session(record)
+        return Session(record, agent, permissions, permissions.bus, resumed=False)
+
+    async def resume_session(
+        self,
+        name: str,
+        project_id: str | None = None,
+        *,
+        ask: AskMode = "changes",
+        tools: MutableMapping[str, Tool] | None = None,
+    ) -> Session:
+        """A stored conversation by name or id, with its rules. Raises `StoreError` when there is none."""
+        self._prepare()
+        record = await self.store.load_session(name, project_id)
+        if record is None:
+            raise StoreError(f"there is no stored session '{name}'")
+        permissions = self._permissions(record.id, record.project, ask)
+        environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
+        agent = await self._load(record.agent_id, environment)
+        return Session(record, agent, permissions, permissions.bus, resumed=True)
+
+    def _permissions(self, session_id: str, project_id: str | None, ask: AskMode) -> SessionPermissions:
+        return SessionPermissions(
+            session_id, self._bus.child(), self.store, inner=self._authorizer, project=project_id, ask=ask
+        )

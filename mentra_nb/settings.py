@@ -1,0 +1,93 @@
+"""What a user may set, and where each value came from: a default, `mentra.toml`, `MENTRA_*`, or `%config Mentra`."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from mentra_nb import paths
+from mentra_nb.errors import ConfigurationError
+
+
+class Endpoint(BaseModel):
+    """A server of one's own: `[providers.NAME]` in `mentra.toml`. `key_env` names the variable that holds its key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_url: str
+    wire: Literal["responses", "chat_completions"] = "chat_completions"
+    key_env: str | None = None
+
+
+class Settings(BaseModel):
+    """The settings in force. Assigning checks the value and notes the source."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    model: str | None = Field(None, description="Model for a turn that names none, as provider/model.")
+    ask: Literal["always", "changes", "rules"] = Field(
+        "changes",
+        description="When a tool call is asked about: always; unless declared read-only; or never (only rules).",
+    )
+    ask_timeout: float = Field(600.0, gt=0, description="Seconds a question stays open; then it is denied.")
+    log_text: Literal["none", "preview", "full"] = Field(
+        "preview", description="How much of prompts and tool outputs the record keeps."
+    )
+    stream_hz: float = Field(12.0, ge=1, le=20, description="Screen updates a second while an answer streams.")
+    nested_asyncio: bool = Field(
+        False, description="Apply nest-asyncio to the whole process (not on ipykernel 7, where it loses queued cells)."
+    )
+    providers: dict[str, Endpoint] = Field(default_factory=dict, description="Servers of one's own, by name.")
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def source(self, name: str) -> str:
+        """Where a value came from."""
+        return self._sources.get(name, "default")
+
+    def change(self, name: str, value: Any, source: str) -> None:
+        """Set one value. Raises `ConfigurationError` and changes nothing when it is not valid."""
+        if name not in type(self).model_fields:
+            raise ConfigurationError(f"there is no setting '{name}'; known are {', '.join(type(self).model_fields)}")
+        try:
+            setattr(self, name, value)
+        except ValidationError as error:
+            raise ConfigurationError(f"{source}: {name} = {value!r}: {error.errors()[0]['msg']}") from None
+        self._sources[name] = source
+
+
+def load(environ: Mapping[str, str] = os.environ, project: Path | None = None) -> Settings:
+    """Settings from `mentra.toml` or `[tool.mentra_nb]` of the project, then from `MENTRA_*`.
+
+    Raises:
+        ConfigurationError: a file or a value that is not valid, named in one sentence.
+    """
+    settings = Settings()
+    root = project or paths.project_root()
+    for file, table in ((root / "pyproject.toml", ("tool", "mentra_nb")), (root / "mentra.toml", ())):
+        for name, value in _read(file, table).items():
+            settings.change(name, value, str(file))
+    for name in Settings.model_fields:
+        variable = f"MENTRA_{name.upper()}"
+        if name != "providers" and environ.get(variable):
+            settings.change(name, environ[variable], variable)
+    return settings
+
+
+def _read(file: Path, table: tuple[str, ...]) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        if table:  # somebody else's file: its faults are not ours to report
+            return {}
+        raise ConfigurationError(f"{file} cannot be read: {error}") from None
+    for key in table:
+        content = content.get(key, {}) if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else {}
