@@ -26,7 +26,7 @@ CALLS = (
     ("files", {"operations": [{"op": "list", "path": ".", "limit": 10}]}, "First a tool that only reads: `files`."),
     (
         "shell",
-        {"command": "python --version"},
+        {"command": "echo hello from your shell"},
         "Next one that runs a command, `shell`. Unless a rule covers it, you decide.",
     ),
 )

@@ -1,0 +1,367 @@
+"""The Chat Completions wire, in the dialects of llama.cpp, vLLM, Ollama, OpenRouter and other compatible servers.
+
+Requests keep to what the strictest of them accept; answers are read as the loosest of them send.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from mentra_nb.content import Image, Message, Role, Text
+from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, StreamTruncated
+from mentra_nb.identity import new_id
+from mentra_nb.providers.base import (
+    BlockKind,
+    ContentBlockDelta,
+    ContentBlockStarted,
+    ContentBlockStopped,
+    MessageDelta,
+    MessageStarted,
+    MessageStopped,
+    ProviderEvent,
+    ProviderToolSpec,
+    Request,
+)
+from mentra_nb.providers.http import stream_error
+from mentra_nb.providers.openai import (
+    STOP_REASONS,
+    OpenAIProvider,
+    argument_delta,
+    arguments_text,
+    image_url,
+    result_text,
+    tool_choice,
+    usage,
+)
+from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, UniqueIds, encode, join_body
+
+
+class ChatCompletionsProvider(OpenAIProvider):
+    """A server that answers `POST …/chat/completions`.
+
+    `max_tokens_field` is `max_completion_tokens` for OpenAI's own reasoning models. A server that refuses
+    `stream_options` is asked again without it, once.
+    """
+
+    wire = "chat_completions"
+    endpoint = "chat/completions"
+
+    def __init__(self, id: str, base_url: str, *, max_tokens_field: str = "max_tokens", **options: Any) -> None:
+        super().__init__(id, base_url, **options)
+        self._max_tokens_field = max_tokens_field
+        self._stream_options: dict[str, Any] | None = {"include_usage": True}
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
+        async with AsyncExitStack() as stack:
+            try:
+                events = await stack.enter_async_context(super().stream(request))
+            except HttpError as error:
+                if error.status != 400 or self._stream_options is None or "stream_options" not in error.body:
+                    raise
+                self._stream_options = None
+                events = await stack.enter_async_context(super().stream(request))
+            yield events
+
+    def body(self, request: Request) -> bytes:
+        forms = [message.encoded(self.wire, _encoded) for message in request.messages]
+        system = [encode({"role": "system", "content": request.system})] if request.system else []
+        return join_body(
+            {
+                "model": request.model,
+                "stream": True,
+                "stream_options": self._stream_options,
+                "tool_choice": tool_choice(request, lambda name: {"type": "function", "function": {"name": name}}),
+                "temperature": request.temperature,
+                self._max_tokens_field: request.max_output_tokens,
+                "reasoning_effort": request.reasoning_effort,
+            },
+            tools=self.tools_json(request, _tool),
+            messages=b"[" + b",".join([*system, *_merged(forms)]) + b"]",
+        )
+
+    def decoder(self, request: Request) -> ChatDecoder:
+        return ChatDecoder(request.model)
+
+
+# ---- messages ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A message on this wire: finished JSON messages, then a user's parts, which may merge with the next user's.
+
+    `plain` is the inside of the JSON string when the parts are only text.
+    """
+
+    fixed: tuple[bytes, ...] = ()
+    parts: bytes = b""
+    plain: bytes | None = None
+
+
+def _encoded(message: Message) -> _Form:
+    results = [
+        encode({"role": "tool", "tool_call_id": result.tool_use_id, "content": result_text(result)})
+        for result in message.tool_results()
+    ]
+    images = [block for block in message.content if isinstance(block, Image)]
+    if message.role is Role.USER:
+        if not images:
+            text = message.text()
+            part = encode({"type": "text", "text": text}) if text else b""
+            return _Form(tuple(results), part, encode(text)[1:-1] if text else None)
+        parts = [_part(block) for block in message.content if isinstance(block, Text | Image)]
+        return _Form(tuple(results), b",".join(encode(part) for part in parts))
+    if images:
+        raise InvalidRequest("images are only supported in user messages; move the image to one")
+    said: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
+    calls = [
+        {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": arguments_text(use)}}
+        for use in message.tool_uses()
+    ]
+    if calls:
+        said["tool_calls"] = calls
+    return _Form((encode(said), *results)) if said["content"] or calls else _Form(tuple(results))
+
+
+def _part(block: Text | Image) -> dict[str, Any]:
+    if isinstance(block, Text):
+        return {"type": "text", "text": block.text}
+    return {"type": "image_url", "image_url": {"url": image_url(block)}}
+
+
+def _merged(forms: Iterable[_Form]) -> Iterable[bytes]:
+    """The wire's messages in order, neighbouring user messages as one: strict templates want turns to alternate."""
+    waiting: list[_Form] = []
+    for form in forms:
+        if form.fixed:
+            yield from _user(waiting)
+            waiting = []
+            yield from form.fixed
+        if form.parts:
+            waiting.append(form)
+    yield from _user(waiting)
+
+
+def _user(forms: list[_Form]) -> Iterable[bytes]:
+    plain = [form.plain for form in forms if form.plain is not None]
+    if forms and len(plain) == len(forms):
+        yield b'{"role":"user","content":"' + rb"\n\n".join(plain) + b'"}'
+    elif forms:
+        yield b'{"role":"user","content":[' + b",".join(form.parts for form in forms) + b"]}"
+
+
+def _tool(tool: ProviderToolSpec) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+# ---- answers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str
+    index: int
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+    size: int = 0
+    started: bool = False
+
+
+class ChatDecoder:
+    """One answer's chunks to events: text and reasoning in the order they come, one block per tool call."""
+
+    def __init__(self, model: str) -> None:
+        self.complete = False
+        self._model = model
+        self._started = False
+        self._blocks = 0
+        self._open: tuple[int, BlockKind] | None = None
+        self._think = _ThinkTags()
+        self._calls: list[_Call] = []
+        self._by_index: dict[Any, _Call] = {}
+        self._ids = UniqueIds()
+        self._finish: str | None = None
+        self._usage: Any = None
+        self._refused = False
+
+    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+        if frame is DONE:
+            return self._end()
+        if frame.get("error"):
+            raise stream_error(frame["error"])
+        events: list[ProviderEvent] = []
+        if not self._started:
+            self._started = True
+            events.append(MessageStarted(str(frame.get("id") or ""), str(frame.get("model") or self._model)))
+        self._usage = frame.get("usage") or self._usage
+        choices = [choice for choice in frame.get("choices") or () if not choice.get("index")]
+        if not choices:
+            return events + self._end() if self._finish and frame.get("usage") else events
+        choice = choices[0]
+        delta = choice.get("delta") or choice.get("message") or {}
+        if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
+            self._think.off()
+            self._say("thinking", reasoning, events)
+        if content := delta.get("content"):
+            for kind, text in self._think.split(content):
+                self._say(kind, text, events)
+        if refusal := delta.get("refusal"):
+            self._refused = True
+            self._say("text", refusal, events)
+        calls = delta.get("tool_calls") or ()
+        if delta.get("function_call"):
+            calls = [{"index": 0, "function": delta["function_call"]}]
+        for call in calls:
+            self._call(call, events)
+        if finish := choice.get("finish_reason"):
+            if finish == "error":
+                raise stream_error(choice.get("error") or "the answer ended with an error")
+            self._finish = str(finish)
+        return events
+
+    def finish(self) -> Iterable[ProviderEvent]:
+        if self._finish is None:
+            raise StreamTruncated
+        return self._end()
+
+    def _next(self) -> int:
+        self._blocks += 1
+        return self._blocks - 1
+
+    def _close(self, events: list[ProviderEvent]) -> None:
+        if self._open is not None:
+            events.append(ContentBlockStopped(self._open[0]))
+            self._open = None
+
+    def _say(self, kind: BlockKind, text: Any, events: list[ProviderEvent]) -> None:
+        if not isinstance(text, str):
+            raise MalformedStream(f"a piece of {kind} is not a string: {str(text)[:200]}")
+        if self._open is None or self._open[1] != kind:
+            self._close(events)
+            self._open = (self._next(), kind)
+            events.append(ContentBlockStarted(self._open[0], kind))
+        events.append(ContentBlockDelta(self._open[0], text))
+
+    def _call(self, piece: dict[str, Any], events: list[ProviderEvent]) -> None:
+        function = piece.get("function") or {}
+        name, arguments = function.get("name"), argument_delta(function.get("arguments"))
+        id, index = piece.get("id"), piece.get("index")
+        call = self._find(id, index, name, arguments)
+        if call is None:
+            for kind, text in self._think.flush():
+                self._say(kind, text, events)
+            self._close(events)
+            call = _Call(self._ids.take(id or new_id("call")), self._next())
+            self._calls.append(call)
+            self._by_index[index] = self._by_index[id or call.id] = call
+        if not call.started and name:
+            call.name = name
+            self._begin(call, events)
+        if arguments:
+            call.arguments.append(arguments)
+            call.size += len(arguments)
+            if call.size > MAX_ARGUMENTS:
+                raise MalformedStream(f"the arguments of a call are longer than {MAX_ARGUMENTS} characters")
+            if call.started:
+                events.append(ContentBlockDelta(call.index, arguments))
+
+    def _find(self, id: str | None, index: int | None, name: str | None, arguments: str) -> _Call | None:
+        """The call a piece belongs to, or `None` for a new one: servers leave out the index, the id, or both."""
+        if index is None and id:
+            return self._by_index.get(id)
+        call = self._by_index.get(index) if index is not None else (self._calls[-1] if self._calls else None)
+        if call is None:
+            return None
+        if id and self._by_index.get(id) is not call:
+            return None
+        if not id and name and arguments and _is_object("".join(call.arguments)):
+            return None
+        return call
+
+    def _begin(self, call: _Call, events: list[ProviderEvent]) -> None:
+        call.started = True
+        events.append(ContentBlockStarted(call.index, "tool_use", id=call.id, name=call.name))
+        events.extend(ContentBlockDelta(call.index, piece) for piece in call.arguments)
+
+    def _end(self) -> list[ProviderEvent]:
+        events: list[ProviderEvent] = []
+        for kind, text in self._think.flush():
+            self._say(kind, text, events)
+        self._close(events)
+        for call in self._calls:
+            if not call.started:
+                self._begin(call, events)
+            events.append(ContentBlockStopped(call.index))
+        events.append(MessageDelta(self._stop_reason(), usage(self._usage)))
+        events.append(MessageStopped())
+        self.complete = True
+        return events
+
+    def _stop_reason(self) -> str:
+        """In neutral words; whether there are calls counts more than what the server says of it."""
+        if self._refused:
+            return "refusal"
+        reason = STOP_REASONS.get(self._finish or "stop", self._finish or "end")
+        if reason in ("end", "tool_use"):
+            return "tool_use" if self._calls else "end"
+        return reason
+
+
+class _ThinkTags:
+    """Takes reasoning out of content that begins with `<think>`, whatever pieces the tags come in."""
+
+    OPEN, CLOSE = "<think>", "</think>"
+
+    def __init__(self) -> None:
+        self._state = "undecided"
+        self._held = ""
+
+    def off(self) -> None:
+        """The server reports reasoning apart, so tags are only text."""
+        if self._state == "undecided":
+            self._state = "outside"
+
+    def split(self, text: str) -> list[tuple[BlockKind, str]]:
+        text, self._held = self._held + text, ""
+        if self._state == "undecided":
+            start = text.lstrip()
+            if len(start) < len(self.OPEN) and self.OPEN.startswith(start):
+                self._held = text
+                return []
+            inside = start.startswith(self.OPEN)
+            self._state = "inside" if inside else "outside"
+            text = start.removeprefix(self.OPEN).lstrip("\n") if inside else text
+        if self._state == "outside":
+            return [("text", text)] if text else []
+        thought, tag, rest = text.partition(self.CLOSE)
+        if tag:
+            self._state = "outside"
+            rest = rest.lstrip("\n")
+        else:
+            kept = next((n for n in range(len(self.CLOSE) - 1, 0, -1) if text.endswith(self.CLOSE[:n])), 0)
+            thought, self._held = text[: len(text) - kept], text[len(text) - kept :]
+        pieces: list[tuple[BlockKind, str]] = [("thinking", thought), ("text", rest)]
+        return [(kind, piece) for kind, piece in pieces if piece]
+
+    def flush(self) -> list[tuple[BlockKind, str]]:
+        """What was held back in case it was a tag."""
+        held, self._held = self._held, ""
+        kind: BlockKind = "thinking" if self._state == "inside" else "text"
+        return [(kind, held)] if held else []
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

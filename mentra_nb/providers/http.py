@@ -1,0 +1,296 @@
+"""HTTP and server-sent events for every provider, and the `Transport` seam that recordings plug into.
+
+The one importer of the HTTP client; no wire format is known here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+from httpx_sse import EventSource
+
+from mentra_nb.errors import (
+    DecodeError,
+    HttpError,
+    InvalidRequest,
+    MalformedStream,
+    ProviderError,
+    RetryableError,
+    TransportError,
+)
+
+CONNECT_TIMEOUT = 15.0
+WRITE_TIMEOUT = 60.0
+IDLE_TIMEOUT = 300.0
+DRAIN_TIME = 0.05
+MAX_FRAME = 16 * 1024 * 1024
+MAX_ERROR_BODY = 64 * 1024
+
+TRANSIENT_CODES = {
+    *("overloaded_error", "api_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"),
+    *("server_is_overloaded", "slow_down", "internal_server_error"),
+    *("RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"),
+}
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer whose body is still coming: `chunks` are its decoded bytes in the pieces they arrived in."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names are lower case."""
+    chunks: AsyncIterator[bytes]
+
+
+class Transport(Protocol):
+    """Sends one request. Leaving the context closes the response at once."""
+
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> AbstractAsyncContextManager[Response]:
+        """Raises `TransportError`, on entering or while the chunks are read."""
+
+    async def aclose(self) -> None:
+        """Release connections; the transport may be used again."""
+
+
+class HttpxTransport:
+    """The network. Proxies and certificates are those of httpx's own environment settings.
+
+    `idle_timeout` is how long, in seconds, a response may send nothing. The client is made at the first request.
+    """
+
+    def __init__(self, idle_timeout: float = IDLE_TIMEOUT) -> None:
+        self._idle_timeout = idle_timeout
+        self._client: httpx.AsyncClient | None = None
+
+    @asynccontextmanager
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> AsyncIterator[Response]:
+        if self._client is None:
+            timeout = httpx.Timeout(self._idle_timeout, connect=CONNECT_TIMEOUT, write=WRITE_TIMEOUT)
+            self._client = httpx.AsyncClient(timeout=timeout, headers={"user-agent": "mentra-nb"})
+        where = _where(url)
+        with _network_errors(where, self._idle_timeout):
+            request = self._client.build_request(method, url, headers=dict(headers), content=body)
+            response = await self._client.send(request, stream=True)
+        try:
+            async with aclosing(self._chunks(response, where)) as chunks:
+                yield Response(response.status_code, {k.lower(): v for k, v in response.headers.items()}, chunks)
+        finally:
+            await response.aclose()
+
+    async def _chunks(self, response: httpx.Response, where: str) -> AsyncGenerator[bytes, None]:
+        with _network_errors(where, self._idle_timeout):
+            async for chunk in response.aiter_bytes():
+                yield chunk
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+
+class _network_errors:  # noqa: N801  # used as a statement, like contextlib.suppress
+    """Turn the HTTP client's errors into ours; none of our messages repeats a header."""
+
+    def __init__(self, where: str, idle_timeout: float) -> None:
+        self._where, self._idle_timeout = where, idle_timeout
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        match error:
+            case httpx.ConnectError() | httpx.ConnectTimeout():
+                detail = str(error) or f"no answer within {CONNECT_TIMEOUT:g} s"
+                raise TransportError(
+                    f"could not connect to {self._where} ({detail}); is the server running and reachable from here?"
+                ) from error
+            case httpx.ReadTimeout():
+                raise TransportError(
+                    f"{self._where} sent nothing for {self._idle_timeout:g} s; try again, or raise the idle timeout"
+                ) from error
+            case httpx.InvalidURL() | httpx.UnsupportedProtocol():
+                raise InvalidRequest(f"the provider's base URL is not valid: {error}") from error
+            case httpx.LocalProtocolError():
+                raise InvalidRequest(f"the request to {self._where} has a header that cannot be sent") from None
+            case httpx.DecodingError():
+                raise DecodeError(f"{self._where} sent a compressed body that cannot be read; try again") from error
+            case httpx.TransportError():
+                detail = str(error) or type(error).__name__
+                raise TransportError(f"the connection to {self._where} broke ({detail}); try again") from error
+
+
+class EventStream:
+    """The `data` of each server-sent event, in order. `ended` is true once the body itself has ended.
+
+    A last event without its blank line is still given, with `ended` already true.
+    """
+
+    headers = {"content-type": "text/event-stream"}  # noqa: RUF012  # what EventSource looks at
+
+    def __init__(self, chunks: AsyncIterator[bytes], max_frame: int = MAX_FRAME) -> None:
+        self.ended = False
+        self._max_frame = max_frame
+        self._pending = 0
+        self._chunks = chunks
+        self._text = self._decode()
+
+    async def events(self) -> AsyncGenerator[str, None]:
+        """Raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame` bytes."""
+        source = EventSource(cast(httpx.Response, self))
+        async with aclosing(self._text), aclosing(source.aiter_sse()) as events:
+            async for event in events:
+                self._pending = 0
+                if event.data:
+                    yield event.data
+
+    async def drain(self) -> None:
+        """Read the end of the body if it is there, so that the connection can be used again."""
+        with anyio.move_on_after(DRAIN_TIME), suppress(ProviderError):
+            async for _ in self._chunks:
+                pass
+
+    def aiter_text(self) -> AsyncIterator[str]:
+        return self._text
+
+    async def _decode(self) -> AsyncGenerator[str, None]:
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        try:
+            async for chunk in self._chunks:
+                self._pending += len(chunk)
+                if self._pending > self._max_frame:
+                    raise MalformedStream(f"one event is longer than {self._max_frame} bytes")
+                if text := decoder.decode(chunk):
+                    yield text
+        except UnicodeDecodeError as error:
+            raise MalformedStream("it is not UTF-8 text") from error
+        self.ended = True
+        yield "\n\n"
+
+
+class HttpClient:
+    """Requests that either give what was asked for or raise a `ProviderError`. One may serve many providers."""
+
+    def __init__(self, transport: Transport | None = None) -> None:
+        self.transport: Transport = transport if transport is not None else HttpxTransport()
+
+    @asynccontextmanager
+    async def post_sse(self, url: str, headers: Mapping[str, str], body: bytes) -> AsyncIterator[EventStream]:
+        """POST a JSON body and read the answer as events; leaving the context closes the response.
+
+        Raises `TransportError`, `HttpError`, and for a 2xx that is no event stream the error in its JSON body or
+        `MalformedStream`.
+        """
+        sent = {"accept": "text/event-stream", "content-type": "application/json", **headers}
+        async with self.transport.send("POST", url, sent, body) as response:
+            await _check_status(response, headers)
+            content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if content_type.endswith("json") or content_type == "text/html":
+                raise await _not_a_stream(response, headers, content_type)
+            yield EventStream(response.chunks)
+
+    async def get_json(self, url: str, headers: Mapping[str, str]) -> Any:
+        """GET a JSON document. Raises `TransportError`, `HttpError` or `DecodeError`."""
+        async with self.transport.send("GET", url, {"accept": "application/json", **headers}, None) as response:
+            await _check_status(response, headers)
+            body = b"".join([chunk async for chunk in response.chunks])
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise DecodeError(f"{_where(url)} did not answer with JSON; check the base URL") from error
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+def stream_error(error: Any) -> ProviderError:
+    """The exception for an error object inside a stream: `{code, type, message}`, or just a text."""
+    if not isinstance(error, dict):
+        return ProviderError(f"the provider reported an error: {error or 'no details given'}")
+    labels = [str(error[key]) for key in ("code", "type", "status") if error.get(key) not in (None, "error")]
+    text = str(error.get("message") or "no details given")
+    if labels:
+        text = f"{text} ({labels[0]})"
+    transient = any(label in TRANSIENT_CODES or label in ("408", "429") or _is_5xx(label) for label in labels)
+    return RetryableError(text) if transient else ProviderError(text)
+
+
+def scrub(text: str, headers: Mapping[str, str]) -> str:
+    """`text` without the secrets that the request's own headers carry."""
+    for value in headers.values():
+        secret = value.rpartition(" ")[2]
+        if len(secret) >= 4:
+            text = text.replace(secret, "***")
+    return text
+
+
+def _is_5xx(label: str) -> bool:
+    return len(label) == 3 and label.isdigit() and label.startswith("5")
+
+
+async def _check_status(response: Response, headers: Mapping[str, str]) -> None:
+    if not 200 <= response.status < 300:
+        raise HttpError(
+            response.status,
+            scrub(await _text(response), headers),
+            retry_after=_retry_after(response.headers),
+            request_id=response.headers.get("x-request-id") or response.headers.get("request-id"),
+        )
+
+
+async def _not_a_stream(response: Response, headers: Mapping[str, str], content_type: str) -> ProviderError:
+    body = scrub(await _text(response), headers)
+    try:
+        error = json.loads(body).get("error")
+    except (ValueError, AttributeError):
+        error = None
+    if error:
+        return stream_error(error)
+    return MalformedStream(f"the server sent {content_type} where events were asked for; check the base URL")
+
+
+async def _text(response: Response) -> str:
+    body = b""
+    async for chunk in response.chunks:
+        body += chunk
+        if len(body) >= MAX_ERROR_BODY:
+            break
+    return body.decode("utf-8", "replace")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or a date); a past date is 0."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        return seconds if 0 <= seconds < float("inf") else None
+    try:
+        when = parsedate_to_datetime(headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _where(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return f"{parts.hostname}:{port or (443 if parts.scheme == 'https' else 80)}"

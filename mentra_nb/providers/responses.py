@@ -1,0 +1,306 @@
+"""The OpenAI Responses wire: OpenAI, OpenRouter, Ollama, LM Studio, llama.cpp and what else speaks it.
+
+Always stateless: the whole conversation is sent and `store` is false, so nothing is kept on the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mentra_nb.content import Image, Message, Role, Text, Thinking, ToolResult, ToolUse
+from mentra_nb.errors import InvalidRequest, MalformedStream, StreamTruncated
+from mentra_nb.identity import new_id
+from mentra_nb.providers.base import (
+    BlockKind,
+    ContentBlockDelta,
+    ContentBlockStarted,
+    ContentBlockStopped,
+    MessageDelta,
+    MessageStarted,
+    MessageStopped,
+    ProviderEvent,
+    ProviderToolSpec,
+    Request,
+)
+from mentra_nb.providers.http import stream_error
+from mentra_nb.providers.openai import (
+    STOP_REASONS,
+    OpenAIProvider,
+    argument_delta,
+    arguments_text,
+    image_url,
+    result_text,
+    tool_choice,
+    usage,
+)
+from mentra_nb.providers.wire import MAX_ARGUMENTS, UniqueIds, encode, join_body
+
+
+class ResponsesProvider(OpenAIProvider):
+    """A server that answers `POST …/responses`."""
+
+    wire = "responses"
+    endpoint = "responses"
+
+    def body(self, request: Request) -> bytes:
+        key = f"{self.wire}:{self.descriptor.id}:{request.model}"
+        items = [message.encoded(key, lambda m: self._items(m, request.model)) for message in request.messages]
+        return join_body(
+            {
+                "model": request.model,
+                "stream": True,
+                "store": False,
+                "instructions": request.system,
+                "tool_choice": tool_choice(request, lambda name: {"type": "function", "name": name}),
+                "temperature": request.temperature,
+                "max_output_tokens": request.max_output_tokens,
+                "reasoning": {"effort": request.reasoning_effort} if request.reasoning_effort else None,
+                "include": ["reasoning.encrypted_content"] if request.reasoning_effort else None,
+                "metadata": request.metadata or None,
+            },
+            tools=self.tools_json(request, _tool),
+            input=b"[" + b",".join(item for item in items if item) + b"]",
+        )
+
+    def decoder(self, request: Request) -> ResponsesDecoder:
+        return ResponsesDecoder(request.model, late_encryption=request.reasoning_effort is not None)
+
+    def _items(self, message: Message, model: str) -> bytes:
+        """The input items of one message, joined by commas; results come first, so that they follow their calls."""
+        items: list[dict[str, Any]] = []
+        parts: list[dict[str, Any]] = []
+        reasoned = False
+        for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
+            if isinstance(block, Text | Image):
+                parts.append(_part(block, message.role))
+                continue
+            parts = _flush(parts, message.role, items)
+            match block:
+                case Thinking(id=str(id), encrypted=str(encrypted)) if encrypted and (block.provider, block.model) == (
+                    self.descriptor.id,
+                    model,
+                ):
+                    reasoned = True
+                    summary = [{"type": "summary_text", "text": block.text}] if block.text else []
+                    items.append({"type": "reasoning", "id": id, "encrypted_content": encrypted, "summary": summary})
+                case ToolUse():
+                    call = {"type": "function_call", "call_id": block.id, "name": block.name}
+                    if reasoned and block.item_id:
+                        call["id"] = block.item_id
+                    items.append(call | {"arguments": arguments_text(block)})
+                case ToolResult():
+                    output = {"type": "function_call_output", "call_id": block.tool_use_id}
+                    items.append(output | {"output": result_text(block)})
+        _flush(parts, message.role, items)
+        return b",".join(encode(item) for item in items)
+
+
+def _flush(parts: list[dict[str, Any]], role: Role, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if parts:
+        items.append({"type": "message", "role": role.value, "content": parts})
+    return []
+
+
+def _part(block: Text | Image, role: Role) -> dict[str, Any]:
+    if isinstance(block, Text):
+        return {"type": "output_text" if role is Role.ASSISTANT else "input_text", "text": block.text}
+    if role is not Role.USER:
+        raise InvalidRequest("images are only supported in user messages; move the image to one")
+    return {"type": "input_image", "image_url": image_url(block)}
+
+
+def _tool(tool: ProviderToolSpec) -> dict[str, Any]:
+    described = {"description": tool.description} if tool.description else {}
+    return {
+        "type": "function",
+        "name": tool.name,
+        **described,
+        "parameters": tool.input_schema,
+        "strict": tool.strict,
+    }
+
+
+@dataclass(slots=True)
+class _Block:
+    index: int
+    kind: BlockKind
+    item_id: str | None
+    size: int = 0
+    """Characters streamed so far; with none, the finished item's own text is used."""
+    is_open: bool = True
+
+
+class ResponsesDecoder:
+    """One answer's frames to events. Items are told apart by `output_index`, or by item id where that is missing.
+
+    With `late_encryption`, a reasoning block stays open until its encrypted part has come, at the latest in the
+    terminal event.
+    """
+
+    def __init__(self, model: str, *, late_encryption: bool = False) -> None:
+        self.complete = False
+        self._model = model
+        self._late_encryption = late_encryption
+        self._started = False
+        self._blocks: list[_Block] = []
+        self._by_key: dict[int | str, _Block | None] = {}
+        self._ids = UniqueIds()
+        self._refused = False
+
+    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+        match frame.get("type"):
+            case "response.output_text.delta":
+                return self._delta(frame, "text")
+            case "response.function_call_arguments.delta":
+                return self._delta(frame, "tool_use")
+            case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+                return self._delta(frame, "thinking")
+            case "response.refusal.delta":
+                self._refused = True
+                return self._delta(frame, "text")
+            case "response.reasoning_summary_part.added" if frame.get("summary_index"):
+                return self._delta(frame | {"delta": "\n\n"}, "thinking")
+            case "response.created" | "response.in_progress":
+                return self._start(_object(frame, "response"))
+            case "response.output_item.added":
+                return self._added(frame, _object(frame, "item"))
+            case "response.output_item.done":
+                return self._done(frame, _object(frame, "item"))
+            case "response.completed" | "response.incomplete":
+                return self._end(_object(frame, "response"))
+            case "response.failed":
+                raise stream_error(_object(frame, "response").get("error"))
+            case "error":
+                raise stream_error(frame.get("error") or frame)
+            case None if frame.get("error"):
+                raise stream_error(frame["error"])
+        return ()
+
+    def finish(self) -> Iterable[ProviderEvent]:
+        raise StreamTruncated
+
+    def _start(self, response: dict[str, Any]) -> list[ProviderEvent]:
+        if self._started:
+            return []
+        self._started = True
+        return [MessageStarted(str(response.get("id") or ""), str(response.get("model") or self._model))]
+
+    def _find(self, frame: dict[str, Any], item_id: Any) -> _Block | None:
+        """The block a frame speaks of, `None` if its kind is ignored. Raises KeyError if it was never announced."""
+        index = frame.get("output_index")
+        return self._by_key[index if index in self._by_key else item_id]
+
+    def _added(self, frame: dict[str, Any], item: dict[str, Any]) -> list[ProviderEvent]:
+        return self._open(frame, item)[0]
+
+    def _open(self, frame: dict[str, Any], item: dict[str, Any]) -> tuple[list[ProviderEvent], _Block | None]:
+        """Begin a block, also when its index is in use: the older one then stays as it is until the end."""
+        events = self._start({})
+        id, index = item.get("id"), len(self._blocks)
+        block: _Block | None = None
+        match item.get("type"):
+            case "message":
+                block = _Block(index, "text", id)
+                events.append(ContentBlockStarted(index, "text", item_id=id))
+            case "reasoning":
+                block = _Block(index, "thinking", id)
+                events.append(ContentBlockStarted(index, "thinking", id=id, item_id=id))
+            case "function_call":
+                block = _Block(index, "tool_use", id)
+                call_id = self._ids.take(item.get("call_id") or new_id("call"))
+                name = str(item.get("name") or "")
+                events.append(ContentBlockStarted(index, "tool_use", id=call_id, name=name, item_id=id))
+        if block is not None:
+            self._blocks.append(block)
+        for key in (frame.get("output_index"), id):
+            if key is not None:
+                self._by_key[key] = block
+        return events, block
+
+    def _delta(self, frame: dict[str, Any], kind: BlockKind) -> list[ProviderEvent]:
+        events: list[ProviderEvent] = []
+        try:
+            block = self._find(frame, frame.get("item_id"))
+        except KeyError:
+            if kind == "tool_use":
+                raise MalformedStream(f"arguments for a call that never began: {_name(frame)}") from None
+            item = {"type": "message" if kind == "text" else "reasoning", "id": frame.get("item_id")}
+            events, block = self._open(frame, item)
+        if block is None:
+            return events
+        if block.kind != kind:
+            raise MalformedStream(f"a {kind} delta for a {block.kind} item: {_name(frame)}")
+        text = argument_delta(frame.get("delta"))
+        if text:
+            block.size += len(text)
+            if kind == "tool_use" and block.size > MAX_ARGUMENTS:
+                raise MalformedStream(f"the arguments of a call are longer than {MAX_ARGUMENTS} characters")
+            events.append(ContentBlockDelta(block.index, text))
+        return events
+
+    def _done(self, frame: dict[str, Any], item: dict[str, Any]) -> list[ProviderEvent]:
+        events: list[ProviderEvent] = []
+        try:
+            block = self._find(frame, item.get("id"))
+        except KeyError:
+            events, block = self._open(frame, item)
+        if block is None or not block.is_open:
+            return events
+        if not block.size and (text := self._whole_text(item)):
+            events.append(ContentBlockDelta(block.index, text))
+        encrypted = item.get("encrypted_content") or None
+        if block.kind == "thinking" and self._late_encryption and not encrypted:
+            return events
+        block.is_open = False
+        events.append(ContentBlockStopped(block.index, encrypted=encrypted))
+        return events
+
+    def _whole_text(self, item: dict[str, Any]) -> str:
+        if item.get("type") == "function_call":
+            return argument_delta(item.get("arguments"))
+        parts = [part for key in ("summary", "content") for part in item.get(key) or [] if isinstance(part, dict)]
+        self._refused = self._refused or any(part.get("type") == "refusal" for part in parts)
+        texts = [str(part.get("text") or part.get("refusal") or "") for part in parts]
+        return ("\n\n" if item.get("type") == "reasoning" else "").join(texts)
+
+    def _end(self, response: dict[str, Any]) -> list[ProviderEvent]:
+        if response.get("status") == "failed":
+            raise stream_error(response.get("error"))
+        events = self._start(response)
+        output = [item for item in response.get("output") or [] if isinstance(item, dict)]
+        if not self._blocks:
+            for index, item in enumerate(output):
+                events += self._done({"output_index": index}, item)
+        late = {item.get("id"): item.get("encrypted_content") for item in output if item.get("type") == "reasoning"}
+        for block in self._blocks:
+            if block.is_open:
+                block.is_open = False
+                encrypted = late.get(block.item_id) if block.kind == "thinking" else None
+                events.append(ContentBlockStopped(block.index, encrypted=encrypted or None))
+        events.append(MessageDelta(self._stop_reason(response), usage(response.get("usage"))))
+        events.append(MessageStopped())
+        self.complete = True
+        return events
+
+    def _stop_reason(self, response: dict[str, Any]) -> str:
+        if self._refused:
+            return "refusal"
+        reason = (response.get("incomplete_details") or {}).get("reason")
+        if reason:
+            return STOP_REASONS.get(reason, str(reason))
+        if response.get("status") == "incomplete":
+            return "unknown"
+        return "tool_use" if any(block.kind == "tool_use" for block in self._blocks) else "end"
+
+
+def _object(frame: dict[str, Any], key: str) -> dict[str, Any]:
+    value = frame.get(key)
+    if not isinstance(value, dict):
+        raise MalformedStream(f"{frame.get('type')} without its {key}")
+    return value
+
+
+def _name(frame: dict[str, Any]) -> str:
+    return f"output {frame.get('output_index')}, item {frame.get('item_id')}"
