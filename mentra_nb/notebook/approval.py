@@ -1,0 +1,105 @@
+"""The approval card: one permission question as a widget, from the moment it is shown until it is decided.
+
+It only asks. What an answer does is its callback's business; what the card says comes from `console.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
+from mentra_nb.errors import MentraError
+from mentra_nb.notebook import console
+from mentra_nb.notebook.render import Bundle, visible
+
+_HERE = Path(__file__).parent
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class ApprovalCard(anywidget.AnyWidget):
+    """Shows a question and hands the first valid answer to `on_decision`, on whatever thread it arrived.
+
+    `on_decision` may raise `MentraError` to refuse an answer: its message is shown and the card asks again. `ready`
+    is set once the card is really on a page.
+    """
+
+    _esm = _HERE / "approval.js"
+    _css = _HERE / "approval.css"
+    question = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        question: PermissionQuestion,
+        on_decision: Callable[[console.Answer], None],
+        *,
+        scopes: Sequence[PermissionScope] = ("session",),
+    ) -> None:
+        self._asked = question
+        self._on_decision = on_decision
+        self._scopes = tuple(scopes)
+        self._lock = threading.Lock()
+        self._taken = False
+        self.ready = threading.Event()
+        text = {
+            "headline": console.headline(question),
+            "tool": visible(question.tool_name),
+            "who": visible(question.agent_name),
+            "why": visible(question.description),
+            "arguments": console.arguments(question),
+            "subject": question.subject,
+            "scopes": list(self._scopes),
+        }
+        super().__init__(question=text)
+        self.on_msg(self._on_message)
+
+    def bundle(self) -> Bundle:
+        """For `display(raw=True)`; the text is what front ends without widgets show."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {_WIDGET: view, "text/plain": console.question_text(self._asked)}
+
+    def close(self) -> None:
+        """Take the card off every page and leave no comm behind."""
+        layout: Any = self.layout
+        super().close()
+        layout.close()
+
+    def _on_message(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if not isinstance(content, dict):
+            return
+        if content.get("ready"):
+            self.ready.set()
+            # Seconds left, not the deadline: the page's clock may differ, and a reloaded page asks anew.
+            self.send({"left": max(0.0, self._asked.deadline - time.time())})
+            return
+        answer = self._answer(content)
+        with self._lock:
+            if answer is None or self._taken:
+                return
+            self._taken = True
+        try:
+            self._on_decision(answer)
+        except MentraError as error:
+            self._taken = False
+            self.send({"refused": str(error)})
+
+    def _answer(self, content: dict[str, Any]) -> console.Answer | None:
+        """What the page sent, if it is one of the four answers in full; anything else is ignored."""
+        match content:
+            case {"answer": "allow"}:
+                return PermissionDecision(allow=True)
+            case {"answer": "always", "pattern": None, "scope": scope} if scope in self._scopes:
+                return PermissionDecision(allow=True, remember=scope)
+            case {"answer": "always", "pattern": str(pattern), "scope": scope} if scope in self._scopes:
+                return PermissionDecision(allow=True, remember=scope, pattern=pattern) if pattern.strip() else None
+            case {"answer": "deny", "reason": str(reason)}:
+                return PermissionDecision(allow=False, reason=reason.strip() or None)
+            case {"answer": "stop"}:
+                return "stop"
+        return None

@@ -1,0 +1,183 @@
+"""Text of a model or a tool → something a trusted notebook page may show.
+
+Everything a turn shows goes through here, as a raw mimebundle; nothing else builds HTML from text that is not ours.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+from html import escape as _escape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+
+Bundle = dict[str, Any]
+"""MIME type → data, for `display(bundle, raw=True)`."""
+
+# A host may hold no user name and no backslash: browsers and urlsplit disagree on which part of those is the host.
+_LINK = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#]|$)|mailto:[^\s?]+$", re.IGNORECASE)
+_REL = "noopener noreferrer nofollow"
+_MUTED = "color:var(--jp-ui-font-color2,#666)"
+_MONO = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
+# JupyterLab's own names for both MathJax generations: no formula pass over text that is not ours.
+_NO_MATH = "tex2jax_ignore mathjax_ignore"
+
+_UNUSUAL = re.compile(r"[^\x20-\x7e\n\t]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {chr(c) for c in range(0xE0100, 0xE01F0)}
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
+
+
+def escape(text: str) -> str:
+    """For HTML text and attribute values. `$` too, which some pages would read as mathematics."""
+    return _escape(text, quote=True).replace("$", "&#36;")
+
+
+def visible(text: str) -> str:
+    """Every character that could hide or reorder others made visible: `␛`, `\\u202e`. Not HTML-escaped."""
+    return _UNUSUAL.sub(lambda found: _shown(found[0]), text)
+
+
+def plain(text: str) -> str:
+    """Prose for a terminal or a `text/plain` entry: only control characters are made visible."""
+    return _CONTROL.sub(lambda found: _shown(found[0]), text)
+
+
+def _shown(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if unicodedata.category(char) in _HIDDEN_CATEGORIES or char in _INVISIBLE:
+        return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return char
+
+
+def safe_html(markdown: str) -> str:
+    """Markdown as static HTML: no HTML of the text's own, no pictures, no scripts, links that show their host."""
+    body: str = _parser().render(plain(markdown)).replace("$", "&#36;")
+    return f'<div class="mentra-text jp-RenderedMarkdown {_NO_MATH}">{body}</div>'
+
+
+def bundle(markdown: str, *, opener: str = "") -> Bundle:
+    """What a notebook keeps of a text: HTML from this module, and the Markdown source.
+
+    `opener` is a line put before the text for the HTML only: the fence a block of code goes on in.
+    """
+    return {"text/html": safe_html(opener + markdown), "text/plain": plain(markdown)}
+
+
+def line(text: str, mark: str = "", *, detail: str = "", note: str = "") -> Bundle:
+    """One static line (a tool that ran, a decision, a footer): `mark` carries the meaning, never colour alone.
+
+    `note` follows in grey; `detail` is folded behind the line.
+    """
+    text, note, detail = visible(text).replace("\n", "␊"), visible(note).replace("\n", "␊"), visible(detail)
+    head = f'<span style="{_MONO};white-space:pre-wrap">{escape(" ".join(filter(None, (mark, text))))}</span>'
+    if note:
+        head += f' <span style="{_MUTED}">{escape(note)}</span>'
+    if detail:
+        box = f"{_MONO};white-space:pre-wrap;max-height:20em;overflow:auto;margin:0 0 0 1.5em"
+        head = f'<details><summary>{head}</summary><pre style="{box}">{escape(detail)}</pre></details>'
+    return {
+        "text/html": f'<div class="mentra-line {_NO_MATH}">{head}</div>',
+        "text/plain": "  ".join(filter(None, (" ".join(filter(None, (mark, text))), note))),
+    }
+
+
+def _link(url: str) -> bool:
+    return _LINK.match(url.strip()) is not None
+
+
+def _host(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.path if parts.scheme.lower() == "mailto" else (parts.hostname or url)
+
+
+@cache
+def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+    from markdown_it.renderer import RendererHTML
+
+    class Renderer(RendererHTML):
+        def image(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+            # Never fetched: the address of a picture can carry data out.
+            url, name = str(tokens[idx].attrs.get("src", "")), escape(tokens[idx].content)
+            return f'<a href="{escape(url)}" rel="{_REL}" target="_blank">[image: {name}]</a>{_host_note(url)}'
+
+        def link_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+            url = escape(str(tokens[idx].attrs["href"]))
+            return f'<a href="{url}" rel="{_REL}" target="_blank">'
+
+        def link_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+            opening = next(t for t in reversed(tokens[:idx]) if t.type == "link_open")
+            return "</a>" if opening.info == "auto" else "</a>" + _host_note(str(opening.attrs["href"]))
+
+        def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+            return _code(tokens[idx].content, tokens[idx].info)
+
+        def code_block(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+            return _code(tokens[idx].content, "")
+
+    md = MarkdownIt("commonmark", {"html": False, "linkify": False}, renderer_cls=Renderer)
+    md.enable(["table", "strikethrough"]).disable(["html_inline", "html_block"])
+    md.validateLink = _link  # type: ignore[method-assign]  # the library's documented way
+    return md
+
+
+def _host_note(url: str) -> str:
+    return f' <bdi style="{_MUTED}">({escape(_host(url))})</bdi>'
+
+
+def _code(code: str, info: str) -> str:
+    """A block of code, coloured when its language is known. No more of its info string than a name is kept."""
+    found = re.match(r"[\w+#.-]*", info.strip(), re.ASCII)
+    language = found[0].lower() if found else ""
+    spans = _coloured(code, language) if language and len(code) < 20_000 else escape(code)
+    return f"<pre><code>{spans}</code></pre>\n"
+
+
+def _coloured(code: str, language: str) -> str:
+    from pygments.lexers import get_lexer_by_name
+    from pygments.util import ClassNotFound
+
+    try:
+        tokens = get_lexer_by_name(language, stripnl=False).get_tokens(code)
+    except ClassNotFound:
+        return escape(code)
+    # Our own loop, not an HtmlFormatter: its colours are fixed, these follow the page's light or dark theme.
+    return "".join(
+        f'<span style="{style}">{escape(text)}</span>' if (style := _colour(str(kind))) else escape(text)
+        for kind, text in tokens
+    )
+
+
+_COLOURS = {
+    "Token.Keyword": "keyword-color,#008000",
+    "Token.Operator.Word": "keyword-color,#008000",
+    "Token.Literal.String": "string-color,#ba2121",
+    "Token.Literal.Number": "number-color,#080",
+    "Token.Comment": "comment-color,#408080",
+    "Token.Name.Function": "def-color,#00f",
+    "Token.Name.Class": "def-color,#00f",
+    "Token.Name.Builtin": "builtin-color,#008000",
+    "Token.Generic.Deleted": "error-color,#f00",
+    "Token.Generic.Inserted": "string-2-color,#080",
+}
+
+
+@cache
+def _colour(kind: str) -> str:
+    """The inline style of a Pygments token type, in the variables JupyterLab colours its own editors with."""
+    for name, colour in _COLOURS.items():
+        if kind == name or kind.startswith(name + "."):
+            return f"color:var(--jp-mirror-editor-{colour})"
+    return ""

@@ -1,0 +1,349 @@
+"""A turn on the page: streaming text, tool lines, decisions, the footer, drawn from `SessionEvent`s.
+
+Work per delta does not grow with what was shown before: finished text is closed block by block and never drawn again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Protocol
+from uuid import uuid4
+
+from mentra_nb import events as e
+from mentra_nb.authorization import PermissionQuestion
+from mentra_nb.content import TokenUsage
+from mentra_nb.notebook import console
+from mentra_nb.notebook.kernel import cell_publisher
+from mentra_nb.notebook.render import Bundle, bundle, line
+
+BLOCK = 2048
+"""Characters after which a block of text is closed at the next paragraph."""
+LONGEST = 4 * BLOCK
+"""Characters after which it is closed at the next line, also inside a block of code."""
+
+_FENCE = re.compile(r" {0,3}(?P<marks>`{3,}(?=[^`]*$)|~{3,})\s*(?P<info>[^\n]*)")
+
+
+class Out(Protocol):
+    """Where bundles go."""
+
+    def show(self, data: Bundle, display_id: str | None = None) -> None: ...
+
+    def update(self, data: Bundle, display_id: str) -> None: ...
+
+
+class CellOut:
+    """The running cell, on its own thread."""
+
+    def show(self, data: Bundle, display_id: str | None = None) -> None:
+        from IPython.display import display
+
+        display(data, raw=True, **({"display_id": display_id} if display_id else {}))  # type: ignore[no-untyped-call]
+
+    def update(self, data: Bundle, display_id: str) -> None:
+        from IPython.display import update_display
+
+        update_display(data, raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
+
+
+class BoundOut:
+    """The cell that was running when this was made, from any thread and also after it has ended."""
+
+    def __init__(self) -> None:
+        self._publish = cell_publisher()
+
+    def show(self, data: Bundle, display_id: str | None = None) -> None:
+        self._send("display_data", data, {"display_id": display_id} if display_id else {})
+
+    def update(self, data: Bundle, display_id: str) -> None:
+        self._send("update_display_data", data, {"display_id": display_id})
+
+    def _send(self, kind: str, data: Bundle, transient: dict[str, str]) -> None:
+        self._publish(kind, {"data": data, "metadata": {}, "transient": transient})
+
+
+class _Text:
+    """Text on its way into closed blocks. `closed` is called with each block: its text, and the fence it begins in."""
+
+    def __init__(self, closed: Callable[[str, str], None]) -> None:
+        self._closed = closed
+        self._rest = ""
+        self._begin("")
+
+    def _begin(self, opener: str) -> None:
+        self._lines: list[str] = []
+        self._size = 0
+        self._after_blank = False
+        self._opener = opener
+        """The line that opened the code this block begins inside of, else empty."""
+        self._fence = opener
+
+    def feed(self, delta: str) -> None:
+        *lines, self._rest = (self._rest + delta).split("\n")
+        for text in lines:
+            self._take(text + "\n")
+        if self._size + len(self._rest) >= LONGEST:
+            rest, self._rest = self._rest, ""
+            self._add(rest)
+            self._close()
+
+    def open_block(self) -> tuple[str, str]:
+        return "".join(self._lines) + self._rest, self._opener
+
+    def end(self) -> None:
+        self._add(self._rest)
+        self._rest = self._fence = ""
+        self._close()
+
+    def _take(self, text: str) -> None:
+        # A paragraph ends where a line after a blank one begins at the margin: what is indented may belong to a list.
+        if self._size >= BLOCK and self._after_blank and not self._fence and not text[0].isspace():
+            self._close()
+        self._add(text)
+        self._after_blank = not text.strip()
+        found = _FENCE.match(text)
+        if found and not self._fence:
+            self._fence = text
+        elif found and not found["info"] and found["marks"].startswith(_FENCE.match(self._fence)["marks"]):  # type: ignore[index]
+            self._fence = ""
+        if self._size >= LONGEST:
+            self._close()
+
+    def _add(self, text: str) -> None:
+        self._lines.append(text)
+        self._size += len(text)
+
+    def _close(self) -> None:
+        text, fence = "".join(self._lines), self._fence
+        if text.strip():
+            self._closed(text, self._opener)
+        self._begin(fence)
+
+
+class TurnView:
+    """Draws one turn. Used on one thread; call `tick` often, and `finish` once.
+
+    `live` is whether somebody watches: then output is updated in place, at most `hz` times a second. Otherwise each
+    piece is shown once, complete, and without anything that differs from run to run (times, durations, costs), so
+    that an automatic run can compare outputs.
+    """
+
+    def __init__(self, out: Out, *, live: bool, hz: float = 12.0, quiet: bool = False, verbose: bool = False) -> None:
+        self.out, self.live = out, live
+        self._pause, self._next = 1.0 / hz, 0.0
+        self._quiet, self._verbose = quiet, verbose
+        self._text = _Text(self._close_block)
+        self._display: str | None = None
+        self._dirty = self._any_text = False
+        self._thoughts: list[str] = []
+        self._calls: dict[str, _Call] = {}
+        self._questions: dict[str, tuple[PermissionQuestion, str | None]] = {}
+        self._usage = TokenUsage()
+
+    def handle(self, event: e.SessionEvent) -> None:
+        """Take note of an event, and show it unless it is text, which waits for `tick`."""
+        match event:
+            case e.AssistantTokenDelta(delta=delta):
+                self._end_thoughts()
+                self._any_text = self._dirty = True
+                self._text.feed(delta)
+            case e.AssistantReasoningDelta(delta=delta):
+                if self._verbose:
+                    self._thoughts.append(delta)
+            case e.AssistantMessageCompleted(text=text) if not self._any_text:
+                self._text.feed(text)  # a model that does not stream
+            case e.ToolQueued():
+                self._calls[event.tool_call_id] = _Call(event.tool_name, event.summary, event.input_json)
+            case e.ToolStarted():
+                call = self._calls.setdefault(event.tool_call_id, _Call(event.tool_name))
+                self._draw_call(call)
+            case e.ToolProgress() if event.tool_call_id in self._calls:
+                call = self._calls[event.tool_call_id]
+                call.progress = event.progress
+                self._draw_call(call)
+            case e.ToolCompleted():
+                call = (
+                    self._calls.pop(event.tool_call_id) if event.tool_call_id in self._calls else _Call(event.tool_name)
+                )
+                call.mark, call.result, call.progress = "✗" if event.is_error else "✓", event.summary, ""
+                call.duration_ms = event.duration_ms
+                self._draw_call(call)
+            case e.PermissionAnswered():
+                self._draw_answer(event)
+            case e.UsageReported():
+                self._usage += TokenUsage(input_tokens=event.input_tokens, output_tokens=event.output_tokens)
+            case e.RetryNotice() if not self._quiet and self.live:
+                wait = f"again in {event.next_delay_ms / 1000:.0f} s ({event.attempt} of {event.max_attempts})"
+                self.note(event.error_message, "↻", wait)
+            case e.Notice():
+                self.note(event.message, "⚠" if event.severity == "warning" else "ℹ")
+            case e.TaskUpdated() if not self._quiet:
+                self.note(f"{event.title}: {event.status}", "▸", event.detail or "")
+            case e.CompactionCompleted() if not self._quiet:
+                self.note(f"history shortened: {event.replaced_items} entries became a summary", "ℹ")
+
+    def tick(self) -> None:
+        """Draw text that came since the last time, if that was not just now."""
+        now = time.monotonic()
+        if self._dirty and self.live and now >= self._next:
+            self._next = now + self._pause
+            self._dirty = False
+            self._draw_text(*self._text.open_block())
+
+    def note(self, text: str, mark: str = "", note: str = "", detail: str = "") -> None:
+        """One line of its own, after the text so far."""
+        self.settle()
+        self.out.show(line(text, mark, note=note, detail=detail))
+
+    def settle(self) -> None:
+        """Close the growing block: what comes next stands below it."""
+        self._end_thoughts()
+        self._text.end()
+
+    def question(self, question: PermissionQuestion, shown: Bundle | None) -> None:
+        """A question is open; `shown` (a card, say) stands where its decision will be."""
+        self.settle()
+        display = uuid4().hex if shown else None
+        if shown:
+            self.out.show(shown, display)
+        self._questions[question.request_id] = question, display
+
+    def finish(
+        self,
+        *,
+        model: str | None = None,
+        usage: TokenUsage | None = None,
+        cost: float | None = None,
+        seconds: float | None = None,
+        stopped: bool = False,
+    ) -> None:
+        """The last of this turn: what is open is closed, and the footer. `cost` in US dollars; `None` is unknown."""
+        self.settle()
+        for request_id, (question, _) in list(self._questions.items()):
+            self._draw_answer(
+                e.PermissionAnswered(
+                    request_id=request_id,
+                    tool_call_id=question.tool_call_id,
+                    tool_name=question.tool_name,
+                    outcome="denied",
+                    decided_by="cancelled",
+                )
+            )
+        for call in self._calls.values():
+            call.mark, call.progress = "✗", "stopped" if stopped else "not run"
+            self._draw_call(call)
+        self._calls.clear()
+        usage = usage or self._usage
+        if self._quiet or (model is None and usage.is_empty()):
+            return
+        parts = [model or ""]
+        if not usage.is_empty():
+            parts.append(f"{_count(usage.input_tokens)} in / {_count(usage.output_tokens)} out")
+        if self.live:
+            parts.append("cost unknown" if cost is None else _dollars(cost))
+            parts.append("" if seconds is None else f"{seconds:.1f} s")
+        if stopped:
+            parts.append("stopped")
+        self.out.show(line("", note=" · ".join(filter(None, parts))))
+
+    def _draw_text(self, text: str, opener: str) -> None:
+        if not text.strip():
+            return
+        data = bundle(text, opener=opener)
+        if not self.live:
+            self.out.show(data)
+        elif self._display is None:
+            self._display = uuid4().hex
+            self.out.show(data, self._display)
+        else:
+            self.out.update(data, self._display)
+
+    def _close_block(self, text: str, opener: str) -> None:
+        self._draw_text(text, opener)
+        self._display, self._dirty = None, False
+
+    def _end_thoughts(self) -> None:
+        if self._thoughts:
+            thoughts, self._thoughts = "".join(self._thoughts), []
+            self.note("thinking", "…", detail=thoughts)
+
+    def _draw_call(self, call: _Call) -> None:
+        if self._quiet or not (self.live or call.mark):
+            return
+        data = call.bundle(timed=self.live, full=self._verbose)
+        if call.display is None:
+            self.settle()
+            call.display = uuid4().hex if self.live else ""
+            self.out.show(data, call.display or None)
+        else:
+            self.out.update(data, call.display)
+
+    def _draw_answer(self, answer: e.PermissionAnswered) -> None:
+        question, display = self._questions.pop(answer.request_id, (None, None))
+        what = console.subject(question) if question else answer.tool_name
+        clock = time.strftime("%H:%M") if self.live else ""
+        text = " · ".join(filter(None, (_decision(answer), clock, what)))
+        note = answer.reason or ""
+        if answer.decided_by == "headless" and question:
+            note = f"to allow it beforehand: mn.allow({question.tool_name!r}, pattern={question.subject!r})"
+        data = line(text, "✓" if answer.outcome == "allowed" else "✗", note=note)
+        if display is not None:
+            self.out.update(data, display)
+        else:
+            self.settle()
+            self.out.show(data)
+        if answer.outcome == "denied" and answer.tool_call_id in self._calls:
+            call = self._calls[answer.tool_call_id]
+            call.progress = "not run"
+
+
+class _Call:
+    """One tool call's line."""
+
+    def __init__(self, name: str, summary: str = "", arguments: str = "") -> None:
+        self.name, self.summary, self.arguments = name, summary, arguments
+        self.mark = self.progress = self.result = ""
+        self.duration_ms: int | None = None
+        self.display: str | None = None
+
+    def bundle(self, *, timed: bool, full: bool) -> Bundle:
+        summary = self.summary.removeprefix(self.name).lstrip(" :")
+        note = self.progress
+        if timed and not note and self.duration_ms is not None:
+            note = f"{self.duration_ms / 1000:.1f} s"
+        detail = "\n".join(filter(None, (self.arguments, self.result))) if self.mark else ""
+        data = line("  ".join(filter(None, (self.name, summary))), self.mark or "⋯", note=note, detail=detail)
+        if full and self.result:
+            data["text/html"] = data["text/html"].replace("<details>", "<details open>", 1)
+        return data
+
+
+_HOW = {"session": "for this session", "project": "for this project", "global": "everywhere"}
+_WHO = {
+    "user": "by you",
+    "timeout": "no answer in time",
+    "cancelled": "cancelled",
+    "headless": "nobody could be asked",
+}
+
+
+def _decision(answer: e.PermissionAnswered) -> str:
+    verb = "Allowed" if answer.outcome == "allowed" else "Denied"
+    if answer.outcome == "allowed":
+        verb += f" {_HOW[answer.rule_scope]}" if answer.rule_scope else " once"
+    who = _WHO.get(answer.decided_by, f"by {answer.decided_by}")
+    return f"{verb} {who}" if who.startswith("by ") else f"{verb}: {who}"
+
+
+def _count(tokens: int | None) -> str:
+    if tokens is None:
+        return "?"
+    return str(tokens) if tokens < 1000 else f"{tokens / 1000:.1f}k" if tokens < 999_950 else f"{tokens / 1e6:.1f}M"
+
+
+def _dollars(cost: float) -> str:
+    return (
+        f"${cost:.2f}" if cost >= 1 else f"${cost:.4f}".rstrip("0").rstrip(".") if cost >= 0.0001 else "under $0.0001"
+    )
