@@ -21,6 +21,9 @@ from typing import Any, Protocol
 SERVED = frozenset({"comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request"})
 """Served at once: widget traffic, and what a page sends when it is reloaded. All else waits for the cell to end."""
 
+YOUNG = 0.3
+"""Seconds after a question is shown in which nobody can have read it yet; the card's buttons keep the same pause."""
+
 Command = Callable[[str], Callable[[], str] | None]
 """Given the code of a cell: `None` if it must wait its turn, else what to do at once and the text to print there."""
 
@@ -64,8 +67,9 @@ def cell_id() -> str | None:
 
 def execution_count() -> int | None:
     """The `n` of `In[n]` of the running cell."""
-    count = getattr(_shell(), "execution_count", None)
-    return count if isinstance(count, int) else None
+    history = getattr(_shell(), "history_manager", None)
+    # Not `shell.execution_count`: releases of IPython differ on whether that is this cell or already the next.
+    return len(history.input_hist_parsed) - 1 if history is not None else None
 
 
 def notebook_name() -> str:
@@ -98,7 +102,7 @@ class Pump(Protocol):
         """Serve what has arrived; never waits."""
 
     def question_shown(self) -> None:
-        """From now on `on_command` is asked about cells that were sent after this moment."""
+        """Call just before a question is shown: `on_command` is asked about cells sent after somebody could read it."""
 
     def question_closed(self) -> None: ...
 
@@ -190,7 +194,8 @@ class _KernelPump(NullPump):
         can the header's date be held against our clock, for the page's may differ. So the time between this request
         and the running cell's own, both by the page's clock, must be at least as long as the time from the start of
         the turn to the question, both by ours. *Run all* sends them milliseconds apart. Another client has another
-        clock and no cell here to compare with: its date must be later by our clock. When in doubt the cell waits.
+        clock and no cell here to compare with: its date must be later by our clock. Either way `YOUNG` comes on top.
+        When in doubt the cell waits for its turn.
         """
         if self.shown is None:
             return False
@@ -198,8 +203,8 @@ class _KernelPump(NullPump):
         try:
             sent, mine = _seconds(header["date"]), self.cell["header"]
             if header["session"] != mine["session"]:
-                return sent >= shown_date
-            return sent - _seconds(mine["date"]) >= shown - self.started
+                return sent >= shown_date + YOUNG
+            return sent - _seconds(mine["date"]) >= shown - self.started + YOUNG
         except (KeyError, ValueError, TypeError):
             return False
 
@@ -234,16 +239,16 @@ class _KernelPump(NullPump):
         """Run a command cell out of order. It leaves no trace in the history: the running cell owns its number."""
         kernel, session = self.kernel, self.kernel.session
         idents, message = self._read(frames)
-        content = message["content"]
+        content, count = message["content"], execution_count()
         kernel._publish_status("busy", "shell", parent=message)
         text = action()
         if not content.get("silent", False):
-            kernel._publish_execute_input(content["code"], message, kernel.execution_count)
+            kernel._publish_execute_input(content["code"], message, count)
             stdout = {"name": "stdout", "text": text + "\n"}
             session.send(kernel.iopub_socket, "stream", stdout, parent=message, ident=b"stream.stdout")
-        reply = {
+        reply: dict[str, Any] = {
             "status": "ok",
-            "execution_count": kernel.execution_count,
+            "execution_count": count,
             "payload": [],
             "user_expressions": {},
         }

@@ -338,9 +338,9 @@ class _Questions:
         # Made, with its callback, before it is shown: a click may come on another thread the moment it is.
         self._card = ApprovalCard(question, lambda answer: self._decide(question, answer), scopes=self._scopes)
         self._typing = False
+        self.pump.question_shown()
         self._view.question(question, self._card.bundle())
         self._shown_at = time.monotonic()
-        self.pump.question_shown()
 
     def _put_away(self) -> None:
         self.pump.question_closed()

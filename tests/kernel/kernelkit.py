@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -108,17 +109,13 @@ class Kernel:
             self.receive()
 
     def receive(self, timeout: float = 0.05) -> None:
-        try:
+        with contextlib.suppress(queue.Empty):
             self._published(self.client.get_iopub_msg(timeout=timeout))
-        except queue.Empty:
-            pass
-        try:
+        with contextlib.suppress(queue.Empty):
             while True:
                 message = self.client.get_shell_msg(timeout=0)
                 if cell := self.cells.get(message["parent_header"].get("msg_id", "")):
                     cell.reply = message["content"]
-        except queue.Empty:
-            pass
 
     def _published(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
@@ -172,6 +169,13 @@ class Kernel:
         comm_id = self.card(cell)
         self.widget_message(comm_id, {"ready": True})
         return comm_id
+
+    def type_command(self, cell: Cell, code: str, **options: Any) -> Cell:
+        """Send `code` from another cell, as late as a person who has read the card of `cell` would."""
+        self.ready(cell)
+        readable = time.monotonic() + 0.35
+        self.until(lambda: time.monotonic() > readable)
+        return self.send(code, **options)
 
     def choose(self, cell: Cell, **answer: Any) -> None:
         self.widget_message(self.ready(cell), answer)
