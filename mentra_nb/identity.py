@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
 
 _lock = threading.Lock()
 _last = 0
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def uuid7() -> str:

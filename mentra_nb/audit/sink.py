@@ -73,6 +73,7 @@ class Journal:
         self._log_text, self._limit = log_text, FULL_LIMIT if log_text == "full" else PREVIEW_LIMIT
         self._written = self._lost = self._untold = 0
         self._last_error: str | None = None
+        self._in_child = False
         self._thread: threading.Thread | None
         self._upkeep: threading.Thread | None
         self._fd: int | None
@@ -148,7 +149,8 @@ class Journal:
                 target=_sync_loop, args=(self, self._dirty, self._stop), daemon=True, name="mentra-journal-sync"
             )
             self._thread.start()
-            self._upkeep = segments.refresh_database_later(self._folder)
+            if not self._in_child:
+                self._upkeep = segments.refresh_database_later(self._folder)
 
     def _append(self, scope: str, kind: str, payload: dict[str, Any]) -> None:
         assert self._fd is not None
@@ -208,6 +210,7 @@ class Journal:
         """In the child of a fork: segment, lock and thread are the parent's, and closing our copies frees nothing."""
         fd, owner = self._fd, self._owner
         self._written = self._lost = self._untold = 0
+        self._in_child = True  # an import that a thread of the parent was in the middle of would hang here
         self._reset()
         if fd is not None:
             os.close(fd)

@@ -130,10 +130,12 @@ def _frame(query: str, folder: Path | None, *, judge: bool = False, costs: bool 
             raise OperationDenied(
                 "the record's SQL reads the record and no other file; select from its views"
             ) from error
-    for name, type_ in zip(list(frame.columns), types, strict=True):
-        if type_ in _PANDAS_TYPES:
-            frame[name] = frame[name].astype(_PANDAS_TYPES[type_])
-    return frame
+    pandas_types = {
+        name: _PANDAS_TYPES[type_]
+        for name, type_ in zip(list(frame.columns), types, strict=True)
+        if type_ in _PANDAS_TYPES
+    }
+    return frame.astype(pandas_types)
 
 
 @contextlib.contextmanager
