@@ -229,11 +229,11 @@ def stream_error(error: Any) -> ProviderError:
     return RetryableError(text) if transient else ProviderError(text)
 
 
-def scrub(text: str, headers: Mapping[str, str]) -> str:
-    """`text` without the secrets that the request's own headers carry."""
+def scrub(text: str, headers: Mapping[str, str], at_least: int = 4) -> str:
+    """`text` without the secrets, of `at_least` so many characters, that the request's own headers carry."""
     for value in headers.values():
         secret = value.rpartition(" ")[2]
-        if len(secret) >= 4:
+        if len(secret) >= at_least:
             text = text.replace(secret, "***")
     return text
 

@@ -1,0 +1,114 @@
+"""A real HTTP/1.1 server on loopback that answers from a script, byte for byte, and can break off in every way."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+End = Literal["whole", "close", "cut", "reset", "stall"]
+
+
+@dataclass
+class Reply:
+    """What one request gets. `end` says how the body ends.
+
+    `whole`: chunked and finished, the connection stays. `close`: no length, the closed connection is the end.
+    `cut`: chunked, closed without the last chunk. `reset`: TCP reset. `stall`: nothing more comes, ever.
+    """
+
+    chunks: list[bytes] = field(default_factory=list)
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "text/event-stream"})
+    end: End = "whole"
+
+
+@dataclass
+class Received:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Server:
+    """An async context manager. `gone` is set when a client leaves a stalled answer."""
+
+    def __init__(self) -> None:
+        self.requests: list[Received] = []
+        self.connections = 0
+        self.gone = asyncio.Event()
+        self._replies: deque[Reply] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def reply(self, *replies: Reply) -> None:
+        self._replies.extend(replies)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aenter__(self) -> "Server":
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            while await self._serve(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        method, path, _ = head[0].split(" ")
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        self.requests.append(Received(method, path, headers, body))
+        reply = self._replies.popleft()
+        chunked = reply.end != "close"
+        framing = {"transfer-encoding": "chunked"} if chunked else {"connection": "close"}
+        lines = [f"HTTP/1.1 {reply.status} Scripted", *(f"{k}: {v}" for k, v in (reply.headers | framing).items())]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+        for chunk in reply.chunks:
+            writer.write(b"%x\r\n%s\r\n" % (len(chunk), chunk) if chunked else chunk)
+            await writer.drain()
+            await asyncio.sleep(0)
+        match reply.end:
+            case "whole":
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+                return True
+            case "reset":
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.transport.abort()
+            case "stall":
+                await writer.drain()
+                await reader.read()
+                self.gone.set()
+        return False
+
+
+def sse(*frames: Any, newline: str = "\n", done: bool = False) -> bytes:
+    """Frames as event-stream bytes."""
+    lines = [f"data: {json.dumps(frame, ensure_ascii=False)}" for frame in frames] + ["data: [DONE]"] * done
+    return "".join(line + newline * 2 for line in lines).encode()
