@@ -16,9 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mentra_nb import events as e
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import Cancelled, MentraError, OperationDenied
+from mentra_nb.events import (
+    PermissionAnswered,
+    PermissionAsked,
+    SessionEvent,
+)
 from mentra_nb.notebook import console, kernel
 from mentra_nb.notebook.console import Answer, parse_answer
 from mentra_nb.notebook.kernel import NullPump, Pump, make_pump
@@ -46,7 +50,7 @@ class RunningTurn(Protocol[R]):
     """A turn as `chat` hands it over."""
 
     @property
-    def events(self) -> queue.SimpleQueue[e.SessionEvent]:
+    def events(self) -> queue.SimpleQueue[SessionEvent]:
         """What happens, filled from the engine's thread."""
 
     @property
@@ -206,7 +210,7 @@ def _loop(
         questions.close()
 
 
-def _arrived(events: queue.SimpleQueue[e.SessionEvent], timeout: float) -> Iterator[e.SessionEvent]:
+def _arrived(events: queue.SimpleQueue[SessionEvent], timeout: float) -> Iterator[SessionEvent]:
     """Events that are there, after waiting for the first; not for ever, however fast they come."""
     until = time.monotonic() + timeout + TICK
     try:
@@ -280,13 +284,13 @@ class _Questions:
         self._shown_at = 0.0
         self._typing = False
 
-    def handle(self, event: e.SessionEvent) -> None:
+    def handle(self, event: SessionEvent) -> None:
         match event:
-            case e.PermissionAsked(question=PermissionQuestion() as question):
+            case PermissionAsked(question=PermissionQuestion() as question):
                 self._view.question(question, None)
                 self._waiting.append(question)
                 self._next()
-            case e.PermissionAnswered(request_id=request_id):
+            case PermissionAnswered(request_id=request_id):
                 self._waiting = deque(q for q in self._waiting if q.request_id != request_id)
                 if self.current is not None and self.current.request_id == request_id:
                     self._put_away()

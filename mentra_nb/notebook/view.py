@@ -11,9 +11,24 @@ from collections.abc import Callable
 from typing import Protocol
 from uuid import uuid4
 
-from mentra_nb import events as e
 from mentra_nb.authorization import PermissionQuestion
 from mentra_nb.content import TokenUsage
+from mentra_nb.events import (
+    AssistantMessageCompleted,
+    AssistantReasoningDelta,
+    AssistantTokenDelta,
+    CompactionCompleted,
+    Notice,
+    PermissionAnswered,
+    RetryNotice,
+    SessionEvent,
+    TaskUpdated,
+    ToolCompleted,
+    ToolProgress,
+    ToolQueued,
+    ToolStarted,
+    UsageReported,
+)
 from mentra_nb.notebook import console
 from mentra_nb.notebook.kernel import cell_publisher
 from mentra_nb.notebook.render import Bundle, bundle, line
@@ -142,46 +157,46 @@ class TurnView:
         self._questions: dict[str, tuple[PermissionQuestion, str | None]] = {}
         self._usage = TokenUsage()
 
-    def handle(self, event: e.SessionEvent) -> None:
+    def handle(self, event: SessionEvent) -> None:
         """Take note of an event, and show it unless it is text, which waits for `tick`."""
         match event:
-            case e.AssistantTokenDelta(delta=delta):
+            case AssistantTokenDelta(delta=delta):
                 self._end_thoughts()
                 self._any_text = self._dirty = True
                 self._text.feed(delta)
-            case e.AssistantReasoningDelta(delta=delta):
+            case AssistantReasoningDelta(delta=delta):
                 if self._verbose:
                     self._thoughts.append(delta)
-            case e.AssistantMessageCompleted(text=text) if not self._any_text:
+            case AssistantMessageCompleted(text=text) if not self._any_text:
                 self._text.feed(text)  # a model that does not stream
-            case e.ToolQueued():
+            case ToolQueued():
                 self._calls[event.tool_call_id] = _Call(event.tool_name, event.summary, event.input_json)
-            case e.ToolStarted():
+            case ToolStarted():
                 call = self._calls.setdefault(event.tool_call_id, _Call(event.tool_name))
                 self._draw_call(call)
-            case e.ToolProgress() if event.tool_call_id in self._calls:
+            case ToolProgress() if event.tool_call_id in self._calls:
                 call = self._calls[event.tool_call_id]
                 call.progress = event.progress
                 self._draw_call(call)
-            case e.ToolCompleted():
+            case ToolCompleted():
                 call = (
                     self._calls.pop(event.tool_call_id) if event.tool_call_id in self._calls else _Call(event.tool_name)
                 )
                 call.mark, call.result, call.progress = "✗" if event.is_error else "✓", event.summary, ""
                 call.duration_ms = event.duration_ms
                 self._draw_call(call)
-            case e.PermissionAnswered():
+            case PermissionAnswered():
                 self._draw_answer(event)
-            case e.UsageReported():
+            case UsageReported():
                 self._usage += TokenUsage(input_tokens=event.input_tokens, output_tokens=event.output_tokens)
-            case e.RetryNotice() if not self._quiet and self.live:
+            case RetryNotice() if not self._quiet and self.live:
                 wait = f"again in {event.next_delay_ms / 1000:.0f} s ({event.attempt} of {event.max_attempts})"
                 self.note(event.error_message, "↻", wait)
-            case e.Notice():
+            case Notice():
                 self.note(event.message, "⚠" if event.severity == "warning" else "ℹ")
-            case e.TaskUpdated() if not self._quiet:
+            case TaskUpdated() if not self._quiet:
                 self.note(f"{event.title}: {event.status}", "▸", event.detail or "")
-            case e.CompactionCompleted() if not self._quiet:
+            case CompactionCompleted() if not self._quiet:
                 self.note(f"history shortened: {event.replaced_items} entries became a summary", "ℹ")
 
     def tick(self) -> None:
@@ -223,7 +238,7 @@ class TurnView:
         self.settle()
         for request_id, (question, _) in list(self._questions.items()):
             self._draw_answer(
-                e.PermissionAnswered(
+                PermissionAnswered(
                     request_id=request_id,
                     tool_call_id=question.tool_call_id,
                     tool_name=question.tool_name,
@@ -280,7 +295,7 @@ class TurnView:
         else:
             self.out.update(data, call.display)
 
-    def _draw_answer(self, answer: e.PermissionAnswered) -> None:
+    def _draw_answer(self, answer: PermissionAnswered) -> None:
         question, display = self._questions.pop(answer.request_id, (None, None))
         what = console.subject(question) if question else answer.tool_name
         clock = time.strftime("%H:%M") if self.live else ""
@@ -329,7 +344,7 @@ _WHO = {
 }
 
 
-def _decision(answer: e.PermissionAnswered) -> str:
+def _decision(answer: PermissionAnswered) -> str:
     verb = "Allowed" if answer.outcome == "allowed" else "Denied"
     if answer.outcome == "allowed":
         verb += f" {_HOW[answer.rule_scope]}" if answer.rule_scope else " once"

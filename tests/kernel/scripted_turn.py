@@ -8,7 +8,6 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from mentra_nb import events as e
 from mentra_nb.authorization import (
     PermissionDecision,
     PermissionQuestion,
@@ -17,6 +16,17 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import Cancelled, OperationDenied
+from mentra_nb.events import (
+    AssistantMessageCompleted,
+    AssistantTokenDelta,
+    PermissionAnswered,
+    PermissionAsked,
+    SessionError,
+    SessionEvent,
+    ToolCompleted,
+    ToolQueued,
+    ToolStarted,
+)
 
 
 class ScriptedReply:
@@ -39,7 +49,7 @@ class ScriptedTurn:
         deadline: float = 600.0,
         pause: float = 0.0,
     ) -> None:
-        self.events: queue.SimpleQueue[e.SessionEvent] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[SessionEvent] = queue.SimpleQueue()
         self.future: Future[ScriptedReply] = Future()
         self.answered_at: list[float] = []
         self._answers: dict[str, queue.SimpleQueue[PermissionDecision | None]] = {}
@@ -69,22 +79,22 @@ class ScriptedTurn:
             decisions = [self._call(f"call-{n}", command, deadline) for n, command in enumerate(commands)]
             self._stream(after, pause)
         except BaseException as error:
-            self.events.put(e.SessionError(message=str(error), recoverable=False))
+            self.events.put(SessionError(message=str(error), recoverable=False))
             self.future.set_exception(error)
         else:
-            self.events.put(e.AssistantMessageCompleted(text=after))
+            self.events.put(AssistantMessageCompleted(text=after))
             self.future.set_result(ScriptedReply(decisions))
 
     def _stream(self, text: str, pause: float) -> None:
         for word in text.split(" "):
             if self._stopped.wait(pause):
                 raise Cancelled
-            self.events.put(e.AssistantTokenDelta(delta=word + " "))
+            self.events.put(AssistantTokenDelta(delta=word + " "))
 
     def _call(self, call_id: str, command: str, deadline: float) -> PermissionDecision:
         arguments: dict[str, Any] = {"command": command}
         self.events.put(
-            e.ToolQueued(
+            ToolQueued(
                 tool_call_id=call_id,
                 tool_name="shell",
                 summary=f"shell: {command}",
@@ -92,11 +102,11 @@ class ScriptedTurn:
                 input_json=str(arguments),
             )
         )
-        self.events.put(e.ToolStarted(tool_call_id=call_id, tool_name="shell"))
+        self.events.put(ToolStarted(tool_call_id=call_id, tool_name="shell"))
         decision = self._ask(call_id, command, arguments, deadline)
         if decision.allow:
             self.events.put(
-                e.ToolCompleted(
+                ToolCompleted(
                     tool_call_id=call_id, tool_name="shell", summary="3 files", is_error=False, duration_ms=200
                 )
             )
@@ -124,7 +134,7 @@ class ScriptedTurn:
         with self._lock:
             self._questions[request_id] = question
         self.events.put(
-            e.PermissionAsked(
+            PermissionAsked(
                 request_id=request_id,
                 tool_call_id=call_id,
                 tool_name="shell",
@@ -141,7 +151,7 @@ class ScriptedTurn:
         with self._lock:
             self._questions.pop(request_id, None)
         self.events.put(
-            e.PermissionAnswered(
+            PermissionAnswered(
                 request_id=request_id,
                 tool_call_id=call_id,
                 tool_name="shell",

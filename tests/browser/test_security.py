@@ -1,0 +1,76 @@
+"""Hostile model text in a trusted JupyterLab page: nothing runs, nothing is fetched; other renderers do both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from lab import Lab
+from payloads import LEAK, PAYLOADS
+from playwright.sync_api import BrowserContext
+
+pytestmark = pytest.mark.browser
+
+SAFE = "from mentra_nb.notebook.render import bundle\nfrom payloads import PAYLOADS\n"
+SAFE += "display(bundle(PAYLOADS[{name!r}]), raw=True)"
+UNSAFE = "from IPython.display import Markdown\nfrom payloads import PAYLOADS\ndisplay(Markdown(PAYLOADS[{name!r}]))"
+MARKS = "() => Object.keys(window).filter(name => name.startsWith('P_')).sort()"
+CLICK_ALL = """area => {
+  for (const link of area.querySelectorAll('a')) if (!/^(https?|mailto):/.test(link.href)) link.click();
+  for (const button of area.querySelectorAll('button')) if (!button.closest('form')) button.click();
+}"""
+
+
+@dataclass
+class Seen:
+    ran: set[str]
+    fetched: set[str]
+    cells_added: int
+    live: int
+    formulas: int
+
+
+def show(lab: Lab, browser: BrowserContext, source: str) -> Seen:
+    """Every payload in a cell of its own, drawn, and everything in it clicked."""
+    page, fetched = browser.new_page(), set[str]()
+
+    def refuse(route: object, request: object) -> None:
+        fetched.add(request.url)  # type: ignore[attr-defined]
+        route.abort()  # type: ignore[attr-defined]
+
+    page.route(f"{LEAK}/**", refuse)
+    page.on("dialog", lambda dialog: dialog.dismiss())
+    notebook = lab.open(browser, *(source.format(name=name) for name in PAYLOADS), "print('LAST')", page=page)
+    notebook.run_all(wait=True)
+    notebook.output(len(PAYLOADS)).get_by_text("LAST").wait_for()
+    cells = page.locator(".jp-Notebook .jp-Cell").count()
+    for n in range(len(PAYLOADS)):
+        notebook.output(n).evaluate(CLICK_ALL)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)  # for what would run late; nothing is awaited that could tell
+    seen = Seen(
+        ran=set(page.evaluate(MARKS)),
+        fetched=fetched,
+        cells_added=page.locator(".jp-Notebook .jp-Cell").count() - cells,
+        live=page.locator(".jp-OutputArea").locator("img, script, iframe, button, form, video, input").count(),
+        formulas=page.locator(".jp-OutputArea").locator("mjx-container, .MathJax, .jp-RenderedMermaid").count(),
+    )
+    notebook.close()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def unsafe(lab: Lab, browser: BrowserContext) -> Seen:
+    return show(lab, browser, UNSAFE)
+
+
+def test_the_payloads_do_fire_where_nothing_stops_them(unsafe: Seen) -> None:
+    assert {"P_script", "P_imgonerror", "P_info"} <= unsafe.ran
+    assert any("md.png" in url for url in unsafe.fetched)
+    assert unsafe.cells_added
+    assert unsafe.live
+    assert unsafe.formulas
+
+
+def test_our_renderer_shows_them_as_text(lab: Lab, browser: BrowserContext) -> None:
+    assert show(lab, browser, SAFE) == Seen(ran=set(), fetched=set(), cells_added=0, live=0, formulas=0)
