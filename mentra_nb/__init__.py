@@ -1,5 +1,115 @@
-"""mentra-nb: the mentra agent runtime in a notebook."""
+"""mentra-nb: the mentra agent runtime in a notebook.
+
+    %load_ext mentra_nb
+    %mentra what can you do here?
+
+The names below load when first used; importing the package loads nothing else.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_HOME = {
+    # the asynchronous core
+    "Runtime": "runtime.runtime",
+    "Session": "session.session",
+    "Agent": "agent.agent",
+    "AgentConfig": "agent.request",
+    "RunOptions": "control.limits",
+    "CancellationToken": "control.limits",
+    "RuntimePolicy": "control.policy",
+    "ModelInfo": "providers.base",
+    "ModelSelector": "providers.base",
+    "ScriptedProvider": "providers.scripted",
+    "VolatileStore": "store.volatile",
+    "SqliteStore": "store.sqlite",
+    # tools
+    "tool": "tools.spec",
+    "ToolContext": "tools.spec",
+    "ToolError": "tools.spec",
+    # the synchronous face
+    "ask": "chat.api",
+    "Chat": "chat.chat",
+    "Reply": "chat.reply",
+    "allow": "chat.api",
+    "deny": "chat.api",
+    "rules": "chat.api",
+    "connect": "chat.api",
+    "replay": "chat.api",
+    "record": "chat.api",
+    # the record
+    "events": "audit.tables",
+    "sessions": "audit.tables",
+    "turns": "audit.tables",
+    "model_calls": "audit.tables",
+    "tool_calls": "audit.tables",
+    "decisions": "audit.tables",
+    "usage": "audit.tables",
+    "sql": "audit.tables",
+}
+
+__all__ = sorted([*_HOME, "load_ipython_extension", "unload_ipython_extension"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mentra_nb' has no attribute {name!r}")
+    value = getattr(import_module(f"mentra_nb.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext mentra_nb`"""
+    from mentra_nb.notebook.extension import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext mentra_nb`"""
+    from mentra_nb.notebook.extension import unload
+
+    unload(shell)
+
+
+if TYPE_CHECKING:
+    from mentra_nb.agent.agent import Agent as Agent
+    from mentra_nb.agent.request import AgentConfig as AgentConfig
+    from mentra_nb.audit.tables import decisions as decisions
+    from mentra_nb.audit.tables import model_calls as model_calls
+    from mentra_nb.audit.tables import sessions as sessions
+    from mentra_nb.audit.tables import sql as sql
+    from mentra_nb.audit.tables import tool_calls as tool_calls
+    from mentra_nb.audit.tables import turns as turns
+    from mentra_nb.audit.tables import usage as usage
+    from mentra_nb.chat.api import allow as allow
+    from mentra_nb.chat.api import ask as ask
+    from mentra_nb.chat.api import connect as connect
+    from mentra_nb.chat.api import deny as deny
+    from mentra_nb.chat.api import record as record
+    from mentra_nb.chat.api import replay as replay
+    from mentra_nb.chat.api import rules as rules
+    from mentra_nb.chat.chat import Chat as Chat
+    from mentra_nb.chat.reply import Reply as Reply
+    from mentra_nb.control.limits import CancellationToken as CancellationToken
+    from mentra_nb.control.limits import RunOptions as RunOptions
+    from mentra_nb.control.policy import RuntimePolicy as RuntimePolicy
+    from mentra_nb.providers.base import ModelInfo as ModelInfo
+    from mentra_nb.providers.base import ModelSelector as ModelSelector
+    from mentra_nb.providers.scripted import ScriptedProvider as ScriptedProvider
+    from mentra_nb.runtime.runtime import Runtime as Runtime
+    from mentra_nb.session.session import Session as Session
+    from mentra_nb.store.sqlite import SqliteStore as SqliteStore
+    from mentra_nb.store.volatile import VolatileStore as VolatileStore
+    from mentra_nb.tools.spec import ToolContext as ToolContext
+    from mentra_nb.tools.spec import ToolError as ToolError
+    from mentra_nb.tools.spec import tool as tool

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mentra_nb import events as e
+from mentra_nb import event_types as e
 from mentra_nb.content import ToolUse
 
 SUMMARY_LIMIT = 100

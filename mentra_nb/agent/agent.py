@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from mentra_nb import events as e
+from mentra_nb import event_types as e
 from mentra_nb.agent.loop import Run, response_finished, run_rounds
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.transcript import Transcript

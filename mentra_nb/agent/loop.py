@@ -12,7 +12,7 @@ from itertools import count
 
 import anyio
 
-from mentra_nb import events as e
+from mentra_nb import event_types as e
 from mentra_nb.agent.pending import PendingMessage
 from mentra_nb.agent.request import AgentConfig, assemble
 from mentra_nb.agent.transcript import Transcript

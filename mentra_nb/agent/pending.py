@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mentra_nb import events as e
+from mentra_nb import event_types as e
 from mentra_nb.content import Message, Role, Text, Thinking, TokenUsage, ToolUse
 from mentra_nb.errors import MalformedStream, StreamTruncated
 from mentra_nb.providers import base as p

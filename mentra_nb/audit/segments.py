@@ -63,15 +63,13 @@ def open_segment(folder: Path, name: str) -> tuple[IO[bytes], int]:
 @contextlib.contextmanager
 def commit_lock(folder: Path, *, alone: bool = False) -> Iterator[None]:
     """Readers share it; a compaction takes it alone for the moment in which a file is put in place or removed."""
-    try:
-        file = _open_lock(folder / "events" / ".commit")
-    except OSError:  # no record yet, or a read-only copy of one: nobody compacts it
-        if alone:
-            raise
-        yield
-        return
-    with file:
-        portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE if alone else portalocker.LockFlags.SHARED)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(_open_lock(folder / "events" / ".commit"))
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE if alone else portalocker.LockFlags.SHARED)
+        except OSError:  # no record yet, or a read-only copy of one: nobody compacts it
+            if alone:
+                raise
         yield
 
 

@@ -28,7 +28,7 @@ from mentra_nb.audit.redact import (
     redact,
     without_bodies,
 )
-from mentra_nb.events import JournalGap
+from mentra_nb.event_types import JournalGap
 from mentra_nb.identity import uuid7
 
 log = logging.getLogger(__name__)

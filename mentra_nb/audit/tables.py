@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -125,7 +126,9 @@ def _frame(query: str, folder: Path | None, *, judge: bool = False, costs: bool 
         try:
             answer = con.sql(query)
             types = [str(type_) for type_ in answer.types]
-            frame: pd.DataFrame = answer.df()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, about how DuckDB calls it
+                frame: pd.DataFrame = answer.df()
         except duckdb.PermissionException as error:
             raise OperationDenied(
                 "the record's SQL reads the record and no other file; select from its views"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from mentra_nb.events import AgentEvent, RuntimeEvent
+from mentra_nb.event_types import AgentEvent, RuntimeEvent
 from mentra_nb.projections import to_audit
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import Cancelled, MentraError, OperationDenied
-from mentra_nb.events import (
+from mentra_nb.event_types import (
     PermissionAnswered,
     PermissionAsked,
     SessionEvent,

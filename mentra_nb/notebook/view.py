@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from mentra_nb.authorization import PermissionQuestion
 from mentra_nb.content import TokenUsage
-from mentra_nb.events import (
+from mentra_nb.event_types import (
     AssistantMessageCompleted,
     AssistantReasoningDelta,
     AssistantTokenDelta,

@@ -289,8 +289,4 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _where(url: str) -> str:
     parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    return f"{parts.hostname}:{port or (443 if parts.scheme == 'https' else 80)}"
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

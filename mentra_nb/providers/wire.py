@@ -159,9 +159,13 @@ class UniqueIds:
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"base URL '{url}' must start with http:// or https:// and name a host")
+    try:
+        parts = urlsplit(url.strip())
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigurationError(f"base URL '{url}' is not valid; write http://host:port or https://host")
     return urlunsplit(parts._replace(path=parts.path.rstrip("/")))
 
 

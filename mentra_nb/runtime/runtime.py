@@ -22,7 +22,7 @@ from mentra_nb.control.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.control.hooks import AuditStore, EventBus, PreExecutionHook, RuntimeHook, RuntimeHooks
 from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.errors import FailedToListModels, NoModelsAvailable, ProviderError, StoreError
-from mentra_nb.events import RecoveryPrepared
+from mentra_nb.event_types import RecoveryPrepared
 from mentra_nb.identity import new_id
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
 from mentra_nb.providers.registry import ProviderRegistry, builtin
@@ -233,10 +233,12 @@ class Runtime:
         await self.store.create_agent(record)
         return Agent(record, provider, environment)
 
-    async def _load(self, agent_id: str, environment: AgentEnvironment) -> Agent:
+    async def _load(self, agent_id: str, environment: AgentEnvironment, model: ModelInfo | None = None) -> Agent:
         record = await self.store.load_agent(agent_id)
         if record is None:
             raise StoreError(f"there is no stored agent '{agent_id}'")
+        if model is not None:
+            record = record.model_copy(update={"model": model.id, "provider_id": model.provider})
         provider = self._registry.get(record.provider_id)
         entries = await self.store.load_path(record.id, record.leaf)
         return Agent(record, provider, environment, Transcript(record.id, entries))
@@ -290,15 +292,21 @@ class Runtime:
         *,
         ask: AskMode = "changes",
         tools: MutableMapping[str, Tool] | None = None,
+        model: ModelInfo | None = None,
     ) -> Session:
-        """A stored conversation by name or id, with its rules. Raises `StoreError` when there is none."""
+        """A stored conversation by name or id, with its rules, on its own model or another.
+
+        Raises:
+            StoreError: there is none.
+            ProviderNotFound: its model's provider is not registered.
+        """
         self._prepare()
         record = await self.store.load_session(name, project_id)
         if record is None:
             raise StoreError(f"there is no stored session '{name}'")
         permissions = self._permissions(record.id, record.project, ask)
         environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
-        agent = await self._load(record.agent_id, environment)
+        agent = await self._load(record.agent_id, environment, model)
         return Session(record, agent, permissions, permissions.bus, resumed=True)
 
     def _permissions(self, session_id: str, project_id: str | None, ask: AskMode) -> SessionPermissions:

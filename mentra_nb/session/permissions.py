@@ -18,7 +18,7 @@ from typing import Literal
 import anyio
 import anyio.to_thread
 
-from mentra_nb import events as e
+from mentra_nb import event_types as e
 from mentra_nb.authorization import (
     PermissionDecision,
     PermissionQuestion,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mentra_nb import events as e
+from mentra_nb import event_types as e
 from mentra_nb.agent.agent import Agent
 from mentra_nb.authorization import PermissionDecision, PermissionRule
 from mentra_nb.content import Message

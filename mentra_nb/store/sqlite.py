@@ -108,7 +108,10 @@ class SqliteStore:
                 self._connection.close()
                 self._connection = None
 
-        self._thread.submit(shut).result()
+        try:
+            self._thread.submit(shut).result()
+        except RuntimeError:  # the interpreter is going down and its worker threads are gone already
+            shut()
 
     # ---- agents and sessions ----------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from mentra_nb import events as e
+from mentra_nb import event_types as e
 from mentra_nb.authorization import (
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-import mentra_nb.events as e
+import mentra_nb.event_types as e
 from mentra_nb.audit import segments
 from mentra_nb.audit.redact import may_hold_secret, redact_text
 from mentra_nb.audit.sink import Journal
-from mentra_nb.events import runtime_event_from_json
+from mentra_nb.event_types import runtime_event_from_json
 
 SECRETS = [
     "sk-proj-A1b2C3d4E5f6G7h8I9j0",
@@ -127,7 +127,7 @@ def test_a_full_segment_is_sealed_and_the_next_event_begins_another(folder: Path
     journal.close()
     files = sorted((folder / "events").glob("0*.jsonl"))
     assert len(files) > 2
-    assert [json.loads(line)["seq"] for line in files[1].read_text().splitlines()][0] == 0
+    assert next(json.loads(line)["seq"] for line in files[1].read_text().splitlines()) == 0
     assert sum(len(file.read_text().splitlines()) for file in files) == 10
 
 
@@ -263,8 +263,8 @@ def test_a_secret_in_any_text_is_not_in_the_file(folder: Path, secret: str) -> N
 
 @pytest.mark.parametrize(
     "key",
-    ["authorization", "Authorization", "api_key", "apikey", "x-api-key", "apiKey", "token", "access_token", "password"]
-    + ["db_password", "client_secret", "cookie", "Set-Cookie", "secret", "private_key", "accessToken", "credentials"],
+    "authorization Authorization api_key apikey x-api-key apiKey token access_token accessToken password db_password "
+    "client_secret secret cookie Set-Cookie private_key credentials".split(),
 )
 def test_a_value_under_a_secret_name_is_not_in_the_file(folder: Path, key: str) -> None:
     journal = Journal(folder)
@@ -298,8 +298,16 @@ def test_secrets_in_running_text(given: str, kept: str) -> None:
 
 @pytest.mark.parametrize(
     "plain",
-    ["max_tokens=4096", "input_tokens: 12000", "a basic understanding", "pip install sk-learn-extra-package-name"]
-    + ["https://example.org/a/b@2", "the bearer of news", "keyword=value", "tool_authorization_started"],
+    [
+        "max_tokens=4096",
+        "input_tokens: 12000",
+        "a basic understanding",
+        "pip install sk-learn-extra-package-name",
+        "https://example.org/a/b@2",
+        "the bearer of news",
+        "keyword=value",
+        "tool_authorization_started",
+    ],
 )
 def test_ordinary_text_stays(plain: str) -> None:
     assert redact_text(plain) == plain
