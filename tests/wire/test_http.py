@@ -161,9 +161,8 @@ async def test_leaving_and_cancelling_close_the_response_at_once(server, provide
     server.reply(Reply([FIRST], end="stall"))
     with anyio.CancelScope() as scope:
         async with provider.stream(REQUEST) as events:
-            await anext(events)
-            scope.cancel()
-            await anext(events)
+            async for _ in events:
+                scope.cancel()
     assert scope.cancelled_caught
     with anyio.fail_after(10):
         await server.gone.wait()

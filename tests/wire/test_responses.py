@@ -1,0 +1,429 @@
+"""The Responses wire: what is sent, and what is made of every kind of answer."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
+from mentra_nb.errors import InvalidRequest, MalformedStream, ProviderError, RetryableError, StreamTruncated
+from mentra_nb.providers.base import (
+    ContentBlockStarted,
+    ContentBlockStopped,
+    MessageStarted,
+    ProviderToolSpec,
+    Request,
+    ToolChoice,
+)
+from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+from mentra_nb.providers.registry import builtin
+from mentra_nb.providers.responses import ResponsesProvider
+
+from .server import Reply, sse
+from .support import WEATHER, Bytes, blocks, collect, ending
+from .validate import check_chat, check_responses
+
+REQUEST = Request("m", [Message.user("hi")])
+TOOL = ProviderToolSpec(name="weather", description="Weather of a city", input_schema=WEATHER)
+CREATED = {"type": "response.created", "response": {"id": "r1", "model": "m-1"}}
+
+
+def added(index, item, **extra):
+    return {"type": "response.output_item.added", "output_index": index, "item": item, **extra}
+
+
+def done(index, item):
+    return {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def delta(kind, index, text, **extra):
+    return {"type": f"response.{kind}.delta", "output_index": index, "delta": text, **extra}
+
+
+def completed(**response):
+    return {"type": "response.completed", "response": {"id": "r1", "status": "completed", **response}}
+
+
+def call(call_id, name="weather", **extra):
+    return {"type": "function_call", "id": f"fc_{call_id}", "call_id": call_id, "name": name, "arguments": "", **extra}
+
+
+TEXT = [
+    CREATED,
+    {"type": "response.something_new", "x": 1},
+    added(0, {"type": "message", "id": "msg"}),
+    delta("output_text", 0, "Grüße "),
+    delta("output_text", 0, "🌍"),
+    done(0, {"type": "message", "id": "msg", "content": [{"type": "output_text", "text": "Grüße 🌍"}]}),
+    completed(
+        usage={
+            "input_tokens": 328,
+            "output_tokens": 52,
+            "total_tokens": 380,
+            "input_tokens_details": {"cached_tokens": 12},
+            "output_tokens_details": {"reasoning_tokens": 7},
+        }
+    ),
+]
+
+
+def provider(*frames, id="openai", **options):
+    return ResponsesProvider(id, "http://h", **options).with_transport(Bytes(sse(*frames)))
+
+
+async def ask(*frames, request=REQUEST):
+    return await collect(provider(*frames), request)
+
+
+def body(messages, **options):
+    sent = json.loads(ResponsesProvider("openai", "http://h").body(Request("m", messages, **options)))
+    check_responses(sent)
+    return sent
+
+
+# ---- what is sent
+
+
+def test_a_conversation_becomes_items_with_results_directly_after_their_calls():
+    image = Image.from_bytes("image/png", b"\x01\x02\x03")
+    sent = body(
+        [
+            Message.user([Text(text="a"), Text(text="b"), image, Image(url="https://x/y.png")]),
+            Message.assistant([Text(text="Let me look."), ToolUse(id="c1", name="weather", input={"city": "Köln"})]),
+            Message.user([Text(text="and?"), ToolResult(tool_use_id="c1", content={"t": 21}, is_error=True)]),
+            Message.assistant([]),
+        ],
+        system="Be terse.",
+        tools=(TOOL,),
+        tool_choice=ToolChoice("tool", "weather"),
+        temperature=0.5,
+        max_output_tokens=9,
+        reasoning_effort="low",
+        metadata={"k": "v"},
+    )
+    assert sent == {
+        "model": "m",
+        "stream": True,
+        "store": False,
+        "instructions": "Be terse.",
+        "tool_choice": {"type": "function", "name": "weather"},
+        "temperature": 0.5,
+        "max_output_tokens": 9,
+        "reasoning": {"effort": "low"},
+        "include": ["reasoning.encrypted_content"],
+        "metadata": {"k": "v"},
+        "tools": [
+            {
+                "type": "function",
+                "name": "weather",
+                "description": "Weather of a city",
+                "parameters": WEATHER,
+                "strict": False,
+            }
+        ],
+        "input": [
+            {
+                "type": "message",
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "a"},
+                    {"type": "input_text", "text": "b"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,AQID"},
+                    {"type": "input_image", "image_url": "https://x/y.png"},
+                ],
+            },
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me look."}]},
+            {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city":"Köln"}'},
+            {"type": "function_call_output", "call_id": "c1", "output": 'Tool error: {"t":21}'},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "and?"}]},
+        ],
+    }
+
+
+@pytest.mark.parametrize(("mode", "wire"), [("auto", "auto"), ("any", "required"), ("none", "none")])
+def test_tool_choice_is_sent_only_with_tools(mode, wire):
+    assert body([Message.user("x")], tools=(TOOL,), tool_choice=ToolChoice(mode))["tool_choice"] == wire
+    assert "tool_choice" not in body([Message.user("x")], tool_choice=ToolChoice(mode))
+
+
+def test_a_malformed_call_is_sent_again_without_arguments():
+    use = ToolUse(id="c", name="weather", error="not JSON")
+    items = body([Message.assistant([use]), Message.user([ToolResult(tool_use_id="c", is_error=True)])])["input"]
+    assert items[0]["arguments"] == "{}"
+
+
+def test_reasoning_goes_back_to_the_same_provider_and_model_only():
+    def items(**of):
+        thought = Thinking(id="rs", encrypted="enc", text="hm", **of)
+        use = ToolUse(id="c", name="weather", item_id="fc")
+        sent = body([Message.assistant([thought, use]), Message.user([ToolResult(tool_use_id="c")])])["input"]
+        return sent[:-1]
+
+    reasoning, same = items(provider="openai", model="m")
+    summary = [{"type": "summary_text", "text": "hm"}]
+    assert reasoning == {"type": "reasoning", "id": "rs", "encrypted_content": "enc", "summary": summary}
+    assert same["id"] == "fc"
+    for of in ({"provider": "openai", "model": "n"}, {"provider": "other", "model": "m"}, {}):
+        (only,) = items(**of)
+        assert "id" not in only
+
+
+def test_each_message_is_encoded_once_for_a_provider_and_model():
+    message = Message.user("x")
+    adapter = ResponsesProvider("openai", "http://h")
+    adapter.body(Request("m", [message]))
+    kept = dict(message._encoded)
+    adapter.body(Request("m", [message]))
+    assert message._encoded.keys() == kept.keys()
+    assert all(message._encoded[key] is kept[key] for key in kept)
+
+
+def test_images_outside_user_messages_are_refused_and_broken_unicode_is_not():
+    with pytest.raises(InvalidRequest, match="only supported in user messages"):
+        body([Message.assistant([Image(url="u")])])
+    assert body([Message.user("a\ud800b")])["input"][0]["content"][0]["text"] == "a?b"
+
+
+@st.composite
+def conversations(draw):
+    """Histories as the agent keeps them: every call answered in the next message, users may repeat."""
+    messages, number = [], 0
+    text = st.text(st.characters(codec="utf-8"), max_size=8)
+    for _ in range(draw(st.integers(1, 4))):
+        messages += [Message.user(words) for words in draw(st.lists(text, min_size=1, max_size=2))]
+        count = draw(st.integers(0, 3))
+        uses = []
+        for _ in range(count):
+            number += 1
+            error = draw(st.sampled_from([None, "bad"]))
+            uses.append(ToolUse(id=f"c{number}", name="t", input={} if error else {"x": draw(text)}, error=error))
+        said = [Text(text=draw(text))] if draw(st.booleans()) else []
+        messages.append(Message.assistant([Thinking(text="hm"), *said, *uses]))
+        if uses:
+            results = [ToolResult(tool_use_id=use.id, content=draw(text), is_error=bool(use.error)) for use in uses]
+            messages.append(Message.user([*([Text(text="also")] if draw(st.booleans()) else []), *reversed(results)]))
+    return messages
+
+
+@settings(max_examples=80, deadline=None)
+@given(conversations(), st.booleans())
+def test_any_history_makes_a_body_both_apis_accept(messages, system):
+    request = Request("m", messages, system="s" if system else None, tools=(TOOL,))
+    check_responses(json.loads(ResponsesProvider("a", "http://h").body(request)))
+    check_chat(json.loads(ChatCompletionsProvider("a", "http://h").body(request)))
+
+
+# ---- what comes back
+
+
+@pytest.mark.anyio
+async def test_text_with_usage():
+    events = await ask(*TEXT)
+    assert events[0] == MessageStarted("r1", "m-1")
+    assert blocks(events) == [("text", None, None, "Grüße 🌍")]
+    assert ending(events).stop_reason == "end"
+    assert ending(events).usage == TokenUsage(
+        input_tokens=328, output_tokens=52, total_tokens=380, cache_read_input_tokens=12, reasoning_tokens=7
+    )
+
+
+@pytest.mark.anyio
+async def test_any_cut_gives_the_same_events_and_any_early_end_is_truncated():
+    stream = sse(*TEXT, newline="\r\n")
+    whole = await ask(*TEXT)
+    adapter = ResponsesProvider("openai", "http://h")
+    terminal = stream.index(b'data: {"type": "response.completed"')
+    for at in range(len(stream)):
+        assert await collect(adapter.with_transport(Bytes(stream[:at], stream[at:])), REQUEST) == whole
+        if at <= terminal + 40:
+            with pytest.raises(StreamTruncated):
+                await collect(adapter.with_transport(Bytes(stream[:at])), REQUEST)
+
+
+@pytest.mark.anyio
+async def test_parallel_calls_interleave_and_keep_their_item_ids():
+    events = await ask(
+        CREATED,
+        added(0, call("a")),
+        added(1, call("b")),
+        delta("function_call_arguments", 1, '{"city":'),
+        delta("function_call_arguments", 0, "{}"),
+        delta("function_call_arguments", 1, '"Oslo"}'),
+        done(1, call("b", arguments='{"city":"Oslo"}')),
+        done(0, call("a", arguments="{}")),
+        completed(),
+    )
+    assert blocks(events) == [("tool_use", "a", "weather", "{}"), ("tool_use", "b", "weather", '{"city":"Oslo"}')]
+    assert [event.item_id for event in events if isinstance(event, ContentBlockStarted)] == ["fc_a", "fc_b"]
+    assert ending(events).stop_reason == "tool_use"
+
+
+@pytest.mark.anyio
+async def test_without_output_index_items_go_by_their_id():
+    events = await ask(
+        {"type": "response.created", "response": {"id": "r"}},
+        {"type": "response.output_item.added", "item": call("a")},
+        {"type": "response.function_call_arguments.delta", "item_id": "fc_a", "delta": "{}"},
+        {"type": "response.output_item.added", "item": {"type": "message", "id": "m1"}},
+        {"type": "response.output_text.delta", "item_id": "m1", "delta": "ok"},
+        {"type": "response.output_item.done", "item": call("a", arguments="{}")},
+        {"type": "response.output_item.done", "item": {"type": "message", "id": "m1"}},
+        completed(),
+    )
+    assert events[0] == MessageStarted("r", "m")
+    assert blocks(events) == [("tool_use", "a", "weather", "{}"), ("text", None, None, "ok")]
+
+
+@pytest.mark.anyio
+async def test_what_comes_only_in_the_finished_item_or_the_finished_response_is_used():
+    message = {"type": "message", "id": "x", "content": [{"type": "output_text", "text": "late"}]}
+    assert blocks(await ask(CREATED, done(0, call("a", arguments={"city": "Rome"})), completed())) == [
+        ("tool_use", "a", "weather", '{"city":"Rome"}')
+    ]
+    assert blocks(await ask(CREATED, done(0, message), completed())) == [("text", None, None, "late")]
+    assert blocks(await ask(completed(output=[message]))) == [("text", None, None, "late")]
+
+
+@pytest.mark.anyio
+async def test_repeated_indices_and_ids_lose_nothing():
+    events = await ask(
+        CREATED,
+        added(0, call("same")),
+        delta("function_call_arguments", 0, '{"city":"A"}'),
+        added(0, call("same")),
+        delta("function_call_arguments", 0, '{"city":"B"}'),
+        done(0, call("same")),
+        added(1, {"type": "function_call", "id": "i", "name": "weather"}),
+        completed(),
+    )
+    first, second, third = blocks(events)
+    assert first == ("tool_use", "same", "weather", '{"city":"A"}')
+    assert second == ("tool_use", "same-2", "weather", '{"city":"B"}')
+    assert third[1].startswith("call-")
+    assert third[3] == ""
+
+
+@pytest.mark.anyio
+async def test_reasoning_keeps_its_id_and_encrypted_part_even_if_that_comes_last():
+    reasoning = [
+        CREATED,
+        added(0, {"type": "reasoning", "id": "rs"}),
+        delta("reasoning_summary_text", 0, "First."),
+        {"type": "response.reasoning_summary_part.added", "output_index": 0, "summary_index": 1},
+        delta("reasoning_summary_text", 0, "Then."),
+    ]
+    prompt = Request("m", [Message.user("x")], reasoning_effort="low")
+    early = await ask(*reasoning, done(0, {"type": "reasoning", "id": "rs", "encrypted_content": "e"}), completed())
+    late = await ask(
+        *reasoning,
+        done(0, {"type": "reasoning", "id": "rs"}),
+        completed(output=[{"type": "reasoning", "id": "rs", "encrypted_content": "e"}]),
+        request=prompt,
+    )
+    for events in (early, late):
+        assert blocks(events) == [("thinking", "rs", None, "First.\n\nThen.")]
+        assert ContentBlockStopped(0, encrypted="e") in events
+
+
+@pytest.mark.anyio
+async def test_a_refusal_is_text_with_its_own_stop_reason():
+    item = {"type": "message", "id": "x"}
+    spoken = await ask(CREATED, added(0, item), delta("refusal", 0, "I won't."), done(0, item), completed())
+    whole = {"type": "message", "content": [{"type": "refusal", "refusal": "I won't."}]}
+    for events in (spoken, await ask(CREATED, done(0, whole), completed())):
+        assert blocks(events) == [("text", None, None, "I won't.")]
+        assert ending(events).stop_reason == "refusal"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("reason", "stop"), [("max_output_tokens", "max_tokens"), ("content_filter", "content_filter"), ("odd", "odd")]
+)
+async def test_an_incomplete_answer_closes_its_blocks(reason, stop):
+    end = {"status": "incomplete", "incomplete_details": {"reason": reason}}
+    events = await ask(
+        CREATED,
+        added(0, call("a")),
+        delta("function_call_arguments", 0, '{"ci'),
+        {"type": "response.incomplete", "response": end},
+    )
+    assert blocks(events) == [("tool_use", "a", "weather", '{"ci')]
+    assert ending(events).stop_reason == stop
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("frame", "kind", "words"),
+    [
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "slow", "param": None}, RetryableError, "slow"),
+        ({"type": "error", "error": {"code": "server_error", "message": "oops"}}, RetryableError, "oops"),
+        ({"type": "error", "code": "invalid_prompt", "message": "no"}, ProviderError, "no .invalid_prompt"),
+        ({"error": {"code": 503, "message": "loading"}}, RetryableError, "loading"),
+        (
+            {"type": "response.failed", "response": {"error": {"code": "server_error", "message": "x"}}},
+            RetryableError,
+            "x",
+        ),
+        ({"type": "response.failed", "response": {"id": "r", "error": None}}, ProviderError, "no details"),
+        (completed(status="failed", error={"message": "late"}), ProviderError, "late"),
+        (delta("function_call_arguments", 3, "{}"), MalformedStream, "output 3"),
+        ({"type": "response.output_item.added", "output_index": 0}, MalformedStream, "without its item"),
+    ],
+)
+async def test_errors_inside_the_stream_say_what_the_provider_said(frame, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        await ask(CREATED, frame)
+    assert caught.value.is_transient is (kind is RetryableError)
+
+
+@pytest.mark.anyio
+async def test_frames_that_are_not_objects_are_malformed():
+    for frame in (b"data: [1]\n\ndata: {}\n\n", b"data: {nope\n\ndata: {}\n\n"):
+        with pytest.raises(MalformedStream) as caught:
+            await collect(ResponsesProvider("x", "http://h").with_transport(Bytes(frame, b"data: {}\n\n")), REQUEST)
+        assert not isinstance(caught.value, StreamTruncated)
+
+
+@pytest.mark.anyio
+async def test_unknown_items_are_ignored():
+    search = {"type": "web_search_call", "id": "ws"}
+    item = {"type": "message", "id": "x"}
+    events = await ask(
+        CREATED, added(0, search), done(0, search), added(1, item), delta("output_text", 1, "a"), completed()
+    )
+    assert blocks(events) == [("text", None, None, "a")]
+
+
+@pytest.mark.anyio
+async def test_models_are_listed_with_what_is_known_of_them(server):
+    entries = [
+        {"id": "a", "created": 1741049700, "owned_by": "openai"},
+        {"id": "b", "name": "Bee", "description": "buzz", "created": "?", "context_length": 4096},
+        {"id": "c", "meta": {"n_ctx": 8192}, "max_model_len": None},
+    ]
+    headers = {"content-type": "application/json"}
+    server.reply(Reply([json.dumps({"data": entries}).encode()], headers=headers))
+    local = builtin("ollama", base_url=server.url)
+    first, second, third = await local.list_models()
+    assert server.requests[0].path == "/v1/models"
+    assert "authorization" not in server.requests[0].headers
+    assert (first.created_at, first.description) == (datetime(2025, 3, 4, 0, 55, tzinfo=UTC), "Owned by openai")
+    assert (second.display_name, second.description, second.created_at) == ("Bee", "buzz", None)
+    assert (second.context_window, third.context_window) == (4096, 8192)
+    assert str(first) == "ollama/a"
+    await local.aclose()
+
+
+@pytest.mark.parametrize(
+    ("base", "url"),
+    [
+        ("https://api.openai.com", "https://api.openai.com/v1/responses"),
+        ("https://api.openai.com/v1/", "https://api.openai.com/v1/responses"),
+        ("https://h/v1beta/openai", "https://h/v1beta/openai/responses"),
+        ("https://h/openai/v1?api-version=2026", "https://h/openai/v1/responses?api-version=2026"),
+    ],
+)
+def test_addresses_with_and_without_a_version_are_the_same(base, url):
+    assert ResponsesProvider("x", base).url("responses") == url
