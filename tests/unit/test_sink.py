@@ -263,8 +263,11 @@ def test_a_secret_in_any_text_is_not_in_the_file(folder: Path, secret: str) -> N
 
 @pytest.mark.parametrize(
     "key",
-    "authorization Authorization api_key apikey x-api-key apiKey token access_token accessToken password db_password "
-    "client_secret secret cookie Set-Cookie private_key credentials".split(),
+    [
+        *("authorization", "Authorization", "api_key", "apikey", "x-api-key", "apiKey", "token", "access_token"),
+        *("accessToken", "password", "db_password", "client_secret", "secret", "cookie", "Set-Cookie", "private_key"),
+        "credentials",
+    ],
 )
 def test_a_value_under_a_secret_name_is_not_in_the_file(folder: Path, key: str) -> None:
     journal = Journal(folder)

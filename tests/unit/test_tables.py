@@ -1,0 +1,585 @@
+"""The record as DataFrames: each column, pairing, cost, and what `sql` refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+
+import mentra_nb.event_types as e
+from mentra_nb.audit import prices, schema, segments, tables
+from mentra_nb.audit.sink import Journal
+from mentra_nb.authorization import ToolAuthorizationPreview
+from mentra_nb.content import TokenUsage
+from mentra_nb.errors import ConfigurationError, OperationDenied
+
+FRAMES: dict[str, Callable[..., pd.DataFrame]] = {
+    "events": tables.events,
+    "sessions": tables.sessions,
+    "turns": tables.turns,
+    "model_calls": tables.model_calls,
+    "tool_calls": tables.tool_calls,
+    "decisions": tables.decisions,
+    "usage": tables.usage,
+}
+SONNET = ("anthropic", "claude-sonnet-4-5")
+
+
+class Record:
+    """A folder and a journal that writes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.journal = folder, Journal(folder)
+
+    def add(self, kind: type[e.RuntimeEvent], **fields: Any) -> None:
+        event = kind(**({"agent_id": "agent-1"} | fields))
+        self.journal.record_audit_event(event.scope(), event.kind, event.model_dump(mode="json"))
+
+    def response(
+        self, request: str, run: str, usage: TokenUsage | None, of: tuple[str, str] = SONNET, **more: Any
+    ) -> None:
+        same = {"run_id": run, "request_id": request, "provider": of[0], "model": of[1], "attempt": 1}
+        self.add(e.ModelRequestStarted, **same)
+        self.add(e.ModelRequestFinished, **same, success=True)
+        self.add(e.ModelResponseFinished, **same, usage=usage, **({"success": True} | more))
+
+    def call(
+        self, call: str, run: str, decision: str | None = "allow", *, asked: bool = False, ok: bool | None = True
+    ) -> None:
+        same: dict[str, Any] = {"run_id": run, "tool_call_id": call, "tool_name": "shell"}
+        preview = ToolAuthorizationPreview(working_directory="/", raw_input={"command": "ls"})
+        self.add(e.ToolAuthorizationStarted, **same, preview=preview)
+        question = f"question-{call}" if asked else None
+        if asked:
+            self.add(
+                e.PermissionRequested,
+                **same,
+                request_id=question,
+                description="no rule",
+                subject="ls",
+                session_id="s1",
+                deadline=2_000_000_000.0,
+            )
+        if decision is None:
+            return
+        if asked:
+            outcome = "allowed" if decision == "allow" else "denied"
+            self.add(
+                e.PermissionResolved,
+                **same,
+                request_id=question,
+                outcome=outcome,
+                decided_by="user",
+                waited_ms=1500,
+                rule_scope="project",
+                session_id="s1",
+            )
+        self.add(
+            e.ToolAuthorizationFinished,
+            **same,
+            outcome=decision,
+            decided_by="user" if asked else "rule:1",
+            reason="because",
+            request_id=question,
+            wait_ms=1500 if asked else 0,
+            subject="ls",
+        )
+        if decision != "allow":
+            self.add(e.ToolExecutionBlocked, **same, reason="because")
+            return
+        self.add(e.ToolExecutionStarted, **same, input={"command": "ls"})
+        if ok is not None:
+            self.add(
+                e.ToolExecutionFinished,
+                **same,
+                is_error=not ok,
+                error=None if ok else "exit 1",
+                output_preview="a.txt",
+                duration_ms=40,
+            )
+
+    def turn(self, run: str, session: str | None = "s1") -> None:
+        self.add(
+            e.TurnStarted,
+            run_id=run,
+            model=SONNET[1],
+            prompt="list files",
+            session_id=session,
+            cell_id="cell-9",
+            execution_count=7,
+            notebook="n.ipynb",
+            project="p",
+        )
+
+    def end(self, run: str, session: str | None = "s1", **more: Any) -> None:
+        given = {"stop_reason": "end", "success": True, "duration_ms": 2000} | more
+        self.add(e.TurnFinished, run_id=run, session_id=session, **given)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return Record(tmp_path / "record")
+
+
+@pytest.fixture
+def full(record: Record) -> Record:
+    """A session of one turn: two responses, three calls, one of them denied by a person."""
+    record.add(e.SessionRecorded, session_id="s1", title="Files", model=SONNET[1], project="p", notebook="n.ipynb")
+    record.turn("r1")
+    usage = TokenUsage(
+        input_tokens=1000, output_tokens=100, cache_read_input_tokens=500, cache_creation_input_tokens=200
+    )
+    record.response("q1", "r1", usage, stop_reason="tool_use")
+    record.call("c1", "r1", "allow", asked=True)
+    record.call("c2", "r1", "deny", asked=True)
+    record.call("c3", "r1", "allow", ok=False)
+    record.response(
+        "q2", "r1", TokenUsage(input_tokens=2000, output_tokens=50, total_tokens=2050), stop_reason="end_turn"
+    )
+    record.end("r1")
+    record.journal.close()
+    return record
+
+
+def documented(view: str) -> list[str]:
+    """The columns that the table in `schema.py` promises."""
+    assert schema.__doc__
+    cells = next(line for line in schema.__doc__.splitlines() if line.startswith(f"| {view} |")).split("|")[3]
+    cells = re.sub(r"\([^)]*\)", "", cells)
+    names = [name.strip() for name in cells.split(",")]
+    names = [each for name in names for each in (schema.USAGE if name.startswith("the eight") else [name])]
+    return [each for name in names for each in (schema.PROMOTED if name.startswith("and one per") else [name])]
+
+
+def only(frame: pd.DataFrame) -> Any:
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+# ---- shape -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) -> None:
+    assert list(FRAMES[name](folder=full.folder).columns) == documented(name)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_no_record_gives_an_empty_frame_of_the_same_shape_and_no_file(full: Record, tmp_path: Path, name: str) -> None:
+    empty = FRAMES[name](folder=tmp_path / "nothing")
+    assert len(empty) == 0
+    assert not (tmp_path / "nothing").exists()
+    pd.testing.assert_series_equal(empty.dtypes, FRAMES[name](folder=full.folder).dtypes)
+
+
+def test_the_default_folder_is_the_users_record(full: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MENTRA_RECORD", str(full.folder))
+    assert len(tables.turns()) == 1
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_times_are_utc(full: Record, name: str) -> None:
+    frame = FRAMES[name](folder=full.folder)
+    when = frame["started" if name == "sessions" else "ts"]
+    assert str(when.dtype) == "datetime64[us, UTC]"
+    assert abs(when.iloc[0].timestamp() - time.time()) < 120
+
+
+# ---- rows --------------------------------------------------------------------------------------------------------
+
+
+def test_events_are_in_order_with_their_payload(full: Record) -> None:
+    frame = tables.events(folder=full.folder)
+    assert list(frame.seq) == list(range(len(frame)))
+    assert frame.kind.iloc[0] == "session_started"
+    assert [json.loads(payload)["kind"] for payload in frame.payload] == list(frame.kind)
+
+
+def test_a_turn(full: Record) -> None:
+    turn = only(tables.turns(folder=full.folder))
+    assert (turn.session_id, turn.run_id, turn.cell_id, turn.execution_count) == ("s1", "r1", "cell-9", 7)
+    assert (turn.prompt, turn.stop_reason, turn.ms, turn.notebook, turn.project) == (
+        "list files",
+        "end",
+        2000,
+        "n.ipynb",
+        "p",
+    )
+    assert (turn.tools, turn.denials, turn.tokens, turn.input_tokens, turn.output_tokens) == (
+        3,
+        1,
+        1800 + 2050,
+        3000,
+        150,
+    )
+    assert turn.priced == 1
+
+
+def test_a_turn_that_goes_on_has_no_stop_reason(record: Record) -> None:
+    record.turn("r1")
+    turn = only(tables.turns(folder=record.folder))
+    assert turn.stop_reason is pd.NA
+    assert turn.ms is pd.NA
+    assert turn.tools == 0
+
+
+def test_a_session_says_where_the_time_went(full: Record) -> None:
+    session = only(tables.sessions(folder=full.folder))
+    assert (session.session_id, session.title, session.turns, session.tools, session.denials) == (
+        "s1",
+        "Files",
+        1,
+        3,
+        1,
+    )
+    assert session.human_wait_s == 3.0
+    assert session.tool_s == pytest.approx(0.08)
+    assert session.model_s == pytest.approx(tables.model_calls(folder=full.folder).seconds.sum())
+    assert session.cost_usd == pytest.approx(tables.usage(folder=full.folder).cost_usd.sum())
+
+
+def test_tool_calls_pair_start_decision_and_end(full: Record) -> None:
+    calls = tables.tool_calls(folder=full.folder).set_index("call_id")
+    assert list(calls.status) == ["ok", "denied", "error"]
+    assert list(calls.decision) == ["allow", "deny", "allow"]
+    assert list(calls.decided_by) == ["user", "user", "rule:1"]
+    assert list(calls.wait_s) == [1.5, 1.5, 0]
+    assert json.loads(calls.input["c1"]) == json.loads(calls.input["c2"]) == {"command": "ls"}
+    assert (calls.ms["c1"], calls.output["c1"], calls.error["c3"]) == (40, "a.txt", "exit 1")
+    assert calls.ms["c2"] is pd.NA
+    assert set(calls.session_id) == {"s1"}
+
+
+def test_a_call_cut_short_is_unfinished(record: Record) -> None:
+    record.call("c1", "r1", "allow", ok=None)
+    assert only(tables.tool_calls(folder=record.folder)).status == "unfinished"
+
+
+def test_the_same_call_id_in_two_runs_is_two_calls(record: Record) -> None:
+    record.call("c1", "r1", "allow")
+    record.call("c1", "r2", "deny", asked=True)
+    calls = tables.tool_calls(folder=record.folder).set_index("run_id")
+    assert (calls.status["r1"], calls.status["r2"]) == ("ok", "denied")
+    assert len(tables.decisions(folder=record.folder)) == 2
+
+
+def test_decisions_say_who_what_why_and_after_how_long(full: Record) -> None:
+    decisions = tables.decisions(folder=full.folder).set_index("call_id")
+    denied = decisions.loc["c2"]
+    assert (denied.outcome, denied.decided_by, denied.reason, denied.wait_s) == ("deny", "user", "because", 1.5)
+    assert (denied.tool, denied.subject, denied.description, denied.scope) == ("shell", "ls", "no rule", "project")
+    assert denied.deadline == pd.Timestamp(2_000_000_000, unit="s", tz="UTC")
+    assert list(decisions.outcome) == ["allow", "deny", "allow"]
+    assert decisions.request_id["c3"] is pd.NA
+
+
+def test_a_question_nobody_answered_is_pending(record: Record) -> None:
+    record.turn("r1")
+    record.call("c1", "r1", None, asked=True)
+    decision = only(tables.decisions(folder=record.folder))
+    assert (decision.outcome, decision.subject, decision.session_id) == ("pending", "ls", "s1")
+    assert decision.decided_by is pd.NA
+    assert only(tables.tool_calls(folder=record.folder)).status == "pending"
+
+
+def test_a_question_answered_just_before_a_crash_is_no_longer_pending(record: Record) -> None:
+    same = {"run_id": "r1", "tool_call_id": "c1", "tool_name": "shell", "request_id": "p1"}
+    record.add(e.PermissionRequested, **same, description="", subject="ls", deadline=1.0)
+    record.add(e.PermissionResolved, **same, outcome="denied", decided_by="timeout", waited_ms=10)
+    decision = only(tables.decisions(folder=record.folder))
+    assert (decision.outcome, decision.decided_by) == ("deny", "timeout")
+
+
+def test_attempts_of_one_round_are_a_row_each(record: Record) -> None:
+    record.turn("r1")
+    same = {"run_id": "r1", "model": SONNET[1], "provider": SONNET[0]}
+    for n in (1, 2):
+        record.add(e.ModelRequestStarted, **same, attempt=n, request_id=f"q{n}")
+        record.add(e.ModelRequestFinished, **same, attempt=n, request_id=f"q{n}", success=False, error="529")
+    record.response("q3", "r1", TokenUsage(input_tokens=10, output_tokens=1), stop_reason="end_turn")
+    record.add(e.ModelRequestStarted, **same, attempt=1, request_id="q4")
+    calls = tables.model_calls(folder=record.folder)
+    assert list(calls.request_id) == ["q1", "q2", "q3", "q4"]
+    assert list(calls.status) == ["error", "error", "ok", "unfinished"]
+    assert (calls.error[0], calls.stop_reason[2], calls.tokens[2]) == ("529", "end_turn", 11)
+    assert (calls.seconds[:3] >= 0).all()
+    assert only(tables.turns(folder=record.folder)).tokens == 11
+
+
+def test_live_events_of_another_process_are_seen(record: Record) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from mentra_nb.audit.sink import Journal
+j = Journal(Path({str(record.folder)!r}))
+j.record_audit_event("agent-2", "run_aborted", {{"agent_id": "agent-2", "reason": "x"}})
+print("written", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "written\n"
+        event = only(tables.events(folder=record.folder))
+    assert (event.agent_id, event.reason) == ("agent-2", "x")
+
+
+# ---- cost --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "listed", "usage", "counts"),
+    [
+        (*SONNET, "anthropic", {"input_tokens": 1000, "cache_read_input_tokens": 500, "cache_creation_input_tokens": 200},
+         {"input_tokens": 1700, "cache_read_tokens": 500, "cache_write_tokens": 200}),
+        (*SONNET, "anthropic", {"input_tokens": 150_000, "cache_read_input_tokens": 100_000},
+         {"input_tokens": 250_000, "cache_read_tokens": 100_000}),
+        ("openai", "gpt-4o", "openai", {"input_tokens": 1000, "cache_read_input_tokens": 500},
+         {"input_tokens": 1000, "cache_read_tokens": 500}),
+        ("gemini", "gemini-2.5-pro", "google", {"input_tokens": 200_001, "thoughts_tokens": 900},
+         {"input_tokens": 200_001, "thoughts": 900}),
+        ("gemini", "gemini-2.5-pro", "google", {"input_tokens": 200_000}, {"input_tokens": 200_000}),
+        ("deepseek", "deepseek-chat", "deepseek", {"input_tokens": 5000}, {"input_tokens": 5000}),
+    ],
+)  # fmt: skip
+def test_cost_is_what_the_price_list_says(
+    record: Record, provider: str, model: str, listed: str, usage: dict[str, int], counts: dict[str, int]
+) -> None:
+    from genai_prices import Usage, calc_price
+
+    output = 321 + counts.pop("thoughts", 0)
+    tokens = TokenUsage(output_tokens=321, **usage)
+    record.response("q1", "r1", tokens, of=(provider, model))
+    row = only(tables.usage(folder=record.folder))
+    at = row.ts.to_pydatetime()
+    counted = Usage(output_tokens=output, **counts)
+    expected = float(calc_price(counted, model, provider_id=listed, genai_request_timestamp=at).total_price)
+    assert expected > 0
+    assert row.cost_usd == pytest.approx(expected)
+    assert prices.cost_usd(provider, model, tokens, at) == pytest.approx(expected)
+    assert only(tables.model_calls(folder=record.folder)).cost_usd == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "of", [("demo", "demo"), ("replay", "gpt-4o"), ("ollama", "gpt-oss"), ("openai", "no-such-model")]
+)
+def test_an_unknown_price_is_null_and_never_zero(record: Record, of: tuple[str, str]) -> None:
+    record.turn("r1")
+    record.response("q1", "r1", TokenUsage(input_tokens=10, output_tokens=5), of=of)
+    for frame in (tables.usage, tables.turns, tables.sessions, tables.model_calls):
+        row = only(frame(folder=record.folder))
+        assert pd.isna(row.cost_usd)
+        assert row.tokens == 15
+    assert only(tables.usage("model", folder=record.folder)).priced == 0
+    assert prices.cost_usd(*of, TokenUsage(input_tokens=10)) is None
+
+
+def test_prices_do_not_overlap() -> None:
+    for provider, model in [SONNET, ("deepseek", "deepseek-chat"), ("gemini", "gemini-2.5-pro")]:
+        rows = prices.price_rows(provider, model)
+        corners = {(row[2], str(row[4]), row[6]) for row in rows}
+        assert len(corners) == len(rows) >= 2
+
+
+def test_a_price_of_ones_own_goes_first(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.response("q1", "r1", TokenUsage(input_tokens=1_000_000, output_tokens=1_000_000), of=("lab", "m"))
+    assert pd.isna(only(tables.usage(folder=record.folder)).cost_usd)
+    monkeypatch.setitem(prices.OVERRIDES, ("lab", "m"), {"input_mtok": 1.0, "output_mtok": 2.0})
+    assert only(tables.usage(folder=record.folder)).cost_usd == 3.0
+
+
+def test_usage_by_group(full: Record) -> None:
+    by_model = only(tables.usage("model", folder=full.folder))
+    assert (by_model.provider, by_model.model, by_model.responses, by_model.input_tokens) == (*SONNET, 2, 3000)
+    assert by_model.priced == 1
+    assert only(tables.usage("provider", folder=full.folder)).provider == "anthropic"
+    assert only(tables.usage("session", folder=full.folder)).session_id == "s1"
+    assert only(tables.usage("day", folder=full.folder)).day.date() == datetime.now(UTC).date()
+    tools = only(tables.usage("tool", folder=full.folder))
+    assert (tools.tool, tools.calls, tools.ok, tools.errors, tools.denied, tools.wait_s) == ("shell", 3, 1, 1, 1, 3.0)
+    with pytest.raises(ConfigurationError, match="model, provider, day"):
+        tables.usage("colour", folder=full.folder)  # type: ignore[arg-type]
+
+
+# ---- sql ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT count(*) AS n FROM events",
+        "FROM turns",
+        "WITH t AS (SELECT 1 AS n) FROM t",
+        "-- why\nSELECT 1;",
+        "VALUES (1)",
+        "DESCRIBE events",
+        "EXPLAIN SELECT * FROM usage",
+        "explain analyze select 1",
+        "EXPLAIN (FORMAT json) SELECT 1",
+    ],
+)
+def test_sql_answers_one_select(full: Record, query: str) -> None:
+    assert len(tables.sql(query, folder=full.folder)) >= 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "COPY (SELECT 1) TO '{out}'",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{out}'",
+        "explain(analyze) copy (select 1) to '{out}'",
+        "/**/ EXPLAIN ANALYZE COPY (SELECT 1) TO '{out}'",
+        "EXPLAIN /* SELECT 1 */ ANALYZE COPY (SELECT 1) TO '{out}'",
+        "EXPLAIN ANALYZE INSERT INTO prices SELECT * FROM prices",
+        "ATTACH '{out}'",
+        "ATTACH '{out}' AS x; SELECT 1",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "PRAGMA threads=1",
+        "SET threads=1",
+        "CREATE TABLE t AS SELECT 1",
+        "CREATE MACRO f() AS 1",
+        "INSERT INTO prices SELECT * FROM prices",
+        "DELETE FROM prices",
+        "UPDATE prices SET model = ''",
+        "DROP VIEW events",
+        "EXPORT DATABASE '{out}'",
+        "IMPORT DATABASE '{out}'",
+        "CHECKPOINT",
+        "CALL pragma_version()",
+        "USE memory",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; COPY (SELECT 1) TO '{out}'",
+        "",
+        "-- nothing",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "FROM read_csv('{secret}')",
+        "FROM glob('/etc/*')",
+        "FROM '{secret}'",
+        "FROM read_blob('{folder}/../secret.csv')",
+        "SELECT (SELECT content FROM read_text('{secret}'))",
+    ],
+)
+def test_sql_refuses_all_else(full: Record, tmp_path: Path, query: str) -> None:
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    query = query.format(out=full.folder / "out", secret=tmp_path / "secret.csv", folder=full.folder)
+    with pytest.raises((OperationDenied, duckdb.CatalogException, duckdb.ParserException)):
+        tables.sql(query, folder=full.folder)
+    assert not (full.folder / "out").exists()
+
+
+def test_a_refusal_says_what_to_do(full: Record) -> None:
+    with pytest.raises(OperationDenied, match=r"one SELECT.*this is COPY; write it as a SELECT"):
+        tables.sql("COPY (SELECT 1) TO 'x'", folder=full.folder)
+    with pytest.raises(OperationDenied, match="no other file"):
+        tables.sql("FROM read_text('/etc/passwd')", folder=full.folder)
+
+
+def test_sql_sees_no_python_variable(full: Record) -> None:
+    folder = pd.DataFrame({"a": [1]})  # noqa: F841  # what a replacement scan would find
+    with pytest.raises(duckdb.CatalogException):
+        tables.sql("FROM folder", folder=full.folder)
+    with pytest.raises(duckdb.CatalogException):
+        tables.sql("FROM frame", folder=full.folder)
+
+
+# ---- on disk -----------------------------------------------------------------------------------------------------
+
+
+def test_any_duckdb_client_sees_the_views_live(record: Record) -> None:
+    record.turn("r1")
+    record.journal.close()
+    with duckdb.connect(str(record.folder / "record.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM turns").fetchone() == (1,)
+        record.turn("r2")
+        assert con.execute("SELECT count(*) FROM turns").fetchone() == (2,)
+        for name in schema.VIEWS:
+            con.execute(f"SELECT count(COLUMNS(*)) FROM {name}").fetchall()
+    assert len(tables.turns(folder=record.folder)) == 2
+
+
+def test_a_client_that_holds_the_database_stops_nobody(record: Record) -> None:
+    record.turn("r1")
+    record.journal.close()
+    with duckdb.connect(str(record.folder / "record.duckdb")):
+        record.turn("r2")
+        assert len(tables.turns(folder=record.folder)) == 2
+
+
+def test_the_database_is_written_anew_for_another_schema(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.turn("r1")
+    record.journal.close()
+    assert segments.refresh_database_later(record.folder) is None
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
+    upkeep = segments.refresh_database_later(record.folder)
+    assert upkeep is not None
+    upkeep.join()
+    assert segments.refresh_database_later(record.folder) is None
+
+
+def test_compaction_changes_no_answer(full: Record) -> None:
+    before = {name: frame(folder=full.folder) for name, frame in FRAMES.items()}
+    assert segments.compact(full.folder, grace=0) == 1
+    kept = {name: frame(folder=full.folder) for name, frame in FRAMES.items()}  # text and Parquet are both there
+    assert segments.compact(full.folder, grace=0) == 0
+    assert not list((full.folder / "events").glob("0*.jsonl"))
+    after = {name: frame(folder=full.folder) for name, frame in FRAMES.items()}
+    for name in FRAMES:
+        pd.testing.assert_frame_equal(before[name], kept[name])
+        pd.testing.assert_frame_equal(before[name], after[name])
+
+
+def test_a_segment_being_written_is_not_compacted(record: Record) -> None:
+    record.turn("r1")
+    assert segments.compact(record.folder, grace=0) == 0
+    assert segments.verify(record.folder).state.tolist() == ["writing"]
+
+
+def test_many_segments_are_compacted_by_a_reader(record: Record) -> None:
+    for n in range(25):
+        record.turn(f"r{n}")
+        record.journal.close()
+    upkeep = segments.compact_later(record.folder)
+    assert upkeep is not None
+    upkeep.join()
+    assert segments.compact_later(record.folder) is None  # not again within a minute
+    assert "compacted" in set(segments.verify(record.folder).state)
+    assert len(tables.turns(folder=record.folder)) == 25
+
+
+def test_verify_finds_holes_and_bad_lines(record: Record) -> None:
+    for n in range(5):
+        record.turn(f"r{n}")
+    record.journal.close()
+    (segment,) = (record.folder / "events").glob("0*.jsonl")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(lines[0] + lines[1] + lines[4] + b'{"id":"01a1fbe9-7f85' + b"\n" + b"\0" * 64)
+    found = only(segments.verify(record.folder))
+    assert (found.state, found.events, found.missing, found.bad_lines) == ("complete", 3, 2, 2)
+    assert len(tables.turns(folder=record.folder)) == 3
+
+
+def test_a_line_of_odd_types_stops_no_query(record: Record) -> None:
+    record.turn("r1")
+    record.journal.record_audit_event(
+        "a", "turn_started", {"run_id": {"x": 1}, "execution_count": "many", "model": [1]}
+    )
+    record.journal.record_audit_event(
+        "a", "model_response_finished", {"usage": "none", "attempt": None, "success": "?"}
+    )
+    record.journal.close()
+    for frame in FRAMES.values():
+        frame(folder=record.folder)
+    assert segments.compact(record.folder, grace=0) == 1
+    assert len(tables.events(folder=record.folder)) == 3
