@@ -324,6 +324,8 @@ class _ThinkTags:
 
     def __init__(self) -> None:
         self._state = "undecided"
+        self._at_edge = False
+        """Just past a tag, where line breaks are not part of the text."""
         self._held = ""
 
     def off(self) -> None:
@@ -338,15 +340,19 @@ class _ThinkTags:
             if len(start) < len(self.OPEN) and self.OPEN.startswith(start):
                 self._held = text
                 return []
-            inside = start.startswith(self.OPEN)
-            self._state = "inside" if inside else "outside"
-            text = start.removeprefix(self.OPEN).lstrip("\n") if inside else text
+            self._state = "outside"
+            if start.startswith(self.OPEN):
+                text = start.removeprefix(self.OPEN)
+                self._state, self._at_edge = "inside", True
+        if self._at_edge:
+            text = text.lstrip("\n")
+            self._at_edge = not text
         if self._state == "outside":
             return [("text", text)] if text else []
         thought, tag, rest = text.partition(self.CLOSE)
         if tag:
-            self._state = "outside"
             rest = rest.lstrip("\n")
+            self._state, self._at_edge = "outside", not rest
         else:
             kept = next((n for n in range(len(self.CLOSE) - 1, 0, -1) if text.endswith(self.CLOSE[:n])), 0)
             thought, self._held = text[: len(text) - kept], text[len(text) - kept :]

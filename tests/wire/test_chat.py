@@ -1,0 +1,313 @@
+"""The Chat Completions wire: what is sent, and every dialect of answer."""
+
+import json
+
+import pytest
+
+from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
+from mentra_nb.errors import InvalidRequest, ProviderError, RetryableError, StreamTruncated
+from mentra_nb.providers.base import MessageStarted, ProviderToolSpec, Request, ToolChoice
+from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+
+from .server import Reply, sse
+from .support import WEATHER, Bytes, blocks, collect, ending
+from .validate import check_chat
+
+REQUEST = Request("m", [Message.user("hi")])
+TOOL = ProviderToolSpec(name="weather", description="Weather of a city", input_schema=WEATHER)
+
+
+def chunk(finish=None, **delta):
+    return {"id": "c", "model": "m-1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def piece(arguments=None, *, index=None, id=None, name=None):
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    return {"function": function} | {key: value for key, value in (("index", index), ("id", id)) if value is not None}
+
+
+def calls(*pieces, finish="tool_calls"):
+    return [*(chunk(tool_calls=[one]) for one in pieces), chunk(finish)]
+
+
+async def ask(*frames, done=True):
+    adapter = ChatCompletionsProvider("local", "http://h").with_transport(Bytes(sse(*frames, done=done)))
+    return await collect(adapter, REQUEST)
+
+
+def body(messages, adapter=None, **options):
+    adapter = adapter or ChatCompletionsProvider("local", "http://h")
+    sent = json.loads(adapter.body(Request("m", messages, **options)))
+    check_chat(sent)
+    return sent
+
+
+# ---- what is sent
+
+
+def test_a_conversation_becomes_messages_that_strict_templates_accept():
+    sent = body(
+        [
+            Message.user('say "hi"'),
+            Message.user("now\n"),
+            Message.assistant([Thinking(text="hm"), Text(text="Let me look."), ToolUse(id="c1", name="weather")]),
+            Message.user([Text(text="and?"), ToolResult(tool_use_id="c1", content="no city", is_error=True)]),
+            Message.user([Text(text="see"), Image.from_bytes("image/png", b"\x01\x02\x03")]),
+            Message.assistant([Thinking(text="only thought")]),
+            Message.assistant([ToolUse(id="c2", name="weather", error="broken")]),
+            Message.user([ToolResult(tool_use_id="c2", content={"t": 1})]),
+        ],
+        system="Be terse.",
+        tools=(TOOL,),
+        tool_choice=ToolChoice("tool", "weather"),
+        temperature=0,
+        max_output_tokens=9,
+        metadata={"k": "v"},
+    )
+    function = {"name": "weather", "parameters": WEATHER, "description": "Weather of a city"}
+    assert sent == {
+        "model": "m",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "temperature": 0,
+        "max_tokens": 9,
+        "tools": [{"type": "function", "function": function}],
+        "messages": [
+            {"role": "system", "content": "Be terse."},
+            {"role": "user", "content": 'say "hi"\n\nnow\n'},
+            {
+                "role": "assistant",
+                "content": "Let me look.",
+                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "Tool error: no city"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "and?"},
+                    {"type": "text", "text": "see"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AQID"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c2", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "c2", "content": '{"t":1}'},
+        ],
+    }
+
+
+def test_the_token_limit_has_two_names_and_images_have_one_place():
+    adapter = ChatCompletionsProvider("x", "http://h", max_tokens_field="max_completion_tokens")
+    assert body([Message.user("x")], adapter, max_output_tokens=5)["max_completion_tokens"] == 5
+    with pytest.raises(InvalidRequest, match="only supported in user messages"):
+        body([Message.assistant([Image(url="u")])])
+
+
+@pytest.mark.anyio
+async def test_a_server_without_stream_options_is_asked_again_without_them(server):
+    refusal = Reply(
+        [b'{"error":{"message":"unknown field stream_options"}}'], 400, {"content-type": "application/json"}
+    )
+    answer = Reply([sse(chunk(content="ok"), chunk("stop"), done=True)])
+    server.reply(refusal, answer, answer)
+    adapter = ChatCompletionsProvider("x", server.url)
+    assert blocks(await collect(adapter, REQUEST)) == blocks(await collect(adapter, REQUEST))
+    assert ["stream_options" in request.json() for request in server.requests] == [True, False, False]
+    await adapter.aclose()
+
+
+# ---- what comes back
+
+
+@pytest.mark.anyio
+async def test_text_reasoning_and_usage_in_a_last_chunk_without_choices():
+    usage = {
+        "prompt_tokens": 5,
+        "completion_tokens": 6,
+        "total_tokens": 11,
+        "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    events = await ask(
+        {"id": "c", "model": "m-1", "choices": []},
+        chunk(role="assistant", content=None),
+        chunk(reasoning_content="hm"),
+        chunk(content=""),
+        chunk(content="Hel"),
+        chunk(content="lo"),
+        chunk("stop"),
+        {"choices": [], "usage": usage},
+    )
+    assert events[0] == MessageStarted("c", "m-1")
+    assert blocks(events) == [("thinking", None, None, "hm"), ("text", None, None, "Hello")]
+    assert ending(events).stop_reason == "end"
+    assert ending(events).usage == TokenUsage(
+        input_tokens=5, output_tokens=6, total_tokens=11, cache_read_input_tokens=2, reasoning_tokens=3
+    )
+
+
+@pytest.mark.anyio
+async def test_usage_in_every_chunk_counts_once_and_absent_usage_is_none():
+    each = [chunk(content="a") | {"usage": {"prompt_tokens": n}} for n in (1, 2)]
+    assert ending(await ask(*each, chunk("stop") | {"usage": None})).usage == TokenUsage(input_tokens=2)
+    assert ending(await ask(chunk("stop"))).usage is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cut", range(1, 9))
+async def test_think_tags_in_the_content_become_reasoning(cut):
+    text = "\n<think>\nhm < x </thin</think>\n\nAnswer <think>"
+    pieces = [text[at : at + cut] for at in range(0, len(text), cut)]
+    events = await ask(*(chunk(content=one) for one in pieces), chunk("stop"))
+    (_, _, _, thought), answer = blocks(events)
+    assert thought.strip() == "hm < x </thin"
+    assert answer == ("text", None, None, "Answer <think>")
+
+
+@pytest.mark.anyio
+async def test_text_that_only_looks_like_a_tag_is_text():
+    for text in ("<thing>", "<thi", "  <", "a<think>b"):
+        assert blocks(await ask(chunk(content=text), chunk("stop"))) == [("text", None, None, text)]
+    assert blocks(await ask(chunk(reasoning="r"), chunk(content="<think>"), chunk("stop"))) == [
+        ("thinking", None, None, "r"),
+        ("text", None, None, "<think>"),
+    ]
+
+
+A, B = ("tool_use", "a", "weather", '{"city":"A"}'), ("tool_use", "b", "clock", "{}")
+DIALECTS = {
+    "interleaved by index": [
+        piece("", index=0, id="a", name="weather"),
+        piece("{", index=1, id="b", name="clock"),
+        piece('{"city":', index=0),
+        piece("}", index=1),
+        piece('"A"}', index=0),
+    ],
+    "whole, without index": [piece('{"city":"A"}', id="a", name="weather"), piece("{}", id="b", name="clock")],
+    "whole, all at index 0": [
+        piece('{"city":"A"}', index=0, id="a", name="weather"),
+        piece("{}", index=0, id="b", name="clock"),
+    ],
+    "arguments as objects": [
+        piece({"city": "A"}, index=0, id="a", name="weather"),
+        piece({}, index=1, id="b", name="clock"),
+    ],
+    "name and id repeated": [
+        piece('{"city":', index=0, id="a", name="weather"),
+        piece('"A"}', index=0, id="a", name="weather"),
+        piece("", index=0, id="a", name="weather"),
+        piece("{}", index=1, id="b", name="clock"),
+    ],
+    "pieces without index or id": [
+        piece('{"city":', id="a", name="weather"),
+        piece('"A"}'),
+        piece("{}", id="b", name="clock"),
+    ],
+    "name after arguments": [
+        piece('{"city":', index=0, id="a"),
+        piece('"A"}', index=0, name="weather"),
+        piece("{}", index=1, id="b", name="clock"),
+    ],
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("finish", ["tool_calls", "stop", "function_call"])
+async def test_two_calls_are_read_in_every_dialect(dialect, finish):
+    events = await ask(*calls(*DIALECTS[dialect], finish=finish))
+    assert blocks(events) == [A, B]
+    assert ending(events).stop_reason == "tool_use"
+
+
+@pytest.mark.anyio
+async def test_missing_and_repeated_ids_become_unique():
+    events = await ask(*calls(piece("{}", index=0, name="clock"), piece("{}", index=0, name="clock")))
+    ids = [id for _, id, _, _ in blocks(events)]
+    assert len(set(ids)) == 2
+    assert all(id.startswith("call-") for id in ids)
+    same = await ask(*calls(piece("{}", index=0, id="x", name="clock"), piece("{}", index=1, id="x", name="clock")))
+    assert [id for _, id, _, _ in blocks(same)] == ["x", "x-2"]
+
+
+@pytest.mark.anyio
+async def test_a_call_without_arguments_and_the_legacy_form_are_calls():
+    assert blocks(await ask(*calls(piece(index=0, id="b", name="clock")))) == [("tool_use", "b", "clock", "")]
+    ((_, _, name, arguments),) = blocks(
+        await ask(chunk(function_call={"name": "clock", "arguments": "{}"}), chunk("stop"))
+    )
+    assert (name, arguments) == ("clock", "{}")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [
+        ("stop", "end"),
+        ("length", "max_tokens"),
+        ("content_filter", "content_filter"),
+        ("tool_calls", "end"),
+        ("odd", "odd"),
+    ],
+)
+async def test_stop_reasons_are_neutral(finish, reason):
+    assert ending(await ask(chunk(content="x"), chunk(finish))).stop_reason == reason
+
+
+@pytest.mark.anyio
+async def test_a_call_cut_by_the_token_limit_says_so():
+    events = await ask(*calls(piece('{"ci', index=0, id="a", name="weather"), finish="length"))
+    assert ending(events).stop_reason == "max_tokens"
+
+
+@pytest.mark.anyio
+async def test_a_refusal_is_text_with_its_own_stop_reason():
+    events = await ask(chunk(refusal="No."), chunk("stop"))
+    assert blocks(events) == [("text", None, None, "No.")]
+    assert ending(events).stop_reason == "refusal"
+
+
+@pytest.mark.anyio
+async def test_the_end_is_a_finish_reason_or_done_and_nothing_else():
+    assert blocks(await ask(chunk(content="x"), chunk("stop"), done=False))
+    assert blocks(await ask(chunk(content="x")))
+    for frames in ([], [chunk(content="x")], calls(piece("{", index=0, id="a", name="n"))[:1]):
+        with pytest.raises(StreamTruncated):
+            await ask(*frames, done=False)
+
+
+@pytest.mark.anyio
+async def test_any_cut_gives_the_same_events():
+    frames = [chunk(content="<think>ü</think>"), chunk(content="🌍"), *calls(*DIALECTS["interleaved by index"])]
+    stream, whole = sse(*frames, newline="\r\n", done=True), await ask(*frames)
+    adapter = ChatCompletionsProvider("local", "http://h")
+    finish = stream.index(b'"finish_reason": "tool_calls"')
+    for at in range(len(stream)):
+        assert await collect(adapter.with_transport(Bytes(stream[:at], stream[at:])), REQUEST) == whole
+        if at <= finish:
+            with pytest.raises(StreamTruncated):
+                await collect(adapter.with_transport(Bytes(stream[:at])), REQUEST)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("frame", "kind"),
+    [
+        ({"error": {"message": "busy", "type": "overloaded_error", "code": None}}, RetryableError),
+        ({"error": {"message": "busy", "code": 502}}, RetryableError),
+        ({"error": {"message": "busy", "code": "context_length_exceeded"}}, ProviderError),
+        (
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "error", "error": {"message": "busy"}}]},
+            ProviderError,
+        ),
+        ({"error": "busy"}, ProviderError),
+    ],
+)
+async def test_errors_inside_the_stream_say_what_the_provider_said(frame, kind):
+    with pytest.raises(kind, match="busy") as caught:
+        await ask(chunk(content="x"), frame)
+    assert caught.value.is_transient is (kind is RetryableError)
