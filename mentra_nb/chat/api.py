@@ -1,0 +1,115 @@
+"""The synchronous functions of `mentra_nb`: the notebook's conversation, its rules, and where its model comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mentra_nb.authorization import PermissionRule, PermissionScope
+from mentra_nb.chat.chat import Chat
+from mentra_nb.chat.engine import engine
+from mentra_nb.chat.models import custom
+from mentra_nb.chat.reply import Reply
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.settings import Endpoint
+from mentra_nb.tools.spec import Tool
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RULE_COLUMNS = ("id", "tool", "pattern", "allow", "scope", "reason", "times_used", "created_at")
+
+
+def conversation(name: str | None = None, *, notebook: str | None = None) -> Chat:
+    """The conversation of that name in this process; without a name, the notebook's own (new in each kernel)."""
+    chats: dict[str | None, Chat] = engine().chats
+    if name not in chats:
+        chats[name] = Chat(name, notebook=notebook)
+    return chats[name]
+
+
+def ask(
+    prompt: str,
+    *,
+    model: str | None = None,
+    tools: Iterable[Tool | Callable[..., Any]] = (),
+    session: str | None = None,
+) -> Reply:
+    """Ask, and wait for the answer. In a notebook it streams into the cell and may ask about tools.
+
+    Raises:
+        MentraError: what went wrong, in one sentence.
+    """
+    return conversation(session).ask(prompt, model=model, tools=tools)
+
+
+def allow(tool: str, pattern: str = "*", *, scope: PermissionScope = "session") -> PermissionRule:
+    """Let `tool` run unasked where its subject (a command, a path) fits `pattern`: `*` any run, `?` one character."""
+    return conversation().allow(tool, pattern, scope=scope)
+
+
+def deny(
+    tool: str, pattern: str = "*", *, scope: PermissionScope = "session", reason: str | None = None
+) -> PermissionRule:
+    """Never let `tool` run where its subject fits `pattern`. A denial wins over any allowance."""
+    return conversation().deny(tool, pattern, scope=scope, reason=reason)
+
+
+def rules() -> pd.DataFrame:
+    """The rules that hold in the notebook's conversation.
+
+    Columns: id, tool, pattern, scope, reason (str), allow (bool), times_used (int), created_at (datetime, UTC).
+    """
+    import pandas as pd
+
+    rows = [rule.model_dump(include=set(RULE_COLUMNS)) for rule in conversation().rules()]
+    frame = pd.DataFrame(rows, columns=list(RULE_COLUMNS))
+    frame["created_at"] = pd.to_datetime(frame["created_at"], unit="s", utc=True)
+    return frame
+
+
+def connect(
+    name: str,
+    base_url: str,
+    *,
+    wire: Literal["responses", "chat_completions"] = "chat_completions",
+    api_key: str | None = None,
+    model: str | None = None,
+) -> None:
+    """Make a server known as `name`, and `name/model` the default: any that speaks one of the two OpenAI wires.
+
+    Nothing is sent. Raises `ConfigurationError` for an address that is none.
+    """
+    engine().use(custom(name, Endpoint(base_url=base_url, wire=wire), api_key), model)
+
+
+def replay(path: str | Path) -> None:
+    """Answer from a recording from here on: offline, free, and the same each time.
+
+    A request the recording does not hold raises `ReplayMiss`, which says what differs.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is not a recording.
+    """
+    from mentra_nb.providers.replay import replay_provider
+
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigurationError(f"there is no recording at {path}: make one with mn.record({str(path)!r})")
+    provider = replay_provider(file)
+    models = engine().call(provider.list_models)
+    engine().use(provider, models[0].id if models else None)
+
+
+def record(path: str | Path, model: str) -> None:
+    """Ask `model` (as provider/model) from here on, and write what its server answers to `path` for `replay`.
+
+    Raises:
+        ConfigurationError: the model is not known, or cannot be recorded.
+    """
+    from mentra_nb.providers.replay import recording
+
+    used = engine()
+    resolved, _ = used.call(used.model, model)
+    used.use(recording(used.runtime.provider(resolved.provider), path), resolved.id)

@@ -1,0 +1,250 @@
+"""Conversations without `await`: `ask`, `Chat`, and the handle of a turn that is running.
+
+What a turn looks like is not decided here: the notebook hands the engine a presenter, a script needs none.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from mentra_nb import event_types as e
+from mentra_nb import paths
+from mentra_nb.audit.prices import cost_usd
+from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionRule, PermissionScope
+from mentra_nb.chat.engine import Engine, engine
+from mentra_nb.chat.reply import Reply, ToolCallSummary
+from mentra_nb.control.limits import CancellationToken, RunOptions
+from mentra_nb.errors import OperationDenied, StoreError
+from mentra_nb.providers.base import ModelInfo
+from mentra_nb.session.session import Session
+from mentra_nb.tools.spec import Tool, as_tool
+
+SYSTEM = (
+    "You are an assistant inside a person's notebook. Answer in Markdown, briefly. "
+    "Use the tools you are given when they help; a call may be refused, and then you go on without it. "
+    "Say what you did and what you could not do."
+)
+
+
+class RunningTurn:
+    """A turn on its way. `events` is filled from the engine's thread; `future` is done when it has ended."""
+
+    def __init__(self) -> None:
+        self.events: queue.SimpleQueue[e.SessionEvent] = queue.SimpleQueue()
+        self.future: Future[Reply] = Future()
+        self.token = CancellationToken()
+        self.session: Session | None = None
+
+    def answer(self, request_id: str, decision: PermissionDecision) -> None:
+        """Answer one of its questions, from any thread. Raises `OperationDenied` when it is closed."""
+        if self.session is None:
+            raise OperationDenied("no question is open")
+        self.session.resolve_permission(request_id, decision)
+
+    def open_questions(self) -> list[PermissionQuestion]:
+        return self.session.permissions.open_questions() if self.session is not None else []
+
+    def stop(self) -> None:
+        """Stop it, from any thread: the stream, the running command, the open question."""
+        self.token.cancel("stopped by the user")
+
+    def result(self) -> Reply:
+        """Wait for the reply. Raises what the turn raised; an interrupt stops the turn first."""
+        try:
+            return self.future.result()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+
+class Chat:
+    """A named conversation, stored. The same name in the same project continues it, also after a restart.
+
+    Without a name it is a new one. `tools` are functions or tools offered in it; `model` is used for turns that name
+    none.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        model: str | None = None,
+        tools: Iterable[Tool | Callable[..., Any]] = (),
+        notebook: str | None = None,
+        engine_: Engine | None = None,
+    ) -> None:
+        self.name, self.model, self.notebook = name, model, notebook
+        self._engine = engine_ or engine()
+        self._tools: dict[str, Tool] = {}
+        self._session: Session | None = None
+        self.last: Reply | None = None
+        for tool in tools:
+            self.add_tool(tool)
+
+    def __repr__(self) -> str:
+        turns = self._session.turn_count if self._session is not None else 0
+        return f"<Chat {self.name or '(unnamed)'!r}: {turns} turns>"
+
+    def __enter__(self) -> Chat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def add_tool(self, tool: Tool | Callable[..., Any]) -> Tool:
+        """Offer a tool in this conversation from the next request on. Raises `InvalidTool`."""
+        made = as_tool(tool)
+        self._tools[made.spec.name] = made
+        return made
+
+    def ask(self, prompt: str, *, model: str | None = None, tools: Iterable[Tool | Callable[..., Any]] = ()) -> Reply:
+        """Say something and wait for the answer. Nobody is asked about tools unless a screen is attached.
+
+        Raises:
+            MentraError: what went wrong, in one sentence.
+        """
+        present = self._engine.present
+        turn = self.start(prompt, model=model, tools=tools, can_ask=present is not None)
+        reply: Reply = present(turn) if present is not None else turn.result()
+        return reply
+
+    def start(
+        self,
+        prompt: str,
+        *,
+        model: str | None = None,
+        tools: Iterable[Tool | Callable[..., Any]] = (),
+        origin: e.RunOrigin | None = None,
+        can_ask: bool = True,
+    ) -> RunningTurn:
+        """Begin a turn and return its handle at once.
+
+        Raises:
+            InvalidTool: a function that cannot be offered.
+            ConfigurationError: an empty prompt.
+        """
+        for tool in tools:
+            self.add_tool(tool)
+        turn = RunningTurn()
+        running = self._engine.start(self._take_turn, turn, prompt, model or self.model, origin, can_ask)
+        running.add_done_callback(lambda done: _pass_on(done, turn.future))
+        return turn
+
+    async def _take_turn(
+        self, turn: RunningTurn, prompt: str, model_name: str | None, origin: e.RunOrigin | None, can_ask: bool
+    ) -> Reply:
+        model, notice = await self._engine.model(model_name)
+        session = turn.session = await self._open(model)
+        if notice:
+            turn.events.put(e.Notice(severity="info", message=notice))
+        permissions, settings = session.permissions, self._engine.settings
+        permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
+        permissions.can_ask = lambda: can_ask
+        summary = _TurnSummary()
+        leave = [session.subscribe(turn.events.put), session.agent.environment.bus.tap(summary.hear)]
+        try:
+            options = RunOptions(cancellation=turn.token)
+            await session.append_turn(prompt, options, origin)
+        finally:
+            for unsubscribe in leave:
+                unsubscribe()
+        self.last = summary.reply(model, session)
+        return self.last
+
+    async def _open(self, model: ModelInfo) -> Session:
+        runtime, project = self._engine.runtime, str(paths.project_root())
+        if self._session is None and self.name is not None and await runtime.store.load_session(self.name, project):
+            self._session = await runtime.resume_session(self.name, project, tools=self._tools, model=model)
+        if self._session is None:
+            from mentra_nb.agent.request import AgentConfig
+
+            self._session = await runtime.create_session(
+                self.name or "chat",
+                model,
+                AgentConfig(system=SYSTEM),
+                project,
+                notebook=self.notebook,
+                tools=self._tools,
+            )
+        self._session.agent.use_model(model, runtime.provider(model.provider))
+        return self._session
+
+    # ---- rules ------------------------------------------------------------------------------------------------
+
+    def allow(self, tool: str, pattern: str = "*", *, scope: PermissionScope = "session") -> PermissionRule:
+        """Remember that `tool` may run unasked where its subject fits `pattern`. A denial still wins."""
+        return self._remember(tool, pattern, True, scope, None)
+
+    def deny(
+        self, tool: str, pattern: str = "*", *, scope: PermissionScope = "session", reason: str | None = None
+    ) -> PermissionRule:
+        """Remember that `tool` may never run where its subject fits `pattern`; `reason` is told to the model."""
+        return self._remember(tool, pattern, False, scope, reason)
+
+    def _remember(
+        self, tool: str, pattern: str, allow: bool, scope: PermissionScope, reason: str | None
+    ) -> PermissionRule:
+        async def add() -> PermissionRule:
+            session = self._session or await self._open((await self._engine.model(self.model))[0])
+            return await session.permissions.add_rule(tool, pattern, allow=allow, scope=scope, reason=reason)
+
+        return self._engine.call(add)
+
+    def rules(self) -> list[PermissionRule]:
+        """The rules that hold in this conversation."""
+
+        async def read() -> list[PermissionRule]:
+            session, project = self._session, str(paths.project_root())
+            return await self._engine.runtime.store.list_rules(session.id if session else None, project)
+
+        return self._engine.call(read)
+
+
+class _TurnSummary:
+    """Gathers a reply from the events of its turn."""
+
+    def __init__(self) -> None:
+        self.tools: list[ToolCallSummary] = []
+        self.finished: e.RunFinished | None = None
+        self.summaries: dict[str, str] = {}
+
+    def hear(self, event: e.AgentEvent) -> None:
+        match event:
+            case e.ToolAuthorizationFinished():
+                self.summaries[event.tool_call_id] = event.subject or ""
+            case e.ToolExecutionFinished():
+                self.tools.append(
+                    ToolCallSummary(
+                        event.tool_name, self.summaries.get(event.tool_call_id, ""), event.is_error, event.duration_ms
+                    )
+                )
+            case e.RunFinished():
+                self.finished = event
+
+    def reply(self, model: ModelInfo, session: Session) -> Reply:
+        done = self.finished
+        if done is None:
+            raise StoreError("the turn ended without saying so")
+        return Reply(
+            text=done.text,
+            model=str(model),
+            session=session.id,
+            turn_id=done.run_id,
+            stop_reason=done.stop_reason,
+            seconds=done.duration_ms / 1000,
+            usage=done.usage,
+            cost=cost_usd(model.provider, model.id, done.usage),
+            tools=self.tools,
+        )
+
+
+def _pass_on(done: Future[Reply], to: Future[Reply]) -> None:
+    if done.cancelled():
+        to.cancel()
+    elif (error := done.exception()) is not None:
+        to.set_exception(error)
+    else:
+        to.set_result(done.result())

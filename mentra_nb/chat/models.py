@@ -1,0 +1,94 @@
+"""Which model a turn uses: a name, a setting, the only key there is, else the demo. Pure but for opening a provider."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from mentra_nb.errors import ConfigurationError, NoModelsAvailable
+from mentra_nb.providers.base import ModelInfo, Provider
+from mentra_nb.providers.registry import NOT_YET, PRESETS, builtin, split_model
+from mentra_nb.settings import Endpoint, Settings
+
+DEMO_NOTICE = (
+    "No model is set up, so this is the built-in demo. Name one with -m (for example -m ollama/qwen3), "
+    "or set OPENAI_API_KEY or OPENROUTER_API_KEY."
+)
+_NOT_CHAT = re.compile(r"embed|whisper|tts|audio|realtime|transcribe|moderation|image|dall-e|sora|rerank|search", re.I)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`model` is `None` when the provider is to be asked for its newest."""
+
+    provider: str
+    model: str | None
+    notice: str | None = None
+
+
+def choose(
+    name: str | None, settings: Settings, environ: Mapping[str, str], *, registered: Set[str] = frozenset()
+) -> Choice:
+    """Decide without asking anybody. Raises `ConfigurationError` with the next thing to do."""
+    wanted = name or settings.model
+    if wanted:
+        return _named(wanted, settings, registered)
+    keyed = [preset.id for preset in PRESETS.values() if preset.key_env and environ.get(preset.key_env)]
+    if len(keyed) == 1:
+        return Choice(keyed[0], None)
+    if keyed:
+        names = " or ".join(f"-m {provider}/MODEL" for provider in keyed)
+        raise ConfigurationError(
+            f"there are keys for {' and '.join(keyed)}: say which with {names}, or %config Mentra.model"
+        )
+    return Choice("demo", "demo", DEMO_NOTICE)
+
+
+def _named(wanted: str, settings: Settings, registered: Set[str]) -> Choice:
+    provider, model = split_model(wanted)
+    known = {*PRESETS, *settings.providers, *registered, "demo"}
+    if provider is None and model in known:  # a provider alone
+        return Choice(model, "demo" if model == "demo" else None)
+    if provider in known:
+        assert provider is not None
+        return Choice(provider, model)
+    if provider in NOT_YET:
+        raise ConfigurationError(f"provider '{provider}' is not available yet; openrouter serves its models")
+    near = get_close_matches(provider or model, known, 1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
+    if provider is None:
+        raise ConfigurationError(
+            f"'{wanted}' is not a model name: write provider/model, such as openai/{wanted}; {hint}"
+        )
+    raise ConfigurationError(f"there is no provider '{provider}'; {hint}")
+
+
+def open_provider(provider: str, settings: Settings, environ: Mapping[str, str]) -> Provider:
+    """A provider by name, with its key from the environment. Raises `ConfigurationError` when the key is missing."""
+    endpoint = settings.providers.get(provider)
+    if endpoint is not None:
+        return custom(provider, endpoint, environ.get(endpoint.key_env) if endpoint.key_env else None)
+    preset = PRESETS.get(provider)
+    key = environ.get(preset.key_env) if preset is not None and preset.key_env else None
+    return builtin(provider, key)
+
+
+def custom(name: str, endpoint: Endpoint, api_key: str | None = None) -> Provider:
+    """A server of one's own under its own name."""
+    if not endpoint.base_url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"base_url of '{name}' must begin with http:// or https://, not {endpoint.base_url!r}")
+    from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+    from mentra_nb.providers.responses import ResponsesProvider
+
+    adapter = ResponsesProvider if endpoint.wire == "responses" else ChatCompletionsProvider
+    return adapter(name, endpoint.base_url, api_key=api_key)
+
+
+def newest_chat_model(provider: str, models: Sequence[ModelInfo]) -> ModelInfo:
+    """The newest model that is not plainly for something else. Raises `NoModelsAvailable`."""
+    chat = [model for model in models if not _NOT_CHAT.search(model.id)]
+    if not chat:
+        raise NoModelsAvailable(provider)
+    return min(chat, key=lambda m: (-(m.created_at.timestamp() if m.created_at else float("-inf")), m.id))
