@@ -14,13 +14,14 @@ from mentra_nb import event_types as e
 from mentra_nb import paths
 from mentra_nb.audit.prices import cost_usd
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionRule, PermissionScope
+from mentra_nb.chat import present
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.reply import Reply, ToolCallSummary
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.errors import OperationDenied, StoreError
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.session.session import Session
-from mentra_nb.tools.spec import Tool, as_tool
+from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
 
 SYSTEM = (
     "You are an assistant inside a person's notebook. Answer in Markdown, briefly. "
@@ -85,8 +86,16 @@ class Chat:
             self.add_tool(tool)
 
     def __repr__(self) -> str:
-        turns = self._session.turn_count if self._session is not None else 0
-        return f"<Chat {self.name or '(unnamed)'!r}: {turns} turns>"
+        return f"<Chat {self.name or '(unnamed)'!r}: {self.turn_count} turns>"
+
+    @property
+    def turn_count(self) -> int:
+        """Turns answered in this process."""
+        return self._session.turn_count if self._session is not None else 0
+
+    def tools(self) -> list[ToolSpec]:
+        """What is offered here beside the runtime's own tools."""
+        return [tool.spec for tool in self._tools.values()]
 
     def __enter__(self) -> Chat:
         return self
@@ -106,9 +115,9 @@ class Chat:
         Raises:
             MentraError: what went wrong, in one sentence.
         """
-        present = self._engine.present
-        turn = self.start(prompt, model=model, tools=tools, can_ask=present is not None)
-        reply: Reply = present(turn) if present is not None else turn.result()
+        screen = present.presenter
+        turn = self.start(prompt, model=model, tools=tools, can_ask=screen is not None and screen.can_ask())
+        reply: Reply = screen.show(turn) if screen is not None else turn.result()
         return reply
 
     def start(
@@ -192,6 +201,11 @@ class Chat:
             return await session.permissions.add_rule(tool, pattern, allow=allow, scope=scope, reason=reason)
 
         return self._engine.call(add)
+
+    def revoke(self, rule_id: str) -> None:
+        """Forget a rule. Raises `OperationDenied` when there is none with that id."""
+        if not self._engine.call(self._engine.runtime.store.revoke_rule, rule_id):
+            raise OperationDenied(f"there is no rule '{rule_id}': %mentra rules lists them")
 
     def rules(self) -> list[PermissionRule]:
         """The rules that hold in this conversation."""

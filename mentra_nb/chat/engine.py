@@ -35,8 +35,6 @@ class Engine:
         )
         self.default_model: str | None = None
         """What `connect` or `replay` made the default; before it the setting, after it what keys there are."""
-        self.present: Callable[[Any], Any] | None = None
-        """How a blocking turn is shown: set by the notebook; without it a turn is only waited for."""
         self.chats: dict[str | None, Any] = {}
         """The conversations of this process, by name."""
         self._lock = threading.Lock()

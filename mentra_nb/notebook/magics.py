@@ -1,0 +1,233 @@
+"""`%mentra` and `%%mentra`: parse, hand to the conversation, draw. Grammar is `options.py`, drawing `turn.py`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from traitlets import Bool, Enum, Float, Unicode, observe
+
+from mentra_nb.errors import ConfigurationError, MentraError, OperationDenied
+from mentra_nb.notebook import kernel
+from mentra_nb.notebook.options import COMMANDS, Parsed, help_text, parse
+from mentra_nb.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mentra_nb.chat.chat import Chat, RunningTurn
+    from mentra_nb.chat.reply import Reply
+
+_HELP = {name: field.description or "" for name, field in Settings.model_fields.items()}
+
+
+@magics_class
+class Mentra(Magics):
+    """Settings of the notebook's agent. `%config Mentra.model = "ollama/qwen3"` sets one."""
+
+    model = Unicode(None, allow_none=True, help=_HELP["model"]).tag(config=True)
+    ask = Enum(["always", "changes", "rules"], "changes", help=_HELP["ask"]).tag(config=True)
+    ask_timeout = Float(600.0, help=_HELP["ask_timeout"]).tag(config=True)
+    log_text = Enum(["none", "preview", "full"], "preview", help=_HELP["log_text"]).tag(config=True)
+    stream_hz = Float(12.0, help=_HELP["stream_hz"]).tag(config=True)
+    nested_asyncio = Bool(False, help=_HELP["nested_asyncio"]).tag(config=True)
+
+    @observe("model", "ask", "ask_timeout", "log_text", "stream_hz", "nested_asyncio")
+    def _set(self, change: Any) -> None:
+        from mentra_nb.chat.engine import engine
+
+        try:
+            if change["name"] == "nested_asyncio" and change["new"]:
+                apply_nest_asyncio()
+            engine().settings.change(change["name"], change["new"], "%config Mentra")
+        except MentraError as error:
+            raise UsageError(str(error)) from None
+        if change["name"] == "log_text":
+            engine().runtime.audit.log_text = change["new"]  # type: ignore[attr-defined]  # the engine's is a Journal
+
+    # ---- the magic --------------------------------------------------------------------------------------------
+
+    @no_var_expand
+    @line_cell_magic
+    def mentra(self, line: str, cell: str | None = None) -> Any:
+        """Ask a model, or manage the conversation. See `%mentra help`."""
+        try:
+            parsed = parse(line, cell)
+            if parsed.command is not None:
+                return getattr(self, f"_do_{parsed.command}")(**parsed.words)
+            reply = self._ask(parsed)
+        except MentraError as error:  # our own words, without a traceback of ours
+            raise UsageError(str(error)) from None
+        return None if cell is not None or parsed.out else reply
+
+    def _ask(self, parsed: Parsed) -> Reply:
+        from mentra_nb.chat.engine import engine
+        from mentra_nb.event_types import RunOrigin
+        from mentra_nb.notebook.turn import drive
+
+        if parsed.out is not None and not parsed.out.isidentifier():
+            raise ConfigurationError(f"-o needs a Python name, not '{parsed.out}'")
+        chat = self._conversation(parsed.session)
+        turn: RunningTurn = chat.start(
+            parsed.prompt,
+            model=parsed.model,
+            tools=[self._function(name) for name in parsed.tool],
+            origin=RunOrigin(
+                cell_id=kernel.cell_id() or hashlib.sha256(parsed.prompt.encode()).hexdigest()[:16],
+                execution_count=kernel.execution_count(),
+            ),
+            can_ask=somebody_there(),
+        )
+        reply = drive(turn, quiet=parsed.quiet, verbose=parsed.verbose, hz=engine().settings.stream_hz)
+        reply.shown = True
+        self._namespace()["_mentra"] = reply
+        if parsed.out is not None:
+            self._namespace()[parsed.out] = reply
+        return reply
+
+    def _namespace(self) -> dict[str, Any]:
+        assert self.shell is not None  # only ever made by a shell
+        namespace: dict[str, Any] = self.shell.user_ns
+        return namespace
+
+    def _conversation(self, name: str | None = None) -> Chat:
+        from mentra_nb.chat.api import conversation
+
+        return conversation(name, notebook=kernel.notebook_name())
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        from mentra_nb.tools.spec import Tool
+
+        found = self._namespace().get(name)
+        if found is None:
+            raise ConfigurationError(
+                f"there is no '{name}' in this notebook to use as a tool: define the function first"
+            )
+        if not callable(found) and not isinstance(found, Tool):
+            raise ConfigurationError(f"'{name}' is a {type(found).__name__}, not a function, so it cannot be a tool")
+        return found  # type: ignore[no-any-return]
+
+    # ---- subcommands ------------------------------------------------------------------------------------------
+
+    def _do_help(self, word: str | None) -> None:
+        _say(help_text(word))
+
+    def _do_status(self) -> None:
+        from mentra_nb.chat.engine import engine
+
+        chat, used = self._conversation(), engine()
+        model = used.default_model or used.settings.model or "chosen by the keys there are"
+        turns = chat.turn_count
+        _say(
+            f"model    {model}\n"
+            f"session  {chat.name or 'this notebook'}, {turns} turn{'s' * (turns != 1)}\n"
+            f"rules    {len(chat.rules())}\n"
+            f"asks     {used.settings.ask}\n\n"
+            "Try: %mentra what can you do here?\n"
+            "     %mentra tools\n"
+            "     %mentra help"
+        )
+
+    def _do_model(self, name: str | None) -> None:
+        from mentra_nb.chat.engine import engine
+
+        used = engine()
+        if name is not None:
+            used.call(used.model, name)  # says what is wrong with it, if anything
+            used.default_model = name
+        _say(used.default_model or used.settings.model or "no model is set: it is chosen by the keys there are")
+
+    def _do_tools(self) -> pd.DataFrame:
+        import pandas as pd
+
+        from mentra_nb.chat.engine import engine
+
+        rows = [
+            {
+                "tool": spec.name,
+                "reads_only": spec.reads_only,
+                "asks": spec.asks and not spec.reads_only,
+                "description": spec.description,
+            }
+            for spec in (*engine().runtime.tools(), *self._conversation().tools())
+        ]
+        return pd.DataFrame(rows, columns=["tool", "reads_only", "asks", "description"])
+
+    def _do_rules(self, id: str | None) -> pd.DataFrame | None:
+        from mentra_nb.chat import api
+
+        if id is None:
+            return api.rules()
+        self._conversation().revoke(id)
+        _say(f"Revoked {id}.")
+        return None
+
+    def _do_allow(self) -> None:
+        # a turn that waits is answered by its own cell's pump, before this can run: here nothing waits any more
+        raise OperationDenied("no question is open here: type it in another cell while one waits")
+
+    _do_deny = _do_allow
+
+    def _do_stop(self) -> None:
+        raise OperationDenied("no turn is running here: type it in another cell while one runs")
+
+    def _do_last(self) -> None:
+        from mentra_nb.notebook.render import bundle
+        from mentra_nb.notebook.view import CellOut
+
+        reply = self._conversation().last
+        if reply is None:
+            raise OperationDenied("there is no answer yet in this notebook's conversation")
+        CellOut().show(bundle(reply.text))
+
+    def _do_usage(self, by: str | None) -> pd.DataFrame:
+        from mentra_nb.audit.tables import usage
+
+        return usage(by=by or "model")  # type: ignore[arg-type]  # refuses what it does not know
+
+    def _do_log(self, sql: str | None) -> pd.DataFrame:
+        from mentra_nb.audit import tables
+
+        return tables.sql(sql) if sql else tables.decisions()
+
+    def _do_config(self) -> pd.DataFrame:
+        import pandas as pd
+
+        from mentra_nb.chat.engine import engine
+
+        settings = engine().settings
+        rows = [(name, getattr(settings, name), settings.source(name)) for name in Settings.model_fields]
+        return pd.DataFrame(rows, columns=["setting", "value", "source"])
+
+
+def somebody_there() -> bool:
+    """Whether a person could answer a question: a front end that takes input, or a terminal."""
+    return kernel.front_end_answers() or kernel.in_terminal()
+
+
+def apply_nest_asyncio() -> None:
+    """Patch asyncio for the whole process, for code that re-enters the kernel's own loop.
+
+    Raises:
+        ConfigurationError: on ipykernel 7, where it loses queued cells.
+    """
+    if kernel.ipykernel_kernel() is not None:
+        from importlib.metadata import version
+
+        if int(version("ipykernel").split(".")[0]) >= 7:
+            raise ConfigurationError(
+                "nested_asyncio cannot be used on ipykernel 7, where it loses queued cells; asyncio.run needs no help"
+            )
+    import nest_asyncio
+
+    nest_asyncio.apply()
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201 - what a subcommand says is the output of its cell
+
+
+assert all(hasattr(Mentra, f"_do_{command.name}") for command in COMMANDS)
