@@ -142,7 +142,7 @@ def _code(code: str, info: str) -> str:
     found = re.match(r"[\w+#.-]*", info.strip(), re.ASCII)
     language = found[0].lower() if found else ""
     spans = _coloured(code, language) if language and len(code) < 20_000 else escape(code)
-    return f"<pre><code>{spans}</code></pre>\n"
+    return f'<pre style="margin:0 0 1em;overflow-x:auto"><code>{spans}</code></pre>\n'
 
 
 def _coloured(code: str, language: str) -> str:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 
 SAFE = "from mentra_nb.notebook.render import bundle\nfrom payloads import PAYLOADS\n"
 SAFE += "display(bundle(PAYLOADS[{name!r}]), raw=True)"
-UNSAFE = "from IPython.display import Markdown\nfrom payloads import PAYLOADS\ndisplay(Markdown(PAYLOADS[{name!r}]))"
+UNSAFE = "from payloads import PAYLOADS\ndisplay({{'text/markdown': PAYLOADS[{name!r}], 'text/plain': ''}}, raw=True)"
 MARKS = "() => Object.keys(window).filter(name => name.startsWith('P_')).sort()"
 CLICK_ALL = """area => {
   for (const link of area.querySelectorAll('a')) if (!/^(https?|mailto):/.test(link.href)) link.click();

@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,7 +59,9 @@ class Kernel:
     """One kernel and one client. `subshell` sends widget messages as JupyterLab ≥ 4.4 does, where the kernel can."""
 
     def __init__(self, overlay: Path | None = None, *, subshell: bool = False) -> None:
-        self.manager = KernelManager()
+        # Sockets in a folder of its own: kernels that start at the same time can pick the same TCP port.
+        self.folder = tempfile.TemporaryDirectory()
+        self.manager = KernelManager(transport="ipc", ip=f"{self.folder.name}/k")
         self.manager._kernel_spec = KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
             display_name="test",
@@ -87,6 +90,7 @@ class Kernel:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
         self.manager.cleanup_resources()
+        self.folder.cleanup()
 
     def send(self, code: str, **options: Any) -> Cell:
         options = {"allow_stdin": True, "stop_on_error": True, **options}
