@@ -15,9 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from mentra_nb.errors import ConfigurationError, MalformedStream, StreamTruncated
+from mentra_nb.errors import ConfigurationError, MalformedStream, ProviderError, StreamTruncated
 from mentra_nb.providers.base import Provider, ProviderCapabilities, ProviderDescriptor, ProviderEvent, Request
-from mentra_nb.providers.http import EventStream, HttpClient, Transport
+from mentra_nb.providers.http import EventStream, HttpClient, Transport, scrub
 
 MAX_ARGUMENTS = 4 * 1024 * 1024
 """Characters in the arguments of one call; more is a malformed stream."""
@@ -95,9 +95,10 @@ class WireProvider(Provider):
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
+        headers = self.headers()
         async with (
-            self.http.post_sse(self.url(self.endpoint), self.headers(), self.body(request)) as frames,
-            aclosing(_pump(frames, self.decoder(request))) as events,
+            self.http.post_sse(self.url(self.endpoint), headers, self.body(request)) as frames,
+            aclosing(_pump(frames, self.decoder(request), headers)) as events,
         ):
             yield events
 
@@ -105,16 +106,22 @@ class WireProvider(Provider):
         await self.http.aclose()
 
 
-async def _pump(stream: EventStream, decoder: Decoder) -> AsyncGenerator[ProviderEvent, None]:
-    async with aclosing(stream.events()) as events:
-        async for data in events:
-            for event in decoder.feed(_frame(data, stream)):
-                yield event
-            if decoder.complete:
-                break
-        else:
-            for event in decoder.finish():
-                yield event
+async def _pump(
+    stream: EventStream, decoder: Decoder, headers: Mapping[str, str]
+) -> AsyncGenerator[ProviderEvent, None]:
+    try:
+        async with aclosing(stream.events()) as events:
+            async for data in events:
+                for event in decoder.feed(_frame(data, stream)):
+                    yield event
+                if decoder.complete:
+                    break
+            else:
+                for event in decoder.finish():
+                    yield event
+    except ProviderError as error:
+        error.args = tuple(scrub(str(part), headers) for part in error.args)
+        raise
     await stream.drain()
 
 
