@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import SecretStr
 
 from mentra_nb.errors import ConfigurationError, ProviderNotFound
-from mentra_nb.providers.base import Provider, ProviderDescriptor
+from mentra_nb.providers.base import Provider, ProviderCapabilities, ProviderDescriptor
 
 if TYPE_CHECKING:
     from mentra_nb.providers.http import HttpClient
@@ -75,17 +75,26 @@ def builtin(
     from mentra_nb.providers.responses import ResponsesProvider
 
     adapter = ResponsesProvider if (wire or preset.wire) == "responses" else ChatCompletionsProvider
-    return adapter(preset.id, base_url or preset.base_url, api_key=api_key, display_name=preset.display_name, http=http)
+    return adapter(
+        preset.id,
+        base_url or preset.base_url,
+        api_key=api_key,
+        display_name=preset.display_name,
+        http=http,
+        capabilities=ProviderCapabilities(
+            supports_model_listing=True, supports_images=True, supports_reasoning_effort=preset.key_env is not None
+        ),
+    )
 
 
 def split_model(name: str) -> tuple[str | None, str]:
     """`provider/model` split at the first slash: `openai/gpt-5` is `("openai", "gpt-5")`, `gpt-5` is `(None, "gpt-5")`.
 
-    Raises `ConfigurationError` when either part is empty.
+    `demo` alone is the demo provider's one model. Raises `ConfigurationError` when either part is empty.
     """
     provider, slash, model = name.strip().partition("/")
     if not slash and provider:
-        return None, provider
+        return ("demo" if provider == "demo" else None), provider
     if not provider or not model:
         raise ConfigurationError(f"'{name}' is not a model name; write provider/model, for example openai/gpt-5")
     return provider, model

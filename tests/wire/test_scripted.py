@@ -166,6 +166,7 @@ def test_model_names_split_at_the_first_slash():
     assert split_model("openai/gpt-5") == ("openai", "gpt-5")
     assert split_model("openrouter/qwen/qwen3") == ("openrouter", "qwen/qwen3")
     assert split_model("gpt-5") == (None, "gpt-5")
+    assert split_model("demo") == ("demo", "demo")
     for wrong in ("", "openai/", "/gpt"):
         with pytest.raises(ConfigurationError):
             split_model(wrong)
