@@ -233,7 +233,7 @@ async def test_a_models_answer_that_is_not_json_is_a_decode_error(server, provid
 @pytest.mark.anyio
 async def test_an_error_inside_the_stream_does_not_repeat_the_key(server, provider):
     server.reply(Reply([sse({"error": {"message": f"bad {KEY}", "code": "invalid_api_key"}})]))
-    with pytest.raises(ProviderError, match="bad .*invalid_api_key") as caught:
+    with pytest.raises(ProviderError, match=r"bad .*invalid_api_key") as caught:
         await collect(provider, REQUEST)
     assert KEY not in str(caught.value)
 
