@@ -81,26 +81,23 @@ class CellThread:
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._cells = 0
+        self._closed = False
 
     def run(self, function: Callable[[], T]) -> Future[T]:
-        """From any thread. The future fails with `OperationDenied` when no cell is there to run it."""
+        """From any thread. Waits for the cell, since a turn may be quicker than `drive`; fails once it has ended."""
         future: Future[T] = Future()
-        if self._cells:
-            self._calls.put((function, future))
-        else:
-            future.set_exception(OperationDenied("this runs on a cell's own thread, and no cell shows this turn"))
+        self._calls.put((function, future))
+        if self._closed:
+            self.close()
         return future
 
-    @contextlib.contextmanager
-    def _attached(self) -> Iterator[None]:
-        self._cells += 1
-        try:
-            yield
-        finally:
-            self._cells -= 1
-            while not self._cells and not self._calls.empty():
-                self._calls.get()[1].set_exception(Cancelled("the cell has ended"))
+    def close(self) -> None:
+        """No cell is there, or any more: what waits and what comes fails with `OperationDenied`."""
+        self._closed = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _, future = self._calls.get_nowait()
+                future.set_exception(OperationDenied("this needs a cell's own thread, and no cell shows this turn"))
 
     def _step(self, stop: _StopButton) -> None:
         while not self._calls.empty():
@@ -133,7 +130,7 @@ def drive(
     live = kernel.front_end_answers()
     view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose)
     cell_thread = cell_thread or CellThread()
-    with _StopButton() as stop, cell_thread._attached():
+    with _StopButton() as stop, contextlib.closing(cell_thread):
         questions = _Questions(turn, view, live=live, terminal=kernel.in_terminal(), scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
             questions.pump = pump
