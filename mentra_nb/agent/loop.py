@@ -91,7 +91,7 @@ class Answer:
 
 
 async def ask_model(run: Run) -> Answer:
-    """One model answer. Opening the stream is retried while the error is transient; a stream that broke is not."""
+    """One model answer. A transient error is retried until the answer has begun to show; after that it is final."""
     request = assemble(run.model, run.config, run.transcript.messages(), run.environment.tools)
     for attempt in count(1):
         run.limits.count_request()
@@ -111,12 +111,13 @@ async def ask_model(run: Run) -> Answer:
                 request_finished(run, None)
                 return await read_answer(run, events)
         except ProviderError as error:
+            said_something = run.pending is not None and run.pending.said_something
             if opened:
                 response_finished(run, error)
-                raise FailedToStreamResponse(error) from error
-            request_finished(run, error)
-            run.request = None
-            if not error.is_transient or attempt > run.limits.options.retry_budget:
+            else:
+                request_finished(run, error)
+            run.request = run.pending = None
+            if said_something or not error.is_transient or attempt > run.limits.options.retry_budget:
                 raise FailedToStreamResponse(error) from error
             await wait_before_retry(run, error, attempt)
     raise AssertionError("unreachable")

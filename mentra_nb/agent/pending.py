@@ -34,6 +34,8 @@ class PendingMessage:
         self.stop_reason: str | None = None
         self.usage: TokenUsage | None = None
         self.started = self.complete = False
+        self.said_something = False
+        """Whether any piece was shown: then asking again would say it twice."""
         self._blocks: dict[int, _Block] = {}
 
     def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
@@ -64,6 +66,7 @@ class PendingMessage:
 
     def _delta(self, block: _Block, text: str) -> e.AgentEvent | None:
         block.pieces.append(text)
+        self.said_something = True
         block.size += len(text)
         kind = block.start.kind
         if kind == "text":

@@ -24,9 +24,8 @@ from mentra_nb.session.session import Session
 from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
 
 SYSTEM = (
-    "You are an assistant inside a person's notebook. Answer in Markdown, briefly. "
-    "Use the tools you are given when they help; a call may be refused, and then you go on without it. "
-    "Say what you did and what you could not do."
+    "You are a helpful assistant in a person's notebook. Answer briefly, in Markdown. "
+    "Use the tools when they help, and say what their results show."
 )
 
 

@@ -56,7 +56,7 @@ def _named(wanted: str, settings: Settings, registered: Set[str]) -> Choice:
         return Choice(provider, model)
     if provider in NOT_YET:
         raise ConfigurationError(f"provider '{provider}' is not available yet; openrouter serves its models")
-    near = get_close_matches(provider or model, known, 1)
+    near = get_close_matches(provider or model, known, 1, 0.7)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
     if provider is None:
         raise ConfigurationError(

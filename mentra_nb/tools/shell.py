@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from mentra_nb.authorization import (
     ToolApprovalCategory,
@@ -21,9 +22,15 @@ class _Shell(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     command: str = Field(min_length=1, description="The command line, as for /bin/sh -c.")
-    working_directory: str | None = Field(None, alias="workingDirectory", description="Where to run it.")
-    timeout_ms: int | None = Field(None, alias="timeoutMs", gt=0, description="Time limit in milliseconds.")
-    justification: str | None = Field(None, description="Why it is needed, shown to the person who is asked.")
+    working_directory: str | SkipJsonSchema[None] = Field(
+        None, alias="workingDirectory", description="Where to run it, if not in the working directory."
+    )
+    timeout_ms: int | SkipJsonSchema[None] = Field(
+        None, alias="timeoutMs", ge=0, description="Time limit in milliseconds; 0 for the usual one."
+    )
+    justification: str | SkipJsonSchema[None] = Field(
+        None, description="Why it is needed, shown to the person who is asked."
+    )
 
 
 class ShellTool(Tool):

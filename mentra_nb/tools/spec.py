@@ -153,10 +153,14 @@ class Tool(ABC):
 
 
 class _Untitled(GenerateJsonSchema):
-    """JSON Schema without the generated titles: they tell a model nothing and cost tokens."""
+    """JSON Schema without generated titles and null defaults: they tell a model nothing and cost tokens."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        made = super().default_schema(schema)
+        return {key: value for key, value in made.items() if not (key == "default" and value is None)}
 
 
 def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
