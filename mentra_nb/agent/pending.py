@@ -35,7 +35,7 @@ class PendingMessage:
         self.usage: TokenUsage | None = None
         self.started = self.complete = False
         self.said_something = False
-        """Whether any piece was shown: then asking again would say it twice."""
+        """Whether text or a whole call was shown: then asking again would show it twice."""
         self._blocks: dict[int, _Block] = {}
 
     def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
@@ -66,9 +66,9 @@ class PendingMessage:
 
     def _delta(self, block: _Block, text: str) -> e.AgentEvent | None:
         block.pieces.append(text)
-        self.said_something = True
         block.size += len(text)
         kind = block.start.kind
+        self.said_something |= kind != "tool_use"
         if kind == "text":
             return e.TextDelta(agent_id=self.agent_id, delta=text)
         if kind == "thinking":
@@ -99,6 +99,7 @@ class PendingMessage:
         )
         if error is not None:
             return None
+        self.said_something = True
         return e.ToolUseReady(agent_id=self.agent_id, index=block.start.index, call=block.call)
 
     def partial_text(self) -> str:

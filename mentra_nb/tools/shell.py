@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -25,8 +25,8 @@ class _Shell(BaseModel):
     working_directory: str | SkipJsonSchema[None] = Field(
         None, alias="workingDirectory", description="Where to run it, if not in the working directory."
     )
-    timeout_ms: int | SkipJsonSchema[None] = Field(
-        None, alias="timeoutMs", ge=0, description="Time limit in milliseconds; 0 for the usual one."
+    timeout_ms: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
+        None, alias="timeoutMs", description="Time limit in milliseconds; 0 for the usual one."
     )
     justification: str | SkipJsonSchema[None] = Field(
         None, description="Why it is needed, shown to the person who is asked."
