@@ -1,0 +1,58 @@
+# Everything is installed into .venv; nothing outside this folder is changed, but for a browser where one is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+KERNEL6 := .kernels/ipykernel6
+PYTEST := $(BIN)/python -m pytest
+NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
+
+.PHONY: demo test quick check lab kernels browser notebooks faults bench clean
+
+demo: .venv/.base  ## a first turn, offline: prints the conversation and the usage table
+	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
+
+test: check kernels browser  ## everything: lint, types, contracts, tests, notebooks
+	$(PYTEST)
+	$(MAKE) notebooks
+
+quick: .venv/.dev  ## the fast subset: no kernel, no browser, no killed processes
+	$(BIN)/ruff check
+	$(PYTEST) tests/unit tests/wire -m "not kernel and not browser and not fault"
+
+check: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+notebooks: .venv/.dev
+	MENTRA_HOME=$$(mktemp -d) $(NBVAL) notebooks
+
+lab: .venv/.dev  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+faults: .venv/.dev kernels  ## the fault tests, long
+	MENTRA_FAULT_SECONDS=120 $(PYTEST) tests/faults --timeout 1200
+
+bench: .venv/.dev  ## benchmarks, by hand
+	for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+kernels: $(KERNEL6)/.done
+
+browser: .venv/.dev
+	@$(BIN)/python tests/browser/get_browser.py
+
+$(KERNEL6)/.done: .venv/.dev
+	$(BIN)/pip install -q --no-deps --target $(KERNEL6) "ipykernel<7"
+	@touch $@
+
+.venv/.base: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -e . nbclient
+	@touch $@
+
+.venv/.dev: .venv/.base
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv .kernels
