@@ -173,7 +173,7 @@ class PermissionDecision(Data):
 class PermissionRule(Data):
     """A remembered answer: what `tool` may do unasked (or never) when its subject fits `pattern`.
 
-    `*` stands for any run of characters, `?` for one; everything else is literal.
+    `*` stands for any run of characters, `?` for one, `[*]` and `[?]` for themselves; everything else is literal.
     """
 
     id: str

@@ -1,7 +1,8 @@
 """Remembered answers: whether a rule covers a call. Pure functions over frozen rules.
 
-A pattern is matched against the whole subject: `*` is any run of characters, `?` is one, everything else is literal.
-A shell line is matched command by command, and a line that cannot be taken apart safely is covered by no wildcard.
+A pattern is matched against the whole subject: `*` is any run of characters, `?` is one, `[*]` and `[?]` are those
+characters themselves, everything else is literal. A shell line is matched command by command, and a line that cannot
+be taken apart safely is covered by no wildcard.
 """
 
 from __future__ import annotations
@@ -12,11 +13,25 @@ from functools import lru_cache
 
 from mentra_nb.authorization import PermissionRule
 
+_PATTERN = re.compile(r"\[[*?]\]|.", re.DOTALL)
+
+# A word that is a command's name and nothing else: no quotes, globs, assignments or words of the shell's own grammar.
+_NAME = re.compile(r"[\w./~+:@%,-]+(?=[ \t]|$)")
+_GRAMMAR = re.compile(r"if|then|elif|else|fi|for|while|until|do|done|case|esac|in|function|select|time")
+
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
+    wildcards = {"*": ".*", "?": "."}
+    parts = (
+        wildcards.get(part) or re.escape(part[1] if len(part) == 3 else part) for part in _PATTERN.findall(pattern)
+    )
     return re.compile("".join(parts), re.DOTALL)
+
+
+def exactly(subject: str) -> str:
+    """The pattern that covers this subject and no other."""
+    return re.sub(r"[*?]", r"[\g<0>]", subject)
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -28,7 +43,8 @@ def simple_commands(line: str) -> list[str] | None:
     """The simple commands of a shell line, each as written, or `None` when it cannot be split with certainty.
 
     Splits at `;`, `&`, `&&`, `|` and `||` outside quotes. Substitutions, variables, escapes, redirections, groups,
-    comments, line breaks and open quotes are not split: what such a line runs cannot be read off it.
+    comments, line breaks, open quotes, assignments, shell keywords and names that are quoted or globbed are not
+    split: what such a line runs cannot be read off it.
     """
     commands, start, quote, i = [], 0, "", 0
     while i < len(line):
@@ -49,7 +65,12 @@ def simple_commands(line: str) -> list[str] | None:
     last = line[start:].strip()
     if last or not commands:  # nothing needs to follow a closing `;` or `&`
         commands.append(last)
-    return None if quote or not all(commands) else commands
+    return None if quote or not all(map(_is_plain, commands)) else commands
+
+
+def _is_plain(command: str) -> bool:
+    name = _NAME.match(command)
+    return name is not None and not _GRAMMAR.fullmatch(name.group())
 
 
 def find_rule(
@@ -64,7 +85,8 @@ def find_rule(
     allowing = [rule for rule in own if rule.allow]
     if not shell:
         return next((rule for rule in allowing if matches(rule.pattern, subject)), None)
-    if commands is None:  # only the very line that was allowed, never a wildcard
-        return next((rule for rule in allowing if rule.pattern == subject and not set("*?") & set(subject)), None)
+    whole = next((rule for rule in allowing if rule.pattern == exactly(subject)), None)
+    if whole is not None or commands is None:  # a line as a whole is covered only by the very line that was allowed
+        return whole
     covering = [next((r for r in allowing if matches(r.pattern, command)), None) for command in commands]
     return covering[0] if all(covering) else None

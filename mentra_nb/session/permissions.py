@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,11 +32,11 @@ from mentra_nb.authorization import (
     ToolCapability,
 )
 from mentra_nb.control.hooks import EventBus
-from mentra_nb.control.rules import find_rule
+from mentra_nb.control.rules import exactly, find_rule
 from mentra_nb.errors import OperationDenied, StoreError
 from mentra_nb.identity import new_id
 from mentra_nb.store.base import RuntimeStore
-from mentra_nb.tools.scheduler import arguments_hash, duration
+from mentra_nb.tools.scheduler import arguments_hash, decide_in_time, duration
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ HOW_TO_ALLOW = "allow it beforehand with mn.allow({tool!r}, pattern={subject!r})
 @dataclass
 class _Open:
     question: PermissionQuestion
-    answer: asyncio.Future[PermissionDecision]
+    answered: anyio.Event
     loop: asyncio.AbstractEventLoop
     decision: PermissionDecision | None = None
     """Set by the thread that answers, so that an accepted answer is never overtaken by the deadline."""
@@ -77,6 +78,7 @@ class SessionPermissions:
         self.can_ask: Callable[[], bool] = lambda: True
         """Whether somebody is there. When not, what would be asked is denied at once."""
         self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
 
     def timeout(self) -> float | None:
         return None  # a question carries its own deadline; the inner authorizer is bounded in `_asked_inner`
@@ -114,34 +116,23 @@ class SessionPermissions:
         return ToolAuthorizationDecision.deny(f"{rule.reason}; {why}" if rule.reason else why, f"rule:{rule.id}")
 
     async def _asked_inner(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
-        if self.inner is None:
-            return None
-        limit = self.inner.timeout()
-        try:
-            with anyio.fail_after(limit):
-                return await self.inner.authorize(request)
-        except TimeoutError:
-            return ToolAuthorizationDecision.deny(f"authorizer timed out after {duration(limit or 0)}", "timeout")
+        return None if self.inner is None else await decide_in_time(self.inner, request)
 
     # ---- the life of a question -------------------------------------------------------------------------------
 
     async def _put_question(self, request: ToolAuthorizationRequest, reason: str) -> ToolAuthorizationDecision:
-        question, loop = self._question(request, reason), asyncio.get_running_loop()
-        waiting = self._open[question.request_id] = _Open(question, loop.create_future(), loop)
+        question = self._question(request, reason)
+        waiting = self._open[question.request_id] = _Open(question, anyio.Event(), asyncio.get_running_loop())
         decided = PermissionDecision(allow=False, by="cancelled", reason="the run was stopped")
         try:
             await self.store.open_question(question)
             self.bus.emit(e.QuestionAsked(agent_id=question.agent_id, question=question))
-            with anyio.move_on_after(self.ask_timeout) as limit:
-                decided = await waiting.answer
-            if limit.cancelled_caught and waiting.decision is not None:
-                decided = waiting.decision
-            elif limit.cancelled_caught:
-                text = f"nobody answered within {duration(self.ask_timeout)}"
-                decided = PermissionDecision(allow=False, by="timeout", reason=text)
+            with anyio.move_on_after(self.ask_timeout):
+                await waiting.answered.wait()
+            late = f"nobody answered within {duration(self.ask_timeout)}"
+            decided = self._shut(waiting) or PermissionDecision(allow=False, by="timeout", reason=late)
         finally:
-            # from here on an answer is late, whatever is still to be written
-            self._open.pop(question.request_id, None)
+            self._shut(waiting)
             with anyio.CancelScope(shield=True):
                 await self._close(question, decided)
         if decided.allow:
@@ -182,7 +173,7 @@ class SessionPermissions:
             if decided.remember is not None:
                 rule = await self.add_rule(
                     question.tool_name,
-                    decided.pattern or question.subject,
+                    decided.pattern or exactly(question.subject),
                     allow=decided.allow,
                     scope=decided.remember,
                     reason=decided.reason,
@@ -207,6 +198,12 @@ class SessionPermissions:
         )
         await anyio.to_thread.run_sync(self.bus.audit.sync)
 
+    def _shut(self, waiting: _Open) -> PermissionDecision | None:
+        """From here on an answer is late. Returns the one that came, if any."""
+        with self._lock:
+            self._open.pop(waiting.question.request_id, None)
+            return waiting.decision
+
     def open_questions(self) -> list[PermissionQuestion]:
         """The questions waiting now, oldest first."""
         return [waiting.question for waiting in list(self._open.values())]
@@ -215,19 +212,16 @@ class SessionPermissions:
         """Answer a question, from any thread. The first answer counts.
 
         Raises:
-            OperationDenied: no such question is open (answered, timed out, or cancelled).
+            OperationDenied: no such question is open (answered, timed out, or cancelled); or the answer cannot be
+                remembered as it says, and then the question stays open.
         """
-        waiting = self._open.pop(request_id, None)
-        if waiting is None:
-            raise OperationDenied("that question is closed: it was answered, timed out, or its turn was stopped")
-
-        waiting.decision = decision
-
-        def deliver() -> None:
-            if not waiting.answer.done():
-                waiting.answer.set_result(decision)
-
-        waiting.loop.call_soon_threadsafe(deliver)
+        self._check_scope(decision.remember)
+        with self._lock:
+            waiting = self._open.pop(request_id, None)
+            if waiting is None:
+                raise OperationDenied("that question is closed: it was answered, timed out, or its turn was stopped")
+            waiting.decision = decision
+        waiting.loop.call_soon_threadsafe(waiting.answered.set)
 
     # ---- rules ------------------------------------------------------------------------------------------------
 
@@ -235,8 +229,7 @@ class SessionPermissions:
         self, tool: str, pattern: str, *, allow: bool, scope: PermissionScope = "session", reason: str | None = None
     ) -> PermissionRule:
         """Remember a decision. Raises `OperationDenied` for a project rule outside a project."""
-        if scope == "project" and self.project is None:
-            raise OperationDenied("this session has no project: remember it for the session or globally")
+        self._check_scope(scope)
         key = {"session": self.session_id, "project": self.project or "", "global": ""}[scope]
         return await self.store.save_rule(
             PermissionRule(
@@ -250,6 +243,10 @@ class SessionPermissions:
                 created_at=time.time(),
             )
         )
+
+    def _check_scope(self, scope: PermissionScope | None) -> None:
+        if scope == "project" and self.project is None:
+            raise OperationDenied("this session has no project: remember it for the session or globally")
 
     async def rules(self) -> list[PermissionRule]:
         """The rules that hold here: the session's, the project's and the global ones."""

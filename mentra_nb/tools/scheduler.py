@@ -1,16 +1,19 @@
 """Runs the calls of one round: in order, read-only neighbours together, each through the same gates.
 
-    known? → arguments fit? → policy → authorizer → pre-execution hooks → written ahead → run → result
+    offered? → arguments fit? → policy → authorizer → pre-execution hooks → written ahead → run → result
 
 Every refusal is an error result for the model, and every call has exactly one decision in the record.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +26,7 @@ from mentra_nb.authorization import (
     ToolAuthorizationOutcome,
     ToolAuthorizationPreview,
     ToolAuthorizationRequest,
+    ToolAuthorizer,
     ToolExecutionCategory,
 )
 from mentra_nb.content import ToolResult, ToolUse
@@ -31,11 +35,12 @@ from mentra_nb.control.limits import RunLimits
 from mentra_nb.control.policy import PolicyViolation
 from mentra_nb.store.base import ToolCallRecord
 from mentra_nb.tools.environment import AgentEnvironment
-from mentra_nb.tools.spec import Tool, ToolContext, ToolOutput
+from mentra_nb.tools.spec import Tool, ToolContext, ToolOutput, as_content
 
 MAX_RESULT_LINES = 2_000
 MAX_RESULT_BYTES = 50 * 1024
 STOPPED = "stopped before it finished; it may have taken effect"
+NOT_RUN = "not executed: the turn was stopped"
 
 Allow, Deny = ToolAuthorizationOutcome.ALLOW, ToolAuthorizationOutcome.DENY
 
@@ -77,17 +82,20 @@ class Scheduler:
     environment: AgentEnvironment
     caller: Caller
     limits: RunLimits
+    offers: Callable[[str], bool] = lambda name: True
+    """Whether the agent may use a tool of that name."""
     history_len: int = 0
     results: dict[str, ToolResult] = field(default_factory=dict)
+    _undecided: set[str] = field(default_factory=set)
 
     async def execute(self, calls: Sequence[ToolUse]) -> bool:
         """Run the calls of one round; `results` then has an answer for each. True when a tool ended the turn."""
         self.results = {}
+        self._undecided = {use.id for use in calls}
         ended_by: str | None = None
         for batch in self._batches(calls):
             if ended_by is not None:
-                for use in batch:
-                    self._answer(use, f"not executed: run terminated by '{ended_by}'", is_error=True)
+                self.abandon(batch, f"not executed: run terminated by '{ended_by}'", "runtime")
                 continue
             self.limits.count_tools(len(batch))
             cleared = [call for use in batch if (call := await self._clear(use)) is not None]
@@ -97,6 +105,15 @@ class Scheduler:
             else:
                 await self._run_together(cleared)
         return ended_by is not None
+
+    def abandon(self, calls: Sequence[ToolUse], text: str = NOT_RUN, decided_by: str = "cancelled") -> list[ToolResult]:
+        """Answer those of `calls` that have no result yet, since nobody will run them. Returns all their results."""
+        for use in calls:
+            if use.id not in self.results:
+                if use.id in self._undecided:
+                    self._deny(use, text, decided_by)
+                self._finish(use, text, is_error=True, duration_ms=None)
+        return [self.results[use.id] for use in calls]
 
     async def _run_together(self, calls: Sequence[_Call]) -> None:
         try:
@@ -110,8 +127,7 @@ class Scheduler:
         """Consecutive read-only calls together; anything else alone."""
         batch: list[ToolUse] = []
         for use in calls:
-            tool = self.environment.tools.get(use.name)
-            if tool is not None and tool.execution_category(use.input) is ToolExecutionCategory.READ_ONLY_PARALLEL:
+            if self._category(use) is ToolExecutionCategory.READ_ONLY_PARALLEL:
                 batch.append(use)
                 continue
             if batch:
@@ -120,6 +136,13 @@ class Scheduler:
             batch = []
         if batch:
             yield batch
+
+    def _category(self, use: ToolUse) -> ToolExecutionCategory:
+        tool = self.environment.tools.get(use.name)
+        if tool is not None:
+            with contextlib.suppress(Exception):  # a tool may be asked about arguments that do not fit
+                return tool.execution_category(use.input)
+        return ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION
 
     # ---- gates ------------------------------------------------------------------------------------------------
 
@@ -130,7 +153,6 @@ class Scheduler:
             call = self._prepare(use)
             await self._authorize(call)
             await self._pre_hooks(call)
-            await self._write_ahead(call)
         except _Refused as refusal:
             self._finish(use, str(refusal), is_error=True, duration_ms=None)
             return None
@@ -138,8 +160,10 @@ class Scheduler:
 
     def _prepare(self, use: ToolUse) -> _Call:
         tool = self.environment.tools.get(use.name)
+        if tool is not None and not self.offers(use.name):
+            raise self._deny(use, f"Tool '{use.name}' is not available for this agent", "runtime")
         if tool is None:
-            known = ", ".join(sorted(self.environment.tools)) or "none"
+            known = ", ".join(filter(self.offers, sorted(self.environment.tools))) or "none"
             raise self._deny(use, f"Tool not found: '{use.name}'; available: {known}", "runtime")
         if use.error is not None:
             raise self._deny(use, f"The arguments of '{use.name}' are not a JSON object: {use.error}", "runtime")
@@ -168,10 +192,9 @@ class Scheduler:
         began = time.monotonic()
         decision = await self._ask(call, preview, subject)
         waited = int((time.monotonic() - began) * 1000)
-        if decision.outcome is Allow:
-            self._decided(use, decision, subject=subject, wait_ms=waited)
-            return
         self._decided(use, decision, subject=subject, wait_ms=waited)
+        if decision.outcome is Allow:
+            return
         self._emit(
             e.ToolAuthorizationBlocked(outcome=decision.outcome, reason=decision.reason, **self._about(use)),
         )
@@ -196,14 +219,10 @@ class Scheduler:
             asks=call.tool.spec.asks,
             shell_subject=call.tool.shell_subject,
         )
-        limit = authorizer.timeout()
         try:
-            with anyio.fail_after(limit):
-                return await authorizer.authorize(request)
-        except TimeoutError:
-            return ToolAuthorizationDecision.deny(f"authorizer timed out after {duration(limit or 0)}", "timeout")
+            return await decide_in_time(authorizer, request)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever went wrong
-            return ToolAuthorizationDecision.deny(str(error))
+            return ToolAuthorizationDecision.deny(str(error) or type(error).__name__)
 
     async def _pre_hooks(self, call: _Call) -> None:
         for hook in self.environment.pre_hooks:
@@ -220,7 +239,7 @@ class Scheduler:
                     call.arguments = call.tool.validate(decision.input or {})
                     call.tool.check_policy(call.context, call.arguments)
             except Exception as error:
-                raise self._blocked(call.use, str(error)) from error
+                raise self._blocked(call.use, str(error) or type(error).__name__) from error
             if decision.outcome == "deny":
                 raise self._blocked(call.use, decision.reason or "refused")
 
@@ -249,6 +268,15 @@ class Scheduler:
 
     async def _run(self, call: _Call) -> bool:
         """Run a cleared call to its result. True when it asked to end the turn."""
+        try:
+            await self._write_ahead(call)
+        except _Refused as refusal:
+            self._finish(call.use, str(refusal), is_error=True, duration_ms=None)
+            return False
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._close(call.use, NOT_RUN, is_error=True)
+            raise
         began, timeout = time.monotonic(), call.tool.spec.execution_timeout
         output, error = ToolOutput(""), None
         try:
@@ -264,9 +292,9 @@ class Scheduler:
         except PolicyViolation as violation:
             self._policy_denied(call.use, violation)
             error = str(violation)
-        except Exception as failure:  # noqa: BLE001 - a tool's failure is the model's to read, not ours to die of
+        except (Exception, SystemExit) as failure:  # noqa: BLE001 - a tool's failure is the model's to read, not ours to die of
             error = str(failure) or type(failure).__name__
-        content = limited(output.content if error is None else error)
+        content = limited(as_content(output.content if error is None else error))
         await self._close(call.use, content, is_error=error is not None)
         self._finish(call.use, content, is_error=error is not None, duration_ms=_ms_since(began))
         return error is None and output.terminate
@@ -289,9 +317,18 @@ class Scheduler:
 
     def _context(self, use: ToolUse) -> ToolContext:
         env, caller = self.environment, self.caller
+        loop, ours = asyncio.get_running_loop(), threading.get_ident()
+
+        def show(text: str) -> None:
+            if use.id not in self.results:  # a tool that was given up may still be talking
+                self._emit(e.ToolExecutionProgress(agent_id=caller.agent_id, id=use.id, name=use.name, progress=text))
 
         def progress(text: str) -> None:
-            self._emit(e.ToolExecutionProgress(agent_id=caller.agent_id, id=use.id, name=use.name, progress=text))
+            if threading.get_ident() == ours:
+                show(text)
+            else:
+                with contextlib.suppress(RuntimeError):  # the loop is gone, and the run with it
+                    loop.call_soon_threadsafe(show, text)
 
         return ToolContext(
             agent_id=caller.agent_id,
@@ -310,6 +347,7 @@ class Scheduler:
     def _decided(
         self, use: ToolUse, decision: ToolAuthorizationDecision, *, subject: str = "", wait_ms: int = 0
     ) -> None:
+        self._undecided.discard(use.id)
         self._emit(
             e.ToolAuthorizationFinished(
                 outcome=decision.outcome,
@@ -342,12 +380,9 @@ class Scheduler:
             )
         )
 
-    def _answer(self, use: ToolUse, content: Any, *, is_error: bool) -> ToolResult:
-        result = self.results[use.id] = ToolResult(tool_use_id=use.id, content=content, is_error=is_error)
-        return result
-
     def _finish(self, use: ToolUse, content: Any, *, is_error: bool, duration_ms: int | None) -> None:
-        text = self._answer(use, content, is_error=is_error).display()
+        result = self.results[use.id] = ToolResult(tool_use_id=use.id, content=content, is_error=is_error)
+        text = result.display()
         self._emit(
             e.ToolExecutionFinished(
                 is_error=is_error,
@@ -357,6 +392,14 @@ class Scheduler:
                 **self._about(use),
             )
         )
+
+
+async def decide_in_time(authorizer: ToolAuthorizer, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+    """What an authorizer says, or a denial when it does not within its own time-out. Raises what it raises."""
+    timeout = authorizer.timeout()
+    with anyio.move_on_after(timeout):
+        return await authorizer.authorize(request)
+    return ToolAuthorizationDecision.deny(f"authorizer timed out after {duration(timeout or 0)}", "timeout")
 
 
 def duration(seconds: float) -> str:

@@ -104,7 +104,7 @@ class ToolContext:
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """`content` (text or any JSON value) goes to the model; `terminate` ends the turn after this round."""
+    """`content` goes to the model: text, any JSON value, else its `str`. `terminate` ends the turn after this round."""
 
     content: Any
     terminate: bool = False
@@ -199,11 +199,15 @@ class FunctionTool(Tool):
         if not self._name.isidentifier():
             raise InvalidTool(f"a tool needs a name that is an identifier; {self._name!r} is not: pass name=…")
         self.arguments, self._context_parameter = self._read_signature()
+        try:
+            schema = schema_of(self.arguments)
+        except Exception as error:
+            raise InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {error}") from error
         self.spec = ToolSpec(
             provider=ProviderToolSpec(
                 name=self._name,
                 description=(self._doc.description or "").strip() or None,
-                input_schema=schema_of(self.arguments),
+                input_schema=schema,
             ),
             capabilities=(ToolCapability.READ_ONLY,) if reads_only else (),
             side_effect_level=ToolSideEffectLevel.NONE if reads_only else ToolSideEffectLevel.EXTERNAL,
@@ -229,7 +233,7 @@ class FunctionTool(Tool):
         described = {p.arg_name: p.description for p in self._doc.params}
         fields: dict[str, Any] = {}
         context = None
-        for parameter in inspect.signature(self.function).parameters.values():
+        for number, parameter in enumerate(inspect.signature(self.function).parameters.values()):
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise InvalidTool(f"{self._name}() takes {parameter}: a tool's parameters must be plain named ones")
             hint = hints.get(parameter.name, str)
@@ -237,7 +241,9 @@ class FunctionTool(Tool):
                 context = parameter.name
                 continue
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (hint, Field(default, description=described.get(parameter.name)))
+            # under an alias any name will do, also those that a model's class has a use for
+            about = Field(default, alias=parameter.name, description=described.get(parameter.name))
+            fields[f"argument_{number}"] = (hint, about)
         try:
             return create_model(self._name, __base__=_Arguments, **fields), context
         except Exception as error:
@@ -249,7 +255,7 @@ class FunctionTool(Tool):
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         parsed = validated(self.arguments, arguments)
-        keywords = {name: getattr(parsed, name) for name in type(parsed).model_fields}
+        keywords = {str(field.alias): getattr(parsed, name) for name, field in type(parsed).model_fields.items()}
         if self._context_parameter:
             keywords[self._context_parameter] = context
         if inspect.iscoroutinefunction(self.function):
@@ -257,7 +263,9 @@ class FunctionTool(Tool):
         else:
             # a thread cannot be interrupted: when the run is stopped it is abandoned and its result dropped
             result = await anyio.to_thread.run_sync(partial(self.function, **keywords), abandon_on_cancel=True)
-        return result if isinstance(result, ToolOutput) else ToolOutput(_as_content(result))
+            if inspect.isawaitable(result):
+                result = await result
+        return result if isinstance(result, ToolOutput) else ToolOutput(result)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -266,17 +274,18 @@ class FunctionTool(Tool):
         return f"<tool {self._name}{inspect.signature(self.function)}>"
 
 
-def _as_content(value: Any) -> Any:
+def as_content(value: Any) -> Any:
     """A returned value as text or JSON: `None` is empty, models are dumped, anything else is its `str`."""
     if value is None:
         return ""
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return str(value)
-    return value
+        value = value.model_dump(mode="json")
+    if not isinstance(value, str):
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            value = str(value)
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 @overload
