@@ -34,3 +34,17 @@ def uuid7() -> str:
 def new_id(prefix: str) -> str:
     """`prefix-<uuid7>`, for example `session-0199…`."""
     return f"{prefix}-{uuid7()}"
+
+
+class UniqueIds:
+    """Ids somebody else chose, such as those of tool calls: a repeated one gets a suffix."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def take(self, id: str) -> str:
+        unique, number = id, 2
+        while unique in self._seen:
+            unique, number = f"{id}-{number}", number + 1
+        self._seen.add(unique)
+        return unique

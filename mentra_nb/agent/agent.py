@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from mentra_nb import event_types as e
-from mentra_nb.agent.loop import Run, response_finished, run_rounds
+from mentra_nb.agent.loop import Run, request_failed, run_rounds
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.transcript import Transcript
-from mentra_nb.content import Message, Role, Text, ToolResult
+from mentra_nb.content import Message, Role, Text, ToolUse
 from mentra_nb.control.limits import RunLimits, RunOptions
 from mentra_nb.errors import (
     Cancelled,
@@ -32,7 +33,7 @@ from mentra_nb.identity import new_id
 from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.store.base import AgentRecord, RunRecord
 from mentra_nb.tools.environment import AgentEnvironment
-from mentra_nb.tools.scheduler import STOPPED, Caller, Scheduler
+from mentra_nb.tools.scheduler import Caller, Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Agent:
         stop_reason: str | None = None
         try:
             with options.stoppable() as scope:
+                await anyio.lowlevel.checkpoint()  # stopped before it began: then nothing was said
                 await run.commit(message)
                 stop_reason = await run_rounds(run)
             if stop_reason is None:
@@ -119,12 +121,12 @@ class Agent:
             await ends.settled(stop)
             raise
         except BaseException as error:
-            self.transcript.back_to(baseline)
-            await ends.failed(error)
+            await ends.failed(error, baseline)
             raise
         final = self.transcript.entries[-1].message
-        await ends.finished(stop_reason, final)
-        if not final.text() or final.role is not Role.ASSISTANT:
+        answered = final.role is Role.ASSISTANT and final.text() != ""
+        await ends.finished(stop_reason, final.text() if answered else "")
+        if not answered:
             raise EmptyAssistantResponse
         return final
 
@@ -139,7 +141,12 @@ class Agent:
             environment=self.environment,
             transcript=self.transcript,
             limits=limits,
-            scheduler=Scheduler(self.environment, Caller(self.id, self.name, self.model, run_id), limits),
+            scheduler=Scheduler(
+                self.environment,
+                Caller(self.id, self.name, self.model, run_id),
+                limits,
+                offers=self.config.offers,
+            ),
         )
 
 
@@ -158,17 +165,17 @@ class _Ending:
             "origin": self.origin,
         }
 
-    async def finished(self, stop_reason: str, final: Message) -> None:
+    async def finished(self, stop_reason: str, text: str) -> None:
         run = self.run
         with anyio.CancelScope(shield=True):
             await run.environment.store.finish_run(run.id, "finished", leaf=run.transcript.leaf)
-        run.emit(e.RunFinished(stop_reason=stop_reason, text=final.text(), **self._about()))
+        run.emit(e.RunFinished(stop_reason=stop_reason, text=text, **self._about()))
 
     async def settled(self, stop: Cancelled) -> None:
         """Stopped: keep what was said, answer what was called, and continue from there next time."""
         run = self.run
         with anyio.CancelScope(shield=True):
-            response_finished(run, stop)
+            request_failed(run, stop)
             for message in _left_open(run):
                 await run.commit(message)
             await run.environment.store.finish_run(
@@ -176,10 +183,13 @@ class _Ending:
             )
         run.emit(e.RunFailed(error=str(stop) or "stopped", error_type="Cancelled", cancelled=True, **self._about()))
 
-    async def failed(self, error: BaseException) -> None:
+    async def failed(self, error: BaseException, baseline: int) -> None:
+        """Failed: leave the branch, and say of its open calls that nobody will run them."""
         run, text = self.run, str(error) or type(error).__name__
+        run.scheduler.abandon(_open_calls(run), f"not executed: {text}", "runtime")
+        run.transcript.back_to(baseline)
         with anyio.CancelScope(shield=True):
-            response_finished(run, error)
+            request_failed(run, error)
             try:
                 await run.environment.store.finish_run(run.id, "failed", leaf=None, error=text)
             except StoreError:  # perhaps the very thing that failed the run: its own error is the one to show
@@ -196,14 +206,14 @@ class _Ending:
         )
 
 
+def _open_calls(run: Run) -> list[ToolUse]:
+    """The calls at the end of the transcript, whose results are not in it yet."""
+    return run.transcript.entries[-1].message.tool_uses() if len(run.transcript) else []
+
+
 def _left_open(run: Run) -> list[Message]:
-    """What a stopped run still owes its transcript: the text so far, or a result for every open call."""
-    entries = run.transcript.entries
-    last = entries[-1].message if entries else None
-    if last is not None and last.role is Role.ASSISTANT:
-        calls = last.tool_uses()
-        known = run.scheduler.results
-        results = [known.get(c.id) or ToolResult(tool_use_id=c.id, content=STOPPED, is_error=True) for c in calls]
-        return [Message.user(results)] if results else []
+    """What a stopped run still owes its transcript: a result for every open call, or the text so far."""
+    if calls := _open_calls(run):
+        return [Message.user(run.scheduler.abandon(calls))]
     text = run.pending.partial_text() if run.pending is not None else ""
     return [Message.assistant([Text(text=text)])] if text else []

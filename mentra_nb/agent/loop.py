@@ -19,7 +19,7 @@ from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, TokenUsage
 from mentra_nb.control.limits import RunLimits
 from mentra_nb.errors import FailedToStreamResponse, HttpError, MalformedStream, ProviderError, RetryableError
-from mentra_nb.identity import new_id
+from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import Provider, ProviderEvent
 from mentra_nb.tools.environment import AgentEnvironment
 from mentra_nb.tools.scheduler import Scheduler
@@ -47,6 +47,10 @@ class Run:
     pending: PendingMessage | None = None
     request: e.ModelRequestStarted | None = None
     """The model request whose answer is still open."""
+    opened: bool = False
+    """Whether its stream is."""
+    ids: UniqueIds = field(default_factory=UniqueIds)
+    """The ids of the run's tool calls: models repeat them from answer to answer."""
     usage: TokenUsage = field(default_factory=TokenUsage)
 
     def emit(self, event: e.AgentEvent) -> None:
@@ -66,7 +70,7 @@ async def run_rounds(run: Run) -> str:
         if answer.message.content:
             await run.commit(answer.message)
             run.emit(e.AssistantMessageCommitted(agent_id=run.agent_id, message=answer.message))
-        response_finished(run, None)
+        response_finished(run)
         run.pending = None
 
         calls = answer.message.tool_uses()
@@ -93,8 +97,8 @@ class Answer:
 async def ask_model(run: Run) -> Answer:
     """One model answer. A transient error is retried until the answer has begun to show; after that it is final."""
     request = assemble(run.model, run.config, run.transcript.messages(), run.environment.tools)
+    run.limits.count_request()
     for attempt in count(1):
-        run.limits.count_request()
         run.request = e.ModelRequestStarted(
             agent_id=run.agent_id,
             run_id=run.id,
@@ -104,28 +108,24 @@ async def ask_model(run: Run) -> Answer:
             request_id=new_id("request"),
         )
         run.emit(run.request)
-        opened = False
         try:
             async with run.provider.stream(request) as events:
-                opened = True
-                request_finished(run, None)
+                request_opened(run)
                 return await read_answer(run, events)
         except ProviderError as error:
             said_something = run.pending is not None and run.pending.said_something
-            if opened:
-                response_finished(run, error)
-            else:
-                request_finished(run, error)
-            run.request = run.pending = None
+            request_failed(run, error)
+            run.pending = None
             if said_something or not error.is_transient or attempt > run.limits.options.retry_budget:
                 raise FailedToStreamResponse(error) from error
+            run.limits.count_request()  # before the wait: nobody waits for a request that may not go out
             await wait_before_retry(run, error, attempt)
     raise AssertionError("unreachable")
 
 
 async def read_answer(run: Run, events: AsyncIterator[ProviderEvent]) -> Answer:
     """Fold the stream into a message, telling of each piece and saving the text at most every 250 ms."""
-    run.pending = pending = PendingMessage(run.agent_id, run.provider.descriptor.id, run.model)
+    run.pending = pending = PendingMessage(run.agent_id, run.provider.descriptor.id, run.model, run.ids)
     saved_at = time.monotonic()
     async for event in events:
         meaning = pending.apply(event)
@@ -154,21 +154,30 @@ async def wait_before_retry(run: Run, error: ProviderError, attempt: int) -> Non
     await anyio.sleep(delay)
 
 
-def request_finished(run: Run, error: Exception | None) -> None:
+def request_opened(run: Run) -> None:
     assert run.request is not None
-    about = run.request.model_dump(exclude={"kind"})
-    run.emit(e.ModelRequestFinished(success=error is None, error=str(error) if error else None, **about))
+    run.opened = True
+    run.emit(e.ModelRequestFinished(success=True, **run.request.model_dump(exclude={"kind"})))
 
 
-def response_finished(run: Run, error: BaseException | None) -> None:
-    """Close the record of the open model request, with what the provider counted."""
+def request_failed(run: Run, error: BaseException) -> None:
+    """Close the record of the open model request, if there is one: its stream never opened, or broke."""
     if run.request is None:
         return
+    text = str(error) or type(error).__name__
+    if run.opened:
+        run.emit(e.ModelResponseFinished(success=False, error=text, **run.request.model_dump(exclude={"kind"})))
+    else:
+        run.emit(e.ModelRequestFinished(success=False, error=text, **run.request.model_dump(exclude={"kind"})))
+    run.request, run.opened = None, False
+
+
+def response_finished(run: Run) -> None:
+    """Close the record of the open model request, with what the provider counted."""
+    assert run.request is not None
+    assert run.pending is not None
     about, pending = run.request.model_dump(exclude={"kind"}), run.pending
-    run.request = None
-    if error is not None or pending is None:
-        run.emit(e.ModelResponseFinished(success=False, error=str(error), **about))
-        return
+    run.request, run.opened = None, False
     run.emit(
         e.ModelResponseFinished(success=True, stop_reason=pending.stop_reason, usage=pending.usage, **about),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from mentra_nb import event_types as e
 from mentra_nb.content import Message, Role, Text, Thinking, TokenUsage, ToolUse
 from mentra_nb.errors import MalformedStream, StreamTruncated
+from mentra_nb.identity import UniqueIds
 from mentra_nb.providers import base as p
 
 MAX_ARGUMENT_BYTES = 4 << 20
@@ -19,8 +20,21 @@ class _Block:
     start: p.ContentBlockStarted
     pieces: list[str] = field(default_factory=list)
     size: int = 0
+    held: str = ""
+    """Half of a surrogate pair whose other half has not come yet."""
     stopped: p.ContentBlockStopped | None = None
     call: ToolUse | None = None
+
+    def take(self, text: str) -> str:
+        """Add a piece; returns it as valid Unicode, which a server need not send: pairs may come in halves."""
+        text, self.held = self.held + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self.held = text[:-1], text[-1]
+        if not text.isascii():
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        self.pieces.append(text)
+        self.size += len(text)
+        return text
 
     def text(self) -> str:
         return "".join(self.pieces)
@@ -29,8 +43,9 @@ class _Block:
 class PendingMessage:
     """The assistant message while it streams. Pieces are kept as pieces and joined once."""
 
-    def __init__(self, agent_id: str, provider: str, model: str) -> None:
+    def __init__(self, agent_id: str, provider: str, model: str, ids: UniqueIds | None = None) -> None:
         self.agent_id, self.provider, self.model = agent_id, provider, model
+        self.ids = ids or UniqueIds()
         self.stop_reason: str | None = None
         self.usage: TokenUsage | None = None
         self.started = self.complete = False
@@ -65,9 +80,10 @@ class PendingMessage:
             raise MalformedStream(f"block {index} was never started") from None
 
     def _delta(self, block: _Block, text: str) -> e.AgentEvent | None:
-        block.pieces.append(text)
-        block.size += len(text)
+        text = block.take(text)
         kind = block.start.kind
+        if not text:
+            return None
         self.said_something |= kind != "tool_use"
         if kind == "text":
             return e.TextDelta(agent_id=self.agent_id, delta=text)
@@ -91,7 +107,7 @@ class PendingMessage:
             return None
         arguments, error = parse_arguments(block.text())
         block.call = ToolUse(
-            id=block.start.id or "",
+            id=self.ids.take(block.start.id or "call"),
             name=block.start.name or "",
             item_id=block.start.item_id,
             input=arguments,
@@ -138,12 +154,17 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
     if not text.strip():
         return {}, None
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(text, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # an escape can smuggle in half a surrogate pair
+    except (ValueError, RecursionError) as error:
         return {}, f"{error}; received {_cut(text)}"
     if not isinstance(value, dict):
         return {}, f"expected an object; received {_cut(text)}"
     return value, None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _cut(text: str, limit: int = 240) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mentra_nb.content import Image, Message, Role, Text
 from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, StreamTruncated
-from mentra_nb.identity import new_id
+from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
@@ -37,7 +37,7 @@ from mentra_nb.providers.openai import (
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, UniqueIds, encode, join_body
+from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, encode, join_body
 
 
 class ChatCompletionsProvider(OpenAIProvider):

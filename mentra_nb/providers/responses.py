@@ -11,7 +11,7 @@ from typing import Any
 
 from mentra_nb.content import Image, Message, Role, Text, Thinking, ToolResult, ToolUse
 from mentra_nb.errors import InvalidRequest, MalformedStream, StreamTruncated
-from mentra_nb.identity import new_id
+from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
@@ -35,7 +35,7 @@ from mentra_nb.providers.openai import (
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import MAX_ARGUMENTS, UniqueIds, encode, join_body
+from mentra_nb.providers.wire import MAX_ARGUMENTS, encode, join_body
 
 
 class ResponsesProvider(OpenAIProvider):

@@ -151,20 +151,6 @@ def join_body(members: Mapping[str, Any], **fragments: bytes | None) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
-class UniqueIds:
-    """Tool call ids of one message: a repeated one gets a suffix."""
-
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
-
-    def take(self, id: str) -> str:
-        unique, number = id, 2
-        while unique in self._seen:
-            unique, number = f"{id}-{number}", number + 1
-        self._seen.add(unique)
-        return unique
-
-
 def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
