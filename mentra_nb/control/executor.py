@@ -78,9 +78,8 @@ class LocalExecutor:
                 with anyio.move_on_after(request.timeout) as limit:
                     await process.wait()
                 timed_out = limit.cancelled_caught
-                if timed_out:
-                    _kill_group(process)
-                # a daemon that kept the pipe open would keep us here: read what there is, then stop reading
+                _kill_group(process)  # what the command left running keeps the pipes open, and would keep us here
+                # something that left the group still may: read what there is, then stop reading
                 readers.cancel_scope.deadline = anyio.current_time() + DRAIN_SECONDS
         finally:
             _kill_group(process)

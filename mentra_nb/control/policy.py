@@ -94,10 +94,9 @@ class RuntimePolicy:
 def _resolve(base: Path, path: str, action: str) -> Path:
     if "\0" in path:
         raise PolicyViolation(action, "a path may not contain a NUL character")
-    # lexical first, so that `link/..` means what it says and not the parent of what the link points to
-    joined = Path(os.path.normpath(base / Path(path).expanduser()))
     try:
-        return joined.resolve()
+        # lexical first, so that `link/..` means what it says and not the parent of what the link points to
+        return Path(os.path.normpath(base / Path(path).expanduser())).resolve()
     except (OSError, RuntimeError) as error:
         raise PolicyViolation(action, f"'{path}' cannot be resolved: {error}") from error
 
