@@ -52,7 +52,8 @@ _HOME = {
     "sql": "audit.tables",
 }
 
-__all__ = sorted([*_HOME, "load_ipython_extension", "unload_ipython_extension"])
+__all__ = list(_HOME)
+__all__ += ["load_ipython_extension", "unload_ipython_extension"]
 
 
 def __getattr__(name: str) -> Any:

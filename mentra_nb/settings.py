@@ -53,7 +53,9 @@ class Settings(BaseModel):
     def change(self, name: str, value: Any, source: str) -> None:
         """Set one value. Raises `ConfigurationError` and changes nothing when it is not valid."""
         if name not in type(self).model_fields:
-            raise ConfigurationError(f"there is no setting '{name}'; known are {', '.join(type(self).model_fields)}")
+            raise ConfigurationError(
+                f"{source}: there is no setting '{name}'; known are {', '.join(type(self).model_fields)}"
+            )
         try:
             setattr(self, name, value)
         except ValidationError as error:

@@ -18,7 +18,7 @@ from mentra_nb.chat import present
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.reply import Reply, ToolCallSummary
 from mentra_nb.control.limits import CancellationToken, RunOptions
-from mentra_nb.errors import OperationDenied, StoreError
+from mentra_nb.errors import ConfigurationError, OperationDenied, StoreError
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.session.session import Session
 from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
@@ -134,6 +134,8 @@ class Chat:
             InvalidTool: a function that cannot be offered.
             ConfigurationError: an empty prompt.
         """
+        if not prompt.strip():
+            raise ConfigurationError("there is nothing to ask: write a prompt")
         for tool in tools:
             self.add_tool(tool)
         turn = RunningTurn()

@@ -204,6 +204,15 @@ class Runtime:
         self._prepare()
         return await self._load(agent_id, self._environment(self._bus, self._authorizer, {}))
 
+    async def resume(self, runtime_identifier: str | None = None) -> list[Agent]:
+        """Every stored agent of an identifier (default: this runtime's), oldest first. Raises as `resume_agent`."""
+        records = await self.store.list_agents(runtime_identifier or self.identifier)
+        return [await self.resume_agent(record.id) for record in records]
+
+    async def resume_all(self) -> list[Agent]:
+        """Every stored agent, whatever its identifier, oldest first. Raises as `resume_agent`."""
+        return [await self.resume_agent(record.id) for record in await self.store.list_agents()]
+
     async def list_persisted_agents(self, runtime_identifier: str | None = None) -> list[PersistedAgentSummary]:
         """Stored agents of an identifier (default: this runtime's), oldest first, without reviving them."""
         records = await self.store.list_agents(runtime_identifier or self.identifier)
