@@ -70,7 +70,7 @@ class Journal:
     ) -> None:
         self._folder = Path(folder) if folder is not None else paths.record_folder()
         self._max_bytes, self._sync_every = max_bytes, sync_every
-        self._log_text, self._limit = log_text, FULL_LIMIT if log_text == "full" else PREVIEW_LIMIT
+        self.log_text = log_text
         self._written = self._lost = self._untold = 0
         self._last_error: str | None = None
         self._in_child = False
@@ -81,6 +81,15 @@ class Journal:
         self._source: str | None
         self._reset()
         _JOURNALS.add(self)
+
+    @property
+    def log_text(self) -> LogText:
+        """How much of prompts, arguments and outputs is kept. May be set at any time, for what comes after."""
+        return self._log_text
+
+    @log_text.setter
+    def log_text(self, value: LogText) -> None:
+        self._log_text, self._limit = value, FULL_LIMIT if value == "full" else PREVIEW_LIMIT
 
     def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
         """Store one event. `payload` is the `kind`-tagged object; secrets and long texts in it are not stored."""
