@@ -49,7 +49,8 @@ class ShellTool(Tool):
     )
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return validated(_Shell, arguments).model_dump()
+        given = validated(_Shell, arguments).model_dump()
+        return {name: value for name, value in given.items() if value}  # empty is as good as not given
 
     def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         return str(arguments["command"])
@@ -59,20 +60,21 @@ class ShellTool(Tool):
             "kind": "shell",
             "command": arguments["command"],
             "working_directory": str(_cwd(context, arguments)),
-            "timeout_ms": arguments["timeout_ms"],
-            "justification": arguments["justification"],
+            "timeout_ms": arguments.get("timeout_ms"),
+            "justification": arguments.get("justification"),
             "background": False,
         }
 
     def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
-        context.policy.check_command(context.working_directory, _cwd(context, arguments))
+        cwd = _cwd(context, arguments)
+        context.policy.check_command(context.working_directory, cwd)
+        if not cwd.is_dir():
+            raise ToolError(f"'{cwd}' is not a folder")
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         cwd = _cwd(context, arguments)
         self.check_policy(context, arguments)
-        if not cwd.is_dir():
-            raise ToolError(f"'{cwd}' is not a folder")
-        requested = arguments["timeout_ms"]
+        requested = arguments.get("timeout_ms")
         request = CommandRequest(
             command=arguments["command"],
             cwd=cwd,
