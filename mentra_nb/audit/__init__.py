@@ -1,1 +1,1 @@
-"""See the module docstrings."""
+"""The record: a journal of every event, and the tables DuckDB makes of it."""

@@ -1,1 +1,1 @@
-"""See the module docstrings."""
+"""Where answers come from: one file for each wire protocol, over one HTTP seam."""
