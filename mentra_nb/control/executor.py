@@ -116,7 +116,13 @@ class _Capture:
             *lines, rest = bytes(self.line).split(b"\n")
             self.line = bytearray(rest)
             for line in lines:
-                self.on_line(f"{self.name}: {line.decode('utf-8', 'replace')}")
+                self._report(line)
+        if self.line:
+            self._report(bytes(self.line))
+
+    def _report(self, line: bytes) -> None:
+        if self.on_line is not None:
+            self.on_line(f"{self.name}: {line.decode('utf-8', 'replace')}")
 
     def text(self) -> str:
         return self.kept.decode("utf-8", "replace")
