@@ -274,8 +274,7 @@ class Scheduler:
             self._finish(call.use, str(refusal), is_error=True, duration_ms=None)
             return False
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self._close(call.use, NOT_RUN, is_error=True)
+            await self._close(call.use, NOT_RUN, is_error=True)
             raise
         began, timeout = time.monotonic(), call.tool.spec.execution_timeout
         output, error = ToolOutput(""), None
@@ -286,8 +285,7 @@ class Scheduler:
                 error = f"Tool '{call.use.name}' timed out after {duration(timeout or 0)}"
         except anyio.get_cancelled_exc_class():
             self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
-            with anyio.CancelScope(shield=True):
-                await self._close(call.use, STOPPED, is_error=True)
+            await self._close(call.use, STOPPED, is_error=True)
             raise
         except PolicyViolation as violation:
             self._policy_denied(call.use, violation)
@@ -300,7 +298,8 @@ class Scheduler:
         return error is None and output.terminate
 
     async def _close(self, use: ToolUse, content: Any, *, is_error: bool) -> None:
-        await self.environment.store.finish_tool_call(self.caller.run_id, use.id, content, is_error=is_error)
+        with anyio.CancelScope(shield=True):  # what is known of a call is kept, also when the run is stopped meanwhile
+            await self.environment.store.finish_tool_call(self.caller.run_id, use.id, content, is_error=is_error)
 
     # ---- saying so --------------------------------------------------------------------------------------------
 

@@ -227,13 +227,17 @@ class FunctionTool(Tool):
 
     def _read_signature(self) -> tuple[type[BaseModel], str | None]:
         try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError) as error:
+            raise InvalidTool(f"{self._name}() has no signature that can be read: wrap it in a function") from error
+        try:
             hints = get_type_hints(self.function, include_extras=True)
         except Exception as error:
             raise InvalidTool(f"the type hints of {self._name}() cannot be resolved: {error}") from error
         described = {p.arg_name: p.description for p in self._doc.params}
         fields: dict[str, Any] = {}
         context = None
-        for number, parameter in enumerate(inspect.signature(self.function).parameters.values()):
+        for number, parameter in enumerate(signature.parameters.values()):
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise InvalidTool(f"{self._name}() takes {parameter}: a tool's parameters must be plain named ones")
             hint = hints.get(parameter.name, str)
