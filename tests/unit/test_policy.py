@@ -33,7 +33,7 @@ def test_the_base_folder_may_be_read_and_written(base: Path) -> None:
     "path", ["../outside/secret", "sub/../../outside/secret", "/etc/passwd", "../../../../../../etc/passwd", "~root/x"]
 )
 def test_a_path_that_leads_outside_is_refused(base: Path, path: str) -> None:
-    with pytest.raises(PolicyViolation, match="outside the runtime policy read roots|cannot be resolved") as refusal:
+    with pytest.raises(PolicyViolation, match=r"outside the runtime policy read roots|cannot be resolved") as refusal:
         RuntimePolicy().readable(base, path)
     assert refusal.value.action == "files_read"
     with pytest.raises(PolicyViolation) as refusal:
