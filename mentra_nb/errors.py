@@ -41,6 +41,10 @@ class MentraError(Exception):
 
     category = ErrorCategory.TERMINAL
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the sentence, without our frames."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ProviderError(MentraError):
     """Something went wrong between us and a model provider."""

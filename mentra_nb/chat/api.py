@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 RULE_COLUMNS = ("id", "tool", "pattern", "allow", "scope", "reason", "times_used", "created_at")
 
 
-def conversation(name: str | None = None, *, notebook: str | None = None) -> Chat:
+def conversation(name: str | None = None) -> Chat:
     """The conversation of that name in this process; without a name, the notebook's own (new in each kernel)."""
     chats: dict[str | None, Chat] = engine().chats
     if name not in chats:
-        chats[name] = Chat(name, notebook=notebook)
+        chats[name] = Chat(name)
     return chats[name]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, get_args
 
 from mentra_nb import event_types as e
 from mentra_nb import paths
@@ -23,6 +23,8 @@ from mentra_nb.providers.base import ModelInfo
 from mentra_nb.session.session import Session
 from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
 
+SCOPES: tuple[PermissionScope, ...] = get_args(PermissionScope)
+"""What a conversation can remember an answer for. Each belongs to a project."""
 SYSTEM = (
     "You are a helpful assistant in a person's notebook. Answer briefly, in Markdown. "
     "Use the tools when they help, and say what their results show."
@@ -76,7 +78,9 @@ class Chat:
         notebook: str | None = None,
         engine_: Engine | None = None,
     ) -> None:
-        self.name, self.model, self.notebook = name, model, notebook
+        screen = present.presenter
+        self.name, self.model = name, model
+        self.notebook = notebook or (screen.notebook() if screen is not None else None)
         self._engine = engine_ or engine()
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
@@ -115,7 +119,8 @@ class Chat:
             MentraError: what went wrong, in one sentence.
         """
         screen = present.presenter
-        turn = self.start(prompt, model=model, tools=tools, can_ask=screen is not None and screen.can_ask())
+        origin = screen.origin(prompt) if screen is not None else None
+        turn = self.start(prompt, model=model, tools=tools, origin=origin, can_ask=screen is not None)
         reply: Reply = screen.show(turn) if screen is not None else turn.result()
         return reply
 
@@ -197,6 +202,9 @@ class Chat:
     def _remember(
         self, tool: str, pattern: str, allow: bool, scope: PermissionScope, reason: str | None
     ) -> PermissionRule:
+        if scope not in SCOPES:
+            raise ConfigurationError(f"there is no scope {scope!r}; use one of {', '.join(SCOPES)}")
+
         async def add() -> PermissionRule:
             session = self._session or await self._open((await self._engine.model(self.model))[0])
             return await session.permissions.add_rule(tool, pattern, allow=allow, scope=scope, reason=reason)

@@ -1,4 +1,5 @@
-"""The port through which a blocking turn is shown. The notebook fills it; without it a turn is only waited for."""
+"""The port through which a blocking turn is shown and answered. The notebook fills it; without it a turn is only
+waited for, and nobody can be asked."""
 
 from __future__ import annotations
 
@@ -6,13 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mentra_nb.event_types import RunOrigin
+
 
 @dataclass
 class Presenter:
-    """`show` follows a turn to its end and returns the reply; `can_ask` says whether a person is there to answer."""
+    """`show` follows a turn to its end, answers its questions and returns the reply.
+
+    `origin` is where a prompt comes from, and `notebook` the notebook that is open.
+    """
 
     show: Callable[[Any], Any]
-    can_ask: Callable[[], bool]
+    origin: Callable[[str], RunOrigin]
+    notebook: Callable[[], str | None]
 
 
 presenter: Presenter | None = None

@@ -6,12 +6,15 @@ Loading prints nothing, writes nothing and asks no network.
 from __future__ import annotations
 
 import re
+from types import FunctionType
 from typing import Any
 
 from mentra_nb.chat.present import Presenter, present_with
-from mentra_nb.notebook.magics import Mentra, somebody_there
+from mentra_nb.notebook import kernel
+from mentra_nb.notebook.magics import Mentra, origin
 from mentra_nb.notebook.options import completions
 
+_REPLY = "mentra_nb.chat.reply", "Reply"
 _QUESTION = re.compile(r"(?P<before>\s*(?:[\w.]+\s*=\s*)?)%mentra[ \t]+(?P<prompt>\S.*\?)[ \t]*\n?")
 
 
@@ -22,8 +25,8 @@ def load(shell: Any) -> None:
     shell.register_magics(Mentra)
     shell.input_transformers_cleanup.append(keep_question_mark)
     _set_matcher(shell, add=True)
-    shell.display_formatter.ipython_display_formatter.for_type_by_name("mentra_nb.chat.reply", "Reply", show_reply)
-    present_with(Presenter(show=_show, can_ask=somebody_there))
+    shell.display_formatter.ipython_display_formatter.for_type_by_name(*_REPLY, show_reply)
+    present_with(Presenter(show=_show, origin=origin, notebook=kernel.notebook_name))
 
 
 def unload(shell: Any) -> None:
@@ -39,6 +42,7 @@ def unload(shell: Any) -> None:
     if keep_question_mark in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(keep_question_mark)
     _set_matcher(shell, add=False)
+    shell.display_formatter.ipython_display_formatter.pop(".".join(_REPLY), None)
     present_with(None)
 
 
@@ -48,10 +52,18 @@ def _magics(shell: Any) -> Mentra | None:
 
 def keep_question_mark(lines: list[str]) -> list[str]:
     """A question ends in `?`, and IPython would show help for its last word: pass such a line on as a call."""
-    if len(lines) != 1 or (found := _QUESTION.fullmatch(lines[0])) is None:
+    if not any(_QUESTION.fullmatch(text) for text in lines) or lines[0].startswith("%%"):
         return lines
-    call = f"get_ipython().run_line_magic('mentra', {found['prompt']!r})\n"
-    return [found["before"] + call]
+    from IPython.core.inputtransformer2 import make_tokens_by_line
+
+    # What looks like a question inside a longer text is no line of code: none begins there.
+    begins = {tokens[0].start[0] - 1 for tokens in make_tokens_by_line(lines) if tokens}
+    return [_as_call(text) if number in begins else text for number, text in enumerate(lines)]
+
+
+def _as_call(text: str) -> str:
+    found = _QUESTION.fullmatch(text)
+    return f"{found['before']}get_ipython().run_line_magic('mentra', {found['prompt']!r})\n" if found else text
 
 
 def complete(context: Any) -> Any:
@@ -61,12 +73,24 @@ def complete(context: Any) -> Any:
     line = context.line_with_cursor[: context.cursor_position]
     if not line.startswith(("%mentra ", "%%mentra ")):
         return {"completions": []}
-    found, fragment = completions(line)
+    found, fragment = completions(line, _functions())
     return {
         "completions": [SimpleCompletion(text=text, type="magic") for text in found],
         "matched_fragment": fragment,
         "suppress": bool(found),
     }
+
+
+def _functions() -> list[str]:
+    """The person's own functions and tools."""
+    from IPython import get_ipython
+
+    from mentra_nb.tools.spec import Tool
+
+    shell: Any = get_ipython()
+    names, hidden = shell.user_ns, shell.user_ns_hidden
+    own = (name for name in names if not name.startswith("_") and names[name] is not hidden.get(name, names))
+    return sorted(name for name in own if isinstance(names[name], (FunctionType, Tool)))
 
 
 complete.matcher_api_version = 2  # type: ignore[attr-defined]  # how IPython tells this form from the older one
@@ -93,9 +117,10 @@ def show_reply(reply: Any) -> None:
 
 def _show(turn: Any) -> Any:
     """How `mn.ask` shows a turn in a cell: as `%%mentra` does."""
+    from mentra_nb.chat.chat import SCOPES
     from mentra_nb.chat.engine import engine
     from mentra_nb.notebook.turn import drive
 
-    reply = drive(turn, hz=engine().settings.stream_hz)
+    reply = drive(turn, hz=engine().settings.stream_hz, scopes=SCOPES)
     reply.shown = True
     return reply

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import keyword
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import Bool, Enum, Float, Unicode, observe
+from traitlets import Bool, Enum, Float, TraitError, Unicode, validate
 
 from mentra_nb.errors import ConfigurationError, MentraError, OperationDenied
 from mentra_nb.notebook import kernel
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from mentra_nb.chat.chat import Chat, RunningTurn
     from mentra_nb.chat.reply import Reply
+    from mentra_nb.event_types import RunOrigin
 
 _HELP = {name: field.description or "" for name, field in Settings.model_fields.items()}
 
@@ -35,18 +37,20 @@ class Mentra(Magics):
     stream_hz = Float(12.0, help=_HELP["stream_hz"]).tag(config=True)
     nested_asyncio = Bool(False, help=_HELP["nested_asyncio"]).tag(config=True)
 
-    @observe("model", "ask", "ask_timeout", "log_text", "stream_hz", "nested_asyncio")
-    def _set(self, change: Any) -> None:
+    @validate("model", "ask", "ask_timeout", "log_text", "stream_hz", "nested_asyncio")
+    def _set(self, proposal: Any) -> Any:
         from mentra_nb.chat.engine import engine
 
+        name, value = proposal["trait"].name, proposal["value"]
         try:
-            if change["name"] == "nested_asyncio" and change["new"]:
+            if name == "nested_asyncio" and value:
                 apply_nest_asyncio()
-            engine().settings.change(change["name"], change["new"], "%config Mentra")
+            engine().settings.change(name, value, "%config Mentra")
         except MentraError as error:
-            raise UsageError(str(error)) from None
-        if change["name"] == "log_text":
-            engine().runtime.audit.log_text = change["new"]  # type: ignore[attr-defined]  # the engine's is a Journal
+            raise TraitError(str(error)) from None  # the one error after which traitlets goes back to the old value
+        if name == "log_text":
+            engine().runtime.audit.log_text = value  # type: ignore[attr-defined]  # the engine's is a Journal
+        return value
 
     # ---- the magic --------------------------------------------------------------------------------------------
 
@@ -64,24 +68,20 @@ class Mentra(Magics):
         return None if cell is not None or parsed.out else reply
 
     def _ask(self, parsed: Parsed) -> Reply:
+        from mentra_nb.chat.chat import SCOPES
         from mentra_nb.chat.engine import engine
-        from mentra_nb.event_types import RunOrigin
         from mentra_nb.notebook.turn import drive
 
-        if parsed.out is not None and not parsed.out.isidentifier():
+        if parsed.out is not None and (not parsed.out.isidentifier() or keyword.iskeyword(parsed.out)):
             raise ConfigurationError(f"-o needs a Python name, not '{parsed.out}'")
         chat = self._conversation(parsed.session)
         turn: RunningTurn = chat.start(
             parsed.prompt,
             model=parsed.model,
             tools=[self._function(name) for name in parsed.tool],
-            origin=RunOrigin(
-                cell_id=kernel.cell_id() or hashlib.sha256(parsed.prompt.encode()).hexdigest()[:16],
-                execution_count=kernel.execution_count(),
-            ),
-            can_ask=somebody_there(),
+            origin=origin(parsed.prompt),
         )
-        reply = drive(turn, quiet=parsed.quiet, verbose=parsed.verbose, hz=engine().settings.stream_hz)
+        reply = drive(turn, quiet=parsed.quiet, verbose=parsed.verbose, hz=engine().settings.stream_hz, scopes=SCOPES)
         reply.shown = True
         self._namespace()["_mentra"] = reply
         if parsed.out is not None:
@@ -96,7 +96,7 @@ class Mentra(Magics):
     def _conversation(self, name: str | None = None) -> Chat:
         from mentra_nb.chat.api import conversation
 
-        return conversation(name, notebook=kernel.notebook_name())
+        return conversation(name)
 
     def _function(self, name: str) -> Callable[..., Any]:
         from mentra_nb.tools.spec import Tool
@@ -189,9 +189,14 @@ class Mentra(Magics):
         return usage(by=by or "model")  # type: ignore[arg-type]  # refuses what it does not know
 
     def _do_log(self, sql: str | None) -> pd.DataFrame:
+        import duckdb
+
         from mentra_nb.audit import tables
 
-        return tables.sql(sql) if sql else tables.decisions()
+        try:
+            return tables.sql(sql) if sql else tables.decisions()
+        except duckdb.Error as error:  # about the person's own SQL
+            raise UsageError(" ".join(str(error).split())) from None
 
     def _do_config(self) -> pd.DataFrame:
         import pandas as pd
@@ -203,9 +208,12 @@ class Mentra(Magics):
         return pd.DataFrame(rows, columns=["setting", "value", "source"])
 
 
-def somebody_there() -> bool:
-    """Whether a person could answer a question: a front end that takes input, or a terminal."""
-    return kernel.front_end_answers() or kernel.in_terminal()
+def origin(prompt: str) -> RunOrigin:
+    """The running cell, as the origin of `prompt`. Where the front end names no cell, the prompt stands for it."""
+    from mentra_nb.event_types import RunOrigin
+
+    cell = kernel.cell_id() or hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    return RunOrigin(cell_id=cell, execution_count=kernel.execution_count())
 
 
 def apply_nest_asyncio() -> None:

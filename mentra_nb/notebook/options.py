@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -175,14 +176,19 @@ def _rows(pairs: list[tuple[str, str]], width: int) -> str:
     return "\n".join(f"    {left:<{width}}  {right}" for left, right in pairs)
 
 
-def completions(text_before_cursor: str) -> tuple[list[str], str]:
-    """What may follow on a `%mentra` or `%%mentra` line, and the fragment it completes."""
+def completions(text_before_cursor: str, functions: Sequence[str] = ()) -> tuple[list[str], str]:
+    """What may follow on a `%mentra` or `%%mentra` line, and the fragment it completes.
+
+    `functions` are what `-t` can name.
+    """
     words = text_before_cursor.split(" ")
     fragment, before = words[-1], words[1:-1]
     if fragment.startswith("-"):
         return [flag for flag in _BY_FLAG if flag.startswith(fragment)], fragment
     if not before and not text_before_cursor.startswith("%%"):
         return [name for name in _BY_NAME if name.startswith(fragment)], fragment
+    if before and before[-1] in ("-t", "--tool"):
+        return [name for name in functions if name.startswith(fragment)], fragment
     if before == ["help"]:
         return [name for name in _BY_NAME if name.startswith(fragment)], fragment
     if before[:1] == ["usage"]:

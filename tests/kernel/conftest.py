@@ -1,30 +1,92 @@
-"""Kernels to test on: the installed ipykernel, and ipykernel 6 as an overlay directory; each by both widget routes."""
+"""Kernels to test on: the installed ipykernel, and ipykernel 6 as an overlay directory; each by both widget routes.
+
+A kernel serves a whole module, as a person's does a whole day; one that a test left unwell is replaced.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from kernelkit import Kernel
+from notebookkit import Notebook
 
 IPYKERNEL_6 = Path(os.environ.get("MENTRA_IPYKERNEL6") or Path(__file__).parents[2] / ".kernels" / "ipykernel6")
+K = TypeVar("K", bound=Kernel)
 
 
-@pytest.fixture(params=["7-main", "7-subshell", "6-main", "6-subshell"])
-def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    line, route = request.param.split("-")
-    overlay = IPYKERNEL_6 if line == "6" else None
-    if overlay is not None and not overlay.is_dir():
-        missing = f"no ipykernel 6 in {overlay}: run `make kernels`, or set MENTRA_IPYKERNEL6"
+def overlay(line: str) -> Path | None:
+    """What to put before the installed packages to get ipykernel `line`."""
+    if line != "6":
+        return None
+    if not IPYKERNEL_6.is_dir():
+        missing = f"no ipykernel 6 in {IPYKERNEL_6}: run `make kernels`, or set MENTRA_IPYKERNEL6"
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
-    running = Kernel(overlay, subshell=route == "subshell")
+    return IPYKERNEL_6
+
+
+class Shared(list[K]):
+    """The kernel of a module: made when first wanted, and anew when the last one is unwell."""
+
+    def __init__(self, make: Callable[[], K], line: str) -> None:
+        super().__init__()
+        self.make, self.line = make, line
+
+    def get(self) -> K:
+        if self and not well(self[0]):
+            self.close()
+        if not self:
+            self.append(self.make())
+            found = self[0].run("import ipykernel; print(ipykernel.__version__)").stdout
+            assert found.startswith(f"{self.line}."), f"this is about ipykernel {self.line}, and {found.strip()} runs"
+        return self[0]
+
+    def close(self) -> None:
+        while self:
+            self.pop().close()
+
+
+def well(kernel: Kernel) -> bool:
     try:
-        found = running.run("%load_ext scripted_turn\nimport ipykernel; print(ipykernel.__version__)").stdout
-        assert found.startswith(f"{line}."), f"this test is about ipykernel {line}, and {found.strip()} runs"
-        yield running
-    finally:
-        running.close()
+        return kernel.forget().run("print('well')").stdout == "well\n" and not kernel.models
+    except TimeoutError:
+        return False
+
+
+@pytest.fixture(scope="module", params=["7-main", "7-subshell", "6-main", "6-subshell"])
+def _kernels(request: pytest.FixtureRequest) -> Iterator[Shared[Kernel]]:
+    line, route = request.param.split("-")
+    shared = Shared(lambda: Kernel(overlay(line), subshell=route == "subshell"), line)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def kernel(_kernels: Shared[Kernel]) -> Kernel:
+    """A kernel with `%%turn`."""
+    running = _kernels.get()
+    running.run("%load_ext scripted_turn")
+    return running
+
+
+@pytest.fixture(scope="module", params=["7", "6"])
+def _notebooks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared[Notebook]]:
+    # As JupyterLab has it: widget messages come on a subshell where the kernel has them.
+    shared = Shared(
+        lambda: Notebook(tmp_path_factory.mktemp("notebook"), overlay(request.param), subshell=True), request.param
+    )
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def notebook(_notebooks: Shared[Notebook]) -> Notebook:
+    """A kernel with the extension loaded, and a conversation in which nothing has been said."""
+    running = _notebooks.get()
+    running.begin()
+    return running

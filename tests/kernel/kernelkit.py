@@ -33,6 +33,15 @@ class Cell:
         return "".join(c["text"] for t, c in self.events if t == "stream" and c["name"] == "stdout")
 
     @property
+    def stderr(self) -> str:
+        return "".join(c["text"] for t, c in self.events if t == "stream" and c["name"] == "stderr")
+
+    @property
+    def status(self) -> str:
+        """`ok`, `error` or `aborted`, once it has ended."""
+        return str(self.reply["status"]) if self.reply is not None else "running"
+
+    @property
     def ended(self) -> bool:
         return self.idle and self.reply is not None
 
@@ -58,7 +67,7 @@ class Cell:
 class Kernel:
     """One kernel and one client. `subshell` sends widget messages as JupyterLab ≥ 4.4 does, where the kernel can."""
 
-    def __init__(self, overlay: Path | None = None, *, subshell: bool = False) -> None:
+    def __init__(self, overlay: Path | None = None, *, subshell: bool = False, **environment: str) -> None:
         # Sockets in a folder of its own: kernels that start at the same time can pick the same TCP port.
         self.folder = tempfile.TemporaryDirectory()
         self.manager = KernelManager(transport="ipc", ip=f"{self.folder.name}/k")
@@ -68,8 +77,8 @@ class Kernel:
             language="python",
         )
         paths = [str(p) for p in (overlay, HERE) if p]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        self.manager.start_kernel(env=environment)
+        own = {"PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        self.manager.start_kernel(env={**os.environ, **own, **environment})
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
@@ -91,6 +100,13 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
         self.manager.cleanup_resources()
         self.folder.cleanup()
+
+    def forget(self) -> Kernel:
+        """Start over in a kernel that is still there: what was sent and shown before is of no interest any more."""
+        self.cells.clear()
+        self.messages.clear()
+        self.started.clear()
+        return self
 
     def send(self, code: str, **options: Any) -> Cell:
         options = {"allow_stdin": True, "stop_on_error": True, **options}
