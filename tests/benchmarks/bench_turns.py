@@ -1,4 +1,4 @@
-"""What a turn costs over a bare HTTP loop, as CPU time in one run on one machine: `python tests/benchmarks/bench_turns.py`.
+"""What a turn costs over a bare HTTP loop, in CPU time: `python tests/benchmarks/bench_turns.py`.
 
 The bare loop posts the same requests with httpx, reads the same streams with httpx-sse and parses every frame; it has
 no agent, no store and no record. The server runs in a process of its own. Times are medians, in milliseconds of CPU.
