@@ -74,6 +74,8 @@ class ToolResult(Data):
     content: Any = ""
     """Text, or any JSON value."""
     is_error: bool = False
+    images: tuple[Image, ...] = ()
+    """Pictures that belong to the result, shown after its content."""
 
     def display(self) -> str:
         """The result as text: itself, or compact JSON."""
@@ -82,7 +84,19 @@ class ToolResult(Data):
         return json.dumps(self.content, ensure_ascii=False, separators=(",", ":"))
 
 
-ContentBlock = Annotated[Text | Image | Thinking | ToolUse | ToolResult, Field(discriminator="type")]
+class Opaque(Data):
+    """Part of an answer that only its provider understands, such as a hosted search: as JSON text, and never shown.
+
+    It goes back as it came, to the same provider and model only.
+    """
+
+    type: Literal["opaque"] = "opaque"
+    data: str
+    provider: str | None = None
+    model: str | None = None
+
+
+ContentBlock = Annotated[Text | Image | Thinking | ToolUse | ToolResult | Opaque, Field(discriminator="type")]
 
 
 class Message(Data):
@@ -114,15 +128,21 @@ class Message(Data):
 
     def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
         """This message in a wire's form: `encode(self)`, computed at most once per wire."""
-        try:
-            return self._encoded[wire]  # type: ignore[no-any-return]
-        except KeyError:
-            form = self._encoded[wire] = encode(self)
-            return form
+        # read past pydantic's attribute lookup: this runs for every message of a conversation at every request
+        forms: dict[str, T] = self.__pydantic_private__["_encoded"]  # type: ignore[index]  # there is one
+        form = forms.get(wire)
+        if form is None:
+            form = forms[wire] = encode(self)
+        return form
 
 
 class TokenUsage(Data):
-    """Tokens of one model response, as the provider counted them. `None` means it did not say."""
+    """Tokens of one model response, as the provider counted them. `None` means it did not say.
+
+    Cached tokens are part of `input_tokens`, except from the provider `anthropic`, which counts them apart.
+    `reasoning_tokens` are part of `output_tokens`; `thoughts_tokens` come on top of them, and `tool_input_tokens` on
+    top of `input_tokens`.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None

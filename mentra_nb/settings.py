@@ -20,7 +20,7 @@ class Endpoint(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     base_url: str
-    wire: Literal["responses", "chat_completions"] = "chat_completions"
+    wire: Literal["responses", "chat_completions", "anthropic_messages", "gemini_generate_content"] = "chat_completions"
     key_env: str | None = None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mentra_nb import event_types as e
-from mentra_nb.content import Message, Role, Text, Thinking, TokenUsage, ToolUse
+from mentra_nb.content import Message, Opaque, Role, Text, Thinking, TokenUsage, ToolUse
 from mentra_nb.errors import MalformedStream, StreamTruncated
 from mentra_nb.identity import UniqueIds
 from mentra_nb.providers import base as p
@@ -132,13 +132,16 @@ class PendingMessage:
         blocks = (self._content(self._blocks[index]) for index in sorted(self._blocks))
         return Message(role=Role.ASSISTANT, content=tuple(block for block in blocks if block is not None))
 
-    def _content(self, block: _Block) -> Text | Thinking | ToolUse | None:
+    def _content(self, block: _Block) -> Text | Thinking | ToolUse | Opaque | None:
         if block.call is not None:
             return block.call
         text = block.text()
         if block.start.kind == "text":
             return Text(text=text) if text else None
         assert block.stopped is not None
+        if block.start.kind == "opaque":
+            whole = block.stopped.encrypted
+            return Opaque(data=whole, provider=self.provider, model=self.model) if whole else None
         return Thinking(
             text=text,
             id=block.start.item_id,

@@ -73,11 +73,13 @@ def connect(
     name: str,
     base_url: str,
     *,
-    wire: Literal["responses", "chat_completions"] = "chat_completions",
+    wire: Literal[
+        "responses", "chat_completions", "anthropic_messages", "gemini_generate_content"
+    ] = "chat_completions",
     api_key: str | None = None,
     model: str | None = None,
 ) -> None:
-    """Make a server known as `name`, and `name/model` the default: any that speaks one of the two OpenAI wires.
+    """Make a server known as `name`, and `name/model` the default: any that speaks one of the four wires.
 
     Nothing is sent. Raises `ConfigurationError` for an address that is none.
     """

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from mentra_nb.errors import ConfigurationError, NoModelsAvailable
 from mentra_nb.providers.base import ModelInfo, Provider
-from mentra_nb.providers.registry import NOT_YET, PRESETS, builtin, split_model
+from mentra_nb.providers.registry import PRESETS, adapter, builtin, split_model
 from mentra_nb.settings import Endpoint, Settings
 
 DEMO_NOTICE = (
@@ -54,8 +54,6 @@ def _named(wanted: str, settings: Settings, registered: Set[str]) -> Choice:
     if provider in known:
         assert provider is not None
         return Choice(provider, model)
-    if provider in NOT_YET:
-        raise ConfigurationError(f"provider '{provider}' is not available yet; openrouter serves its models")
     near = get_close_matches(provider or model, known, 1, 0.7)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
     if provider is None:
@@ -79,11 +77,7 @@ def custom(name: str, endpoint: Endpoint, api_key: str | None = None) -> Provide
     """A server of one's own under its own name."""
     if not endpoint.base_url.startswith(("http://", "https://")):
         raise ConfigurationError(f"base_url of '{name}' must begin with http:// or https://, not {endpoint.base_url!r}")
-    from mentra_nb.providers.chat_completions import ChatCompletionsProvider
-    from mentra_nb.providers.responses import ResponsesProvider
-
-    adapter = ResponsesProvider if endpoint.wire == "responses" else ChatCompletionsProvider
-    return adapter(name, endpoint.base_url, api_key=api_key)
+    return adapter(endpoint.wire)(name, endpoint.base_url, api_key=api_key)
 
 
 def newest_chat_model(provider: str, models: Sequence[ModelInfo]) -> ModelInfo:

@@ -25,10 +25,14 @@ class ProviderDescriptor(Data):
 
 
 class ProviderCapabilities(Data):
+    """What a provider can do. A request that needs what is false here is refused before anything is sent."""
+
     supports_model_listing: bool = False
     supports_tool_calls: bool = True
     supports_images: bool = False
     supports_reasoning_effort: bool = False
+    supports_structured_output: bool = False
+    supports_hosted_tool_search: bool = False
 
 
 class ModelInfo(Data):
@@ -57,12 +61,29 @@ class ModelSelector:
 
 
 class ProviderToolSpec(Data):
-    """A tool as a provider is told of it."""
+    """A tool as a provider is told of it.
+
+    `strict` asks for arguments that fit the schema exactly. A `deferred` tool's schema stays out of the prompt until
+    the provider's own search finds it; it needs `Request.tool_search`.
+    """
 
     name: str
     description: str | None = None
     input_schema: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
     strict: bool = False
+    deferred: bool = False
+
+
+@dataclass(frozen=True)
+class ResponseFormat:
+    """The answer is to be JSON that fits `schema`. With `strict` the provider enforces it where it knows a difference.
+
+    `name` is letters, digits, `_` and `-`.
+    """
+
+    name: str
+    schema: dict[str, Any]
+    strict: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,18 @@ class ToolChoice:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to a model, in nobody's wire format."""
+    """One question to a model, in nobody's wire format.
+
+    A wire honours every option that is set, or refuses the request with `InvalidRequest` before anything is sent. Two
+    are hints that a wire may leave out: `metadata` (labels for the provider's own records) and `ToolSpec.strict`.
+
+    - `tool_choice` and `parallel_tool_calls` count only when there are tools; `None` is the provider's own default.
+    - `max_output_tokens` is per answer, reasoning included; a wire that must be told a limit has one of its own.
+    - `reasoning_effort` is `low`, `medium`, `high`, `xhigh` or `max`, and `minimal` or `none` where a wire knows them.
+    - `response_format` asks for JSON of one shape.
+    - `tool_search` lets the provider search among the deferred tools.
+    - `prompt_cache_key` names requests that share a beginning, for providers that route by it.
+    """
 
     model: str
     messages: Sequence[Message]
@@ -86,11 +118,20 @@ class Request:
     max_output_tokens: int | None = None
     reasoning_effort: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    response_format: ResponseFormat | None = None
+    parallel_tool_calls: bool | None = None
+    tool_search: bool = False
+    prompt_cache_key: str | None = None
+
+    def defers(self, tool: ProviderToolSpec) -> bool:
+        """Whether a tool is left to the search; the one that must be called never is."""
+        choice = self.tool_choice
+        return tool.deferred and not (choice is not None and choice.mode == "tool" and choice.name == tool.name)
 
 
 # ---- what a stream says ---------------------------------------------------------------------------------------
 
-BlockKind = Literal["text", "thinking", "tool_use"]
+BlockKind = Literal["text", "thinking", "tool_use", "opaque"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +161,10 @@ class ContentBlockDelta:
 
 @dataclass(frozen=True, slots=True)
 class ContentBlockStopped:
-    """A block is whole. `signature` and `encrypted` are a thinking block's opaque parts."""
+    """A block is whole. `signature` and `encrypted` are a thinking block's opaque parts.
+
+    An `opaque` block has no deltas; all of it is `encrypted`, as JSON text.
+    """
 
     index: int
     signature: str | None = None
@@ -144,8 +188,14 @@ ProviderEvent = (
     MessageStarted | ContentBlockStarted | ContentBlockDelta | ContentBlockStopped | MessageDelta | MessageStopped
 )
 
-StopReason = Literal["end", "tool_use", "max_tokens", "refusal", "content_filter", "pause", "unknown"]
-"""Stop reasons in neutral words. An adapter maps what it knows and passes the rest on as it came."""
+StopReason = Literal[
+    "end", "tool_use", "max_tokens", "refusal", "content_filter", "pause", "context_overflow", "error", "unknown"
+]
+"""Stop reasons in neutral words. An adapter maps what it knows and passes the rest on as it came.
+
+`pause`: the provider broke off its own long turn, and goes on if asked again with the answer so far in the history.
+`context_overflow`: the model's context was full before the answer was. `error`: the model's output was unusable.
+"""
 
 
 class Provider(ABC):

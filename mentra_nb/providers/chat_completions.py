@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mentra_nb.content import Image, Message, Role, Text
-from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, StreamTruncated
+from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, StreamTruncated, UnsupportedCapability
 from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import (
     BlockKind,
@@ -25,6 +25,7 @@ from mentra_nb.providers.base import (
     ProviderEvent,
     ProviderToolSpec,
     Request,
+    ResponseFormat,
 )
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.openai import (
@@ -33,11 +34,12 @@ from mentra_nb.providers.openai import (
     argument_delta,
     arguments_text,
     image_url,
+    parallel_tool_calls,
     result_text,
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, encode, join_body
+from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, array, encode, join_body
 
 
 class ChatCompletionsProvider(OpenAIProvider):
@@ -68,7 +70,7 @@ class ChatCompletionsProvider(OpenAIProvider):
             yield events
 
     def body(self, request: Request) -> bytes:
-        forms = [message.encoded(self.wire, _encoded) for message in request.messages]
+        forms = [message.encoded(self.wire, self._encoded) for message in request.messages]
         system = [encode({"role": "system", "content": request.system})] if request.system else []
         return join_body(
             {
@@ -79,13 +81,21 @@ class ChatCompletionsProvider(OpenAIProvider):
                 "temperature": request.temperature,
                 self._max_tokens_field: request.max_output_tokens,
                 "reasoning_effort": request.reasoning_effort,
+                "response_format": _format(request.response_format) if request.response_format else None,
+                "parallel_tool_calls": parallel_tool_calls(request),
+                "prompt_cache_key": request.prompt_cache_key,
             },
-            tools=self.tools_json(request, _tool),
-            messages=b"[" + b",".join([*system, *_merged(forms)]) + b"]",
+            tools=array(self.tool_fragments(request, _tool)) if request.tools else None,
+            messages=array([*system, *_merged(forms)]),
         )
 
     def decoder(self, request: Request) -> ChatDecoder:
         return ChatDecoder(request.model)
+
+    def _encoded(self, message: Message) -> _Form:
+        if any(result.images for result in message.tool_results()):
+            raise UnsupportedCapability(self.descriptor.id, "images in tool results")
+        return _encoded(message)
 
 
 # ---- messages ---------------------------------------------------------------------------------------------------
@@ -155,13 +165,18 @@ def _user(forms: list[_Form]) -> Iterable[bytes]:
         yield b'{"role":"user","content":[' + b",".join(form.parts for form in forms) + b"]}"
 
 
-def _tool(tool: ProviderToolSpec) -> dict[str, Any]:
+def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
     if tool.description:
         function["description"] = tool.description
     if tool.strict:
         function["strict"] = True
     return {"type": "function", "function": function}
+
+
+def _format(wanted: ResponseFormat) -> dict[str, Any]:
+    schema = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 # ---- answers ----------------------------------------------------------------------------------------------------

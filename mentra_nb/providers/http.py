@@ -43,6 +43,10 @@ TRANSIENT_CODES = {
 }
 
 
+PUBLIC_HEADERS = {"accept", "content-type", "anthropic-version", "anthropic-beta"}
+"""Headers of ours whose values are no secrets."""
+
+
 @dataclass(frozen=True)
 class Response:
     """An answer whose body is still coming: `chunks` are its decoded bytes in the pieces they arrived in."""
@@ -217,7 +221,7 @@ class HttpClient:
         await self.transport.aclose()
 
 
-def stream_error(error: Any) -> ProviderError:
+def stream_error(error: Any, request_id: Any = None) -> ProviderError:
     """The exception for an error object inside a stream: `{code, type, message}`, or just a text."""
     if not isinstance(error, dict):
         return ProviderError(f"the provider reported an error: {error or 'no details given'}")
@@ -225,15 +229,17 @@ def stream_error(error: Any) -> ProviderError:
     text = str(error.get("message") or "no details given")
     if labels:
         text = f"{text} ({labels[0]})"
+    if request_id:
+        text = f"{text}, request {request_id}"
     transient = any(label in TRANSIENT_CODES or label in ("408", "429") or _is_5xx(label) for label in labels)
-    return RetryableError(text) if transient else ProviderError(text)
+    return RetryableError(text, _retry_delay(error)) if transient else ProviderError(text)
 
 
 def scrub(text: str, headers: Mapping[str, str], at_least: int = 4) -> str:
     """`text` without the secrets, of `at_least` so many characters, that the request's own headers carry."""
-    for value in headers.values():
+    for name, value in headers.items():
         secret = value.rpartition(" ")[2]
-        if len(secret) >= at_least:
+        if len(secret) >= at_least and name.lower() not in PUBLIC_HEADERS:
             text = text.replace(secret, "***")
     return text
 
@@ -244,23 +250,46 @@ def _is_5xx(label: str) -> bool:
 
 async def _check_status(response: Response, headers: Mapping[str, str]) -> None:
     if not 200 <= response.status < 300:
+        body = scrub(await _text(response), headers)
+        hint = _retry_after(response.headers)
         raise HttpError(
             response.status,
-            scrub(await _text(response), headers),
-            retry_after=_retry_after(response.headers),
+            body,
+            retry_after=hint if hint is not None else _retry_delay(_error_in(body)),
             request_id=response.headers.get("x-request-id") or response.headers.get("request-id"),
         )
 
 
 async def _not_a_stream(response: Response, headers: Mapping[str, str], content_type: str) -> ProviderError:
-    body = scrub(await _text(response), headers)
-    try:
-        error = json.loads(body).get("error")
-    except (ValueError, AttributeError):
-        error = None
+    error = _error_in(scrub(await _text(response), headers))
     if error:
         return stream_error(error)
     return MalformedStream(f"the server sent {content_type} where events were asked for; check the base URL")
+
+
+def _error_in(body: str) -> Any:
+    """The error of a JSON body, which may be the first of a list."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return None
+    if isinstance(found, list) and found:
+        found = found[0]
+    return found.get("error") if isinstance(found, dict) else None
+
+
+def _retry_delay(error: Any) -> float | None:
+    """Seconds to wait, from Google's `RetryInfo` among the details of an error."""
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        try:
+            seconds = float(str(delay).removesuffix("s"))
+        except ValueError:
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return None
 
 
 async def _text(response: Response) -> str:

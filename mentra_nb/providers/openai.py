@@ -5,17 +5,14 @@ The wires themselves are `responses` and `chat_completions`.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from mentra_nb.content import Image, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import DecodeError, InvalidRequest
-from mentra_nb.providers.base import ModelInfo, ProviderToolSpec, Request
-from mentra_nb.providers.wire import WireProvider, encode
+from mentra_nb.providers.base import ModelInfo, ProviderCapabilities, Request
+from mentra_nb.providers.wire import WireProvider, compact, count, with_version
 
 STOP_REASONS = {
     "stop": "end",
@@ -30,10 +27,16 @@ STOP_REASONS = {
 class OpenAIProvider(WireProvider):
     """Shared by both wires: `base_url` with or without `/v1`, and `GET models`."""
 
+    offers = ProviderCapabilities(
+        supports_model_listing=True,
+        supports_images=True,
+        supports_reasoning_effort=True,
+        supports_structured_output=True,
+    )
+
     def __init__(self, id: str, base_url: str, **options: Any) -> None:
         super().__init__(id, base_url, **options)
         self.base_url = with_version(self.base_url)
-        self._tools: tuple[Sequence[ProviderToolSpec], bytes] = ((), b"[]")
 
     async def list_models(self) -> list[ModelInfo]:
         payload = await self.http.get_json(self.url("models"), self.headers())
@@ -41,24 +44,6 @@ class OpenAIProvider(WireProvider):
         if not isinstance(entries, list):
             raise DecodeError(f"{self.descriptor.id} did not list its models as expected; check the base URL")
         return [_model(entry, self.descriptor.id) for entry in entries if isinstance(entry, dict) and entry.get("id")]
-
-    def tools_json(self, request: Request, encode_one: Callable[[ProviderToolSpec], Any]) -> bytes | None:
-        """The tools as a JSON array, kept while the same tuple of tools comes back; `None` without tools."""
-        if not request.tools:
-            return None
-        kept, fragment = self._tools
-        if kept is not request.tools or not isinstance(kept, tuple):
-            fragment = encode([encode_one(tool) for tool in request.tools])
-            self._tools = request.tools, fragment
-        return fragment
-
-
-def with_version(base_url: str) -> str:
-    """`base_url` with `/v1` appended, unless its path already has a version."""
-    parts = urlsplit(base_url)
-    if re.search(r"/v\d", parts.path) or parts.path.endswith("/backend-api/codex"):
-        return base_url
-    return urlunsplit(parts._replace(path=parts.path + "/v1"))
 
 
 def tool_choice(request: Request, named: Callable[[str], Any]) -> Any:
@@ -69,6 +54,11 @@ def tool_choice(request: Request, named: Callable[[str], Any]) -> Any:
     if choice.mode == "tool":
         return named(choice.name or "")
     return "required" if choice.mode == "any" else choice.mode
+
+
+def parallel_tool_calls(request: Request) -> bool | None:
+    """The wire's option of that name, which may only be sent with tools."""
+    return request.parallel_tool_calls if request.tools else None
 
 
 def image_url(image: Image) -> str:
@@ -96,10 +86,6 @@ def argument_delta(arguments: Any) -> str:
     return compact(arguments)
 
 
-def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 def usage(payload: Any) -> TokenUsage | None:
     """Either wire's usage object; `None` when it says nothing."""
     if not isinstance(payload, Mapping):
@@ -108,18 +94,13 @@ def usage(payload: Any) -> TokenUsage | None:
     sent = payload.get("input_tokens_details") or payload.get("prompt_tokens_details")
     made = payload.get("output_tokens_details") or payload.get("completion_tokens_details")
     found = TokenUsage(
-        input_tokens=_count(payload, "input_tokens", "prompt_tokens"),
-        output_tokens=_count(payload, "output_tokens", "completion_tokens"),
-        total_tokens=_count(payload, "total_tokens"),
-        cache_read_input_tokens=_count(sent, "cached_tokens"),
-        reasoning_tokens=_count(made, "reasoning_tokens"),
+        input_tokens=count(payload, "input_tokens", "prompt_tokens"),
+        output_tokens=count(payload, "output_tokens", "completion_tokens"),
+        total_tokens=count(payload, "total_tokens"),
+        cache_read_input_tokens=count(sent, "cached_tokens"),
+        reasoning_tokens=count(made, "reasoning_tokens"),
     )
     return None if found.is_empty() else found
-
-
-def _count(source: Any, *names: str) -> int | None:
-    values = [source.get(name) for name in names] if isinstance(source, Mapping) else []
-    return next((value for value in values if isinstance(value, int)), None)
 
 
 def _model(entry: dict[str, Any], provider: str) -> ModelInfo:

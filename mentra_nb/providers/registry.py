@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import SecretStr
 
@@ -16,8 +16,19 @@ from mentra_nb.providers.base import Provider, ProviderCapabilities, ProviderDes
 
 if TYPE_CHECKING:
     from mentra_nb.providers.http import HttpClient
+    from mentra_nb.providers.wire import WireProvider
 
-Wire = Literal["responses", "chat_completions"]
+Wire = Literal["responses", "chat_completions", "anthropic_messages", "gemini_generate_content"]
+
+HOSTED = ProviderCapabilities(
+    supports_model_listing=True,
+    supports_images=True,
+    supports_reasoning_effort=True,
+    supports_structured_output=True,
+    supports_hosted_tool_search=True,
+)
+NO_SEARCH = HOSTED.model_copy(update={"supports_hosted_tool_search": False})
+LOCAL = NO_SEARCH.model_copy(update={"supports_reasoning_effort": False})
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,7 @@ class Preset:
     wire: Wire
     base_url: str
     key_env: str | None = None
+    capabilities: ProviderCapabilities = HOSTED
 
 
 PRESETS = {
@@ -36,14 +48,43 @@ PRESETS = {
     for preset in (
         Preset("openai", "OpenAI", "responses", "https://api.openai.com/v1", "OPENAI_API_KEY"),
         Preset("openrouter", "OpenRouter", "responses", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-        Preset("ollama", "Ollama", "responses", "http://127.0.0.1:11434/v1"),
-        Preset("lmstudio", "LM Studio", "responses", "http://127.0.0.1:1234/v1"),
-        Preset("llamacpp", "llama.cpp", "chat_completions", "http://127.0.0.1:8080/v1"),
-        Preset("vllm", "vLLM", "chat_completions", "http://127.0.0.1:8000/v1"),
+        Preset("anthropic", "Anthropic", "anthropic_messages", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+        Preset(
+            "gemini",
+            "Gemini",
+            "gemini_generate_content",
+            "https://generativelanguage.googleapis.com/v1beta",
+            "GEMINI_API_KEY",
+            NO_SEARCH,
+        ),
+        Preset("ollama", "Ollama", "responses", "http://127.0.0.1:11434/v1", None, LOCAL),
+        Preset("lmstudio", "LM Studio", "responses", "http://127.0.0.1:1234/v1", None, LOCAL),
+        Preset("llamacpp", "llama.cpp", "chat_completions", "http://127.0.0.1:8080/v1", None, LOCAL),
+        Preset("vllm", "vLLM", "chat_completions", "http://127.0.0.1:8000/v1", None, LOCAL),
     )
 }
 
-NOT_YET = ("anthropic", "gemini")
+
+def adapter(wire: str) -> type[WireProvider]:
+    """The provider class that speaks a wire. Raises `ConfigurationError` for a wire that is not known."""
+    match wire:
+        case "responses":
+            from mentra_nb.providers.responses import ResponsesProvider
+
+            return ResponsesProvider
+        case "chat_completions":
+            from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+
+            return ChatCompletionsProvider
+        case "anthropic_messages":
+            from mentra_nb.providers.anthropic import AnthropicProvider
+
+            return AnthropicProvider
+        case "gemini_generate_content":
+            from mentra_nb.providers.gemini import GeminiProvider
+
+            return GeminiProvider
+    raise ConfigurationError(f"there is no wire '{wire}'; known are {', '.join(get_args(Wire))}")
 
 
 def builtin(
@@ -64,26 +105,18 @@ def builtin(
         from mentra_nb.providers.demo import DemoProvider
 
         return DemoProvider()
-    if id in NOT_YET:
-        raise ConfigurationError(f"provider '{id}' is not available yet; openrouter serves its models")
     preset = PRESETS.get(id)
     if preset is None:
         raise ConfigurationError(f"there is no provider '{id}'; known are {', '.join([*PRESETS, 'demo'])}")
     if preset.key_env is not None and api_key is None and base_url is None:
         raise ConfigurationError(f"{preset.display_name} needs an API key: set {preset.key_env} or pass api_key")
-    from mentra_nb.providers.chat_completions import ChatCompletionsProvider
-    from mentra_nb.providers.responses import ResponsesProvider
-
-    adapter = ResponsesProvider if (wire or preset.wire) == "responses" else ChatCompletionsProvider
-    return adapter(
+    return adapter(wire or preset.wire)(
         preset.id,
         base_url or preset.base_url,
         api_key=api_key,
         display_name=preset.display_name,
         http=http,
-        capabilities=ProviderCapabilities(
-            supports_model_listing=True, supports_images=True, supports_reasoning_effort=preset.key_env is not None
-        ),
+        capabilities=preset.capabilities if wire in (None, preset.wire) else None,
     )
 
 

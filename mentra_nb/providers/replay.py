@@ -27,9 +27,8 @@ from pydantic import Field, ValidationError
 from mentra_nb.content import Data
 from mentra_nb.errors import ConfigurationError, HttpError, ReplayMiss
 from mentra_nb.providers.base import Provider
-from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.http import HttpClient, Response, Transport, scrub
-from mentra_nb.providers.responses import ResponsesProvider
+from mentra_nb.providers.registry import adapter
 from mentra_nb.providers.wire import WireProvider
 
 VOLATILE = (
@@ -41,16 +40,17 @@ VOLATILE = (
     "input.*.call_id",
     "messages.*.tool_call_id",
     "messages.*.tool_calls.*.id",
+    "messages.*.content.*.id",
+    "messages.*.content.*.tool_use_id",
+    "contents.*.parts.*.functionCall.id",
+    "contents.*.parts.*.functionResponse.id",
 )
 """Paths in a request that may differ between recording and replay; `*` is any list index. Each distinct value becomes
 `#1`, `#2`, … in order of appearance, so that which result answers which call still counts."""
 
 VOLATILE_PATHS = frozenset(tuple(path.split(".")) for path in VOLATILE)
 
-KEPT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-request-id")
-ADAPTERS: dict[str, type[WireProvider]] = {
-    adapter.wire: adapter for adapter in (ResponsesProvider, ChatCompletionsProvider)
-}
+KEPT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id")
 ABSENT = "absent"
 SECRET = 12
 """A header value shorter than this is not taken for a secret: it may be a word that the conversation uses."""
@@ -121,7 +121,9 @@ class Recorder:
         )
         with self._path.open("a" if self._begun else "w", encoding="utf-8") as file:
             if not self._begun:
-                file.write(self._header.model_copy(update={"model": request.get("model")}).model_dump_json() + "\n")
+                # Gemini has the model in the address: models/NAME:streamGenerateContent
+                model = request.get("model") or exchange.endpoint.partition(":")[0].removeprefix("models/")
+                file.write(self._header.model_copy(update={"model": model}).model_dump_json() + "\n")
                 self._begun = True
             file.write(exchange.model_dump_json() + "\n")
 
@@ -167,8 +169,10 @@ class Replayer:
             yield chunk.encode()
 
     def _models(self, endpoint: str) -> Exchange:
-        models = [{"id": self.header.model}] if self.header.model else []
-        return Exchange(endpoint=endpoint, request=None, status=200, chunks=(json.dumps({"data": models}),))
+        ids = [self.header.model] if self.header.model else []
+        named = [{"name": f"models/{id}", "supportedGenerationMethods": ["generateContent"]} for id in ids]
+        answer = {"data": [{"id": id} for id in ids], "models": named}
+        return Exchange(endpoint=endpoint, request=None, status=200, chunks=(json.dumps(answer),))
 
     def _miss(self, endpoint: str, request: Any) -> str:
         ours = dict(_leaves({"endpoint": endpoint, "request": request}))
@@ -211,12 +215,7 @@ def replay_provider(path: str | Path, pace: float = 0.0) -> Provider:
     """
     replayer = Replayer(path, pace)
     header = replayer.header
-    adapter = ADAPTERS.get(header.wire)
-    if adapter is None:
-        raise ConfigurationError(
-            f"{Path(path).name} was recorded with a wire this version does not know: {header.wire}"
-        )
-    return adapter(
+    return adapter(header.wire)(
         header.provider,
         f"http://replay.invalid{header.base_path}",
         display_name=header.display_name,

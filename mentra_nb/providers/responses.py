@@ -5,11 +5,12 @@ Always stateless: the whole conversation is sent and `store` is false, so nothin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mentra_nb.content import Image, Message, Role, Text, Thinking, ToolResult, ToolUse
+from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, ToolResult, ToolUse
 from mentra_nb.errors import InvalidRequest, MalformedStream, StreamTruncated
 from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import (
@@ -23,6 +24,7 @@ from mentra_nb.providers.base import (
     ProviderEvent,
     ProviderToolSpec,
     Request,
+    ResponseFormat,
 )
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.openai import (
@@ -31,11 +33,12 @@ from mentra_nb.providers.openai import (
     argument_delta,
     arguments_text,
     image_url,
+    parallel_tool_calls,
     result_text,
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import MAX_ARGUMENTS, encode, join_body
+from mentra_nb.providers.wire import MAX_ARGUMENTS, array, compact, encode, join_body, member
 
 
 class ResponsesProvider(OpenAIProvider):
@@ -43,6 +46,7 @@ class ResponsesProvider(OpenAIProvider):
 
     wire = "responses"
     endpoint = "responses"
+    offers = OpenAIProvider.offers.model_copy(update={"supports_hosted_tool_search": True})
 
     def body(self, request: Request) -> bytes:
         key = f"{self.wire}:{self.descriptor.id}:{request.model}"
@@ -59,13 +63,21 @@ class ResponsesProvider(OpenAIProvider):
                 "reasoning": {"effort": request.reasoning_effort} if request.reasoning_effort else None,
                 "include": ["reasoning.encrypted_content"] if request.reasoning_effort else None,
                 "metadata": request.metadata or None,
+                "text": {"format": _format(request.response_format)} if request.response_format else None,
+                "parallel_tool_calls": parallel_tool_calls(request),
+                "prompt_cache_key": request.prompt_cache_key,
             },
-            tools=self.tools_json(request, _tool),
-            input=b"[" + b",".join(item for item in items if item) + b"]",
+            tools=self._tools_json(request),
+            input=array(item for item in items if item),
         )
 
     def decoder(self, request: Request) -> ResponsesDecoder:
         return ResponsesDecoder(request.model, late_encryption=request.reasoning_effort is not None)
+
+    def _tools_json(self, request: Request) -> bytes | None:
+        fragments = self.tool_fragments(request, _tool)
+        searched = any(request.defers(tool) for tool in request.tools)
+        return array([*fragments, *[b'{"type":"tool_search"}'] * searched]) if fragments else None
 
     def _items(self, message: Message, model: str) -> bytes:
         """The input items of one message, joined by commas; results come first, so that they follow their calls."""
@@ -85,6 +97,8 @@ class ResponsesProvider(OpenAIProvider):
                     reasoned = True
                     summary = [{"type": "summary_text", "text": block.text}] if block.text else []
                     items.append({"type": "reasoning", "id": id, "encrypted_content": encrypted, "summary": summary})
+                case Opaque() if (block.provider, block.model) == (self.descriptor.id, model):
+                    items.append(json.loads(block.data))
                 case ToolUse():
                     call = {"type": "function_call", "call_id": block.id, "name": block.name}
                     if reasoned and block.item_id:
@@ -92,7 +106,7 @@ class ResponsesProvider(OpenAIProvider):
                     items.append(call | {"arguments": arguments_text(block)})
                 case ToolResult():
                     output = {"type": "function_call_output", "call_id": block.tool_use_id}
-                    items.append(output | {"output": result_text(block)})
+                    items.append(output | {"output": _output(block)})
         _flush(parts, message.role, items)
         return b",".join(encode(item) for item in items)
 
@@ -111,7 +125,15 @@ def _part(block: Text | Image, role: Role) -> dict[str, Any]:
     return {"type": "input_image", "image_url": image_url(block)}
 
 
-def _tool(tool: ProviderToolSpec) -> dict[str, Any]:
+def _output(result: ToolResult) -> str | list[dict[str, Any]]:
+    text = result_text(result)
+    if not result.images:
+        return text
+    parts = [{"type": "input_text", "text": text}] if text else []
+    return parts + [{"type": "input_image", "image_url": image_url(image)} for image in result.images]
+
+
+def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:
     described = {"description": tool.description} if tool.description else {}
     return {
         "type": "function",
@@ -119,7 +141,12 @@ def _tool(tool: ProviderToolSpec) -> dict[str, Any]:
         **described,
         "parameters": tool.input_schema,
         "strict": tool.strict,
+        **({"defer_loading": True} if deferred else {}),
     }
+
+
+def _format(wanted: ResponseFormat) -> dict[str, Any]:
+    return {"type": "json_schema", "name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
 
 
 @dataclass(slots=True)
@@ -163,15 +190,15 @@ class ResponsesDecoder:
             case "response.reasoning_summary_part.added" if frame.get("summary_index"):
                 return self._delta(frame | {"delta": "\n\n"}, "thinking")
             case "response.created" | "response.in_progress":
-                return self._start(_object(frame, "response"))
+                return self._start(member(frame, "response"))
             case "response.output_item.added":
-                return self._added(frame, _object(frame, "item"))
+                return self._added(frame, member(frame, "item"))
             case "response.output_item.done":
-                return self._done(frame, _object(frame, "item"))
+                return self._done(frame, member(frame, "item"))
             case "response.completed" | "response.incomplete":
-                return self._end(_object(frame, "response"))
+                return self._end(member(frame, "response"))
             case "response.failed":
-                raise stream_error(_object(frame, "response").get("error"))
+                raise stream_error(member(frame, "response").get("error"))
             case "error":
                 raise stream_error(frame.get("error") or frame)
             case None if frame.get("error"):
@@ -212,6 +239,9 @@ class ResponsesDecoder:
                 call_id = self._ids.take(item.get("call_id") or new_id("call"))
                 name = str(item.get("name") or "")
                 events.append(ContentBlockStarted(index, "tool_use", id=call_id, name=name, item_id=id))
+            case "tool_search_call" | "tool_search_output":
+                block = _Block(index, "opaque", id)
+                events.append(ContentBlockStarted(index, "opaque", item_id=id))
         if block is not None:
             self._blocks.append(block)
         for key in (frame.get("output_index"), id):
@@ -248,6 +278,9 @@ class ResponsesDecoder:
             events, block = self._open(frame, item)
         if block is None or not block.is_open:
             return events
+        if block.kind == "opaque":
+            block.is_open = False
+            return [*events, ContentBlockStopped(block.index, encrypted=compact(item))]
         if not block.size and (text := self._whole_text(item)):
             events.append(ContentBlockDelta(block.index, text))
         encrypted = item.get("encrypted_content") or None
@@ -293,13 +326,6 @@ class ResponsesDecoder:
         if response.get("status") == "incomplete":
             return "unknown"
         return "tool_use" if any(block.kind == "tool_use" for block in self._blocks) else "end"
-
-
-def _object(frame: dict[str, Any], key: str) -> dict[str, Any]:
-    value = frame.get(key)
-    if not isinstance(value, dict):
-        raise MalformedStream(f"{frame.get('type')} without its {key}")
-    return value
 
 
 def _name(frame: dict[str, Any]) -> str:

@@ -7,16 +7,32 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, ClassVar, Protocol, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from mentra_nb.errors import ConfigurationError, MalformedStream, ProviderError, StreamTruncated
-from mentra_nb.providers.base import Provider, ProviderCapabilities, ProviderDescriptor, ProviderEvent, Request
+from mentra_nb.content import Image, Message
+from mentra_nb.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    MalformedStream,
+    ProviderError,
+    StreamTruncated,
+    UnsupportedCapability,
+)
+from mentra_nb.providers.base import (
+    Provider,
+    ProviderCapabilities,
+    ProviderDescriptor,
+    ProviderEvent,
+    ProviderToolSpec,
+    Request,
+)
 from mentra_nb.providers.http import EventStream, HttpClient, Transport, scrub
 
 MAX_ARGUMENTS = 4 * 1024 * 1024
@@ -42,11 +58,14 @@ class WireProvider(Provider):
     """A provider behind an HTTP address.
 
     `base_url` ends before the endpoint's own name. `headers` are sent with every request; like the key, their values
-    appear in no message. `http` shares a client. Raises `ConfigurationError` for an address or key that cannot work.
+    appear in no message. `http` shares a client. `capabilities` are those of the wire unless given: what is not known
+    of a server is tried. Raises `ConfigurationError` for an address or key that cannot work.
     """
 
     wire: ClassVar[str]
     endpoint: ClassVar[str]
+    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities()
+    """What the wire can express."""
 
     def __init__(
         self,
@@ -60,13 +79,14 @@ class WireProvider(Provider):
         capabilities: ProviderCapabilities | None = None,
     ) -> None:
         self.descriptor = ProviderDescriptor(id=id, display_name=display_name)
-        self.capabilities = capabilities or ProviderCapabilities(supports_model_listing=True, supports_images=True)
+        self.capabilities = capabilities or self.offers
         self.base_url = _checked_url(base_url)
         self.http = http if http is not None else HttpClient()
         key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
         self._headers = {name: SecretStr(_checked_header(name, value)) for name, value in (headers or {}).items()}
         if key and key.strip():
             self._headers.update(self.authentication(_checked_header("API key", key.strip())))
+        self._tools: tuple[list[tuple[ProviderToolSpec, bool]], list[bytes]] = ([], [])
 
     def authentication(self, key: str) -> dict[str, SecretStr]:
         """The headers that carry the key."""
@@ -80,9 +100,42 @@ class WireProvider(Provider):
     def decoder(self, request: Request) -> Decoder:
         """A decoder for the answer to `request`."""
 
-    def url(self, path: str) -> str:
+    def address(self, request: Request) -> str:
+        """Where a request is posted."""
+        return self.url(self.endpoint)
+
+    def check(self, request: Request) -> None:
+        """Raises `UnsupportedCapability` or `InvalidRequest` for what this provider cannot do."""
+        can, id = self.capabilities, self.descriptor.id
+        wanted = {
+            "tools": bool(request.tools) and not can.supports_tool_calls,
+            "reasoning_effort": bool(request.reasoning_effort) and not can.supports_reasoning_effort,
+            "response_format": request.response_format is not None and not can.supports_structured_output,
+            "tool_search": request.tool_search and not can.supports_hosted_tool_search,
+            "images": not can.supports_images and _has_images(request.messages),
+        }
+        for option, is_missing in wanted.items():
+            if is_missing:
+                raise UnsupportedCapability(id, option)
+        if not request.tool_search and any(request.defers(tool) for tool in request.tools):
+            name = self.descriptor.display_name or id
+            raise InvalidRequest(f"{name} deferred tools require hosted tool search; set tool_search, or defer none")
+
+    def tool_fragments(self, request: Request, encode_one: Callable[[ProviderToolSpec, bool], Any]) -> list[bytes]:
+        """Each tool as JSON, kept while the same tools come back. `encode_one` is told whether the tool is deferred."""
+        wanted = [(tool, request.defers(tool)) for tool in request.tools]
+        kept, fragments = self._tools
+        same = len(kept) == len(wanted) and all(a is b and x is y for (a, x), (b, y) in zip(kept, wanted, strict=True))
+        if not same:
+            fragments = [encode(encode_one(tool, deferred)) for tool, deferred in wanted]
+            self._tools = wanted, fragments
+        return fragments
+
+    def url(self, path: str, **query: str) -> str:
+        """The address of `path` under the base URL, whose own query is kept."""
         parts = urlsplit(self.base_url)
-        return urlunsplit(parts._replace(path=f"{parts.path}/{path}"))
+        asked = "&".join(filter(None, (parts.query, urlencode(query))))
+        return urlunsplit(parts._replace(path=f"{parts.path}/{path}", query=asked))
 
     def headers(self) -> dict[str, str]:
         return {name: value.get_secret_value() for name, value in self._headers.items()}
@@ -95,9 +148,10 @@ class WireProvider(Provider):
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
+        self.check(request)
         headers = self.headers()
         async with (
-            self.http.post_sse(self.url(self.endpoint), headers, self.body(request)) as frames,
+            self.http.post_sse(self.address(request), headers, self.body(request)) as frames,
             aclosing(_pump(frames, self.decoder(request), headers)) as events,
         ):
             yield events
@@ -139,9 +193,18 @@ def _frame(data: str, stream: EventStream) -> dict[str, Any]:
     return frame
 
 
+def compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def encode(value: Any) -> bytes:
     """Compact JSON; half a surrogate pair becomes `?`."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return compact(value).encode("utf-8", "replace")
+
+
+def array(fragments: Iterable[bytes]) -> bytes:
+    """A JSON array of ready-made JSON values."""
+    return b"[" + b",".join(fragments) + b"]"
 
 
 def join_body(members: Mapping[str, Any], **fragments: bytes | None) -> bytes:
@@ -149,6 +212,47 @@ def join_body(members: Mapping[str, Any], **fragments: bytes | None) -> bytes:
     parts = [encode(name) + b":" + encode(value) for name, value in members.items() if value is not None]
     parts += [encode(name) + b":" + value for name, value in fragments.items() if value is not None]
     return b"{" + b",".join(parts) + b"}"
+
+
+def in_turns(messages: Iterable[tuple[str, Sequence[bytes]]]) -> list[tuple[str, list[bytes]]]:
+    """Roles and their parts, with neighbours of one role as one and without the empty: some wires want turns."""
+    turns: list[tuple[str, list[bytes]]] = []
+    for role, parts in messages:
+        if not parts:
+            continue
+        if turns and turns[-1][0] == role:
+            turns[-1][1].extend(parts)
+        else:
+            turns.append((role, list(parts)))
+    return turns
+
+
+def member(frame: dict[str, Any], key: str) -> dict[str, Any]:
+    """An object that a frame must have. Raises `MalformedStream`."""
+    value = frame.get(key)
+    if not isinstance(value, dict):
+        raise MalformedStream(f"{frame.get('type')} without its {key}")
+    return value
+
+
+def count(source: Any, *names: str) -> int | None:
+    """The first of these members that is a number of tokens."""
+    values = [source.get(name) for name in names] if isinstance(source, Mapping) else []
+    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)
+
+
+def with_version(base_url: str) -> str:
+    """`base_url` with `/v1` appended, unless its path already has a version."""
+    parts = urlsplit(base_url)
+    if re.search(r"/v\d", parts.path) or parts.path.endswith("/backend-api/codex"):
+        return base_url
+    return urlunsplit(parts._replace(path=parts.path + "/v1"))
+
+
+def _has_images(messages: Iterable[Message]) -> bool:
+    return any(
+        isinstance(block, Image) or getattr(block, "images", ()) for message in messages for block in message.content
+    )
 
 
 def _checked_url(url: str) -> str:

@@ -178,7 +178,8 @@ def test_builtin_providers_have_their_ids_and_say_what_they_need():
     assert builtin("demo").descriptor.id == "demo"
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
         builtin("openai")
-    with pytest.raises(ConfigurationError, match="not available yet"):
-        builtin("anthropic", api_key="k")
+    for id, variable in (("anthropic", "ANTHROPIC_API_KEY"), ("gemini", "GEMINI_API_KEY")):
+        with pytest.raises(ConfigurationError, match=variable):
+            builtin(id)
     with pytest.raises(ConfigurationError, match="known are openai"):
         builtin("opnai")

@@ -1,0 +1,421 @@
+"""The Anthropic Messages wire: Claude, and the local servers that speak it (llama.cpp, Ollama, proxies).
+
+Prompt caching is on: the tools, the system text and the conversation so far are marked at the places where the next
+request begins the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
+from mentra_nb.errors import DecodeError, InvalidRequest, MalformedStream, StreamTruncated, UnsupportedCapability
+from mentra_nb.identity import UniqueIds, new_id
+from mentra_nb.providers import claude
+from mentra_nb.providers.base import (
+    BlockKind,
+    ContentBlockDelta,
+    ContentBlockStarted,
+    ContentBlockStopped,
+    MessageDelta,
+    MessageStarted,
+    MessageStopped,
+    ModelInfo,
+    ProviderCapabilities,
+    ProviderEvent,
+    ProviderToolSpec,
+    Request,
+)
+from mentra_nb.providers.http import stream_error
+from mentra_nb.providers.wire import (
+    MAX_ARGUMENTS,
+    WireProvider,
+    array,
+    compact,
+    count,
+    encode,
+    in_turns,
+    join_body,
+    member,
+    with_version,
+)
+
+VERSION = "2023-06-01"
+SEARCH_TOOL = encode({"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"})
+CACHED = b',"cache_control":{"type":"ephemeral"}}'
+
+STOP_REASONS = {
+    "end_turn": "end",
+    "stop_sequence": "end",
+    "pause_turn": "pause",
+    "model_context_window_exceeded": "context_overflow",
+}
+
+
+class AnthropicProvider(WireProvider):
+    """A server that answers `POST …/v1/messages`; `base_url` may leave out the `/v1`."""
+
+    wire = "anthropic_messages"
+    endpoint = "messages"
+    offers = ProviderCapabilities(
+        supports_model_listing=True,
+        supports_images=True,
+        supports_reasoning_effort=True,
+        supports_structured_output=True,
+        supports_hosted_tool_search=True,
+    )
+
+    def __init__(self, id: str, base_url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(id, base_url, headers={"anthropic-version": VERSION, **(headers or {})}, **options)
+        self.base_url = with_version(self.base_url)
+
+    def authentication(self, key: str) -> dict[str, SecretStr]:
+        return {"x-api-key": SecretStr(key)}
+
+    def check(self, request: Request) -> None:
+        super().check(request)
+        if request.prompt_cache_key is not None:
+            raise UnsupportedCapability(self.descriptor.id, "prompt_cache_key")
+
+    def body(self, request: Request) -> bytes:
+        key = f"{self.wire}:{self.descriptor.id}:{request.model}"
+        turns = in_turns(
+            (message.role.value, message.encoded(key, lambda m: self._blocks(m, request.model)))
+            for message in request.messages
+        )
+        _mark(turns)
+        max_tokens = request.max_output_tokens or claude.default_max_tokens(request.model)
+        thinking, output = claude.thinking(request, max_tokens, self.descriptor.id)
+        if request.response_format is not None:
+            output["format"] = {"type": "json_schema", "schema": request.response_format.schema}
+        user = request.metadata.get("user_id")
+        return join_body(
+            {
+                "model": request.model,
+                "max_tokens": max_tokens,
+                "stream": True,
+                "temperature": request.temperature,
+                "thinking": thinking,
+                "output_config": output or None,
+                "tool_choice": _tool_choice(request),
+                "metadata": {"user_id": user} if user else None,
+            },
+            system=array([_cached(encode({"type": "text", "text": request.system}))]) if request.system else None,
+            tools=self._tools_json(request),
+            messages=array(
+                b'{"role":' + encode(role) + b',"content":' + array(blocks) + b"}" for role, blocks in turns
+            ),
+        )
+
+    def decoder(self, request: Request) -> AnthropicDecoder:
+        return AnthropicDecoder(request.model, cached_apart=self.descriptor.id == "anthropic")
+
+    async def list_models(self) -> list[ModelInfo]:
+        models: list[ModelInfo] = []
+        query = {"limit": "1000"}
+        while True:
+            page = await self.http.get_json(self.url("models", **query), self.headers())
+            entries = page.get("data") if isinstance(page, dict) else None
+            if not isinstance(entries, list):
+                raise DecodeError(f"{self.descriptor.id} did not list its models as expected; check the base URL")
+            models += [
+                claude.model_info(each, self.descriptor.id)
+                for each in entries
+                if isinstance(each, dict) and each.get("id")
+            ]
+            last = page.get("last_id")
+            if not page.get("has_more") or not last or query.get("after_id") == last:
+                return models
+            query["after_id"] = str(last)
+
+    def _tools_json(self, request: Request) -> bytes | None:
+        if not request.tools:
+            return None
+        fragments = list(self.tool_fragments(request, _tool))
+        deferred = [request.defers(tool) for tool in request.tools]
+        at_once = [at for at, is_deferred in enumerate(deferred) if not is_deferred]
+        if at_once:
+            fragments[at_once[-1]] = _cached(fragments[at_once[-1]])
+        return array([*fragments, *[SEARCH_TOOL] * any(deferred)])
+
+    def _blocks(self, message: Message, model: str) -> tuple[bytes, ...]:
+        """The blocks of one message; results come first, as the API wants them."""
+        ours = (self.descriptor.id, model)
+        blocks: list[bytes] = []
+        for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
+            match block:
+                case Text() if block.text.strip():
+                    blocks.append(encode({"type": "text", "text": block.text}))
+                case Image():
+                    if message.role is not Role.USER:
+                        raise InvalidRequest("images are only supported in user messages; move the image to one")
+                    blocks.append(encode(_image(block)))
+                case Thinking(signature=str(signature)) if (block.provider, block.model) == ours:
+                    blocks.append(encode({"type": "thinking", "thinking": block.text, "signature": signature}))
+                case Thinking(encrypted=str(data)) if (block.provider, block.model) == ours:
+                    blocks.append(encode({"type": "redacted_thinking", "data": data}))
+                case Opaque() if (block.provider, block.model) == ours:
+                    blocks.append(block.data.encode())
+                case ToolUse():
+                    use = {"type": "tool_use", "id": _call_id(block.id), "name": block.name, "input": block.input}
+                    blocks.append(encode(use))
+                case ToolResult():
+                    blocks.append(encode(_result(block)))
+        return tuple(blocks)
+
+
+def _mark(turns: list[tuple[str, list[bytes]]]) -> None:
+    """Mark where this conversation ends and where the last request's did, so that each finds what the other left."""
+    for blocks in [blocks for role, blocks in turns if role == "user"][-2:]:
+        blocks[-1] = _cached(blocks[-1])
+
+
+def _cached(block: bytes) -> bytes:
+    return block[:-1] + CACHED
+
+
+def _result(result: ToolResult) -> dict[str, Any]:
+    text = result.display()
+    content: Any = text or ("failed" if result.is_error else "")
+    if result.images:
+        content = [{"type": "text", "text": text}] if text.strip() else []
+        content += [_image(image) for image in result.images]
+    answer = {"type": "tool_result", "tool_use_id": _call_id(result.tool_use_id), "content": content}
+    return answer | {"is_error": True} if result.is_error else answer
+
+
+def _image(image: Image) -> dict[str, Any]:
+    if image.url:
+        return {"type": "image", "source": {"type": "url", "url": image.url}}
+    if not image.data:
+        raise InvalidRequest("an image has neither data nor a URL; give one")
+    media_type = image.media_type or "image/png"
+    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": image.data}}
+
+
+def _call_id(id: str) -> str:
+    """The API refuses other characters, which another provider may have put into a call's id."""
+    return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"_{ord(match[0]):x}", id)
+
+
+def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        described["description"] = tool.description
+    if tool.strict:
+        described["strict"] = True
+    if deferred:
+        described["defer_loading"] = True
+    return described | {"input_schema": tool.input_schema}
+
+
+def _tool_choice(request: Request) -> dict[str, Any] | None:
+    if not request.tools:
+        return None
+    chosen = request.tool_choice
+    if chosen is None and request.parallel_tool_calls is None:
+        return None
+    choice: dict[str, Any] = {"type": chosen.mode if chosen is not None else "auto"}
+    if chosen is not None and chosen.mode == "tool":
+        choice["name"] = chosen.name or ""
+    if request.parallel_tool_calls is not None and choice["type"] != "none":
+        choice["disable_parallel_tool_use"] = not request.parallel_tool_calls
+    return choice
+
+
+# ---- answers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Block:
+    index: int
+    kind: BlockKind
+    whole: dict[str, Any]
+    """The block as it was announced: the whole of it, for a kind that is not streamed."""
+    size: int = 0
+    signature: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
+    """Of a call the provider makes itself."""
+    is_open: bool = True
+
+
+KINDS: dict[Any, BlockKind] = {
+    "text": "text",
+    "thinking": "thinking",
+    "redacted_thinking": "thinking",
+    "tool_use": "tool_use",
+}
+DELTAS = {
+    "text_delta": ("text", "text"),
+    "thinking_delta": ("thinking", "thinking"),
+    "input_json_delta": ("tool_use", "partial_json"),
+}
+
+
+class AnthropicDecoder:
+    """One answer's events to ours. With `cached_apart` the input tokens are left without the cached, as they come."""
+
+    def __init__(self, model: str, *, cached_apart: bool = True) -> None:
+        self.complete = False
+        self._model = model
+        self._cached_apart = cached_apart
+        self._started = False
+        self._blocks: list[_Block] = []
+        self._by_index: dict[Any, _Block] = {}
+        self._ids = UniqueIds()
+        self._counted: dict[str, int] = {}
+        self._stop_reason: str | None = None
+
+    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+        match frame.get("type"):
+            case "content_block_delta":
+                return self._delta(frame)
+            case "content_block_start":
+                return self._open(frame.get("index"), member(frame, "content_block"))
+            case "content_block_stop":
+                block = self._by_index.get(frame.get("index"))
+                return self._close(block) if block is not None else ()
+            case "message_start":
+                message = member(frame, "message")
+                self._count(message.get("usage"))
+                return self._start(message)
+            case "message_delta":
+                change = member(frame, "delta")
+                self._count(change.get("usage"))
+                self._count(frame.get("usage"))
+                self._stop_reason = change.get("stop_reason") or self._stop_reason
+            case "message_stop":
+                return self._end()
+            case "error":
+                raise stream_error(frame.get("error") or frame, frame.get("request_id"))
+            case None if frame.get("error"):
+                raise stream_error(frame["error"])
+        return ()
+
+    def finish(self) -> Iterable[ProviderEvent]:
+        if self._stop_reason is None:
+            raise StreamTruncated
+        return self._end()
+
+    def _start(self, message: dict[str, Any]) -> list[ProviderEvent]:
+        if self._started:
+            return []
+        self._started = True
+        return [MessageStarted(str(message.get("id") or ""), str(message.get("model") or self._model))]
+
+    def _open(self, index: Any, whole: dict[str, Any]) -> list[ProviderEvent]:
+        """Begin a block, also when its index is in use: the older one then stays as it is until the end."""
+        events = self._start({})
+        kind = KINDS.get(whole.get("type"), "opaque")
+        block = self._by_index[index] = _Block(len(self._blocks), kind, whole)
+        self._blocks.append(block)
+        if kind == "tool_use":
+            id = self._ids.take(whole.get("id") or new_id("call"))
+            events.append(ContentBlockStarted(block.index, kind, id=id, name=str(whole.get("name") or "")))
+        else:
+            events.append(ContentBlockStarted(block.index, kind))
+        if whole.get("signature"):
+            block.signature.append(str(whole["signature"]))
+        text = whole.get(kind) if kind in ("text", "thinking") else None
+        return events + self._add(block, text) if text else events
+
+    def _delta(self, frame: dict[str, Any]) -> list[ProviderEvent]:
+        delta, index = member(frame, "delta"), frame.get("index")
+        events: list[ProviderEvent] = []
+        known = DELTAS.get(delta.get("type") or "")
+        block = self._by_index.get(index)
+        if block is None:
+            if known is None:
+                return events
+            if known[0] == "tool_use":
+                raise MalformedStream(f"arguments for a call that never began: block {index}")
+            events = self._open(index, {"type": known[0]})
+            block = self._by_index[index]
+        if delta.get("type") == "signature_delta" and block.kind == "thinking":
+            block.signature.append(str(delta.get("signature") or ""))
+        elif known is None or block.kind == "opaque":
+            if known is not None and known[0] == "tool_use":
+                self._add(block, delta.get(known[1]))
+        elif known[0] != block.kind:
+            raise MalformedStream(f"a {known[0]} delta for a {block.kind} block: block {index}")
+        elif text := delta.get(known[1]):
+            events += self._add(block, text)
+        return events
+
+    def _add(self, block: _Block, text: Any) -> list[ProviderEvent]:
+        if not isinstance(text, str):
+            raise MalformedStream(f"a piece of {block.kind} is not a string: {str(text)[:200]}")
+        block.size += len(text)
+        if block.kind not in ("text", "thinking") and block.size > MAX_ARGUMENTS:
+            raise MalformedStream(f"the arguments of a call are longer than {MAX_ARGUMENTS} characters")
+        if block.kind == "opaque":
+            block.arguments.append(text)
+            return []
+        return [ContentBlockDelta(block.index, text)]
+
+    def _close(self, block: _Block) -> list[ProviderEvent]:
+        if not block.is_open:
+            return []
+        block.is_open = False
+        match block.kind:
+            case "thinking":
+                data = block.whole.get("data") if block.whole.get("type") == "redacted_thinking" else None
+                return [ContentBlockStopped(block.index, signature="".join(block.signature) or None, encrypted=data)]
+            case "opaque":
+                return [ContentBlockStopped(block.index, encrypted=compact(_with_arguments(block)))]
+            case "tool_use" if not block.size and block.whole.get("input"):
+                return [ContentBlockDelta(block.index, compact(block.whole["input"])), ContentBlockStopped(block.index)]
+        return [ContentBlockStopped(block.index)]
+
+    def _end(self) -> list[ProviderEvent]:
+        events = self._start({})
+        for block in self._blocks:
+            events += self._close(block)
+        reason = self._stop_reason or "end_turn"
+        reason = STOP_REASONS.get(reason, reason)
+        if reason in ("end", "tool_use"):
+            reason = "tool_use" if any(block.kind == "tool_use" for block in self._blocks) else "end"
+        events.append(MessageDelta(reason, self._usage()))
+        events.append(MessageStopped())
+        self.complete = True
+        return events
+
+    def _count(self, usage: Any) -> None:
+        """Take counts in. They only grow in an answer, and some servers send 0 for what they said before."""
+        found = {
+            "input_tokens": count(usage, "input_tokens"),
+            "output_tokens": count(usage, "output_tokens"),
+            "total_tokens": count(usage, "total_tokens"),
+            "cache_read_input_tokens": count(usage, "cache_read_input_tokens"),
+            "cache_creation_input_tokens": count(usage, "cache_creation_input_tokens"),
+        }
+        if isinstance(usage, dict):
+            found["reasoning_tokens"] = count(usage.get("output_tokens_details"), "thinking_tokens", "reasoning_tokens")
+        for name, number in found.items():
+            if number is not None:
+                self._counted[name] = max(number, self._counted.get(name, 0))
+
+    def _usage(self) -> TokenUsage | None:
+        if not self._counted:
+            return None
+        counted = dict(self._counted)
+        if not self._cached_apart and "input_tokens" in counted:
+            counted["input_tokens"] += counted.get("cache_read_input_tokens", 0)
+            counted["input_tokens"] += counted.get("cache_creation_input_tokens", 0)
+        return TokenUsage(**counted)
+
+
+def _with_arguments(block: _Block) -> dict[str, Any]:
+    """A block of the provider's own, with the arguments that were streamed into it."""
+    if not block.arguments:
+        return block.whole
+    try:
+        return block.whole | {"input": json.loads("".join(block.arguments))}
+    except ValueError as error:
+        raise MalformedStream(f"the arguments of a hosted call are not JSON: {error}") from error

@@ -1,0 +1,374 @@
+"""The Gemini wire, `streamGenerateContent` as server-sent events.
+
+A thought signature belongs to a part. Here it is a `Thinking` block: with text it is a part of its own, without text
+it goes to the part after it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
+from mentra_nb.errors import (
+    DecodeError,
+    InvalidRequest,
+    MalformedStream,
+    RetryableError,
+    StreamTruncated,
+    UnsupportedCapability,
+)
+from mentra_nb.identity import UniqueIds, new_id
+from mentra_nb.providers.base import (
+    BlockKind,
+    ContentBlockDelta,
+    ContentBlockStarted,
+    ContentBlockStopped,
+    MessageDelta,
+    MessageStarted,
+    MessageStopped,
+    ModelInfo,
+    ProviderCapabilities,
+    ProviderEvent,
+    ProviderToolSpec,
+    Request,
+)
+from mentra_nb.providers.http import stream_error
+from mentra_nb.providers.wire import MAX_ARGUMENTS, WireProvider, array, compact, count, encode, in_turns, join_body
+
+LEVELS = ("minimal", "low", "medium", "high")
+BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
+"""Tokens of thinking for the models before Gemini 3, which take a number."""
+NO_THINKING = re.compile(r"gemini-(1|2\.0)|gemma")
+NO_SIGNATURES = re.compile(r"gemini-[12]|gemma")
+"""Models that take a call back without a signature."""
+FOREIGN_SIGNATURE = "skip_thought_signature_validator"
+"""What the API takes instead of the signature of a call that this model never made."""
+
+STOP_REASONS = {
+    "STOP": "end",
+    "MAX_TOKENS": "max_tokens",
+    **dict.fromkeys(("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"), "content_filter"),
+    **dict.fromkeys(("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "MODEL_ARMOR"), "content_filter"),
+    **dict.fromkeys(("UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE"), "error"),
+    "OTHER": "unknown",
+}
+COUNTS = {
+    "input_tokens": "promptTokenCount",
+    "output_tokens": "candidatesTokenCount",
+    "total_tokens": "totalTokenCount",
+    "cache_read_input_tokens": "cachedContentTokenCount",
+    "thoughts_tokens": "thoughtsTokenCount",
+    "tool_input_tokens": "toolUsePromptTokenCount",
+}
+
+
+class GeminiProvider(WireProvider):
+    """A server that answers `POST …/models/MODEL:streamGenerateContent`; `base_url` ends with the API's version."""
+
+    wire = "gemini_generate_content"
+    endpoint = "streamGenerateContent"
+    offers = ProviderCapabilities(
+        supports_model_listing=True,
+        supports_images=True,
+        supports_reasoning_effort=True,
+        supports_structured_output=True,
+    )
+
+    def authentication(self, key: str) -> dict[str, SecretStr]:
+        return {"x-goog-api-key": SecretStr(key)}
+
+    def address(self, request: Request) -> str:
+        model = request.model if "/" in request.model else f"models/{request.model}"
+        return self.url(f"{quote(model)}:{self.endpoint}", alt="sse")
+
+    def check(self, request: Request) -> None:
+        super().check(request)
+        if request.parallel_tool_calls is False and request.tools:
+            raise UnsupportedCapability(self.descriptor.id, "parallel_tool_calls=False")
+        if request.prompt_cache_key is not None:
+            raise UnsupportedCapability(self.descriptor.id, "prompt_cache_key")
+
+    def body(self, request: Request) -> bytes:
+        key, messages = f"{self.wire}:{self.descriptor.id}:{request.model}", request.messages
+        turns = in_turns(
+            (
+                "model" if message.role is Role.ASSISTANT else "user",
+                message.encoded(key, lambda m, at=at: self._parts(m, request.model, messages[:at])),  # type: ignore[misc]
+            )
+            for at, message in enumerate(messages)
+        )
+        tools = self.tool_fragments(request, _tool)
+        return join_body(
+            {
+                "systemInstruction": {"parts": [{"text": request.system}]} if request.system else None,
+                "toolConfig": _tool_config(request),
+                "generationConfig": self._generation(request) or None,
+            },
+            tools=b'[{"functionDeclarations":' + array(tools) + b"}]" if tools else None,
+            contents=array(b'{"role":' + encode(role) + b',"parts":' + array(parts) + b"}" for role, parts in turns),
+        )
+
+    def decoder(self, request: Request) -> GeminiDecoder:
+        return GeminiDecoder(request.model)
+
+    async def list_models(self) -> list[ModelInfo]:
+        models: dict[str, ModelInfo] = {}
+        query = {"pageSize": "1000"}
+        while True:
+            page = await self.http.get_json(self.url("models", **query), self.headers())
+            entries = page.get("models", []) if isinstance(page, dict) else None
+            if not isinstance(entries, list):
+                raise DecodeError(f"{self.descriptor.id} did not list its models as expected; check the base URL")
+            for entry in entries:
+                if isinstance(entry, dict) and _generates(entry):
+                    model = _model(entry, self.descriptor.id)
+                    models.setdefault(model.id, model)
+            token = page.get("nextPageToken")
+            if not token or query.get("pageToken") == token:
+                return list(models.values())
+            query["pageToken"] = str(token)
+
+    def _generation(self, request: Request) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "temperature": request.temperature,
+            "maxOutputTokens": request.max_output_tokens,
+            "thinkingConfig": self._thinking(request),
+        }
+        if request.response_format is not None:
+            options["responseMimeType"] = "application/json"
+            options["responseJsonSchema"] = request.response_format.schema
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _thinking(self, request: Request) -> dict[str, Any] | None:
+        effort, model = request.reasoning_effort, request.model
+        if effort is None:
+            return None
+        by_budget = "gemini-2" in model
+        if NO_THINKING.search(model) or effort not in (BUDGETS if by_budget else LEVELS):
+            raise UnsupportedCapability(self.descriptor.id, f"reasoning_effort '{effort}' with {model}")
+        if by_budget:
+            return {"thinkingBudget": BUDGETS[effort], "includeThoughts": effort != "none"}
+        return {"thinkingLevel": effort, "includeThoughts": True}
+
+    def _parts(self, message: Message, model: str, earlier: Sequence[Message]) -> tuple[bytes, ...]:
+        """The parts of one message; results come first. `earlier` is where the calls are that they answer."""
+        ours = (self.descriptor.id, model)
+        parts: list[dict[str, Any] | bytes] = []
+        signature: str | None = None
+        needs_signature = not NO_SIGNATURES.search(model)
+        for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
+            signed = {"thoughtSignature": signature} if signature else {}
+            signature = None
+            match block:
+                case Text() if block.text:
+                    parts.append({"text": block.text} | signed)
+                case Image():
+                    if message.role is not Role.USER:
+                        raise InvalidRequest("images are only supported in user messages; move the image to one")
+                    parts.append(self._image(block))
+                case Thinking(signature=str(own)) if (block.provider, block.model) == ours:
+                    if block.text:
+                        parts.append({"text": block.text, "thought": True, "thoughtSignature": own})
+                    else:
+                        signature = own
+                case Opaque() if (block.provider, block.model) == ours:
+                    parts.append(block.data.encode())
+                case ToolUse():
+                    call = {"id": block.item_id} if block.item_id else {}
+                    if needs_signature and not signed:
+                        signed = {"thoughtSignature": FOREIGN_SIGNATURE}
+                    needs_signature = False  # of parallel calls only the first has one
+                    parts.append({"functionCall": call | {"name": block.name, "args": block.input}} | signed)
+                case ToolResult():
+                    parts.append(self._result(block, earlier))
+        return tuple(part if isinstance(part, bytes) else encode(part) for part in parts)
+
+    def _image(self, image: Image) -> dict[str, Any]:
+        if image.data:
+            return {"inlineData": {"mimeType": image.media_type or "image/png", "data": image.data}}
+        if image.url and re.match(r"gs://|https://generativelanguage\.googleapis\.com/", image.url):
+            return {"fileData": {"fileUri": image.url}}
+        if image.url:
+            raise UnsupportedCapability(self.descriptor.id, "images by URL; send the image's bytes")
+        raise InvalidRequest("an image has neither data nor a URL; give one")
+
+    def _result(self, result: ToolResult, earlier: Sequence[Message]) -> dict[str, Any]:
+        if result.images:
+            raise UnsupportedCapability(self.descriptor.id, "images in tool results")
+        calls = (use for message in reversed(earlier) for use in message.tool_uses())
+        call = next((use for use in calls if use.id == result.tool_use_id), None)
+        if call is None:
+            raise InvalidRequest(f"the tool result {result.tool_use_id} answers no call; leave it out")
+        id = {"id": call.item_id} if call.item_id else {}
+        content = {"error" if result.is_error else "output": result.content}
+        return {"functionResponse": id | {"name": call.name, "response": content}}
+
+
+def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:
+    described = {"description": tool.description} if tool.description else {}
+    return {"name": tool.name, **described, "parametersJsonSchema": tool.input_schema}
+
+
+def _tool_config(request: Request) -> dict[str, Any] | None:
+    choice = request.tool_choice
+    if choice is None or not request.tools:
+        return None
+    if choice.mode == "tool":
+        return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [choice.name or ""]}}
+    return {"functionCallingConfig": {"mode": choice.mode.upper()}}
+
+
+def _generates(entry: dict[str, Any]) -> bool:
+    methods = entry.get("supportedGenerationMethods")
+    named = isinstance(entry.get("name"), str) or isinstance(entry.get("baseModelId"), str)
+    return named and isinstance(methods, list) and bool({"generateContent", "streamGenerateContent"} & set(methods))
+
+
+def _model(entry: dict[str, Any], provider: str) -> ModelInfo:
+    window = count(entry, "inputTokenLimit")
+    return ModelInfo(
+        id=str(entry.get("baseModelId") or str(entry["name"]).removeprefix("models/")),
+        provider=provider,
+        display_name=entry.get("displayName") or None,
+        description=entry.get("description") or None,
+        context_window=window if window and window > 0 else None,
+    )
+
+
+# ---- answers ----------------------------------------------------------------------------------------------------
+
+
+class GeminiDecoder:
+    """One answer's chunks to events: text and thoughts in the order they come, and each call as a block of its own."""
+
+    def __init__(self, model: str) -> None:
+        self.complete = False
+        self._model = model
+        self._started = False
+        self._blocks = 0
+        self._open: tuple[int, BlockKind] | None = None
+        self._calls = 0
+        self._seen: set[str] = set()
+        self._ids = UniqueIds()
+        self._finish: str | None = None
+        self._counted: dict[str, int] = {}
+
+    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+        if frame.get("error"):
+            raise stream_error(frame["error"])
+        events: list[ProviderEvent] = []
+        if frame and not self._started:
+            self._started = True
+            id = str(frame.get("responseId") or f"gemini-{self._model}")
+            events.append(MessageStarted(id, str(frame.get("modelVersion") or self._model)))
+        usage = frame.get("usageMetadata")
+        for name, counter in COUNTS.items() if usage else ():
+            if (number := count(usage, counter)) is not None:
+                self._counted[name] = number
+        for candidate in _objects(frame.get("candidates")):
+            if candidate.get("index"):
+                continue
+            content = candidate.get("content")
+            for part in _objects(content.get("parts") if isinstance(content, dict) else None):
+                self._part(part, events)
+            if reason := candidate.get("finishReason"):
+                self._finished(str(reason), candidate.get("finishMessage"))
+        feedback = frame.get("promptFeedback")
+        if isinstance(feedback, dict) and feedback.get("blockReason") and self._finish is None:
+            blocked = str(feedback["blockReason"])
+            self._finish = "refusal" if blocked == "OTHER" else "content_filter"
+        return events + self._end() if self._finish and usage else events
+
+    def finish(self) -> Iterable[ProviderEvent]:
+        if self._finish is None:
+            raise StreamTruncated
+        return self._end()
+
+    def _finished(self, reason: str, detail: Any) -> None:
+        if reason == "MALFORMED_FUNCTION_CALL":
+            raise RetryableError(f"the model wrote a call that cannot be read ({detail or reason}); ask again")
+        if reason != "FINISH_REASON_UNSPECIFIED":
+            self._finish = STOP_REASONS.get(reason, reason)
+
+    def _part(self, part: dict[str, Any], events: list[ProviderEvent]) -> None:
+        signature, text, call = part.get("thoughtSignature") or None, part.get("text"), part.get("functionCall")
+        if isinstance(call, dict):
+            self._call(call, signature, events)
+        elif isinstance(text, str) and text:
+            kind: BlockKind = "thinking" if part.get("thought") else "text"
+            if signature is None:
+                self._say(kind, text, events)
+            else:
+                self._signed(kind, text, str(signature), events)
+        elif signature or set(part) - {"text", "thought", "thoughtSignature"}:
+            self._close(events)
+            index = self._begin("opaque", events)
+            events.append(ContentBlockStopped(index, encrypted=compact(part)))
+
+    def _begin(self, kind: BlockKind, events: list[ProviderEvent], **call: Any) -> int:
+        index, self._blocks = self._blocks, self._blocks + 1
+        events.append(ContentBlockStarted(index, kind, **call))
+        return index
+
+    def _close(self, events: list[ProviderEvent]) -> None:
+        if self._open is not None:
+            events.append(ContentBlockStopped(self._open[0]))
+            self._open = None
+
+    def _say(self, kind: BlockKind, text: str, events: list[ProviderEvent]) -> None:
+        if self._open is None or self._open[1] != kind:
+            self._close(events)
+            self._open = (self._begin(kind, events), kind)
+        events.append(ContentBlockDelta(self._open[0], text))
+
+    def _signed(self, kind: BlockKind, text: str, signature: str, events: list[ProviderEvent]) -> None:
+        """A part that carries a signature is never merged with its neighbours."""
+        self._close(events)
+        if kind == "text":
+            self._carry(signature, events)
+        index = self._begin(kind, events)
+        events.append(ContentBlockDelta(index, text))
+        events.append(ContentBlockStopped(index, signature=signature if kind == "thinking" else None))
+
+    def _carry(self, signature: str, events: list[ProviderEvent]) -> None:
+        """Keep a signature for the part that comes next."""
+        events.append(ContentBlockStopped(self._begin("thinking", events), signature=signature))
+
+    def _call(self, call: dict[str, Any], signature: Any, events: list[ProviderEvent]) -> None:
+        given, arguments = call.get("id") or None, call.get("args")
+        text = compact(arguments) if arguments else ""
+        if len(text) > MAX_ARGUMENTS:
+            raise MalformedStream(f"the arguments of a call are longer than {MAX_ARGUMENTS} characters")
+        if given is not None:
+            again = compact([given, call.get("name"), arguments])
+            if again in self._seen:
+                return
+            self._seen.add(again)
+        self._close(events)
+        if signature:
+            self._carry(str(signature), events)
+        id = self._ids.take(str(given or new_id("call")))
+        index = self._begin("tool_use", events, id=id, name=str(call.get("name") or ""), item_id=given)
+        if text:
+            events.append(ContentBlockDelta(index, text))
+        events.append(ContentBlockStopped(index))
+        self._calls += 1
+
+    def _end(self) -> list[ProviderEvent]:
+        events: list[ProviderEvent] = []
+        self._close(events)
+        reason = "tool_use" if self._finish == "end" and self._calls else self._finish
+        events.append(MessageDelta(reason, TokenUsage(**self._counted) if self._counted else None))
+        events.append(MessageStopped())
+        self.complete = True
+        return events
+
+
+def _objects(values: Any) -> Iterator[dict[str, Any]]:
+    """The objects of what should be a list of them."""
+    return (value for value in values if isinstance(value, dict)) if isinstance(values, list) else iter(())
