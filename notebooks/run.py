@@ -1,4 +1,4 @@
-"""Run a notebook in a fresh kernel and print what its cells say: `python notebooks/run.py notebooks/01_first_turn.ipynb`.
+"""Run a notebook in a fresh kernel and print what its cells say: `python notebooks/run.py NOTEBOOK [--save]`.
 
 With `--save` the outputs are also written back to the file.
 """
