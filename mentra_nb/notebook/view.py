@@ -251,7 +251,7 @@ class TurnView:
             self._draw_call(call)
         self._calls.clear()
         usage = usage or self._usage
-        if self._quiet or (model is None and usage.is_empty()):
+        if self._quiet or (model is None and usage.is_empty() and not stopped):
             return
         parts = [model or ""]
         if not usage.is_empty():
