@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import InvalidRequest, MalformedStream, ProviderError, RetryableError, StreamTruncated
+from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import (
     ContentBlockStarted,
     ContentBlockStopped,
@@ -18,12 +19,13 @@ from mentra_nb.providers.base import (
     ToolChoice,
 )
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+from mentra_nb.providers.gemini import GeminiProvider
 from mentra_nb.providers.registry import builtin
 from mentra_nb.providers.responses import ResponsesProvider
 
 from .server import Reply, sse
 from .support import WEATHER, Bytes, blocks, collect, ending
-from .validate import check_chat, check_responses
+from .validate import check_anthropic, check_chat, check_gemini, check_responses
 
 REQUEST = Request("m", [Message.user("hi")])
 TOOL = ProviderToolSpec(name="weather", description="Weather of a city", input_schema=WEATHER)
@@ -209,10 +211,12 @@ def conversations(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(conversations(), st.booleans())
-def test_any_history_makes_a_body_both_apis_accept(messages, system):
+def test_any_history_makes_a_body_every_api_accepts(messages, system):
     request = Request("m", messages, system="s" if system else None, tools=(TOOL,))
     check_responses(json.loads(ResponsesProvider("a", "http://h").body(request)))
     check_chat(json.loads(ChatCompletionsProvider("a", "http://h").body(request)))
+    check_anthropic(json.loads(AnthropicProvider("a", "http://h").body(request)))
+    check_gemini(json.loads(GeminiProvider("a", "http://h").body(request)))
 
 
 # ---- what comes back

@@ -1,6 +1,7 @@
-"""What the two APIs demand of a request body, as far as a client can get it wrong."""
+"""What each API demands of a request body, as far as a client can get it wrong."""
 
 import json
+import re
 
 
 def check_responses(body):
@@ -60,3 +61,88 @@ def check_chat(body):
                 pending.remove(message["tool_call_id"])
         before = role
     assert not pending, "calls without results"
+
+
+def check_anthropic(body):
+    """A limit is set, roles alternate, calls are answered first thing in the next message, at most four cache marks."""
+    assert body["stream"] is True
+    assert body["max_tokens"] >= 1
+    assert ("tool_choice" not in body) or body["tools"]
+    if body.get("thinking"):
+        assert body.get("temperature") in (None, 1)
+        assert body.get("tool_choice", {}).get("type") not in ("any", "tool")
+        assert 1024 <= body["thinking"].get("budget_tokens", 1024) < body["max_tokens"]
+    for tool in body.get("tools", []):
+        known = {"name", "description", "input_schema", "strict", "defer_loading", "cache_control"}
+        assert tool.get("type") or set(tool) <= known
+        assert not (tool.get("defer_loading") and "cache_control" in tool)
+    blocks = [block for message in body["messages"] for block in message["content"]]
+    marked = [each for each in (*body.get("system", []), *body.get("tools", []), *blocks) if "cache_control" in each]
+    assert len(marked) <= 4
+    pending, before = [], None
+    for message in body["messages"]:
+        assert message["role"] != before
+        before = message["role"]
+        content = message["content"]
+        assert content
+        results = [block for block in content if block["type"] == "tool_result"]
+        assert content[: len(results)] == results, "results come first"
+        assert sorted(result["tool_use_id"] for result in results) == sorted(pending)
+        pending = []
+        for block in content:
+            match block["type"]:
+                case "text":
+                    assert block["text"].strip()
+                case "image":
+                    assert before == "user"
+                    assert block["source"]["type"] in ("base64", "url")
+                case "tool_use":
+                    assert before == "assistant"
+                    assert re.fullmatch(r"[A-Za-z0-9_-]+", block["id"])
+                    assert isinstance(block["input"], dict)
+                    pending.append(block["id"])
+                case "tool_result":
+                    assert before == "user"
+                    assert block["content"] or not block.get("is_error")
+                case "thinking":
+                    assert block["signature"]
+                    assert "cache_control" not in block
+                case "redacted_thinking":
+                    assert block["data"]
+                case other:
+                    assert other.startswith(("server_", "tool_search_")), other
+        assert len(set(pending)) == len(pending)
+    assert not pending, "calls without results"
+
+
+def check_gemini(body):
+    """Two roles in turns, no empty part, and after calls as many responses, of the same names, ids and order of ids."""
+    assert set(body) <= {"systemInstruction", "toolConfig", "generationConfig", "tools", "contents"}
+    assert ("toolConfig" not in body) or body["tools"]
+    for declaration in body.get("tools", [{"functionDeclarations": []}])[0]["functionDeclarations"]:
+        assert set(declaration) <= {"name", "description", "parametersJsonSchema"}
+    pending, before = [], None
+    for content in body["contents"]:
+        role = content["role"]
+        assert role in ("user", "model")
+        assert role != before
+        before = role
+        assert content["parts"]
+        responses = [part["functionResponse"] for part in content["parts"] if "functionResponse" in part]
+        assert all("functionResponse" in part for part in content["parts"][: len(responses)]), "responses come first"
+        answered = sorted((each["name"], each.get("id") or "") for each in responses)
+        assert answered == sorted(pending)
+        pending = []
+        for part in content["parts"]:
+            if "functionCall" in part:
+                assert role == "model"
+                assert isinstance(part["functionCall"]["args"], dict)
+                pending.append((part["functionCall"]["name"], part["functionCall"].get("id") or ""))
+            elif "functionResponse" in part:
+                assert role == "user"
+                assert set(part["functionResponse"]["response"]) <= {"output", "error"}
+            elif "text" in part:
+                assert part["text"] or part.get("thoughtSignature")
+            else:
+                assert set(part) & {"inlineData", "fileData", "executableCode", "codeExecutionResult"}
+    assert not pending, "calls without responses"
