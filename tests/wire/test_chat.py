@@ -6,7 +6,7 @@ import pytest
 
 from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import InvalidRequest, ProviderError, RetryableError, StreamTruncated
-from mentra_nb.providers.base import MessageStarted, ProviderToolSpec, Request, ToolChoice
+from mentra_nb.providers.base import MessageStarted, ProviderToolSpec, Request, ResponseFormat, ToolChoice
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 
 from .server import Reply, sse
@@ -105,6 +105,28 @@ def test_the_token_limit_has_two_names_and_images_have_one_place():
     assert body([Message.user("x")], adapter, max_output_tokens=5)["max_completion_tokens"] == 5
     with pytest.raises(InvalidRequest, match="only supported in user messages"):
         body([Message.assistant([Image(url="u")])])
+
+
+def test_options_are_said_in_the_wires_words():
+    sent = body(
+        [Message.user("x")],
+        tools=(TOOL,),
+        response_format=ResponseFormat("answer", WEATHER),
+        parallel_tool_calls=False,
+        prompt_cache_key="k",
+        reasoning_effort="low",
+    )
+    assert sent["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": WEATHER, "strict": True},
+    }
+    assert (sent["parallel_tool_calls"], sent["prompt_cache_key"], sent["reasoning_effort"]) == (False, "k", "low")
+
+
+def test_images_in_a_result_are_refused_by_name():
+    results = [ToolResult(tool_use_id="c", images=(Image(data="AA"),))]
+    with pytest.raises(InvalidRequest, match="local does not support images in tool results"):
+        body([Message.assistant([ToolUse(id="c", name="t")]), Message.user(results)])
 
 
 @pytest.mark.anyio

@@ -7,15 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mentra_nb.agent.pending import PendingMessage
 from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import InvalidRequest, MalformedStream, ProviderError, RetryableError, StreamTruncated
+from mentra_nb.errors import (
+    InvalidRequest,
+    MalformedStream,
+    ProviderError,
+    RetryableError,
+    StreamTruncated,
+    UnsupportedCapability,
+)
 from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import (
     ContentBlockStarted,
     ContentBlockStopped,
     MessageStarted,
+    ProviderCapabilities,
     ProviderToolSpec,
     Request,
+    ResponseFormat,
     ToolChoice,
 )
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
@@ -79,8 +89,8 @@ async def ask(*frames, request=REQUEST):
     return await collect(provider(*frames), request)
 
 
-def body(messages, **options):
-    sent = json.loads(ResponsesProvider("openai", "http://h").body(Request("m", messages, **options)))
+def body(messages, model="m", **options):
+    sent = json.loads(ResponsesProvider("openai", "http://h").body(Request(model, messages, **options)))
     check_responses(sent)
     return sent
 
@@ -154,6 +164,80 @@ def test_a_malformed_call_is_sent_again_without_arguments():
     use = ToolUse(id="c", name="weather", error="not JSON")
     items = body([Message.assistant([use]), Message.user([ToolResult(tool_use_id="c", is_error=True)])])["input"]
     assert items[0]["arguments"] == "{}"
+
+
+def test_options_are_said_in_the_wires_words():
+    sent = body(
+        [Message.user("x")],
+        tools=(TOOL,),
+        response_format=ResponseFormat("answer", WEATHER, strict=False),
+        parallel_tool_calls=False,
+        prompt_cache_key="k",
+    )
+    assert sent["text"] == {
+        "format": {"type": "json_schema", "name": "answer", "schema": WEATHER, "strict": False},
+    }
+    assert (sent["parallel_tool_calls"], sent["prompt_cache_key"]) == (False, "k")
+    assert "parallel_tool_calls" not in body([Message.user("x")], parallel_tool_calls=False)
+
+
+def test_deferred_tools_come_with_the_search_and_the_forced_one_at_once():
+    tools = (TOOL, ProviderToolSpec(name="clock", deferred=True))
+    sent = body([Message.user("x")], tools=tools, tool_search=True)["tools"]
+    assert [tool.get("defer_loading") for tool in sent] == [None, True, None]
+    assert sent[2] == {"type": "tool_search"}
+    forced = body([Message.user("x")], tools=tools, tool_search=True, tool_choice=ToolChoice("tool", "clock"))
+    assert [tool.get("defer_loading") for tool in forced["tools"]] == [None, None]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("id", "options", "words"),
+    [
+        ("ollama", {"reasoning_effort": "low"}, "ollama does not support reasoning_effort"),
+        ("llamacpp", {"tool_search": True}, "llamacpp does not support tool_search"),
+        ("openai", {"tools": (TOOL.model_copy(update={"deferred": True}),)}, "OpenAI deferred tools require hosted"),
+    ],
+)
+async def test_what_a_provider_cannot_do_is_refused_before_anything_is_sent(server, id, options, words):
+    adapter = builtin(id, "k", server.url)
+    with pytest.raises(InvalidRequest, match=words):
+        await collect(adapter, Request("m", [Message.user("x")], **options))
+    assert not server.connections
+    await adapter.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_provider_without_images_or_tools_refuses_them():
+    blind = ProviderCapabilities(supports_tool_calls=False)
+    adapter = ResponsesProvider("x", "http://h", capabilities=blind).with_transport(Bytes(sse(*TEXT)))
+    picture = Image(data="AA")
+    shown = [
+        Message.assistant([ToolUse(id="c", name="t")]),
+        Message.user([ToolResult(tool_use_id="c", images=(picture,))]),
+    ]
+    for refused in (
+        Request("m", [Message.user([picture])]),
+        Request("m", shown),
+        Request("m", [], tools=(TOOL,)),
+        Request("m", [], response_format=ResponseFormat("a", WEATHER)),
+    ):
+        with pytest.raises(UnsupportedCapability, match="x does not support"):
+            await collect(adapter, refused)
+    assert await collect(adapter, REQUEST)
+
+
+def test_images_may_be_part_of_a_result():
+    image = Image.from_bytes("image/png", b"\x01\x02\x03")
+    uses = [ToolUse(id="c", name="plot"), ToolUse(id="d", name="plot")]
+    results = [
+        ToolResult(tool_use_id="c", content="drawn", images=(image,)),
+        ToolResult(tool_use_id="d", images=(image,)),
+    ]
+    first, second = body([Message.assistant(uses), Message.user(results)])["input"][2:]
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AQID"}
+    assert first["output"] == [{"type": "input_text", "text": "drawn"}, picture]
+    assert second["output"] == [picture]
 
 
 def test_reasoning_goes_back_to_the_same_provider_and_model_only():
@@ -329,6 +413,32 @@ async def test_reasoning_keeps_its_id_and_encrypted_part_even_if_that_comes_last
     for events in (early, late):
         assert blocks(events) == [("thinking", "rs", None, "First.\n\nThen.")]
         assert ContentBlockStopped(0, encrypted="e") in events
+
+
+@pytest.mark.anyio
+async def test_a_hosted_search_is_kept_whole_and_sent_again_to_the_same_model():
+    search = {"type": "tool_search_call", "id": "ts", "execution": "server", "arguments": {"q": "x"}}
+    found = {"type": "tool_search_output", "id": "to", "execution": "server", "tools": [{"name": "clock"}]}
+    item = {"type": "message", "id": "x"}
+    events = await ask(
+        CREATED,
+        added(0, search | {"arguments": {}}),
+        done(0, search),
+        added(1, found),
+        done(1, found),
+        added(2, item),
+        delta("output_text", 2, "ok"),
+        done(2, item),
+        added(3, {"type": "tool_search_call", "id": "cut off"}),
+        completed(),
+    )
+    pending = PendingMessage("agent", "openai", "m")
+    for event in events:
+        pending.apply(event)
+    sent = body([pending.message()])["input"]
+    assert sent[:2] == [search, found]
+    assert [item["type"] for item in sent[2:]] == ["message"]
+    assert len(body([pending.message()], model="other")["input"]) == 1
 
 
 @pytest.mark.anyio

@@ -10,8 +10,9 @@ def check_responses(body):
     assert body["store"] is False
     assert ("tool_choice" not in body) or body["tools"]
     for tool in body.get("tools", []):
-        assert set(tool) <= {"type", "name", "description", "parameters", "strict"}
-        assert tool["strict"] is False
+        if tool != {"type": "tool_search"}:
+            assert set(tool) <= {"type", "name", "description", "parameters", "strict", "defer_loading"}
+            assert tool["strict"] is False
     pending = []
     for item in body["input"]:
         match item["type"]:
@@ -25,10 +26,15 @@ def check_responses(body):
                 assert item["call_id"] not in pending
                 pending.append(item["call_id"])
             case "function_call_output":
-                assert isinstance(item["output"], str)
+                assert isinstance(item["output"], str) or {part["type"] for part in item["output"]} <= {
+                    "input_text",
+                    "input_image",
+                }
                 pending.remove(item["call_id"])
             case "reasoning":
                 assert item["encrypted_content"]
+            case "tool_search_call" | "tool_search_output":
+                assert item["execution"] == "server"
             case other:
                 raise AssertionError(other)
     assert not pending, "calls without outputs"
