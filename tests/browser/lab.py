@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernelkit import IPYKERNEL_6
 from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
@@ -47,6 +48,7 @@ def lab_server() -> Iterator[Lab]:
             "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
             "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
         }
+        _offer_ipykernel_6(home / "data" / "kernels" / IPYKERNEL_6.name)
         (home / "config" / "labconfig").mkdir(parents=True)
         (home / "config" / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(settings))
         own = {
@@ -56,6 +58,7 @@ def lab_server() -> Iterator[Lab]:
             "IPYTHONDIR": "ipython",
             "JUPYTERLAB_SETTINGS_DIR": "settings",
             "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+            "MENTRA_HOME": "mentra",
         }
         environment = {
             **os.environ,
@@ -82,6 +85,17 @@ def lab_server() -> Iterator[Lab]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _offer_ipykernel_6(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    spec = {
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "Python with ipykernel 6",
+        "language": "python",
+        "env": {"PYTHONPATH": os.pathsep.join(str(path) for path in (IPYKERNEL_6, TESTS / "kernel", TESTS))},
+    }
+    (folder / "kernel.json").write_text(json.dumps(spec))
 
 
 def _free_port() -> int:
@@ -126,7 +140,14 @@ class Lab:
     root: Path
     opened: int = field(default=0)
 
-    def open(self, context: BrowserContext, *sources: str, app: str = "lab", page: Page | None = None) -> Notebook:
+    def open(
+        self,
+        context: BrowserContext,
+        *sources: str,
+        app: str = "lab",
+        kernel: str = "python3",
+        page: Page | None = None,
+    ) -> Notebook:
         """A new notebook with a cell for each source, in JupyterLab or (`app="notebook"`) Notebook 7, kernel idle."""
         self.opened += 1
         name = f"n{self.opened}.ipynb"
@@ -141,7 +162,7 @@ class Lab:
             }
             for n, source in enumerate(sources)
         ]
-        kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        kernelspec = {"name": kernel, "display_name": kernel, "language": "python"}
         document = {"cells": cells, "nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernelspec}}
         (self.root / name).write_text(json.dumps(document))
         page = page or context.new_page()
@@ -164,6 +185,14 @@ class Notebook:
 
     def run_all(self, *, wait: bool = False) -> None:
         self.command("notebook:run-all-cells", wait=wait)
+
+    def run(self, n: int) -> None:
+        """Run cell `n`, without waiting for it."""
+        self.page.evaluate(f"() => {{ window.jupyterapp.shell.currentWidget.content.activeCellIndex = {n}; }}")
+        self.command("notebook:run-cell", wait=False)
+
+    def prompt(self, n: int) -> Locator:
+        return self.cell(n).locator(".jp-InputPrompt")
 
     def cell(self, n: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-CodeCell").nth(n)

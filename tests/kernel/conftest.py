@@ -5,29 +5,14 @@ A kernel serves a whole module, as a person's does a whole day; one that a test 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from kernelkit import Kernel
+from kernelkit import Kernel, overlay
 from notebookkit import Notebook
 
-IPYKERNEL_6 = Path(os.environ.get("MENTRA_IPYKERNEL6") or Path(__file__).parents[2] / ".kernels" / "ipykernel6")
 K = TypeVar("K", bound=Kernel)
-
-
-def overlay(line: str) -> Path | None:
-    """What to put before the installed packages to get ipykernel `line`."""
-    if line != "6":
-        return None
-    if not IPYKERNEL_6.is_dir():
-        missing = f"no ipykernel 6 in {IPYKERNEL_6}: run `make kernels`, or set MENTRA_IPYKERNEL6"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return IPYKERNEL_6
 
 
 class Shared(list[K]):

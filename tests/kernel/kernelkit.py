@@ -13,11 +13,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 
 HERE = Path(__file__).parent
+IPYKERNEL_6 = Path(os.environ.get("MENTRA_IPYKERNEL6") or HERE.parents[1] / ".kernels" / "ipykernel6")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def overlay(line: str) -> Path | None:
+    """What to put before the installed packages to get ipykernel `line`."""
+    if line != "6":
+        return None
+    if not IPYKERNEL_6.is_dir():
+        missing = f"no ipykernel 6 in {IPYKERNEL_6}: run `make kernels`, or set MENTRA_IPYKERNEL6"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return IPYKERNEL_6
 
 
 @dataclass

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import overlay
-from kernelkit import Cell, Kernel
+from kernelkit import Cell, Kernel, overlay
 from notebookkit import Notebook, written
 
 pytestmark = pytest.mark.kernel

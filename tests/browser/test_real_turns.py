@@ -1,0 +1,160 @@
+"""`%%mentra` in a real JupyterLab, with the extension itself: answered by clicks, stopped by the toolbar, hostile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kernelkit import IPYKERNEL_6, overlay
+from lab import Lab, Notebook
+from payloads import LEAK, PAYLOADS
+from playwright.sync_api import BrowserContext, Locator, expect
+
+pytestmark = pytest.mark.browser
+
+BEGIN = "from notebookkit import BEGIN\nexec(BEGIN)\n"
+STARTED = "print(mn.events().query(\"kind == 'tool_execution_started'\").ts.iloc[-1].timestamp())"
+AT_ONCE = 1.0
+
+# When the next click happened: by the wall clock, and how long after it cell `n` was no longer running.
+CLICKED = """() => { document.addEventListener('click', () => { window.clicked = Date.now(); },
+  {capture: true, once: true}); }"""
+ENDED = """n => { window.ended = new Promise(resolve => document.addEventListener('click', () => {
+  const began = performance.now();
+  const prompt = document.querySelectorAll('.jp-Notebook .jp-CodeCell')[n].querySelector('.jp-InputPrompt');
+  const timer = setInterval(() => { if (!prompt.textContent.includes('*')) {
+    clearInterval(timer); resolve(performance.now() - began); } }, 5);
+}, {capture: true, once: true})); }"""
+MARKS = "() => Object.keys(window).filter(name => name.startsWith('P_')).sort()"
+
+
+@pytest.fixture(params=["7", "6"])
+def line(request: pytest.FixtureRequest) -> str:
+    overlay(request.param)  # is it there?
+    return str(request.param)
+
+
+class Opener:
+    def __init__(self, lab: Lab, browser: BrowserContext) -> None:
+        self.lab, self.browser = lab, browser
+        self.notebooks: list[Notebook] = []
+
+    def __call__(self, line: str, *sources: str) -> Notebook:
+        kernel = "python3" if line == "7" else IPYKERNEL_6.name
+        self.notebooks.append(self.lab.open(self.browser, *sources, kernel=kernel))
+        return self.notebooks[-1]
+
+
+@pytest.fixture
+def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
+    opener = Opener(lab, browser)
+    yield opener
+    for notebook in opener.notebooks:
+        notebook.close()
+
+
+def card(notebook: Notebook) -> Locator:
+    found = notebook.page.locator(".mentra-card")
+    expect(found.locator(".mentra-left")).to_contain_text("left", timeout=30_000)
+    notebook.page.wait_for_timeout(350)  # the card refuses clicks nobody can have meant
+    return found
+
+
+def test_run_all_waits_for_a_click_and_goes_on(opened: Opener, line: str, tmp_path: Path) -> None:
+    answers = "script(shell('echo forty-two'), s.text('It says **42**.'), shell('date'), s.text('Then not.'))"
+    notebook = opened(
+        line,
+        "import ipykernel; print(ipykernel.__version__)\n" + BEGIN + answers,
+        "%%mentra -o first\nWhat does it say?",
+        STARTED + "; print('NEXT')",
+        "%mentra and the date?",
+        "print(mn.decisions().tail(2).outcome.tolist()); print('LAST')",
+    )
+    notebook.run_all()
+    shown = card(notebook)
+    expect(notebook.output(0)).to_contain_text(f"{line}.")
+    expect(notebook.prompt(1)).to_have_text("[*]:")
+    expect(notebook.prompt(2)).to_have_text("[*]:")
+    expect(notebook.output(2)).not_to_contain_text("NEXT")
+    notebook.page.screenshot(path=tmp_path / "pending.png")
+    notebook.page.evaluate(CLICKED)
+    shown.get_by_role("button", name="Allow once").click()
+    expect(notebook.output(1)).to_contain_text("It says 42.")
+    expect(notebook.output(1)).to_contain_text("Allowed once by you")
+    expect(notebook.output(2)).to_contain_text("NEXT", timeout=15_000)
+    began = float(notebook.output(2).inner_text().split()[0])
+    took = began - notebook.page.evaluate("window.clicked") / 1000
+    print(f"ipykernel {line}: from the click to the tool {1000 * took:.0f} ms")
+    assert 0 <= took < 0.3
+
+    card(notebook).get_by_role("button", name="Deny").click()
+    expect(notebook.output(3)).to_contain_text("Denied by you")
+    expect(notebook.output(3)).to_contain_text("Then not.")
+    expect(notebook.output(4)).to_contain_text("['allow', 'deny']", timeout=15_000)
+    expect(notebook.output(4)).to_contain_text("LAST")
+    expect(notebook.page.locator(".mentra-card")).to_have_count(0)
+    notebook.page.screenshot(path=tmp_path / "finished.png")
+    document = notebook.saved()
+    assert "It says **42**." in "".join(str(output.get("data")) for output in document["cells"][1]["outputs"])
+    assert "widgets" not in document["metadata"]
+
+
+def test_the_stop_button_of_the_toolbar_ends_whatever_runs(opened: Opener, line: str) -> None:
+    notebook = opened(
+        line,
+        BEGIN
+        + "script(silent('As I was saying, '), shell('sleep 30'), shell('sleep 31'))\nmn.allow('shell', 'sleep 30')",
+        "%%mentra\nstream",
+        "%%mentra\nshell",
+        "%%mentra\nquestion",
+        "print('NEXT')",
+        "print(mn.turns().tail(3).stop_reason.tolist())",
+    )
+    notebook.run(0)
+    expect(notebook.prompt(0)).to_have_text("[1]:", timeout=30_000)
+    stop = notebook.page.locator('[data-command="notebook:interrupt-kernel"]').first
+    for cell, what, sign in ((1, "stream", "As I was saying"), (2, "shell", "sleep 30"), (3, "question", "sleep 31")):
+        notebook.run(cell)
+        notebook.run(4)
+        expect(notebook.output(cell)).to_contain_text(sign, timeout=15_000)
+        if what == "question":
+            card(notebook)
+        notebook.page.evaluate(ENDED, cell)
+        stop.click()
+        took = notebook.page.evaluate("window.ended")
+        print(f"ipykernel {line}: stopping a {what} took {took:.0f} ms")
+        assert took < 1000 * AT_ONCE
+        expect(notebook.output(cell)).to_contain_text("Stopped: stopped")
+        expect(notebook.prompt(4)).to_have_text("[ ]:")
+        expect(notebook.output(4)).not_to_contain_text("NEXT")
+    notebook.run(5)
+    expect(notebook.output(5)).to_contain_text("['cancelled', 'cancelled', 'cancelled']", timeout=15_000)
+
+
+def test_a_hostile_answer_is_text(opened: Opener) -> None:
+    notebook = opened(
+        "7",
+        BEGIN + "from payloads import PAYLOADS\nscript(s.stream_text(p + '\\n\\n' for p in PAYLOADS.values()))",
+        "%%mentra\nbe hostile",
+        "print('LAST')",
+    )
+    page, fetched = notebook.page, list[str]()
+    page.on("request", lambda request: fetched.append(request.url))
+    notebook.run_all()
+    expect(notebook.output(2)).to_contain_text("LAST", timeout=30_000)
+    expect(notebook.output(1)).to_contain_text("<script>window.P_script=1</script>")
+    notebook.output(1).evaluate(
+        "area => area.querySelectorAll('a').forEach(a => { if (!/^(https?|mailto):/.test(a.href)) a.click(); })"
+    )
+    cells = page.locator(".jp-Notebook .jp-Cell").count()
+    page.wait_for_timeout(1000)  # for what would run late; nothing is awaited that could tell
+    assert page.evaluate(MARKS) == []
+    assert [url for url in fetched if url.startswith(LEAK) or "nope" in url] == []
+    live = "img, script, iframe, button, form, video, input, svg, style"
+    assert notebook.output(1).locator(".mentra-text").locator(live).count() == 0
+    assert notebook.output(1).locator("mjx-container, .MathJax, .jp-RenderedMermaid").count() == 0
+    assert page.locator(".jp-Notebook .jp-Cell").count() == cells == 3
+    hrefs = notebook.output(1).locator("a").evaluate_all("all => all.map(a => a.protocol)")
+    assert set(hrefs) <= {"http:", "https:", "mailto:"}
+    assert len(PAYLOADS) > 40
