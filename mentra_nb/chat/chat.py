@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, get_args
 
+import anyio
+
 from mentra_nb import event_types as e
 from mentra_nb import paths
 from mentra_nb.audit.prices import cost_usd
@@ -18,7 +20,7 @@ from mentra_nb.chat import present
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.reply import Reply, ToolCallSummary
 from mentra_nb.control.limits import CancellationToken, RunOptions
-from mentra_nb.errors import ConfigurationError, OperationDenied, StoreError
+from mentra_nb.errors import Cancelled, ConfigurationError, OperationDenied, StoreError
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.session.session import Session
 from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
@@ -84,6 +86,7 @@ class Chat:
         self._engine = engine_ or engine()
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
+        self._opening, self._busy = anyio.Lock(), False
         self.last: Reply | None = None
         for tool in tools:
             self.add_tool(tool)
@@ -144,6 +147,8 @@ class Chat:
         for tool in tools:
             self.add_tool(tool)
         turn = RunningTurn()
+        self._engine.turns.add(turn)
+        turn.future.add_done_callback(lambda _: self._engine.turns.discard(turn))
         running = self._engine.start(self._take_turn, turn, prompt, model or self.model, origin, can_ask)
         running.add_done_callback(lambda done: _pass_on(done, turn.future))
         return turn
@@ -151,8 +156,23 @@ class Chat:
     async def _take_turn(
         self, turn: RunningTurn, prompt: str, model_name: str | None, origin: e.RunOrigin | None, can_ask: bool
     ) -> Reply:
-        model, notice = await self._engine.model(model_name)
-        session = turn.session = await self._open(model)
+        if self._busy:
+            raise OperationDenied(f"conversation '{self.name or 'chat'}' is already taking a turn: wait, or stop it")
+        self._busy = True
+        try:
+            return await self._answer(turn, prompt, model_name, origin, can_ask)
+        finally:
+            self._busy = False
+
+    async def _answer(
+        self, turn: RunningTurn, prompt: str, model_name: str | None, origin: e.RunOrigin | None, can_ask: bool
+    ) -> Reply:
+        options = RunOptions(cancellation=turn.token)
+        with options.stoppable() as scope:  # finding the model may take a server's time
+            model, notice = await self._engine.model(model_name)
+            session = turn.session = await self._open(model)
+        if scope.cancelled_caught:
+            raise Cancelled(turn.token.reason)
         if notice:
             turn.events.put(e.Notice(severity="info", message=notice))
         permissions, settings = session.permissions, self._engine.settings
@@ -161,7 +181,6 @@ class Chat:
         summary = _TurnSummary()
         leave = [session.subscribe(turn.events.put), session.agent.environment.bus.tap(summary.hear)]
         try:
-            options = RunOptions(cancellation=turn.token)
             await session.append_turn(prompt, options, origin)
         finally:
             for unsubscribe in leave:
@@ -170,6 +189,10 @@ class Chat:
         return self.last
 
     async def _open(self, model: ModelInfo) -> Session:
+        async with self._opening:
+            return await self._opened(model)
+
+    async def _opened(self, model: ModelInfo) -> Session:
         runtime, project = self._engine.runtime, str(paths.project_root())
         if self._session is None and self.name is not None and await runtime.store.load_session(self.name, project):
             self._session = await runtime.resume_session(self.name, project, tools=self._tools, model=model)

@@ -9,7 +9,7 @@ import atexit
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -23,6 +23,8 @@ from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.runtime.runtime import Runtime
 
 T = TypeVar("T")
+SETTLE_SECONDS = 2.0
+"""How long `close` waits for the turns it stopped."""
 
 
 class Engine:
@@ -37,6 +39,8 @@ class Engine:
         """What `connect` or `replay` made the default; before it the setting, after it what keys there are."""
         self.chats: dict[str | None, Any] = {}
         """The conversations of this process, by name."""
+        self.turns: set[Any] = set()
+        """The turns that are running."""
         self._lock = threading.Lock()
         self._portal: BlockingPortal | None = None
         self._stack = ExitStack()
@@ -77,12 +81,16 @@ class Engine:
         self.default_model = f"{provider.descriptor.id}/{model}" if model else provider.descriptor.id
 
     def close(self) -> None:
-        """Stop the thread and close the runtime. The next call starts again."""
+        """Stop the turns, then the thread, and close the runtime. The next call starts again."""
+        turns = list(self.turns)
+        for turn in turns:
+            turn.stop()
+        wait([turn.future for turn in turns], SETTLE_SECONDS)
         with self._lock:
             if self._portal is not None:
                 try:
                     self._portal.call(self.runtime.close)
-                    self._portal.call(self._portal.stop, True)  # turns still running are cancelled, and settle
+                    self._portal.call(self._portal.stop, True)
                 finally:
                     self._portal = None
                     self._stack.close()
