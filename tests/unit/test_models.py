@@ -1,0 +1,89 @@
+"""Which model a turn uses, and that a name that is not clear is answered with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import pytest
+
+from mentra_nb.chat.models import DEMO_NOTICE, Choice, choose, custom, newest_chat_model, open_provider
+from mentra_nb.errors import ConfigurationError, NoModelsAvailable
+from mentra_nb.providers.base import ModelInfo
+from mentra_nb.settings import Endpoint, Settings
+
+LAB = Endpoint(base_url="http://127.0.0.1:1/v1")
+
+
+def chosen(name: str | None = None, environ: Mapping[str, str] | None = None, **settings: object) -> Choice:
+    return choose(name, Settings.model_validate(settings), environ or {}, registered={"mine"})
+
+
+def test_the_name_given_goes_before_the_setting_before_the_keys() -> None:
+    key = {"OPENAI_API_KEY": "k"}
+    assert chosen("ollama/qwen3", key, model="openrouter/x") == Choice("ollama", "qwen3")
+    assert chosen(None, key, model="openrouter/x") == Choice("openrouter", "x")
+    assert chosen(None, key) == Choice("openai", None)
+
+
+def test_without_anything_it_is_the_demo_and_says_so() -> None:
+    assert chosen() == Choice("demo", "demo", DEMO_NOTICE)
+    assert chosen("demo") == Choice("demo", "demo")
+    assert chosen(None, {"OPENAI_API_KEY": ""}) == Choice("demo", "demo", DEMO_NOTICE)
+
+
+def test_two_keys_and_no_setting_is_a_question() -> None:
+    with pytest.raises(ConfigurationError, match="-m openai/MODEL") as error:
+        chosen(None, {"OPENAI_API_KEY": "k", "OPENROUTER_API_KEY": "k"})
+    assert "openrouter/MODEL" in str(error.value)
+
+
+def test_a_name_splits_at_the_first_slash() -> None:
+    assert chosen("openrouter/meta/llama") == Choice("openrouter", "meta/llama")
+
+
+def test_a_provider_alone_is_asked_for_its_newest() -> None:
+    assert chosen("ollama") == Choice("ollama", None)
+    assert chosen("mine") == Choice("mine", None)
+    assert chosen("lab", providers={"lab": LAB}) == Choice("lab", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gpt-5", "'gpt-5' is not a model name: write provider/model"),
+        ("olama", "did you mean 'ollama'"),
+        ("opnai/gpt-5", "there is no provider 'opnai'; did you mean 'openai'"),
+        ("zzz/x", "known are "),
+        ("/x", "write provider/model"),
+        ("openai/", "write provider/model"),
+    ],
+)
+def test_a_name_that_is_not_clear_is_answered_with_what_to_write(name: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        chosen(name)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_provider_is_opened_with_its_key_and_missing_ones_are_named() -> None:
+    assert open_provider("openai", Settings(), {"OPENAI_API_KEY": "k"}).descriptor.id == "openai"
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
+        open_provider("openai", Settings(), {})
+    assert open_provider("lab", Settings(providers={"lab": LAB}), {}).descriptor.id == "lab"
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="must begin with http"):
+        custom("lab", Endpoint(base_url="lab:8000"))
+
+
+def model(id: str, year: int | None = None) -> ModelInfo:
+    return ModelInfo(id=id, provider="p", created_at=datetime(year, 1, 1, tzinfo=UTC) if year else None)
+
+
+def test_the_newest_that_can_chat_is_taken() -> None:
+    models = [model("text-embedding-9", 2026), model("b", 2024), model("a", 2024), model("whisper-2", 2025), model("c")]
+    assert newest_chat_model("p", models).id == "a"
+    with pytest.raises(NoModelsAvailable):
+        newest_chat_model("p", [model("tts-1", 2025)])
