@@ -5,6 +5,7 @@ It reads top to bottom like a turn. What surrounds a turn (its start, its end, a
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -74,6 +75,8 @@ async def run_rounds(run: Run) -> str:
         run.pending = None
 
         calls = answer.message.tool_uses()
+        if not calls and answer.stop_reason == "pause" and answer.message.content:
+            continue  # the provider goes on where it broke off
         if not calls:
             return answer.stop_reason
         malformed = malformed + 1 if all(call.error for call in calls) else 0
@@ -138,10 +141,8 @@ async def read_answer(run: Run, events: AsyncIterator[ProviderEvent]) -> Answer:
 
 
 async def wait_before_retry(run: Run, error: ProviderError, attempt: int) -> None:
-    """500 ms doubling to 5 s, or what the server asked for (at most 60 s) if that is longer."""
-    asked = error.delay if isinstance(error, RetryableError) else None
-    asked = error.retry_after if isinstance(error, HttpError) else asked
-    delay = max(min(RETRY_BASE * 2 ** min(attempt - 1, 10), RETRY_MAX), min(asked or 0.0, RETRY_AFTER_CAP))
+    """Announce the next attempt, and wait for it."""
+    delay = retry_delay(error, attempt, random.random())  # noqa: S311  # no secret
     run.emit(
         e.RetryAttempt(
             agent_id=run.agent_id,
@@ -152,6 +153,17 @@ async def wait_before_retry(run: Run, error: ProviderError, attempt: int) -> Non
         )
     )
     await anyio.sleep(delay)
+
+
+def retry_delay(error: ProviderError, attempt: int, chance: float) -> float:
+    """Seconds: the share `chance`, in [0, 1], of 500 ms doubling to 5 s, so that many clients do not return at once.
+
+    It is never less than what the server asked for, of which at most 60 s count.
+    """
+    asked = error.delay if isinstance(error, RetryableError) else None
+    asked = error.retry_after if isinstance(error, HttpError) else asked
+    longest: float = min(RETRY_BASE * 2 ** min(attempt - 1, 10), RETRY_MAX)
+    return max(chance * longest, min(asked or 0.0, RETRY_AFTER_CAP))
 
 
 def request_opened(run: Run) -> None:

@@ -131,7 +131,8 @@ async def test_a_retry_is_announced() -> None:
         session, events = await listening(table)
         await session.append_turn("go")
     [retry] = of(events, e.RetryNotice)
-    assert (retry.attempt, retry.max_attempts, retry.next_delay_ms) == (1, 5, 500)
+    assert (retry.attempt, retry.max_attempts) == (1, 5)
+    assert retry.next_delay_ms <= 500
 
 
 async def test_a_listener_that_left_hears_nothing_more() -> None:
