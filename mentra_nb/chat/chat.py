@@ -200,7 +200,7 @@ class Chat:
             from mentra_nb.agent.request import AgentConfig
 
             self._session = await runtime.create_session(
-                self.name or "chat",
+                self.name or "mentra",
                 model,
                 AgentConfig(system=SYSTEM),
                 project,

@@ -69,11 +69,8 @@ class RunningTurn(Protocol[R]):
 class TurnStopped(KeyboardInterrupt):
     """A person stopped the turn. An interrupt, so that the cells queued after this one do not run."""
 
-    def __init__(self, text: str = "stopped") -> None:
-        super().__init__(text)
-
     def _render_traceback_(self) -> list[str]:
-        return [f"Stopped: {self}"]
+        return ["Stopped."]
 
 
 class CellThread:

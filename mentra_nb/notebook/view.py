@@ -184,6 +184,8 @@ class TurnView:
                 )
                 call.mark, call.result, call.progress = "✗" if event.is_error else "✓", event.summary, ""
                 call.duration_ms = event.duration_ms
+                if event.is_error and event.duration_ms is None:
+                    call.progress = "not run"
                 self._draw_call(call)
             case PermissionAnswered():
                 self._draw_answer(event)
@@ -309,9 +311,6 @@ class TurnView:
         else:
             self.settle()
             self.out.show(data)
-        if answer.outcome == "denied" and answer.tool_call_id in self._calls:
-            call = self._calls[answer.tool_call_id]
-            call.progress = "not run"
 
 
 class _Call:

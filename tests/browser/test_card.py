@@ -125,4 +125,4 @@ def test_arguments_are_text_however_hostile(opened: Opener) -> None:
     expect(shown.locator(".mentra-arguments")).to_have_text('command: <img src=x onerror="window.P_card=1">\\u202e')
     assert notebook.page.evaluate("() => window.P_card") is None
     shown.get_by_role("button", name="Stop").click()
-    expect(notebook.output(1)).to_contain_text("Stopped: stopped")
+    expect(notebook.output(1)).to_contain_text("Stopped.")

@@ -125,7 +125,7 @@ def test_the_stop_button_of_the_toolbar_ends_whatever_runs(opened: Opener, line:
         took = notebook.page.evaluate("window.ended")
         print(f"ipykernel {line}: stopping a {what} took {took:.0f} ms")
         assert took < 1000 * AT_ONCE
-        expect(notebook.output(cell)).to_contain_text("Stopped: stopped")
+        expect(notebook.output(cell)).to_contain_text("Stopped.")
         expect(notebook.prompt(4)).to_have_text("[ ]:")
         expect(notebook.output(4)).not_to_contain_text("NEXT")
     notebook.run(5)

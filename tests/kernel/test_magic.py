@@ -306,6 +306,8 @@ def test_a_bad_setting_is_one_sentence_and_is_not_taken(
     assert len(cell.stderr.splitlines()) == 1
     assert words in cell.stderr
     assert notebook.value(now) == before
+    good = notebook.run("%config Mentra.log_text = 'full'\n%config Mentra.log_text = 'preview'")
+    assert not good.stderr
 
 
 def test_a_server_that_is_not_there_is_named_and_the_turn_is_on_record(notebook: Notebook) -> None:

@@ -105,7 +105,7 @@ def test_stopping_ends_the_turn_and_aborts_what_waits(kernel: Kernel, how: str) 
     kernel.finish(asking, queued)
     assert asking.reply is not None
     assert asking.reply["ename"] == "TurnStopped"
-    assert asking.reply["traceback"] == ["Stopped: stopped"]
+    assert asking.reply["traceback"] == ["Stopped."]
     assert queued.reply is not None
     assert queued.reply["status"] == "aborted"
     assert "cancelled" in asking.texts()

@@ -74,6 +74,7 @@ def test_denied_it_does_not_run_and_the_model_is_told_why(notebook: Notebook, ho
     assert "Then not." in asking.texts()
     assert "it is late" in notebook.said()[-1]
     assert queued.stdout == "NEXT\n"  # a denial is an answer, not an error
+    assert f"✗ shell  touch {marker}  not run" in asking.texts()
     assert not marker.exists()
     assert decided(notebook) == ["shell", "deny", "user"]
 
@@ -202,7 +203,7 @@ def test_the_stop_button_ends_the_turn_at_once(notebook: Notebook, what: str) ->
     assert took < AT_ONCE
     notebook.finish(queued)
     assert running.reply is not None
-    assert running.reply["traceback"] == ["Stopped: stopped"]
+    assert running.reply["traceback"] == ["Stopped."]
     assert (running.status, queued.status) == ("error", "aborted")
     assert not queued.stdout
     assert "stopped" in running.texts().splitlines()[-1]
