@@ -77,7 +77,7 @@ def find_rule(
     rules: Iterable[PermissionRule], tool: str, subject: str, *, shell: bool = False
 ) -> PermissionRule | None:
     """The rule that decides a call, or `None`. A denial wins over any allowance; then the longest pattern."""
-    own = sorted((r for r in rules if r.tool == tool), key=lambda r: (r.allow, -len(r.pattern)))
+    own = sorted((r for r in rules if r.tool == tool), key=lambda r: -len(r.pattern))
     commands = simple_commands(subject) if shell else None
     for rule in own:
         if not rule.allow and any(matches(rule.pattern, text) for text in (subject, *(commands or ()))):

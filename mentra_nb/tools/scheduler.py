@@ -238,6 +238,9 @@ class Scheduler:
                 if decision.outcome == "modify":
                     call.arguments = call.tool.validate(decision.input or {})
                     call.tool.check_policy(call.context, call.arguments)
+            except PolicyViolation as violation:
+                self._policy_denied(call.use, violation)
+                raise self._blocked(call.use, str(violation)) from violation
             except Exception as error:
                 raise self._blocked(call.use, str(error) or type(error).__name__) from error
             if decision.outcome == "deny":

@@ -293,6 +293,8 @@ async def test_a_modification_does_not_get_past_the_policy(tmp_path: Path) -> No
     async with bench(pre_hooks=[gate], **options) as table:
         [result] = await one_round(table, ("shell", {"command": "true"}))
     assert "outside the runtime policy roots" in str(result.content)
+    assert len(table.recorder.of(e.AuthorizationDenied)) == len(table.recorder.of(e.ToolExecutionBlocked)) == 1
+    assert table.recorder.of(e.ToolExecutionStarted) == []
 
 
 async def test_a_hook_that_raises_blocks() -> None:
