@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -259,14 +262,17 @@ def test_a_turn_stopped_while_its_model_is_looked_for_ends_at_once() -> None:
 
 def test_a_second_turn_while_one_is_running_is_refused_and_leaves_the_first_alone() -> None:
     stream = ControlledStream()
-    with engine_of(stream) as engine:
-        chat = Chat(engine_=engine)
+    with engine_of(stream, text("fine")) as engine:
+        chat = Chat(engine_=engine, tools=[act])
         first = chat.start("one")
         engine.call(stream.wait_opened)
+        second = chat.start("two", model="scripted/other", can_ask=False)
         with pytest.raises(OperationDenied, match="already taking a turn"):
-            chat.start("two", can_ask=False).result()
-        stream.send_turn(text("fine"))
-        assert first.result().text == "fine"
+            second.result()
+        assert second.events.empty()
+        stream.send_turn(tool_calls([("act", {})]))
+        first.answer(until(first, e.PermissionAsked).request_id, PermissionDecision(allow=True))
+        assert [t.is_error for t in first.result().tools] == [False]
 
 
 def test_two_conversations_run_at_once() -> None:
@@ -332,3 +338,42 @@ def test_a_function_offered_as_a_tool_may_itself_ask_another_conversation() -> N
         reply = Chat("main", engine_=engine, tools=[tool(asks=False, name="consult")(consult)]).ask("go")
         assert reply.text == "outer"
         assert script(engine).recorded_requests[2].messages[-1].tool_results()[0].content == "inner"
+
+
+PROGRAM = """
+import mentra_nb as mn
+from mentra_nb import errors
+from mentra_nb.chat import engine
+
+first = mn.ask("hi", model="demo")
+assert first.model == "demo/demo" and str(first)
+assert mn.ask("and?", model="demo").session == first.session, "the conversation goes on"
+rule = mn.allow("shell", "echo *")
+frame = mn.rules()
+assert list(frame["pattern"]) == ["echo *"] and frame["created_at"].dt.tz is not None
+mn.deny("shell", "rm *", reason="never")
+before = engine.engine()
+engine.reset()
+assert engine.engine() is not before
+assert mn.rules().empty, "rules of a conversation of this process end with it"
+mn.connect("lab", "http://127.0.0.1:9/v1", model="m")
+assert engine.engine().default_model == "lab/m"
+for call in (lambda: mn.ask(""), lambda: mn.ask("x", model="nope"), lambda: mn.replay("none.jsonl")):
+    try:
+        call()
+    except errors.ConfigurationError as error:
+        assert "\\n" not in str(error)
+    else:
+        raise AssertionError("not refused")
+"""
+
+
+def test_the_functions_of_the_package_share_one_engine_until_it_is_reset(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+    environment["MENTRA_HOME"] = str(tmp_path / "home")
+    command = [sys.executable, "-W", "error", "-c", PROGRAM]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
