@@ -248,7 +248,6 @@ def test_a_subcommand_answers_and_asks_no_model(notebook: Notebook, code: str, w
         ("%mentra -m nobody/m what now?", "there is no provider 'nobody'"),
         ("%mentra -m nothing what now?", "openai/nothing"),
         ("%mentra -m openai/gpt-5 what now?", "OPENAI_API_KEY"),
-        ("%mentra -m anthropic/claude what now?", "openrouter"),
         ("%%mentra -z\nwhat now?", "there is no option -z"),
         ("%mentra --modle x what now?", "did you mean --model?"),
         ("%%mentra -m\nwhat now?", "-m needs a value"),
