@@ -57,7 +57,8 @@ from mentra_nb.tools.spec import ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
 
-SECOND = 1.0
+AT_ONCE = 3.0
+"""Seconds, generous: what is stopped here would otherwise take ten or sixty."""
 HALF = [p.MessageStarted("m", "scripted"), p.ContentBlockStarted(0, "text"), p.ContentBlockDelta(0, "half")]
 
 
@@ -379,7 +380,7 @@ async def test_a_stop_ends_the_wait_before_a_retry() -> None:
         began = time.monotonic()
         with pytest.raises(Cancelled):
             await agent.run("hi", RunOptions(cancellation=token))
-    assert time.monotonic() - began < SECOND
+    assert time.monotonic() - began < AT_ONCE
 
 
 # ---- budgets --------------------------------------------------------------------------------------------------
@@ -419,7 +420,7 @@ async def test_a_deadline_ends_a_silent_stream_and_rolls_back() -> None:
         with pytest.raises(DeadlineExceeded):
             await agent.run("go", RunOptions(deadline=time.time() + 0.05))
         assert (await table.runtime.store.list_runs(agent.id))[0].state == "failed"
-    assert time.monotonic() - began < SECOND
+    assert time.monotonic() - began < AT_ONCE
     assert silent.closed
     assert agent.history() == []
 
@@ -531,7 +532,7 @@ async def test_a_stop_in_a_silent_stream_settles_at_once_and_keeps_the_prompt() 
     stream, token = ControlledStream(), CancellationToken()
     async with bench(stream, text("later")) as table:
         agent = await table.agent()
-        assert await stopped(agent, token, stream.wait_opened) < SECOND
+        assert await stopped(agent, token, stream.wait_opened) < AT_ONCE
         assert stream.closed
         assert said(agent.history()) == [("user", "go")]
 
@@ -542,7 +543,7 @@ async def test_a_stop_keeps_the_text_so_far_and_the_conversation_goes_on_from_th
     async with bench(stream, text("later"), store=SqliteStore(tmp_path / "s.sqlite")) as table:
         agent = await table.agent()
         events = heard(agent)
-        assert await stopped(agent, token, when_heard(agent, e.TextDelta)) < SECOND
+        assert await stopped(agent, token, when_heard(agent, e.TextDelta)) < AT_ONCE
         assert said(agent.history()) == [("user", "go"), ("assistant", "half")]
         assert isinstance(events[-1], e.RunFailed)
         assert (events[-1].cancelled, events[-1].error) == (True, "enough")
@@ -558,7 +559,7 @@ async def test_a_stop_kills_a_running_command_at_once_and_answers_its_call(tmp_p
     options: dict[str, Any] = {"builtin_tools": True, "policy": RuntimePolicy.permissive()}
     async with bench(script, working_directory=tmp_path, **options) as table:
         agent = await table.agent()
-        assert await stopped(agent, token, when_heard(agent, e.ToolExecutionProgress)) < SECOND
+        assert await stopped(agent, token, when_heard(agent, e.ToolExecutionProgress)) < AT_ONCE
     [result] = agent.history()[-1].tool_results()
     assert (result.content, result.is_error) == ("stopped before it finished; it may have taken effect", True)
     assert [m.role for m in agent.history()] == [Role.USER, Role.ASSISTANT, Role.USER]
@@ -570,7 +571,7 @@ async def test_a_stop_while_a_function_blocks_its_thread_does_not_wait_for_it() 
     async with bench(tool_calls([("block", {})]), tools=[block]) as table:
         agent = await table.agent()
         try:
-            assert await stopped(agent, token, when_heard(agent, e.ToolExecutionStarted)) < SECOND
+            assert await stopped(agent, token, when_heard(agent, e.ToolExecutionStarted)) < AT_ONCE
         finally:
             release.set()
 
@@ -580,7 +581,7 @@ async def test_a_stop_while_a_person_is_asked_closes_the_question() -> None:
     async with bench(tool_calls([("act", {})]), tools=[act]) as table:
         session = await table.session()
         agent = session.agent
-        assert await stopped(agent, token, when_heard(agent, e.QuestionAsked)) < SECOND
+        assert await stopped(agent, token, when_heard(agent, e.QuestionAsked)) < AT_ONCE
         assert session.permissions.open_questions() == []
         assert await table.runtime.store.open_questions() == []
     [result] = agent.history()[-1].tool_results()

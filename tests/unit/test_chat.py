@@ -234,7 +234,7 @@ def test_stopping_a_silent_turn_ends_it_at_once() -> None:
         turn.stop()
         with pytest.raises(Cancelled, match="stopped by the user"):
             turn.result()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         assert chat.ask("and?").text == "later"
 
 
@@ -256,7 +256,7 @@ def test_a_turn_stopped_while_its_model_is_looked_for_ends_at_once() -> None:
         turn.stop()
         with pytest.raises(Cancelled, match="stopped by the user"):
             turn.result()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         assert provider.recorded_requests == []
 
 
