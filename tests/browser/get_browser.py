@@ -11,8 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import NAMES
 from playwright.sync_api import sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def found() -> str | None:

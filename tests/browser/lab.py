@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from get_browser import NAMES
 from kernelkit import IPYKERNEL_6
 from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TESTS = Path(__file__).resolve().parents[1]
 
 _READY = """() => {
