@@ -10,12 +10,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from pydantic import SecretStr
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import DecodeError, InvalidRequest, MalformedStream, StreamTruncated, UnsupportedCapability
+from mentra_nb.errors import InvalidRequest, MalformedStream, StreamTruncated, UnsupportedCapability
 from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers import claude
 from mentra_nb.providers.base import (
@@ -35,6 +36,7 @@ from mentra_nb.providers.base import (
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.wire import (
     MAX_ARGUMENTS,
+    Turn,
     WireProvider,
     array,
     compact,
@@ -85,10 +87,7 @@ class AnthropicProvider(WireProvider):
 
     def body(self, request: Request) -> bytes:
         key = f"{self.wire}:{self.descriptor.id}:{request.model}"
-        turns = in_turns(
-            (message.role.value, message.encoded(key, lambda m: self._blocks(m, request.model)))
-            for message in request.messages
-        )
+        turns = in_turns(message.encoded(key, lambda m: self._turn(m, request.model)) for message in request.messages)
         _mark(turns)
         max_tokens = request.max_output_tokens or claude.default_max_tokens(request.model)
         thinking, output = claude.thinking(request, max_tokens, self.descriptor.id)
@@ -108,31 +107,16 @@ class AnthropicProvider(WireProvider):
             },
             system=array([_cached(encode({"type": "text", "text": request.system}))]) if request.system else None,
             tools=self._tools_json(request),
-            messages=array(
-                b'{"role":' + encode(role) + b',"content":' + array(blocks) + b"}" for role, blocks in turns
-            ),
+            messages=array(turn.json for turn in turns),
         )
 
     def decoder(self, request: Request) -> AnthropicDecoder:
         return AnthropicDecoder(request.model, cached_apart=self.descriptor.id == "anthropic")
 
     async def list_models(self) -> list[ModelInfo]:
-        models: list[ModelInfo] = []
-        query = {"limit": "1000"}
-        while True:
-            page = await self.http.get_json(self.url("models", **query), self.headers())
-            entries = page.get("data") if isinstance(page, dict) else None
-            if not isinstance(entries, list):
-                raise DecodeError(f"{self.descriptor.id} did not list its models as expected; check the base URL")
-            models += [
-                claude.model_info(each, self.descriptor.id)
-                for each in entries
-                if isinstance(each, dict) and each.get("id")
-            ]
-            last = page.get("last_id")
-            if not page.get("has_more") or not last or query.get("after_id") == last:
-                return models
-            query["after_id"] = str(last)
+        pages = ("data", {"limit": "1000"}, "after_id", lambda page: page.get("has_more") and page.get("last_id"))
+        entries = await self.model_entries(*pages)
+        return [claude.model_info(entry, self.descriptor.id) for entry in entries if entry.get("id")]
 
     def _tools_json(self, request: Request) -> bytes | None:
         if not request.tools:
@@ -144,8 +128,8 @@ class AnthropicProvider(WireProvider):
             fragments[at_once[-1]] = _cached(fragments[at_once[-1]])
         return array([*fragments, *[SEARCH_TOOL] * any(deferred)])
 
-    def _blocks(self, message: Message, model: str) -> tuple[bytes, ...]:
-        """The blocks of one message; results come first, as the API wants them."""
+    def _turn(self, message: Message, model: str) -> Turn:
+        """One message; results come first, as the API wants them."""
         ours = (self.descriptor.id, model)
         blocks: list[bytes] = []
         for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
@@ -167,13 +151,15 @@ class AnthropicProvider(WireProvider):
                     blocks.append(encode(use))
                 case ToolResult():
                     blocks.append(encode(_result(block)))
-        return tuple(blocks)
+        return Turn(message.role.value, "content", blocks)
 
 
-def _mark(turns: list[tuple[str, list[bytes]]]) -> None:
+def _mark(turns: list[Turn]) -> None:
     """Mark where this conversation ends and where the last request's did, so that each finds what the other left."""
-    for blocks in [blocks for role, blocks in turns if role == "user"][-2:]:
-        blocks[-1] = _cached(blocks[-1])
+    users = (at for at in reversed(range(len(turns))) if turns[at].role == "user")
+    for at in islice(users, 2):
+        *blocks, last = turns[at].parts
+        turns[at] = turns[at].with_parts([*blocks, _cached(last)])
 
 
 def _cached(block: bytes) -> bytes:
@@ -245,17 +231,15 @@ class _Block:
     is_open: bool = True
 
 
-KINDS: dict[Any, BlockKind] = {
-    "text": "text",
-    "thinking": "thinking",
-    "redacted_thinking": "thinking",
-    "tool_use": "tool_use",
-}
+KINDS: dict[Any, BlockKind] = {"text": "text", "thinking": "thinking", "tool_use": "tool_use"}
+KINDS["redacted_thinking"] = "thinking"
 DELTAS = {
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
     "input_json_delta": ("tool_use", "partial_json"),
 }
+CACHE_COUNTS = ("cache_read_input_tokens", "cache_creation_input_tokens")
+COUNTS = ("input_tokens", "output_tokens", "total_tokens", *CACHE_COUNTS)
 
 
 class AnthropicDecoder:
@@ -388,15 +372,9 @@ class AnthropicDecoder:
 
     def _count(self, usage: Any) -> None:
         """Take counts in. They only grow in an answer, and some servers send 0 for what they said before."""
-        found = {
-            "input_tokens": count(usage, "input_tokens"),
-            "output_tokens": count(usage, "output_tokens"),
-            "total_tokens": count(usage, "total_tokens"),
-            "cache_read_input_tokens": count(usage, "cache_read_input_tokens"),
-            "cache_creation_input_tokens": count(usage, "cache_creation_input_tokens"),
-        }
-        if isinstance(usage, dict):
-            found["reasoning_tokens"] = count(usage.get("output_tokens_details"), "thinking_tokens", "reasoning_tokens")
+        found = {name: count(usage, name) for name in COUNTS}
+        details = usage.get("output_tokens_details") if isinstance(usage, dict) else None
+        found["reasoning_tokens"] = count(details, "thinking_tokens", "reasoning_tokens")
         for name, number in found.items():
             if number is not None:
                 self._counted[name] = max(number, self._counted.get(name, 0))
@@ -406,8 +384,7 @@ class AnthropicDecoder:
             return None
         counted = dict(self._counted)
         if not self._cached_apart and "input_tokens" in counted:
-            counted["input_tokens"] += counted.get("cache_read_input_tokens", 0)
-            counted["input_tokens"] += counted.get("cache_creation_input_tokens", 0)
+            counted["input_tokens"] += sum(counted.get(name, 0) for name in CACHE_COUNTS)
         return TokenUsage(**counted)
 
 

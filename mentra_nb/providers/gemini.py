@@ -15,7 +15,6 @@ from pydantic import SecretStr
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
-    DecodeError,
     InvalidRequest,
     MalformedStream,
     RetryableError,
@@ -38,7 +37,17 @@ from mentra_nb.providers.base import (
     Request,
 )
 from mentra_nb.providers.http import stream_error
-from mentra_nb.providers.wire import MAX_ARGUMENTS, WireProvider, array, compact, count, encode, in_turns, join_body
+from mentra_nb.providers.wire import (
+    MAX_ARGUMENTS,
+    Turn,
+    WireProvider,
+    array,
+    compact,
+    count,
+    encode,
+    in_turns,
+    join_body,
+)
 
 LEVELS = ("minimal", "low", "medium", "high")
 BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
@@ -96,10 +105,7 @@ class GeminiProvider(WireProvider):
     def body(self, request: Request) -> bytes:
         key, messages = f"{self.wire}:{self.descriptor.id}:{request.model}", request.messages
         turns = in_turns(
-            (
-                "model" if message.role is Role.ASSISTANT else "user",
-                message.encoded(key, lambda m, at=at: self._parts(m, request.model, messages[:at])),  # type: ignore[misc]
-            )
+            message.encoded(key, lambda m, at=at: self._turn(m, request.model, messages[:at]))  # type: ignore[misc]
             for at, message in enumerate(messages)
         )
         tools = self.tool_fragments(request, _tool)
@@ -110,28 +116,19 @@ class GeminiProvider(WireProvider):
                 "generationConfig": self._generation(request) or None,
             },
             tools=b'[{"functionDeclarations":' + array(tools) + b"}]" if tools else None,
-            contents=array(b'{"role":' + encode(role) + b',"parts":' + array(parts) + b"}" for role, parts in turns),
+            contents=array(turn.json for turn in turns),
         )
 
     def decoder(self, request: Request) -> GeminiDecoder:
         return GeminiDecoder(request.model)
 
     async def list_models(self) -> list[ModelInfo]:
+        pages = ("models", {"pageSize": "1000"}, "pageToken", lambda page: page.get("nextPageToken"))
         models: dict[str, ModelInfo] = {}
-        query = {"pageSize": "1000"}
-        while True:
-            page = await self.http.get_json(self.url("models", **query), self.headers())
-            entries = page.get("models", []) if isinstance(page, dict) else None
-            if not isinstance(entries, list):
-                raise DecodeError(f"{self.descriptor.id} did not list its models as expected; check the base URL")
-            for entry in entries:
-                if isinstance(entry, dict) and _generates(entry):
-                    model = _model(entry, self.descriptor.id)
-                    models.setdefault(model.id, model)
-            token = page.get("nextPageToken")
-            if not token or query.get("pageToken") == token:
-                return list(models.values())
-            query["pageToken"] = str(token)
+        for entry in filter(_generates, await self.model_entries(*pages)):
+            model = _model(entry, self.descriptor.id)
+            models.setdefault(model.id, model)
+        return list(models.values())
 
     def _generation(self, request: Request) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -155,8 +152,8 @@ class GeminiProvider(WireProvider):
             return {"thinkingBudget": BUDGETS[effort], "includeThoughts": effort != "none"}
         return {"thinkingLevel": effort, "includeThoughts": True}
 
-    def _parts(self, message: Message, model: str, earlier: Sequence[Message]) -> tuple[bytes, ...]:
-        """The parts of one message; results come first. `earlier` is where the calls are that they answer."""
+    def _turn(self, message: Message, model: str, earlier: Sequence[Message]) -> Turn:
+        """One message; results come first. `earlier` is where the calls are that they answer."""
         ours = (self.descriptor.id, model)
         parts: list[dict[str, Any] | bytes] = []
         signature: str | None = None
@@ -186,7 +183,8 @@ class GeminiProvider(WireProvider):
                     parts.append({"functionCall": call | {"name": block.name, "args": block.input}} | signed)
                 case ToolResult():
                     parts.append(self._result(block, earlier))
-        return tuple(part if isinstance(part, bytes) else encode(part) for part in parts)
+        role = "model" if message.role is Role.ASSISTANT else "user"
+        return Turn(role, "parts", [part if isinstance(part, bytes) else encode(part) for part in parts])
 
     def _image(self, image: Image) -> dict[str, Any]:
         if image.data:

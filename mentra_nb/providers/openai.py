@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mentra_nb.content import Image, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import DecodeError, InvalidRequest
+from mentra_nb.errors import InvalidRequest
 from mentra_nb.providers.base import ModelInfo, ProviderCapabilities, Request
 from mentra_nb.providers.wire import WireProvider, compact, count, with_version
 
@@ -39,11 +39,8 @@ class OpenAIProvider(WireProvider):
         self.base_url = with_version(self.base_url)
 
     async def list_models(self) -> list[ModelInfo]:
-        payload = await self.http.get_json(self.url("models"), self.headers())
-        entries = payload.get("data") if isinstance(payload, dict) else None
-        if not isinstance(entries, list):
-            raise DecodeError(f"{self.descriptor.id} did not list its models as expected; check the base URL")
-        return [_model(entry, self.descriptor.id) for entry in entries if isinstance(entry, dict) and entry.get("id")]
+        entries = await self.model_entries("data", {}, "", lambda page: None)
+        return [_model(entry, self.descriptor.id) for entry in entries if entry.get("id")]
 
 
 def tool_choice(request: Request, named: Callable[[str], Any]) -> Any:

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from mentra_nb.content import Image, Message
 from mentra_nb.errors import (
     ConfigurationError,
+    DecodeError,
     InvalidRequest,
     MalformedStream,
     ProviderError,
@@ -131,6 +132,25 @@ class WireProvider(Provider):
             self._tools = wanted, fragments
         return fragments
 
+    async def model_entries(
+        self, name: str, query: Mapping[str, str], parameter: str, cursor: Callable[[dict[str, Any]], Any]
+    ) -> list[dict[str, Any]]:
+        """The objects under `name` on all pages of the model list.
+
+        `cursor` finds on a page what the next is asked with, as `parameter`. Raises `DecodeError`.
+        """
+        asked, found = dict(query), list[dict[str, Any]]()
+        while True:
+            page = await self.http.get_json(self.url("models", **asked), self.headers())
+            entries = page.get(name, [] if found else None) if isinstance(page, dict) else None
+            if not isinstance(entries, list):
+                raise DecodeError(f"{self.descriptor.id} did not list its models as expected; check the base URL")
+            found += [entry for entry in entries if isinstance(entry, dict)]
+            next_page = cursor(page)
+            if not next_page or asked.get(parameter) == next_page:
+                return found
+            asked[parameter] = str(next_page)
+
     def url(self, path: str, **query: str) -> str:
         """The address of `path` under the base URL, whose own query is kept."""
         parts = urlsplit(self.base_url)
@@ -214,16 +234,29 @@ def join_body(members: Mapping[str, Any], **fragments: bytes | None) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
-def in_turns(messages: Iterable[tuple[str, Sequence[bytes]]]) -> list[tuple[str, list[bytes]]]:
-    """Roles and their parts, with neighbours of one role as one and without the empty: some wires want turns."""
-    turns: list[tuple[str, list[bytes]]] = []
-    for role, parts in messages:
-        if not parts:
+class Turn:
+    """A message on a wire where roles take turns: its parts as JSON, under the name the wire has for them."""
+
+    __slots__ = ("json", "name", "parts", "role")
+
+    def __init__(self, role: str, name: str, parts: Sequence[bytes]) -> None:
+        self.role, self.name, self.parts = role, name, parts
+        self.json = join_body({"role": role}, **{name: array(parts)})
+
+    def with_parts(self, parts: Sequence[bytes]) -> Turn:
+        return Turn(self.role, self.name, parts)
+
+
+def in_turns(messages: Iterable[Turn]) -> list[Turn]:
+    """The messages with neighbours of one role as one, and without the empty."""
+    turns: list[Turn] = []
+    for message in messages:
+        if not message.parts:
             continue
-        if turns and turns[-1][0] == role:
-            turns[-1][1].extend(parts)
+        if turns and turns[-1].role == message.role:
+            turns[-1] = message.with_parts([*turns[-1].parts, *message.parts])
         else:
-            turns.append((role, list(parts)))
+            turns.append(message)
     return turns
 
 
