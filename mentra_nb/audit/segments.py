@@ -134,6 +134,8 @@ def refresh_database_later(folder: Path) -> threading.Thread | None:
     Not a daemon thread: DuckDB must not be at work while the interpreter goes away.
     """
     folder = folder.resolve()
+    if not (folder / "events").is_dir():  # no record yet
+        return None
     with contextlib.suppress(OSError):
         mark = (folder / "events" / ".schema").read_text(encoding="utf-8")
         if mark == _schema_mark(folder) and (folder / "record.duckdb").exists():

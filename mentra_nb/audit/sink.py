@@ -73,9 +73,7 @@ class Journal:
         self.log_text = log_text
         self._written = self._lost = self._untold = 0
         self._last_error: str | None = None
-        self._in_child = False
         self._thread: threading.Thread | None
-        self._upkeep: threading.Thread | None
         self._fd: int | None
         self._owner: IO[bytes] | None
         self._source: str | None
@@ -122,14 +120,17 @@ class Journal:
     def close(self) -> None:
         """Seal the segment. A later event would begin a new one."""
         with self._lock:
-            thread, upkeep = self._thread, self._upkeep
+            thread = self._thread
             self._seal()
             self._stop.set()
             self._dirty.set()
-            self._thread = self._upkeep = None
-        for each in (thread, upkeep):
-            if each is not None and each is not threading.current_thread():
-                each.join()
+            self._thread = None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
 
     def health(self) -> JournalHealth:
         return JournalHealth(self._written, self._lost, self._last_error, self._folder, self._source)
@@ -139,7 +140,7 @@ class Journal:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._dirty, self._stop = threading.Event(), threading.Event()
-        self._thread = self._upkeep = self._fd = self._owner = self._source = None
+        self._thread = self._fd = self._owner = self._source = None
         self._seq = self._size = 0
         self._torn = False
 
@@ -158,8 +159,6 @@ class Journal:
                 target=_sync_loop, args=(self, self._dirty, self._stop), daemon=True, name="mentra-journal-sync"
             )
             self._thread.start()
-            if not self._in_child:
-                self._upkeep = segments.refresh_database_later(self._folder)
 
     def _append(self, scope: str, kind: str, payload: dict[str, Any]) -> None:
         assert self._fd is not None
@@ -219,7 +218,6 @@ class Journal:
         """In the child of a fork: segment, lock and thread are the parent's, and closing our copies frees nothing."""
         fd, owner = self._fd, self._owner
         self._written = self._lost = self._untold = 0
-        self._in_child = True  # an import that a thread of the parent was in the middle of would hang here
         self._reset()
         if fd is not None:
             os.close(fd)

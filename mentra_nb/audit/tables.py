@@ -154,6 +154,7 @@ def _connection(folder: Path | None, costs: bool) -> Iterator[duckdb.DuckDBPyCon
         "temp_directory": "",  # else a big query would spill into a folder beside the notebook, and that could be read
     }
     segments.compact_later(folder)
+    segments.refresh_database_later(folder)
     with duckdb.connect(config=settings) as con, segments.commit_lock(folder):
         con.execute("SET TimeZone = 'UTC'")
         has = {kind: segments.has_any(folder, kind) for kind in ("jsonl", "parquet")}

@@ -21,7 +21,9 @@ from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.reply import Reply, ToolCallSummary
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.errors import Cancelled, ConfigurationError, OperationDenied, StoreError
+from mentra_nb.identity import new_id
 from mentra_nb.providers.base import ModelInfo
+from mentra_nb.session.permissions import remember
 from mentra_nb.session.session import Session
 from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
 
@@ -86,6 +88,7 @@ class Chat:
         self._engine = engine_ or engine()
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
+        self._new_id = new_id("session")  # known before there is a session, so that rules can be made for it
         self._opening, self._busy = anyio.Lock(), False
         self.last: Reply | None = None
         for tool in tools:
@@ -136,7 +139,7 @@ class Chat:
         origin: e.RunOrigin | None = None,
         can_ask: bool = True,
     ) -> RunningTurn:
-        """Begin a turn and return its handle at once.
+        """Begin a turn and return its handle at once. `tools` are offered in this turn only.
 
         Raises:
             InvalidTool: a function that cannot be offered.
@@ -144,25 +147,36 @@ class Chat:
         """
         if not prompt.strip():
             raise ConfigurationError("there is nothing to ask: write a prompt")
-        for tool in tools:
-            self.add_tool(tool)
+        extra = {made.spec.name: made for made in map(as_tool, tools)}
         turn = RunningTurn()
         self._engine.turns.add(turn)
         turn.future.add_done_callback(lambda _: self._engine.turns.discard(turn))
-        running = self._engine.start(self._take_turn, turn, prompt, model or self.model, origin, can_ask)
+        running = self._engine.start(self._take_turn, turn, prompt, model or self.model, origin, can_ask, extra)
         running.add_done_callback(lambda done: _pass_on(done, turn.future))
         return turn
 
     async def _take_turn(
-        self, turn: RunningTurn, prompt: str, model_name: str | None, origin: e.RunOrigin | None, can_ask: bool
+        self,
+        turn: RunningTurn,
+        prompt: str,
+        model_name: str | None,
+        origin: e.RunOrigin | None,
+        can_ask: bool,
+        extra: dict[str, Tool],
     ) -> Reply:
         if self._busy:
             raise OperationDenied(f"conversation '{self.name or 'chat'}' is already taking a turn: wait, or stop it")
         self._busy = True
+        own = {name: self._tools[name] for name in extra if name in self._tools}
+        self._tools.update(extra)
         try:
             return await self._answer(turn, prompt, model_name, origin, can_ask)
         finally:
+            for name in extra:  # for this turn only
+                del self._tools[name]
+            self._tools.update(own)
             self._busy = False
+            self._engine.refresh_record()
 
     async def _answer(
         self, turn: RunningTurn, prompt: str, model_name: str | None, origin: e.RunOrigin | None, can_ask: bool
@@ -206,6 +220,7 @@ class Chat:
                 project,
                 notebook=self.notebook,
                 tools=self._tools,
+                session_id=self._new_id,
             )
         self._session.agent.use_model(model, runtime.provider(model.provider))
         return self._session
@@ -229,10 +244,20 @@ class Chat:
             raise ConfigurationError(f"there is no scope {scope!r}; use one of {', '.join(SCOPES)}")
 
         async def add() -> PermissionRule:
-            session = self._session or await self._open((await self._engine.model(self.model))[0])
-            return await session.permissions.add_rule(tool, pattern, allow=allow, scope=scope, reason=reason)
+            store, project = self._engine.runtime.store, str(paths.project_root())
+            id = await self._session_id()
+            return await remember(store, id, project, tool, pattern, allow=allow, scope=scope, reason=reason)
 
         return self._engine.call(add)
+
+    async def _session_id(self) -> str:
+        """The id of this conversation, also before its first turn."""
+        if self._session is not None:
+            return self._session.id
+        stored = None
+        if self.name is not None:
+            stored = await self._engine.runtime.store.load_session(self.name, str(paths.project_root()))
+        return stored.id if stored is not None else self._new_id
 
     def revoke(self, rule_id: str) -> None:
         """Forget a rule. Raises `OperationDenied` when there is none with that id."""
@@ -243,8 +268,7 @@ class Chat:
         """The rules that hold in this conversation."""
 
         async def read() -> list[PermissionRule]:
-            session, project = self._session, str(paths.project_root())
-            return await self._engine.runtime.store.list_rules(session.id if session else None, project)
+            return await self._engine.runtime.store.list_rules(await self._session_id(), str(paths.project_root()))
 
         return self._engine.call(read)
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from mentra_nb import settings as settings_module
+from mentra_nb.audit.segments import refresh_database_later
 from mentra_nb.audit.sink import Journal
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
 from mentra_nb.control.policy import RuntimePolicy
@@ -79,6 +80,11 @@ class Engine:
         """Register a provider and make it the default."""
         self.runtime.register_provider_instance(provider)
         self.default_model = f"{provider.descriptor.id}/{model}" if model else provider.descriptor.id
+
+    def refresh_record(self) -> None:
+        """Let other DuckDB clients see the record: its database file is written once there is one, in a thread."""
+        if isinstance(self.runtime.audit, Journal):
+            refresh_database_later(self.runtime.audit.folder)
 
     def close(self) -> None:
         """Stop the turns, then the thread, and close the runtime. The next call starts again."""

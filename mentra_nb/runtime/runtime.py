@@ -279,14 +279,17 @@ class Runtime:
         notebook: str | None = None,
         ask: AskMode = "changes",
         tools: MutableMapping[str, Tool] | None = None,
+        session_id: str | None = None,
     ) -> Session:
         """A new conversation in which a person can be asked. `tools` are its own, beside the runtime's.
+
+        A `session_id` given here is one that rules were already made for.
 
         Raises:
             ProviderNotFound, StoreError
         """
         self._prepare()
-        session_id = new_id("session")
+        session_id = session_id or new_id("session")
         permissions = self._permissions(session_id, project_id, ask)
         environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
         agent = await self._spawn(name, model, config or AgentConfig(), environment)

@@ -215,7 +215,7 @@ class SessionPermissions:
             OperationDenied: no such question is open (answered, timed out, or cancelled); or the answer cannot be
                 remembered as it says, and then the question stays open.
         """
-        self._check_scope(decision.remember)
+        check_scope(decision.remember, self.project)
         with self._lock:
             waiting = self._open.pop(request_id, None)
             if waiting is None:
@@ -228,25 +228,10 @@ class SessionPermissions:
     async def add_rule(
         self, tool: str, pattern: str, *, allow: bool, scope: PermissionScope = "session", reason: str | None = None
     ) -> PermissionRule:
-        """Remember a decision. Raises `OperationDenied` for a project rule outside a project."""
-        self._check_scope(scope)
-        key = {"session": self.session_id, "project": self.project or "", "global": ""}[scope]
-        return await self.store.save_rule(
-            PermissionRule(
-                id=new_id("rule"),
-                tool=tool,
-                pattern=pattern,
-                allow=allow,
-                scope=scope,
-                scope_key=key,
-                reason=reason,
-                created_at=time.time(),
-            )
+        """Remember a decision of this session. Raises as `remember`."""
+        return await remember(
+            self.store, self.session_id, self.project, tool, pattern, allow=allow, scope=scope, reason=reason
         )
-
-    def _check_scope(self, scope: PermissionScope | None) -> None:
-        if scope == "project" and self.project is None:
-            raise OperationDenied("this session has no project: remember it for the session or globally")
 
     async def rules(self) -> list[PermissionRule]:
         """The rules that hold here: the session's, the project's and the global ones."""
@@ -261,3 +246,36 @@ def _why(request: ToolAuthorizationRequest, ask: AskMode) -> str:
     if ask == "always":
         return "ask is 'always' and no rule covers this call"
     return f"'{request.tool_name}' may change things and no rule covers this call"
+
+
+def check_scope(scope: PermissionScope | None, project: str | None) -> None:
+    if scope == "project" and project is None:
+        raise OperationDenied("this session has no project: remember it for the session or globally")
+
+
+async def remember(
+    store: RuntimeStore,
+    session_id: str,
+    project: str | None,
+    tool: str,
+    pattern: str,
+    *,
+    allow: bool,
+    scope: PermissionScope = "session",
+    reason: str | None = None,
+) -> PermissionRule:
+    """Store a decision as a rule. Raises `OperationDenied` for a project rule outside a project."""
+    check_scope(scope, project)
+    key = {"session": session_id, "project": project or "", "global": ""}[scope]
+    return await store.save_rule(
+        PermissionRule(
+            id=new_id("rule"),
+            tool=tool,
+            pattern=pattern,
+            allow=allow,
+            scope=scope,
+            scope_key=key,
+            reason=reason,
+            created_at=time.time(),
+        )
+    )

@@ -163,12 +163,12 @@ def test_what_cannot_be_offered_is_refused_before_the_turn() -> None:
         Chat(engine_=engine).ask("hi", tools=[lambda: 1])
 
 
-def test_tools_given_once_stay_in_the_conversation() -> None:
+def test_tools_given_with_a_question_are_offered_in_that_turn_only() -> None:
     with engine_of(text("one"), text("two")) as engine:
         chat = Chat(engine_=engine)
         chat.ask("hi", tools=[act])
         chat.ask("again")
-        assert [[t.name for t in r.tools] for r in script(engine).recorded_requests] == [["act"], ["act"]]
+        assert [[t.name for t in r.tools] for r in script(engine).recorded_requests] == [["act"], []]
         assert [t.name for t in chat.tools()] == ["act"]
 
 

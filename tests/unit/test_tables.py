@@ -500,6 +500,7 @@ def test_sql_sees_no_python_variable(full: Record) -> None:
 def test_any_duckdb_client_sees_the_views_live(record: Record) -> None:
     record.turn("r1")
     record.journal.close()
+    segments.write_database(record.folder)
     with duckdb.connect(str(record.folder / "record.duckdb"), read_only=True) as con:
         assert con.execute("SELECT count(*) FROM turns").fetchone() == (1,)
         record.turn("r2")
@@ -512,6 +513,7 @@ def test_any_duckdb_client_sees_the_views_live(record: Record) -> None:
 def test_a_client_that_holds_the_database_stops_nobody(record: Record) -> None:
     record.turn("r1")
     record.journal.close()
+    segments.write_database(record.folder)
     with duckdb.connect(str(record.folder / "record.duckdb")):
         record.turn("r2")
         assert len(tables.turns(folder=record.folder)) == 2
@@ -520,6 +522,7 @@ def test_a_client_that_holds_the_database_stops_nobody(record: Record) -> None:
 def test_the_database_is_written_anew_for_another_schema(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     record.turn("r1")
     record.journal.close()
+    segments.write_database(record.folder)
     assert segments.refresh_database_later(record.folder) is None
     monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
     upkeep = segments.refresh_database_later(record.folder)
