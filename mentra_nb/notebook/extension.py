@@ -11,7 +11,7 @@ from typing import Any
 
 from mentra_nb.chat.present import Presenter, present_with
 from mentra_nb.notebook import kernel
-from mentra_nb.notebook.magics import Mentra, origin
+from mentra_nb.notebook.magics import Mentra, origin, show
 from mentra_nb.notebook.options import completions
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
@@ -26,7 +26,7 @@ def load(shell: Any) -> None:
     shell.input_transformers_cleanup.append(keep_question_mark)
     _set_matcher(shell, add=True)
     shell.display_formatter.ipython_display_formatter.for_type_by_name(*_REPLY, show_reply)
-    present_with(Presenter(show=_show, origin=origin, notebook=kernel.notebook_name))
+    present_with(Presenter(show=show, origin=origin, notebook=kernel.notebook_name))
 
 
 def unload(shell: Any) -> None:
@@ -113,14 +113,3 @@ def show_reply(reply: Any) -> None:
         reply.shown = False
         return
     CellOut().show(bundle(reply.text))
-
-
-def _show(turn: Any) -> Any:
-    """How `mn.ask` shows a turn in a cell: as `%%mentra` does."""
-    from mentra_nb.chat.chat import SCOPES
-    from mentra_nb.chat.engine import engine
-    from mentra_nb.notebook.turn import drive
-
-    reply = drive(turn, hz=engine().settings.stream_hz, scopes=SCOPES)
-    reply.shown = True
-    return reply

@@ -68,21 +68,12 @@ class Mentra(Magics):
         return None if cell is not None or parsed.out else reply
 
     def _ask(self, parsed: Parsed) -> Reply:
-        from mentra_nb.chat.chat import SCOPES
-        from mentra_nb.chat.engine import engine
-        from mentra_nb.notebook.turn import drive
-
         if parsed.out is not None and (not parsed.out.isidentifier() or keyword.iskeyword(parsed.out)):
             raise ConfigurationError(f"-o needs a Python name, not '{parsed.out}'")
         chat = self._conversation(parsed.session)
-        turn: RunningTurn = chat.start(
-            parsed.prompt,
-            model=parsed.model,
-            tools=[self._function(name) for name in parsed.tool],
-            origin=origin(parsed.prompt),
-        )
-        reply = drive(turn, quiet=parsed.quiet, verbose=parsed.verbose, hz=engine().settings.stream_hz, scopes=SCOPES)
-        reply.shown = True
+        tools = [self._function(name) for name in parsed.tool]
+        turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, origin=origin(parsed.prompt))
+        reply = show(turn, quiet=parsed.quiet, verbose=parsed.verbose)
         self._namespace()["_mentra"] = reply
         if parsed.out is not None:
             self._namespace()[parsed.out] = reply
@@ -206,6 +197,21 @@ class Mentra(Magics):
         settings = engine().settings
         rows = [(name, getattr(settings, name), settings.source(name)) for name in Settings.model_fields]
         return pd.DataFrame(rows, columns=["setting", "value", "source"])
+
+
+def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Reply:
+    """Show a turn in the running cell until it ends; whatever ends the showing ends the turn."""
+    try:
+        from mentra_nb.chat.chat import SCOPES
+        from mentra_nb.chat.engine import engine
+        from mentra_nb.notebook.turn import drive
+
+        reply = drive(turn, quiet=quiet, verbose=verbose, hz=engine().settings.stream_hz, scopes=SCOPES)
+    except BaseException:
+        turn.stop()
+        raise
+    reply.shown = True
+    return reply
 
 
 def origin(prompt: str) -> RunOrigin:

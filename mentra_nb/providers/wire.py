@@ -11,6 +11,7 @@ import re
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -27,6 +28,10 @@ from mentra_nb.errors import (
     UnsupportedCapability,
 )
 from mentra_nb.providers.base import (
+    ContentBlockDelta,
+    ContentBlockStarted,
+    ContentBlockStopped,
+    MessageDelta,
     Provider,
     ProviderCapabilities,
     ProviderDescriptor,
@@ -186,7 +191,7 @@ async def _pump(
     try:
         async with aclosing(stream.events()) as events:
             async for data in events:
-                for event in decoder.feed(_frame(data, stream)):
+                for event in _events(decoder, _frame(data, stream)):
                     yield event
                 if decoder.complete:
                     break
@@ -197,6 +202,36 @@ async def _pump(
         error.args = tuple(scrub(str(part), headers) for part in error.args)
         raise
     await stream.drain()
+
+
+def _events(decoder: Decoder, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+    """What the decoder makes of a frame, whose values may be of any kind. Raises `MalformedStream`."""
+    try:
+        return [_checked(event) for event in decoder.feed(frame)]
+    except (TypeError, AttributeError, LookupError, ValueError) as error:  # it has values of other kinds than it should
+        raise MalformedStream(f"an event is not as this wire has them: {compact(frame)[:200]}") from error
+
+
+def _checked(event: ProviderEvent) -> ProviderEvent:
+    """An event whose texts are texts; an id may have been a number. Raises `TypeError`."""
+    match event:
+        case ContentBlockDelta():
+            texts: tuple[Any, ...] = (event.text,)
+        case ContentBlockStarted():
+            if isinstance(event.id, int) or isinstance(event.item_id, int):
+                ids = {"id": event.id, "item_id": event.item_id}
+                event = replace(event, **{name: id and str(id) for name, id in ids.items()})
+            texts = (event.id or "", event.name or "", event.item_id or "")
+        case ContentBlockStopped():
+            texts = (event.signature or "", event.encrypted or "")
+        case MessageDelta():
+            texts = (event.stop_reason or "",)
+        case _:
+            return event
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(text)
+    return event
 
 
 def _frame(data: str, stream: EventStream) -> dict[str, Any]:

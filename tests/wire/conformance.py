@@ -101,6 +101,23 @@ def widened(value):
     return kept | {"brand_new": {"a": [1, None]}}
 
 
+def paths(value, path=()):
+    """Where everything inside a frame is."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield (*path, key)
+        yield from paths(item, (*path, key))
+
+
+def replaced(value, path, new):
+    """A frame with something else at a path."""
+    if not path:
+        return new
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copy
+
+
 def fold(events):
     pending = PendingMessage("agent", "x", "m")
     for event in events:
@@ -282,6 +299,22 @@ class WireConformance:
             with pytest.raises(MalformedStream) as caught:
                 await self.ask(stream(frames[:1]), bad, stream(frames[1:]))
             assert not isinstance(caught.value, StreamTruncated)
+
+    @settings(
+        max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+    )
+    @given(st.data())
+    def test_a_value_of_the_wrong_kind_is_read_past_or_malformed(self, data):
+        frames, _ = self.dialect.answer(THOUGHT, TEXT, WEATHER)
+        number = data.draw(st.sampled_from([at for at, frame in enumerate(frames) if frame != DONE]))
+        path = data.draw(st.sampled_from(list(paths(frames[number]))))
+        wrong = data.draw(st.sampled_from([None, 7, "x", [], {}, [1], [[]], {"x": 1}, True, 1.5]))
+        frames[number] = replaced(frames[number], path, wrong)
+        try:
+            message = fold(anyio.run(self.ask, stream(frames)))
+        except ProviderError:
+            return
+        assert Message.model_validate_json(message.model_dump_json()) == message
 
     @pytest.mark.anyio
     async def test_packed_and_over_a_socket_it_is_the_same(self, server):
