@@ -78,19 +78,6 @@ def notebook_name() -> str:
     return os.environ.get("JPY_SESSION_NAME") or names.get("__vsc_ipynb_file__") or str(Path.cwd())
 
 
-def cell_publisher() -> Callable[[str, dict[str, Any]], None]:
-    """A function of message type and content that publishes to the cell running now, from any thread and at any time.
-
-    `display()` will not do: in a thread it writes to whatever cell came last.
-    """
-    kernel, parent = ipykernel_kernel(), _cell_request()
-
-    def publish(kind: str, content: dict[str, Any]) -> None:
-        kernel.session.send(kernel.iopub_socket, kind, content, parent=parent, ident=kind.encode())
-
-    return publish
-
-
 class Pump(Protocol):
     """Serves what must not wait while a cell's own thread is busy with a turn."""
 

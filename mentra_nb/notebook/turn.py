@@ -6,7 +6,6 @@ The turn runs on the engine's thread and knows nothing of notebooks; this loop i
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import queue
 import signal
 import threading
@@ -17,7 +16,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
-from mentra_nb.errors import Cancelled, MentraError, OperationDenied
+from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event_types import (
     PermissionAnswered,
     PermissionAsked,
@@ -26,12 +25,12 @@ from mentra_nb.event_types import (
 from mentra_nb.notebook import console, kernel
 from mentra_nb.notebook.console import Answer, parse_answer
 from mentra_nb.notebook.kernel import NullPump, Pump, make_pump
-from mentra_nb.notebook.view import BoundOut, CellOut, TurnView
+from mentra_nb.notebook.view import CellOut, TurnView
 
 if TYPE_CHECKING:
     from mentra_nb.notebook.approval import ApprovalCard
 
-__all__ = ["RunningTurn", "TurnStopped", "drive", "follow", "parse_answer"]
+__all__ = ["RunningTurn", "TurnStopped", "drive", "parse_answer"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -73,42 +72,6 @@ class TurnStopped(KeyboardInterrupt):
         return ["Stopped."]
 
 
-class CellThread:
-    """Runs functions on the thread of the cell that shows a turn: for what must touch the user's namespace."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._closed = False
-
-    def run(self, function: Callable[[], T]) -> Future[T]:
-        """From any thread. Waits for the cell, since a turn may be quicker than `drive`; fails once it has ended."""
-        future: Future[T] = Future()
-        self._calls.put((function, future))
-        if self._closed:
-            self.close()
-        return future
-
-    def close(self) -> None:
-        """No cell is there, or any more: what waits and what comes fails with `OperationDenied`."""
-        self._closed = True
-        with contextlib.suppress(queue.Empty):
-            while True:
-                _, future = self._calls.get_nowait()
-                future.set_exception(OperationDenied("this needs a cell's own thread, and no cell shows this turn"))
-
-    def _step(self, stop: _StopButton) -> None:
-        while not self._calls.empty():
-            function, future = self._calls.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    with stop.raising():
-                        future.set_result(function())
-                except Exception as error:  # noqa: BLE001  # it is the caller's, and goes there
-                    future.set_exception(error)
-                if not future.done():
-                    future.set_exception(Cancelled())
-
-
 def drive(
     turn: RunningTurn[R],
     *,
@@ -117,53 +80,22 @@ def drive(
     verbose: bool = False,
     hz: float = 12.0,
     scopes: Sequence[PermissionScope] = ("session",),
-    cell_thread: CellThread | None = None,
 ) -> R:
     """Show `turn` in the running cell until it ends, and return its reply.
 
     Raises `TurnStopped` when a person stopped it, else whatever the turn raised. `model` is named in the footer;
-    `scopes` are what *Always* offers; `cell_thread` gets this thread for the time of the turn.
+    `scopes` are what *Always* offers.
     """
     live = kernel.front_end_answers()
     view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose)
-    cell_thread = cell_thread or CellThread()
-    with _StopButton() as stop, contextlib.closing(cell_thread):
+    with _StopButton() as stop:
         questions = _Questions(turn, view, live=live, terminal=kernel.in_terminal(), scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
             questions.pump = pump
-            _loop(turn, view, questions, stop, model, cell_thread)
+            _loop(turn, view, questions, stop, model)
     if stop.pressed or turn.future.cancelled() or isinstance(turn.future.exception(), Cancelled):
         raise TurnStopped from None
     return turn.future.result()
-
-
-def follow(
-    turn: RunningTurn[Any],
-    *,
-    model: str | None = None,
-    quiet: bool = False,
-    verbose: bool = False,
-    hz: float = 12.0,
-    scopes: Sequence[PermissionScope] = ("session",),
-) -> threading.Thread:
-    """Show `turn` in the running cell from a thread, and return at once. Clicks are served while the kernel is idle.
-
-    Does not wait for, return or raise what the turn ends with: that is `turn.future`.
-    """
-    live = kernel.front_end_answers()
-    view = TurnView(BoundOut(), live=live, hz=hz, quiet=quiet, verbose=verbose)
-    stop = _StopButton()
-    questions = _Questions(turn, view, live=live, terminal=False, scopes=scopes, stop=stop)
-    # The cell's context: ipykernel 7.0 finds the parent of a new widget's comm nowhere else.
-    context = contextvars.copy_context()
-    thread = threading.Thread(
-        target=context.run,
-        args=(_loop, turn, view, questions, stop, model, CellThread()),
-        name="mentra-view",
-        daemon=True,
-    )
-    thread.start()
-    return thread
 
 
 def _loop(
@@ -172,7 +104,6 @@ def _loop(
     questions: _Questions,
     stop: _StopButton,
     model: str | None,
-    cell_thread: CellThread,
 ) -> None:
     began, give_up = time.monotonic(), None
     try:
@@ -187,7 +118,6 @@ def _loop(
                 give_up = time.monotonic() + SETTLE
                 turn.stop()
             questions.step()
-            cell_thread._step(stop)
             view.tick()
     except BaseException:
         turn.stop()  # nobody watches any more

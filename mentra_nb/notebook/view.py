@@ -30,7 +30,6 @@ from mentra_nb.event_types import (
     UsageReported,
 )
 from mentra_nb.notebook import console
-from mentra_nb.notebook.kernel import cell_publisher
 from mentra_nb.notebook.render import Bundle, bundle, line
 
 BLOCK = 2048
@@ -61,22 +60,6 @@ class CellOut:
         from IPython.display import update_display
 
         update_display(data, raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
-
-
-class BoundOut:
-    """The cell that was running when this was made, from any thread and also after it has ended."""
-
-    def __init__(self) -> None:
-        self._publish = cell_publisher()
-
-    def show(self, data: Bundle, display_id: str | None = None) -> None:
-        self._send("display_data", data, {"display_id": display_id} if display_id else {})
-
-    def update(self, data: Bundle, display_id: str) -> None:
-        self._send("update_display_data", data, {"display_id": display_id})
-
-    def _send(self, kind: str, data: Bundle, transient: dict[str, str]) -> None:
-        self._publish(kind, {"data": data, "metadata": {}, "transient": transient})
 
 
 class _Text:

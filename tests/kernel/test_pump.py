@@ -234,34 +234,3 @@ def test_the_kernel_knows_cell_number_and_notebook(kernel: Kernel) -> None:
     cell = kernel.run(code)
     assert cell.reply is not None
     assert cell.stdout == f"None {cell.reply['execution_count']} True True\n"
-
-
-def test_a_turn_followed_in_the_background_keeps_to_its_own_cell(kernel: Kernel) -> None:
-    code = "from mentra_nb.notebook.turn import follow; from scripted_turn import ScriptedTurn\n"
-    first, second = (kernel.run(code + f"turn = ScriptedTurn('{c}'); follow(turn)\nNone") for c in ("ls", "pwd"))
-    later = kernel.run("print('C')")
-    kernel.choose(second, answer="deny", reason="")
-    kernel.until(lambda: "Denied by you" in second.texts() and "scripted" in second.texts())
-    kernel.choose(first, answer="allow")
-    kernel.until(lambda: "Allowed once by you" in first.texts() and "scripted" in first.texts())
-    kernel.until(lambda: not kernel.models)
-    assert "shell: pwd" not in first.texts()
-    assert later.stdout == "C\n"
-    assert not later.outputs()
-
-
-def test_a_tool_can_run_on_the_thread_of_the_cell(kernel: Kernel) -> None:
-    cell = kernel.run("""
-import threading
-from mentra_nb.notebook.turn import CellThread, drive
-from scripted_turn import ScriptedTurn
-here, names = CellThread(), []
-class Turn(ScriptedTurn):
-    def _stream(self, text, pause):
-        call = here.run(lambda: names.append(threading.current_thread().name) or 1 / 0)
-        print(type(call.exception(timeout=10)).__name__, *names)
-drive(Turn(), cell_thread=here)
-print(type(here.run(print).exception()).__name__)
-""")
-    ran = "ZeroDivisionError MainThread\nZeroDivisionError MainThread MainThread\n"  # `_stream` is called twice
-    assert cell.stdout == ran + "OperationDenied\n"
