@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mentra_nb import event_types as e
+from mentra_nb import session_events as shown
 from mentra_nb.content import ToolUse
 
 SUMMARY_LIMIT = 100
@@ -112,8 +113,8 @@ def to_audit(event: e.AgentEvent) -> list[e.RuntimeEvent]:
 # ---- shown ----------------------------------------------------------------------------------------------------
 
 
-def _queued(call: ToolUse) -> e.ToolQueued:
-    return e.ToolQueued(
+def _queued(call: ToolUse) -> shown.ToolQueued:
+    return shown.ToolQueued(
         tool_call_id=call.id,
         tool_name=call.name,
         summary=summarize_call(call.name, call.input),
@@ -122,9 +123,9 @@ def _queued(call: ToolUse) -> e.ToolQueued:
     )
 
 
-def _asked(event: e.QuestionAsked) -> e.PermissionAsked:
+def _asked(event: e.QuestionAsked) -> shown.PermissionAsked:
     q = event.question
-    return e.PermissionAsked(
+    return shown.PermissionAsked(
         request_id=q.request_id,
         tool_call_id=q.tool_call_id,
         tool_name=q.tool_name,
@@ -135,8 +136,8 @@ def _asked(event: e.QuestionAsked) -> e.PermissionAsked:
     )
 
 
-def _answered(event: e.PermissionResolved) -> e.PermissionAnswered:
-    return e.PermissionAnswered(
+def _answered(event: e.PermissionResolved) -> shown.PermissionAnswered:
+    return shown.PermissionAnswered(
         request_id=event.request_id,
         tool_call_id=event.tool_call_id,
         tool_name=event.tool_name,
@@ -147,31 +148,31 @@ def _answered(event: e.PermissionResolved) -> e.PermissionAnswered:
     )
 
 
-_SESSION: dict[type[e.AgentEvent], Callable[[Any], e.SessionEvent]] = {
-    e.SessionRecorded: lambda x: e.SessionStarted(session_id=x.session_id),
-    e.RunStarted: lambda x: e.UserMessage(text=x.prompt),
-    e.RunFinished: lambda x: e.AssistantMessageCompleted(text=x.text),
-    e.RunFailed: lambda x: e.SessionError(message=x.error, recoverable=x.recoverable),
-    e.RetryAttempt: lambda x: e.RetryNotice(**x.model_dump()),
-    e.TextDelta: lambda x: e.AssistantTokenDelta(delta=x.delta),
-    e.ReasoningDelta: lambda x: e.AssistantReasoningDelta(delta=x.delta),
+_SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
+    e.SessionRecorded: lambda x: shown.SessionStarted(session_id=x.session_id),
+    e.RunStarted: lambda x: shown.UserMessage(text=x.prompt),
+    e.RunFinished: lambda x: shown.AssistantMessageCompleted(text=x.text),
+    e.RunFailed: lambda x: shown.SessionError(message=x.error, recoverable=x.recoverable),
+    e.RetryAttempt: lambda x: shown.RetryNotice(**x.model_dump()),
+    e.TextDelta: lambda x: shown.AssistantTokenDelta(delta=x.delta),
+    e.ReasoningDelta: lambda x: shown.AssistantReasoningDelta(delta=x.delta),
     e.ToolUseReady: lambda x: _queued(x.call),
-    e.ToolCallStarted: lambda x: e.ToolStarted(tool_call_id=x.call.id, tool_name=x.call.name),
-    e.ToolExecutionProgress: lambda x: e.ToolProgress(tool_call_id=x.id, tool_name=x.name, progress=x.progress),
-    e.ToolExecutionFinished: lambda x: e.ToolCompleted(
+    e.ToolCallStarted: lambda x: shown.ToolStarted(tool_call_id=x.call.id, tool_name=x.call.name),
+    e.ToolExecutionProgress: lambda x: shown.ToolProgress(tool_call_id=x.id, tool_name=x.name, progress=x.progress),
+    e.ToolExecutionFinished: lambda x: shown.ToolCompleted(
         tool_call_id=x.tool_call_id,
         tool_name=x.tool_name,
         summary=_cut(x.output_preview, RESULT_LIMIT),
         is_error=x.is_error,
         duration_ms=x.duration_ms,
     ),
-    e.UsageReport: lambda x: e.UsageReported(**x.model_dump()),
+    e.UsageReport: lambda x: shown.UsageReported(**x.model_dump()),
     e.QuestionAsked: _asked,
     e.PermissionResolved: _answered,
 }
 
 
-def to_session(event: e.AgentEvent) -> e.SessionEvent | None:
+def to_session(event: e.AgentEvent) -> shown.SessionEvent | None:
     """What a screen is told of an event, or `None`."""
     project = _SESSION.get(type(event))
     return project(event) if project else None

@@ -14,6 +14,7 @@ import anyio
 
 from mentra_nb import event_types as e
 from mentra_nb import paths
+from mentra_nb import session_events as shown
 from mentra_nb.audit.prices import cost_usd
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionRule, PermissionScope
 from mentra_nb.chat import present
@@ -39,7 +40,7 @@ class RunningTurn:
     """A turn on its way. `events` is filled from the engine's thread; `future` is done when it has ended."""
 
     def __init__(self) -> None:
-        self.events: queue.SimpleQueue[e.SessionEvent] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[shown.SessionEvent] = queue.SimpleQueue()
         self.future: Future[Reply] = Future()
         self.token = CancellationToken()
         self.session: Session | None = None
@@ -188,7 +189,7 @@ class Chat:
         if scope.cancelled_caught:
             raise Cancelled(turn.token.reason)
         if notice:
-            turn.events.put(e.Notice(severity="info", message=notice))
+            turn.events.put(shown.Notice(severity="info", message=notice))
         permissions, settings = session.permissions, self._engine.settings
         permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
         permissions.can_ask = lambda: can_ask

@@ -17,15 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import Cancelled, MentraError
-from mentra_nb.event_types import (
-    PermissionAnswered,
-    PermissionAsked,
-    SessionEvent,
-)
 from mentra_nb.notebook import console, kernel
 from mentra_nb.notebook.console import Answer, parse_answer
 from mentra_nb.notebook.kernel import NullPump, Pump, make_pump
 from mentra_nb.notebook.view import CellOut, TurnView
+from mentra_nb.session_events import PermissionAnswered, PermissionAsked, SessionEvent
 
 if TYPE_CHECKING:
     from mentra_nb.notebook.approval import ApprovalCard

@@ -13,7 +13,9 @@ from uuid import uuid4
 
 from mentra_nb.authorization import PermissionQuestion
 from mentra_nb.content import TokenUsage
-from mentra_nb.event_types import (
+from mentra_nb.notebook import console
+from mentra_nb.notebook.render import Bundle, bundle, line
+from mentra_nb.session_events import (
     AssistantMessageCompleted,
     AssistantReasoningDelta,
     AssistantTokenDelta,
@@ -29,8 +31,6 @@ from mentra_nb.event_types import (
     ToolStarted,
     UsageReported,
 )
-from mentra_nb.notebook import console
-from mentra_nb.notebook.render import Bundle, bundle, line
 
 BLOCK = 2048
 """Characters after which a block of text is closed at the next paragraph."""

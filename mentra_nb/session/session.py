@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mentra_nb import event_types as e
+from mentra_nb import session_events as shown
 from mentra_nb.agent.agent import Agent
 from mentra_nb.authorization import PermissionDecision, PermissionRule
 from mentra_nb.content import Message
@@ -28,7 +29,7 @@ class Session:
         self.created_at = record.created_at
         self.agent, self.permissions, self._bus = agent, permissions, bus
         self.turn_count = 0
-        self._opening: e.SessionEvent | None = None
+        self._opening: shown.SessionEvent | None = None
         if not resumed:
             event = e.SessionRecorded(
                 agent_id=agent.id,
@@ -45,7 +46,7 @@ class Session:
         where = f"{self.agent.provider.descriptor.id}/{self.agent.model}"
         return f"<Session {self.name!r} {self.id} on {where}, {self.turn_count} turns>"
 
-    def subscribe(self, listener: Callable[[e.SessionEvent], None]) -> Callable[[], None]:
+    def subscribe(self, listener: Callable[[shown.SessionEvent], None]) -> Callable[[], None]:
         """Hear every session event from now on, on the engine's thread, in order; nothing is dropped.
 
         The first listener also hears `session_started`. `listener` must not block. Returns the function that ends it.
@@ -55,9 +56,9 @@ class Session:
             self._opening = None
 
         def hear(event: e.AgentEvent) -> None:
-            shown = to_session(event)
-            if shown is not None:
-                listener(shown)
+            seen = to_session(event)
+            if seen is not None:
+                listener(seen)
 
         return self._bus.tap(hear)
 

@@ -16,7 +16,7 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import Cancelled, OperationDenied
-from mentra_nb.event_types import (
+from mentra_nb.session_events import (
     AssistantMessageCompleted,
     AssistantTokenDelta,
     PermissionAnswered,

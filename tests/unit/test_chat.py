@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mentra_nb import event_types as e
+from mentra_nb import session_events as shown
 from mentra_nb.authorization import PermissionDecision
 from mentra_nb.chat.chat import Chat, RunningTurn
 from mentra_nb.chat.engine import Engine
@@ -62,7 +62,7 @@ def script(engine: Engine) -> ScriptedProvider:
     return provider
 
 
-def until(turn: RunningTurn, kind: type[e.SessionEvent]) -> Any:
+def until(turn: RunningTurn, kind: type[shown.SessionEvent]) -> Any:
     """The next event of that kind."""
     deadline = time.monotonic() + 10
     while True:
@@ -185,7 +185,7 @@ def test_the_demo_is_used_without_a_model_and_says_so() -> None:
 def test_a_question_of_a_turn_is_answered_from_this_thread() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
         turn = Chat(engine_=engine, tools=[act]).start("go")
-        asked = until(turn, e.PermissionAsked)
+        asked = until(turn, shown.PermissionAsked)
         assert [q.request_id for q in turn.open_questions()] == [asked.request_id]
         turn.answer(asked.request_id, PermissionDecision(allow=True))
         assert [t.is_error for t in turn.result().tools] == [False]
@@ -220,7 +220,7 @@ def test_the_settings_in_force_hold_for_the_next_turn() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok"), ask_timeout=0.05) as engine:
         turn = Chat(engine_=engine, tools=[act]).start("go")
         assert turn.result().tools[0].is_error
-        answered = until(turn, e.PermissionAnswered)
+        answered = until(turn, shown.PermissionAnswered)
     assert answered.decided_by == "timeout"
 
 
@@ -271,7 +271,7 @@ def test_a_second_turn_while_one_is_running_is_refused_and_leaves_the_first_alon
             second.result()
         assert second.events.empty()
         stream.send_turn(tool_calls([("act", {})]))
-        first.answer(until(first, e.PermissionAsked).request_id, PermissionDecision(allow=True))
+        first.answer(until(first, shown.PermissionAsked).request_id, PermissionDecision(allow=True))
         assert [t.is_error for t in first.result().tools] == [False]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from mentra_nb import event_types as e
+from mentra_nb import session_events as se
 from mentra_nb.content import TokenUsage
 from mentra_nb.projections import to_audit, to_session
 
@@ -101,7 +102,7 @@ def made(cls: type[BaseModel]) -> Any:
 
 
 RECORDED = [*e.SEED_KINDS, *e.ADDED_KINDS]
-SHOWN = e.SessionEvent.__subclasses__()
+SHOWN = se.SessionEvent.__subclasses__()
 
 
 def test_the_22_kinds_of_the_original_are_there_in_its_order() -> None:
@@ -130,11 +131,11 @@ def test_a_recorded_event_survives_json(cls: type[e.RuntimeEvent]) -> None:
 
 
 @pytest.mark.parametrize("cls", SHOWN)
-def test_all_session_event_variants_serialize_with_type_tag(cls: type[e.SessionEvent]) -> None:
+def test_all_session_event_variants_serialize_with_type_tag(cls: type[se.SessionEvent]) -> None:
     event = made(cls)
     payload = json.loads(event.model_dump_json())
     assert set(SESSION[payload["type"]].split()) <= set(payload)
-    assert e.session_event_from_json(payload) == event
+    assert se.session_event_from_json(payload) == event
 
 
 def test_every_screen_event_of_the_original_exists() -> None:
@@ -152,7 +153,7 @@ def test_an_event_of_the_original_without_our_fields_still_loads() -> None:
     assert loaded == e.RunAborted(agent_id="a", reason="r")
 
 
-@pytest.mark.parametrize("load", [e.runtime_event_from_json, e.session_event_from_json])
+@pytest.mark.parametrize("load", [e.runtime_event_from_json, se.session_event_from_json])
 def test_a_kind_of_a_newer_version_is_refused_by_name(load: Any) -> None:
     with pytest.raises(KeyError, match="from_the_future"):
         load({"kind": "from_the_future", "type": "from_the_future"})
@@ -186,7 +187,7 @@ def test_a_recorded_event_is_recorded_as_it_is() -> None:
 def test_a_delta_is_shown_and_not_recorded() -> None:
     event = e.TextDelta(agent_id="a", delta="x")
     assert to_audit(event) == []
-    assert to_session(event) == e.AssistantTokenDelta(delta="x")
+    assert to_session(event) == se.AssistantTokenDelta(delta="x")
 
 
 def test_a_failed_run_is_recorded_as_aborted_and_then_as_a_finished_turn() -> None:
@@ -195,12 +196,12 @@ def test_a_failed_run_is_recorded_as_aborted_and_then_as_a_finished_turn() -> No
     assert aborted == e.RunAborted(agent_id="a", run_id="r", reason="boom")
     assert isinstance(finished, e.TurnFinished)
     assert (finished.success, finished.stop_reason) == (False, "error")
-    assert to_session(event) == e.SessionError(message="boom", recoverable=False)
+    assert to_session(event) == se.SessionError(message="boom", recoverable=False)
 
 
 def queued(name: str, **arguments: Any) -> str:
     shown = to_session(e.ToolUseReady(agent_id="a", index=0, call=e.ToolUse(id="1", name=name, input=arguments)))
-    assert isinstance(shown, e.ToolQueued)
+    assert isinstance(shown, se.ToolQueued)
     return shown.summary
 
 
@@ -223,5 +224,5 @@ def test_tool_execution_finished_is_shown_with_its_name_and_cut_at_200() -> None
     shown = to_session(
         e.ToolExecutionFinished(agent_id="a", tool_name="t", tool_call_id="1", is_error=False, output_preview="x" * 300)
     )
-    assert isinstance(shown, e.ToolCompleted)
+    assert isinstance(shown, se.ToolCompleted)
     assert (shown.tool_name, shown.summary) == ("t", "x" * 200 + "...")

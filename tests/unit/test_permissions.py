@@ -12,6 +12,7 @@ import pytest
 from corekit import Bench, Judge, bench
 
 from mentra_nb import event_types as e
+from mentra_nb import session_events as shown
 from mentra_nb.authorization import (
     PermissionDecision,
     PermissionQuestion,
@@ -56,8 +57,8 @@ def answering(
     """Answer every question of the session at once; returns the questions."""
     asked: list[PermissionQuestion] = []
 
-    def hear(event: e.SessionEvent) -> None:
-        if isinstance(event, e.PermissionAsked):
+    def hear(event: shown.SessionEvent) -> None:
+        if isinstance(event, shown.PermissionAsked):
             assert event.question is not None
             asked.append(event.question)
             if isinstance(answer, PermissionDecision):

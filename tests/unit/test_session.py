@@ -9,6 +9,7 @@ import pytest
 from corekit import MODEL, Bench, bench, of
 
 from mentra_nb import event_types as e
+from mentra_nb import session_events as shown
 from mentra_nb.errors import FailedToStreamResponse, HttpError, InvalidRequest, ProviderNotFound, StoreError
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.scripted import ScriptedProvider, failure, stream_text, text, tool_calls
@@ -25,9 +26,9 @@ def act() -> str:
     return "done"
 
 
-async def listening(table: Bench) -> tuple[Session, list[e.SessionEvent]]:
+async def listening(table: Bench) -> tuple[Session, list[shown.SessionEvent]]:
     session = await table.session()
-    events: list[e.SessionEvent] = []
+    events: list[shown.SessionEvent] = []
     session.subscribe(events.append)
     return session, events
 
@@ -44,9 +45,9 @@ async def test_create_session_produces_valid_metadata() -> None:
 async def test_create_session_emits_session_started_to_the_first_listener_only() -> None:
     async with bench() as table:
         session, first = await listening(table)
-        second: list[e.SessionEvent] = []
+        second: list[shown.SessionEvent] = []
         session.subscribe(second.append)
-    assert first == [e.SessionStarted(session_id=session.id)]
+    assert first == [shown.SessionStarted(session_id=session.id)]
     assert second == []
 
 
@@ -66,8 +67,8 @@ async def test_full_session_lifecycle_produces_correct_event_stream() -> None:
         "assistant_token_delta",
         "assistant_message_completed",
     ]
-    assert of(events, e.UserMessage)[0].text == "go"
-    assert of(events, e.AssistantMessageCompleted)[0].text == "AB"
+    assert of(events, shown.UserMessage)[0].text == "go"
+    assert of(events, shown.AssistantMessageCompleted)[0].text == "AB"
     assert (session.turn_count, len(session.history())) == (1, 4)
 
 
@@ -75,22 +76,22 @@ async def test_all_session_events_from_turn_are_serializable_to_json() -> None:
     async with bench(tool_calls([("act", {})]), text("ok"), tools=[act]) as table:
         session, events = await listening(table)
         await session.append_turn("go")
-    assert [e.session_event_from_json(json.loads(event.model_dump_json())) for event in events] == events
+    assert [shown.session_event_from_json(json.loads(event.model_dump_json())) for event in events] == events
 
 
 async def test_session_preserves_tool_events_after_many_token_deltas() -> None:
     async with bench(tool_calls([("act", {})], text="x"), stream_text(["y"] * 300), tools=[act]) as table:
         session, events = await listening(table)
         await session.append_turn("go")
-    assert len(of(events, e.AssistantTokenDelta)) == 301
-    assert [c.tool_name for c in of(events, e.ToolCompleted)] == ["act"]
+    assert len(of(events, shown.AssistantTokenDelta)) == 301
+    assert [c.tool_name for c in of(events, shown.ToolCompleted)] == ["act"]
 
 
 async def test_tool_completion_names_the_tool_that_was_queued() -> None:
     async with bench(tool_calls([("act", {}), ("nope", {})]), text("ok"), tools=[act]) as table:
         session, events = await listening(table)
         await session.append_turn("go")
-    assert [(c.tool_call_id, c.tool_name) for c in of(events, e.ToolCompleted)] == [
+    assert [(c.tool_call_id, c.tool_name) for c in of(events, shown.ToolCompleted)] == [
         ("tool-1", "act"),
         ("tool-2", "nope"),
     ]
@@ -103,7 +104,7 @@ async def test_tool_execution_error_emits_tool_completed_with_is_error() -> None
     async with bench(tool_calls([("fail", {})]), text("ok"), tools=[tool(asks=False)(fail)]) as table:
         session, events = await listening(table)
         await session.append_turn("go")
-    [completed] = of(events, e.ToolCompleted)
+    [completed] = of(events, shown.ToolCompleted)
     assert (completed.is_error, completed.summary) == (True, "it broke")
     assert session.turn_count == 1
 
@@ -113,7 +114,7 @@ async def test_failed_turn_emits_error_event() -> None:
         session, events = await listening(table)
         with pytest.raises(FailedToStreamResponse):
             await session.append_turn("go")
-    assert events[-1] == e.SessionError(message="failed to stream provider response: no", recoverable=False)
+    assert events[-1] == shown.SessionError(message="failed to stream provider response: no", recoverable=False)
 
 
 async def test_error_recovery_session_accepts_turn_after_failure() -> None:
@@ -130,7 +131,7 @@ async def test_a_retry_is_announced() -> None:
     async with bench(failure(HttpError(503)), text("ok")) as table:
         session, events = await listening(table)
         await session.append_turn("go")
-    [retry] = of(events, e.RetryNotice)
+    [retry] = of(events, shown.RetryNotice)
     assert (retry.attempt, retry.max_attempts) == (1, 5)
     assert retry.next_delay_ms <= 500
 
@@ -138,7 +139,7 @@ async def test_a_retry_is_announced() -> None:
 async def test_a_listener_that_left_hears_nothing_more() -> None:
     async with bench(text("ok")) as table:
         session = await table.session()
-        events: list[e.SessionEvent] = []
+        events: list[shown.SessionEvent] = []
         leave = session.subscribe(events.append)
         leave()
         leave()
@@ -149,10 +150,10 @@ async def test_a_listener_that_left_hears_nothing_more() -> None:
 async def test_a_listener_that_fails_does_not_stop_the_turn_nor_the_others() -> None:
     async with bench(text("ok")) as table:
         session = await table.session()
-        events: list[e.SessionEvent] = []
+        events: list[shown.SessionEvent] = []
 
-        def broken(event: e.SessionEvent) -> None:
-            if not isinstance(event, e.SessionStarted):
+        def broken(event: shown.SessionEvent) -> None:
+            if not isinstance(event, shown.SessionStarted):
                 raise RuntimeError("broken")
 
         session.subscribe(broken)

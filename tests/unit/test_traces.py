@@ -10,6 +10,7 @@ import pytest
 from corekit import Bench, Judge, bench
 
 from mentra_nb import event_types as e
+from mentra_nb import session_events as shown
 from mentra_nb.authorization import PermissionDecision, ToolAuthorizationDecision
 from mentra_nb.content import TokenUsage
 from mentra_nb.control.hooks import PreExecutionContext, PreExecutionDecision
@@ -138,8 +139,8 @@ async def test_a_person_is_asked_and_allows() -> None:
     async with bench(tool_calls([("act", {})]), text("ok"), tools=[act]) as table:
         session = await table.session()
 
-        def answer(event: e.SessionEvent) -> None:
-            if isinstance(event, e.PermissionAsked):
+        def answer(event: shown.SessionEvent) -> None:
+            if isinstance(event, shown.PermissionAsked):
                 session.resolve_permission(event.request_id, PermissionDecision(allow=True))
 
         session.subscribe(answer)

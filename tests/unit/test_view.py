@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mentra_nb.authorization import PermissionDecision
-from mentra_nb.event_types import (
+from mentra_nb.notebook.console import parse_answer, parse_reply
+from mentra_nb.notebook.render import Bundle
+from mentra_nb.notebook.view import BLOCK, LONGEST, TurnView
+from mentra_nb.session_events import (
     AssistantMessageCompleted,
     AssistantTokenDelta,
     PermissionAnswered,
@@ -15,9 +18,6 @@ from mentra_nb.event_types import (
     ToolStarted,
     UsageReported,
 )
-from mentra_nb.notebook.console import parse_answer, parse_reply
-from mentra_nb.notebook.render import Bundle
-from mentra_nb.notebook.view import BLOCK, LONGEST, TurnView
 
 
 class Recorder:
