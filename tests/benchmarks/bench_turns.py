@@ -147,7 +147,7 @@ async def measure(port: int) -> None:
             began = time.process_time()
             await agent.send(f"question {number}: " + "how many is one and two? " * 40)
             costs.append((time.process_time() - began) * 1000)
-        early, late = statistics.median(costs[5:15]), statistics.median(costs[-10:])
+        early, late = statistics.median(costs[5:25]), statistics.median(costs[-20:])
         print(f"turn 10 and turn {TURNS}   {early:7.2f} ms        {late:7.2f} ms   ratio {late / early:5.2f}")
 
 
