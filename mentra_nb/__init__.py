@@ -38,6 +38,7 @@ _HOME = {
     "allow": "chat.api",
     "deny": "chat.api",
     "rules": "chat.api",
+    "models": "chat.api",
     "connect": "chat.api",
     "replay": "chat.api",
     "record": "chat.api",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.api import ask as ask
     from mentra_nb.chat.api import connect as connect
     from mentra_nb.chat.api import deny as deny
+    from mentra_nb.chat.api import models as models
     from mentra_nb.chat.api import record as record
     from mentra_nb.chat.api import replay as replay
     from mentra_nb.chat.api import rules as rules

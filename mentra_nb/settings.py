@@ -43,6 +43,7 @@ class Settings(BaseModel):
         False, description="Apply nest-asyncio to the whole process (not on ipykernel 7, where it loses queued cells)."
     )
     providers: dict[str, Endpoint] = Field(default_factory=dict, description="Servers of one's own, by name.")
+    aliases: dict[str, str] = Field(default_factory=dict, description="Short names for models.")
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -76,7 +77,7 @@ def load(environ: Mapping[str, str] = os.environ, project: Path | None = None) -
             settings.change(name, value, str(file))
     for name in Settings.model_fields:
         variable = f"MENTRA_{name.upper()}"
-        if name != "providers" and environ.get(variable):
+        if name not in ("providers", "aliases") and environ.get(variable):
             settings.change(name, environ[variable], variable)
     return settings
 

@@ -69,6 +69,29 @@ def rules() -> pd.DataFrame:
     return frame
 
 
+def models(text: str | None = None, *, all: bool = False) -> pd.DataFrame:
+    """The models there are to ask, newest first for each provider; a line says which provider did not answer.
+
+    Providers with a key, configured or connected servers, and local servers that answer at their usual port. `text`
+    is looked for in names; `all` also lists what is not made for conversation.
+
+    Columns: model (str, the name for `-m`), provider, display_name (str), created_at (datetime, UTC), context_window
+    (Int64, tokens).
+    """
+    import pandas as pd
+
+    from mentra_nb.chat.catalog import catalog
+
+    used = engine()
+    found, notes = used.call(catalog, used, text, all)
+    for note in notes:
+        print(note)  # noqa: T201 - part of the answer
+    rows = [(str(m), m.provider, m.display_name, m.created_at, m.context_window) for m in found]
+    frame = pd.DataFrame(rows, columns=["model", "provider", "display_name", "created_at", "context_window"])
+    frame["created_at"] = pd.to_datetime(frame["created_at"], utc=True)
+    return frame.astype({"context_window": "Int64"})
+
+
 def connect(
     name: str,
     base_url: str,
@@ -83,7 +106,8 @@ def connect(
 
     Nothing is sent. Raises `ConfigurationError` for an address that is none.
     """
-    engine().use(custom(name, Endpoint(base_url=base_url, wire=wire), api_key), model)
+    used = engine()
+    used.use(custom(name, Endpoint(base_url=base_url, wire=wire), api_key, used.runtime.http()), model)
 
 
 def replay(path: str | Path) -> None:

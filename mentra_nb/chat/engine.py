@@ -20,6 +20,7 @@ from mentra_nb.audit.segments import refresh_database_later
 from mentra_nb.audit.sink import Journal
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
 from mentra_nb.control.policy import RuntimePolicy
+from mentra_nb.errors import ConfigurationError
 from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.runtime.runtime import Runtime
 
@@ -66,14 +67,21 @@ class Engine:
         Raises:
             ConfigurationError: the name, the key or the choice is not clear; the sentence says what to do.
         """
-        choice = choose(name or self.default_model, self.settings, os.environ, registered=self._registered())
-        if choice.provider not in self._registered():
-            self.runtime.register_provider_instance(open_provider(choice.provider, self.settings, os.environ))
+        choice = choose(name or self.default_model, self.settings, os.environ, registered=self.registered())
+        if choice.provider not in self.registered():
+            made = open_provider(choice.provider, self.settings, os.environ, self.runtime.http)
+            self.runtime.register_provider_instance(made)
+        if choice.provider == "local" and choice.model is not None:
+            from mentra_nb.providers.local import problem_with
+
+            if problem := problem_with(choice.model):
+                raise ConfigurationError(problem)
         if choice.model is not None:
             return ModelInfo(id=choice.model, provider=choice.provider), choice.notice
         return newest_chat_model(choice.provider, await self.runtime.list_models(choice.provider)), choice.notice
 
-    def _registered(self) -> set[str]:
+    def registered(self) -> set[str]:
+        """The ids of the runtime's providers."""
         return {descriptor.id for descriptor in self.runtime.providers()}
 
     def use(self, provider: Provider, model: str | None) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from mentra_nb.errors import ConfigurationError, NoModelsAvailable
 from mentra_nb.providers.base import ModelInfo, Provider
-from mentra_nb.providers.registry import PRESETS, adapter, builtin, split_model
+from mentra_nb.providers.registry import EMBEDDED, PRESETS, adapter, builtin, split_model
 from mentra_nb.settings import Endpoint, Settings
+
+if TYPE_CHECKING:
+    from mentra_nb.providers.http import HttpClient
 
 DEMO_NOTICE = (
     "No model is set up, so this is the built-in demo. Name one with -m (for example -m ollama/qwen3), "
@@ -34,7 +38,7 @@ def choose(
     """Decide without asking anybody. Raises `ConfigurationError` with the next thing to do."""
     wanted = name or settings.model
     if wanted:
-        return _named(wanted, settings, registered)
+        return _named(resolve(wanted, settings.aliases), settings, registered)
     keyed = [preset.id for preset in PRESETS.values() if preset.key_env and environ.get(preset.key_env)]
     if len(keyed) == 1:
         return Choice(keyed[0], None)
@@ -46,15 +50,47 @@ def choose(
     return Choice("demo", "demo", DEMO_NOTICE)
 
 
+def resolve(name: str, aliases: Mapping[str, str]) -> str:
+    """What a name stands for in the end. Raises `ConfigurationError` for aliases that go in a circle."""
+    seen = [name]
+    while name in aliases:
+        name = aliases[name]
+        if name in seen:
+            raise ConfigurationError(f"the aliases go in a circle ({' → '.join([*seen, name])}): change one of them")
+        seen.append(name)
+    return name
+
+
+def with_alias(name: str, target: str, settings: Settings, registered: Set[str] = frozenset()) -> dict[str, str]:
+    """The aliases with one more. Raises `ConfigurationError` when it could not be used."""
+    if name in _known(settings, registered) or re.search(r"[/:\s]", name):
+        raise ConfigurationError(f"'{name}' cannot be an alias: take one word that is no provider's name")
+    aliases = {**settings.aliases, name: target}
+    _named(resolve(name, aliases), settings, registered)
+    return aliases
+
+
+def known_names(settings: Settings) -> list[str]:
+    """What a model's name can begin with, and whole names: aliases, `demo`. For completion; asks nobody."""
+    servers = [f"{provider}/" for provider in (*PRESETS, *settings.providers)]
+    return sorted([*settings.aliases, *servers, "demo", "local:"])
+
+
+def _known(settings: Settings, registered: Set[str]) -> set[str]:
+    return {*PRESETS, *settings.providers, *registered, *EMBEDDED}
+
+
 def _named(wanted: str, settings: Settings, registered: Set[str]) -> Choice:
     provider, model = split_model(wanted)
-    known = {*PRESETS, *settings.providers, *registered, "demo"}
+    known = _known(settings, registered)
+    if provider is None and model == "local":
+        raise ConfigurationError("local needs a model file; write local:/path/model.gguf")
     if provider is None and model in known:  # a provider alone
         return Choice(model, "demo" if model == "demo" else None)
     if provider in known:
         assert provider is not None
         return Choice(provider, model)
-    near = get_close_matches(provider or model, known, 1, 0.7)
+    near = get_close_matches(provider or model, {*known, *settings.aliases}, 1, 0.7)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
     if provider is None:
         raise ConfigurationError(
@@ -63,26 +99,37 @@ def _named(wanted: str, settings: Settings, registered: Set[str]) -> Choice:
     raise ConfigurationError(f"there is no provider '{provider}'; {hint}")
 
 
-def open_provider(provider: str, settings: Settings, environ: Mapping[str, str]) -> Provider:
-    """A provider by name, with its key from the environment. Raises `ConfigurationError` when the key is missing."""
+def open_provider(
+    provider: str, settings: Settings, environ: Mapping[str, str], http: Callable[[], HttpClient] | None = None
+) -> Provider:
+    """A provider by name, with its key from the environment, on the client that `http` gives.
+
+    Raises `ConfigurationError` when the key is missing.
+    """
+    client = http() if http is not None and provider not in EMBEDDED else None
     endpoint = settings.providers.get(provider)
     if endpoint is not None:
-        return custom(provider, endpoint, environ.get(endpoint.key_env) if endpoint.key_env else None)
+        return custom(provider, endpoint, environ.get(endpoint.key_env) if endpoint.key_env else None, client)
     preset = PRESETS.get(provider)
     key = environ.get(preset.key_env) if preset is not None and preset.key_env else None
-    return builtin(provider, key)
+    return builtin(provider, key, http=client)
 
 
-def custom(name: str, endpoint: Endpoint, api_key: str | None = None) -> Provider:
+def custom(name: str, endpoint: Endpoint, api_key: str | None = None, http: HttpClient | None = None) -> Provider:
     """A server of one's own under its own name."""
     if not endpoint.base_url.startswith(("http://", "https://")):
         raise ConfigurationError(f"base_url of '{name}' must begin with http:// or https://, not {endpoint.base_url!r}")
-    return adapter(endpoint.wire)(name, endpoint.base_url, api_key=api_key)
+    return adapter(endpoint.wire)(name, endpoint.base_url, api_key=api_key, http=http)
 
 
 def newest_chat_model(provider: str, models: Sequence[ModelInfo]) -> ModelInfo:
     """The newest model that is not plainly for something else. Raises `NoModelsAvailable`."""
-    chat = [model for model in models if not _NOT_CHAT.search(model.id)]
+    chat = [model for model in models if can_chat(model)]
     if not chat:
         raise NoModelsAvailable(provider)
     return min(chat, key=lambda m: (-(m.created_at.timestamp() if m.created_at else float("-inf")), m.id))
+
+
+def can_chat(model: ModelInfo) -> bool:
+    """Whether nothing in its name says that it is for something else."""
+    return model.provider == "local" or not _NOT_CHAT.search(model.id)

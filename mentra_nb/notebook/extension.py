@@ -67,13 +67,13 @@ def _as_call(text: str) -> str:
 
 
 def complete(context: Any) -> Any:
-    """Completion on `%mentra` and `%%mentra` lines: options, subcommands, and functions after `-t`."""
+    """Completion on `%mentra` and `%%mentra` lines: options, subcommands, functions after `-t`, models after `-m`."""
     from IPython.core.completer import SimpleCompletion
 
     line = context.line_with_cursor[: context.cursor_position]
     if not line.startswith(("%mentra ", "%%mentra ")):
         return {"completions": []}
-    found, fragment = completions(line, _functions())
+    found, fragment = completions(line, _functions(), _models())
     return {
         "completions": [SimpleCompletion(text=text, type="magic") for text in found],
         "matched_fragment": fragment,
@@ -91,6 +91,19 @@ def _functions() -> list[str]:
     names, hidden = shell.user_ns, shell.user_ns_hidden
     own = (name for name in names if not name.startswith("_") and names[name] is not hidden.get(name, names))
     return sorted(name for name in own if isinstance(names[name], (FunctionType, Tool)))
+
+
+def _models() -> list[str]:
+    """Aliases and what names begin with. Asks no server."""
+    from mentra_nb.chat.engine import engine
+    from mentra_nb.chat.models import known_names
+    from mentra_nb.errors import ConfigurationError
+    from mentra_nb.settings import Settings
+
+    try:
+        return known_names(engine().settings)
+    except ConfigurationError:  # about a setting: completing is not the moment to say so
+        return known_names(Settings())
 
 
 complete.matcher_api_version = 2  # type: ignore[attr-defined]  # how IPython tells this form from the older one

@@ -131,6 +131,24 @@ class Mentra(Magics):
             used.default_model = name
         _say(used.default_model or used.settings.model or "no model is set: it is chosen by the keys there are")
 
+    def _do_models(self, text: str | None, all: str | None) -> pd.DataFrame:
+        from mentra_nb.chat import api
+
+        return api.models(text, all=all is not None)
+
+    def _do_alias(self, name: str | None, target: str | None) -> None:
+        from mentra_nb.chat.engine import engine
+        from mentra_nb.chat.models import with_alias
+
+        used = engine()
+        if name is not None and target is not None:
+            aliases = with_alias(name, target, used.settings, used.registered())
+            used.settings.change("aliases", aliases, "%mentra alias")
+        shown = {key: value for key, value in used.settings.aliases.items() if name in (None, key)}
+        if name is not None and not shown:
+            raise ConfigurationError(f"there is no alias '{name}': %mentra alias {name} provider/model makes it")
+        _say("\n".join(f"{key} → {value}" for key, value in sorted(shown.items())) or "there are no aliases")
+
     def _do_tools(self) -> pd.DataFrame:
         import pandas as pd
 

@@ -48,6 +48,18 @@ class Command:
 COMMANDS = (
     Command("help", r"help(?: (?P<word>\w+))?", "help [WORD]", "what you can type"),
     Command("model", r"model(?: (?P<name>\S+))?", "model [NAME]", "show or set the model"),
+    Command(
+        "models",
+        r"models(?: (?P<text>(?!--)\S+))?(?P<all> --all)?",
+        "models [TEXT] [--all]",
+        "models you have keys for, and local servers",
+    ),
+    Command(
+        "alias",
+        r"alias(?: (?P<name>\S+)(?: (?P<target>\S+))?)?",
+        "alias [NAME [TARGET]]",
+        "show or set short names for models",
+    ),
     Command("tools", r"tools", "tools", "what the model may call, and whether it asks"),
     Command("rules", r"rules(?: revoke (?P<id>rule-[\w-]+))?", "rules [revoke ID]", "remembered answers"),
     Command("allow", r"allow(?: (?:once|always))?", "allow [always]", "answer the open question: yes"),
@@ -176,10 +188,12 @@ def _rows(pairs: list[tuple[str, str]], width: int) -> str:
     return "\n".join(f"    {left:<{width}}  {right}" for left, right in pairs)
 
 
-def completions(text_before_cursor: str, functions: Sequence[str] = ()) -> tuple[list[str], str]:
+def completions(
+    text_before_cursor: str, functions: Sequence[str] = (), models: Sequence[str] = ()
+) -> tuple[list[str], str]:
     """What may follow on a `%mentra` or `%%mentra` line, and the fragment it completes.
 
-    `functions` are what `-t` can name.
+    `functions` are what `-t` can name, `models` what `-m` can.
     """
     words = text_before_cursor.split(" ")
     fragment, before = words[-1], words[1:-1]
@@ -189,6 +203,8 @@ def completions(text_before_cursor: str, functions: Sequence[str] = ()) -> tuple
         return [name for name in _BY_NAME if name.startswith(fragment)], fragment
     if before and before[-1] in ("-t", "--tool"):
         return [name for name in functions if name.startswith(fragment)], fragment
+    if (before and before[-1] in ("-m", "--model")) or before == ["model"]:
+        return [name for name in models if name.startswith(fragment)], fragment
     if before == ["help"]:
         return [name for name in _BY_NAME if name.startswith(fragment)], fragment
     if before[:1] == ["usage"]:

@@ -46,7 +46,7 @@ class ModelInfo(Data):
     context_window: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.provider}/{self.id}"
+        return f"{self.provider}{':' if self.provider == 'local' else '/'}{self.id}"
 
 
 @dataclass(frozen=True)

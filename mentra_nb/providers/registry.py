@@ -65,6 +65,10 @@ PRESETS = {
 }
 
 
+EMBEDDED = ("demo", "local")
+"""Providers that need neither key nor server."""
+
+
 def adapter(wire: str) -> type[WireProvider]:
     """The provider class that speaks a wire. Raises `ConfigurationError` for a wire that is not known."""
     match wire:
@@ -95,7 +99,7 @@ def builtin(
     wire: Wire | None = None,
     http: HttpClient | None = None,
 ) -> Provider:
-    """The provider known as `id`, or `demo`.
+    """The provider known as `id`, or `demo` or `local`.
 
     `base_url` (with or without `/v1`) and `wire` replace the preset's; an Ollama older than 0.13.3 needs
     `wire="chat_completions"`. `http` shares one client between providers. Raises `ConfigurationError` for an unknown
@@ -105,9 +109,13 @@ def builtin(
         from mentra_nb.providers.demo import DemoProvider
 
         return DemoProvider()
+    if id == "local":
+        from mentra_nb.providers.local import LocalProvider
+
+        return LocalProvider()
     preset = PRESETS.get(id)
     if preset is None:
-        raise ConfigurationError(f"there is no provider '{id}'; known are {', '.join([*PRESETS, 'demo'])}")
+        raise ConfigurationError(f"there is no provider '{id}'; known are {', '.join([*PRESETS, *EMBEDDED])}")
     if preset.key_env is not None and api_key is None and base_url is None:
         raise ConfigurationError(f"{preset.display_name} needs an API key: set {preset.key_env} or pass api_key")
     return adapter(wire or preset.wire)(
@@ -123,8 +131,14 @@ def builtin(
 def split_model(name: str) -> tuple[str | None, str]:
     """`provider/model` split at the first slash: `openai/gpt-5` is `("openai", "gpt-5")`, `gpt-5` is `(None, "gpt-5")`.
 
-    `demo` alone is the demo provider's one model. Raises `ConfigurationError` when either part is empty.
+    `demo` alone is the demo provider's one model, and `local:PATH` a model file. Raises `ConfigurationError` when a
+    part is empty.
     """
+    provider, is_file, path = name.strip().partition(":")
+    if is_file and provider == "local":
+        if not path:
+            raise ConfigurationError("local: needs a model file; write local:/path/model.gguf")
+        return provider, path
     provider, slash, model = name.strip().partition("/")
     if not slash and provider:
         return ("demo" if provider == "demo" else None), provider

@@ -10,7 +10,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, MutableMapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.request import AgentConfig
@@ -25,7 +25,7 @@ from mentra_nb.errors import FailedToListModels, NoModelsAvailable, ProviderErro
 from mentra_nb.event_types import RecoveryPrepared
 from mentra_nb.identity import new_id
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
-from mentra_nb.providers.registry import ProviderRegistry, builtin
+from mentra_nb.providers.registry import PRESETS, ProviderRegistry, builtin
 from mentra_nb.session.permissions import AskMode, SessionPermissions
 from mentra_nb.session.session import Session, new_record
 from mentra_nb.store.base import AgentRecord, RuntimeStore
@@ -34,6 +34,9 @@ from mentra_nb.tools.environment import AgentEnvironment
 from mentra_nb.tools.files import ReadTool, WriteTool
 from mentra_nb.tools.shell import ShellTool
 from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
+
+if TYPE_CHECKING:
+    from mentra_nb.providers.http import HttpClient
 
 T = TypeVar("T")
 
@@ -85,6 +88,7 @@ class Runtime:
         self._tools: dict[str, Tool] = {}
         self._app_contexts: dict[type, Any] = {}
         self._prepared = False
+        self._http: HttpClient | None = None
         for tool in (ReadTool(), WriteTool(), ShellTool()) if builtin_tools else ():
             self.register_tool(tool)
         for item in tools:
@@ -106,6 +110,8 @@ class Runtime:
     async def close(self) -> None:
         """Release connections, files and threads."""
         await self._registry.aclose()
+        if self._http is not None:
+            await self._http.aclose()
         self.store.close()
         close_audit = getattr(self.audit, "close", None)
         if close_audit is not None:
@@ -146,13 +152,22 @@ class Runtime:
         """Descriptors, sorted by id."""
         return self._registry.descriptors()
 
+    def http(self) -> HttpClient:
+        """The connections that the providers made here share. Made by the first call, closed by `close`."""
+        if self._http is None:
+            from mentra_nb.providers.http import HttpClient
+
+            self._http = HttpClient()
+        return self._http
+
     def provider(self, provider_id: str | None = None) -> Provider:
         """A registered provider, or the default: the first ever registered. Raises `ProviderNotFound`."""
         return self._registry.get(provider_id)
 
     def register_provider(self, provider_id: str, api_key: str | None = None) -> None:
         """A provider known by name. Raises `ConfigurationError`."""
-        self._registry.register(builtin(provider_id, api_key))
+        http = self.http() if provider_id in PRESETS else None
+        self._registry.register(builtin(provider_id, api_key, http=http))
 
     def register_ollama(self) -> None:
         self.register_provider("ollama")

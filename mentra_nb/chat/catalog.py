@@ -1,0 +1,73 @@
+"""Which models there are to ask: every provider that can be reached is asked at once, and none hides the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import anyio
+
+from mentra_nb.chat.models import can_chat, open_provider
+from mentra_nb.errors import MentraError
+from mentra_nb.providers.base import ModelInfo, Provider
+from mentra_nb.providers.registry import PRESETS
+
+if TYPE_CHECKING:
+    from mentra_nb.chat.engine import Engine
+
+ANSWER_SECONDS = 10.0
+"""For a provider that somebody set up."""
+PROBE_SECONDS = 0.3
+"""For a server on this machine that nobody mentioned: it is there, or it is not listed."""
+
+
+async def catalog(
+    engine: Engine, text: str | None = None, all: bool = False, environ: Mapping[str, str] | None = None
+) -> tuple[list[ModelInfo], list[str]]:
+    """The models, by provider and newest first, and a line about each provider that could not say. Asks the network."""
+    found: list[ModelInfo] = []
+    notes: list[str] = []
+
+    async def ask(provider: Provider, seconds: float, is_probe: bool) -> None:
+        id = provider.descriptor.id
+        try:
+            with anyio.fail_after(seconds):
+                found.extend(await provider.list_models())
+        except TimeoutError:
+            if not is_probe:
+                notes.append(f"{id} is not listed: no answer within {seconds:g} s")
+        except MentraError as error:
+            if not is_probe:
+                notes.append(f"{id} is not listed: {error}")
+
+    async with anyio.create_task_group() as tasks:
+        for provider, is_probe in _providers(engine, os.environ if environ is None else environ, notes):
+            tasks.start_soon(ask, provider, PROBE_SECONDS if is_probe else ANSWER_SECONDS, is_probe)
+    wanted = (text or "").lower()
+    shown = [
+        model
+        for model in found
+        if (all or can_chat(model)) and (wanted in str(model).lower() or wanted in (model.display_name or "").lower())
+    ]
+    return sorted(shown, key=_newest_first), sorted(notes)
+
+
+def _providers(engine: Engine, environ: Mapping[str, str], notes: list[str]) -> list[tuple[Provider, bool]]:
+    """Each provider once, and whether it is only tried."""
+    registered, settings = engine.registered(), engine.settings
+    asked = [(engine.runtime.provider(id), False) for id in sorted(registered)]
+    keyed = {preset.id for preset in PRESETS.values() if preset.key_env and environ.get(preset.key_env)}
+    servers = {preset.id for preset in PRESETS.values() if preset.key_env is None}
+    for id in sorted({*keyed, *servers, *settings.providers, "demo"} - registered):
+        try:
+            provider = open_provider(id, settings, environ, engine.runtime.http)
+        except MentraError as error:
+            notes.append(f"{id} is not listed: {error}")
+            continue
+        asked.append((provider, id in servers and id not in settings.providers))
+    return asked
+
+
+def _newest_first(model: ModelInfo) -> tuple[str, float, str]:
+    return model.provider, -(model.created_at.timestamp() if model.created_at else float("-inf")), model.id

@@ -1,0 +1,421 @@
+"""llama.cpp in the process: the thread of the model, tool calls as constrained text, a real model if there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from mentra_nb.agent.request import AgentConfig
+from mentra_nb.content import Message, Text, ToolResult, ToolUse
+from mentra_nb.control.hooks import NullAudit
+from mentra_nb.errors import ConfigurationError, InvalidRequest, ProviderError
+from mentra_nb.providers.base import MessageDelta, ModelInfo, ProviderToolSpec, Request, ResponseFormat, ToolChoice
+from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+from mentra_nb.providers.http import HttpClient
+from mentra_nb.providers.local import LocalProvider, LocalTransport, problem_with
+from mentra_nb.providers.local_tools import CallReader, adapted, grammar
+from mentra_nb.providers.registry import builtin, split_model
+from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.store.volatile import VolatileStore
+from mentra_nb.tools.spec import tool
+
+from .support import WEATHER, blocks, collect, ending
+
+GGUF = os.environ.get("MENTRA_TEST_GGUF", "")
+needs_a_model = pytest.mark.skipif(
+    not (GGUF and importlib.util.find_spec("xllamacpp")),
+    reason="needs pip install 'mentra-nb[local]' and MENTRA_TEST_GGUF=/path/of/a/small/instruct/model.gguf",
+)
+WEATHER_TOOL = ProviderToolSpec(name="weather", description="The weather in a city.", input_schema=WEATHER)
+
+
+def user(text: str) -> Message:
+    return Message.user([Text(text=text)])
+
+
+def piece(content: str | None = None, finish: str | None = None) -> dict[str, Any]:
+    delta = {} if content is None else {"content": content}
+    return {"id": "1", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+class Model:
+    """Stands for `xllamacpp.Server`: says its pieces until it is told to stop, and may be made to wait."""
+
+    def __init__(self, *chunks: dict[str, Any], error: Exception | None = None) -> None:
+        self.chunks, self.error = chunks, error
+        self.bodies: list[dict[str, Any]] = []
+        self.threads: set[str] = set()
+        self.told: list[bool] = []
+        self.reading = threading.Event()
+        self.may_speak = threading.Event()
+        self.may_speak.set()
+        self.done = threading.Event()
+
+    def handle_chat_completions(self, body: str, callback: Callable[[str], bool]) -> None:
+        self.bodies.append(json.loads(body))
+        self.threads.add(threading.current_thread().name)
+        self.reading.set()
+        self.may_speak.wait(10)
+        try:
+            if self.error is not None:
+                raise self.error
+            for chunk in self.chunks:
+                self.told.append(callback(json.dumps(chunk)))
+                if self.told[-1]:
+                    return
+        finally:
+            self.done.set()
+
+
+def provider_of(load: Callable[[Path], Any]) -> ChatCompletionsProvider:
+    return ChatCompletionsProvider("local", "http://in-process.invalid", http=HttpClient(LocalTransport(load)))
+
+
+def asking(*messages: Message, model: str = "m.gguf", **options: Any) -> Request:
+    return Request(model=model, messages=messages or [user("Hi")], **options)
+
+
+# ---- names and files ----------------------------------------------------------------------------------------------
+
+
+def test_a_local_name_is_a_path() -> None:
+    assert split_model("local:/a/b:c.gguf") == ("local", "/a/b:c.gguf")
+    assert split_model("local:~/m.gguf") == ("local", "~/m.gguf")
+    assert str(ModelInfo(id="/a/b.gguf", provider="local")) == "local:/a/b.gguf"
+    assert split_model("ollama/qwen3:4b") == ("ollama", "qwen3:4b")
+    with pytest.raises(ConfigurationError, match=r"local:/path/model\.gguf"):
+        split_model("local:")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF....")
+    return path
+
+
+def test_what_is_wrong_is_said_in_one_sentence_before_loading(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "other.gguf").write_bytes(b"PK\x03\x04")
+    assert problem_with(str(file), "json") is None
+    for path, package, words in (
+        (tmp_path / "none.gguf", "json", "there is no model file"),
+        (tmp_path, "json", "there is no model file"),
+        (tmp_path / "other.gguf", "json", "is not a GGUF file"),
+        (file, "no_such_package_at_all", "pip install 'mentra-nb[local]'"),
+    ):
+        problem = problem_with(str(path), package)
+        assert problem is not None
+        assert words in problem
+        assert "\n" not in problem
+
+
+async def test_the_provider_refuses_a_file_that_is_not_there(anyio_backend: str) -> None:
+    provider = builtin("local")
+    with pytest.raises(InvalidRequest, match="there is no model file"):
+        await collect(provider, asking(model="/no/such.gguf"))
+    assert await provider.list_models() == []
+    await provider.aclose()
+
+
+# ---- the thread of the model --------------------------------------------------------------------------------------
+
+
+async def test_an_answer_streams_through_the_real_adapter(anyio_backend: str, tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+    model = Model(piece("Hel"), piece("lo"), piece(finish="stop"), {"id": "1", "choices": [], "usage": usage})
+    loaded: list[Path] = []
+
+    def load(path: Path) -> Model:
+        loaded.append(path)
+        return model
+
+    provider = provider_of(load)
+    assert loaded == []
+    path = str(tmp_path / "m.gguf")
+    for _ in range(2):
+        events = await collect(provider, asking(model=path))
+        assert blocks(events) == [("text", None, None, "Hello")]
+        assert ending(events).stop_reason == "end"
+        assert ending(events).usage.input_tokens == 9
+    assert loaded == [Path(path)]
+    assert model.threads == {"mentra-local-model"}
+    await provider.aclose()
+
+
+async def test_another_file_takes_the_place_of_the_first(anyio_backend: str, tmp_path: Path) -> None:
+    loaded: list[str] = []
+
+    def load(path: Path) -> Model:
+        loaded.append(path.name)
+        return Model(piece(path.name), piece(finish="stop"))
+
+    provider = provider_of(load)
+    for name in ("a", "b", "b", "a"):
+        assert blocks(await collect(provider, asking(model=str(tmp_path / name))))[0][3] == name
+    assert loaded == ["a", "b", "a"]
+    await provider.aclose()
+
+
+async def test_leaving_stops_the_generation(anyio_backend: str) -> None:
+    model = Model(*[piece("x")] * 100_000)
+    provider = provider_of(lambda path: model)
+    async with provider.stream(asking()) as events:
+        await anext(events)
+    assert await asyncio.to_thread(model.done.wait, 10)
+    assert model.told[-1] is True
+    assert len(model.told) < 100_000
+    await provider.aclose()
+
+
+async def test_leaving_while_the_prompt_is_read_returns_and_the_late_answer_is_not_heard(anyio_backend: str) -> None:
+    model = Model(piece("late"), piece(finish="stop"))
+    model.may_speak.clear()
+    provider = provider_of(lambda path: model)
+    try:
+        with anyio.move_on_after(10) as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(collect, provider, asking())
+                await asyncio.to_thread(model.reading.wait, 10)
+                tasks.cancel_scope.cancel()
+        assert not scope.cancelled_caught
+        assert not model.done.is_set()
+    finally:
+        model.may_speak.set()
+    model.chunks = (piece("next"), piece(finish="stop"))
+    events = await collect(provider, asking())
+    assert blocks(events) == [("text", None, None, "next")]
+    assert model.told[0] is True
+    await provider.aclose()
+
+
+async def test_one_request_at_a_time_and_those_who_left_are_skipped(anyio_backend: str) -> None:
+    model = Model(piece("one"), piece(finish="stop"))
+    model.may_speak.clear()
+    provider = provider_of(lambda path: model)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect, provider, asking(user("first")))
+            await asyncio.to_thread(model.reading.wait, 10)
+            async with anyio.create_task_group() as leaving:
+                leaving.start_soon(collect, provider, asking(user("second")))
+                await anyio.lowlevel.checkpoint()
+                leaving.cancel_scope.cancel()
+            assert len(model.bodies) == 1
+            model.may_speak.set()
+    finally:
+        model.may_speak.set()
+    await collect(provider, asking(user("third")))
+    assert [body["messages"][-1]["content"] for body in model.bodies] == ["first", "third"]
+    await provider.aclose()
+
+
+async def test_what_llama_cpp_says_is_an_error_of_the_request(anyio_backend: str) -> None:
+    provider = provider_of(lambda path: Model(error=ValueError("no\nsuch thing")))
+    with pytest.raises(InvalidRequest, match="did not take the request: no such thing"):
+        await collect(provider, asking())
+
+    def broken(path: Path) -> Any:
+        raise InvalidRequest("damaged")
+
+    with pytest.raises(InvalidRequest, match="damaged"):
+        await collect(provider_of(broken), asking())
+    too_long = {"error": {"code": 400, "message": "exceeds the context", "type": "exceed_context_size_error"}}
+    with pytest.raises(ProviderError, match="exceeds the context"):
+        await collect(provider_of(lambda path: Model(too_long)), asking())
+
+
+async def test_closing_ends_the_thread_and_it_can_be_asked_again(anyio_backend: str) -> None:
+    loaded: list[Path] = []
+
+    def load(path: Path) -> Model:
+        loaded.append(path)
+        return Model(piece("a"), piece(finish="stop"))
+
+    provider = provider_of(load)
+    others = set(threading.enumerate())
+    await collect(provider, asking())
+    (thread,) = (new for new in set(threading.enumerate()) - others if new.name == "mentra-local-model")
+    await provider.aclose()
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+    await collect(provider, asking())
+    assert len(loaded) == 2
+    await provider.aclose()
+
+
+# ---- tool calls as text -------------------------------------------------------------------------------------------
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    return adapted(json.loads(ChatCompletionsProvider("local", "http://x.invalid").body(request)))
+
+
+def called(id: str, city: str) -> list[Message]:
+    use = ToolUse(id=id, name="weather", input={"city": city})
+    return [Message.assistant([use]), Message.user([ToolResult(tool_use_id=id, content="sunny")])]
+
+
+def test_tools_become_words_and_a_grammar() -> None:
+    body = body_of(asking(user("Weather in Ulm?"), system="Be brief.", tools=[WEATHER_TOOL]))
+    assert "tools" not in body
+    assert body["messages"][0]["content"].startswith("Be brief.\n\nYou have these tools:\n")
+    assert '"name": "weather"' in body["messages"][0]["content"]
+    assert body["messages"][1] == {"role": "user", "content": "Weather in Ulm?"}
+    assert "start: call_0 | prose\n" in body["grammar"]
+    assert '"city"' in body["grammar"]
+
+
+def test_without_tools_the_model_is_free() -> None:
+    assert "grammar" not in body_of(asking())
+    assert "grammar" not in body_of(asking(tools=[WEATHER_TOOL], tool_choice=ToolChoice("none")))
+
+
+def test_the_choice_of_tools_is_in_the_grammar() -> None:
+    other = ProviderToolSpec(name="other")
+    both = asking(tools=[WEATHER_TOOL, other], tool_choice=ToolChoice("any"))
+    assert "start: call_0 | call_1\n" in body_of(both)["grammar"]
+    assert "prose" not in body_of(both)["grammar"]
+    one = body_of(asking(tools=[WEATHER_TOOL, other], tool_choice=ToolChoice("tool", "other")))["grammar"]
+    assert "weather" not in one
+    assert "other" in one
+
+
+def test_calls_and_results_become_turns_that_alternate() -> None:
+    messages = body_of(asking(user("Weather in Ulm?"), *called("c1", "Ulm"), tools=[WEATHER_TOOL]))["messages"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
+    assert messages[2]["content"] == '{"name":"weather","arguments":{"city":"Ulm"}}'
+    assert messages[3]["content"].startswith("Result of weather:\nsunny\n\nNow answer")
+
+
+def test_a_call_that_was_made_before_is_the_last() -> None:
+    question = user("Weather?")
+    different = asking(question, *called("c1", "Ulm"), *called("c2", "Bonn"), tools=[WEATHER_TOOL])
+    same = asking(question, *called("c1", "Ulm"), *called("c2", "Ulm"), tools=[WEATHER_TOOL])
+    later = asking(
+        question, *called("c1", "Ulm"), Message.assistant([Text(text="Sunny.")]), question, *called("c2", "Ulm"),
+        tools=[WEATHER_TOOL],
+    )  # fmt: skip
+    assert ["grammar" in body_of(request) for request in (different, same, later)] == [True, False, True]
+
+
+def test_tools_and_a_format_are_refused_together() -> None:
+    with pytest.raises(InvalidRequest, match="not both"):
+        body_of(asking(tools=[WEATHER_TOOL], response_format=ResponseFormat("city", WEATHER)))
+    assert body_of(asking(response_format=ResponseFormat("city", WEATHER)))["response_format"]
+
+
+CALL = '{"name":"weather","arguments":{"city":"Ü\\"}"}}'
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+async def test_a_call_is_read_in_whatever_pieces_it_comes(anyio_backend: str, size: int) -> None:
+    pieces = [piece(CALL[start : start + size]) for start in range(0, len(CALL), size)]
+    events = await collect(provider_of(lambda path: Model(*pieces, piece(finish="stop"))), asking(tools=[WEATHER_TOOL]))
+    ((kind, id, name, arguments),) = blocks(events)
+    assert (kind, name, json.loads(arguments)) == ("tool_use", "weather", {"city": 'Ü"}'})
+    assert id
+    assert ending(events).stop_reason == "tool_use"
+
+
+@pytest.mark.parametrize("text", ["Hello.", " Hello {x}", "{", '{"name":"wea', "```python\nprint()```"])
+async def test_what_is_no_call_is_text(anyio_backend: str, text: str) -> None:
+    pieces = [piece(letter) for letter in text]
+    events = await collect(
+        provider_of(lambda path: Model(*pieces, piece(finish="length"))), asking(tools=[WEATHER_TOOL])
+    )
+    assert blocks(events) == [("text", None, None, text)]
+    assert ending(events).stop_reason == "max_tokens"
+
+
+def test_a_call_cut_short_says_so_and_keeps_what_there_is() -> None:
+    reader = CallReader()
+    said = [reader.feed(piece(letter)) for letter in CALL[:-4]] + [reader.feed(piece(finish="length"))]
+    calls = [call for chunk in said for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"city":"Ü\\"'
+    assert said[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_names_are_quoted_in_the_grammar() -> None:
+    rules = grammar([{"name": "a-b_c", "parameters": {"$defs": {"x": {"type": "string"}}}}]).splitlines()
+    assert rules[0] == "%llguidance {}"
+    assert 'call_0: "{\\"name\\":\\"a-b_c\\",\\"arguments\\":" args_0 "}"' in rules
+    assert json.loads(rules[-1].removeprefix("args_0: %json "))["$defs"] == {"x": {"type": "string"}}
+
+
+# ---- a real model -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def real(anyio_backend: str) -> Any:
+    provider = LocalProvider()
+    yield provider
+    await provider.aclose()
+
+
+@needs_a_model
+async def test_a_real_model_answers_and_counts(real: LocalProvider) -> None:
+    events = await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=20))
+    assert blocks(events)[0][0] == "text"
+    usage = next(event.usage for event in events if isinstance(event, MessageDelta))
+    assert usage is not None
+    assert usage.input_tokens
+    assert usage.output_tokens
+    assert [model.id for model in await real.list_models()] == [GGUF]
+
+
+@needs_a_model
+@pytest.mark.parametrize("word", ["London", 'a "quoted" {name}'])
+async def test_a_real_model_is_held_to_the_schema(real: LocalProvider, word: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"size": {"enum": [41, 42]}, "spot": {"$ref": "#/$defs/spot"}},
+        "required": ["size", "spot"],
+        "additionalProperties": False,
+        "$defs": {"spot": {"enum": ["north", "south"]}},
+    }
+    offered = [ProviderToolSpec(name="choose", input_schema=schema)]
+    request = asking(user(f"Tell me about {word}"), model=GGUF, tools=offered, tool_choice=ToolChoice("any"))
+    events = await collect(real, request)
+    ((kind, _, name, arguments),) = blocks(events)
+    assert (kind, name) == ("tool_use", "choose")
+    found = json.loads(arguments)
+    assert found["size"] in (41, 42)
+    assert found["spot"] in ("north", "south")
+
+
+@needs_a_model
+async def test_a_real_model_calls_a_tool_and_ends(real: LocalProvider) -> None:
+    asked: list[str] = []
+
+    @tool(asks=False, reads_only=True)
+    def revenue(month: str) -> float:
+        "Total revenue of a month such as 2026-03."
+        asked.append(month)
+        return 2417.0
+
+    options: dict[str, Any] = {"store": VolatileStore(), "audit": NullAudit(), "builtin_tools": False}
+    async with Runtime([real], [revenue], **options) as runtime:
+        config = AgentConfig(system="Use the tools when they help.", temperature=0.0, max_output_tokens=200)
+        agent = await runtime.spawn("a", ModelInfo(id=GGUF, provider="local"), config)
+        answer = await agent.send("What was the revenue in March 2026?")
+    assert asked
+    assert answer.text()
+
+
+@needs_a_model
+async def test_a_real_model_stops_when_left(real: LocalProvider) -> None:
+    async with real.stream(asking(user("Count from 1 to 2000."), model=GGUF)) as events:
+        for _ in range(4):
+            await anext(events)
+    with anyio.fail_after(30):  # it would take minutes to say all that
+        events = await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=5))
+    assert blocks(events)
