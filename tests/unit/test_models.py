@@ -7,7 +7,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mentra_nb.chat.models import DEMO_NOTICE, Choice, choose, custom, newest_chat_model, open_provider
+from mentra_nb.chat.models import (
+    DEMO_NOTICE,
+    Choice,
+    choose,
+    custom,
+    known_names,
+    newest_chat_model,
+    open_provider,
+    with_alias,
+)
 from mentra_nb.errors import ConfigurationError, NoModelsAvailable
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.settings import Endpoint, Settings
@@ -57,6 +66,7 @@ def test_a_provider_alone_is_asked_for_its_newest() -> None:
         ("zzz/x", "known are "),
         ("/x", "write provider/model"),
         ("openai/", "write provider/model"),
+        ("local", "write local:/path/model.gguf"),
     ],
 )
 def test_a_name_that_is_not_clear_is_answered_with_what_to_write(name: str, words: str) -> None:
@@ -87,3 +97,34 @@ def test_the_newest_that_can_chat_is_taken() -> None:
     assert newest_chat_model("p", models).id == "a"
     with pytest.raises(NoModelsAvailable):
         newest_chat_model("p", [model("tts-1", 2025)])
+
+
+def test_a_model_file_is_named_by_its_path() -> None:
+    assert chosen("local:/models/qwen.gguf") == Choice("local", "/models/qwen.gguf")
+
+
+def test_an_alias_stands_for_a_name_or_for_another_alias() -> None:
+    aliases = {"fast": "small", "small": "ollama/qwen3"}
+    assert chosen("fast", aliases=aliases) == Choice("ollama", "qwen3")
+    assert chosen(None, model="small", aliases=aliases) == Choice("ollama", "qwen3")
+    with pytest.raises(ConfigurationError, match="did you mean 'small'"):
+        chosen("smal", aliases=aliases)
+
+
+def test_aliases_in_a_circle_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"in a circle \(a → b → a\)"):
+        chosen("a", aliases={"a": "b", "b": "a"})
+    with pytest.raises(ConfigurationError, match="in a circle"):
+        with_alias("b", "a", Settings(aliases={"a": "b"}))
+
+
+def test_an_alias_is_checked_before_it_is_kept() -> None:
+    assert with_alias("q", "ollama/qwen3", Settings(aliases={"a": "demo"})) == {"a": "demo", "q": "ollama/qwen3"}
+    for name, target in (("openai", "demo"), ("a/b", "demo"), ("local", "demo"), ("q", "nowhere/x"), ("q", "gpt-5")):
+        with pytest.raises(ConfigurationError):
+            with_alias(name, target, Settings())
+
+
+def test_the_names_to_complete_are_known_without_asking() -> None:
+    names = known_names(Settings(providers={"lab": LAB}, aliases={"fast": "lab/x"}))
+    assert {"fast", "lab/", "openai/", "ollama/", "demo", "local:"} <= set(names)

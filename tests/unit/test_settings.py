@@ -37,6 +37,17 @@ def test_a_server_of_ones_own_is_a_table(tmp_path: Path) -> None:
     assert load({}, tmp_path).providers == {"lab": Endpoint(base_url="http://lab:1", key_env="LAB_KEY")}
 
 
+def test_short_names_are_a_table_in_either_file(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.mentra_nb.aliases]\nfast = "ollama/qwen3"\n')
+    settings = load({"MENTRA_ALIASES": "no table"}, tmp_path)
+    assert (settings.aliases, settings.source("aliases")) == (
+        {"fast": "ollama/qwen3"},
+        str(tmp_path / "pyproject.toml"),
+    )
+    (tmp_path / "mentra.toml").write_text('[aliases]\nfast = "demo"\n')
+    assert load({}, tmp_path).aliases == {"fast": "demo"}
+
+
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
