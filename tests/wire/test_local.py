@@ -131,7 +131,8 @@ async def test_the_provider_refuses_a_file_that_is_not_there(anyio_backend: str)
 
 async def test_an_answer_streams_through_the_real_adapter(anyio_backend: str, tmp_path: Path) -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
-    model = Model(piece("Hel"), piece("lo"), piece(finish="stop"), {"id": "1", "choices": [], "usage": usage})
+    progress = {**piece("not for anybody"), "prompt_progress": {"total": 9, "processed": 0}}
+    model = Model(progress, piece("Hel"), piece("lo"), piece(finish="stop"), {"id": "1", "choices": [], "usage": usage})
     loaded: list[Path] = []
 
     def load(path: Path) -> Model:
@@ -419,3 +420,15 @@ async def test_a_real_model_stops_when_left(real: LocalProvider) -> None:
     with anyio.fail_after(30):  # it would take minutes to say all that
         events = await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=5))
     assert blocks(events)
+
+
+@needs_a_model
+async def test_a_real_model_stops_reading_when_left(real: LocalProvider) -> None:
+    """Between two batches: the prompt as a whole would take much longer than the first question does."""
+    long = asking(user("word apple tree " * 1500), model=GGUF, max_output_tokens=1)
+    await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=1))
+    with anyio.move_on_after(0.5) as scope:
+        await collect(real, long)
+    assert scope.cancelled_caught
+    with anyio.fail_after(20):
+        await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=1))
