@@ -116,7 +116,11 @@ def open_provider(
 
 
 def custom(name: str, endpoint: Endpoint, api_key: str | None = None, http: HttpClient | None = None) -> Provider:
-    """A server of one's own under its own name."""
+    """A server of one's own under its own name. Raises `ConfigurationError` for a name or address that is none."""
+    if name in EMBEDDED or not name or "/" in name:
+        raise ConfigurationError(
+            f"'{name}' cannot name a server: {', '.join(EMBEDDED)} are built in, and / is not allowed"
+        )
     if not endpoint.base_url.startswith(("http://", "https://")):
         raise ConfigurationError(f"base_url of '{name}' must begin with http:// or https://, not {endpoint.base_url!r}")
     return adapter(endpoint.wire)(name, endpoint.base_url, api_key=api_key, http=http)

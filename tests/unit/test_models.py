@@ -128,3 +128,9 @@ def test_an_alias_is_checked_before_it_is_kept() -> None:
 def test_the_names_to_complete_are_known_without_asking() -> None:
     names = known_names(Settings(providers={"lab": LAB}, aliases={"fast": "lab/x"}))
     assert {"fast", "lab/", "openai/", "ollama/", "demo", "local:"} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["local", "demo", "", "a/b"])
+def test_a_server_cannot_take_a_name_that_means_something_else(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot name a server"):
+        custom(name, Endpoint(base_url="http://127.0.0.1:1/v1"))
