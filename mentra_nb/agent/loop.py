@@ -14,7 +14,6 @@ from itertools import count
 import anyio
 
 from mentra_nb import event_types as e
-from mentra_nb.agent.pending import PendingMessage
 from mentra_nb.agent.request import AgentConfig, assemble
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, TokenUsage
@@ -22,6 +21,7 @@ from mentra_nb.control.limits import RunLimits
 from mentra_nb.errors import FailedToStreamResponse, HttpError, MalformedStream, ProviderError, RetryableError
 from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import Provider, ProviderEvent
+from mentra_nb.providers.pending import PendingMessage
 from mentra_nb.tools.environment import AgentEnvironment
 from mentra_nb.tools.scheduler import Scheduler
 

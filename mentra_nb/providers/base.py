@@ -198,6 +198,17 @@ StopReason = Literal[
 """
 
 
+@dataclass(frozen=True)
+class Response:
+    """A whole answer. `id` and `model` are as the server named them; `usage` is `None` when it did not count."""
+
+    id: str
+    model: str
+    message: Message
+    stop_reason: str
+    usage: TokenUsage | None = None
+
+
 class Provider(ABC):
     """A source of model answers. One instance serves many agents at once and keeps no conversation."""
 

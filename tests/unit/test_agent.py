@@ -18,7 +18,6 @@ from corekit import bench, heard, of
 from mentra_nb import event_types as e
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.loop import retry_delay, wait_before_retry
-from mentra_nb.agent.pending import PendingMessage, parse_arguments
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.content import Message, Role, Text, Thinking, TokenUsage, ToolResult
 from mentra_nb.control.limits import CancellationToken, RunOptions
@@ -40,6 +39,7 @@ from mentra_nb.errors import (
     TransportError,
 )
 from mentra_nb.providers import base as p
+from mentra_nb.providers.pending import PendingMessage, parse_arguments
 from mentra_nb.providers.scripted import (
     ControlledStream,
     ScriptedProvider,

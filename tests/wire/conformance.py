@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mentra_nb.agent.pending import PendingMessage
 from mentra_nb.content import Message, Text, Thinking, ToolUse
 from mentra_nb.errors import MalformedStream, ProviderError, RetryableError, StreamTruncated, TransportError
 from mentra_nb.providers.base import MessageStopped, Request
+from mentra_nb.providers.pending import PendingMessage
 from mentra_nb.providers.wire import WireProvider
 
 from .server import Reply

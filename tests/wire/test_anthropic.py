@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mentra_nb.agent.pending import PendingMessage
 from mentra_nb.content import Image, Message, Opaque, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, ProviderError, RetryableError, StreamTruncated
 from mentra_nb.errors import UnsupportedCapability as Unsupported
@@ -18,6 +17,7 @@ from mentra_nb.providers.base import (
     ResponseFormat,
     ToolChoice,
 )
+from mentra_nb.providers.pending import PendingMessage
 from mentra_nb.providers.registry import builtin
 
 from .server import Reply, sse

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from mentra_nb.agent.pending import PendingMessage
 from mentra_nb.content import Image, Message, Opaque, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, ProviderError, RetryableError, StreamTruncated
 from mentra_nb.errors import UnsupportedCapability as Unsupported
 from mentra_nb.providers.base import MessageStarted, ProviderToolSpec, Request, ResponseFormat, ToolChoice
 from mentra_nb.providers.gemini import FOREIGN_SIGNATURE, GeminiProvider
+from mentra_nb.providers.pending import PendingMessage
 from mentra_nb.providers.registry import builtin
 from mentra_nb.providers.replay import recording, replay_provider
 

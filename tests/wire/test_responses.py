@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mentra_nb.agent.pending import PendingMessage
 from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
     InvalidRequest,
@@ -30,6 +29,7 @@ from mentra_nb.providers.base import (
 )
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.gemini import GeminiProvider
+from mentra_nb.providers.pending import PendingMessage
 from mentra_nb.providers.registry import builtin
 from mentra_nb.providers.responses import ResponsesProvider
 

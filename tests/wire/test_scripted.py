@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import ConfigurationError, InvalidRequest, ProviderNotFound, TransportError
+from mentra_nb.errors import ConfigurationError, InvalidRequest, MalformedStream, ProviderNotFound, TransportError
 from mentra_nb.providers.base import (
     ContentBlockDelta,
     ContentBlockStarted,
@@ -15,6 +15,7 @@ from mentra_nb.providers.base import (
     Request,
 )
 from mentra_nb.providers.demo import DemoProvider
+from mentra_nb.providers.pending import send
 from mentra_nb.providers.registry import PRESETS, ProviderRegistry, builtin, split_model
 from mentra_nb.providers.scripted import (
     ControlledStream,
@@ -183,3 +184,14 @@ def test_builtin_providers_have_their_ids_and_say_what_they_need():
             builtin(id)
     with pytest.raises(ConfigurationError, match="known are openai"):
         builtin("opnai")
+
+
+@pytest.mark.anyio
+async def test_send_gives_the_whole_answer():
+    usage = TokenUsage(input_tokens=3, output_tokens=2)
+    provider = ScriptedProvider([stream_text(["Hel", "lo."], usage=usage), erroring([], MalformedStream("cut"))])
+    answer = await send(provider, REQUEST)
+    assert (answer.message, answer.stop_reason, answer.usage) == (Message.assistant("Hello."), "end", usage)
+    assert (answer.id, answer.model) == ("message", "scripted")
+    with pytest.raises(MalformedStream, match="cut"):
+        await send(provider, REQUEST)

@@ -48,7 +48,8 @@ class PendingMessage:
         self.ids = ids or UniqueIds()
         self.stop_reason: str | None = None
         self.usage: TokenUsage | None = None
-        self.started = self.complete = False
+        self.started: p.MessageStarted | None = None
+        self.complete = False
         self.said_something = False
         """Whether text or a whole call was shown: then asking again would show it twice."""
         self._blocks: dict[int, _Block] = {}
@@ -68,7 +69,7 @@ class PendingMessage:
                 self.stop_reason = stop_reason or self.stop_reason
                 self.usage = usage or self.usage
             case p.MessageStarted():
-                self.started = True
+                self.started = event
             case p.MessageStopped():
                 self.complete = True
         return None
@@ -132,6 +133,16 @@ class PendingMessage:
         blocks = (self._content(self._blocks[index]) for index in sorted(self._blocks))
         return Message(role=Role.ASSISTANT, content=tuple(block for block in blocks if block is not None))
 
+    def response(self) -> p.Response:
+        """The whole answer, with what is known about it. Raises as `message`."""
+        return p.Response(
+            id=self.started.id if self.started else "",
+            model=(self.started.model if self.started else "") or self.model,
+            message=self.message(),
+            stop_reason=self.stop_reason or "end",
+            usage=self.usage,
+        )
+
     def _content(self, block: _Block) -> Text | Thinking | ToolUse | Opaque | None:
         if block.call is not None:
             return block.call
@@ -150,6 +161,15 @@ class PendingMessage:
             provider=self.provider,
             model=self.model,
         )
+
+
+async def send(provider: p.Provider, request: p.Request) -> p.Response:
+    """Ask, and wait for the whole answer. Raises `ProviderError`; what is wrong with a call's arguments is on the call."""
+    pending = PendingMessage("", provider.descriptor.id, request.model)
+    async with provider.stream(request) as events:
+        async for event in events:
+            pending.apply(event)
+    return pending.response()
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
