@@ -8,20 +8,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError
 
 
 class Endpoint(BaseModel):
-    """A server of one's own: `[providers.NAME]` in `mentra.toml`. `key_env` names the variable that holds its key."""
+    """A server of one's own: `[providers.NAME]` in `mentra.toml`.
+
+    `key_env` names the variable that holds its key, which goes into `auth_header` as it is, or without one to where
+    the wire has it. `headers` are sent with every request, and are shown nowhere.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     base_url: str
     wire: Literal["responses", "chat_completions", "anthropic_messages", "gemini_generate_content"] = "chat_completions"
     key_env: str | None = None
+    auth_header: str | None = None
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
 
 
 class Settings(BaseModel):

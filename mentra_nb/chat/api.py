@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import SecretStr
 
 from mentra_nb.authorization import PermissionRule, PermissionScope
 from mentra_nb.chat.chat import Chat
@@ -100,14 +102,21 @@ def connect(
         "responses", "chat_completions", "anthropic_messages", "gemini_generate_content"
     ] = "chat_completions",
     api_key: str | None = None,
+    auth_header: str | None = None,
+    headers: Mapping[str, str] | None = None,
     model: str | None = None,
 ) -> None:
     """Make a server known as `name`, and `name/model` the default: any that speaks one of the four wires.
 
-    Nothing is sent. Raises `ConfigurationError` for an address that is none.
+    The key goes where the wire has it, or as it is into `auth_header`; `headers` are sent with every request. Nothing
+    is sent yet.
+
+    Raises:
+        ConfigurationError: a name that is taken, or an address that is none.
     """
-    used = engine()
-    used.use(custom(name, Endpoint(base_url=base_url, wire=wire), api_key, used.runtime.http()), model)
+    used, secret = engine(), {header: SecretStr(value) for header, value in (headers or {}).items()}
+    endpoint = Endpoint(base_url=base_url, wire=wire, auth_header=auth_header, headers=secret)
+    used.use(custom(name, endpoint, api_key, used.runtime.http()), model)
 
 
 def replay(path: str | Path) -> None:

@@ -123,7 +123,10 @@ def custom(name: str, endpoint: Endpoint, api_key: str | None = None, http: Http
         )
     if not endpoint.base_url.startswith(("http://", "https://")):
         raise ConfigurationError(f"base_url of '{name}' must begin with http:// or https://, not {endpoint.base_url!r}")
-    return adapter(endpoint.wire)(name, endpoint.base_url, api_key=api_key, http=http)
+    headers = {header: value.get_secret_value() for header, value in endpoint.headers.items()}
+    if endpoint.auth_header and api_key:
+        headers, api_key = headers | {endpoint.auth_header: api_key}, None
+    return adapter(endpoint.wire)(name, endpoint.base_url, api_key=api_key, headers=headers, http=http)
 
 
 def newest_chat_model(provider: str, models: Sequence[ModelInfo]) -> ModelInfo:

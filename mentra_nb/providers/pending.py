@@ -164,7 +164,7 @@ class PendingMessage:
 
 
 async def send(provider: p.Provider, request: p.Request) -> p.Response:
-    """Ask, and wait for the whole answer. Raises `ProviderError`; what is wrong with a call's arguments is on the call."""
+    """Ask, and wait for the whole answer. Raises `ProviderError`; bad arguments of a call are told on the call."""
     pending = PendingMessage("", provider.descriptor.id, request.model)
     async with provider.stream(request) as events:
         async for event in events:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
+from pydantic import SecretStr
 
 from mentra_nb.chat.models import (
     DEMO_NOTICE,
@@ -19,6 +20,7 @@ from mentra_nb.chat.models import (
 )
 from mentra_nb.errors import ConfigurationError, NoModelsAvailable
 from mentra_nb.providers.base import ModelInfo
+from mentra_nb.providers.wire import WireProvider
 from mentra_nb.settings import Endpoint, Settings
 
 LAB = Endpoint(base_url="http://127.0.0.1:1/v1")
@@ -134,3 +136,13 @@ def test_the_names_to_complete_are_known_without_asking() -> None:
 def test_a_server_cannot_take_a_name_that_means_something_else(name: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot name a server"):
         custom(name, Endpoint(base_url="http://127.0.0.1:1/v1"))
+
+
+def test_a_server_of_ones_own_has_its_own_headers_and_place_for_the_key() -> None:
+    headers = {"x-team": SecretStr("blue")}
+    endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", auth_header="api-key", headers=headers)
+    provider = custom("lab", endpoint, "s3cret-value")
+    assert isinstance(provider, WireProvider)
+    assert provider.headers() == {"x-team": "blue", "api-key": "s3cret-value"}
+    assert "s3cret" not in f"{provider.__dict__} {endpoint!r}"
+    assert "blue" not in repr(endpoint)
