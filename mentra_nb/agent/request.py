@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from mentra_nb.content import Data, Message
-from mentra_nb.providers.base import Request, ToolChoice
+from mentra_nb.providers.base import Request, ResponseFormat, ToolChoice
 from mentra_nb.tools.spec import Tool
 
 
 class AgentConfig(Data):
     """What an agent is told and how it is run. Kept with the agent and used again when it is resumed.
 
-    `tools` names the only tools it is offered (default: all). `max_output_tokens` is per answer.
+    `tools` names the only tools it is offered (default: all). `max_output_tokens` is per answer. The options of a
+    request mean what `Request` says of them.
     """
 
     system: str | None = None
@@ -24,6 +25,10 @@ class AgentConfig(Data):
     max_output_tokens: int | None = 8192
     reasoning_effort: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    response_format: ResponseFormat | None = None
+    parallel_tool_calls: bool | None = None
+    tool_search: bool = False
+    prompt_cache_key: str | None = None
 
     def offers(self, name: str) -> bool:
         """Whether the agent may see this tool: hidden wins over allowed."""
@@ -43,4 +48,8 @@ def assemble(model: str, config: AgentConfig, messages: Sequence[Message], tools
         max_output_tokens=config.max_output_tokens,
         reasoning_effort=config.reasoning_effort,
         metadata=config.metadata,
+        response_format=config.response_format,
+        parallel_tool_calls=config.parallel_tool_calls,
+        tool_search=config.tool_search,
+        prompt_cache_key=config.prompt_cache_key,
     )

@@ -110,6 +110,21 @@ async def test_send_returns_final_message_after_tool_execution() -> None:
     ]
 
 
+async def test_options_of_the_answer_reach_the_provider_and_survive_storage() -> None:
+    config = AgentConfig(
+        response_format=p.ResponseFormat("answer", {"type": "object"}, strict=False),
+        parallel_tool_calls=False,
+        tool_search=True,
+        prompt_cache_key="k",
+    )
+    async with bench(text("{}")) as table:
+        agent = await table.agent(AgentConfig.model_validate_json(config.model_dump_json()))
+        await agent.send("hi")
+    [request] = table.provider.recorded_requests
+    assert request.response_format == p.ResponseFormat("answer", {"type": "object"}, strict=False)
+    assert (request.parallel_tool_calls, request.tool_search, request.prompt_cache_key) == (False, True, "k")
+
+
 async def test_each_request_carries_the_whole_conversation_and_the_tools_by_name() -> None:
     config = AgentConfig(system="Be brief.", temperature=0.5, metadata={"k": "v"})
     other = tool(name="aaa")(lambda: "a")
