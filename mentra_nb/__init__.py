@@ -31,6 +31,8 @@ _HOME = {
     "tool": "tools.spec",
     "ToolContext": "tools.spec",
     "ToolError": "tools.spec",
+    "ToolOutput": "tools.spec",
+    "Image": "content",
     # the synchronous face
     "ask": "chat.api",
     "Chat": "chat.chat",
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.api import rules as rules
     from mentra_nb.chat.chat import Chat as Chat
     from mentra_nb.chat.reply import Reply as Reply
+    from mentra_nb.content import Image as Image
     from mentra_nb.control.limits import CancellationToken as CancellationToken
     from mentra_nb.control.limits import RunOptions as RunOptions
     from mentra_nb.control.policy import RuntimePolicy as RuntimePolicy
@@ -115,4 +118,5 @@ if TYPE_CHECKING:
     from mentra_nb.store.volatile import VolatileStore as VolatileStore
     from mentra_nb.tools.spec import ToolContext as ToolContext
     from mentra_nb.tools.spec import ToolError as ToolError
+    from mentra_nb.tools.spec import ToolOutput as ToolOutput
     from mentra_nb.tools.spec import tool as tool

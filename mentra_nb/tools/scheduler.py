@@ -29,7 +29,7 @@ from mentra_nb.authorization import (
     ToolAuthorizer,
     ToolExecutionCategory,
 )
-from mentra_nb.content import ToolResult, ToolUse
+from mentra_nb.content import Image, ToolResult, ToolUse
 from mentra_nb.control.hooks import PreExecutionContext
 from mentra_nb.control.limits import RunLimits
 from mentra_nb.control.policy import PolicyViolation
@@ -297,7 +297,8 @@ class Scheduler:
             error = str(failure) or type(failure).__name__
         content = limited(as_content(output.content if error is None else error))
         await self._close(call.use, content, is_error=error is not None)
-        self._finish(call.use, content, is_error=error is not None, duration_ms=_ms_since(began))
+        images = output.images if error is None else ()
+        self._finish(call.use, content, is_error=error is not None, duration_ms=_ms_since(began), images=images)
         return error is None and output.terminate
 
     async def _close(self, use: ToolUse, content: Any, *, is_error: bool) -> None:
@@ -382,8 +383,17 @@ class Scheduler:
             )
         )
 
-    def _finish(self, use: ToolUse, content: Any, *, is_error: bool, duration_ms: int | None) -> None:
-        result = self.results[use.id] = ToolResult(tool_use_id=use.id, content=content, is_error=is_error)
+    def _finish(
+        self,
+        use: ToolUse,
+        content: Any,
+        *,
+        is_error: bool,
+        duration_ms: int | None,
+        images: tuple[Image, ...] = (),
+    ) -> None:
+        result = ToolResult(tool_use_id=use.id, content=content, is_error=is_error, images=images)
+        self.results[use.id] = result
         text = result.display()
         self._emit(
             e.ToolExecutionFinished(

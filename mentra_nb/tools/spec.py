@@ -24,7 +24,7 @@ from mentra_nb.authorization import (
     ToolExecutionCategory,
     ToolSideEffectLevel,
 )
-from mentra_nb.content import Data
+from mentra_nb.content import Data, Image
 from mentra_nb.control.executor import RuntimeExecutor
 from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.errors import InvalidTool, MentraError
@@ -104,10 +104,14 @@ class ToolContext:
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """`content` goes to the model: text, any JSON value, else its `str`. `terminate` ends the turn after this round."""
+    """`content` goes to the model: text, any JSON value, else its `str`. `terminate` ends the turn after this round.
+
+    `images` are shown to the model after it, where its provider has a place for them.
+    """
 
     content: Any
     terminate: bool = False
+    images: tuple[Image, ...] = ()
 
 
 class Tool(ABC):

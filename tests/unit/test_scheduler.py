@@ -22,7 +22,7 @@ from mentra_nb.authorization import (
     ToolAuthorizationPreview,
     ToolSideEffectLevel,
 )
-from mentra_nb.content import ToolResult
+from mentra_nb.content import Image, ToolResult
 from mentra_nb.control.hooks import AuditStore, PreExecutionContext, PreExecutionDecision
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.control.policy import RuntimePolicy
@@ -532,6 +532,14 @@ async def test_a_tool_that_ends_the_turn_leaves_the_rest_unexecuted_and_answered
     assert after.ran == 0
     assert decisions(table.recorder) == [("tool-1", "allow", "runtime"), ("tool-2", "deny", "runtime")]
     assert len(table.provider.recorded_requests) == 1
+
+
+async def test_a_tools_images_are_part_of_its_result() -> None:
+    plot = Image.from_bytes("image/png", b"png")
+    show = Custom("show", lambda: ToolOutput("a plot", images=(plot,)))
+    async with bench(tools=[show]) as table:
+        (result,) = await one_round(table, ("show", {}))
+    assert (result.content, result.images, result.is_error) == ("a plot", (plot,), False)
 
 
 # ---- budget ---------------------------------------------------------------------------------------------------
