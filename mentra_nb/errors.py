@@ -15,11 +15,14 @@ MentraError
  ├─ OperationDenied                    not allowed, or the question is already closed    terminal
  ├─ Cancelled, DeadlineExceeded                                                          terminal
  ├─ ToolBudgetExceeded, ModelBudgetExceeded, MaxRoundsExceeded                           terminal
+ ├─ NoResumableTurn                    no turn was interrupted or failed                 terminal
+ ├─ UnknownEntry                       the transcript has no such entry                  terminal
  ├─ EmptyAssistantResponse             the run finished without a final message          terminal
  ├─ InvalidTool                        a function that cannot be offered as a tool       terminal
  ├─ ConfigurationError                 a setting, model name or option that is not valid terminal
  ├─ ReplayMiss                         a recording does not hold this request            terminal
  └─ StoreError                         the state store or the record failed              degraded
+     └─ LeaseUnavailable               another process has the agent                     degraded
 """
 
 from __future__ import annotations
@@ -182,6 +185,16 @@ class MaxRoundsExceeded(_LimitExceeded):
     what = "max rounds"
 
 
+class NoResumableTurn(MentraError):
+    def __init__(self, agent: str) -> None:
+        super().__init__(f"agent '{agent}' has no interrupted or failed turn to go on with")
+
+
+class UnknownEntry(MentraError):
+    def __init__(self, entry_id: str) -> None:
+        super().__init__(f"the transcript has no entry '{entry_id}'")
+
+
 class EmptyAssistantResponse(MentraError):
     def __init__(self) -> None:
         super().__init__("run completed without a final assistant message")
@@ -201,6 +214,10 @@ class ReplayMiss(ProviderError):
 
 class StoreError(MentraError):
     category = ErrorCategory.DEGRADED
+
+
+class LeaseUnavailable(StoreError):
+    """Another runtime has the agent, or took it over while this one was away."""
 
 
 def is_transient_provider_error(error: ProviderError) -> bool:
