@@ -19,6 +19,10 @@ MentraError
  ├─ UnknownEntry                       the transcript has no such entry                  terminal
  ├─ EmptyAssistantResponse             the run finished without a final message          terminal
  ├─ InvalidTool                        a function that cannot be offered as a tool       terminal
+ ├─ SkillLoadError                     a folder of skills of which nothing was taken     terminal
+ │   ├─ ReadDir, ReadFile              it, or a file in it, cannot be read
+ │   ├─ InvalidFrontmatter             a file whose head is not what it must be
+ │   └─ DuplicateSkillName             two files of one name
  ├─ ConfigurationError                 a setting, model name or option that is not valid terminal
  ├─ ReplayMiss                         a recording does not hold this request            terminal
  └─ StoreError                         the state store or the record failed              degraded
@@ -28,6 +32,10 @@ MentraError
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class ErrorCategory(StrEnum):
@@ -202,6 +210,34 @@ class EmptyAssistantResponse(MentraError):
 
 class InvalidTool(MentraError):
     pass
+
+
+class SkillLoadError(MentraError):
+    """A folder of skills cannot be used as it is; nothing of it was taken."""
+
+
+class ReadDir(SkillLoadError):
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"the skills folder '{path}' cannot be read: {reason}")
+        self.path = path
+
+
+class ReadFile(SkillLoadError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"the skill '{path}' cannot be read: {reason}")
+        self.path = path
+
+
+class InvalidFrontmatter(SkillLoadError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"the front matter of the skill '{path}' is not valid: {reason}")
+        self.path = path
+
+
+class DuplicateSkillName(SkillLoadError):
+    def __init__(self, name: str, first: Path, second: Path) -> None:
+        super().__init__(f"two skills are named '{name}': '{first}' and '{second}'; rename one of them")
+        self.name, self.first, self.second = name, first, second
 
 
 class ConfigurationError(MentraError):
