@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 STEPS: tuple[str, ...] = (
     """
     CREATE TABLE agents(
@@ -44,4 +46,33 @@ STEPS: tuple[str, ...] = (
       asked_at REAL NOT NULL, decided_at REAL) STRICT;
     CREATE INDEX questions_open ON questions(session_id) WHERE outcome IS NULL;
     """,
+    """
+    ALTER TABLE agents ADD COLUMN kind TEXT NOT NULL DEFAULT 'agent';
+    ALTER TABLE agents ADD COLUMN parent_id TEXT REFERENCES agents(id);
+    ALTER TABLE runs ADD COLUMN resumes TEXT;
+    CREATE INDEX runs_open ON runs(agent_id) WHERE state = 'running';
+    ALTER TABLE tool_calls ADD COLUMN resolution TEXT;
+
+    CREATE INDEX entries_by_parent ON entries(parent_id);
+    CREATE INDEX entries_by_run ON entries(run_id);
+
+    CREATE TABLE leases(
+      key TEXT PRIMARY KEY, runtime_id TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+      process_started REAL NOT NULL, acquired_at REAL NOT NULL, expires_at REAL NOT NULL) STRICT, WITHOUT ROWID;
+
+    ALTER TABLE questions ADD COLUMN run_id TEXT;
+    ALTER TABLE questions ADD COLUMN tool_call_id TEXT NOT NULL DEFAULT '';
+    ALTER TABLE questions ADD COLUMN arguments_hash TEXT NOT NULL DEFAULT '';
+    ALTER TABLE questions ADD COLUMN deadline REAL NOT NULL DEFAULT 0;
+    ALTER TABLE questions ADD COLUMN reason TEXT;
+    UPDATE questions SET
+      run_id = json_extract(payload, '$.run_id'), tool_call_id = json_extract(payload, '$.tool_call_id'),
+      arguments_hash = json_extract(payload, '$.arguments_hash'), deadline = json_extract(payload, '$.deadline');
+    CREATE INDEX questions_by_call ON questions(run_id, tool_call_id);
+    """,
 )
+
+
+def statements(step: str) -> Iterator[str]:
+    """The statements of a step, one by one."""
+    return (statement for statement in step.split(";") if statement.strip())
