@@ -38,7 +38,6 @@ from mentra_nb.providers.wire import (
     MAX_ARGUMENTS,
     Turn,
     WireProvider,
-    array,
     compact,
     count,
     encode,
@@ -105,9 +104,9 @@ class AnthropicProvider(WireProvider):
                 "tool_choice": _tool_choice(request),
                 "metadata": {"user_id": user} if user else None,
             },
-            system=array([_cached(encode({"type": "text", "text": request.system}))]) if request.system else None,
-            tools=self._tools_json(request),
-            messages=array(turn.json for turn in turns),
+            system=[_cached(encode({"type": "text", "text": request.system}))] if request.system else None,
+            tools=self._offered(request),
+            messages=[turn.json for turn in turns],
         )
 
     def decoder(self, request: Request) -> AnthropicDecoder:
@@ -118,7 +117,7 @@ class AnthropicProvider(WireProvider):
         entries = await self.model_entries(*pages)
         return [claude.model_info(entry, self.descriptor.id) for entry in entries if entry.get("id")]
 
-    def _tools_json(self, request: Request) -> bytes | None:
+    def _offered(self, request: Request) -> list[bytes] | None:
         if not request.tools:
             return None
         fragments = list(self.tool_fragments(request, _tool))
@@ -126,7 +125,7 @@ class AnthropicProvider(WireProvider):
         at_once = [at for at, is_deferred in enumerate(deferred) if not is_deferred]
         if at_once:
             fragments[at_once[-1]] = _cached(fragments[at_once[-1]])
-        return array([*fragments, *[SEARCH_TOOL] * any(deferred)])
+        return [*fragments, *[SEARCH_TOOL] * any(deferred)]
 
     def _turn(self, message: Message, model: str) -> Turn:
         """One message; results come first, as the API wants them."""

@@ -136,8 +136,11 @@ BlockKind = Literal["text", "thinking", "tool_use", "opaque"]
 
 @dataclass(frozen=True, slots=True)
 class MessageStarted:
+    """`id` and `model` are as the server named them; `request_id` is what its operators find the request by."""
+
     id: str
     model: str
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +203,14 @@ StopReason = Literal[
 
 @dataclass(frozen=True)
 class Response:
-    """A whole answer. `id` and `model` are as the server named them; `usage` is `None` when it did not count."""
+    """A whole answer. `id`, `model` and `request_id` are those of `MessageStarted`; `usage` is `None` if unknown."""
 
     id: str
     model: str
     message: Message
     stop_reason: str
     usage: TokenUsage | None = None
+    request_id: str | None = None
 
 
 class Provider(ABC):

@@ -6,7 +6,7 @@ Requests keep to what the strictest of them accept; answers are read as the loos
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +39,7 @@ from mentra_nb.providers.openai import (
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, array, encode, join_body
+from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, encode, join_body
 
 
 class ChatCompletionsProvider(OpenAIProvider):
@@ -85,8 +85,8 @@ class ChatCompletionsProvider(OpenAIProvider):
                 "parallel_tool_calls": parallel_tool_calls(request),
                 "prompt_cache_key": request.prompt_cache_key,
             },
-            tools=array(self.tool_fragments(request, _tool)) if request.tools else None,
-            messages=array([*system, *_merged(forms)]),
+            tools=self.tool_fragments(request, _tool) if request.tools else None,
+            messages=[*system, *_merged(forms)],
         )
 
     def decoder(self, request: Request) -> ChatDecoder:
@@ -101,16 +101,22 @@ class ChatCompletionsProvider(OpenAIProvider):
 # ---- messages ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class _Form:
-    """A message on this wire: finished JSON messages, then a user's parts, which may merge with the next user's.
+    """A message on this wire: finished JSON messages, and then what a user says, which the next user's may join.
 
-    `plain` is the inside of the JSON string when the parts are only text.
+    `plain` is the inside of its JSON string, when it is only text.
     """
 
-    fixed: tuple[bytes, ...] = ()
-    parts: bytes = b""
-    plain: bytes | None = None
+    __slots__ = ("fixed", "parts", "plain", "user")
+
+    def __init__(self, fixed: Sequence[bytes] = (), parts: bytes = b"", plain: bytes | None = None) -> None:
+        self.fixed, self.parts, self.plain = fixed, parts, plain
+        content = b'"' + plain + b'"' if plain is not None else b"[" + parts + b"]"
+        self.user = b'{"role":"user","content":' + content + b"}" if parts else b""
+
+    def joined(self, other: _Form) -> _Form:
+        plain = self.plain + rb"\n\n" + other.plain if self.plain is not None and other.plain is not None else None
+        return _Form((), self.parts + b"," + other.parts, plain)
 
 
 def _encoded(message: Message) -> _Form:
@@ -123,9 +129,9 @@ def _encoded(message: Message) -> _Form:
         if not images:
             text = message.text()
             part = encode({"type": "text", "text": text}) if text else b""
-            return _Form(tuple(results), part, encode(text)[1:-1] if text else None)
+            return _Form(results, part, encode(text)[1:-1] if text else None)
         parts = [_part(block) for block in message.content if isinstance(block, Text | Image)]
-        return _Form(tuple(results), b",".join(encode(part) for part in parts))
+        return _Form(results, b",".join(encode(part) for part in parts))
     if images:
         raise InvalidRequest("images are only supported in user messages; move the image to one")
     said: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
@@ -135,7 +141,7 @@ def _encoded(message: Message) -> _Form:
     ]
     if calls:
         said["tool_calls"] = calls
-    return _Form((encode(said), *results)) if said["content"] or calls else _Form(tuple(results))
+    return _Form([encode(said), *results] if said["content"] or calls else results)
 
 
 def _part(block: Text | Image) -> dict[str, Any]:
@@ -144,25 +150,21 @@ def _part(block: Text | Image) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": image_url(block)}}
 
 
-def _merged(forms: Iterable[_Form]) -> Iterable[bytes]:
+def _merged(forms: Iterable[_Form]) -> list[bytes]:
     """The wire's messages in order, neighbouring user messages as one: strict templates want turns to alternate."""
-    waiting: list[_Form] = []
+    messages: list[bytes] = []
+    before: _Form | None = None
     for form in forms:
         if form.fixed:
-            yield from _user(waiting)
-            waiting = []
-            yield from form.fixed
-        if form.parts:
-            waiting.append(form)
-    yield from _user(waiting)
-
-
-def _user(forms: list[_Form]) -> Iterable[bytes]:
-    plain = [form.plain for form in forms if form.plain is not None]
-    if forms and len(plain) == len(forms):
-        yield b'{"role":"user","content":"' + rb"\n\n".join(plain) + b'"}'
-    elif forms:
-        yield b'{"role":"user","content":[' + b",".join(form.parts for form in forms) + b"]}"
+            messages += form.fixed
+            before = None
+        if form.user:
+            if before is not None:
+                form = before.joined(form)
+                messages.pop()
+            messages.append(form.user)
+            before = form
+    return messages
 
 
 def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:

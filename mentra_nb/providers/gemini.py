@@ -41,7 +41,6 @@ from mentra_nb.providers.wire import (
     MAX_ARGUMENTS,
     Turn,
     WireProvider,
-    array,
     compact,
     count,
     encode,
@@ -115,8 +114,8 @@ class GeminiProvider(WireProvider):
                 "toolConfig": _tool_config(request),
                 "generationConfig": self._generation(request) or None,
             },
-            tools=b'[{"functionDeclarations":' + array(tools) + b"}]" if tools else None,
-            contents=array(turn.json for turn in turns),
+            tools=[join_body({}, functionDeclarations=tools)] if tools else None,
+            contents=[turn.json for turn in turns],
         )
 
     def decoder(self, request: Request) -> GeminiDecoder:

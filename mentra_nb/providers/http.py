@@ -1,23 +1,24 @@
 """HTTP and server-sent events for every provider, and the `Transport` seam that recordings plug into.
 
-The one importer of the HTTP client; no wire format is known here.
+The one importer of the HTTP client: httpx2 where it is installed (the extra `fast`), httpx otherwise. No wire format is
+known here.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import anyio
-import httpx
-from httpx_sse import EventSource
 
 from mentra_nb.errors import (
     DecodeError,
@@ -28,6 +29,14 @@ from mentra_nb.errors import (
     RetryableError,
     TransportError,
 )
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    try:
+        import httpx2 as httpx
+    except ImportError:
+        import httpx
 
 CONNECT_TIMEOUT = 15.0
 WRITE_TIMEOUT = 60.0
@@ -84,20 +93,18 @@ class HttpxTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> AsyncIterator[Response]:
         if self._client is None:
-            timeout = httpx.Timeout(self._idle_timeout, connect=CONNECT_TIMEOUT, write=WRITE_TIMEOUT)
-            self._client = httpx.AsyncClient(timeout=timeout, headers={"user-agent": "mentra-nb"})
-        where = _where(url)
-        with _network_errors(where, self._idle_timeout):
+            self._client = _new_client(self._idle_timeout)
+        with _network_errors(url, self._idle_timeout):
             request = self._client.build_request(method, url, headers=dict(headers), content=body)
             response = await self._client.send(request, stream=True)
         try:
-            async with aclosing(self._chunks(response, where)) as chunks:
+            async with aclosing(self._chunks(response, url)) as chunks:
                 yield Response(response.status_code, {k.lower(): v for k, v in response.headers.items()}, chunks)
         finally:
             await response.aclose()
 
-    async def _chunks(self, response: httpx.Response, where: str) -> AsyncGenerator[bytes, None]:
-        with _network_errors(where, self._idle_timeout):
+    async def _chunks(self, response: httpx.Response, url: str) -> AsyncGenerator[bytes, None]:
+        with _network_errors(url, self._idle_timeout):
             async for chunk in response.aiter_bytes():
                 yield chunk
 
@@ -107,60 +114,118 @@ class HttpxTransport:
             await client.aclose()
 
 
-class _network_errors:  # noqa: N801  # used as a statement, like contextlib.suppress
-    """Turn the HTTP client's errors into ours; none of our messages repeats a header."""
+def _new_client(idle_timeout: float) -> httpx.AsyncClient:
+    """Raises `InvalidRequest` when what the environment says of certificates or proxies cannot be used."""
+    timeout = httpx.Timeout(idle_timeout, connect=CONNECT_TIMEOUT, write=WRITE_TIMEOUT)
+    try:
+        return httpx.AsyncClient(timeout=timeout, headers={"user-agent": "mentra-nb"})
+    except OSError as error:  # also that of ssl
+        reason = error.strerror or str(error)
+        raise InvalidRequest(
+            f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read ({reason}); correct or unset it"
+        ) from error
+    except ImportError as error:  # a SOCKS proxy needs another package
+        raise InvalidRequest(f"the proxy named in the environment cannot be used: {error}") from error
+    except (ValueError, httpx.InvalidURL):
+        raise InvalidRequest(
+            "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not an address; write http://host:port"
+        ) from None  # whose text may repeat the proxy's password
 
-    def __init__(self, where: str, idle_timeout: float) -> None:
-        self._where, self._idle_timeout = where, idle_timeout
+
+class _network_errors:  # noqa: N801  # used as a statement, like contextlib.suppress
+    """Turn the HTTP client's errors into ours; none of our messages repeats a header or a proxy's password."""
+
+    def __init__(self, url: str, idle_timeout: float) -> None:
+        self._url, self._idle_timeout = url, idle_timeout
 
     def __enter__(self) -> None:
         return
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, httpx.InvalidURL | httpx.RequestError):
+            return
+        where, proxy = _where(self._url), _proxy(self._url)
         match error:
             case httpx.ConnectError() | httpx.ConnectTimeout():
+                if untrusted := _certificate_error(error):
+                    raise ProviderError(
+                        f"the certificate of {where} is not trusted here ({untrusted.verify_message}); "
+                        "if it is of an authority of your own, let SSL_CERT_FILE name that authority's certificate"
+                    ) from error
                 detail = str(error) or f"no answer within {CONNECT_TIMEOUT:g} s"
+                via = f" through the proxy {proxy}" if proxy else ""
                 raise TransportError(
-                    f"could not connect to {self._where} ({detail}); is the server running and reachable from here?"
+                    f"could not connect to {where}{via} ({detail}); is the server running and reachable from here?"
                 ) from error
+            case httpx.ProxyError():
+                text = f"the proxy {proxy} did not connect to {where} ({error}); check HTTPS_PROXY and NO_PROXY"
+                passing = str(error)[:3] in ("408", "429") or str(error).startswith("5")
+                raise TransportError(text) if passing else ProviderError(text) from error
             case httpx.ReadTimeout():
                 raise TransportError(
-                    f"{self._where} sent nothing for {self._idle_timeout:g} s; try again, or raise the idle timeout"
+                    f"{where} sent nothing for {self._idle_timeout:g} s; try again, or raise the idle timeout"
                 ) from error
             case httpx.InvalidURL() | httpx.UnsupportedProtocol():
                 raise InvalidRequest(f"the provider's base URL is not valid: {error}") from error
             case httpx.LocalProtocolError():
-                raise InvalidRequest(f"the request to {self._where} has a header that cannot be sent") from None
+                raise InvalidRequest(f"the request to {where} has a header that cannot be sent") from None
             case httpx.DecodingError():
-                raise DecodeError(f"{self._where} sent a compressed body that cannot be read; try again") from error
-            case httpx.TransportError():
+                raise DecodeError(f"{where} sent a compressed body that cannot be read; try again") from error
+            case _:
                 detail = str(error) or type(error).__name__
-                raise TransportError(f"the connection to {self._where} broke ({detail}); try again") from error
+                raise TransportError(f"the connection to {where} broke ({detail}); try again") from error
+
+
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What was wrong with a certificate, if that is what an error came of."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _proxy(url: str) -> str | None:
+    """Host and port of the proxy that the environment names for an address."""
+    parts = urlsplit(url)
+    named = getproxies()
+    proxy = named.get(parts.scheme) or named.get("all")
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return None
+    return _where(proxy if "://" in proxy else f"http://{proxy}")
 
 
 class EventStream:
     """The `data` of each server-sent event, in order. `ended` is true once the body itself has ended.
 
-    A last event without its blank line is still given, with `ended` already true.
+    A last event without its blank line is still given, with `ended` already true. `request_id` is the server's own name
+    for the request.
     """
 
-    headers = {"content-type": "text/event-stream"}  # noqa: RUF012  # what EventSource looks at
-
-    def __init__(self, chunks: AsyncIterator[bytes], max_frame: int = MAX_FRAME) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], request_id: str | None = None, max_frame: int = MAX_FRAME) -> None:
         self.ended = False
-        self._max_frame = max_frame
-        self._pending = 0
+        self.request_id = request_id
         self._chunks = chunks
-        self._text = self._decode()
+        self._max_frame = max_frame
 
-    async def events(self) -> AsyncGenerator[str, None]:
-        """Raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame` bytes."""
-        source = EventSource(cast(httpx.Response, self))
-        async with aclosing(self._text), aclosing(source.aiter_sse()) as events:
-            async for event in events:
-                self._pending = 0
-                if event.data:
-                    yield event.data
+    async def batches(self) -> AsyncGenerator[list[str], None]:
+        """The events that each piece of the body completes; pieces that complete none are passed over.
+
+        Raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame` bytes.
+        """
+        decoder, parser = codecs.getincrementaldecoder("utf-8-sig")(), _Events()
+        size = 0
+        try:
+            async for chunk in self._chunks:
+                events = parser.feed(decoder.decode(chunk))
+                size = len(chunk) if events else size + len(chunk)
+                if size > self._max_frame:
+                    raise MalformedStream(f"one event is longer than {self._max_frame} bytes")
+                if events:
+                    yield events
+        except UnicodeDecodeError as error:
+            raise MalformedStream("it is not UTF-8 text") from error
+        self.ended = True
+        if events := parser.feed("\n\n"):
+            yield events
 
     async def drain(self) -> None:
         """Read the end of the body if it is there, so that the connection can be used again."""
@@ -168,22 +233,38 @@ class EventStream:
             async for _ in self._chunks:
                 pass
 
-    def aiter_text(self) -> AsyncIterator[str]:
-        return self._text
 
-    async def _decode(self) -> AsyncGenerator[str, None]:
-        decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        try:
-            async for chunk in self._chunks:
-                self._pending += len(chunk)
-                if self._pending > self._max_frame:
-                    raise MalformedStream(f"one event is longer than {self._max_frame} bytes")
-                if text := decoder.decode(chunk):
-                    yield text
-        except UnicodeDecodeError as error:
-            raise MalformedStream("it is not UTF-8 text") from error
-        self.ended = True
-        yield "\n\n"
+class _Events:
+    """Cuts the text of an event stream into events, by line ends of any kind; only their `data` is of use here."""
+
+    def __init__(self) -> None:
+        self._line: list[str] = []
+        """The pieces of the line that has not ended."""
+        self._data: list[str] = []
+        """The data lines of the event that has not ended."""
+        self._after_cr = False
+
+    def feed(self, text: str) -> list[str]:
+        """The data of the events that this piece completes."""
+        if not text:
+            return []
+        ended_before, self._after_cr = self._after_cr and text.startswith("\n"), text.endswith("\r")
+        text = text[ended_before:].replace("\r\n", "\n").replace("\r", "\n")
+        first, *lines = text.split("\n")
+        self._line.append(first)
+        if not lines:
+            return []
+        first, self._line = "".join(self._line), [lines.pop()]
+        return list(self._complete([first, *lines]))
+
+    def _complete(self, lines: Iterable[str]) -> Iterable[str]:
+        for line in lines:
+            if line.startswith("data:"):
+                self._data.append(line[6:] if line.startswith(" ", 5) else line[5:])
+            elif not line and self._data:
+                data, self._data = "\n".join(self._data), []
+                if data:
+                    yield data
 
 
 class HttpClient:
@@ -205,7 +286,7 @@ class HttpClient:
             content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if content_type.endswith("json") or content_type == "text/html":
                 raise await _not_a_stream(response, headers, content_type)
-            yield EventStream(response.chunks)
+            yield EventStream(response.chunks, _request_id(response))
 
     async def get_json(self, url: str, headers: Mapping[str, str]) -> Any:
         """GET a JSON document. Raises `TransportError`, `HttpError` or `DecodeError`."""
@@ -256,7 +337,7 @@ async def _check_status(response: Response, headers: Mapping[str, str]) -> None:
             response.status,
             body,
             retry_after=hint if hint is not None else _retry_delay(_error_in(body)),
-            request_id=response.headers.get("x-request-id") or response.headers.get("request-id"),
+            request_id=_request_id(response),
         )
 
 
@@ -290,6 +371,10 @@ def _retry_delay(error: Any) -> float | None:
         if 0 <= seconds < float("inf"):
             return seconds
     return None
+
+
+def _request_id(response: Response) -> str | None:
+    return response.headers.get("x-request-id") or response.headers.get("request-id")
 
 
 async def _text(response: Response) -> str:

@@ -27,14 +27,17 @@ class _Block:
 
     def take(self, text: str) -> str:
         """Add a piece; returns it as valid Unicode, which a server need not send: pairs may come in halves."""
-        text, self.held = self.held + text, ""
-        if "\ud800" <= text[-1:] <= "\udbff":
-            text, self.held = text[:-1], text[-1]
-        if not text.isascii():
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if self.held or not text.isascii():
+            text = self._mended(text)
         self.pieces.append(text)
         self.size += len(text)
         return text
+
+    def _mended(self, text: str) -> str:
+        text, self.held = self.held + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self.held = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def text(self) -> str:
         return "".join(self.pieces)
@@ -56,9 +59,9 @@ class PendingMessage:
 
     def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
         """Fold one event in; returns what it means, if anything. Raises `MalformedStream`."""
+        if isinstance(event, p.ContentBlockDelta):
+            return self._delta(self._open_block(event.index), event.text)
         match event:
-            case p.ContentBlockDelta(index, text):
-                return self._delta(self._open_block(index), text)
             case p.ContentBlockStarted(index=index):
                 if index in self._blocks:
                     raise MalformedStream(f"block {index} was started twice")
@@ -141,6 +144,7 @@ class PendingMessage:
             message=self.message(),
             stop_reason=self.stop_reason or "end",
             usage=self.usage,
+            request_id=self.started.request_id if self.started else None,
         )
 
     def _content(self, block: _Block) -> Text | Thinking | ToolUse | Opaque | None:

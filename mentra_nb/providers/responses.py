@@ -38,7 +38,7 @@ from mentra_nb.providers.openai import (
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import MAX_ARGUMENTS, array, compact, encode, join_body, member
+from mentra_nb.providers.wire import MAX_ARGUMENTS, compact, encode, join_body, member
 
 
 class ResponsesProvider(OpenAIProvider):
@@ -67,17 +67,17 @@ class ResponsesProvider(OpenAIProvider):
                 "parallel_tool_calls": parallel_tool_calls(request),
                 "prompt_cache_key": request.prompt_cache_key,
             },
-            tools=self._tools_json(request),
-            input=array(item for item in items if item),
+            tools=self._offered(request),
+            input=[item for item in items if item],
         )
 
     def decoder(self, request: Request) -> ResponsesDecoder:
         return ResponsesDecoder(request.model, late_encryption=request.reasoning_effort is not None)
 
-    def _tools_json(self, request: Request) -> bytes | None:
+    def _offered(self, request: Request) -> list[bytes] | None:
         fragments = self.tool_fragments(request, _tool)
         searched = any(request.defers(tool) for tool in request.tools)
-        return array([*fragments, *[b'{"type":"tool_search"}'] * searched]) if fragments else None
+        return [*fragments, *[b'{"type":"tool_search"}'] * searched] or None
 
     def _items(self, message: Message, model: str) -> bytes:
         """The input items of one message, joined by commas; results come first, so that they follow their calls."""

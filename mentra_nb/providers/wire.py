@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
+from pydantic_core import from_json
 
 from mentra_nb.content import Image, Message
 from mentra_nb.errors import (
@@ -32,6 +33,7 @@ from mentra_nb.providers.base import (
     ContentBlockStarted,
     ContentBlockStopped,
     MessageDelta,
+    MessageStarted,
     Provider,
     ProviderCapabilities,
     ProviderDescriptor,
@@ -189,19 +191,22 @@ async def _pump(
     stream: EventStream, decoder: Decoder, headers: Mapping[str, str]
 ) -> AsyncGenerator[ProviderEvent, None]:
     try:
-        async with aclosing(stream.events()) as events:
-            async for data in events:
-                for event in _events(decoder, _frame(data, stream)):
-                    yield event
-                if decoder.complete:
-                    break
-            else:
-                for event in decoder.finish():
-                    yield event
+        async with aclosing(stream.batches()) as batches:
+            async for batch in batches:
+                for data in batch:
+                    for event in _events(decoder, _frame(data, stream)):
+                        if isinstance(event, MessageStarted):
+                            event = replace(event, request_id=stream.request_id)
+                        yield event
+                    if decoder.complete:
+                        await stream.drain()
+                        return
+        for event in decoder.finish():
+            yield event
     except ProviderError as error:
-        error.args = tuple(scrub(str(part), headers) for part in error.args)
+        about = f", request {stream.request_id}" if stream.request_id and stream.request_id not in str(error) else ""
+        error.args = tuple(scrub(f"{part}{about}", headers) for part in error.args)
         raise
-    await stream.drain()
 
 
 def _events(decoder: Decoder, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
@@ -238,14 +243,21 @@ def _frame(data: str, stream: EventStream) -> dict[str, Any]:
     if data == "[DONE]":
         return DONE
     try:
-        frame = json.loads(data)
-    except ValueError as error:
+        frame = _parsed(data)
+    except (ValueError, RecursionError) as error:
         if stream.ended:
             raise StreamTruncated("it ended inside an event") from error
         raise MalformedStream(f"an event is not JSON: {data[:200]}") from error
     if not isinstance(frame, dict):
         raise MalformedStream(f"an event is not a JSON object: {data[:200]}")
     return frame
+
+
+def _parsed(data: str) -> Any:
+    try:
+        return from_json(data)  # three times as fast as json, and stricter: it takes no half of a surrogate pair
+    except ValueError:
+        return json.loads(data)
 
 
 def compact(value: Any) -> str:
@@ -257,16 +269,24 @@ def encode(value: Any) -> bytes:
     return compact(value).encode("utf-8", "replace")
 
 
-def array(fragments: Iterable[bytes]) -> bytes:
-    """A JSON array of ready-made JSON values."""
-    return b"[" + b",".join(fragments) + b"]"
+def join_body(members: Mapping[str, Any], **ready: bytes | Sequence[bytes] | None) -> bytes:
+    """A JSON object of `members` and of ready-made JSON: a value, or the items of an array. What is None is left out.
 
-
-def join_body(members: Mapping[str, Any], **fragments: bytes | None) -> bytes:
-    """A JSON object of `members` (those that are not None) and of ready-made JSON `fragments`."""
+    Items are copied once: a conversation may be megabytes.
+    """
     parts = [encode(name) + b":" + encode(value) for name, value in members.items() if value is not None]
-    parts += [encode(name) + b":" + value for name, value in fragments.items() if value is not None]
-    return b"{" + b",".join(parts) + b"}"
+    for name, value in ready.items():
+        if isinstance(value, bytes):
+            parts.append(encode(name) + b":" + value)
+        elif value is not None:
+            items = [*value] or [b""]
+            items[0] = encode(name) + b":[" + items[0]
+            items[-1] += b"]"
+            parts += items  # members of an object are joined by commas just as items are
+    parts = parts or [b""]
+    parts[0] = b"{" + parts[0]
+    parts[-1] += b"}"
+    return b",".join(parts)
 
 
 class Turn:
@@ -276,7 +296,7 @@ class Turn:
 
     def __init__(self, role: str, name: str, parts: Sequence[bytes]) -> None:
         self.role, self.name, self.parts = role, name, parts
-        self.json = join_body({"role": role}, **{name: array(parts)})
+        self.json = join_body({"role": role}, **{name: parts})
 
     def with_parts(self, parts: Sequence[bytes]) -> Turn:
         return Turn(self.role, self.name, parts)
