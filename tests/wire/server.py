@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from dataclasses import dataclass, field
@@ -37,9 +38,10 @@ class Received:
 
 
 class Server:
-    """An async context manager. `gone` is set when a client leaves a stalled answer."""
+    """An async context manager. `gone` is set when a client leaves a stalled answer. With `tls` it speaks https."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.requests: list[Received] = []
         self.connections = 0
         self.gone = asyncio.Event()
@@ -51,10 +53,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> "Server":
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -106,6 +109,85 @@ class Server:
                 await reader.read()
                 self.gone.set()
         return False
+
+
+class Proxy:
+    """A real HTTP proxy on loopback: it tunnels what is asked for with CONNECT, and passes on what has a whole address.
+
+    `seen` is the first line of each request with its `proxy-authorization`. With `refusal`, a status line, that is all
+    anybody gets.
+    """
+
+    def __init__(self, refusal: str | None = None) -> None:
+        self.seen: list[tuple[str, str | None]] = []
+        self._refusal = refusal
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aenter__(self) -> "Proxy":
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        authorization = next((line.split(": ", 1)[1] for line in lines if line.lower().startswith("proxy-auth")), None)
+        self.seen.append((first, authorization))
+        if self._refusal:
+            writer.write(f"HTTP/1.1 {self._refusal}\r\ncontent-length: 0\r\n\r\n".encode())
+            await writer.drain()
+            return
+        method, target, version = first.split(" ")
+        if method == "CONNECT":
+            host, _, port = target.rpartition(":")
+            ahead = b""
+        else:
+            _, _, rest = target.partition("://")
+            authority, _, path = rest.partition("/")
+            host, _, port = authority.rpartition(":")
+            kept = [line for line in lines if not line.lower().startswith("proxy-")]
+            ahead = "\r\n".join([f"{method} /{path} {version}", *kept]).encode()
+            ahead += await reader.readexactly(int(headers.get("content-length", 0)))
+        there, out = await asyncio.open_connection(host, int(port))
+        if method == "CONNECT":
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        out.write(ahead)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_pass_on(reader, out))
+                tasks.create_task(_pass_on(there, writer))
+        finally:
+            out.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
 
 
 def sse(*frames: Any, newline: str = "\n", done: bool = False) -> bytes:

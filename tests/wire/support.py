@@ -1,6 +1,9 @@
 """Small pieces the wire tests share: a transport made of bytes, and events read back as blocks."""
 
+import sys
 from contextlib import asynccontextmanager
+from importlib.util import find_spec, module_from_spec
+from unittest.mock import patch
 
 from mentra_nb.providers.base import (
     ContentBlockDelta,
@@ -13,6 +16,16 @@ from mentra_nb.providers.base import (
 from mentra_nb.providers.http import Response
 
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+def http_on(client):
+    """`providers.http` as it is where `client`, httpx or httpx2, is what is installed."""
+    spec = find_spec("mentra_nb.providers.http")
+    module = module_from_spec(spec)
+    with patch.dict(sys.modules, {"httpx2": None} if client == "httpx" else {}):
+        spec.loader.exec_module(module)
+    assert module.httpx.__name__ == client
+    return module
 
 
 class Bytes:
