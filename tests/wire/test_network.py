@@ -166,9 +166,7 @@ async def test_an_authority_of_ones_own_is_named_by_a_folder(secure, authority, 
 
 
 async def test_a_certificate_that_is_not_trusted_is_one_sentence_that_says_what_to_set(secure, ask):
-    with pytest.raises(
-        ProviderError, match=r"certificate of 127\.0\.0\.1:\d+ is not trusted .*SSL_CERT_FILE"
-    ) as caught:
+    with pytest.raises(ProviderError, match=r"certificate of 127\.0.* is not trusted .*SSL_CERT_FILE") as caught:
         await ask(secure.url)
     assert not caught.value.is_transient
     assert "\n" not in str(caught.value)
@@ -180,7 +178,7 @@ async def test_a_certificate_of_another_host_is_not_trusted(authority, ask):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("example.org").configure_cert(tls)
     async with Server(tls) as server:
-        with pytest.raises(ProviderError, match="not trusted .*mismatch"):
+        with pytest.raises(ProviderError, match=r"not trusted .*mismatch"):
             await ask(server.url)
 
 
@@ -191,7 +189,7 @@ async def test_a_certificate_file_that_cannot_be_read_is_said_before_anything_is
     if is_there:
         (tmp_path / "ca.pem").write_text("no certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    with pytest.raises(InvalidRequest, match="SSL_CERT_FILE .*cannot be read"):
+    with pytest.raises(InvalidRequest, match=r"SSL_CERT_FILE .*cannot be read"):
         await ask(server.url)
     assert not server.connections
 
