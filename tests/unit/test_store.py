@@ -1,124 +1,38 @@
-"""The state store: the same operations on disk and in memory, and what is on disk."""
+"""The state store: agents, sessions, transcripts, runs and tool calls, the same on every engine."""
 
 from __future__ import annotations
-
-import sqlite3
-import stat
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from storekit import agent, entry, run, session, tool_call
 
-from mentra_nb.authorization import PermissionQuestion, PermissionRule, ToolAuthorizationPreview
 from mentra_nb.content import Message, ToolResult
-from mentra_nb.errors import StoreError
-from mentra_nb.store.base import AgentRecord, Entry, RunRecord, SessionRecord, ToolCallRecord
-from mentra_nb.store.migrations import STEPS
-from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.errors import StoreError, UnknownEntry
+from mentra_nb.store.database import Transaction
+from mentra_nb.store.statements import Statements
 from mentra_nb.store.volatile import VolatileStore
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["sqlite", "volatile"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteStore]:
-    made = SqliteStore(tmp_path / "state.sqlite") if request.param == "sqlite" else VolatileStore()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "home" / "state.sqlite"
-
-
-def agent(id: str = "agent-1", at: float = 1.0, runtime: str = "default") -> AgentRecord:
-    return AgentRecord(
-        id=id,
-        runtime_identifier=runtime,
-        name="n",
-        model="m",
-        provider_id="p",
-        config={"system": "ä"},
-        created_at=at,
-        updated_at=at,
-    )
-
-
-def session(id: str, name: str = "talk", project: str | None = None, at: float = 1.0) -> SessionRecord:
-    return SessionRecord(id=id, name=name, agent_id="agent-1", model="m", project=project, created_at=at, updated_at=at)
-
-
-def entry(id: str, parent: str | None, message: Message | None = None) -> Entry:
-    message = message or Message.user(id)
-    return Entry(
-        id=id, agent_id="agent-1", parent_id=parent, run_id="run-1", kind="user_turn", message=message, created_at=1.0
-    )
-
-
-def run(id: str = "run-1", at: float = 1.0) -> RunRecord:
-    return RunRecord(id=id, agent_id="agent-1", cell_id="cell", started_at=at)
-
-
-def tool_call(id: str = "call-1") -> ToolCallRecord:
-    return ToolCallRecord(
-        run_id="run-1",
-        call_id=id,
-        agent_id="agent-1",
-        tool="t",
-        arguments={"a": ["ä", None]},
-        arguments_hash="h",
-        effect="once",
-        started_at=1.0,
-    )
-
-
-def rule(id: str, scope: str = "session", key: str = "s1", allow: bool = True, pattern: str = "*") -> PermissionRule:
-    return PermissionRule.model_validate(
-        {"id": id, "tool": "t", "pattern": pattern, "allow": allow, "scope": scope, "scope_key": key, "reason": "why"}
-    )
-
-
-def question(id: str, session_id: str = "s1") -> PermissionQuestion:
-    return PermissionQuestion(
-        request_id=id,
-        session_id=session_id,
-        agent_id="agent-1",
-        agent_name="n",
-        run_id="run-1",
-        tool_call_id="c",
-        tool_name="t",
-        description="d",
-        subject="s",
-        arguments={"a": 1},
-        preview=ToolAuthorizationPreview(working_directory="/w"),
-        arguments_hash="h",
-        asked_at=time.time(),
-        deadline=time.time() + 60,
-    )
-
-
 # ---- agents, sessions -----------------------------------------------------------------------------------------
 
 
-async def test_an_agent_comes_back_as_it_was(store: SqliteStore) -> None:
+async def test_an_agent_comes_back_as_it_was(store: Statements) -> None:
     await store.create_agent(agent())
     assert await store.load_agent("agent-1") == agent()
     assert await store.load_agent("other") is None
 
 
-async def test_an_agent_is_created_once(store: SqliteStore) -> None:
+async def test_an_agent_is_created_once(store: Statements) -> None:
     await store.create_agent(agent())
     with pytest.raises(StoreError, match="failed"):
         await store.create_agent(agent())
 
 
-async def test_agents_are_listed_oldest_first_and_by_runtime(store: SqliteStore) -> None:
+async def test_agents_are_listed_oldest_first_and_by_runtime(store: Statements) -> None:
     for made in (agent("b", 2.0), agent("a", 2.0), agent("c", 1.0, "other")):
         await store.create_agent(made)
     assert [a.id for a in await store.list_agents()] == ["c", "a", "b"]
@@ -126,7 +40,7 @@ async def test_agents_are_listed_oldest_first_and_by_runtime(store: SqliteStore)
     assert await store.list_agents("none") == []
 
 
-async def test_a_status_is_set_and_the_change_is_dated(store: SqliteStore) -> None:
+async def test_a_status_is_set_and_the_change_is_dated(store: Statements) -> None:
     await store.create_agent(agent())
     await store.set_status("agent-1", "Interrupted")
     loaded = await store.load_agent("agent-1")
@@ -135,7 +49,7 @@ async def test_a_status_is_set_and_the_change_is_dated(store: SqliteStore) -> No
     assert loaded.updated_at > 1.0
 
 
-async def test_the_newest_session_of_a_name_is_loaded_by_name_or_id(store: SqliteStore) -> None:
+async def test_the_newest_session_of_a_name_is_loaded_by_name_or_id(store: Statements) -> None:
     await store.create_agent(agent())
     for made in (session("s1"), session("s2", at=2.0), session("s3", project="/p"), session("s4", name="else", at=9.0)):
         await store.save_session(made)
@@ -148,10 +62,45 @@ async def test_the_newest_session_of_a_name_is_loaded_by_name_or_id(store: Sqlit
     assert (await store.load_session("s1")) == session("s1", name="renamed")
 
 
+async def test_agents_are_listed_by_kind_and_subagents_only_when_asked_for(store: Statements) -> None:
+    lead, mate = agent("lead"), agent("mate", 2.0, kind="teammate", parent_id="lead")
+    child = agent("child", 3.0, kind="subagent", parent_id="lead")
+    for made in (lead, mate, child):
+        await store.create_agent(made)
+    assert await store.list_agents() == [lead, mate]
+    assert await store.list_agents("default", kinds=["subagent"]) == [child]
+    assert await store.list_agents("other", kinds=["subagent"]) == []
+
+
+async def test_an_agent_is_changed_in_what_is_given_and_nothing_else(store: Statements) -> None:
+    await store.create_agent(agent())
+    await store.update_agent("agent-1", model="m2", config={"system": "b"})
+    loaded = await store.load_agent("agent-1")
+    assert loaded is not None
+    assert loaded.model_dump(exclude={"updated_at"}) == agent(model="m2", config={"system": "b"}).model_dump(
+        exclude={"updated_at"}
+    )
+    await store.update_agent("agent-1", provider_id="p2", status="Idle")
+    loaded = await store.load_agent("agent-1")
+    assert loaded is not None
+    assert (loaded.provider_id, loaded.status, loaded.model) == ("p2", "Idle", "m2")
+    with pytest.raises(StoreError, match="no stored agent 'agent-2'"):
+        await store.update_agent("agent-2", model="m")
+
+
+async def test_runtime_identifier_round_trips(store: Statements) -> None:
+    """Identifiers are values, not file names: any text will do."""
+    names = ["a/b", "../up", "ü ∕ 'x'; --", "a%20b", ""]
+    for name in names:
+        await store.create_agent(agent(f"agent-{name}", runtime=name))
+    for name in names:
+        assert [a.runtime_identifier for a in await store.list_agents(name)] == [name]
+
+
 # ---- transcript -----------------------------------------------------------------------------------------------
 
 
-async def test_the_path_to_a_leaf_is_read_from_the_root_and_branches_do_not_mix(store: SqliteStore) -> None:
+async def test_the_path_to_a_leaf_is_read_from_the_root_and_branches_do_not_mix(store: Statements) -> None:
     await store.create_agent(agent())
     await store.append_entries([entry("a", None), entry("b", "a"), entry("c", "b")])
     await store.append_entries([entry("x", "a")])
@@ -161,14 +110,14 @@ async def test_the_path_to_a_leaf_is_read_from_the_root_and_branches_do_not_mix(
     assert await store.load_path("agent-2", "c") == []
 
 
-async def test_entries_are_appended_together_or_not_at_all(store: SqliteStore) -> None:
+async def test_entries_are_appended_together_or_not_at_all(store: Statements) -> None:
     await store.create_agent(agent())
     with pytest.raises(StoreError):
         await store.append_entries([entry("a", None), entry("b", "nowhere")])
     assert await store.load_path("agent-1", "a") == []
 
 
-async def test_a_message_comes_back_as_it_was(store: SqliteStore) -> None:
+async def test_a_message_comes_back_as_it_was(store: Statements) -> None:
     await store.create_agent(agent())
     message = Message.user([ToolResult(tool_use_id="1", content={"a": [1, "ä", None]}, is_error=True)])
     await store.append_entries([entry("a", None, message)])
@@ -180,26 +129,84 @@ parents = st.lists(st.integers(0, 30), max_size=12)
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(choices=parents)
-def test_every_path_of_any_tree_is_the_chain_of_its_parents(choices: list[int]) -> None:
+def test_any_tree_is_read_back_by_path_by_children_and_by_leaf(choices: list[int]) -> None:
     async def check() -> None:
         store, chain = VolatileStore(), {"e0": ["e0"]}
+        following: dict[str | None, list[str]] = {None: ["e0"]}
         await store.create_agent(agent())
         await store.append_entries([entry("e0", None)])
         for number, choice in enumerate(choices, 1):
-            parent = f"e{choice % number}"
-            await store.append_entries([entry(f"e{number}", parent)])
-            chain[f"e{number}"] = [*chain[parent], f"e{number}"]
+            id, parent = f"e{number}", f"e{choice % number}"
+            await store.append_entries([entry(id, parent)])
+            chain[id] = [*chain[parent], id]
+            following.setdefault(parent, []).append(id)
         for leaf, expected in chain.items():
-            assert [e.id for e in await store.load_path("agent-1", leaf)] == expected
+            await store.set_leaf("agent-1", leaf)
+            moved = await store.load_agent("agent-1")
+            assert moved is not None
+            assert moved.leaf == leaf
+            assert [e.id for e in await store.load_path("agent-1", moved.leaf)] == expected
+            assert await store.path_length("agent-1", leaf) == len(expected)
+            assert await store.load_entry("agent-1", leaf) == entry(leaf, ([None, *expected])[-2])
+        for parent in [None, *chain]:
+            found = [e.id for e in await store.children("agent-1", parent)]
+            assert found == sorted(following.get(parent, []))
+        run_order = [e.id for e in await store.run_entries("run-1")]
+        assert sorted(run_order) == sorted(chain)
+        for path in chain.values():
+            assert [id for id in run_order if id in path] == path
         store.close()
 
     anyio.run(check)
 
 
+async def test_the_leaf_can_be_moved_to_any_entry_of_the_agent_or_before_the_first(store: Statements) -> None:
+    await store.create_agent(agent())
+    await store.append_entries([entry("a", None), entry("b", "a")])
+    await store.set_leaf("agent-1", "a")
+    with pytest.raises(UnknownEntry, match="'nowhere'"):
+        await store.set_leaf("agent-1", "nowhere")
+    loaded = await store.load_agent("agent-1")
+    assert loaded is not None
+    assert loaded.leaf == "a"
+    await store.set_leaf("agent-1", None)
+    loaded = await store.load_agent("agent-1")
+    assert loaded is not None
+    assert loaded.leaf is None
+    with pytest.raises(StoreError, match="no stored agent"):
+        await store.set_leaf("agent-2", None)
+
+
+async def test_entries_of_another_agent_are_not_found(store: Statements) -> None:
+    await store.create_agent(agent())
+    await store.append_entries([entry("a", None)])
+    assert await store.load_entry("agent-2", "a") is None
+    assert await store.load_entry("agent-1", "b") is None
+    assert await store.path_length("agent-2", "a") == 0
+    assert await store.path_length("agent-1", None) == 0
+    assert await store.children("agent-2", None) == []
+
+
+async def test_text_that_is_not_quite_unicode_is_kept_as_far_as_it_can_be(store: Statements) -> None:
+    half = "caf\udce9 \ud83d"
+    await store.create_agent(agent())
+    await store.start_run(run())
+    await store.append_entries([entry("a", None, Message.user(half)), entry("b", "a", Message.user("ä"))])
+    await store.begin_tool_call(tool_call().model_copy(update={"arguments": {"path": half}}))
+    await store.finish_tool_call("run-1", "call-1", half, is_error=False)
+    await store.save_partial("run-1", half)
+    [partial] = [r.partial for r in await store.list_runs("agent-1")]
+    await store.finish_run("run-1", "failed", leaf=None, error=half)
+    [call], [closed] = await store.list_tool_calls("run-1"), await store.list_runs("agent-1")
+    [first, second] = await store.load_path("agent-1", "b")
+    assert {first.message.text(), call.arguments["path"], call.result, partial, closed.error} == {"caf? ?"}
+    assert second.message.text() == "ä"
+
+
 # ---- runs and tool calls --------------------------------------------------------------------------------------
 
 
-async def test_a_run_moves_the_leaf_when_it_ends_with_one(store: SqliteStore) -> None:
+async def test_a_run_moves_the_leaf_when_it_ends_with_one(store: Statements) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     running = await store.load_agent("agent-1")
@@ -222,7 +229,7 @@ async def test_a_run_moves_the_leaf_when_it_ends_with_one(store: SqliteStore) ->
 
 @pytest.mark.parametrize(("state", "status"), [("failed", "Failed"), ("interrupted", "Interrupted")])
 async def test_a_run_that_ends_without_a_leaf_leaves_it_where_it_was(
-    store: SqliteStore, state: str, status: str
+    store: Statements, state: str, status: str
 ) -> None:
     await store.create_agent(agent().model_copy(update={"leaf": "before"}))
     await store.start_run(run())
@@ -232,7 +239,7 @@ async def test_a_run_that_ends_without_a_leaf_leaves_it_where_it_was(
     assert (loaded.leaf, loaded.status, closed.error) == ("before", status, "why")
 
 
-async def test_runs_are_listed_in_order_and_by_agent(store: SqliteStore) -> None:
+async def test_runs_are_listed_in_order_and_by_agent(store: Statements) -> None:
     await store.create_agent(agent())
     for made in (run("run-2", 2.0), run("run-1", 1.0)):
         await store.start_run(made)
@@ -240,7 +247,56 @@ async def test_runs_are_listed_in_order_and_by_agent(store: SqliteStore) -> None
     assert await store.list_runs("agent-2") == []
 
 
-async def test_a_tool_call_is_open_until_its_result_is_known(store: SqliteStore) -> None:
+async def test_what_ends_a_run_is_stored_with_its_end_or_not_at_all(store: Statements) -> None:
+    await store.create_agent(agent())
+    await store.start_run(run())
+    await store.append_entries([entry("a", None)])
+    with pytest.raises(StoreError):
+        await store.finish_run("run-1", "interrupted", leaf="c", entries=[entry("b", "a"), entry("c", "nowhere")])
+    [still] = await store.list_runs("agent-1")
+    assert (still.state, await store.load_entry("agent-1", "b")) == ("running", None)
+    await store.finish_run("run-1", "interrupted", leaf="c", entries=[entry("b", "a"), entry("c", "b")])
+    [closed], loaded = await store.list_runs("agent-1"), await store.load_agent("agent-1")
+    assert loaded is not None
+    assert (closed.state, closed.leaf, loaded.leaf) == ("interrupted", "c", "c")
+    assert [e.id for e in await store.run_entries("run-1")] == ["a", "b", "c"]
+
+
+async def test_a_run_is_closed_once(store: Statements) -> None:
+    await store.create_agent(agent())
+    await store.start_run(run())
+    await store.finish_run("run-1", "finished", leaf="x")
+    with pytest.raises(StoreError, match="run 'run-1' is finished already"):
+        await store.finish_run("run-1", "interrupted", leaf="y", entries=[entry("late", None)])
+    with pytest.raises(StoreError, match="no run 'run-2'"):
+        await store.finish_run("run-2", "failed", leaf=None)
+    [closed], loaded = await store.list_runs("agent-1"), await store.load_agent("agent-1")
+    assert loaded is not None
+    assert (closed.state, closed.leaf, loaded.leaf, loaded.status) == ("finished", "x", "x", "Finished")
+    assert await store.load_entry("agent-1", "late") is None
+
+
+async def test_text_that_arrives_after_the_end_of_its_run_is_not_kept(store: Statements) -> None:
+    await store.create_agent(agent())
+    await store.start_run(run())
+    await store.finish_run("run-1", "finished", leaf="x")
+    await store.save_partial("run-1", "late")
+    assert [r.partial for r in await store.list_runs("agent-1")] == [""]
+
+
+async def test_open_runs_and_the_latest_one(store: Statements) -> None:
+    await store.create_agent(agent())
+    assert await store.latest_run("agent-1") is None
+    one, two, three = run("run-1", 1.0), run("run-3", 2.0), run("run-2", 2.0, resumes="run-1")
+    for made in (three, two, one):
+        await store.start_run(made)
+    assert await store.latest_run("agent-1") == two
+    await store.finish_run("run-3", "failed", leaf=None)
+    assert await store.open_runs("agent-1") == [one, three]
+    assert await store.open_runs("agent-2") == []
+
+
+async def test_a_tool_call_is_open_until_its_result_is_known(store: Statements) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
@@ -251,58 +307,28 @@ async def test_a_tool_call_is_open_until_its_result_is_known(store: SqliteStore)
     assert closed.finished_at is not None
 
 
-async def test_a_call_of_no_run_is_refused(store: SqliteStore) -> None:
+async def test_only_a_call_whose_result_nobody_knows_is_decided_about_and_once(store: Statements) -> None:
+    await store.create_agent(agent())
+    await store.start_run(run())
+    await store.begin_tool_call(tool_call())
+    await store.begin_tool_call(tool_call("call-2"))
+    await store.finish_tool_call("run-1", "call-2", "done", is_error=False)
+    assert await store.resolve_tool_call("run-1", "call-1", "skipped") is True
+    assert await store.resolve_tool_call("run-1", "call-1", "run_again") is False
+    assert await store.resolve_tool_call("run-1", "call-2", "done") is False
+    assert await store.resolve_tool_call("run-1", "call-3", "done") is False
+    assert [c.resolution for c in await store.list_tool_calls("run-1")] == ["skipped", None]
+
+
+async def test_a_call_of_no_run_is_refused(store: Statements) -> None:
     with pytest.raises(StoreError):
         await store.begin_tool_call(tool_call())
-
-
-# ---- rules and questions --------------------------------------------------------------------------------------
-
-
-async def test_permission_rules_save_and_load_round_trip(store: SqliteStore) -> None:
-    assert await store.save_rule(rule("r1")) == rule("r1")
-    assert await store.list_rules("s1") == [rule("r1")]
-
-
-async def test_load_rules_with_project_id_returns_all_applicable_scopes(store: SqliteStore) -> None:
-    for made in (rule("s"), rule("p", "project", "/p"), rule("g", "global", ""), rule("x", "session", "s2")):
-        await store.save_rule(made)
-    assert {r.id for r in await store.list_rules("s1", "/p")} == {"s", "p", "g"}
-    assert {r.id for r in await store.list_rules("s1")} == {"s", "g"}
-    assert {r.id for r in await store.list_rules(None)} == {"g"}
-
-
-async def test_the_last_decision_replaces_the_earlier_one(store: SqliteStore) -> None:
-    await store.save_rule(rule("r1", allow=True))
-    await store.save_rule(rule("r2", allow=False))
-    await store.save_rule(rule("r3", pattern="other"))
-    assert [(r.id, r.allow) for r in await store.list_rules("s1")] == [("r2", False), ("r3", True)]
-
-
-async def test_uses_are_counted_and_a_rule_can_be_revoked(store: SqliteStore) -> None:
-    await store.save_rule(rule("r1"))
-    await store.count_rule_use("r1")
-    await store.count_rule_use("r1")
-    assert [r.times_used for r in await store.list_rules("s1")] == [2]
-    assert await store.revoke_rule("r1") is True
-    assert await store.revoke_rule("r1") is False
-    assert await store.list_rules("s1") == []
-
-
-async def test_questions_are_open_until_closed_and_listed_by_session(store: SqliteStore) -> None:
-    one, two = question("q1"), question("q2", "s2")
-    await store.open_question(one)
-    await store.open_question(two)
-    assert await store.open_questions() == [one, two]
-    assert await store.open_questions("s2") == [two]
-    await store.close_question("q1", "denied", "timeout")
-    assert await store.open_questions() == [two]
 
 
 # ---- concurrency ----------------------------------------------------------------------------------------------
 
 
-async def test_many_calls_at_once_are_all_kept(store: SqliteStore) -> None:
+async def test_many_calls_at_once_are_all_kept(store: Statements) -> None:
     await store.create_agent(agent())
     await store.append_entries([entry("root", None)])
     async with anyio.create_task_group() as group:
@@ -312,7 +338,7 @@ async def test_many_calls_at_once_are_all_kept(store: SqliteStore) -> None:
         assert len(await store.load_path("agent-1", f"e{number}")) == 2
 
 
-async def test_a_write_that_was_begun_is_kept_although_its_caller_was_cancelled(store: SqliteStore) -> None:
+async def test_a_write_that_was_begun_is_kept_although_its_caller_was_cancelled(store: Statements) -> None:
     await store.create_agent(agent())
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -321,105 +347,18 @@ async def test_a_write_that_was_begun_is_kept_although_its_caller_was_cancelled(
     assert len(await store.load_path("agent-1", "a")) == 1
 
 
-async def test_one_store_serves_several_event_loops(store: SqliteStore) -> None:
+async def test_one_store_serves_several_event_loops(store: Statements) -> None:
     await store.create_agent(agent())
     loaded = await anyio.to_thread.run_sync(lambda: anyio.run(store.load_agent, "agent-1"))
     assert loaded == agent()
 
 
-async def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
-    one, two = SqliteStore(path), SqliteStore(path)
-    await one.create_agent(agent())
-    await two.append_entries([entry("a", None)])
-    await one.append_entries([entry("b", "a")])
-    assert [e.id for e in await two.load_path("agent-1", "b")] == ["a", "b"]
-    one.close()
-    two.close()
+async def test_work_that_fails_changes_nothing(store: Statements) -> None:
+    def work(db: Transaction) -> None:
+        db.execute("UPDATE agents SET name = 'changed'")
+        raise RuntimeError("half way")
 
-
-# ---- the file -------------------------------------------------------------------------------------------------
-
-
-async def test_no_file_before_the_first_call(path: Path) -> None:
-    store = SqliteStore(path)
-    assert not path.parent.exists()
-    await store.list_agents()
-    assert path.exists()
-    store.close()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
-async def test_only_the_user_may_read_it(path: Path) -> None:
-    store = SqliteStore(path)
     await store.create_agent(agent())
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
-    store.close()
-
-
-async def test_it_opens_again_after_closing(path: Path) -> None:
-    store = SqliteStore(path)
-    await store.create_agent(agent())
-    store.close()
-    assert len(await store.list_agents()) == 1
-    store.close()
-
-
-async def test_memory_forgets_when_it_is_closed() -> None:
-    store = VolatileStore()
-    await store.create_agent(agent())
-    store.close()
-    assert await store.list_agents() == []
-    store.close()
-
-
-async def test_volatile_run_leaves_no_durable_trace_on_disk() -> None:
-    store = VolatileStore()
-    await store.create_agent(agent())
-    assert not Path(str(store.path)).exists()
-    store.close()
-
-
-async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
-    store = SqliteStore(path)
-    await store.create_agent(agent())
-    store.close()
-    with sqlite3.connect(path) as newer:
-        newer.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
-    newer.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"written by a newer mentra-nb .*MENTRA_HOME"):
-        await store.list_agents()
-    store.close()
-    assert path.read_bytes() == before
-
-
-async def test_a_file_that_is_no_database_is_an_error_that_names_it(path: Path) -> None:
-    path.parent.mkdir()
-    path.write_text("this is not a database, and it is long enough to be looked at" * 20)
-    store = SqliteStore(path)
-    with pytest.raises(StoreError, match=str(path)):
-        await store.list_agents()
-    store.close()
-
-
-async def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    store = SqliteStore(tmp_path / "file" / "state.sqlite")
-    with pytest.raises(StoreError, match="cannot be opened"):
-        await store.list_agents()
-    store.close()
-
-
-async def test_a_store_that_is_locked_by_another_process_is_waited_for(path: Path) -> None:
-    store = SqliteStore(path)
-    await store.list_agents()
-    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-    async with anyio.create_task_group() as group:
-        group.start_soon(store.create_agent, agent())
-        await anyio.lowlevel.checkpoint()
-        other.execute("COMMIT")
-    assert len(await store.list_agents()) == 1
-    other.close()
-    store.close()
+    with pytest.raises(RuntimeError, match="half way"):
+        await store.write(work)
+    assert await store.load_agent("agent-1") == agent()
