@@ -94,6 +94,10 @@ class ToolAuthorizationRequest(Data):
     """The effective arguments, in full."""
     asks: bool = True
     """Whether the tool's author wants a person asked."""
+    again: bool = False
+    """Whether the call was interrupted and may have taken effect: then only a person can allow it."""
+    earlier_runs: tuple[str, ...] = ()
+    """The runs that had taken up this call before: a person may have answered for them."""
 
 
 class ToolAuthorizationOutcome(StrEnum):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
@@ -133,6 +134,55 @@ class Message(Data):
         form = forms.get(wire)
         if form is None:
             form = forms[wire] = encode(self)
+        return form
+
+    def has_images(self) -> bool:
+        return any(isinstance(block, Image) for block in self.content)
+
+
+class Shelved:
+    """A `Message` of long ago: its wire forms as they were, all else packed until it is asked for.
+
+    It reads like the message. A conversation is sent whole with every request, but its beginning is hardly ever looked
+    into: there the forms are enough, at about a fifth of the memory.
+    """
+
+    __slots__ = ("_forms", "_has_images", "_packed", "role")
+
+    def __init__(self, message: Message) -> None:
+        self.role = message.role
+        self._forms: dict[str, Any] = message._encoded
+        self._has_images = message.has_images()
+        self._packed = zlib.compress(message.model_dump_json().encode(), 1)
+
+    @classmethod
+    def is_worth_it(cls, message: Message) -> bool:
+        """Whether a wire has encoded it: without a form it would be unpacked for every request."""
+        return bool(message._encoded)
+
+    def whole(self) -> Message:
+        return Message.model_validate_json(zlib.decompress(self._packed))
+
+    @property
+    def content(self) -> tuple[ContentBlock, ...]:
+        return self.whole().content
+
+    def text(self) -> str:
+        return self.whole().text()
+
+    def tool_uses(self) -> list[ToolUse]:
+        return self.whole().tool_uses()
+
+    def tool_results(self) -> list[ToolResult]:
+        return self.whole().tool_results()
+
+    def has_images(self) -> bool:
+        return self._has_images
+
+    def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
+        form: T | None = self._forms.get(wire)
+        if form is None:
+            form = self._forms[wire] = encode(self.whole())
         return form
 
 

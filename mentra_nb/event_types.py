@@ -43,6 +43,8 @@ class RunStarted(AgentEvent):
     model: str
     prompt: str
     origin: RunOrigin = RunOrigin()
+    resumes: str | None = None
+    """The run it goes on with."""
 
 
 class RunFinished(AgentEvent):
@@ -114,6 +116,28 @@ class UsageReport(AgentEvent):
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_creation_tokens: int = 0
+
+
+class SubagentSpawned(AgentEvent):
+    """`agent_id` gave a task to another agent of its own."""
+
+    subagent_id: str
+    name: str
+    model: str
+
+
+class SubagentFinished(AgentEvent):
+    subagent_id: str
+    name: str
+    error: str | None = None
+    """Why it failed, when it did."""
+
+
+class Branched(AgentEvent):
+    """The conversation goes on from `entry_id`; `abandoned_entries` are off its path now."""
+
+    entry_id: str | None
+    abandoned_entries: int
 
 
 class QuestionAsked(AgentEvent):
@@ -341,6 +365,7 @@ class TurnStarted(_InRun):
     execution_count: int | None = None
     notebook: str | None = None
     project: str | None = None
+    resumes: str | None = None
 
 
 class TurnFinished(_InRun):
@@ -348,7 +373,7 @@ class TurnFinished(_InRun):
     stop_reason: str
     success: bool
     error: str | None = None
-    duration_ms: int
+    duration_ms: int | None
     session_id: str | None = None
     cell_id: str | None = None
     execution_count: int | None = None

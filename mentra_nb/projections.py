@@ -40,6 +40,7 @@ def _turn_started(event: e.RunStarted) -> list[e.RuntimeEvent]:
             run_id=event.run_id,
             model=event.model,
             prompt=event.prompt,
+            resumes=event.resumes,
             **event.origin.model_dump(),
         )
     ]
@@ -169,6 +170,17 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
     e.UsageReport: lambda x: shown.UsageReported(**x.model_dump()),
     e.QuestionAsked: _asked,
     e.PermissionResolved: _answered,
+    e.SubagentSpawned: lambda x: shown.TaskUpdated(
+        task_id=x.subagent_id, kind="subagent", status="spawned", title=x.name
+    ),
+    e.SubagentFinished: lambda x: shown.TaskUpdated(
+        task_id=x.subagent_id,
+        kind="subagent",
+        status="finished" if x.error is None else "failed",
+        title=x.name,
+        detail=x.error,
+    ),
+    e.Branched: lambda x: shown.Branched(entry_id=x.entry_id, abandoned_entries=x.abandoned_entries),
 }
 
 

@@ -117,6 +117,12 @@ class CompactionCompleted(SessionEvent):
     summary_preview: str
 
 
+class Branched(SessionEvent):
+    type: Literal["branched"] = "branched"
+    entry_id: str | None
+    abandoned_entries: int
+
+
 class MemoryUpdated(SessionEvent):
     type: Literal["memory_updated"] = "memory_updated"
     agent_id: str

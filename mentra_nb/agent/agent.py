@@ -8,34 +8,52 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from mentra_nb import event_types as e
-from mentra_nb.agent.loop import Run, request_failed, run_rounds
+from mentra_nb.agent import recovery
+from mentra_nb.agent.loop import Run, check_priced, go_on, request_failed, run_rounds
 from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.sources import RoundSource, Steering
 from mentra_nb.agent.transcript import Transcript
-from mentra_nb.content import Message, Role, Text, ToolUse
+from mentra_nb.content import Data, Message, Role, Text, ToolUse
 from mentra_nb.control.limits import RunLimits, RunOptions
 from mentra_nb.errors import (
     Cancelled,
     DeadlineExceeded,
     EmptyAssistantResponse,
     MentraError,
+    NoResumableTurn,
     OperationDenied,
     StoreError,
+    UnknownEntry,
     is_transient_runtime_error,
 )
 from mentra_nb.identity import new_id
 from mentra_nb.providers.base import ModelInfo, Provider
-from mentra_nb.store.base import AgentRecord, RunRecord
+from mentra_nb.store.base import AgentRecord, Entry, Resolution, RunRecord, ToolCallRecord
 from mentra_nb.tools.environment import AgentEnvironment
 from mentra_nb.tools.scheduler import Caller, Scheduler
 
 log = logging.getLogger(__name__)
+
+
+class AgentSnapshot(Data):
+    """What an agent is doing now. `run_generation` counts its runs in this process."""
+
+    status: str
+    """`Idle`, `AwaitingModel`, `Streaming`, `ExecutingTool`, `Interrupted`, `Finished` or `Failed`."""
+    history_len: int
+    current_text: str = ""
+    """What the model has said of the answer that is streaming."""
+    pending_tool_uses: tuple[ToolUse, ...] = ()
+    """The calls whose results are not known yet."""
+    run_generation: int = 0
 
 
 class Agent:
@@ -49,22 +67,69 @@ class Agent:
         transcript: Transcript | None = None,
     ) -> None:
         self.id, self.name, self.model = record.id, record.name, record.model
+        self.runtime_identifier = record.runtime_identifier
         self.config = AgentConfig.model_validate(record.config)
         self.provider, self.environment = provider, environment
         self.transcript = transcript or Transcript(record.id)
-        self._busy = False
+        self.steering = Steering()
+        """What is said to it while it works."""
+        self.run_generation = 0
+        self.on_close: Callable[[], Awaitable[None]] | None = None
+        self._sources: list[RoundSource] = [self.steering]
+        self._status = record.status
+        self._run: Run | None = None
+        self._idle = anyio.Event()
+        self._idle.set()
+        self._closed: str | None = None
 
     def __repr__(self) -> str:
         where = f"{self.provider.descriptor.id}/{self.model}"
         return f"<Agent {self.name!r} {self.id} on {where}, {len(self.transcript)} messages>"
 
+    # ---- what it knows ----------------------------------------------------------------------------------------
+
     def history(self) -> list[Message]:
         """The messages of the active branch."""
         return self.transcript.messages()
 
+    @property
+    def is_running(self) -> bool:
+        return not self._idle.is_set()
+
+    @property
+    def status(self) -> str:
+        """As `AgentSnapshot.status`."""
+        return self._run.phase if self._run is not None else self._status
+
+    def snapshot(self) -> AgentSnapshot:
+        """What it is doing now."""
+        run = self._run
+        pending = run.pending if run is not None else None
+        return AgentSnapshot(
+            status=self.status,
+            history_len=len(self.transcript),
+            current_text=pending.partial_text() if pending is not None else "",
+            pending_tool_uses=tuple(run.scheduler.open_calls()) if run is not None else (),
+            run_generation=self.run_generation,
+        )
+
+    async def wait_until_idle(self) -> None:
+        """Return when the run that is on its way, if any, has ended."""
+        await self._idle.wait()
+
+    # ---- settings that hold from the next request on ----------------------------------------------------------
+
     def use_model(self, model: ModelInfo, provider: Provider) -> None:
-        """Ask another model from the next run on."""
+        """Ask another model from the next run on. Not stored; `Runtime.set_model` also stores it."""
         self.model, self.provider = model.id, provider
+
+    async def set_reasoning(self, effort: str | None) -> None:
+        """Ask for another reasoning effort from the next run on; kept with the agent."""
+        config = self.config.model_copy(update={"reasoning_effort": effort})
+        await self.environment.store.update_agent(self.id, config=config.model_dump(mode="json"))
+        self.config = config
+
+    # ---- runs -------------------------------------------------------------------------------------------------
 
     async def send(self, content: str | Iterable[Any]) -> Message:
         """`run` with default options."""
@@ -78,42 +143,194 @@ class Agent:
         Raises:
             Cancelled: it was stopped; what had been said and done is kept in the transcript.
             EmptyAssistantResponse: it finished without a final message; the transcript is kept.
-            MentraError: it failed; the transcript is as before.
+            LeaseUnavailable: another process has the agent.
+            MentraError: it failed; the transcript is as before, and `resume` goes on with the turn.
             OperationDenied: a turn is already running.
         """
-        if self._busy:
-            raise OperationDenied(f"agent '{self.name}' is already taking a turn: wait for it, or stop it")
-        self._busy = True
-        try:
-            return await self._run(Message.user(content), options or RunOptions(), origin or e.RunOrigin())
-        finally:
-            self._busy = False
+        message = Message.user(content)
+        return await self._exclusively(self._fresh(message, options or RunOptions(), origin or e.RunOrigin()))
 
-    async def _run(self, message: Message, options: RunOptions, origin: e.RunOrigin) -> Message:
-        began, baseline = time.monotonic(), len(self.transcript)
-        run = self._new_run(options)
-        await self.environment.store.start_run(
-            RunRecord(
-                id=run.id,
-                agent_id=self.id,
-                base=self.transcript.leaf,
-                cell_id=origin.cell_id,
-                started_at=time.time(),
+    async def run_queued(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
+        """A turn that begins with the next thing in `steering`. Raises as `run`; `OperationDenied` for nothing."""
+        return await self._exclusively(self._fresh(None, options or RunOptions(), origin or e.RunOrigin()))
+
+    async def resume(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
+        """Go on with the turn that failed or was interrupted, from the last thing that is whole.
+
+        Results that are known stay; calls that never began are taken up again; a call that may have taken effect runs
+        again only if it is declared harmless to repeat, or a person says so.
+
+        Raises:
+            NoResumableTurn: the last turn finished, or the conversation has gone on from elsewhere since.
+            MentraError: as `run`.
+        """
+        return await self._exclusively(self._resumed(options or RunOptions(), origin or e.RunOrigin()))
+
+    async def unknown_calls(self) -> list[ToolCallRecord]:
+        """The calls of the interrupted turn that began and may have taken effect, and are not resolved yet."""
+        last = await self.environment.store.latest_run(self.id)
+        if last is None or last.state == "finished":
+            return []
+        return list((await recovery.open_end(self.environment.store, last)).calls.unknown.values())
+
+    async def resolve_unknown(self, call_id: str, resolution: Resolution) -> None:
+        """Say what became of an unknown call: `run_again` (at `resume`), it was `done`, or it is to be `skipped`.
+
+        Raises:
+            OperationDenied: no call of that id is unknown.
+        """
+        for call in await self.unknown_calls():
+            if call.call_id == call_id and call.resolution is None:
+                await self.environment.store.resolve_tool_call(call.run_id, call_id, resolution)
+                return
+        raise OperationDenied(f"no call '{call_id}' of the interrupted turn is unknown")
+
+    def add_source(self, source: RoundSource) -> None:
+        """Something else the model is to hear, after those added before."""
+        self._sources.append(source)
+
+    async def close(self) -> None:
+        """Let go of the agent: another process, or this one, may resume it. Raises `OperationDenied` during a turn."""
+        if self.is_running:
+            raise OperationDenied(f"agent '{self.name}' is taking a turn: stop it first")
+        self.detach("it was closed")
+        if self.on_close is not None:
+            await self.on_close()
+
+    def detach(self, why: str) -> None:
+        """From here on this object takes no turns; `why` completes the sentence."""
+        self._closed = why
+
+    # ---- branches ---------------------------------------------------------------------------------------------
+
+    async def branch_from(self, entry_id: str | None) -> int:
+        """Continue from an earlier entry, or from one of another branch; `None` is the very beginning.
+
+        Nothing is deleted: the branch that is left stays in the store. Returns how many entries of it are off the path.
+
+        Raises:
+            UnknownEntry: there is no such entry.
+            OperationDenied: a turn is running, or the entry's calls would be left without results.
+        """
+        if self.is_running:
+            raise OperationDenied(f"agent '{self.name}' is taking a turn: stop it first")
+        store, before = self.environment.store, self.transcript.entries
+        path = await store.load_path(self.id, entry_id) if entry_id is not None else []
+        if entry_id is not None and not path:
+            raise UnknownEntry(entry_id)
+        if path and path[-1].message.tool_uses():
+            raise OperationDenied("that entry calls tools: branch from the results that follow it")
+        await store.set_leaf(self.id, entry_id, holder=self.environment.holder)
+        self.transcript.follow(path)
+        kept = {entry.id for entry in path}
+        left = sum(entry.id not in kept for entry in before)
+        self.environment.bus.emit(e.Branched(agent_id=self.id, entry_id=entry_id, abandoned_entries=left))
+        return left
+
+    async def children(self, entry_id: str | None) -> list[Entry]:
+        """The entries that follow an entry on any branch, oldest first; of `None`, the beginnings."""
+        return await self.environment.store.children(self.id, entry_id)
+
+    @property
+    def leaf(self) -> str | None:
+        """The entry the next turn continues from."""
+        return self.transcript.leaf
+
+    # ---- how a run is surrounded ------------------------------------------------------------------------------
+
+    async def _exclusively(self, taken: Awaitable[Message]) -> Message:
+        try:
+            if self._closed is not None:
+                raise OperationDenied(f"agent '{self.name}' takes no more turns here: {self._closed}")
+            if self.is_running:
+                raise OperationDenied(f"agent '{self.name}' is already taking a turn: wait for it, or stop it")
+        except OperationDenied:
+            taken.close()  # type: ignore[attr-defined]  # a coroutine that was never begun
+            raise
+        self._idle = anyio.Event()
+        try:
+            return await taken
+        finally:
+            self._run = None
+            self._idle.set()
+
+    async def _fresh(self, message: Message | None, options: RunOptions, origin: e.RunOrigin) -> Message:
+        for source in self._sources:  # what a failed run had drained is not in this conversation
+            await source.requeue()
+        said = message or self.steering.take_steer()
+        if said is None:
+            raise OperationDenied("there is nothing queued to steer by")
+
+        return await self._drive(said, None, said.text(), options, origin)
+
+    async def _resumed(self, options: RunOptions, origin: e.RunOrigin) -> Message:
+        store = self.environment.store
+        last = await store.latest_run(self.id)
+        if last is None or last.state not in ("failed", "interrupted"):
+            raise NoResumableTurn(self.name)
+        end = await recovery.open_end(store, last)
+        if end.leaf != self.transcript.leaf:
+            raise NoResumableTurn(self.name)
+        path = await store.load_path(self.id, end.tip)
+        prompt = next((entry.message.text() for entry in reversed(path) if entry.kind == "user_turn"), None)
+        if prompt is None or end.tip is None:
+            raise NoResumableTurn(self.name)
+        for source in self._sources:
+            await source.acknowledge()
+
+        return await self._drive(None, (end, path), prompt, options, origin)
+
+    async def _drive(
+        self,
+        said: Message | None,
+        resumed: tuple[recovery.OpenEnd, list[Entry]] | None,
+        prompt: str,
+        options: RunOptions,
+        origin: e.RunOrigin,
+    ) -> Message:
+        """A run from its first row to its end: of what was `said`, or going on where another had stopped."""
+        before, run = self.transcript.path(), self._new_run(options)
+        end, path = resumed if resumed is not None else (None, [])
+        record = RunRecord(
+            id=run.id,
+            agent_id=self.id,
+            base=end.tip if end is not None else self.transcript.leaf,
+            cell_id=origin.cell_id,
+            started_at=time.time(),
+            resumes=end.run.id if end is not None else None,
+        )
+        # stopped before it began: then nothing was said
+        entries = [self.transcript.append(said, run.id)] if said is not None and not options.is_over() else []
+        try:
+            await self.environment.store.start_run(record, entries=entries, holder=self.environment.holder)
+        except BaseException:
+            self.transcript.go_back(before)
+            raise
+        self._run = run
+        self.run_generation += 1
+        run.emit(
+            e.RunStarted(
+                agent_id=self.id, run_id=run.id, model=self.model, prompt=prompt, origin=origin, resumes=record.resumes
             )
         )
-        run.emit(e.RunStarted(agent_id=self.id, run_id=run.id, model=self.model, prompt=message.text(), origin=origin))
-        ends = _Ending(run, origin, began)
+        ends = _Ending(self, run, origin)
         stop_reason: str | None = None
         try:
             with options.stoppable() as scope:
-                await anyio.lowlevel.checkpoint()  # stopped before it began: then nothing was said
-                await run.commit(message)
-                stop_reason = await run_rounds(run)
+                await anyio.lowlevel.checkpoint()
+                if end is not None:
+                    self.transcript.follow(path)
+                    stop_reason = await go_on(run, end)
+                stop_reason = stop_reason or await run_rounds(run)
             if stop_reason is None:
                 assert scope.cancelled_caught
                 stopped = options.cancellation is not None and options.cancellation.is_cancelled
                 reason = options.cancellation.reason if options.cancellation is not None and stopped else ""
                 raise Cancelled(reason) if stopped else DeadlineExceeded
+            assert self.transcript.last is not None
+            final = self.transcript.last.message
+            answered = final.role is Role.ASSISTANT and final.text() != ""
+            await ends.finished(stop_reason, final.text() if answered else "")
         except anyio.get_cancelled_exc_class():  # the task itself was cancelled, from outside
             await ends.settled(Cancelled())
             raise
@@ -121,17 +338,20 @@ class Agent:
             await ends.settled(stop)
             raise
         except BaseException as error:
-            await ends.failed(error, baseline)
+            run.scheduler.abandon(_open_calls(run), f"not executed: {str(error) or type(error).__name__}", "runtime")
+            self.transcript.go_back(before)
+            await ends.failed(error)
             raise
-        final = self.transcript.entries[-1].message
-        answered = final.role is Role.ASSISTANT and final.text() != ""
-        await ends.finished(stop_reason, final.text() if answered else "")
+        finally:
+            self.transcript.shelve()
         if not answered:
             raise EmptyAssistantResponse
         return final
 
     def _new_run(self, options: RunOptions) -> Run:
         run_id, limits = new_id("run"), RunLimits(options)
+        if options.cost_budget is not None:
+            check_priced(self.provider.descriptor.id, self.model)
         return Run(
             id=run_id,
             agent_id=self.id,
@@ -146,15 +366,18 @@ class Agent:
                 Caller(self.id, self.name, self.model, run_id),
                 limits,
                 offers=self.config.offers,
+                delegate=partial(self.environment.delegate, self, options) if self.environment.delegate else None,
             ),
+            sources=self._sources,
         )
 
 
 class _Ending:
     """The three ways a run ends. Each is shielded: a second stop does not leave it half done."""
 
-    def __init__(self, run: Run, origin: e.RunOrigin, began: float) -> None:
-        self.run, self.origin, self.began = run, origin, began
+    def __init__(self, agent: Agent, run: Run, origin: e.RunOrigin) -> None:
+        self.agent, self.run, self.origin, self.began = agent, run, origin, time.monotonic()
+        self.store, self.holder = run.environment.store, run.environment.holder
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -168,32 +391,36 @@ class _Ending:
     async def finished(self, stop_reason: str, text: str) -> None:
         run = self.run
         with anyio.CancelScope(shield=True):
-            await run.environment.store.finish_run(run.id, "finished", leaf=run.transcript.leaf)
+            await self.store.finish_run(run.id, "finished", leaf=run.transcript.leaf, holder=self.holder)
+            for source in run.sources:
+                await source.acknowledge()
+        self.agent._status = "Finished"
         run.emit(e.RunFinished(stop_reason=stop_reason, text=text, **self._about()))
 
     async def settled(self, stop: Cancelled) -> None:
         """Stopped: keep what was said, answer what was called, and continue from there next time."""
-        run = self.run
+        run, text = self.run, str(stop) or "stopped"
         with anyio.CancelScope(shield=True):
             request_failed(run, stop)
-            for message in _left_open(run):
-                await run.commit(message)
-            await run.environment.store.finish_run(
-                run.id, "interrupted", leaf=run.transcript.leaf, error=str(stop) or "stopped"
+            owed = [run.transcript.append(message, run.id, "settlement") for message in _left_open(run)]
+            await self.store.finish_run(
+                run.id, "interrupted", leaf=run.transcript.leaf, error=text, entries=owed, holder=self.holder
             )
-        run.emit(e.RunFailed(error=str(stop) or "stopped", error_type="Cancelled", cancelled=True, **self._about()))
+            for source in run.sources:
+                await source.acknowledge()
+        self.agent._status = "Interrupted"
+        run.emit(e.RunFailed(error=text, error_type="Cancelled", cancelled=True, **self._about()))
 
-    async def failed(self, error: BaseException, baseline: int) -> None:
-        """Failed: leave the branch, and say of its open calls that nobody will run them."""
+    async def failed(self, error: BaseException) -> None:
+        """Failed: the branch is left where it is."""
         run, text = self.run, str(error) or type(error).__name__
-        run.scheduler.abandon(_open_calls(run), f"not executed: {text}", "runtime")
-        run.transcript.back_to(baseline)
         with anyio.CancelScope(shield=True):
             request_failed(run, error)
             try:
-                await run.environment.store.finish_run(run.id, "failed", leaf=None, error=text)
+                await self.store.finish_run(run.id, "failed", leaf=None, error=text, holder=self.holder)
             except StoreError:  # perhaps the very thing that failed the run: its own error is the one to show
                 log.exception("the end of run %s could not be stored", run.id)
+        self.agent._status = "Failed"
         recoverable = isinstance(error, MentraError) and is_transient_runtime_error(error)
         run.emit(
             e.RunFailed(
@@ -208,7 +435,7 @@ class _Ending:
 
 def _open_calls(run: Run) -> list[ToolUse]:
     """The calls at the end of the transcript, whose results are not in it yet."""
-    return run.transcript.entries[-1].message.tool_uses() if len(run.transcript) else []
+    return run.transcript.last.message.tool_uses() if run.transcript.last is not None else []
 
 
 def _left_open(run: Run) -> list[Message]:

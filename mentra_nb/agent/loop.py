@@ -7,29 +7,37 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import anyio
 
 from mentra_nb import event_types as e
+from mentra_nb.agent.recovery import OpenEnd
 from mentra_nb.agent.request import AgentConfig, assemble
+from mentra_nb.agent.sources import Boundary, RoundSource
 from mentra_nb.agent.transcript import Transcript
-from mentra_nb.content import Message, TokenUsage
-from mentra_nb.control.limits import RunLimits
-from mentra_nb.errors import FailedToStreamResponse, HttpError, MalformedStream, ProviderError, RetryableError
+from mentra_nb.content import Message, TokenUsage, ToolUse
+from mentra_nb.control.limits import RunLimits, RunOptions
+from mentra_nb.errors import (
+    ConfigurationError,
+    FailedToStreamResponse,
+    HttpError,
+    MalformedStream,
+    ProviderError,
+    RetryableError,
+)
 from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import Provider, ProviderEvent
 from mentra_nb.providers.pending import PendingMessage
+from mentra_nb.store.base import EntryKind
 from mentra_nb.tools.environment import AgentEnvironment
 from mentra_nb.tools.scheduler import Scheduler
 
 SAVE_EVERY = 0.25
 """Seconds between saves of the text that is streaming."""
 MAX_MALFORMED_ROUNDS = 3
-RETRY_BASE, RETRY_MAX, RETRY_AFTER_CAP = 0.5, 5.0, 60.0
-"""Seconds: first wait, longest wait of our own, longest wait a server may ask for."""
 
 
 @dataclass
@@ -45,6 +53,9 @@ class Run:
     transcript: Transcript
     limits: RunLimits
     scheduler: Scheduler
+    sources: Sequence[RoundSource] = ()
+    phase: str = "AwaitingModel"
+    """What it is doing, in the words of `AgentSnapshot.status`."""
     pending: PendingMessage | None = None
     request: e.ModelRequestStarted | None = None
     """The model request whose answer is still open."""
@@ -57,38 +68,69 @@ class Run:
     def emit(self, event: e.AgentEvent) -> None:
         self.environment.bus.emit(event)
 
-    async def commit(self, message: Message) -> None:
+    async def commit(self, message: Message, kind: EntryKind | None = None) -> None:
         """Append to the run's branch, in the store too."""
-        await self.environment.store.append_entries([self.transcript.append(message, self.id)])
+        entry = self.transcript.append(message, self.id, kind)
+        await self.environment.store.append_entries([entry], holder=self.environment.holder)
 
 
 async def run_rounds(run: Run) -> str:
     """Take rounds until the model answers without calling a tool. Returns the stop reason."""
-    malformed = 0
-    while True:
+    malformed, at = 0, Boundary.ROUND
+    while not run.limits.ends_early():
         run.limits.begin_round()
+        await take_up(run, at)
+        at = Boundary.ROUND
         answer = await ask_model(run)
+        calls = answer.message.tool_uses()
+        goes_on = answer.stop_reason == "pause" and not calls and bool(answer.message.content)
         if answer.message.content:
-            await run.commit(answer.message)
+            await run.commit(answer.message, "assistant_part" if goes_on else None)
             run.emit(e.AssistantMessageCommitted(agent_id=run.agent_id, message=answer.message))
         response_finished(run)
         run.pending = None
 
-        calls = answer.message.tool_uses()
-        if not calls and answer.stop_reason == "pause" and answer.message.content:
+        if goes_on:
             continue  # the provider goes on where it broke off
         if not calls:
-            return answer.stop_reason
+            if not (any(source.is_waiting(Boundary.ANSWER) for source in run.sources) and run.limits.has_room()):
+                return answer.stop_reason
+            at = Boundary.ANSWER
+            continue
         malformed = malformed + 1 if all(call.error for call in calls) else 0
         if malformed >= MAX_MALFORMED_ROUNDS:
             raise FailedToStreamResponse(MalformedStream(f"{malformed} rounds in a row of malformed tool arguments"))
-
-        run.scheduler.history_len = len(run.transcript)
-        ended = await run.scheduler.execute(calls)
-        await run.commit(Message.user(run.scheduler.results[call.id] for call in calls))
-        run.scheduler.results = {}
-        if ended:
+        if await execute(run, calls):
             return "ended_by_tool"
+    return "stopped" if run.limits.options.ended_early == "stop_requested" else "budget"
+
+
+async def go_on(run: Run, end: OpenEnd) -> str | None:
+    """Finish the round another run left open at the end of the transcript. A stop reason when that was the last one."""
+    last = run.transcript.last
+    assert last is not None
+    calls = last.message.tool_uses()
+    if not calls:
+        return "end" if last.kind == "assistant_turn" else None
+    for call in calls:
+        run.ids.take(call.id)
+    return "ended_by_tool" if await execute(run, calls, end) else None
+
+
+async def execute(run: Run, calls: Sequence[ToolUse], end: OpenEnd | None = None) -> bool:
+    """Run the calls of one answer and commit their results. True when a tool ended the turn."""
+    run.phase, run.scheduler.history_len = "ExecutingTool", len(run.transcript)
+    ended = await run.scheduler.execute(calls, end.calls if end is not None else None)
+    await run.commit(Message.user(run.scheduler.take_results()))
+    return ended
+
+
+async def take_up(run: Run, at: Boundary) -> None:
+    """Put what the sources have into the conversation, in their order."""
+    for source in run.sources:
+        if source.is_waiting(at):
+            for kind, message in await source.drain(at):
+                await run.commit(message, kind)
 
 
 @dataclass(frozen=True)
@@ -99,7 +141,8 @@ class Answer:
 
 async def ask_model(run: Run) -> Answer:
     """One model answer. A transient error is retried until the answer has begun to show; after that it is final."""
-    request = assemble(run.model, run.config, run.transcript.messages(), run.environment.tools)
+    run.phase = "AwaitingModel"
+    request = assemble(run.model, run.config, run.transcript.messages(), run.environment)
     run.limits.count_request()
     for attempt in count(1):
         run.request = e.ModelRequestStarted(
@@ -142,7 +185,7 @@ async def read_answer(run: Run, events: AsyncIterator[ProviderEvent]) -> Answer:
 
 async def wait_before_retry(run: Run, error: ProviderError, attempt: int) -> None:
     """Announce the next attempt, and wait for it."""
-    delay = retry_delay(error, attempt, random.random())  # noqa: S311  # no secret
+    delay = retry_delay(error, attempt, random.random(), run.limits.options)  # noqa: S311  # no secret
     run.emit(
         e.RetryAttempt(
             agent_id=run.agent_id,
@@ -155,20 +198,20 @@ async def wait_before_retry(run: Run, error: ProviderError, attempt: int) -> Non
     await anyio.sleep(delay)
 
 
-def retry_delay(error: ProviderError, attempt: int, chance: float) -> float:
-    """Seconds: the share `chance`, in [0, 1], of 500 ms doubling to 5 s, so that many clients do not return at once.
+def retry_delay(error: ProviderError, attempt: int, chance: float, options: RunOptions) -> float:
+    """Seconds: the share `chance`, in [0, 1], of a time that doubles, so that many clients do not return at once.
 
-    It is never less than what the server asked for, of which at most 60 s count.
+    It is never less than what the server asked for, as far as the options let it ask.
     """
     asked = error.delay if isinstance(error, RetryableError) else None
     asked = error.retry_after if isinstance(error, HttpError) else asked
-    longest: float = min(RETRY_BASE * 2 ** min(attempt - 1, 10), RETRY_MAX)
-    return max(chance * longest, min(asked or 0.0, RETRY_AFTER_CAP))
+    longest: float = min(options.retry_base * 2 ** min(attempt - 1, 10), options.retry_max)
+    return max(chance * longest, min(asked or 0.0, options.retry_after_cap))
 
 
 def request_opened(run: Run) -> None:
     assert run.request is not None
-    run.opened = True
+    run.opened, run.phase = True, "Streaming"
     run.emit(e.ModelRequestFinished(success=True, **run.request.model_dump(exclude={"kind"})))
 
 
@@ -197,6 +240,7 @@ def response_finished(run: Run) -> None:
         return
     usage = pending.usage
     run.usage = run.usage + usage
+    count_usage(run, usage)
     run.emit(
         e.UsageReport(
             agent_id=run.agent_id,
@@ -206,3 +250,26 @@ def response_finished(run: Run) -> None:
             cache_creation_tokens=usage.cache_creation_input_tokens or 0,
         )
     )
+
+
+def count_usage(run: Run, usage: TokenUsage) -> None:
+    """Add a response to what the run and its budgets have used."""
+    tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
+    cost = 0.0
+    if run.limits.options.cost_budget is not None:
+        cost = _cost(run.provider.descriptor.id, run.model, usage) or 0.0
+    run.limits.count_usage(tokens, cost)
+
+
+def check_priced(provider: str, model: str) -> None:
+    """Raises `ConfigurationError` for a model without a known price: no budget in money can hold it."""
+    if _cost(provider, model, TokenUsage(input_tokens=1, output_tokens=1)) is None:
+        raise ConfigurationError(
+            f"{provider}/{model} has no known price, so a cost budget cannot hold it: use token_budget"
+        )
+
+
+def _cost(provider: str, model: str, usage: TokenUsage) -> float | None:
+    from mentra_nb.audit.prices import cost_usd  # loads the price list
+
+    return cost_usd(provider, model, usage)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from mentra_nb.content import Data, Message
 from mentra_nb.providers.base import Request, ResponseFormat, ToolChoice
-from mentra_nb.tools.spec import Tool
+from mentra_nb.tools.environment import AgentEnvironment
 
 
 class AgentConfig(Data):
@@ -29,21 +29,24 @@ class AgentConfig(Data):
     parallel_tool_calls: bool | None = None
     tool_search: bool = False
     prompt_cache_key: str | None = None
+    tool_choice: ToolChoice = ToolChoice()
 
     def offers(self, name: str) -> bool:
         """Whether the agent may see this tool: hidden wins over allowed."""
         return name not in self.hidden_tools and (self.tools is None or name in self.tools)
 
 
-def assemble(model: str, config: AgentConfig, messages: Sequence[Message], tools: Mapping[str, Tool]) -> Request:
+def assemble(model: str, config: AgentConfig, messages: Sequence[Message], environment: AgentEnvironment) -> Request:
     """The next request. Tools come sorted by name: the same set always reads the same, and caches."""
+    tools = environment.tools
     offered = [tools[name].spec.provider for name in sorted(tools) if config.offers(name)]
+    sections = [config.system, *(section(config.offers) for section in environment.system_sections)]
     return Request(
         model=model,
-        system=config.system,
+        system="\n\n".join(section for section in sections if section) or None,
         messages=messages,
         tools=offered,
-        tool_choice=ToolChoice() if offered else None,
+        tool_choice=_choice(config) if offered else None,
         temperature=config.temperature,
         max_output_tokens=config.max_output_tokens,
         reasoning_effort=config.reasoning_effort,
@@ -53,3 +56,9 @@ def assemble(model: str, config: AgentConfig, messages: Sequence[Message], tools
         tool_search=config.tool_search,
         prompt_cache_key=config.prompt_cache_key,
     )
+
+
+def _choice(config: AgentConfig) -> ToolChoice:
+    """The choice as configured; a tool that the agent is not offered cannot be forced."""
+    choice = config.tool_choice
+    return ToolChoice() if choice.mode == "tool" and not config.offers(choice.name or "") else choice

@@ -4,50 +4,94 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple, cast
 
-from mentra_nb.content import Message, Role
+from mentra_nb.content import Message, Role, Shelved
 from mentra_nb.identity import new_id
 from mentra_nb.store.base import Entry, EntryKind
 
+KEEP = 16
+"""Entries at the end of the path that are kept as they are; older ones are shelved."""
+
+
+class _Item(NamedTuple):
+    """An entry of the path without what follows from its place there."""
+
+    id: str
+    run_id: str | None
+    kind: EntryKind
+    message: Message
+    created_at: float
+
 
 class Transcript:
-    """The path from the root to the leaf. A run appends to it; what a failed run appended is taken off again."""
+    """The path from the root to the leaf. Runs append to it; other branches stay in the store."""
 
     def __init__(self, agent_id: str, entries: Sequence[Entry] = ()) -> None:
         self.agent_id = agent_id
-        self._entries = list(entries)
+        self._items: list[_Item] = []
+        self._shelved = 0
+        self.follow(entries)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._items)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        return tuple(self._entries)
+        """The path, read out. Costs what its length costs: not for every round."""
+        return tuple(self._entry(at) for at in range(len(self._items)))
+
+    @property
+    def last(self) -> Entry | None:
+        return self._entry(len(self._items) - 1) if self._items else None
 
     @property
     def leaf(self) -> str | None:
-        return self._entries[-1].id if self._entries else None
+        return self._items[-1].id if self._items else None
 
     def messages(self) -> list[Message]:
-        return [entry.message for entry in self._entries]
+        """The conversation; old messages may be `Shelved`, which read the same."""
+        return [item.message for item in self._items]
 
-    def append(self, message: Message, run_id: str) -> Entry:
+    def append(self, message: Message, run_id: str, kind: EntryKind | None = None) -> Entry:
         """Put a message at the end of the path. The caller stores the entry."""
-        entry = Entry(
-            id=new_id("entry"),
-            agent_id=self.agent_id,
-            parent_id=self.leaf,
-            run_id=run_id,
-            kind=_kind(message),
-            message=message,
-            created_at=time.time(),
-        )
-        self._entries.append(entry)
-        return entry
+        self._items.append(_Item(new_id("entry"), run_id, kind or _kind(message), message, time.time()))
+        return self._entry(len(self._items) - 1)
 
-    def back_to(self, length: int) -> None:
-        """Leave the branch: the path is what it was when it had `length` entries. Nothing is deleted from the store."""
-        del self._entries[length:]
+    def path(self) -> list[_Item]:
+        """The path as it is now, to `go_back` to."""
+        return list(self._items)
+
+    def go_back(self, path: list[_Item]) -> None:
+        """Leave the branch for a path that was. Nothing is deleted from the store."""
+        self._items = path
+        self._shelved = min(self._shelved, len(path))
+
+    def follow(self, entries: Sequence[Entry]) -> None:
+        """Take another path."""
+        self._items = [_Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries]
+        self._shelved = 0
+
+    def shelve(self) -> None:
+        """Pack what is old and has been sent: from now on it takes about the memory of its text."""
+        for at in range(self._shelved, len(self._items) - KEEP):
+            item = self._items[at]
+            if not isinstance(item.message, Shelved) and Shelved.is_worth_it(item.message):
+                self._items[at] = item._replace(message=cast(Message, Shelved(item.message)))
+            self._shelved = at + 1
+
+    def _entry(self, at: int) -> Entry:
+        item = self._items[at]
+        message = item.message
+        return Entry(
+            id=item.id,
+            agent_id=self.agent_id,
+            parent_id=self._items[at - 1].id if at else None,
+            run_id=item.run_id,
+            kind=item.kind,
+            message=message.whole() if isinstance(message, Shelved) else message,
+            created_at=item.created_at,
+        )
 
 
 def _kind(message: Message) -> EntryKind:

@@ -8,37 +8,48 @@ from __future__ import annotations
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, MutableMapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
+from mentra_nb.agent import recovery
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.subagent import delegate
 from mentra_nb.agent.transcript import Transcript
-from mentra_nb.audit.sink import Journal
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.content import Data
 from mentra_nb.control.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.control.hooks import AuditStore, EventBus, PreExecutionHook, RuntimeHook, RuntimeHooks
 from mentra_nb.control.policy import RuntimePolicy
-from mentra_nb.errors import FailedToListModels, NoModelsAvailable, ProviderError, StoreError
+from mentra_nb.errors import (
+    FailedToListModels,
+    MentraError,
+    NoModelsAvailable,
+    OperationDenied,
+    ProviderError,
+    StoreError,
+)
 from mentra_nb.event_types import RecoveryPrepared
 from mentra_nb.identity import new_id
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
 from mentra_nb.providers.registry import PRESETS, ProviderRegistry, builtin
-from mentra_nb.session.permissions import AskMode, SessionPermissions
+from mentra_nb.runtime.leases import Leases
+from mentra_nb.session.permissions import AskMode, SessionPermissions, expired
 from mentra_nb.session.session import Session, new_record
 from mentra_nb.store.base import AgentRecord, RuntimeStore
-from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.tools.environment import AgentEnvironment
-from mentra_nb.tools.files import ReadTool, WriteTool
-from mentra_nb.tools.shell import ShellTool
 from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
 
 if TYPE_CHECKING:
     from mentra_nb.providers.http import HttpClient
+    from mentra_nb.tools.skills import Skill, Skills
 
 T = TypeVar("T")
+QUESTION_GRACE = 60.0
+"""Seconds after its deadline that a question is left to the process that asked it."""
 
 
 class PersistedAgentSummary(Data):
@@ -47,8 +58,28 @@ class PersistedAgentSummary(Data):
     id: str
     runtime_identifier: str
     name: str
+    is_teammate: bool = False
     status: str
     history_len: int
+
+
+def _default_store() -> RuntimeStore:
+    from mentra_nb.store.sqlite import SqliteStore
+
+    return SqliteStore()
+
+
+def _default_record() -> AuditStore:
+    from mentra_nb.audit.sink import Journal
+
+    return Journal()
+
+
+def _builtin_tools() -> list[Tool]:
+    from mentra_nb.tools.files import ReadTool, WriteTool
+    from mentra_nb.tools.shell import ShellTool
+
+    return [ReadTool(), WriteTool(), ShellTool()]
 
 
 class Runtime:
@@ -72,14 +103,15 @@ class Runtime:
         store: RuntimeStore | None = None,
         audit: AuditStore | None = None,
         executor: RuntimeExecutor | None = None,
+        skills: Iterable[Path | str] = (),
         working_directory: Path | None = None,
         identifier: str = "default",
     ) -> None:
         self.id, self.identifier = new_id("runtime"), identifier
         self.policy = policy or RuntimePolicy()
         self.hooks = RuntimeHooks(hooks)
-        self.store: RuntimeStore = store or SqliteStore()
-        self.audit: AuditStore = audit or Journal()
+        self.store: RuntimeStore = store or _default_store()
+        self.audit: AuditStore = audit or _default_record()
         self.working_directory = working_directory
         self._registry = ProviderRegistry(providers)
         self._authorizer, self._pre_hooks = authorizer, list(pre_hooks)
@@ -87,19 +119,22 @@ class Runtime:
         self._bus = EventBus(self.hooks, self.audit)
         self._tools: dict[str, Tool] = {}
         self._app_contexts: dict[type, Any] = {}
-        self._prepared = False
+        self._announced = self._prepared = False
+        self._leases = Leases(self.store, self.id)
+        self._live: WeakValueDictionary[str, Agent] = WeakValueDictionary()
+        self._skills: Skills | None = None
         self._http: HttpClient | None = None
-        for tool in (ReadTool(), WriteTool(), ShellTool()) if builtin_tools else ():
-            self.register_tool(tool)
-        for item in tools:
+        for item in (*(_builtin_tools() if builtin_tools else ()), *tools):
             self.register_tool(item)
+        for folder in skills:
+            self.register_skills_dir(folder)
 
     def __repr__(self) -> str:
         ids = ", ".join(d.id for d in self.providers()) or "none"
         return f"<Runtime {self.identifier!r}: providers {ids}; tools {', '.join(sorted(self._tools)) or 'none'}>"
 
     async def __aenter__(self) -> Runtime:
-        self._prepare()
+        self._announce()
         return self
 
     async def __aexit__(
@@ -108,19 +143,28 @@ class Runtime:
         await self.close()
 
     async def close(self) -> None:
-        """Release connections, files and threads."""
+        """Release agents, connections, files and threads."""
         await self._registry.aclose()
         if self._http is not None:
             await self._http.aclose()
+        await self._leases.close()
         self.store.close()
         close_audit = getattr(self.audit, "close", None)
         if close_audit is not None:
             close_audit()
 
-    def _prepare(self) -> None:
+    def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
+            self._bus.emit(RecoveryPrepared(runtime_instance_id=self.id))
+
+    async def _prepare(self) -> None:
+        """Once, before the store is used: close the questions that nobody answered in time before their runs died."""
+        self._announce()
         if not self._prepared:
             self._prepared = True
-            self._bus.emit(RecoveryPrepared(runtime_instance_id=self.id))
+            for question in await self.store.expire_questions(time.time() - QUESTION_GRACE):
+                self._bus.emit(expired(question))
 
     # ---- tools and application state --------------------------------------------------------------------------
 
@@ -145,6 +189,28 @@ class Runtime:
     def app_context(self, kind: type[T]) -> T:
         """Raises `KeyError` when none of that type is registered."""
         return self._app_contexts[kind]  # type: ignore[no-any-return]  # keyed by its own type
+
+    # ---- skills -----------------------------------------------------------------------------------------------
+
+    def register_skills_dir(self, path: Path | str) -> None:
+        """Offer the skills in a folder: their names in the prompt, their texts through `load_skill`.
+
+        Folders add up; a name found in an earlier one stays. Raises `SkillLoadError`, and then nothing is added.
+        """
+        from mentra_nb.tools.skills import LoadSkillTool, Skills  # loads the YAML library
+
+        skills = self._skills or Skills()
+        skills.add_root(path)
+        if self._skills is None:
+            self._skills = skills
+            self.register_tool(LoadSkillTool(skills))
+
+    def skills(self) -> list[Skill]:
+        """What skills there are, sorted by name, without their texts."""
+        return self._skills.list() if self._skills is not None else []
+
+    def _skills_section(self, offers: Callable[[str], bool]) -> str | None:
+        return self._skills.prompt() if self._skills is not None and offers("load_skill") else None
 
     # ---- providers and models ---------------------------------------------------------------------------------
 
@@ -209,24 +275,42 @@ class Runtime:
         Raises:
             ProviderNotFound, StoreError
         """
-        self._prepare()
-        return await self._spawn(
-            name, model, config or AgentConfig(), self._environment(self._bus, self._authorizer, {})
-        )
+        environment = self._environment(self._bus, self._authorizer, {})
+        return await self._spawn(name, model, config or AgentConfig(), environment)
 
     async def resume_agent(self, agent_id: str) -> Agent:
-        """A stored agent, continuing at its leaf. Raises `StoreError` for an unknown id, `ProviderNotFound`."""
-        self._prepare()
+        """A stored agent, continuing at its leaf. A turn that died is settled; `Agent.resume` goes on with it.
+
+        An agent that this runtime had already is taken over: the object it was before takes no more turns.
+
+        Raises:
+            LeaseUnavailable: another process has it; nothing of it was touched.
+            OperationDenied: it is taking a turn in this runtime.
+            ProviderNotFound, StoreError
+        """
         return await self._load(agent_id, self._environment(self._bus, self._authorizer, {}))
 
     async def resume(self, runtime_identifier: str | None = None) -> list[Agent]:
-        """Every stored agent of an identifier (default: this runtime's), oldest first. Raises as `resume_agent`."""
-        records = await self.store.list_agents(runtime_identifier or self.identifier)
-        return [await self.resume_agent(record.id) for record in records]
+        """Every stored agent of an identifier (default: this runtime's), oldest first. Raises as `resume_agent`.
+
+        All or none: what was taken before a failure is let go again.
+        """
+        return await self._resume(await self.store.list_agents(runtime_identifier or self.identifier))
 
     async def resume_all(self) -> list[Agent]:
-        """Every stored agent, whatever its identifier, oldest first. Raises as `resume_agent`."""
-        return [await self.resume_agent(record.id) for record in await self.store.list_agents()]
+        """Every stored agent, whatever its identifier, oldest first. Raises as `resume`."""
+        return await self._resume(await self.store.list_agents())
+
+    async def _resume(self, records: list[AgentRecord]) -> list[Agent]:
+        resumed: list[Agent] = []
+        try:
+            for record in records:
+                resumed.append(await self.resume_agent(record.id))
+        except MentraError:
+            for agent in resumed:
+                await agent.close()
+            raise
+        return resumed
 
     async def list_persisted_agents(self, runtime_identifier: str | None = None) -> list[PersistedAgentSummary]:
         """Stored agents of an identifier (default: this runtime's), oldest first, without reviving them."""
@@ -236,11 +320,18 @@ class Runtime:
                 id=r.id,
                 runtime_identifier=r.runtime_identifier,
                 name=r.name,
+                is_teammate=r.kind == "teammate",
                 status=r.status,
-                history_len=len(await self.store.load_path(r.id, r.leaf)),
+                history_len=await self.store.path_length(r.id, r.leaf),
             )
             for r in records
         ]
+
+    async def set_model(self, agent: Agent, model: ModelInfo) -> None:
+        """Ask another model from the agent's next run on; stored with it. Raises `ProviderNotFound`."""
+        provider = self._registry.get(model.provider)
+        await self.store.update_agent(agent.id, model=model.id, provider_id=model.provider)
+        agent.use_model(model, provider)
 
     async def _spawn(self, name: str, model: ModelInfo, config: AgentConfig, environment: AgentEnvironment) -> Agent:
         provider, now = self._registry.get(model.provider), time.time()
@@ -254,18 +345,46 @@ class Runtime:
             created_at=now,
             updated_at=now,
         )
+        await self._prepare()
+        await self._leases.take(record.id)
         await self.store.create_agent(record)
-        return Agent(record, provider, environment)
+        return self._live_agent(Agent(record, provider, environment))
 
     async def _load(self, agent_id: str, environment: AgentEnvironment, model: ModelInfo | None = None) -> Agent:
+        await self._prepare()
+        before = self._live.get(agent_id)
+        if before is not None and before.is_running:
+            raise OperationDenied(f"agent '{before.name}' is taking a turn: stop it first")
         record = await self.store.load_agent(agent_id)
         if record is None:
             raise StoreError(f"there is no stored agent '{agent_id}'")
         if model is not None:
             record = record.model_copy(update={"model": model.id, "provider_id": model.provider})
         provider = self._registry.get(record.provider_id)
-        entries = await self.store.load_path(record.id, record.leaf)
-        return Agent(record, provider, environment, Transcript(record.id, entries))
+        held = self._leases.has(agent_id)
+        await self._leases.take(agent_id)
+        try:
+            if before is None:
+                await recovery.settle_dead_runs(self.store, agent_id, environment.bus, self.id)
+            record = record.model_copy(update=await self._as_stored(agent_id))
+            entries = await self.store.load_path(record.id, record.leaf)
+        except BaseException:
+            if not held:
+                await self._leases.release(agent_id)
+            raise
+        if before is not None:
+            before.detach("it was resumed again in this runtime")
+        return self._live_agent(Agent(record, provider, environment, Transcript(record.id, entries)))
+
+    async def _as_stored(self, agent_id: str) -> dict[str, Any]:
+        """What a recovery may have changed of an agent's record."""
+        record = await self.store.load_agent(agent_id)
+        return {} if record is None else {"leaf": record.leaf, "status": record.status}
+
+    def _live_agent(self, agent: Agent) -> Agent:
+        self._live[agent.id] = agent
+        agent.on_close = partial(self._leases.release, agent.id)
+        return agent
 
     def _environment(
         self, bus: EventBus, authorizer: ToolAuthorizer | None, own_tools: MutableMapping[str, Tool]
@@ -280,6 +399,9 @@ class Runtime:
             authorizer=authorizer,
             pre_hooks=self._pre_hooks,
             app_contexts=self._app_contexts,
+            system_sections=(self._skills_section,),
+            delegate=delegate,
+            holder=self.id,
         )
 
     # ---- sessions ---------------------------------------------------------------------------------------------
@@ -303,7 +425,6 @@ class Runtime:
         Raises:
             ProviderNotFound, StoreError
         """
-        self._prepare()
         session_id = session_id or new_id("session")
         permissions = self._permissions(session_id, project_id, ask)
         environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
@@ -327,7 +448,6 @@ class Runtime:
             StoreError: there is none.
             ProviderNotFound: its model's provider is not registered.
         """
-        self._prepare()
         record = await self.store.load_session(name, project_id)
         if record is None:
             raise StoreError(f"there is no stored session '{name}'")

@@ -36,7 +36,7 @@ from mentra_nb.control.rules import exactly, find_rule
 from mentra_nb.errors import OperationDenied, StoreError
 from mentra_nb.identity import new_id
 from mentra_nb.store.base import RuntimeStore
-from mentra_nb.tools.scheduler import arguments_hash, decide_in_time, duration
+from mentra_nb.tools.scheduler import AGAIN, arguments_hash, decide_in_time, duration
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ AskMode = Literal["always", "changes", "rules"]
 DEFAULT_ASK_TIMEOUT = 600.0
 """Seconds a question stays open."""
 
+CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
 HOW_TO_ALLOW = "allow it beforehand with mn.allow({tool!r}, pattern={subject!r}) or ask in a live notebook"
 
 
@@ -93,11 +94,13 @@ class SessionPermissions:
         verdict = await self._asked_inner(request)
         if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY:
             return verdict
-        if rule is not None:
+        if rule is not None and not request.again:
             return await self._by_rule(rule)
-        if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.ALLOW:
+        if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.ALLOW and not request.again:
             return verdict
-        prompted = verdict is not None
+        if (answer := await self._answered_before(request)) is not None:
+            return answer
+        prompted = verdict is not None or request.again
         if not prompted and self.ask == "changes" and _runs_unasked(request):
             return ToolAuthorizationDecision.allow("setting")
         how = HOW_TO_ALLOW.format(tool=request.tool_name, subject=request.subject)
@@ -106,7 +109,38 @@ class SessionPermissions:
         if not self.can_ask():
             return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
         reason = verdict.reason if verdict is not None and verdict.reason else _why(request, self.ask)
+        if request.again:
+            reason = AGAIN
         return await self._put_question(request, reason)
+
+    async def _answered_before(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
+        """What a person answered when the run that asked had died, in time and about these very arguments."""
+        if request.again:
+            return None
+        bound_to = arguments_hash(request.tool_name, request.arguments)
+        for run_id in request.earlier_runs:
+            answer = await self.store.answered_question(run_id, request.tool_call_id, bound_to)
+            if answer is not None and answer.decided_by == "user":
+                outcome = (
+                    ToolAuthorizationOutcome.ALLOW if answer.outcome == "allowed" else ToolAuthorizationOutcome.DENY
+                )
+                return ToolAuthorizationDecision(
+                    outcome=outcome, reason=answer.reason, decided_by="user", request_id=answer.request_id
+                )
+        return None
+
+    async def answer(self, request_id: str, decision: PermissionDecision) -> None:
+        """As `resolve`, also for a question whose run has died: `resume` then acts on the answer.
+
+        Raises:
+            OperationDenied: the question is closed, or its deadline has passed.
+        """
+        if request_id in self._open:
+            self.resolve(request_id, decision)
+        elif not await self.store.answer_question(
+            request_id, allow=decision.allow, decided_by=decision.by, reason=decision.reason
+        ):
+            raise OperationDenied(CLOSED)
 
     async def _by_rule(self, rule: PermissionRule) -> ToolAuthorizationDecision:
         await self.store.count_rule_use(rule.id)
@@ -219,7 +253,7 @@ class SessionPermissions:
         with self._lock:
             waiting = self._open.pop(request_id, None)
             if waiting is None:
-                raise OperationDenied("that question is closed: it was answered, timed out, or its turn was stopped")
+                raise OperationDenied(CLOSED)
             waiting.decision = decision
         waiting.loop.call_soon_threadsafe(waiting.answered.set)
 
@@ -236,6 +270,21 @@ class SessionPermissions:
     async def rules(self) -> list[PermissionRule]:
         """The rules that hold here: the session's, the project's and the global ones."""
         return await self.store.list_rules(self.session_id, self.project)
+
+
+def expired(question: PermissionQuestion) -> e.PermissionResolved:
+    """What the record is told of a question that outlived its run and its deadline."""
+    return e.PermissionResolved(
+        agent_id=question.agent_id,
+        run_id=question.run_id,
+        request_id=question.request_id,
+        tool_name=question.tool_name,
+        tool_call_id=question.tool_call_id,
+        outcome="denied",
+        decided_by="timeout",
+        waited_ms=int((question.deadline - question.asked_at) * 1000),
+        session_id=question.session_id,
+    )
 
 
 def _runs_unasked(request: ToolAuthorizationRequest) -> bool:

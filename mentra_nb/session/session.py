@@ -66,19 +66,46 @@ class Session:
         self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.RunOrigin | None = None
     ) -> Message:
         """Say something and get the answer. Raises as `Agent.run`."""
-        origin = (origin or e.RunOrigin()).model_copy(
-            update={"session_id": self.id, "project": self.project, "notebook": self.notebook}
-        )
-        message = await self.agent.run(content, options, origin)
+        message = await self.agent.run(content, options, self._from_here(origin))
         self.turn_count += 1
         return message
+
+    async def resume_turn(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
+        """Go on with the turn that failed or was interrupted. Raises as `Agent.resume`."""
+        message = await self.agent.resume(options, self._from_here(origin))
+        self.turn_count += 1
+        return message
+
+    def _from_here(self, origin: e.RunOrigin | None) -> e.RunOrigin:
+        return (origin or e.RunOrigin()).model_copy(
+            update={"session_id": self.id, "project": self.project, "notebook": self.notebook}
+        )
+
+    @property
+    def status(self) -> str:
+        """`created`, `active`, `idle`, `interrupted` or `failed`."""
+        if self.agent.is_running:
+            return "active"
+        return {"Idle": "created", "Interrupted": "interrupted", "Failed": "failed"}.get(self.agent.status, "idle")
+
+    async def close(self) -> None:
+        """Let go of it: another kernel may open it. Raises `OperationDenied` during a turn."""
+        await self.agent.close()
 
     def history(self) -> list[Message]:
         return self.agent.history()
 
+    async def branch_from(self, entry_id: str | None) -> int:
+        """Continue from another entry. As `Agent.branch_from`."""
+        return await self.agent.branch_from(entry_id)
+
     def resolve_permission(self, request_id: str, decision: PermissionDecision) -> None:
         """Answer an open question, from any thread. Raises `OperationDenied` when it is closed."""
         self.permissions.resolve(request_id, decision)
+
+    async def answer(self, request_id: str, decision: PermissionDecision) -> None:
+        """As `resolve_permission`, also for a question whose run has died; `resume_turn` acts on the answer."""
+        await self.permissions.answer(request_id, decision)
 
     async def remembered_rules(self) -> list[PermissionRule]:
         return await self.permissions.rules()

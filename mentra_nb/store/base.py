@@ -182,7 +182,7 @@ class TranscriptStore(Protocol):
     """
 
     async def append_entries(self, entries: Sequence[Entry], *, holder: str | None = None) -> None:
-        """All of them, or none."""
+        """All of them, or none. The partial text of their run is dropped: it is in them, or was given up."""
         ...
 
     async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
@@ -203,7 +203,10 @@ class TranscriptStore(Protocol):
 class RunStore(Protocol):
     """`holder` as in `TranscriptStore`."""
 
-    async def start_run(self, run: RunRecord, *, holder: str | None = None) -> None: ...
+    async def start_run(self, run: RunRecord, *, entries: Sequence[Entry] = (), holder: str | None = None) -> None:
+        """Open a run, with what it begins with. One transaction."""
+        ...
+
     async def save_partial(self, run_id: str, text: str, *, holder: str | None = None) -> None: ...
     async def finish_run(
         self,

@@ -27,10 +27,13 @@ ENTRIES_OF_RUN = """
 
 
 class Runs(Database):
-    async def start_run(self, run: RunRecord, *, holder: str | None = None) -> None:
+    async def start_run(self, run: RunRecord, *, entries: Sequence[Entry] = (), holder: str | None = None) -> None:
+        rows = entry_rows(entries)
+
         def work(db: Transaction) -> None:
             check_holder(db, run.agent_id, holder)
             insert(db, "runs", run.model_dump())
+            insert_entries(db, rows)
             update_agent(db, run.agent_id, {"status": AGENT_STATUS[run.state]})
 
         await self.write(work)

@@ -67,6 +67,8 @@ def entry_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 def insert_entries(db: Transaction, rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         insert(db, "entries", row)
+        if row["run_id"] is not None:  # what was streaming before this entry is in it, or was given up
+            db.execute("UPDATE runs SET partial = '' WHERE id = ? AND partial <> ''", (row["run_id"],))
 
 
 def to_entries(rows: Iterable[Any]) -> list[Entry]:

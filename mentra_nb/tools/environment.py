@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.control.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.control.hooks import EventBus, PreExecutionHook
+from mentra_nb.control.limits import RunOptions
 from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.store.base import RuntimeStore
 from mentra_nb.tools.spec import Tool
@@ -28,3 +29,9 @@ class AgentEnvironment:
     authorizer: ToolAuthorizer | None = None
     pre_hooks: Sequence[PreExecutionHook] = ()
     app_contexts: Mapping[type, Any] = field(default_factory=dict)
+    system_sections: Sequence[Callable[[Callable[[str], bool]], str | None]] = ()
+    """What follows an agent's own system text; each is told which tools the agent is offered."""
+    delegate: Callable[[Any, RunOptions, str], Awaitable[str]] | None = None
+    """How an agent, in a run with these options, gives a task to a subagent."""
+    holder: str | None = None
+    """The runtime whose lease on the agent every write is checked against; `None` for no check."""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,12 +33,14 @@ from mentra_nb.content import Image, ToolResult, ToolUse
 from mentra_nb.control.hooks import PreExecutionContext
 from mentra_nb.control.limits import RunLimits
 from mentra_nb.control.policy import PolicyViolation
-from mentra_nb.store.base import ToolCallRecord
+from mentra_nb.store.base import Resolution, ToolCallRecord
 from mentra_nb.tools.environment import AgentEnvironment
 from mentra_nb.tools.spec import Tool, ToolContext, ToolOutput, as_content
 
 MAX_RESULT_LINES = 2_000
 MAX_RESULT_BYTES = 50 * 1024
+AGAIN = "it was interrupted while it ran and may have taken effect: run it again?"
+SKIPPED = "interrupted while it ran: it may have taken effect, and was not run again"
 STOPPED = "stopped before it finished; it may have taken effect"
 NOT_RUN = "not executed: the turn was stopped"
 
@@ -71,6 +73,18 @@ class _Call:
     arguments: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of calls that an interrupted run had taken up."""
+
+    results: Mapping[str, ToolResult] = field(default_factory=dict)
+    """By call id: what is known."""
+    unknown: Mapping[str, ToolCallRecord] = field(default_factory=dict)
+    """By call id: what began and may have taken effect."""
+    run_ids: tuple[str, ...] = ()
+    """The run, and those it had continued."""
+
+
 class _Refused(Exception):
     """A gate said no. The text is what the model reads."""
 
@@ -84,16 +98,26 @@ class Scheduler:
     limits: RunLimits
     offers: Callable[[str], bool] = lambda name: True
     """Whether the agent may use a tool of that name."""
+    delegate: Callable[[str], Awaitable[str]] | None = None
+    """Gives a task to a subagent, for tools that do."""
     history_len: int = 0
     results: dict[str, ToolResult] = field(default_factory=dict)
+    _calls: Sequence[ToolUse] = ()
     _undecided: set[str] = field(default_factory=set)
+    _earlier: Earlier = field(default_factory=Earlier)
 
-    async def execute(self, calls: Sequence[ToolUse]) -> bool:
-        """Run the calls of one round; `results` then has an answer for each. True when a tool ended the turn."""
-        self.results = {}
-        self._undecided = {use.id for use in calls}
+    async def execute(self, calls: Sequence[ToolUse], earlier: Earlier | None = None) -> bool:
+        """Run the calls of one round; `results` then has an answer for each. True when a tool ended the turn.
+
+        Of calls that another run had taken up, `earlier` says what is known: a result is not asked for twice.
+        """
+        self._earlier = earlier or Earlier()
+        self._calls = calls
+        self.results = {use.id: self._earlier.results[use.id] for use in calls if use.id in self._earlier.results}
+        left = self.open_calls()
+        self._undecided = {use.id for use in left}
         ended_by: str | None = None
-        for batch in self._batches(calls):
+        for batch in self._batches(left):
             if ended_by is not None:
                 self.abandon(batch, f"not executed: run terminated by '{ended_by}'", "runtime")
                 continue
@@ -105,6 +129,16 @@ class Scheduler:
             else:
                 await self._run_together(cleared)
         return ended_by is not None
+
+    def open_calls(self) -> list[ToolUse]:
+        """The calls of the round that have no result yet."""
+        return [use for use in self._calls if use.id not in self.results]
+
+    def take_results(self) -> list[ToolResult]:
+        """The results of the round, in the order of its calls. From here on it is over."""
+        taken = [self.results[use.id] for use in self._calls]
+        self._calls, self.results = (), {}
+        return taken
 
     def abandon(self, calls: Sequence[ToolUse], text: str = NOT_RUN, decided_by: str = "cancelled") -> list[ToolResult]:
         """Answer those of `calls` that have no result yet, since nobody will run them. Returns all their results."""
@@ -185,26 +219,41 @@ class Scheduler:
             raise self._deny(use, f"Tool execution denied: {violation}", "policy") from violation
         except Exception as error:
             raise self._deny(use, f"Tool execution denied: {error}", "runtime") from error
-        if authorizer is None:
+        before = self._earlier.unknown.get(use.id)
+        if before is not None and before.resolution == "run_again":
+            self._decided(use, ToolAuthorizationDecision.allow("user"), subject=subject)
+            return
+        again = before is not None and call.tool.spec.effect == "once"
+        if authorizer is None and not again:
             self._decided(use, ToolAuthorizationDecision.allow("runtime"), subject=subject)
             return
         self._emit(e.ToolAuthorizationStarted(preview=preview, **self._about(use)))
         began = time.monotonic()
-        decision = await self._ask(call, preview, subject)
+        decision = await self._ask(call, preview, subject, again=again)
+        if again and decision.outcome is Allow and decision.decided_by != "user":
+            decision = ToolAuthorizationDecision.deny("only a person can decide to run it again", "runtime")
         waited = int((time.monotonic() - began) * 1000)
         self._decided(use, decision, subject=subject, wait_ms=waited)
+        if before is not None:
+            resolution: Resolution = "run_again" if decision.outcome is Allow else "skipped"
+            await self.environment.store.resolve_tool_call(before.run_id, use.id, resolution)
         if decision.outcome is Allow:
             return
         self._emit(
             e.ToolAuthorizationBlocked(outcome=decision.outcome, reason=decision.reason, **self._about(use)),
         )
+        if again:
+            raise _Refused(f"{SKIPPED}: {decision.reason}" if decision.reason else SKIPPED)
         if decision.outcome is Deny:
             raise _Refused(f"Tool execution denied: {decision.reason or 'denied by authorizer'}")
         raise _Refused(f"Tool execution requires approval: {decision.reason or 'nobody could be asked'}")
 
-    async def _ask(self, call: _Call, preview: ToolAuthorizationPreview, subject: str) -> ToolAuthorizationDecision:
+    async def _ask(
+        self, call: _Call, preview: ToolAuthorizationPreview, subject: str, *, again: bool
+    ) -> ToolAuthorizationDecision:
         authorizer = self.environment.authorizer
-        assert authorizer is not None
+        if authorizer is None:
+            return ToolAuthorizationDecision.deny("nobody could be asked", "runtime")
         request = ToolAuthorizationRequest(
             agent_id=self.caller.agent_id,
             agent_name=self.caller.agent_name,
@@ -218,6 +267,8 @@ class Scheduler:
             arguments=call.arguments,
             asks=call.tool.spec.asks,
             shell_subject=call.tool.shell_subject,
+            again=again,
+            earlier_runs=self._earlier.run_ids,
         )
         try:
             return await decide_in_time(authorizer, request)
@@ -258,7 +309,8 @@ class Scheduler:
                 arguments_hash=arguments_hash(call.use.name, call.arguments),
                 effect=call.tool.spec.effect,
                 started_at=time.time(),
-            )
+            ),
+            holder=self.environment.holder,
         )
         errors = self._emit(e.ToolExecutionStarted(input=call.arguments, **self._about(call.use)))
         if errors:
@@ -345,6 +397,7 @@ class Scheduler:
             executor=env.executor,
             progress=progress,
             app_contexts=env.app_contexts,
+            delegate=self.delegate,
         )
 
     def _decided(

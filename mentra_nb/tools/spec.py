@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -93,6 +93,8 @@ class ToolContext:
     progress: Callable[[str], None] = lambda text: None
     """Show a line while the tool runs."""
     app_contexts: Mapping[type, Any] = field(default_factory=dict)
+    delegate: Callable[[str], Awaitable[str]] | None = None
+    """Give a task to a subagent within the run's own limits, and wait for its answer. Raises what its run raises."""
 
     def app_context(self, kind: type[T]) -> T:
         """The application object registered under its exact type. Raises `ToolError`."""

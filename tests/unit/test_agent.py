@@ -349,13 +349,20 @@ async def test_a_server_that_names_a_longer_wait_gets_it_but_not_an_hour(error: 
 
 def test_the_wait_is_any_share_of_what_doubles_up_to_five_seconds() -> None:
     attempts = (1, 2, 3, 4, 5, 50)
-    assert [retry_delay(HttpError(503), attempt, 1) for attempt in attempts] == [0.5, 1, 2, 4, 5, 5]
-    assert [retry_delay(HttpError(503), attempt, 0.5) for attempt in attempts] == [0.25, 0.5, 1, 2, 2.5, 2.5]
+    assert [retry_delay(HttpError(503), attempt, 1, RunOptions()) for attempt in attempts] == [0.5, 1, 2, 4, 5, 5]
+    assert [retry_delay(HttpError(503), attempt, 0.5, RunOptions()) for attempt in attempts] == [
+        0.25,
+        0.5,
+        1,
+        2,
+        2.5,
+        2.5,
+    ]
 
 
 def test_the_wait_is_never_shorter_than_the_server_asked_for() -> None:
     asked = HttpError(429, retry_after=0.1)
-    assert [retry_delay(asked, 1, chance) for chance in (0, 0.5, 1)] == [0.1, 0.25, 0.5]
+    assert [retry_delay(asked, 1, chance, RunOptions()) for chance in (0, 0.5, 1)] == [0.1, 0.25, 0.5]
 
 
 async def test_waits_differ_from_one_another() -> None:

@@ -64,6 +64,7 @@ SESSION = {
     "permission_requested": "request_id tool_call_id tool_name description preview agent_id",
     "permission_resolved": "request_id tool_call_id tool_name outcome rule_scope",
     "task_updated": "task_id kind status title detail",
+    "branched": "entry_id abandoned_entries",
     "compaction_started": "agent_id",
     "compaction_completed": "agent_id replaced_items preserved_items resulting_transcript_len "
     "extracted_facts_count summary_preview",

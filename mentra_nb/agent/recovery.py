@@ -1,0 +1,142 @@
+"""After a crash: what a run that died left behind is made a valid conversation, and what is needed to go on with it.
+
+The caller holds the agent's lease. Nothing is run here, and nothing is deleted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mentra_nb import event_types as e
+from mentra_nb.agent.transcript import Transcript
+from mentra_nb.content import Message, Role, Text, ToolResult, ToolUse
+from mentra_nb.control.hooks import EventBus
+from mentra_nb.store.base import Entry, RunRecord, RuntimeStore, ToolCallRecord
+from mentra_nb.tools.scheduler import SKIPPED, Earlier
+
+DIED = "interrupted: its process ended"
+NEVER_RAN = "not executed: the process ended before it ran"
+UNKNOWN = "interrupted while it ran: it is not known whether it took effect"
+DONE = "interrupted while it ran; the user says that it was carried out"
+
+
+@dataclass(frozen=True)
+class OpenEnd:
+    """Where an unfinished run can go on: the last entry it wrote by itself, and what became of the calls in it."""
+
+    run: RunRecord
+    tip: str | None
+    leaf: str | None
+    """Where the conversation rests while the run is unfinished."""
+    calls: Earlier
+
+
+async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, holder: str | None) -> bool:
+    """Close every run of the agent that is still open, since nobody drives it. True when there was one."""
+    dead = await store.open_runs(agent_id)
+    for run in dead:
+        end = await open_end(store, run)
+        path = await store.load_path(agent_id, end.tip)
+        transcript = Transcript(agent_id, path)
+        settlement = _settlement(transcript, end, run.partial)
+        entries = [transcript.append(settlement, run.id, "settlement")] if settlement is not None else []
+        await store.finish_run(run.id, "interrupted", leaf=transcript.leaf, error=DIED, entries=entries, holder=holder)
+        _tell(bus, run, path, end)
+    return bool(dead)
+
+
+async def open_end(store: RuntimeStore, run: RunRecord) -> OpenEnd:
+    """Where `run` can go on. What a stop or a recovery added to settle it is left out."""
+    lineage = await _lineage(store, run)
+    own = [entry for entry in await store.run_entries(run.id) if entry.kind != "settlement"]
+    tip = own[-1].id if own else run.base
+    results: dict[str, ToolResult] = {}
+    unknown: dict[str, ToolCallRecord] = {}
+    for ancestor in reversed(lineage):  # what the newest run knows counts
+        for call in await store.list_tool_calls(ancestor.id):
+            unknown.pop(call.call_id, None)
+            known = _known(call)
+            if known is not None:
+                results[call.call_id] = known
+            else:
+                results.pop(call.call_id, None)
+                unknown[call.call_id] = call
+    earlier = Earlier(results, unknown, tuple(ancestor.id for ancestor in lineage))
+    return OpenEnd(run, tip, _resting_leaf(lineage), earlier)
+
+
+async def _lineage(store: RuntimeStore, run: RunRecord) -> list[RunRecord]:
+    if run.resumes is None:
+        return [run]
+    by_id = {other.id: other for other in await store.list_runs(run.agent_id)}
+    found = [run]
+    while (before := found[-1].resumes) is not None and before in by_id:
+        found.append(by_id[before])
+    return found
+
+
+def _resting_leaf(lineage: list[RunRecord]) -> str | None:
+    for run in lineage:
+        if run.state == "interrupted":
+            return run.leaf
+    return lineage[-1].base
+
+
+def _known(call: ToolCallRecord) -> ToolResult | None:
+    """The result of a call, from the store or from what a person said of it; `None` when it is not known."""
+    if call.finished_at is not None:
+        return ToolResult(tool_use_id=call.call_id, content=call.result, is_error=bool(call.is_error))
+    if call.resolution == "done":
+        return ToolResult(tool_use_id=call.call_id, content=DONE)
+    if call.resolution == "skipped":
+        return ToolResult(tool_use_id=call.call_id, content=SKIPPED, is_error=True)
+    return None
+
+
+def _settlement(transcript: Transcript, end: OpenEnd, partial: str) -> Message | None:
+    """What the branch still owes: a result for every open call, or the text that was saved while it streamed."""
+    last = transcript.last
+    if last is None:
+        return None
+    if calls := last.message.tool_uses():
+        return Message.user(_settled(call, end) for call in calls)
+    if partial and last.message.role is Role.USER:
+        return Message.assistant([Text(text=partial)])
+    return None
+
+
+def _settled(call: ToolUse, end: OpenEnd) -> ToolResult:
+    """The answer to a call that nobody will run now."""
+    if call.id in end.calls.results:
+        return end.calls.results[call.id]
+    text = UNKNOWN if call.id in end.calls.unknown else NEVER_RAN
+    return ToolResult(tool_use_id=call.id, content=text, is_error=True)
+
+
+def _tell(bus: EventBus, run: RunRecord, path: list[Entry], end: OpenEnd) -> None:
+    """Close what the record still shows as open."""
+    for call in end.calls.unknown.values():
+        if call.run_id == run.id:
+            bus.emit(
+                e.ToolExecutionFinished(
+                    agent_id=run.agent_id,
+                    run_id=run.id,
+                    tool_name=call.tool,
+                    tool_call_id=call.call_id,
+                    is_error=True,
+                    error=UNKNOWN,
+                    output_preview=UNKNOWN,
+                )
+            )
+    bus.emit(e.RunAborted(agent_id=run.agent_id, run_id=run.id, reason=DIED))
+    bus.emit(
+        e.TurnFinished(
+            agent_id=run.agent_id,
+            run_id=run.id,
+            stop_reason="interrupted",
+            success=False,
+            error=DIED,
+            duration_ms=None,
+            cell_id=run.cell_id,
+        )
+    )

@@ -1,0 +1,63 @@
+"""A task given to another agent: made for it, within the same limits, and gone with it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from mentra_nb import event_types as e
+from mentra_nb.agent.agent import Agent
+from mentra_nb.control.limits import RunOptions
+from mentra_nb.errors import MentraError
+from mentra_nb.identity import new_id
+from mentra_nb.store.base import AgentRecord
+
+MAX_ROUNDS = 30
+SYSTEM = "You are a subagent with one task. Use the tools where they help, and end with a short final answer."
+
+
+async def delegate(parent: Agent, options: RunOptions, prompt: str) -> str:
+    """Give `prompt` to a new agent with the parent's model, tools and limits, and return its final text.
+
+    It shares the parent's approvals, budgets, deadline and stop; its usage is heard on the parent's bus. It is stored
+    as a subagent, which is never resumed by itself.
+
+    Raises:
+        MentraError: what its run raised.
+    """
+    now, environment = time.time(), parent.environment
+    system = "\n\n".join(text for text in (parent.config.system, SYSTEM) if text)
+    config = parent.config.model_copy(update={"system": system})
+    record = AgentRecord(
+        id=new_id("agent"),
+        runtime_identifier=parent.runtime_identifier,
+        name=f"{parent.name}::task",
+        model=parent.model,
+        provider_id=parent.provider.descriptor.id,
+        config=config.model_dump(mode="json"),
+        kind="subagent",
+        parent_id=parent.id,
+        created_at=now,
+        updated_at=now,
+    )
+    await environment.store.create_agent(record)
+    bus = environment.bus.child()
+
+    def relay(event: e.AgentEvent) -> None:
+        if isinstance(event, e.UsageReport):
+            environment.bus.emit(event)
+
+    bus.tap(relay)
+    child = Agent(record, parent.provider, replace(environment, bus=bus, holder=None))
+    about = {"agent_id": parent.id, "subagent_id": child.id, "name": child.name}
+    environment.bus.emit(e.SubagentSpawned(model=child.model, **about))
+    failed: str | None = "it was stopped"
+    try:
+        message = await child.run(prompt, options.child(max_rounds=MAX_ROUNDS))
+        failed = None
+    except MentraError as error:
+        failed = str(error)
+        raise
+    finally:
+        environment.bus.emit(e.SubagentFinished(error=failed, **about))
+    return message.text()
