@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
 
+from mentra_nb.errors import ConfigurationError
+
+Pattern: TypeAlias = re.Pattern[str]
 LogText = Literal["none", "preview", "full"]
 """`none` leaves texts out, `preview` keeps 8 KiB of each, `full` keeps up to 4 MiB of each."""
 
@@ -42,10 +46,11 @@ _SECRET_TEXT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 # In lower case. Each pattern above needs one of these; our own names, `input_tokens` and
-# `tool_authorization_started`, are not what is looked for.
+# `tool_authorization_started`, are not what is looked for. Each begins at its rarest letter, which is much faster.
 _HINT = re.compile(
-    r"token(?!s)|authorization(?!_)|cookie|secret|pass|pwd|credential|key|bearer |://|k[-_]|akia|asia|aiza"
-    r"|gh[pousr]_|github_pat_|glpat-|hf_|xox|npm_|pypi-|eyj"
+    r"k(?<=tok)en(?!s)|k(?<=cook)ie|key|k[-_]|k(?<=ak)ia|z(?<=authoriz)ation(?!_)|z(?<=aiz)a|x(?<=x)ox|j(?<=eyj)"
+    r"|w(?<=passw)|phrase|pwd|c(?<=sec)ret|credential|bearer|:(?=//)|i(?<=asi)a|g(?:h[pousr]_|ithub_pat_|lpat-)|f(?<=hf)_"
+    r"|m(?<=npm)_|pypi-"
 )
 
 _BODIES = ("prompt", "output_preview", "subject", "command", "query_preview", "detail")
@@ -57,32 +62,45 @@ def may_hold_secret(line: str) -> bool:
     return _HINT.search(line.lower()) is not None
 
 
-def redact(event: dict[str, Any]) -> dict[str, Any]:
+def own_patterns(patterns: Iterable[str]) -> tuple[Pattern, ...]:
+    """Regular expressions of the user's own, for `redact`. Raises `ConfigurationError` for one that is not valid."""
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error as error:
+            raise ConfigurationError(f"redact: {pattern!r} is not a regular expression: {error}") from None
+    return tuple(compiled)
+
+
+def redact(event: dict[str, Any], own: Iterable[Pattern] = ()) -> dict[str, Any]:
     """The event with every value that looks like a secret, by its key or by its form, replaced by `[redacted]`.
 
-    Counts such as `input_tokens` are no secrets and stay.
+    So is every match of `own`. Counts such as `input_tokens` are no secrets and stay.
     """
-    return {key: REDACTED if _is_secret(key, value) else _redact_value(value) for key, value in event.items()}
+    return {key: REDACTED if _is_secret(key, value) else _redact_value(value, own) for key, value in event.items()}
 
 
 def _is_secret(key: Any, value: Any) -> bool:
     return isinstance(value, str | list | dict) and bool(value) and _SECRET_KEY.search(str(key)) is not None
 
 
-def _redact_value(value: Any) -> Any:
+def _redact_value(value: Any, own: Iterable[Pattern]) -> Any:
     if isinstance(value, str):
-        return redact_text(value)
+        return redact_text(value, own)
     if isinstance(value, dict):
-        return redact(value)
+        return redact(value, own)
     if isinstance(value, list | tuple):
-        return [_redact_value(item) for item in value]
+        return [_redact_value(item, own) for item in value]
     return value
 
 
-def redact_text(text: str) -> str:
+def redact_text(text: str, own: Iterable[Pattern] = ()) -> str:
     """The text with keys, tokens, passwords in URLs, `Authorization` values and private keys replaced."""
-    for pattern, replacement in _SECRET_TEXT:
-        text = pattern.sub(replacement, text)
+    for pattern in own:
+        text = pattern.sub(REDACTED, text)
+    for secret, replacement in _SECRET_TEXT:
+        text = secret.sub(replacement, text)
     return text
 
 

@@ -1,10 +1,5 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
-"""The record on disk: segment files, the locks that say who writes them, their compaction to Parquet, and `record.duckdb`.
-
-events/<uuid7>.jsonl     being written, or left by a process that is gone
-events/<uuid7>.lock      held by its writer for life: a free lock means that the segment is complete
-events/<uuid7>.parquet   a complete segment with typed columns; takes the place of its .jsonl
-"""  # noqa: E501
+"""Upkeep of the record: complete segments become Parquet, small Parquet files larger ones; and `record.duckdb`."""
 
 from __future__ import annotations
 
@@ -13,74 +8,27 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-import portalocker
-
-from mentra_nb.audit import schema
+from mentra_nb.audit import chain, files, schema
+from mentra_nb.audit.files import commit_lock as commit_lock
+from mentra_nb.audit.files import make_folder as make_folder
+from mentra_nb.audit.files import sealed as sealed
+from mentra_nb.audit.verification import verify as verify
 from mentra_nb.identity import uuid7
 
 if TYPE_CHECKING:
     import duckdb
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
-_NAME = "????????-????-7???-????-????????????"
-_BINARY = getattr(os, "O_BINARY", 0)
 _MANY_SEGMENTS, _MUCH_TEXT = 20, 256 << 20
 _SECONDS_OF_UPKEEP = 2.0
 _UPKEEP_EVERY = 60.0
 _compacted_at: dict[Path, float] = {}
-
-
-def make_folder(folder: Path) -> Path:
-    """The segments' folder, made private to the user if it is not there."""
-    events = folder / "events"
-    if not events.is_dir():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        events.mkdir(mode=0o700, exist_ok=True)
-    return events
-
-
-def open_segment(folder: Path, name: str) -> tuple[IO[bytes], int]:
-    """A new segment: its lock, held until the file object is closed, and a descriptor that appends to it."""
-    events = folder / "events"
-    owner = _open_lock(events / f"{name}.lock")
-    try:
-        portalocker.lock(owner, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | _BINARY
-        fd = os.open(events / f"{name}.jsonl", flags, 0o600)
-    except BaseException:
-        owner.close()
-        raise
-    _sync_folder(events)
-    return owner, fd
-
-
-@contextlib.contextmanager
-def commit_lock(folder: Path, *, alone: bool = False) -> Iterator[None]:
-    """Readers share it; a compaction takes it alone for the moment in which a file is put in place or removed."""
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(_open_lock(folder / "events" / ".commit"))
-            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE if alone else portalocker.LockFlags.SHARED)
-        except OSError:  # no record yet, or a read-only copy of one: nobody compacts it
-            if alone:
-                raise
-        yield
-
-
-def sealed(segment: Path) -> bool:
-    """Whether the segment's writer is gone."""
-    with _open_lock(segment.with_suffix(".lock")) as lock:
-        try:
-            portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
-            return False
-    return True
+_told: set[str] = set()
 
 
 def has_any(folder: Path, suffix: str) -> bool:
@@ -124,7 +72,8 @@ def write_database(folder: Path) -> Path:
         create_views(con)
     new.chmod(0o600)
     new.replace(target)
-    (events / ".schema").write_text(_schema_mark(folder), encoding="utf-8")
+    with open(events / ".schema", "w", encoding="utf-8", opener=files.private) as mark:
+        mark.write(_schema_mark(folder))
     return target
 
 
@@ -148,7 +97,7 @@ def write_parquet(con: duckdb.DuckDBPyConnection, select: str, target: Path) -> 
     new = target.with_name(f"{target.stem}-{uuid7()}.tmp")
     _copy(con, select, new)
     new.replace(target)
-    _sync_folder(target.parent)
+    files.sync_folder(target.parent)
 
 
 # ---- compaction -------------------------------------------------------------------------------------------------
@@ -157,25 +106,26 @@ def write_parquet(con: duckdb.DuckDBPyConnection, select: str, target: Path) -> 
 def compact(folder: Path, grace: float = 60, *, seconds: float | None = None) -> int:
     """Turn complete segments into Parquet, for at most about `seconds`. Returns how many were turned.
 
-    The rename is the commit, so it may be killed at any moment and run from any process, one at a time. A segment's
-    text goes `grace` seconds later, for the sake of clients that read it without our lock.
+    A segment that nobody added to the chain, because its writer was killed, is added. It may be killed at any moment
+    and run from any process, one at a time. A segment's text goes `grace` seconds later, for the sake of clients that
+    read it without our lock.
     """
     folder, done = folder.resolve(), 0
     events = folder / "events"
     if not events.is_dir():
         return 0
     end = time.monotonic() + seconds if seconds is not None else float("inf")
-    with _open_lock(events / ".compact") as one:
-        try:
-            portalocker.lock(one, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
+    with files.held(events / ".compact", wait=False) as alone:
+        if not alone:
             return 0
-        for leftover in events.glob(f"{_NAME}.tmp"):
+        files.finish_change(folder)
+        for leftover in events.glob(f"{files.NAME}.tmp"):
             leftover.unlink(missing_ok=True)
-        for segment in sorted(events.glob(f"{_NAME}.jsonl")):
+        known = _sealed_links(folder)
+        for segment in files.named(folder, "jsonl"):
             if time.monotonic() > end:
                 break
-            done += _compact_one(folder, segment, grace)
+            done += _compact_one(folder, segment, grace, known)
     return done
 
 
@@ -185,93 +135,78 @@ def compact_later(folder: Path) -> threading.Thread | None:
     now = time.monotonic()
     if now - _compacted_at.get(folder, float("-inf")) < _UPKEEP_EVERY:
         return None
-    waiting = list((folder / "events").glob(f"{_NAME}.jsonl"))
-    if len(waiting) <= _MANY_SEGMENTS and sum(_size(path) for path in waiting) <= _MUCH_TEXT:
+    waiting = list((folder / "events").glob(f"{files.NAME}.jsonl"))
+    if len(waiting) <= _MANY_SEGMENTS and sum(files.size(path) for path in waiting) <= _MUCH_TEXT:
         return None
     _compacted_at[folder] = now
     return _in_thread("mentra-record-compaction", lambda: compact(folder, seconds=_SECONDS_OF_UPKEEP))
 
 
-def _compact_one(folder: Path, segment: Path, grace: float) -> bool:
-    import duckdb
-
+def _compact_one(folder: Path, segment: Path, grace: float, known: dict[str, chain.Link]) -> bool:
     target = segment.with_suffix(".parquet")
     if target.exists():
         if time.time() - target.stat().st_mtime > grace:
             _remove(folder, segment)
         return False
-    if not sealed(segment):
-        return False
-    if _size(segment) == 0:
-        _remove(folder, segment)
-        return False
+    with files.held(segment.with_suffix(".lock"), wait=False) as complete:
+        if not complete:
+            return False
+        if files.size(segment) == 0:
+            _remove(folder, segment)
+            return False
+        if segment.stem not in known:  # sealed since, or never
+            known |= _sealed_links(folder)
+        return _turn(folder, segment, target, known.get(segment.stem))
+
+
+def _turn(folder: Path, segment: Path, target: Path, link: chain.Link | None) -> bool:
+    """Put a segment's Parquet in place, if it holds what the chain says; add it to the chain if it is not there."""
+    import duckdb
+
     new = segment.with_suffix(".tmp")
     try:
-        with duckdb.connect() as con:
-            rows = f"{schema.TYPED} FROM {schema.read_lines(segment)} WHERE id IS NOT NULL ORDER BY seq"
-            _copy(con, rows, new)
+        with _connection() as con:
+            _copy(con, chain.lines(segment), new)
+            contents = chain.contents(con, new)
     except duckdb.Error as error:  # it stays readable as text
-        log.warning("The segment %s could not be compacted (%s); it is kept as it is.", segment.name, error)
-        return False
-    with commit_lock(folder, alone=True):
-        new.replace(target)
-    _sync_folder(target.parent)
+        return _kept(segment, f"it cannot be read: {error}")
+    if [content.segment for content in contents] != [segment.stem]:
+        return _kept(segment, "it holds events that were written elsewhere" if contents else "it holds no event")
+    if link is None:
+        chain.append(folder, [contents[0].link()])
+    elif link.sha256 != contents[0].sha256:
+        return _kept(segment, "it was altered since it was sealed")
+    files.change(folder, put={new: target})
     return True
 
 
+def _sealed_links(folder: Path) -> dict[str, chain.Link]:
+    return {link.segment: link for link in chain.read(folder)[0] if link.kind == "sealed"}
+
+
+def _kept(segment: Path, reason: str) -> bool:
+    """It stays as it is, and is said to do so once."""
+    segment.with_suffix(".tmp").unlink(missing_ok=True)
+    if segment.name not in _told:
+        _told.add(segment.name)
+        log.warning("The segment %s is not compacted and kept as it is: %s", segment.name, reason)
+    return False
+
+
 def _remove(folder: Path, segment: Path) -> None:
-    with commit_lock(folder, alone=True):
-        segment.unlink(missing_ok=True)
-    segment.with_suffix(".lock").unlink(missing_ok=True)
-
-
-def verify(folder: Path) -> pd.DataFrame:
-    """What is missing. A row is a segment: `segment`, `state` (writing, complete, compacted), `events`, `missing`
-    (holes in `seq`), `bad_lines` (torn or no JSON; known until compaction), `lost` (events a `journal_gap` tells of).
-    """
-    import duckdb
-    import pandas as pd
-
-    folder = folder.resolve()
-    rows = []
-    with duckdb.connect() as con, commit_lock(folder):
-        names = {path.stem for kind in ("jsonl", "parquet") for path in (folder / "events").glob(f"{_NAME}.{kind}")}
-        for name in sorted(names):
-            segment, compacted = folder / "events" / f"{name}.jsonl", folder / "events" / f"{name}.parquet"
-            done = compacted.exists()
-            source = f"FROM read_parquet({schema.quoted(compacted)})"
-            if not done:
-                source = f"FROM ({schema.TYPED} FROM {schema.read_lines(segment)})"
-            query = f"""SELECT count(id), coalesce(max(seq) + 1, 0) - count(DISTINCT seq), count(*) - count(id),
-                coalesce(sum(lost) FILTER (kind = 'journal_gap'), 0) {source}"""
-            found = con.execute(query).fetchone() or (0, 0, 0, 0)
-            state = "compacted" if done else "complete" if sealed(segment) else "writing"
-            rows.append((name, state, *(int(number) for number in found)))
-    return pd.DataFrame(rows, columns=["segment", "state", "events", "missing", "bad_lines", "lost"])
+    files.change(folder, remove=[segment])
+    with contextlib.suppress(OSError):
+        segment.with_suffix(".lock").unlink(missing_ok=True)
 
 
 # ---- small steps -------------------------------------------------------------------------------------------------
 
 
-def _open_lock(path: Path) -> IO[bytes]:
-    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | _BINARY, 0o600))
+def _connection() -> duckdb.DuckDBPyConnection:
+    """For upkeep, which happens beside a person's work."""
+    import duckdb
 
-
-def _size(path: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat().st_size
-    return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new or renamed file outlives a power cut only once its folder is synced."""
-    if os.name == "nt":  # no such thing there
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    return duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": "false"})
 
 
 def _copy(con: duckdb.DuckDBPyConnection, select: str, new: Path) -> None:
