@@ -1,182 +1,295 @@
-# ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
-"""The record as DataFrames: `events, sessions, turns, model_calls, tool_calls, decisions, usage`, and `sql` over all of them.
+"""The record as DataFrames: `events, sessions, turns, model_calls, tool_calls, decisions, usage`, and `sql` over them.
 
-The columns and their units are the table at the top of `schema.py`; times are `datetime64[us, UTC]`, counts `Int64`,
-texts `string`. Each call opens a DuckDB connection of its own in memory and reads every process's events live.
-"""  # noqa: E501
+`RECORD.md` lists every column with its dtype and unit; `columns` gives the same as a frame. A filter takes a value or
+a list of values; `session` is an id or a name, and `since` and `until` take a date, a time, ISO text, or a time span
+before now. `folder` is the record's folder, by default `paths.record_folder()`. Every call reads every process's
+events live, on a connection of its own.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from mentra_nb import paths
-from mentra_nb.audit import prices, segments
-from mentra_nb.audit.schema import quoted
+import duckdb
+import pandas as pd
+
+from mentra_nb.audit import query
+from mentra_nb.audit.query import One, When
 from mentra_nb.errors import ConfigurationError, OperationDenied
 
-if TYPE_CHECKING:
-    import duckdb
-    import pandas as pd
-
-By = Literal["model", "provider", "day", "session", "run", "tool"]
+By = Literal["model", "provider", "day", "session", "run", "notebook", "cell", "project", "agent"]
 
 _EXPLAIN = re.compile(r"\s*explain\b\s*(?:analyze\b|\([^()]*\))?", re.IGNORECASE)
-_GROUPS = {"model": "provider, model", "provider": "provider", "day": "day", "session": "session_id", "run": "run_id"}
-_PANDAS_TYPES = {
-    **dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), "Int64"),
-    **dict.fromkeys(("VARCHAR", "JSON"), "string"),
-    "BOOLEAN": "boolean",
+_GROUPS = {
+    "model": "provider, model",
+    "provider": "provider",
+    "day": "day",
+    "session": "session_id",
+    "run": "run_id",
+    "notebook": "notebook",
+    "cell": "notebook, cell_id",
+    "project": "project",
+    "agent": "agent_id",
 }
-"""Types that hold a missing value, and are the same for an empty, a full and a half-empty column."""
+_SUMS = ("tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
-def events(*, folder: Path | None = None) -> pd.DataFrame:
-    """Every event, oldest first: `id, ts, seq, source, v, scope, kind, payload` (JSON text) and the typed columns.
+def events(
+    *,
+    session: One = None,
+    kind: One = None,
+    run: One = None,
+    tool: One = None,
+    since: When = None,
+    until: When = None,
+    folder: Path | None = None,
+) -> pd.DataFrame:
+    """Every event, oldest first, with its whole payload as JSON text."""
+    return query.view(
+        "events",
+        folder=folder,
+        session=session,
+        since=since,
+        until=until,
+        kind=kind,
+        run_id=run,
+        tool=tool,
+        select="* REPLACE (id::VARCHAR AS id, source::VARCHAR AS source)",
+        tail="ORDER BY ts, id",
+        costs=False,
+    )
 
-    `folder` is the record's folder; by default `paths.record_folder()`, here and below.
+
+def sessions(
+    *,
+    session: One = None,
+    model: One = None,
+    notebook: One = None,
+    project: One = None,
+    since: When = None,
+    until: When = None,
+    folder: Path | None = None,
+) -> pd.DataFrame:
+    """A row per session: when, model, counts, tokens, `cost_usd`, and where the time went.
+
+    With `since` or `until`, the sessions that have an event in that time, each as a whole.
     """
-    rows = "SELECT * REPLACE (id::VARCHAR AS id, source::VARCHAR AS source) FROM events ORDER BY ts, id"
-    return _frame(rows, folder, costs=False)
+    return query.view(
+        "sessions",
+        folder=folder,
+        session=session,
+        since=since,
+        until=until,
+        model=model,
+        notebook=notebook,
+        project=project,
+        tail="ORDER BY started",
+    )
 
 
-def sessions(*, folder: Path | None = None) -> pd.DataFrame:
-    """A row per session: when, model, counts, tokens, `cost_usd`, and where the time went in seconds
-    (`human_wait_s`, `model_s`, `tool_s`).
-    """
-    return _frame("FROM sessions ORDER BY started", folder)
+def turns(
+    *,
+    session: One = None,
+    model: One = None,
+    notebook: One = None,
+    cell: One = None,
+    since: When = None,
+    until: When = None,
+    folder: Path | None = None,
+) -> pd.DataFrame:
+    """A row per question: prompt, cell, how it ended, tools, tokens, `cost_usd`, and where the time went."""
+    return query.view(
+        "turns",
+        folder=folder,
+        session=session,
+        since=since,
+        until=until,
+        model=model,
+        notebook=notebook,
+        cell_id=cell,
+    )
 
 
-def turns(*, folder: Path | None = None) -> pd.DataFrame:
-    """A row per question: prompt, cell, `stop_reason`, `ms`, tools, denials, tokens, `cost_usd`."""
-    return _frame("FROM turns ORDER BY ts", folder)
-
-
-def model_calls(*, folder: Path | None = None) -> pd.DataFrame:
+def model_calls(
+    *,
+    session: One = None,
+    model: One = None,
+    status: One = None,
+    since: When = None,
+    until: When = None,
+    folder: Path | None = None,
+) -> pd.DataFrame:
     """A row per attempt to ask a model, failed ones too: `status`, `seconds`, tokens, `cost_usd`."""
-    return _frame("FROM model_calls ORDER BY ts", folder)
+    return query.view(
+        "model_calls", folder=folder, session=session, since=since, until=until, model=model, status=status
+    )
 
 
-def tool_calls(*, folder: Path | None = None) -> pd.DataFrame:
+def tool_calls(
+    *,
+    session: One = None,
+    tool: One = None,
+    status: One = None,
+    since: When = None,
+    until: When = None,
+    folder: Path | None = None,
+) -> pd.DataFrame:
     """A row per tool call: input, who decided what after how long, `status`, `ms`, `error`, `output`."""
-    return _frame("FROM tool_calls ORDER BY ts", folder, costs=False)
+    return query.view(
+        "tool_calls",
+        folder=folder,
+        session=session,
+        since=since,
+        until=until,
+        tool=tool,
+        status=status,
+        costs=False,
+    )
 
 
-def decisions(*, folder: Path | None = None) -> pd.DataFrame:
+def decisions(
+    *,
+    session: One = None,
+    tool: One = None,
+    outcome: One = None,
+    decided_by: One = None,
+    since: When = None,
+    until: When = None,
+    folder: Path | None = None,
+) -> pd.DataFrame:
     """A row per call that was decided, by a person or a rule, or is being asked about (`outcome` is `pending`)."""
-    return _frame("FROM decisions ORDER BY ts", folder, costs=False)
+    return query.view(
+        "decisions",
+        folder=folder,
+        session=session,
+        since=since,
+        until=until,
+        tool=tool,
+        outcome=outcome,
+        decided_by=decided_by,
+        costs=False,
+    )
 
 
-def usage(by: By | None = None, *, folder: Path | None = None) -> pd.DataFrame:
-    """Tokens and cost. Without `by`, a row per model response; else per `model`, `provider`, `day`, `session` or `run`.
+def usage(
+    by: By | Literal["tool"] | Sequence[By] | None = None,
+    *,
+    session: One = None,
+    model: One = None,
+    notebook: One = None,
+    since: When = None,
+    until: When = None,
+    folder: Path | None = None,
+) -> pd.DataFrame:
+    """Tokens and cost. Without `by`, a row per model response; else per group, and a list groups by several.
 
-    In a group `cost_usd` is the sum of what is known, NULL if nothing is, and `priced` the fraction that is known.
-    By `tool` there are no tokens, which belong to responses, but `calls, ok, errors, denied, wait_s, seconds`.
+    In a group `cost_usd` is the sum of what is known, null if nothing is, and `priced` the fraction that is known.
+    By `tool` there are no tokens, which belong to responses, but calls, how they ended, and seconds.
+
+    Raises:
+        ConfigurationError: it cannot be grouped by that.
     """
-    if by is None:
-        return _frame("FROM usage ORDER BY ts", folder)
     if by == "tool":
-        return _frame(
-            """SELECT tool, count(*) AS calls, count(*) FILTER (status = 'ok') AS ok,
+        return query.view(
+            "tool_calls",
+            folder=folder,
+            session=session,
+            since=since,
+            until=until,
+            select="""tool, count(*) AS calls, count(*) FILTER (status = 'ok') AS ok,
                 count(*) FILTER (status = 'error') AS errors, count(*) FILTER (status = 'denied') AS denied,
-                sum(wait_s) AS wait_s, sum(ms) / 1000.0 AS seconds
-            FROM tool_calls GROUP BY tool ORDER BY calls DESC, tool""",
-            folder,
+                sum(wait_s) AS wait_s, sum(ms) / 1000.0 AS seconds""",
+            tail="GROUP BY tool ORDER BY calls DESC, tool",
             costs=False,
         )
+    select, tail = "*", "ORDER BY ts"
+    if by is not None:
+        groups = ", ".join(map(_group, [by] if isinstance(by, str) else by))
+        sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in _SUMS)
+        select = (
+            f"{groups}, count(*) AS responses, {sums}, sum(cost_usd) AS cost_usd, count(cost_usd) / count(*) AS priced"
+        )
+        tail = f"GROUP BY {groups} ORDER BY min(ts)"
+    return query.view(
+        "usage",
+        folder=folder,
+        session=session,
+        since=since,
+        until=until,
+        model=model,
+        notebook=notebook,
+        select=select,
+        tail=tail,
+    )
+
+
+def _group(by: str) -> str:
     if by not in _GROUPS:
         raise ConfigurationError(f"usage cannot be grouped by {by!r}; use one of {', '.join([*_GROUPS, 'tool'])}")
-    counts = ", ".join(
-        f"sum({name})::BIGINT AS {name}"
-        for name in (
-            "tokens",
-            "input_tokens",
-            "output_tokens",
-            "cache_read_input_tokens",
-            "cache_creation_input_tokens",
-        )
-    )
-    return _frame(
-        f"""SELECT {_GROUPS[by]}, count(*) AS responses, {counts}, sum(cost_usd) AS cost_usd,
-            count(cost_usd) / count(*) AS priced
-        FROM usage GROUP BY {_GROUPS[by]} ORDER BY min(ts)""",
-        folder,
-    )
+    return _GROUPS[by]
 
 
-def sql(query: str, *, folder: Path | None = None) -> pd.DataFrame:
+def sql(text: str, values: Sequence[Any] | Mapping[str, Any] = (), *, folder: Path | None = None) -> pd.DataFrame:
     """The answer to one SELECT (or EXPLAIN) in DuckDB's SQL over the views; times are UTC.
 
-    Raises `OperationDenied` for anything else: other statements, several of them, and files outside the record.
-    DuckDB's own errors (a name that does not exist, say) come as they are.
+    `values` fill its marks: a list for `?`, a dict for `$name`.
+
+    Raises:
+        OperationDenied: anything else: other statements, several of them, and files outside the record.
+        duckdb.Error: what DuckDB itself finds wrong, a name that does not exist, say.
     """
-    return _frame(query, folder, judge=True)
-
-
-def _frame(query: str, folder: Path | None, *, judge: bool = False, costs: bool = True) -> pd.DataFrame:
-    import duckdb
-
-    with _connection(folder, costs) as con:
-        if judge:
-            _require_one_select(con, query)
+    with query.connection(folder) as con:
+        _require_one_select(con, text)
         try:
-            answer = con.sql(query)
-            types = [str(type_) for type_ in answer.types]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, about how DuckDB calls it
-                frame: pd.DataFrame = answer.df()
+            return query.frame(con, text, values, categories=False)
         except duckdb.PermissionException as error:
             raise OperationDenied(
                 "the record's SQL reads the record and no other file; select from its views"
             ) from error
-    pandas_types = {
-        name: _PANDAS_TYPES[type_]
-        for name, type_ in zip(list(frame.columns), types, strict=True)
-        if type_ in _PANDAS_TYPES
-    }
-    return frame.astype(pandas_types)
 
 
-@contextlib.contextmanager
-def _connection(folder: Path | None, costs: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A locked-down connection with the views on it. Held with the readers' lock, so that no segment is seen twice."""
-    import duckdb
-
-    folder = (folder or paths.record_folder()).resolve()
-    settings: dict[str, Any] = {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "python_enable_replacements": "false",  # else a table name could name a variable of ours
-        "temp_directory": "",  # else a big query would spill into a folder beside the notebook, and that could be read
-    }
-    segments.compact_later(folder)
-    segments.refresh_database_later(folder)
-    with duckdb.connect(config=settings) as con, segments.commit_lock(folder):
-        con.execute("SET TimeZone = 'UTC'")
-        has = {kind: segments.has_any(folder, kind) for kind in ("jsonl", "parquet")}
-        segments.create_events(con, folder, jsonl=has["jsonl"], parquet=has["parquet"], temp=True)
-        prices.fill(con, folder, look_up=costs)
-        segments.create_views(con, temp=True)
-        con.execute(f"SET allowed_directories = [{quoted(folder)}]")
-        con.execute("SET enable_external_access = false")
-        con.execute("SET lock_configuration = true")
-        yield con
-
-
-def _require_one_select(con: duckdb.DuckDBPyConnection, query: str) -> None:
+def _require_one_select(con: duckdb.DuckDBPyConnection, text: str) -> None:
     """Judged by DuckDB's own parser. What EXPLAIN explains is judged too: EXPLAIN ANALYZE runs it."""
-    kinds = [statement.type.name for statement in con.extract_statements(query)]
+    kinds = [statement.type.name for statement in con.extract_statements(text)]
     if kinds == ["EXPLAIN"]:
-        explain = _EXPLAIN.match(query)
+        explain = _EXPLAIN.match(text)
         kinds = (
-            [statement.type.name for statement in con.extract_statements(query[explain.end() :])] if explain else kinds
+            [statement.type.name for statement in con.extract_statements(text[explain.end() :])] if explain else kinds
         )
     if kinds != ["SELECT"]:
         found = "nothing" if not kinds else "several statements" if len(kinds) > 1 else kinds[0]
         raise OperationDenied(
             f"the record's SQL takes one SELECT or EXPLAIN of one, and this is {found}; write it as a SELECT"
         )
+
+
+# ---- what the columns mean ---------------------------------------------------------------------------------------
+
+
+def columns(name: str | None = None) -> pd.DataFrame:
+    """What each column is: `frame, column, dtype, unit, meaning`, of one frame (`"turns"`) or of all.
+
+    Raises:
+        ConfigurationError: there is no frame of that name.
+    """
+    known = documented()
+    if name is not None and name not in known:
+        raise ConfigurationError(f"there is no frame {name!r}; there are {', '.join(known)}")
+    rows = [(each, *row) for each in known if name in (None, each) for row in known[each]]
+    return pd.DataFrame(rows, columns=["frame", "column", "dtype", "unit", "meaning"], dtype="string")
+
+
+@cache
+def documented() -> dict[str, list[tuple[str, ...]]]:
+    """The tables of `RECORD.md`: for each frame its rows of column, dtype, unit and meaning."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for line in Path(__file__).with_name("RECORD.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            found[line[3:]] = rows = []
+        elif line.startswith("| ") and not line.startswith("| column |"):
+            rows.append(tuple(cell.strip() for cell in line.split("|")[1:-1]))
+    return found

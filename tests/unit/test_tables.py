@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,16 @@ class Record:
         self.add(e.ModelResponseFinished, **same, usage=usage, **({"success": True} | more))
 
     def call(
-        self, call: str, run: str, decision: str | None = "allow", *, asked: bool = False, ok: bool | None = True
+        self,
+        call: str,
+        run: str,
+        decision: str | None = "allow",
+        *,
+        asked: bool = False,
+        ok: bool | None = True,
+        tool: str = "shell",
     ) -> None:
-        same: dict[str, Any] = {"run_id": run, "tool_call_id": call, "tool_name": "shell"}
+        same: dict[str, Any] = {"run_id": run, "tool_call_id": call, "tool_name": tool}
         preview = ToolAuthorizationPreview(working_directory="/", raw_input={"command": "ls"})
         self.add(e.ToolAuthorizationStarted, **same, preview=preview)
         question = f"question-{call}" if asked else None
@@ -151,16 +157,6 @@ def full(record: Record) -> Record:
     return record
 
 
-def documented(view: str) -> list[str]:
-    """The columns that the table in `schema.py` promises."""
-    assert schema.__doc__
-    cells = next(line for line in schema.__doc__.splitlines() if line.startswith(f"| {view} |")).split("|")[3]
-    cells = re.sub(r"\([^)]*\)", "", cells)
-    names = [name.strip() for name in cells.split(",")]
-    names = [each for name in names for each in (schema.USAGE if name.startswith("the eight") else [name])]
-    return [each for name in names for each in (schema.PROMOTED if name.startswith("and one per") else [name])]
-
-
 def only(frame: pd.DataFrame) -> Any:
     assert len(frame) == 1
     return frame.iloc[0]
@@ -171,7 +167,16 @@ def only(frame: pd.DataFrame) -> Any:
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) -> None:
-    assert list(FRAMES[name](folder=full.folder).columns) == documented(name)
+    frame, documented = FRAMES[name](folder=full.folder), tables.columns(name)
+    assert list(frame.columns) == list(documented.column)
+    assert [str(dtype) for dtype in frame.dtypes] == list(documented.dtype)
+    assert documented.meaning.str.len().min() > 4
+
+
+def test_a_frame_nobody_documented_is_named() -> None:
+    assert set(FRAMES) < set(tables.columns().frame)
+    with pytest.raises(ConfigurationError, match="there is no frame 'colours'; there are events, sessions"):
+        tables.columns("colours")
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -179,7 +184,7 @@ def test_no_record_gives_an_empty_frame_of_the_same_shape_and_no_file(full: Reco
     empty = FRAMES[name](folder=tmp_path / "nothing")
     assert len(empty) == 0
     assert not (tmp_path / "nothing").exists()
-    pd.testing.assert_series_equal(empty.dtypes, FRAMES[name](folder=full.folder).dtypes)
+    assert list(map(str, empty.dtypes)) == list(map(str, FRAMES[name](folder=full.folder).dtypes))
 
 
 def test_the_default_folder_is_the_users_record(full: Record, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +198,19 @@ def test_times_are_utc(full: Record, name: str) -> None:
     when = frame["started" if name == "sessions" else "ts"]
     assert str(when.dtype) == "datetime64[us, UTC]"
     assert abs(when.iloc[0].timestamp() - time.time()) < 120
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_an_empty_frame_says_why(full: Record, tmp_path: Path, name: str) -> None:
+    nothing = FRAMES[name](folder=tmp_path / "nothing")
+    words = name.replace("_", " ")
+    assert repr(nothing).startswith(
+        f"No {words} yet: nothing of the kind is recorded in {tmp_path / 'nothing'}.\nColumns:"
+    )
+    found = FRAMES[name](folder=full.folder, session="<b>")
+    assert f"No {words} with session='<b>' in " in repr(found)
+    assert "&lt;b&gt;" in found._repr_html_()
+    assert type(found.head()) is pd.DataFrame  # what is derived from it says nothing
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------
@@ -228,7 +246,7 @@ def test_a_turn(full: Record) -> None:
 def test_a_turn_that_goes_on_has_no_stop_reason(record: Record) -> None:
     record.turn("r1")
     turn = only(tables.turns(folder=record.folder))
-    assert turn.stop_reason is pd.NA
+    assert pd.isna(turn.stop_reason)
     assert turn.ms is pd.NA
     assert turn.tools == 0
 
@@ -288,7 +306,7 @@ def test_a_question_nobody_answered_is_pending(record: Record) -> None:
     record.call("c1", "r1", None, asked=True)
     decision = only(tables.decisions(folder=record.folder))
     assert (decision.outcome, decision.subject, decision.session_id) == ("pending", "ls", "s1")
-    assert decision.decided_by is pd.NA
+    assert pd.isna(decision.decided_by)
     assert only(tables.tool_calls(folder=record.folder)).status == "pending"
 
 
@@ -333,6 +351,108 @@ sys.stdin.read()
         assert other.stdout.readline() == "written\n"
         event = only(tables.events(folder=record.folder))
     assert (event.agent_id, event.reason) == ("agent-2", "x")
+
+
+# ---- filters -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(record: Record) -> Record:
+    """Two sessions of two turns each, a call in every turn; the second session is named by its title too."""
+    for session in ("s1", "s2"):
+        record.add(e.SessionRecorded, session_id=session, title=f"talk {session}", model=SONNET[1], notebook="n.ipynb")
+        for n in (1, 2):
+            run = f"{session}-r{n}"
+            record.turn(run, session)
+            record.response(f"{run}-q", run, TokenUsage(input_tokens=10, output_tokens=1))
+            record.call(f"{run}-c", run, tool="shell" if n == 1 else "write", ok=n == 1)
+            record.end(run, session)
+    return record
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("session", ["s2", "talk s2", ["s2", "nobody"]])
+def test_a_session_by_id_or_name(two: Record, name: str, session: str | list[str]) -> None:
+    every = FRAMES[name](folder=two.folder)
+    found = FRAMES[name](folder=two.folder, session=session)
+    assert len(found) == len(every) / 2
+    if name != "events":
+        assert set(found.session_id) == {"s2"}
+    if name == "turns":
+        pd.testing.assert_frame_equal(found, every.iloc[2:].reset_index(drop=True))
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_time_filter_keeps_rows_whole(two: Record, name: str) -> None:
+    every = FRAMES[name](folder=two.folder)
+    begin = tables.turns(folder=two.folder).ts[2]
+    later, earlier = FRAMES[name](folder=two.folder, since=begin), FRAMES[name](folder=two.folder, until=begin)
+    assert len(later) > 0
+    if name == "sessions":  # the sessions with an event in that time
+        assert (list(later.session_id), list(earlier.session_id)) == (["s2"], ["s1", "s2"])
+        pd.testing.assert_frame_equal(later, every.iloc[1:].reset_index(drop=True))
+        return
+    assert (later.ts >= begin).all()
+    assert (earlier.ts < begin).all()
+    both = pd.concat([earlier.astype(object), later.astype(object)], ignore_index=True)
+    pd.testing.assert_frame_equal(both, every.astype(object))
+
+
+@pytest.mark.parametrize(
+    ("since", "rows"),
+    [
+        (timedelta(hours=1), 4),
+        (timedelta(0), 0),
+        ("2026-01-01", 4),
+        ("2999-01-01T00:00:00+02:00", 0),
+        (date(2026, 1, 1), 4),
+        (datetime(2999, 1, 1), 0),
+        (pd.Timestamp("2026-01-01", tz="Asia/Tokyo"), 4),
+    ],
+)
+def test_a_moment_in_many_forms(two: Record, since: Any, rows: int) -> None:
+    assert len(tables.turns(since=since, folder=two.folder)) == rows
+
+
+def test_what_is_no_time_is_refused(two: Record) -> None:
+    with pytest.raises(ConfigurationError, match="'soon' is no time: write it as 2026-03-01"):
+        tables.turns(since="soon", folder=two.folder)
+
+
+def test_filters_by_value(two: Record) -> None:
+    here = {"folder": two.folder}
+    assert set(tables.tool_calls(tool="shell", **here).run_id) == {"s1-r1", "s2-r1"}
+    assert set(tables.tool_calls(status="error", session="s1", **here).run_id) == {"s1-r2"}
+    assert set(tables.events(kind=["turn_started", "turn_finished"], run="s1-r1", **here).kind) == {
+        "turn_started",
+        "turn_finished",
+    }
+    assert len(tables.events(tool="write", **here)) == 8
+    assert len(tables.decisions(outcome="deny", **here)) == 0
+    assert len(tables.decisions(decided_by="rule:1", tool=["shell", "write"], **here)) == 4
+    assert len(tables.turns(notebook="n.ipynb", cell="cell-9", model=SONNET[1], **here)) == 4
+    assert len(tables.model_calls(model="another", **here)) == 0
+    assert len(tables.sessions(project="p", model=SONNET[1], **here)) == 2
+    assert only(tables.usage("session", session="s1", **here)).input_tokens == 20
+
+
+HOSTILE = ["'); DROP VIEW events; --", '" OR 1=1 --', "a'b\"c`d", "%", "\u202eshell\0", "$1", "{}", "'; ATTACH 'x"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_are_values_and_nothing_else(record: Record, tmp_path: Path, text: str) -> None:
+    strange = Record(tmp_path / 'it\'s a "record"; --')
+    for n, name in enumerate((text, "shell")):
+        strange.turn(f"r{n}", name)
+        strange.response(f"q{n}", f"r{n}", TokenUsage(input_tokens=1))
+        strange.call(f"c{n}", f"r{n}", "deny", tool=name)
+    here = {"folder": strange.folder}
+    assert [only(tables.tool_calls(tool=text, **here)).tool] == [text]
+    assert [only(tables.turns(session=text, **here)).session_id] == [text]
+    assert only(tables.sql("SELECT count(*) AS n FROM tool_calls WHERE tool = ?", [text], **here)).n == 1
+    assert only(tables.sql("SELECT count(*) AS n FROM tool_calls WHERE tool = $it", {"it": text}, **here)).n == 1
+    for frame in FRAMES.values():
+        assert len(frame(session=text, **here)) == len(frame(**here)) / 2
 
 
 # ---- cost --------------------------------------------------------------------------------------------------------
