@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb.errors import ConfigurationError, NoModelsAvailable
 from mentra_nb.providers.base import ModelInfo, Provider
-from mentra_nb.providers.registry import EMBEDDED, PRESETS, adapter, builtin, split_model
+from mentra_nb.providers.registry import EMBEDDED, KEYS, PRESETS, adapter, builtin, split_model
 from mentra_nb.settings import Endpoint, Settings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEMO_NOTICE = (
     "No model is set up, so this is the built-in demo. Name one with -m (for example -m ollama/qwen3), "
-    "or set OPENAI_API_KEY or OPENROUTER_API_KEY."
+    f"or set {', '.join(KEYS[:-1])} or {KEYS[-1]}."
 )
 _NOT_CHAT = re.compile(r"embed|whisper|tts|audio|realtime|transcribe|moderation|image|dall-e|sora|rerank|search", re.I)
 

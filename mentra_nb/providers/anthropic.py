@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import InvalidRequest, MalformedStream, StreamTruncated, UnsupportedCapability
+from mentra_nb.errors import MalformedStream, StreamTruncated, UnsupportedCapability
 from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers import claude
 from mentra_nb.providers.base import (
@@ -65,7 +65,6 @@ class AnthropicProvider(WireProvider):
     wire = "anthropic_messages"
     endpoint = "messages"
     offers = ProviderCapabilities(
-        supports_model_listing=True,
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,
@@ -137,8 +136,8 @@ class AnthropicProvider(WireProvider):
                     blocks.append(encode({"type": "text", "text": block.text}))
                 case Image():
                     if message.role is not Role.USER:
-                        raise InvalidRequest("images are only supported in user messages; move the image to one")
-                    blocks.append(encode(_image(block)))
+                        raise self.misplaced_image()
+                    blocks.append(encode(self._image(block)))
                 case Thinking(signature=str(signature)) if (block.provider, block.model) == ours:
                     blocks.append(encode({"type": "thinking", "thinking": block.text, "signature": signature}))
                 case Thinking(encrypted=str(data)) if (block.provider, block.model) == ours:
@@ -149,8 +148,23 @@ class AnthropicProvider(WireProvider):
                     use = {"type": "tool_use", "id": _call_id(block.id), "name": block.name, "input": block.input}
                     blocks.append(encode(use))
                 case ToolResult():
-                    blocks.append(encode(_result(block)))
+                    blocks.append(encode(self._result(block)))
         return Turn(message.role.value, "content", blocks)
+
+    def _result(self, result: ToolResult) -> dict[str, Any]:
+        text = result.display()
+        content: Any = text or ("failed" if result.is_error else "")
+        if result.images:
+            content = [{"type": "text", "text": text}] if text.strip() else []
+            content += [self._image(image) for image in result.images]
+        answer = {"type": "tool_result", "tool_use_id": _call_id(result.tool_use_id), "content": content}
+        return answer | {"is_error": True} if result.is_error else answer
+
+    def _image(self, image: Image) -> dict[str, Any]:
+        if image.url:
+            return {"type": "image", "source": {"type": "url", "url": image.url}}
+        media_type, data = self.image_data(image)
+        return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
 
 
 def _mark(turns: list[Turn]) -> None:
@@ -163,25 +177,6 @@ def _mark(turns: list[Turn]) -> None:
 
 def _cached(block: bytes) -> bytes:
     return block[:-1] + CACHED
-
-
-def _result(result: ToolResult) -> dict[str, Any]:
-    text = result.display()
-    content: Any = text or ("failed" if result.is_error else "")
-    if result.images:
-        content = [{"type": "text", "text": text}] if text.strip() else []
-        content += [_image(image) for image in result.images]
-    answer = {"type": "tool_result", "tool_use_id": _call_id(result.tool_use_id), "content": content}
-    return answer | {"is_error": True} if result.is_error else answer
-
-
-def _image(image: Image) -> dict[str, Any]:
-    if image.url:
-        return {"type": "image", "source": {"type": "url", "url": image.url}}
-    if not image.data:
-        raise InvalidRequest("an image has neither data nor a URL; give one")
-    media_type = image.media_type or "image/png"
-    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": image.data}}
 
 
 def _call_id(id: str) -> str:

@@ -27,7 +27,6 @@ class ProviderDescriptor(Data):
 class ProviderCapabilities(Data):
     """What a provider can do. A request that needs what is false here is refused before anything is sent."""
 
-    supports_model_listing: bool = False
     supports_tool_calls: bool = True
     supports_images: bool = False
     supports_reasoning_effort: bool = False
@@ -104,6 +103,8 @@ class Request:
     - `tool_choice` and `parallel_tool_calls` count only when there are tools; `None` is the provider's own default.
     - `max_output_tokens` is per answer, reasoning included; a wire that must be told a limit has one of its own.
     - `reasoning_effort` is `low`, `medium`, `high`, `xhigh` or `max`, and `minimal` or `none` where a wire knows them.
+    - `reasoning_summary` asks for reasoning that can be read: `auto`, `concise` or `detailed`. Without it, OpenAI's
+      models show none; where a wire knows no degrees, each means the same.
     - `response_format` asks for JSON of one shape.
     - `tool_search` lets the provider search among the deferred tools.
     - `prompt_cache_key` names requests that share a beginning, for providers that route by it.
@@ -117,6 +118,7 @@ class Request:
     temperature: float | None = None
     max_output_tokens: int | None = None
     reasoning_effort: str | None = None
+    reasoning_summary: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     response_format: ResponseFormat | None = None
     parallel_tool_calls: bool | None = None

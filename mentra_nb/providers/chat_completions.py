@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mentra_nb.content import Image, Message, Role, Text
-from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, StreamTruncated, UnsupportedCapability
+from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking
+from mentra_nb.errors import HttpError, MalformedStream, StreamTruncated, UnsupportedCapability
 from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import (
     BlockKind,
@@ -33,13 +33,19 @@ from mentra_nb.providers.openai import (
     OpenAIProvider,
     argument_delta,
     arguments_text,
-    image_url,
     parallel_tool_calls,
     result_text,
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, encode, join_body
+from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, compact, encode, join_body
+
+REASONING = ("reasoning_content", "reasoning")
+"""Members of a message in which servers send reasoning. The id of a thinking block of this wire is its member."""
+DETAILS = "reasoning_details"
+"""What OpenRouter sends beside the reasoning: signed or encrypted, and wanted back as it came."""
+BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
+"""Finish reasons of an answer that is not whole: OpenRouter's, vLLM's, DeepSeek's."""
 
 
 class ChatCompletionsProvider(OpenAIProvider):
@@ -70,7 +76,8 @@ class ChatCompletionsProvider(OpenAIProvider):
             yield events
 
     def body(self, request: Request) -> bytes:
-        forms = [message.encoded(self.wire, self._encoded) for message in request.messages]
+        key = f"{self.wire}:{self.descriptor.id}:{request.model}"
+        forms = [message.encoded(key, lambda m: self._form(m, request.model)) for message in request.messages]
         system = [encode({"role": "system", "content": request.system})] if request.system else []
         return join_body(
             {
@@ -89,13 +96,45 @@ class ChatCompletionsProvider(OpenAIProvider):
             messages=[*system, *_merged(forms)],
         )
 
+    def check(self, request: Request) -> None:
+        super().check(request)
+        if request.reasoning_summary is not None:
+            raise UnsupportedCapability(self.descriptor.id, "reasoning_summary")
+
     def decoder(self, request: Request) -> ChatDecoder:
         return ChatDecoder(request.model)
 
-    def _encoded(self, message: Message) -> _Form:
+    def _form(self, message: Message, model: str) -> _Form:
         if any(result.images for result in message.tool_results()):
             raise UnsupportedCapability(self.descriptor.id, "images in tool results")
-        return _encoded(message)
+        results = [
+            encode({"role": "tool", "tool_call_id": result.tool_use_id, "content": result_text(result)})
+            for result in message.tool_results()
+        ]
+        images = [block for block in message.content if isinstance(block, Image)]
+        if message.role is Role.USER:
+            if not images:
+                text = message.text()
+                part = encode({"type": "text", "text": text}) if text else b""
+                return _Form(results, part, encode(text)[1:-1] if text else None)
+            parts = [self._part(block) for block in message.content if isinstance(block, Text | Image)]
+            return _Form(results, b",".join(encode(part) for part in parts))
+        if images:
+            raise self.misplaced_image()
+        said: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
+        calls = [
+            {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": arguments_text(use)}}
+            for use in message.tool_uses()
+        ]
+        if calls:
+            said["tool_calls"] = calls
+        said |= _reasoning(message, (self.descriptor.id, model))
+        return _Form([encode(said), *results] if message.text() or calls else results)
+
+    def _part(self, block: Text | Image) -> dict[str, Any]:
+        if isinstance(block, Text):
+            return {"type": "text", "text": block.text}
+        return {"type": "image_url", "image_url": {"url": self.image_url(block)}}
 
 
 # ---- messages ---------------------------------------------------------------------------------------------------
@@ -119,35 +158,17 @@ class _Form:
         return _Form((), self.parts + b"," + other.parts, plain)
 
 
-def _encoded(message: Message) -> _Form:
-    results = [
-        encode({"role": "tool", "tool_call_id": result.tool_use_id, "content": result_text(result)})
-        for result in message.tool_results()
-    ]
-    images = [block for block in message.content if isinstance(block, Image)]
-    if message.role is Role.USER:
-        if not images:
-            text = message.text()
-            part = encode({"type": "text", "text": text}) if text else b""
-            return _Form(results, part, encode(text)[1:-1] if text else None)
-        parts = [_part(block) for block in message.content if isinstance(block, Text | Image)]
-        return _Form(results, b",".join(encode(part) for part in parts))
-    if images:
-        raise InvalidRequest("images are only supported in user messages; move the image to one")
-    said: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
-    calls = [
-        {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": arguments_text(use)}}
-        for use in message.tool_uses()
-    ]
-    if calls:
-        said["tool_calls"] = calls
-    return _Form([encode(said), *results] if said["content"] or calls else results)
-
-
-def _part(block: Text | Image) -> dict[str, Any]:
-    if isinstance(block, Text):
-        return {"type": "text", "text": block.text}
-    return {"type": "image_url", "image_url": {"url": image_url(block)}}
+def _reasoning(message: Message, ours: tuple[str, str]) -> dict[str, Any]:
+    """The members in which the server itself sent this model's reasoning: DeepSeek and OpenRouter need them back."""
+    found: dict[str, str] = {}
+    for block in message.content:
+        match block:
+            case Opaque() if (block.provider, block.model) == ours and DETAILS in block.data:
+                details: dict[str, Any] = json.loads(block.data)
+                return details
+            case Thinking(id=str(member)) if (block.provider, block.model) == ours and member in REASONING:
+                found[member] = found.get(member, "") + block.text
+    return found
 
 
 def _merged(forms: Iterable[_Form]) -> list[bytes]:
@@ -207,6 +228,10 @@ class ChatDecoder:
         self._calls: list[_Call] = []
         self._by_index: dict[Any, _Call] = {}
         self._ids = UniqueIds()
+        self._member: str | None = None
+        """Where reasoning comes, even when none does."""
+        self._reasoned = False
+        self._details: dict[Any, dict[str, Any]] = {}
         self._finish: str | None = None
         self._usage: Any = None
         self._refused = False
@@ -226,9 +251,11 @@ class ChatDecoder:
             return events + self._end() if self._finish and frame.get("usage") else events
         choice = choices[0]
         delta = choice.get("delta") or choice.get("message") or {}
-        if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
-            self._think.off()
-            self._say("thinking", reasoning, events)
+        for member in REASONING:
+            if (reasoning := delta.get(member)) is not None:
+                self._reason(member, reasoning, events)
+        for detail in delta.get(DETAILS) or ():
+            self._detail(detail)
         if content := delta.get("content"):
             for kind, text in self._think.split(content):
                 self._say(kind, text, events)
@@ -241,8 +268,8 @@ class ChatDecoder:
         for call in calls:
             self._call(call, events)
         if finish := choice.get("finish_reason"):
-            if finish == "error":
-                raise stream_error(choice.get("error") or "the answer ended with an error")
+            if finish in BROKEN_OFF:
+                raise stream_error(choice.get("error") or {"code": finish, "message": "the answer was broken off"})
             self._finish = str(finish)
         return events
 
@@ -260,14 +287,34 @@ class ChatDecoder:
             events.append(ContentBlockStopped(self._open[0]))
             self._open = None
 
-    def _say(self, kind: BlockKind, text: Any, events: list[ProviderEvent]) -> None:
+    def _say(self, kind: BlockKind, text: Any, events: list[ProviderEvent], member: str | None = None) -> None:
         if not isinstance(text, str):
             raise MalformedStream(f"a piece of {kind} is not a string: {str(text)[:200]}")
         if self._open is None or self._open[1] != kind:
             self._close(events)
             self._open = (self._next(), kind)
-            events.append(ContentBlockStarted(self._open[0], kind))
+            events.append(ContentBlockStarted(self._open[0], kind, item_id=member))
         events.append(ContentBlockDelta(self._open[0], text))
+
+    def _reason(self, member: str, text: Any, events: list[ProviderEvent]) -> None:
+        """Take reasoning, of which some servers send the same in two members."""
+        self._member = self._member or member
+        if text and member == self._member:
+            self._reasoned = True
+            self._think.off()
+            self._say("thinking", text, events, member)
+
+    def _detail(self, piece: Any) -> None:
+        """Take a piece of the `DETAILS`."""
+        if not isinstance(piece, dict):
+            return
+        index = piece.get("index")
+        known = self._details.setdefault((piece.get("type"), piece.get("id") if index is None else index), {})
+        for name, value in piece.items():
+            if name in ("text", "summary", "data") and isinstance(known.get(name), str) and isinstance(value, str):
+                known[name] += value
+            elif value is not None:
+                known[name] = value
 
     def _call(self, piece: dict[str, Any], events: list[ProviderEvent]) -> None:
         function = piece.get("function") or {}
@@ -315,6 +362,13 @@ class ChatDecoder:
         for kind, text in self._think.flush():
             self._say(kind, text, events)
         self._close(events)
+        if self._details:
+            kept = compact({DETAILS: list(self._details.values())})
+            index = self._next()
+            events += [ContentBlockStarted(index, "opaque"), ContentBlockStopped(index, encrypted=kept)]
+        elif self._calls and self._member and not self._reasoned:  # DeepSeek wants even that back
+            index = self._next()
+            events += [ContentBlockStarted(index, "thinking", item_id=self._member), ContentBlockStopped(index)]
         for call in self._calls:
             if not call.started:
                 self._begin(call, events)

@@ -15,7 +15,6 @@ from mentra_nb.content import Message, Role, ToolResult, ToolUse
 from mentra_nb.providers.base import (
     ModelInfo,
     Provider,
-    ProviderCapabilities,
     ProviderDescriptor,
     ProviderEvent,
     Request,
@@ -38,7 +37,8 @@ INTRO = (
 )
 CONNECT = (
     "To ask a real model, choose one:\n\n"
-    "- set `OPENAI_API_KEY` and use `-m openai/gpt-5`, or `OPENROUTER_API_KEY` and `-m openrouter/…`\n"
+    "- set `OPENAI_API_KEY` and use `-m openai/gpt-5`; likewise `ANTHROPIC_API_KEY` and `-m anthropic/…`, "
+    "`GEMINI_API_KEY` and `-m gemini/…`, `OPENROUTER_API_KEY` and `-m openrouter/…`\n"
     "- start Ollama on this machine and use `-m ollama/qwen3` (no key)\n"
     "- start a llama.cpp server and use `-m llamacpp/default` (no key)\n"
 )
@@ -56,7 +56,6 @@ class DemoProvider(Provider):
         self.descriptor = ProviderDescriptor(
             id="demo", display_name="Demo", description="A script for the first minute; not an AI, needs no key."
         )
-        self.capabilities = ProviderCapabilities(supports_model_listing=True)
         self._pace = pace
 
     @asynccontextmanager

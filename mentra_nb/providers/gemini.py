@@ -15,7 +15,6 @@ from pydantic import SecretStr
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
-    InvalidRequest,
     MalformedStream,
     RetryableError,
     StreamTruncated,
@@ -52,8 +51,8 @@ LEVELS = ("minimal", "low", "medium", "high")
 BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
 """Tokens of thinking for the models before Gemini 3, which take a number."""
 NO_THINKING = re.compile(r"gemini-(1|2\.0)|gemma")
-NO_SIGNATURES = re.compile(r"gemini-[12]|gemma")
-"""Models that take a call back without a signature."""
+OLDER = re.compile(r"gemini-[12]|gemma")
+"""Models that take a call back without its signature, and no images in a result."""
 FOREIGN_SIGNATURE = "skip_thought_signature_validator"
 """What the API takes instead of the signature of a call that this model never made."""
 
@@ -63,7 +62,8 @@ STOP_REASONS = {
     **dict.fromkeys(("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"), "content_filter"),
     **dict.fromkeys(("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "MODEL_ARMOR"), "content_filter"),
     **dict.fromkeys(("UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE"), "error"),
-    "OTHER": "unknown",
+    "MALFORMED_RESPONSE": "error",
+    **dict.fromkeys(("OTHER", "IMAGE_OTHER", "NO_IMAGE"), "unknown"),
 }
 COUNTS = {
     "input_tokens": "promptTokenCount",
@@ -81,7 +81,6 @@ class GeminiProvider(WireProvider):
     wire = "gemini_generate_content"
     endpoint = "streamGenerateContent"
     offers = ProviderCapabilities(
-        supports_model_listing=True,
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,
@@ -143,7 +142,11 @@ class GeminiProvider(WireProvider):
     def _thinking(self, request: Request) -> dict[str, Any] | None:
         effort, model = request.reasoning_effort, request.model
         if effort is None:
-            return None
+            if request.reasoning_summary is None:
+                return None
+            if NO_THINKING.search(model):
+                raise UnsupportedCapability(self.descriptor.id, f"reasoning_summary with {model}")
+            return {"includeThoughts": True}
         by_budget = "gemini-2" in model
         if NO_THINKING.search(model) or effort not in (BUDGETS if by_budget else LEVELS):
             raise UnsupportedCapability(self.descriptor.id, f"reasoning_effort '{effort}' with {model}")
@@ -156,7 +159,7 @@ class GeminiProvider(WireProvider):
         ours = (self.descriptor.id, model)
         parts: list[dict[str, Any] | bytes] = []
         signature: str | None = None
-        needs_signature = not NO_SIGNATURES.search(model)
+        needs_signature = not OLDER.search(model)
         for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
             signed = {"thoughtSignature": signature} if signature else {}
             signature = None
@@ -165,7 +168,7 @@ class GeminiProvider(WireProvider):
                     parts.append({"text": block.text} | signed)
                 case Image():
                     if message.role is not Role.USER:
-                        raise InvalidRequest("images are only supported in user messages; move the image to one")
+                        raise self.misplaced_image()
                     parts.append(self._image(block))
                 case Thinking(signature=str(own)) if (block.provider, block.model) == ours:
                     if block.text:
@@ -181,29 +184,30 @@ class GeminiProvider(WireProvider):
                     needs_signature = False  # of parallel calls only the first has one
                     parts.append({"functionCall": call | {"name": block.name, "args": block.input}} | signed)
                 case ToolResult():
-                    parts.append(self._result(block, earlier))
+                    parts.append(self._result(block, model, earlier))
         role = "model" if message.role is Role.ASSISTANT else "user"
         return Turn(role, "parts", [part if isinstance(part, bytes) else encode(part) for part in parts])
 
     def _image(self, image: Image) -> dict[str, Any]:
-        if image.data:
-            return {"inlineData": {"mimeType": image.media_type or "image/png", "data": image.data}}
-        if image.url and re.match(r"gs://|https://generativelanguage\.googleapis\.com/", image.url):
+        if image.data or not image.url:
+            media_type, data = self.image_data(image)
+            return {"inlineData": {"mimeType": media_type, "data": data}}
+        if re.match(r"gs://|https://generativelanguage\.googleapis\.com/", image.url):
             return {"fileData": {"fileUri": image.url}}
-        if image.url:
-            raise UnsupportedCapability(self.descriptor.id, "images by URL; send the image's bytes")
-        raise InvalidRequest("an image has neither data nor a URL; give one")
+        raise UnsupportedCapability(self.descriptor.id, "images by URL; send the image's bytes")
 
-    def _result(self, result: ToolResult, earlier: Sequence[Message]) -> dict[str, Any]:
-        if result.images:
-            raise UnsupportedCapability(self.descriptor.id, "images in tool results")
+    def _result(self, result: ToolResult, model: str, earlier: Sequence[Message]) -> dict[str, Any]:
+        if result.images and OLDER.search(model):
+            raise UnsupportedCapability(self.descriptor.id, f"images in tool results with {model}")
         calls = (use for message in reversed(earlier) for use in message.tool_uses())
         call = next((use for use in calls if use.id == result.tool_use_id), None)
         if call is None:
-            raise InvalidRequest(f"the tool result {result.tool_use_id} answers no call; leave it out")
+            raise self.refusal(f"the tool result {result.tool_use_id} answers no call; leave it out")
         id = {"id": call.item_id} if call.item_id else {}
-        content = {"error" if result.is_error else "output": result.content}
-        return {"functionResponse": id | {"name": call.name, "response": content}}
+        response: dict[str, Any] = {"response": {"error" if result.is_error else "output": result.content}}
+        if result.images:
+            response["parts"] = [self._image(image) for image in result.images]
+        return {"functionResponse": id | {"name": call.name} | response}
 
 
 def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:

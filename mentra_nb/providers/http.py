@@ -47,7 +47,7 @@ MAX_ERROR_BODY = 64 * 1024
 
 TRANSIENT_CODES = {
     *("overloaded_error", "api_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"),
-    *("server_is_overloaded", "slow_down", "internal_server_error"),
+    *("server_is_overloaded", "slow_down", "internal_server_error", "insufficient_system_resource"),
     *("RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"),
 }
 

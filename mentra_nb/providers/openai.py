@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mentra_nb.content import Image, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import InvalidRequest
 from mentra_nb.providers.base import ModelInfo, ProviderCapabilities, Request
 from mentra_nb.providers.wire import WireProvider, compact, count, with_version
 
 STOP_REASONS = {
     "stop": "end",
     "length": "max_tokens",
+    "model_length": "context_overflow",
     "max_output_tokens": "max_tokens",
     "tool_calls": "tool_use",
     "function_call": "tool_use",
@@ -28,7 +28,6 @@ class OpenAIProvider(WireProvider):
     """Shared by both wires: `base_url` with or without `/v1`, and `GET models`."""
 
     offers = ProviderCapabilities(
-        supports_model_listing=True,
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,
@@ -41,6 +40,13 @@ class OpenAIProvider(WireProvider):
     async def list_models(self) -> list[ModelInfo]:
         entries = await self.model_entries("data", {}, "", lambda page: None)
         return [_model(entry, self.descriptor.id) for entry in entries if entry.get("id")]
+
+    def image_url(self, image: Image) -> str:
+        """The picture's address, or a data URL of its bytes. Raises `InvalidRequest` if it has neither."""
+        if image.url:
+            return image.url
+        media_type, data = self.image_data(image)
+        return f"data:{media_type};base64,{data}"
 
 
 def tool_choice(request: Request, named: Callable[[str], Any]) -> Any:
@@ -56,15 +62,6 @@ def tool_choice(request: Request, named: Callable[[str], Any]) -> Any:
 def parallel_tool_calls(request: Request) -> bool | None:
     """The wire's option of that name, which may only be sent with tools."""
     return request.parallel_tool_calls if request.tools else None
-
-
-def image_url(image: Image) -> str:
-    """The picture's address, or a data URL of its bytes. Raises `InvalidRequest` if it has neither."""
-    if image.url:
-        return image.url
-    if not image.data:
-        raise InvalidRequest("an image has neither data nor a URL; give one")
-    return f"data:{image.media_type or 'image/png'};base64,{image.data}"
 
 
 def arguments_text(use: ToolUse) -> str:
@@ -95,6 +92,7 @@ def usage(payload: Any) -> TokenUsage | None:
         output_tokens=count(payload, "output_tokens", "completion_tokens"),
         total_tokens=count(payload, "total_tokens"),
         cache_read_input_tokens=count(sent, "cached_tokens"),
+        cache_creation_input_tokens=count(sent, "cache_write_tokens"),
         reasoning_tokens=count(made, "reasoning_tokens"),
     )
     return None if found.is_empty() else found

@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 Wire = Literal["responses", "chat_completions", "anthropic_messages", "gemini_generate_content"]
 
 HOSTED = ProviderCapabilities(
-    supports_model_listing=True,
     supports_images=True,
     supports_reasoning_effort=True,
     supports_structured_output=True,
     supports_hosted_tool_search=True,
 )
 NO_SEARCH = HOSTED.model_copy(update={"supports_hosted_tool_search": False})
-LOCAL = NO_SEARCH.model_copy(update={"supports_reasoning_effort": False})
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,16 @@ PRESETS = {
             "GEMINI_API_KEY",
             NO_SEARCH,
         ),
-        Preset("ollama", "Ollama", "responses", "http://127.0.0.1:11434/v1", None, LOCAL),
-        Preset("lmstudio", "LM Studio", "responses", "http://127.0.0.1:1234/v1", None, LOCAL),
-        Preset("llamacpp", "llama.cpp", "chat_completions", "http://127.0.0.1:8080/v1", None, LOCAL),
-        Preset("vllm", "vLLM", "chat_completions", "http://127.0.0.1:8000/v1", None, LOCAL),
+        Preset("ollama", "Ollama", "responses", "http://127.0.0.1:11434/v1", None, NO_SEARCH),
+        Preset("lmstudio", "LM Studio", "responses", "http://127.0.0.1:1234/v1", None, NO_SEARCH),
+        Preset("llamacpp", "llama.cpp", "chat_completions", "http://127.0.0.1:8080/v1", None, NO_SEARCH),
+        Preset("vllm", "vLLM", "chat_completions", "http://127.0.0.1:8000/v1", None, NO_SEARCH),
     )
 }
 
+
+KEYS = tuple(preset.key_env for preset in PRESETS.values() if preset.key_env)
+"""The variables that a key is usually in."""
 
 EMBEDDED = ("demo", "local")
 """Providers that need neither key nor server."""

@@ -6,12 +6,13 @@ Always stateless: the whole conversation is sent and `store` is false, so nothin
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, ToolResult, ToolUse
-from mentra_nb.errors import InvalidRequest, MalformedStream, StreamTruncated
+from mentra_nb.errors import MalformedStream, StreamTruncated
 from mentra_nb.identity import UniqueIds, new_id
 from mentra_nb.providers.base import (
     BlockKind,
@@ -32,13 +33,17 @@ from mentra_nb.providers.openai import (
     OpenAIProvider,
     argument_delta,
     arguments_text,
-    image_url,
     parallel_tool_calls,
     result_text,
     tool_choice,
     usage,
 )
 from mentra_nb.providers.wire import MAX_ARGUMENTS, compact, encode, join_body, member
+
+REASONS = re.compile(r"(^|/)(o[1-9]|gpt-5(?!.*chat))")
+"""Models that reason unasked, and so can be asked for what goes back to them; others refuse that."""
+EXTENSIONS = ("signature", "format")
+"""Members of a reasoning item that OpenRouter adds, and needs back for the models of others."""
 
 
 class ResponsesProvider(OpenAIProvider):
@@ -60,8 +65,8 @@ class ResponsesProvider(OpenAIProvider):
                 "tool_choice": tool_choice(request, lambda name: {"type": "function", "name": name}),
                 "temperature": request.temperature,
                 "max_output_tokens": request.max_output_tokens,
-                "reasoning": {"effort": request.reasoning_effort} if request.reasoning_effort else None,
-                "include": ["reasoning.encrypted_content"] if request.reasoning_effort else None,
+                "reasoning": _reasoning(request),
+                "include": ["reasoning.encrypted_content"] if _reasons(request) else None,
                 "metadata": request.metadata or None,
                 "text": {"format": _format(request.response_format)} if request.response_format else None,
                 "parallel_tool_calls": parallel_tool_calls(request),
@@ -72,7 +77,7 @@ class ResponsesProvider(OpenAIProvider):
         )
 
     def decoder(self, request: Request) -> ResponsesDecoder:
-        return ResponsesDecoder(request.model, late_encryption=request.reasoning_effort is not None)
+        return ResponsesDecoder(request.model, late_encryption=_reasons(request))
 
     def _offered(self, request: Request) -> list[bytes] | None:
         fragments = self.tool_fragments(request, _tool)
@@ -81,23 +86,20 @@ class ResponsesProvider(OpenAIProvider):
 
     def _items(self, message: Message, model: str) -> bytes:
         """The input items of one message, joined by commas; results come first, so that they follow their calls."""
+        ours = (self.descriptor.id, model)
         items: list[dict[str, Any]] = []
         parts: list[dict[str, Any]] = []
         reasoned = False
         for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
             if isinstance(block, Text | Image):
-                parts.append(_part(block, message.role))
+                parts.append(self._part(block, message.role))
                 continue
             parts = _flush(parts, message.role, items)
             match block:
-                case Thinking(id=str(id), encrypted=str(encrypted)) if encrypted and (block.provider, block.model) == (
-                    self.descriptor.id,
-                    model,
-                ):
+                case Thinking() if block.id and (block.encrypted or block.signature) and _is_of(block, ours):
                     reasoned = True
-                    summary = [{"type": "summary_text", "text": block.text}] if block.text else []
-                    items.append({"type": "reasoning", "id": id, "encrypted_content": encrypted, "summary": summary})
-                case Opaque() if (block.provider, block.model) == (self.descriptor.id, model):
+                    items.append(_reasoning_item(block))
+                case Opaque() if _is_of(block, ours) and '"type"' in block.data:
                     items.append(json.loads(block.data))
                 case ToolUse():
                     call = {"type": "function_call", "call_id": block.id, "name": block.name}
@@ -106,31 +108,54 @@ class ResponsesProvider(OpenAIProvider):
                     items.append(call | {"arguments": arguments_text(block)})
                 case ToolResult():
                     output = {"type": "function_call_output", "call_id": block.tool_use_id}
-                    items.append(output | {"output": _output(block)})
+                    items.append(output | {"output": self._output(block)})
         _flush(parts, message.role, items)
         return b",".join(encode(item) for item in items)
+
+    def _part(self, block: Text | Image, role: Role) -> dict[str, Any]:
+        if isinstance(block, Text):
+            return {"type": "output_text" if role is Role.ASSISTANT else "input_text", "text": block.text}
+        if role is not Role.USER:
+            raise self.misplaced_image()
+        return {"type": "input_image", "image_url": self.image_url(block)}
+
+    def _output(self, result: ToolResult) -> str | list[dict[str, Any]]:
+        text = result_text(result)
+        if not result.images:
+            return text
+        parts = [{"type": "input_text", "text": text}] if text else []
+        return parts + [{"type": "input_image", "image_url": self.image_url(image)} for image in result.images]
+
+
+def _reasons(request: Request) -> bool:
+    """Whether to ask for the part of the model's reasoning that goes back to it."""
+    return bool(request.reasoning_effort or request.reasoning_summary or REASONS.search(request.model))
+
+
+def _reasoning(request: Request) -> dict[str, str] | None:
+    options = {"effort": request.reasoning_effort, "summary": request.reasoning_summary}
+    return {name: value for name, value in options.items() if value} or None
+
+
+def _reasoning_item(block: Thinking) -> dict[str, Any]:
+    item: dict[str, Any] = {"type": "reasoning", "id": block.id, "summary": []}
+    if block.encrypted:
+        item["encrypted_content"] = block.encrypted
+    if block.signature:
+        item |= {"content": [{"type": "reasoning_text", "text": block.text}], **json.loads(block.signature)}
+    elif block.text:
+        item["summary"] = [{"type": "summary_text", "text": block.text}]
+    return item
+
+
+def _is_of(block: Thinking | Opaque, ours: tuple[str, str]) -> bool:
+    return (block.provider, block.model) == ours
 
 
 def _flush(parts: list[dict[str, Any]], role: Role, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if parts:
         items.append({"type": "message", "role": role.value, "content": parts})
     return []
-
-
-def _part(block: Text | Image, role: Role) -> dict[str, Any]:
-    if isinstance(block, Text):
-        return {"type": "output_text" if role is Role.ASSISTANT else "input_text", "text": block.text}
-    if role is not Role.USER:
-        raise InvalidRequest("images are only supported in user messages; move the image to one")
-    return {"type": "input_image", "image_url": image_url(block)}
-
-
-def _output(result: ToolResult) -> str | list[dict[str, Any]]:
-    text = result_text(result)
-    if not result.images:
-        return text
-    parts = [{"type": "input_text", "text": text}] if text else []
-    return parts + [{"type": "input_image", "image_url": image_url(image)} for image in result.images]
 
 
 def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:
@@ -284,10 +309,11 @@ class ResponsesDecoder:
         if not block.size and (text := self._whole_text(item)):
             events.append(ContentBlockDelta(block.index, text))
         encrypted = item.get("encrypted_content") or None
-        if block.kind == "thinking" and self._late_encryption and not encrypted:
+        added = {name: item[name] for name in EXTENSIONS if item.get(name)}
+        if block.kind == "thinking" and self._late_encryption and not (encrypted or added):
             return events
         block.is_open = False
-        events.append(ContentBlockStopped(block.index, encrypted=encrypted))
+        events.append(ContentBlockStopped(block.index, compact(added) if added else None, encrypted))
         return events
 
     def _whole_text(self, item: dict[str, Any]) -> str:

@@ -182,7 +182,7 @@ class ScriptedProvider(Provider):
         capabilities: ProviderCapabilities | None = None,
     ) -> None:
         self.descriptor = ProviderDescriptor(id=id, display_name="Scripted")
-        self.capabilities = capabilities or ProviderCapabilities(supports_model_listing=True, supports_images=True)
+        self.capabilities = capabilities or ProviderCapabilities(supports_images=True)
         self.recorded_requests: list[Request] = []
         self._models = models
         self._turns = deque(turns)

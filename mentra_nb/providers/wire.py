@@ -5,6 +5,7 @@ A wire format is a subclass with a body and a decoder, in its own file.
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import re
@@ -118,6 +119,7 @@ class WireProvider(Provider):
         wanted = {
             "tools": bool(request.tools) and not can.supports_tool_calls,
             "reasoning_effort": bool(request.reasoning_effort) and not can.supports_reasoning_effort,
+            "reasoning_summary": bool(request.reasoning_summary) and not can.supports_reasoning_effort,
             "response_format": request.response_format is not None and not can.supports_structured_output,
             "tool_search": request.tool_search and not can.supports_hosted_tool_search,
             "images": not can.supports_images and _has_images(request.messages),
@@ -125,9 +127,31 @@ class WireProvider(Provider):
         for option, is_missing in wanted.items():
             if is_missing:
                 raise UnsupportedCapability(id, option)
+        choice = request.tool_choice
+        if request.tools and choice is not None and choice.mode == "tool":
+            if choice.name not in {tool.name for tool in request.tools}:
+                raise self.refusal(f"tool_choice names '{choice.name}', which is none of the tools")
         if not request.tool_search and any(request.defers(tool) for tool in request.tools):
             name = self.descriptor.display_name or id
             raise InvalidRequest(f"{name} deferred tools require hosted tool search; set tool_search, or defer none")
+
+    def misplaced_image(self) -> InvalidRequest:
+        """The refusal of an image that is not a user's."""
+        return self.refusal("images are only supported in user messages; move the image to one")
+
+    def image_data(self, image: Image) -> tuple[str, str]:
+        """The media type and the base64 data of an image. Raises `InvalidRequest` for what is none."""
+        if not image.data:
+            raise self.refusal("an image has neither data nor a URL; give one")
+        media_type = image.media_type or "image/png"
+        try:
+            base64.b64decode(image.data, validate=True)
+        except ValueError as error:
+            raise self.refusal(f"the data of an {media_type} image is not base64; use Image.from_bytes") from error
+        return media_type, image.data
+
+    def refusal(self, reason: str) -> InvalidRequest:
+        return InvalidRequest(f"{self.descriptor.id} was not asked: {reason}")
 
     def tool_fragments(self, request: Request, encode_one: Callable[[ProviderToolSpec, bool], Any]) -> list[bytes]:
         """Each tool as JSON, kept while the same tools come back. `encode_one` is told whether the tool is deferred."""

@@ -17,8 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mentra_nb.content import Message, Text, Thinking, ToolUse
-from mentra_nb.errors import MalformedStream, ProviderError, RetryableError, StreamTruncated, TransportError
-from mentra_nb.providers.base import MessageStopped, Request
+from mentra_nb.errors import (
+    HttpError,
+    MalformedStream,
+    ProviderError,
+    RetryableError,
+    StreamTruncated,
+    TransportError,
+)
+from mentra_nb.providers.base import MessageStarted, MessageStopped, ProviderToolSpec, Request
+from mentra_nb.providers.http import HttpxTransport
 from mentra_nb.providers.pending import PendingMessage
 from mentra_nb.providers.wire import WireProvider
 
@@ -315,6 +323,59 @@ class WireConformance:
         except ProviderError:
             return
         assert Message.model_validate_json(message.model_dump_json()) == message
+
+    @pytest.mark.anyio
+    async def test_endless_arguments_are_malformed(self):
+        endless = Called("a", "weather", ('{"x":"', *["y" * (1 << 20)] * 4, '"}'))
+        with pytest.raises(MalformedStream, match="longer than"):
+            await self.said(endless)
+
+    def test_a_message_and_a_tool_are_encoded_once(self):
+        adapter, message, tool = self.dialect.provider(), Message.user("hi"), ProviderToolSpec(name="clock")
+        first = adapter.body(Request("m", [message], tools=[tool]))
+        kept, fragment = dict(message._encoded), adapter._tools[1][0]
+        assert kept
+        assert adapter.body(Request("m", [message], tools=[tool])) == first
+        assert message._encoded.keys() == kept.keys()
+        assert all(message._encoded[key] is kept[key] for key in kept)
+        assert adapter._tools[1][0] is fragment
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("header", ["x-request-id", "request-id"])
+    async def test_a_request_has_the_name_the_server_gave_it(self, header):
+        frames, complete = self.dialect.answer(TEXT)
+        named = EVENTS | {header: "req-7"}
+
+        async def asked(*frames, **reply):
+            reply = {"headers": named} | reply
+            return await collect(self.dialect.provider().with_transport(Bytes(stream(frames), **reply)), REQUEST)
+
+        (started,) = [event for event in await asked(*frames) if isinstance(event, MessageStarted)]
+        assert started.request_id == "req-7"
+        for broken in ([*frames[:complete], self.dialect.error("what went wrong", False)], frames[:complete]):
+            with pytest.raises(ProviderError, match="request req-7"):
+                await asked(*broken)
+        with pytest.raises(HttpError) as caught:
+            await asked(*frames, status=500)
+        assert caught.value.request_id == "req-7"
+
+    @pytest.mark.anyio
+    async def test_silence_is_an_error_that_may_pass_and_a_stop_is_heard_in_it(self, server):
+        frames, complete = self.dialect.answer(TEXT)
+        begun = stream(frames[:complete])
+        hasty = self.dialect.provider(server.url).with_transport(HttpxTransport(idle_timeout=0.1))
+        patient = self.dialect.provider(server.url)
+        for silent in (Reply([begun], end="stall"), Reply(end="mute")):
+            server.reply(silent, silent)
+            with pytest.raises(TransportError, match=r"sent nothing for 0\.1 s"):
+                await collect(hasty, REQUEST)
+            with anyio.fail_after(10), anyio.move_on_after(0.2) as scope:
+                await collect(patient, REQUEST)
+            assert scope.cancelled_caught
+            with anyio.fail_after(10):
+                await server.gone.wait()
+        await hasty.aclose()
+        await patient.aclose()
 
     @pytest.mark.anyio
     async def test_packed_and_over_a_socket_it_is_the_same(self, server):

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-End = Literal["whole", "close", "cut", "reset", "stall"]
+End = Literal["whole", "close", "cut", "reset", "stall", "mute"]
 
 
 @dataclass
@@ -17,7 +17,8 @@ class Reply:
     """What one request gets. `end` says how the body ends.
 
     `whole`: chunked and finished, the connection stays. `close`: no length, the closed connection is the end.
-    `cut`: chunked, closed without the last chunk. `reset`: TCP reset. `stall`: nothing more comes, ever.
+    `cut`: chunked, closed without the last chunk. `reset`: TCP reset. `stall`: nothing more comes, ever. `mute`: not
+    even a first line comes.
     """
 
     chunks: list[bytes] = field(default_factory=list)
@@ -87,6 +88,10 @@ class Server:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.requests.append(Received(method, path, headers, body))
         reply = self._replies.popleft()
+        if reply.end == "mute":
+            await reader.read()
+            self.gone.set()
+            return False
         chunked = reply.end != "close"
         framing = {"transfer-encoding": "chunked"} if chunked else {"connection": "close"}
         lines = [f"HTTP/1.1 {reply.status} Scripted", *(f"{k}: {v}" for k, v in (reply.headers | framing).items())]

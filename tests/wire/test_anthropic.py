@@ -155,13 +155,13 @@ def test_tool_choice_is_sent_only_with_tools(mode):
     assert "tool_choice" not in body([Message.user("x")], tool_choice=ToolChoice(mode), parallel_tool_calls=False)
 
 
-def test_one_call_at_a_time_is_part_of_the_tool_choice():
+def test_serializes_disable_parallel_tool_use_option():
     for choice in (None, ToolChoice()):
         sent = body([Message.user("x")], tools=(TOOL,), tool_choice=choice, parallel_tool_calls=False)
         assert sent["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
 
 
-def test_deferred_tools_come_with_the_search_and_the_forced_one_at_once():
+def test_hosted_tool_search_adds_search_tool_for_deferred_tools():
     tools = (TOOL, CLOCK.model_copy(update={"deferred": True}))
     sent = body([Message.user("x")], tools=tools, tool_search=True)["tools"]
     assert [tool.get("defer_loading") for tool in sent] == [None, True, None]
@@ -182,11 +182,12 @@ def test_images_may_be_part_of_a_result():
     uses = [ToolUse(id="c", name="plot"), ToolUse(id="d", name="plot")]
     results = [
         ToolResult(tool_use_id="c", content="drawn", images=(image,)),
-        ToolResult(tool_use_id="d", images=(image,)),
+        ToolResult(tool_use_id="d", images=(image, Image(url="https://x/y.png")), is_error=True),
     ]
     first, second = body([Message.assistant(uses), Message.user(results)])["messages"][1]["content"]
     assert [part["type"] for part in first["content"]] == ["text", "image"]
-    assert [part["type"] for part in second["content"]] == ["image"]
+    assert [part["source"]["type"] for part in second["content"]] == ["base64", "url"]
+    assert second["is_error"] is True
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_images_may_be_part_of_a_result():
         ("claude-of-tomorrow", "low", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
     ],
 )
-def test_effort_is_said_as_the_model_understands_it(model, effort, thinking, output):
+def test_nests_reasoning_effort_under_output_config_with_adaptive_thinking(model, effort, thinking, output):
     sent = body([Message.user("x")], model, reasoning_effort=effort)
     assert sent.get("thinking") == thinking
     assert sent.get("output_config") == output
@@ -240,7 +241,7 @@ async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
     await adapter.aclose()
 
 
-def test_thinking_goes_back_to_the_same_provider_and_model_only():
+def test_replays_signed_and_redacted_thinking_only_to_exact_provider_and_model():
     def sent(**of):
         thoughts = [Thinking(text="hm", signature="sig", **of), Thinking(encrypted="red", **of)]
         search = Opaque(data='{"type":"server_tool_use","id":"s","name":"x","input":{}}', **of)
@@ -271,7 +272,7 @@ def test_messages_and_tools_are_encoded_once():
 
 
 @pytest.mark.anyio
-async def test_text_with_all_of_its_usage():
+async def test_merges_anthropic_usage_updates_into_cumulative_totals():
     events = await ask(
         start(input_tokens=10, cache_read_input_tokens=100, cache_creation_input_tokens=7, output_tokens=1),
         {"type": "ping"},
@@ -312,7 +313,7 @@ async def test_usage_is_also_read_inside_the_delta():
 
 
 @pytest.mark.anyio
-async def test_thinking_comes_with_its_signature_and_goes_back_as_it_came():
+async def test_parses_signed_and_redacted_thinking_with_requested_provenance():
     events = await ask(
         start(),
         opened(0, type="thinking", thinking="", signature=""),
@@ -365,7 +366,7 @@ async def test_parallel_calls_interleave_and_may_have_no_arguments():
 
 
 @pytest.mark.anyio
-async def test_hosted_search_and_its_result_are_kept_whole_and_sent_again():
+async def test_parses_hosted_tool_search_bookkeeping_blocks():
     found = {"type": "tool_search_tool_result", "tool_use_id": "s", "content": {"tool_references": []}}
     events = await ask(
         start(),

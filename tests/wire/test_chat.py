@@ -8,6 +8,7 @@ from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolRe
 from mentra_nb.errors import InvalidRequest, ProviderError, RetryableError, StreamTruncated
 from mentra_nb.providers.base import MessageStarted, ProviderToolSpec, Request, ResponseFormat, ToolChoice
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+from mentra_nb.providers.pending import PendingMessage
 
 from .server import Reply, sse
 from .support import WEATHER, Bytes, blocks, collect, ending
@@ -33,6 +34,13 @@ def calls(*pieces, finish="tool_calls"):
 async def ask(*frames, done=True):
     adapter = ChatCompletionsProvider("local", "http://h").with_transport(Bytes(sse(*frames, done=done)))
     return await collect(adapter, REQUEST)
+
+
+def folded(events):
+    pending = PendingMessage("agent", "local", "m")
+    for event in events:
+        pending.apply(event)
+    return pending.message()
 
 
 def body(messages, adapter=None, **options):
@@ -123,10 +131,88 @@ def test_options_are_said_in_the_wires_words():
     assert (sent["parallel_tool_calls"], sent["prompt_cache_key"], sent["reasoning_effort"]) == (False, "k", "low")
 
 
+@pytest.mark.parametrize(("mode", "wire"), [("auto", "auto"), ("any", "required"), ("none", "none")])
+def test_tool_choice_is_sent_only_with_tools(mode, wire):
+    assert body([Message.user("x")], tools=(TOOL,), tool_choice=ToolChoice(mode))["tool_choice"] == wire
+    sent = body([Message.user("x")], tool_choice=ToolChoice(mode), parallel_tool_calls=False)
+    assert not {"tools", "tool_choice", "parallel_tool_calls"} & set(sent)
+
+
+def test_images_come_by_address_or_with_their_bytes():
+    parts = body([Message.user([Image(url="https://x/y.png"), Image.from_bytes("image/jpeg", b"\x01")])])["messages"][0]
+    assert [part["image_url"]["url"] for part in parts["content"]] == ["https://x/y.png", "data:image/jpeg;base64,AQ=="]
+
+
 def test_images_in_a_result_are_refused_by_name():
     results = [ToolResult(tool_use_id="c", images=(Image(data="AA"),))]
     with pytest.raises(InvalidRequest, match="local does not support images in tool results"):
         body([Message.assistant([ToolUse(id="c", name="t")]), Message.user(results)])
+
+
+def without_calls(events):
+    return [block for block in folded(events).content if not isinstance(block, ToolUse)]
+
+
+def loop(*content, id="local", model="m"):
+    """The assistant's message in what is sent of a tool loop."""
+    message = Message.assistant([*content, ToolUse(id="c", name="weather")])
+    adapter = ChatCompletionsProvider(id, "http://h")
+    sent = json.loads(adapter.body(Request(model, [message, Message.user([ToolResult(tool_use_id="c")])])))
+    check_chat(sent)
+    return sent["messages"][0]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("pieces", "back"),
+    [
+        ([{"reasoning_content": "h"}, {"reasoning_content": "m"}], {"reasoning_content": "hm"}),
+        ([{"reasoning": "hm"}, {"content": "ok"}, {"reasoning": "!"}], {"reasoning": "hm!", "content": "ok"}),
+        ([{"reasoning": "hm", "reasoning_content": "hm"}], {"reasoning_content": "hm"}),
+        ([{"reasoning_content": ""}], {"reasoning_content": ""}),
+        ([{"content": "<think>hm</think>ok"}], {"content": "ok"}),
+    ],
+    ids=["DeepSeek", "Ollama", "both", "none of it", "in tags"],
+)
+async def test_reasoning_goes_back_where_it_came_from_to_the_same_model_only(pieces, back):
+    call = piece("{}", index=0, id="c", name="weather")
+    said = without_calls(await ask(*(chunk(**one) for one in pieces), *calls(call)))
+    known = {"role", "content", "tool_calls"}
+    assert loop(*said) == loop() | back
+    for other in ({"id": "other"}, {"model": "other"}):
+        assert set(loop(*said, **other)) == known
+
+
+@pytest.mark.anyio
+async def test_details_of_reasoning_go_back_as_they_came():
+    def detail(index, reasoning=None, **fields):
+        return chunk(reasoning=reasoning, reasoning_details=[{"type": "reasoning.text", "index": index, **fields}])
+
+    sealed = {"type": "reasoning.encrypted", "id": "c", "data": "sealed", "format": "google-gemini-v1"}
+    events = await ask(
+        detail(0, "h", text="h", format="anthropic-claude-v1"),
+        detail(0, "m", text="m", signature=None),
+        detail(0, signature="sig"),
+        chunk(reasoning_details=["odd", sealed]),
+        *calls(piece("{}", index=0, id="c", name="weather")),
+    )
+    said = without_calls(events)
+    assert said[0].text == "hm"
+    text = {"type": "reasoning.text", "index": 0, "text": "hm", "format": "anthropic-claude-v1", "signature": "sig"}
+    assert loop(*said) == loop() | {"reasoning_details": [text, sealed]}
+    assert set(loop(*said, model="other")) == {"role", "content", "tool_calls"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("option", [{"reasoning_summary": "auto"}, {"tool_search": True}])
+async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(server, option):
+    adapter = ChatCompletionsProvider("local", server.url)
+    with pytest.raises(InvalidRequest, match=f"local does not support {next(iter(option))}"):
+        await collect(adapter, Request("m", [Message.user("x")], **option))
+    deferred = Request("m", [Message.user("x")], tools=(TOOL.model_copy(update={"deferred": True}),))
+    with pytest.raises(InvalidRequest, match="local deferred tools require hosted tool search"):
+        await collect(adapter, deferred)
+    assert not server.connections
 
 
 @pytest.mark.anyio
@@ -151,7 +237,7 @@ async def test_text_reasoning_and_usage_in_a_last_chunk_without_choices():
         "prompt_tokens": 5,
         "completion_tokens": 6,
         "total_tokens": 11,
-        "prompt_tokens_details": {"cached_tokens": 2},
+        "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 1},
         "completion_tokens_details": {"reasoning_tokens": 3},
     }
     events = await ask(
@@ -168,7 +254,12 @@ async def test_text_reasoning_and_usage_in_a_last_chunk_without_choices():
     assert blocks(events) == [("thinking", None, None, "hm"), ("text", None, None, "Hello")]
     assert ending(events).stop_reason == "end"
     assert ending(events).usage == TokenUsage(
-        input_tokens=5, output_tokens=6, total_tokens=11, cache_read_input_tokens=2, reasoning_tokens=3
+        input_tokens=5,
+        output_tokens=6,
+        total_tokens=11,
+        cache_read_input_tokens=2,
+        cache_creation_input_tokens=1,
+        reasoning_tokens=3,
     )
 
 
@@ -273,6 +364,8 @@ async def test_a_call_without_arguments_and_the_legacy_form_are_calls():
         ("length", "max_tokens"),
         ("content_filter", "content_filter"),
         ("tool_calls", "end"),
+        ("function_call", "end"),
+        ("model_length", "context_overflow"),
         ("odd", "odd"),
     ],
 )
@@ -327,9 +420,12 @@ async def test_any_cut_gives_the_same_events():
             ProviderError,
         ),
         ({"error": "busy"}, ProviderError),
+        (chunk("insufficient_system_resource") | {"busy": True}, RetryableError),
+        (chunk("abort") | {"busy": True}, ProviderError),
+        (chunk("error") | {"busy": True}, ProviderError),
     ],
 )
 async def test_errors_inside_the_stream_say_what_the_provider_said(frame, kind):
-    with pytest.raises(kind, match="busy") as caught:
+    with pytest.raises(kind, match="broken off" if "busy" in frame else "busy") as caught:
         await ask(chunk(content="x"), frame)
     assert caught.value.is_transient is (kind is RetryableError)

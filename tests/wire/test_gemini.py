@@ -68,7 +68,7 @@ def parts(*content, model=PRO):
 # ---- what is sent
 
 
-def test_a_conversation_becomes_contents_of_two_roles():
+def test_converts_request_to_gemini_payload():
     sent = body(
         [
             Message.user([Text(text="a"), Image.from_bytes("image/png", b"\x01\x02\x03")]),
@@ -110,7 +110,7 @@ def test_a_conversation_becomes_contents_of_two_roles():
 
 
 @pytest.mark.parametrize("mode", ["auto", "any", "none"])
-def test_tool_choice_is_sent_only_with_tools(mode):
+def test_serializes_tool_choice_modes(mode):
     sent = body([Message.user("x")], tools=(TOOL,), tool_choice=ToolChoice(mode))
     assert sent["toolConfig"] == {"functionCallingConfig": {"mode": mode.upper()}}
     assert "toolConfig" not in body([Message.user("x")], tool_choice=ToolChoice(mode))
@@ -151,7 +151,7 @@ def test_a_signature_goes_back_on_its_own_part_to_the_same_provider_and_model_on
         (FLASH, "none", {"thinkingBudget": 0, "includeThoughts": False}),
     ],
 )
-def test_effort_is_said_as_the_model_understands_it(model, effort, config):
+def test_serializes_reasoning_effort_for_gemini_3_models(model, effort, config):
     assert body([Message.user("x")], model, reasoning_effort=effort)["generationConfig"] == {"thinkingConfig": config}
     assert "generationConfig" not in body([Message.user("x")], model)
 
@@ -182,14 +182,15 @@ ANSWERED = Message.assistant([ToolUse(id="c", name="plot")])
             InvalidRequest,
             "deferred tools require hosted tool search",
         ),
-        (Request(PRO, [Message.user([Image(url="https://x/y.png")])]), Unsupported, "images by URL"),
+        (Request(PRO, [Message.user([Image(url="https://x/y.png")])]), Unsupported, "gemini .*images by URL"),
+        (Request("gemini-1.5-pro", [], reasoning_summary="auto"), Unsupported, "reasoning_summary with gemini-1.5"),
         (Request(PRO, [Message.assistant([Image(data="AA")])]), InvalidRequest, "only supported in user messages"),
         (
-            Request(PRO, [ANSWERED, Message.user([ToolResult(tool_use_id="c", images=(Image(data="AA"),))])]),
+            Request(FLASH, [ANSWERED, Message.user([ToolResult(tool_use_id="c", images=(Image(data="AA"),))])]),
             Unsupported,
-            "gemini does not support images in tool results",
+            "gemini does not support images in tool results with gemini-2.5-flash",
         ),
-        (Request(PRO, [Message.user([ToolResult(tool_use_id="gone")])]), InvalidRequest, "gone answers no call"),
+        (Request(PRO, [Message.user([ToolResult(tool_use_id="gone")])]), InvalidRequest, "gemini .*gone answers no"),
     ],
 )
 async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(server, request_, kind, words):
@@ -198,6 +199,22 @@ async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
         await collect(adapter, request_)
     assert not server.connections
     await adapter.aclose()
+
+
+def test_images_may_be_part_of_a_result():
+    image = Image.from_bytes("image/png", b"\x01\x02\x03")
+    results = [ToolResult(tool_use_id="c", content="drawn", images=(image,), is_error=True)]
+    (part,) = body([ANSWERED, Message.user(results)])["contents"][1]["parts"]
+    assert part["functionResponse"] == {
+        "name": "plot",
+        "response": {"error": "drawn"},
+        "parts": [{"inlineData": {"mimeType": "image/png", "data": "AQID"}}],
+    }
+
+
+def test_reasoning_to_read_can_be_asked_for_without_an_effort():
+    sent = body([Message.user("x")], temperature=0, reasoning_summary="auto")
+    assert sent["generationConfig"] == {"temperature": 0, "thinkingConfig": {"includeThoughts": True}}
 
 
 def test_files_of_the_api_itself_are_sent_by_address():
@@ -210,7 +227,7 @@ def test_files_of_the_api_itself_are_sent_by_address():
 
 
 @pytest.mark.anyio
-async def test_text_thoughts_and_all_of_the_usage():
+async def test_emits_usage_metadata_updates_and_final_usage():
     counts = {
         "promptTokenCount": 10,
         "candidatesTokenCount": 5,
@@ -239,7 +256,7 @@ async def test_text_thoughts_and_all_of_the_usage():
 
 
 @pytest.mark.anyio
-async def test_text_and_two_calls_in_chunks_of_their_own_are_three_blocks():
+async def test_streams_function_calls():
     events = await ask(chunk({"text": "ok"}), chunk(call(args={"city": "A"})), chunk(call("clock")), STOP)
     text, first, second = blocks(events)
     assert text == ("text", None, None, "ok")
@@ -250,7 +267,16 @@ async def test_text_and_two_calls_in_chunks_of_their_own_are_three_blocks():
 
 
 @pytest.mark.anyio
-async def test_native_ids_are_kept_and_a_repeated_chunk_is_one_call():
+@pytest.mark.parametrize("arguments", [[1], "x", 7])
+async def test_arguments_that_are_no_object_are_a_call_with_an_error(arguments):
+    broken, whole = folded(await ask(chunk(call(args=arguments)), chunk(call(args=None)), STOP)).tool_uses()
+    assert broken.error
+    assert broken.input == whole.input == {}
+    assert whole.error is None
+
+
+@pytest.mark.anyio
+async def test_ignores_duplicate_full_function_call_payloads():
     again = chunk(call(id="n", args={"city": "A"}))
     events = await ask(again, again, chunk(call(id="n", args={"city": "B"})), STOP)
     assert [(use.id, use.item_id, use.input["city"]) for use in folded(events).tool_uses()] == [
@@ -288,7 +314,20 @@ async def test_signatures_survive_the_way_there_and_back():
         ("MAX_TOKENS", "max_tokens"),
         ("SAFETY", "content_filter"),
         ("RECITATION", "content_filter"),
+        ("LANGUAGE", "content_filter"),
+        ("BLOCKLIST", "content_filter"),
+        ("PROHIBITED_CONTENT", "content_filter"),
+        ("SPII", "content_filter"),
+        ("MODEL_ARMOR", "content_filter"),
+        ("IMAGE_SAFETY", "content_filter"),
+        ("IMAGE_PROHIBITED_CONTENT", "content_filter"),
+        ("IMAGE_RECITATION", "content_filter"),
         ("UNEXPECTED_TOOL_CALL", "error"),
+        ("TOO_MANY_TOOL_CALLS", "error"),
+        ("MISSING_THOUGHT_SIGNATURE", "error"),
+        ("MALFORMED_RESPONSE", "error"),
+        ("IMAGE_OTHER", "unknown"),
+        ("NO_IMAGE", "unknown"),
         ("OTHER", "unknown"),
         ("ODD", "ODD"),
     ],
@@ -301,14 +340,14 @@ async def test_stop_reasons_are_neutral(reason, stop):
 @pytest.mark.parametrize(
     ("blocked", "stop"), [("SAFETY", "content_filter"), ("PROHIBITED_CONTENT", "content_filter"), ("OTHER", "refusal")]
 )
-async def test_a_blocked_prompt_is_an_empty_answer_that_says_so(blocked, stop):
+async def test_treats_prompt_feedback_only_chunks_as_terminal(blocked, stop):
     events = await ask({"promptFeedback": {"blockReason": blocked}, **COUNTS})
     assert blocks(events) == []
     assert ending(events).stop_reason == stop
 
 
 @pytest.mark.anyio
-async def test_other_candidates_and_unknown_shapes_are_ignored():
+async def test_ignores_unsupported_parts_without_breaking_indexes():
     other = {"candidates": [{"index": 1, "content": {"parts": [{"text": "no"}]}, "finishReason": "STOP"}]}
     odd = {"candidates": [None, {"content": None}, {"content": {"parts": ["x", {}]}}], "promptFeedback": {}}
     events = await ask(other, odd, chunk({"text": "yes"}, finish="FINISH_REASON_UNSPECIFIED"), STOP)
@@ -340,7 +379,7 @@ async def test_an_unreadable_call_may_be_asked_for_again():
         ({"code": 400, "status": "INVALID_ARGUMENT", "message": "busy"}, ProviderError, None),
     ],
 )
-async def test_errors_inside_the_stream_say_what_the_provider_said(error, kind, delay):
+async def test_surfaces_stream_errors(error, kind, delay):
     with pytest.raises(kind, match="busy") as caught:
         await ask(chunk({"text": "x"}), {"error": error})
     assert caught.value.is_transient is (kind is RetryableError)

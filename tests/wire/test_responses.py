@@ -38,6 +38,7 @@ from .support import WEATHER, Bytes, blocks, collect, ending
 from .validate import check_anthropic, check_chat, check_gemini, check_responses
 
 REQUEST = Request("m", [Message.user("hi")])
+EFFORT = Request("m", [Message.user("x")], reasoning_effort="low")
 TOOL = ProviderToolSpec(name="weather", description="Weather of a city", input_schema=WEATHER)
 CREATED = {"type": "response.created", "response": {"id": "r1", "model": "m-1"}}
 
@@ -74,7 +75,7 @@ TEXT = [
             "input_tokens": 328,
             "output_tokens": 52,
             "total_tokens": 380,
-            "input_tokens_details": {"cached_tokens": 12},
+            "input_tokens_details": {"cached_tokens": 12, "cache_write_tokens": 5},
             "output_tokens_details": {"reasoning_tokens": 7},
         }
     ),
@@ -98,7 +99,7 @@ def body(messages, model="m", **options):
 # ---- what is sent
 
 
-def test_a_conversation_becomes_items_with_results_directly_after_their_calls():
+def test_converts_request_to_responses_payload():
     image = Image.from_bytes("image/png", b"\x01\x02\x03")
     sent = body(
         [
@@ -166,14 +167,17 @@ def test_a_malformed_call_is_sent_again_without_arguments():
     assert items[0]["arguments"] == "{}"
 
 
-def test_options_are_said_in_the_wires_words():
+def test_serializes_advanced_responses_request_controls():
     sent = body(
         [Message.user("x")],
         tools=(TOOL,),
         response_format=ResponseFormat("answer", WEATHER, strict=False),
         parallel_tool_calls=False,
         prompt_cache_key="k",
+        reasoning_effort="high",
+        reasoning_summary="detailed",
     )
+    assert sent["reasoning"] == {"effort": "high", "summary": "detailed"}
     assert sent["text"] == {
         "format": {"type": "json_schema", "name": "answer", "schema": WEATHER, "strict": False},
     }
@@ -181,7 +185,7 @@ def test_options_are_said_in_the_wires_words():
     assert "parallel_tool_calls" not in body([Message.user("x")], parallel_tool_calls=False)
 
 
-def test_deferred_tools_come_with_the_search_and_the_forced_one_at_once():
+def test_hosted_tool_search_adds_search_tool_for_deferred_tools():
     tools = (TOOL, ProviderToolSpec(name="clock", deferred=True))
     sent = body([Message.user("x")], tools=tools, tool_search=True)["tools"]
     assert [tool.get("defer_loading") for tool in sent] == [None, True, None]
@@ -190,11 +194,48 @@ def test_deferred_tools_come_with_the_search_and_the_forced_one_at_once():
     assert [tool.get("defer_loading") for tool in forced["tools"]] == [None, None]
 
 
+@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])
+def test_serializes_all_reasoning_effort_options(effort):
+    assert body([Message.user("x")], reasoning_effort=effort)["reasoning"] == {"effort": effort}
+
+
+@pytest.mark.parametrize("id", ["ollama", "lmstudio", "llamacpp", "vllm"])
+def test_local_servers_take_an_effort(id):
+    adapter = builtin(id)
+    request = Request("m", [Message.user("x")], reasoning_effort="low")
+    adapter.check(request)
+    sent = json.loads(adapter.body(request))
+    assert (sent.get("reasoning") or {}).get("effort", sent.get("reasoning_effort")) == "low"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "wanted"),
+    [
+        ("gpt-4.1", {"reasoning_effort": "low"}, True),
+        ("gpt-4.1", {"reasoning_summary": "auto"}, True),
+        ("gpt-5.1-codex", {}, True),
+        ("openai/o4-mini", {}, True),
+        ("gpt-5", {"reasoning_effort": "low"}, True),
+        ("gpt-4.1", {}, False),
+        ("gpt-5-chat-latest", {}, False),
+        ("openai/gpt-oss-20b", {}, False),
+    ],
+)
+def test_reasoning_encrypted_content_include_is_added_once(model, options, wanted):
+    sent = body([Message.user("x")], model, **options)
+    assert sent.get("include") == (["reasoning.encrypted_content"] if wanted else None)
+
+
+def test_serializes_explicit_strict_function_tool():
+    tools = (TOOL, TOOL.model_copy(update={"name": "exact", "strict": True}))
+    assert [tool["strict"] for tool in body([Message.user("x")], tools=tools)["tools"]] == [False, True]
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("id", "options", "words"),
     [
-        ("ollama", {"reasoning_effort": "low"}, "ollama does not support reasoning_effort"),
+        ("ollama", {"tool_search": True}, "ollama does not support tool_search"),
         ("llamacpp", {"tool_search": True}, "llamacpp does not support tool_search"),
         ("openai", {"tools": (TOOL.model_copy(update={"deferred": True}),)}, "OpenAI deferred tools require hosted"),
     ],
@@ -232,15 +273,19 @@ def test_images_may_be_part_of_a_result():
     uses = [ToolUse(id="c", name="plot"), ToolUse(id="d", name="plot")]
     results = [
         ToolResult(tool_use_id="c", content="drawn", images=(image,)),
-        ToolResult(tool_use_id="d", images=(image,)),
+        ToolResult(tool_use_id="d", images=(image, Image(url="https://x/y.png")), is_error=True),
     ]
     first, second = body([Message.assistant(uses), Message.user(results)])["input"][2:]
     picture = {"type": "input_image", "image_url": "data:image/png;base64,AQID"}
     assert first["output"] == [{"type": "input_text", "text": "drawn"}, picture]
-    assert second["output"] == [picture]
+    assert second["output"] == [
+        {"type": "input_text", "text": "Tool error: "},
+        picture,
+        {"type": "input_image", "image_url": "https://x/y.png"},
+    ]
 
 
-def test_reasoning_goes_back_to_the_same_provider_and_model_only():
+def test_replays_reasoning_and_paired_function_ids_for_exact_provider_and_model():
     def items(**of):
         thought = Thinking(id="rs", encrypted="enc", text="hm", **of)
         use = ToolUse(id="c", name="weather", item_id="fc")
@@ -307,13 +352,18 @@ def test_any_history_makes_a_body_every_api_accepts(messages, system):
 
 
 @pytest.mark.anyio
-async def test_text_with_usage():
+async def test_parses_final_usage_from_completed_response():
     events = await ask(*TEXT)
     assert events[0] == MessageStarted("r1", "m-1")
     assert blocks(events) == [("text", None, None, "Grüße 🌍")]
     assert ending(events).stop_reason == "end"
     assert ending(events).usage == TokenUsage(
-        input_tokens=328, output_tokens=52, total_tokens=380, cache_read_input_tokens=12, reasoning_tokens=7
+        input_tokens=328,
+        output_tokens=52,
+        total_tokens=380,
+        cache_read_input_tokens=12,
+        cache_creation_input_tokens=5,
+        reasoning_tokens=7,
     )
 
 
@@ -365,7 +415,7 @@ async def test_without_output_index_items_go_by_their_id():
 
 
 @pytest.mark.anyio
-async def test_what_comes_only_in_the_finished_item_or_the_finished_response_is_used():
+async def test_falls_back_to_completed_message_text_when_no_text_delta_arrives():
     message = {"type": "message", "id": "x", "content": [{"type": "output_text", "text": "late"}]}
     assert blocks(await ask(CREATED, done(0, call("a", arguments={"city": "Rome"})), completed())) == [
         ("tool_use", "a", "weather", '{"city":"Rome"}')
@@ -394,7 +444,7 @@ async def test_repeated_indices_and_ids_lose_nothing():
 
 
 @pytest.mark.anyio
-async def test_reasoning_keeps_its_id_and_encrypted_part_even_if_that_comes_last():
+async def test_completed_response_backfills_late_azure_encrypted_content():
     reasoning = [
         CREATED,
         added(0, {"type": "reasoning", "id": "rs"}),
@@ -402,13 +452,12 @@ async def test_reasoning_keeps_its_id_and_encrypted_part_even_if_that_comes_last
         {"type": "response.reasoning_summary_part.added", "output_index": 0, "summary_index": 1},
         delta("reasoning_summary_text", 0, "Then."),
     ]
-    prompt = Request("m", [Message.user("x")], reasoning_effort="low")
     early = await ask(*reasoning, done(0, {"type": "reasoning", "id": "rs", "encrypted_content": "e"}), completed())
     late = await ask(
         *reasoning,
         done(0, {"type": "reasoning", "id": "rs"}),
         completed(output=[{"type": "reasoning", "id": "rs", "encrypted_content": "e"}]),
-        request=prompt,
+        request=EFFORT,
     )
     for events in (early, late):
         assert blocks(events) == [("thinking", "rs", None, "First.\n\nThen.")]
@@ -416,7 +465,29 @@ async def test_reasoning_keeps_its_id_and_encrypted_part_even_if_that_comes_last
 
 
 @pytest.mark.anyio
-async def test_a_hosted_search_is_kept_whole_and_sent_again_to_the_same_model():
+async def test_completed_response_does_not_replace_output_item_encrypted_content():
+    whole = {"type": "reasoning", "id": "rs", "encrypted_content": "e", "summary": [{"text": "hm"}]}
+    late = completed(output=[whole | {"encrypted_content": "later"}])
+    events = await ask(CREATED, added(0, {"type": "reasoning", "id": "rs"}), done(0, whole), done(0, whole), late)
+    assert blocks(events) == [("thinking", "rs", None, "hm")]
+    assert [event.encrypted for event in events if isinstance(event, ContentBlockStopped)] == ["e"]
+
+
+@pytest.mark.anyio
+async def test_what_openrouter_adds_to_reasoning_goes_back_to_it():
+    said = {"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
+    said |= {"signature": "sig", "format": "anthropic-claude-v1"}
+    events = await ask(CREATED, done(0, said), done(1, call("c", arguments="{}")), completed(), request=EFFORT)
+    pending = PendingMessage("agent", "openai", "m")
+    for event in events:
+        pending.apply(event)
+    answered = [pending.message(), Message.user([ToolResult(tool_use_id="c")])]
+    assert body(answered)["input"][0] == said
+    assert body(answered, model="other")["input"][0]["type"] == "function_call"
+
+
+@pytest.mark.anyio
+async def test_preserves_hosted_actions_in_responses_history_replay():
     search = {"type": "tool_search_call", "id": "ts", "execution": "server", "arguments": {"q": "x"}}
     found = {"type": "tool_search_output", "id": "to", "execution": "server", "tools": [{"name": "clock"}]}
     item = {"type": "message", "id": "x"}
@@ -483,12 +554,13 @@ async def test_an_incomplete_answer_closes_its_blocks(reason, stop):
         ({"type": "response.failed", "response": {"id": "r", "error": None}}, ProviderError, "no details"),
         (completed(status="failed", error={"message": "late"}), ProviderError, "late"),
         (delta("function_call_arguments", 3, "{}"), MalformedStream, "output 3"),
+        (delta("output_text", 7, "x", item_id="fc_a"), MalformedStream, "a text delta for a tool_use item"),
         ({"type": "response.output_item.added", "output_index": 0}, MalformedStream, "without its item"),
     ],
 )
 async def test_errors_inside_the_stream_say_what_the_provider_said(frame, kind, words):
     with pytest.raises(kind, match=words) as caught:
-        await ask(CREATED, frame)
+        await ask(CREATED, added(0, call("a")), frame)
     assert caught.value.is_transient is (kind is RetryableError)
 
 
@@ -511,7 +583,7 @@ async def test_unknown_items_are_ignored():
 
 
 @pytest.mark.anyio
-async def test_models_are_listed_with_what_is_known_of_them(server):
+async def test_converts_model_list_page_into_model_info(server):
     entries = [
         {"id": "a", "created": 1741049700, "owned_by": "openai"},
         {"id": "b", "name": "Bee", "description": "buzz", "created": "?", "context_length": 4096},
