@@ -141,17 +141,18 @@ class Message(Data):
 
 
 class Shelved:
-    """A `Message` of long ago: its wire forms as they were, all else packed until it is asked for.
+    """A `Message` of long ago: the wire form it was last sent in, all else packed until it is asked for.
 
     It reads like the message. A conversation is sent whole with every request, but its beginning is hardly ever looked
     into: there the forms are enough, at about a fifth of the memory.
     """
 
-    __slots__ = ("_forms", "_has_images", "_packed", "role")
+    __slots__ = ("_form", "_has_images", "_packed", "_wire", "role")
 
     def __init__(self, message: Message) -> None:
         self.role = message.role
-        self._forms: dict[str, Any] = message._encoded
+        latest: tuple[str, Any] = next(reversed(message._encoded.items()), ("", None))
+        self._wire, self._form = latest
         self._has_images = message.has_images()
         self._packed = zlib.compress(message.model_dump_json().encode(), 1)
 
@@ -180,9 +181,9 @@ class Shelved:
         return self._has_images
 
     def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
-        form: T | None = self._forms.get(wire)
-        if form is None:
-            form = self._forms[wire] = encode(self.whole())
+        if wire != self._wire:
+            self._wire, self._form = wire, encode(self.whole())
+        form: T = self._form
         return form
 
 

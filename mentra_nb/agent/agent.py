@@ -6,9 +6,11 @@ answered) and moves the leaf too; a failure leaves the leaf where it was, and th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -78,8 +80,9 @@ class Agent:
         self._sources: list[RoundSource] = [self.steering]
         self._status = record.status
         self._run: Run | None = None
-        self._idle = anyio.Event()
-        self._idle.set()
+        self._busy: anyio.Event | None = None
+        """Set when the run that is on its way has ended."""
+        self.on_idle: Callable[[], None] | None = None
         self._closed: str | None = None
 
     def __repr__(self) -> str:
@@ -89,12 +92,28 @@ class Agent:
     # ---- what it knows ----------------------------------------------------------------------------------------
 
     def history(self) -> list[Message]:
-        """The messages of the active branch."""
-        return self.transcript.messages()
+        """The messages of the active branch. After long idleness they are read from the store, meanwhile blocking."""
+        if self.transcript.is_loaded:
+            return self.transcript.messages()
+        with ThreadPoolExecutor(1) as thread:
+            return [entry.message for entry in thread.submit(asyncio.run, self._stored_path()).result()]
+
+    async def load(self) -> None:
+        """Have the conversation in memory; so does every run."""
+        if not self.transcript.is_loaded:
+            self.transcript.follow(await self._stored_path())
+
+    def unload(self) -> None:
+        """Let go of what the store has, while no turn runs."""
+        if not self.is_running:
+            self.transcript.unload()
+
+    async def _stored_path(self) -> list[Entry]:
+        return await self.environment.store.load_path(self.id, self.transcript.leaf)
 
     @property
     def is_running(self) -> bool:
-        return not self._idle.is_set()
+        return self._busy is not None
 
     @property
     def status(self) -> str:
@@ -115,7 +134,8 @@ class Agent:
 
     async def wait_until_idle(self) -> None:
         """Return when the run that is on its way, if any, has ended."""
-        await self._idle.wait()
+        if self._busy is not None:
+            await self._busy.wait()
 
     # ---- settings that hold from the next request on ----------------------------------------------------------
 
@@ -214,6 +234,7 @@ class Agent:
         """
         if self.is_running:
             raise OperationDenied(f"agent '{self.name}' is taking a turn: stop it first")
+        await self.load()
         store, before = self.environment.store, self.transcript.entries
         path = await store.load_path(self.id, entry_id) if entry_id is not None else []
         if entry_id is not None and not path:
@@ -247,12 +268,14 @@ class Agent:
         except OperationDenied:
             taken.close()  # type: ignore[attr-defined]  # a coroutine that was never begun
             raise
-        self._idle = anyio.Event()
+        self._busy = anyio.Event()
         try:
             return await taken
         finally:
-            self._run = None
-            self._idle.set()
+            self._busy.set()
+            self._run = self._busy = None
+            if self.on_idle is not None:
+                self.on_idle()
 
     async def _fresh(self, message: Message | None, options: RunOptions, origin: e.RunOrigin) -> Message:
         for source in self._sources:  # what a failed run had drained is not in this conversation
@@ -260,6 +283,7 @@ class Agent:
         said = message or self.steering.take_steer()
         if said is None:
             raise OperationDenied("there is nothing queued to steer by")
+        await self.load()
 
         return await self._drive(said, None, said.text(), options, origin)
 
@@ -271,6 +295,7 @@ class Agent:
         end = await recovery.open_end(store, last)
         if end.leaf != self.transcript.leaf:
             raise NoResumableTurn(self.name)
+        await self.load()
         path = await store.load_path(self.id, end.tip)
         prompt = next((entry.message.text() for entry in reversed(path) if entry.kind == "user_turn"), None)
         if prompt is None or end.tip is None:

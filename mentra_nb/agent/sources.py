@@ -6,7 +6,6 @@ Steering is one of them: things a person says while the model is at work.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Literal, Protocol
@@ -53,9 +52,9 @@ class Steering:
     def __init__(self, steer_mode: QueueMode = "one_at_a_time", follow_up_mode: QueueMode = "one_at_a_time") -> None:
         self.steer_mode, self.follow_up_mode = steer_mode, follow_up_mode
         self._lock = threading.Lock()
-        self._steers: deque[Message] = deque()
-        self._follow_ups: deque[Message] = deque()
-        self._drained: list[tuple[deque[Message], list[Message]]] = []
+        self._steers: list[Message] = []
+        self._follow_ups: list[Message] = []
+        self._drained: list[tuple[list[Message], list[Message]]] = []
 
     def __repr__(self) -> str:
         return f"<Steering: {len(self._steers)} to steer, {len(self._follow_ups)} to follow up>"
@@ -96,12 +95,11 @@ class Steering:
                 message = self._take(self._follow_ups, self.follow_up_mode)
         return [] if message is None else [("user_turn", message)]
 
-    def _take(self, queue: deque[Message], mode: QueueMode) -> Message | None:
+    def _take(self, queue: list[Message], mode: QueueMode) -> Message | None:
         if not queue:
             return None
-        taken = [queue.popleft()] if mode == "one_at_a_time" else list(queue)
-        if mode == "all":
-            queue.clear()
+        taken = queue[:1] if mode == "one_at_a_time" else queue[:]
+        del queue[: len(taken)]
         self._drained.append((queue, taken))
         if len(taken) == 1:
             return taken[0]
@@ -115,5 +113,5 @@ class Steering:
     async def requeue(self) -> None:
         with self._lock:
             for queue, taken in reversed(self._drained):
-                queue.extendleft(reversed(taken))
+                queue[:0] = taken
             self._drained.clear()

@@ -25,16 +25,37 @@ class _Item(NamedTuple):
 
 
 class Transcript:
-    """The path from the root to the leaf. Runs append to it; other branches stay in the store."""
+    """The path from the root to the leaf. Runs append to it; other branches stay in the store.
+
+    While nobody uses it, it may be unloaded: then only its leaf and its length are known here.
+    """
 
     def __init__(self, agent_id: str, entries: Sequence[Entry] = ()) -> None:
         self.agent_id = agent_id
         self._items: list[_Item] = []
         self._shelved = 0
+        self._elsewhere: tuple[str, int] | None = None
         self.follow(entries)
 
+    @classmethod
+    def stored(cls, agent_id: str, leaf: str | None, length: int) -> Transcript:
+        """One that is in the store and not loaded yet."""
+        transcript = cls(agent_id)
+        transcript._elsewhere = (leaf, length) if leaf is not None else None
+        return transcript
+
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) if self._elsewhere is None else self._elsewhere[1]
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._elsewhere is None
+
+    def unload(self) -> None:
+        """Let go of the messages: the store has them."""
+        if self._items:
+            self._elsewhere = (self._items[-1].id, len(self._items))
+            self._items, self._shelved = [], 0
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -47,6 +68,8 @@ class Transcript:
 
     @property
     def leaf(self) -> str | None:
+        if self._elsewhere is not None:
+            return self._elsewhere[0]
         return self._items[-1].id if self._items else None
 
     def messages(self) -> list[Message]:
@@ -70,7 +93,7 @@ class Transcript:
     def follow(self, entries: Sequence[Entry]) -> None:
         """Take another path."""
         self._items = [_Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries]
-        self._shelved = 0
+        self._shelved, self._elsewhere = 0, None
 
     def shelve(self) -> None:
         """Pack what is old and has been sent: from now on it takes about the memory of its text."""

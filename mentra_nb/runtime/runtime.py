@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from mentra_nb.tools.skills import Skill, Skills
 
 T = TypeVar("T")
+WARM = 16
+"""Agents whose conversations stay in memory between their turns: those used last."""
 QUESTION_GRACE = 60.0
 """Seconds after its deadline that a question is left to the process that asked it."""
 
@@ -122,6 +124,7 @@ class Runtime:
         self._announced = self._prepared = False
         self._leases = Leases(self.store, self.id)
         self._live: WeakValueDictionary[str, Agent] = WeakValueDictionary()
+        self._warm: dict[str, None] = {}
         self._skills: Skills | None = None
         self._http: HttpClient | None = None
         for item in (*(_builtin_tools() if builtin_tools else ()), *tools):
@@ -367,14 +370,14 @@ class Runtime:
             if before is None:
                 await recovery.settle_dead_runs(self.store, agent_id, environment.bus, self.id)
             record = record.model_copy(update=await self._as_stored(agent_id))
-            entries = await self.store.load_path(record.id, record.leaf)
+            length = await self.store.path_length(record.id, record.leaf)
         except BaseException:
             if not held:
                 await self._leases.release(agent_id)
             raise
         if before is not None:
             before.detach("it was resumed again in this runtime")
-        return self._live_agent(Agent(record, provider, environment, Transcript(record.id, entries)))
+        return self._live_agent(Agent(record, provider, environment, Transcript.stored(record.id, record.leaf, length)))
 
     async def _as_stored(self, agent_id: str) -> dict[str, Any]:
         """What a recovery may have changed of an agent's record."""
@@ -384,7 +387,18 @@ class Runtime:
     def _live_agent(self, agent: Agent) -> Agent:
         self._live[agent.id] = agent
         agent.on_close = partial(self._leases.release, agent.id)
+        agent.on_idle = partial(self._used, agent.id)
         return agent
+
+    def _used(self, agent_id: str) -> None:
+        """An agent has ended a turn: the one that has been idle longest lets go of its messages."""
+        self._warm.pop(agent_id, None)
+        self._warm[agent_id] = None
+        if len(self._warm) > WARM:
+            oldest = self._live.get(coldest := next(iter(self._warm)))
+            del self._warm[coldest]
+            if oldest is not None:
+                oldest.unload()
 
     def _environment(
         self, bus: EventBus, authorizer: ToolAuthorizer | None, own_tools: MutableMapping[str, Tool]
