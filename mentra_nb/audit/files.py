@@ -8,6 +8,7 @@ events/<uuid7>.parquet   one complete segment, or several, with typed columns; t
 events/.commit           readers share it, a change of the set of files takes it alone
 events/.change           a change that has been decided on; whoever finds it finishes it
 events/.compact          held by the one process that compacts, merges or prunes
+events/.pruning          pruned segments may still be there: they are removed first of all
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ NAME = "????????-????-7???-????-????????????"
 EMPTY = "ffffffff-ffff-7fff-bfff-ffffffffffff"
 """The name of a segment that never has an event: globs over each kind of file then always find one."""
 
-_OWN = {".commit", ".change", ".change.tmp", ".compact", ".chain", ".schema"}
+_OWN = {".commit", ".change", ".change.tmp", ".compact", ".chain", ".schema", ".pruning"}
 _BINARY = getattr(os, "O_BINARY", 0)
 
 

@@ -114,8 +114,7 @@ def connection(
     segments.refresh_database_later(folder)
     with duckdb.connect(config=_SETTINGS) as con, segments.commit_lock(folder):
         con.execute("SET TimeZone = 'UTC'")
-        has = {kind: segments.has_any(folder, kind) for kind in ("jsonl", "parquet")}
-        segments.create_events(con, folder, jsonl=has["jsonl"], parquet=has["parquet"], temp=True)
+        segments.create_events(con, folder)
         _narrow(con, _several(session), since, until, whole)
         prices.fill(con, folder, look_up=costs)
         segments.create_views(con, temp=True)

@@ -9,6 +9,7 @@ is milliseconds, `cost_usd` is US dollars and NULL when the price is not known.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 SCHEMA_VERSION = 2
@@ -52,6 +53,7 @@ PROMOTED = {
     "notebook": _at("notebook"),
     "project": _at("project"),
     "title": _at("title"),
+    "resumes": _at("resumes"),
     "request_id": _at("request_id"),
     "call_id": _at("tool_call_id"),
     "tool": _at("tool_name"),
@@ -123,9 +125,14 @@ def quoted(path: Path | str) -> str:
     return "'" + str(Path(path).as_posix()).replace("'", "''") + "'"
 
 
-def read_lines(path: Path | str, *, filename: bool = False) -> str:
+def listed(paths: Iterable[Path]) -> str:
+    """Paths as an SQL list."""
+    return f"[{', '.join(map(quoted, paths))}]"
+
+
+def read_lines(paths: Iterable[Path], *, filename: bool = False) -> str:
     """The table function that reads segments; a line that is torn or no JSON is a row whose `id` is NULL."""
-    return f"read_json({quoted(path)}, {'filename=true, ' if filename else ''}{_LINES})"
+    return f"read_json({listed(paths)}, {'filename=true, ' if filename else ''}{_LINES})"
 
 
 def empty(columns: dict[str, str]) -> str:
@@ -133,18 +140,18 @@ def empty(columns: dict[str, str]) -> str:
     return "SELECT " + ", ".join(f"NULL::{type_} AS {name}" for name, type_ in columns.items()) + " LIMIT 0"
 
 
-def events_sql(events: Path, *, jsonl: bool, parquet: bool) -> str:
-    """The body of `events` over a segment folder that has, or has not, files of each sort."""
+def events_sql(*, jsonl: Sequence[Path], parquet: Sequence[Path], live: bool = False) -> str:
+    """The body of `events` over files; if `live`, over one glob of each sort, and what is there twice is read once."""
     parts = [f"{TYPED} FROM ({empty(ENVELOPE)})"]  # so that every column is there, also over older Parquet alone
     if parquet:
-        files = f"read_parquet({quoted(events / '*.parquet')}, union_by_name=true)"
+        files = f"read_parquet({listed(parquet)}, union_by_name=true)"
         parts.append(f"SELECT * REPLACE (payload::JSON AS payload) FROM {files}")
-    if jsonl:  # a segment that is Parquet already is not read twice
-        compacted = f"SELECT parse_filename(file, true) FROM glob({quoted(events / '*.parquet')})"
-        parts.append(
-            f"{TYPED} FROM {read_lines(events / '*.jsonl', filename=True)} "
-            f"WHERE id IS NOT NULL AND parse_filename(filename, true) NOT IN ({compacted})"
-        )
+    if jsonl:
+        lines = f"{TYPED} FROM {read_lines(jsonl, filename=live)} WHERE id IS NOT NULL"
+        if live:
+            compacted = f"SELECT parse_filename(file, true) FROM glob({quoted(parquet[0])})"
+            lines += f" AND parse_filename(filename, true) NOT IN ({compacted})"
+        parts.append(lines)
     return " UNION ALL BY NAME ".join(parts)
 
 
@@ -267,12 +274,13 @@ WITH runs AS (
     SELECT run_id, min(ts) AS ts, any_value(session_id) AS session_id, any_value(agent_id) AS agent_id,
         any_value(cell_id) AS cell_id, any_value(execution_count) AS execution_count,
         any_value(notebook) AS notebook, any_value(project) AS project, any_value(model) AS model,
-        any_value(payload->>'$.prompt') AS prompt, {_last("stop_reason", "turn_finished")} AS stop_reason,
+        any_value(payload->>'$.prompt') AS prompt, any_value(resumes) AS resumes,
+        {_last("stop_reason", "turn_finished")} AS stop_reason,
         {_last("error", "turn_finished")} AS error, {_last("duration_ms", "turn_finished")} AS ms
     FROM events WHERE kind IN ('turn_started', 'turn_finished') AND run_id IS NOT NULL GROUP BY run_id
 )
 SELECT r.ts, r.session_id, r.run_id, r.agent_id, r.cell_id, r.execution_count, r.notebook, r.project, r.model,
-    r.prompt, r.stop_reason, r.error, r.ms, coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials,
+    r.prompt, r.resumes, r.stop_reason, r.error, r.ms, coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials,
     s.tokens, s.input_tokens, s.output_tokens, s.cost_usd, s.known / s.responses AS priced,
     coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(m.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s
 FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_SPENT} s USING (run_id) LEFT JOIN {_ASKED} m USING (run_id)

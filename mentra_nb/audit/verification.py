@@ -111,5 +111,5 @@ def _found(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
 
 
 def _lines(con: duckdb.DuckDBPyConnection, segment: Path) -> int:
-    row = con.execute(f"SELECT count(*) FROM {schema.read_lines(segment)}").fetchone()
+    row = con.execute(f"SELECT count(*) FROM {schema.read_lines([segment])}").fetchone()
     return int(row[0]) if row else 0

@@ -1,0 +1,312 @@
+# ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
+"""What happens to segments once they are complete: they become Parquet, small Parquet files larger ones, old ones go.
+
+One process at a time does it, any may, and it may be killed at any moment: a set of files changes in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mentra_nb import paths
+from mentra_nb.audit import chain, files, schema
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.identity import uuid7
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+MANY_FILES = 40
+"""So many small Parquet files are merged: a query opens each file."""
+_SMALL, _LARGE = 2 << 20, 16 << 20  # bytes; a merged file is read whole when it is verified, so not larger
+_FILES_AT_ONCE = 500  # readers wait while so many are replaced
+_MANY_SEGMENTS, _MUCH_TEXT = 20, 256 << 20
+_SECONDS_OF_UPKEEP = 2.0
+_UPKEEP_EVERY = 60.0
+_compacted_at: dict[Path, float] = {}
+_told: set[str] = set()
+
+Links = dict[str, chain.Link]
+
+
+def compact(folder: Path, grace: float = 60, *, seconds: float | None = None, many: int = MANY_FILES) -> int:
+    """Turn complete segments into Parquet, for at most about `seconds`. Returns how many were turned.
+
+    A segment that is not in the chain, because its writer was killed, is added to it. A segment's text goes `grace`
+    seconds later, for the sake of clients that read it without our lock. From `many` small Parquet files on, those are
+    merged.
+    """
+    folder, done = folder.resolve(), 0
+    if not (folder / "events").is_dir():
+        return 0
+    end = time.monotonic() + seconds if seconds is not None else float("inf")
+    with _alone(folder, wait=False) as alone:
+        if not alone:
+            return 0
+        known, _ = _links(folder)
+        for segment in files.named(folder, "jsonl"):
+            if time.monotonic() > end:
+                return done
+            done += _compact_one(folder, segment, grace, known)
+        _merge(folder, known, many, end)
+    return done
+
+
+def compact_later(folder: Path) -> threading.Thread | None:
+    """Compact in a thread if there may be much to do; looked at once a minute, and for two seconds."""
+    folder = folder.resolve()
+    now = time.monotonic()
+    if now - _compacted_at.get(folder, float("-inf")) < _UPKEEP_EVERY:
+        return None
+    waiting, small = files.named(folder, "jsonl"), [p for p in files.named(folder, "parquet") if files.size(p) < _SMALL]
+    if len(waiting) <= _MANY_SEGMENTS and sum(map(files.size, waiting)) <= _MUCH_TEXT and len(small) < MANY_FILES:
+        return None
+    _compacted_at[folder] = now
+    return in_thread("mentra-record-compaction", lambda: compact(folder, seconds=_SECONDS_OF_UPKEEP))
+
+
+def prune(
+    *,
+    before: str | date | datetime | None = None,
+    keep_days: float | None = None,
+    dry_run: bool = False,
+    folder: Path | None = None,
+) -> pd.DataFrame:
+    """Remove the segments whose last event is from before a time (UTC), or older than so many days.
+
+    Returns what was removed, or with `dry_run` would be: `segment, events, first, last`. The chain keeps a line for
+    each, so `verify` goes on to hold. A segment is what one kernel wrote in about an hour; what is being written stays.
+
+    Raises `ConfigurationError` unless exactly one of the two is given.
+    """
+    import duckdb
+    import pandas as pd
+
+    folder, cut = (folder or paths.record_folder()).resolve(), _cut(before, keep_days)
+    old: list[chain.Link] = []
+    if (folder / "events").is_dir():
+        with _alone(folder), connection() as con:
+            known, pruned = _links(folder)
+            unlinked = []
+            for segment in files.named(folder, "jsonl"):
+                if segment.stem not in known and files.sealed(segment):
+                    with contextlib.suppress(duckdb.Error):
+                        unlinked += [content.link() for content in chain.contents(con, segment)]
+            old = [link for link in (*known.values(), *unlinked) if link.segment not in pruned and link.last < cut]
+            if old and not dry_run:
+                gone = {link.segment for link in old}
+                added = [link for link in unlinked if link.segment in gone]
+                (folder / "events" / ".pruning").touch(mode=0o600)
+                chain.append(folder, [*added, *(replace(link, kind="pruned") for link in old)])
+                _drop(folder, known, gone)
+    rows = [(link.segment, link.events, link.first, link.last) for link in old]
+    frame = pd.DataFrame(rows, columns=["segment", "events", "first", "last"])
+    times = {name: pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True) for name in ("first", "last")}
+    return frame.assign(**times).astype({"segment": "string", "events": "Int64"})
+
+
+def _cut(before: str | date | datetime | None, keep_days: float | None) -> float:
+    if (before is None) == (keep_days is None):
+        raise ConfigurationError("prune takes a time (before=…) or a number of days (keep_days=…), and not both")
+    if keep_days is not None:
+        return (datetime.now(UTC) - timedelta(days=keep_days)).timestamp()
+    try:
+        time_ = datetime.fromisoformat(str(before))
+    except ValueError:
+        raise ConfigurationError(f"prune: {before!r} is not a time such as 2026-03-01") from None
+    return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
+
+
+# ---- one segment ----------------------------------------------------------------------------------------------------
+
+
+def _compact_one(folder: Path, segment: Path, grace: float, known: Links) -> bool:
+    target = segment.with_suffix(".parquet")
+    if target.exists():
+        if time.time() - target.stat().st_mtime > grace:
+            _remove(folder, segment)
+        return False
+    with files.held(segment.with_suffix(".lock"), wait=False) as complete:
+        if not complete:
+            return False
+        if files.size(segment) == 0:
+            _remove(folder, segment)
+            return False
+        if segment.stem not in known:  # sealed since, or never
+            known |= _links(folder)[0]
+        return _turn(folder, segment, target, known)
+
+
+def _turn(folder: Path, segment: Path, target: Path, known: Links) -> bool:
+    """Put a segment's Parquet in place, if it holds what the chain says; add it to the chain if it is not there."""
+    import duckdb
+
+    new = segment.with_suffix(".tmp")
+    try:
+        with connection() as con:
+            copy(con, chain.lines(segment), new)
+            contents = chain.contents(con, new)
+    except duckdb.Error as error:  # it stays readable as text
+        return _kept(segment, f"it cannot be read: {error}")
+    if [content.segment for content in contents] != [segment.stem]:
+        return _kept(segment, "it holds events that were written elsewhere" if contents else "it holds no event")
+    if segment.stem not in known:
+        known[segment.stem] = contents[0].link()
+        chain.append(folder, [known[segment.stem]])
+    elif known[segment.stem].sha256 != contents[0].sha256:
+        return _kept(segment, "it was altered since it was sealed")
+    files.change(folder, put={new: target})
+    return True
+
+
+def _kept(segment: Path, reason: str) -> bool:
+    """It stays as it is, and is said to do so once."""
+    segment.with_suffix(".tmp").unlink(missing_ok=True)
+    if segment.name not in _told:
+        _told.add(segment.name)
+        log.warning("The segment %s is not compacted and kept as it is: %s", segment.name, reason)
+    return False
+
+
+def _remove(folder: Path, *segments: Path, put: Mapping[Path, Path] | None = None) -> None:
+    files.change(folder, put=put, remove=segments)
+    for segment in segments:
+        with contextlib.suppress(OSError):
+            segment.with_suffix(".lock").unlink(missing_ok=True)
+
+
+# ---- several --------------------------------------------------------------------------------------------------------
+
+
+def _merge(folder: Path, known: Links, many: int, end: float) -> None:
+    """Make larger files of small ones. One whose text is still there or that is not as it was sealed is left alone."""
+    text = {segment.stem for segment in files.named(folder, "jsonl")}
+    small = [file for file in files.named(folder, "parquet") if files.size(file) < _SMALL and file.stem not in text]
+    for group in _groups(small) if len(small) >= many else ():
+        if time.monotonic() > end:
+            return
+        with connection() as con:
+            sound = [file for file in group if _as_sealed(con, file, known)]
+            new = folder / "events" / f"{uuid7()}.tmp"
+            if len(sound) > 1 and _rewrite(con, sound, new) and _as_sealed(con, new, known):
+                files.change(folder, put={new: new.with_suffix(".parquet")}, remove=sound)
+
+
+def _groups(small: Sequence[Path]) -> Iterator[list[Path]]:
+    group: list[Path] = []
+    bytes_ = 0
+    for file in small:
+        group.append(file)
+        bytes_ += files.size(file)
+        if bytes_ >= _LARGE or len(group) >= _FILES_AT_ONCE:
+            yield group
+            group, bytes_ = [], 0
+    yield group
+
+
+def _as_sealed(con: duckdb.DuckDBPyConnection, file: Path, known: Links) -> bool:
+    import duckdb
+
+    try:
+        contents = chain.contents(con, file)
+    except duckdb.Error:
+        return False
+    return all(content.segment in known and known[content.segment].sha256 == content.sha256 for content in contents)
+
+
+def _rewrite(con: duckdb.DuckDBPyConnection, of: Sequence[Path], new: Path, *, without: Collection[str] = ()) -> bool:
+    """The rows of Parquet files in one, with the columns of today. Returns whether there were any."""
+    rows = f"read_parquet({schema.listed(of)}, union_by_name = true)"
+    if without:
+        rows += f" WHERE source::VARCHAR NOT IN ({', '.join(map(schema.quoted, without))})"
+    lines = f"SELECT * REPLACE (epoch_us(ts) / 1e6 AS ts), kind AS event_type FROM {rows}"
+    copy(con, f"{schema.TYPED} FROM ({lines})", new)
+    return con.execute(f"SELECT 1 FROM read_parquet({schema.quoted(new)}) LIMIT 1").fetchone() is not None
+
+
+def _drop(folder: Path, known: Links, gone: Collection[str]) -> None:
+    """Remove pruned segments that are still there; a file that holds others too is written anew without them."""
+    import duckdb
+
+    put: dict[Path, Path] = {}
+    remove = [file for kind in ("jsonl", "parquet") for file in files.named(folder, kind) if file.stem in gone]
+    for file in files.named(folder, "parquet"):
+        if file.stem in known:
+            continue
+        try:
+            with connection() as con:
+                rows = con.execute(f"SELECT DISTINCT source::VARCHAR FROM read_parquet({schema.quoted(file)})")
+                if old := {str(source) for (source,) in rows.fetchall()} & set(gone):
+                    remove.append(file)
+                    new = folder / "events" / f"{uuid7()}.tmp"
+                    if _rewrite(con, [file], new, without=old):
+                        put[new] = new.with_suffix(".parquet")
+        except duckdb.Error as error:
+            log.warning("The file %s cannot be read, and nothing is removed from it: %s", file.name, error)
+    _remove(folder, *remove, put=put)
+    (folder / "events" / ".pruning").unlink(missing_ok=True)
+
+
+# ---- small steps ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Be the one process that does this. What another was killed at is finished or cleared away first."""
+    events = folder / "events"
+    with files.held(events / ".compact", wait=wait) as alone:
+        if alone:
+            files.finish_change(folder)
+            for leftover in events.glob(f"{files.NAME}.tmp"):
+                leftover.unlink(missing_ok=True)
+            if (events / ".pruning").exists():
+                _drop(folder, *_links(folder))
+        yield alone
+
+
+def _links(folder: Path) -> tuple[Links, set[str]]:
+    """What was sealed, and what of that was pruned."""
+    links, _ = chain.read(folder)
+    known = {link.segment: link for link in links if link.kind == "sealed"}
+    return known, {link.segment for link in links if link.kind == "pruned"}
+
+
+def connection() -> duckdb.DuckDBPyConnection:
+    """For work beside a person's: it takes one core."""
+    import duckdb
+
+    return duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": "false"})
+
+
+def copy(con: duckdb.DuckDBPyConnection, select: str, new: Path) -> None:
+    """The rows as a Parquet file that a power cut does not take away."""
+    con.execute(f"COPY ({select}) TO {schema.quoted(new)} (FORMAT parquet, COMPRESSION zstd)")
+    new.chmod(0o600)
+    with new.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def in_thread(name: str, work: Callable[[], object]) -> threading.Thread:
+    """Not a daemon thread: DuckDB must not be at work while the interpreter goes away."""
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  # it is tried again by the next process or query
+            log.warning("Upkeep of the record failed: %s", error)
+
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+    return thread
