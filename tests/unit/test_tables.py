@@ -179,6 +179,14 @@ def test_a_frame_nobody_documented_is_named() -> None:
         tables.columns("colours")
 
 
+@pytest.mark.parametrize(("name", "by"), [("usage by group", "model"), ("usage by tool", "tool")])
+def test_groups_have_the_columns_that_are_documented(full: Record, name: str, by: Any) -> None:
+    frame, documented = tables.usage(by, folder=full.folder), tables.columns(name)
+    groups = 2 if by == "model" else 0
+    assert list(frame.columns)[groups:] == list(documented.column)
+    assert [str(dtype) for dtype in frame.dtypes][groups:] == list(documented.dtype)
+
+
 @pytest.mark.parametrize("name", FRAMES)
 def test_no_record_gives_an_empty_frame_of_the_same_shape_and_no_file(full: Record, tmp_path: Path, name: str) -> None:
     empty = FRAMES[name](folder=tmp_path / "nothing")
@@ -512,11 +520,42 @@ def test_prices_do_not_overlap() -> None:
         assert len(corners) == len(rows) >= 2
 
 
-def test_a_price_of_ones_own_goes_first(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    record.response("q1", "r1", TokenUsage(input_tokens=1_000_000, output_tokens=1_000_000), of=("lab", "m"))
-    assert pd.isna(only(tables.usage(folder=record.folder)).cost_usd)
-    monkeypatch.setitem(prices.OVERRIDES, ("lab", "m"), {"input_mtok": 1.0, "output_mtok": 2.0})
-    assert only(tables.usage(folder=record.folder)).cost_usd == 3.0
+PRICES = "provider,model,input_mtok,output_mtok,cache_read_mtok,cache_write_mtok\n"
+
+
+def test_a_price_of_ones_own_goes_first(record: Record) -> None:
+    tokens = TokenUsage(input_tokens=1_000_000, output_tokens=1_000_000, cache_read_input_tokens=500_000)
+    for n, of in enumerate((("lab", "m"), ("ollama", "any"), SONNET)):
+        record.response(f"q{n}", "r1", tokens, of=of)
+    listed = tables.usage(folder=record.folder).cost_usd
+    assert list(listed.isna()) == [True, True, False]
+    (record.folder / "prices.csv").write_text(f"{PRICES}lab,m,1.0,2.0,0.5,\nollama,*,0,0,,\n", encoding="utf-8")
+    assert list(tables.usage(folder=record.folder).cost_usd) == [2.75, 0, listed[2]]
+    assert list(tables.usage("model", folder=record.folder).priced) == [1, 1, 1]
+    assert prices.cost_usd("lab", "m", tokens, folder=record.folder) == 2.75
+    (record.folder / "prices.csv").write_text(f"{PRICES}{','.join(SONNET)},1,1,1,1\n", encoding="utf-8")
+    assert list(tables.usage(folder=record.folder).cost_usd.isna()) == [True, True, False]
+    assert tables.usage(folder=record.folder).cost_usd[2] == 2.5
+    (record.folder / "prices.csv").unlink()
+    assert tables.usage(folder=record.folder).cost_usd[2] == listed[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("provider,model\nlab,m\n", "line 2: 'input_mtok'"),
+        (f"{PRICES}lab,m,1,2,,\nlab,n,cheap,2,,\n", "line 3: could not convert"),
+        (f"{PRICES}lab,m,-1,2,,\n", "line 2: a price is not negative"),
+        (f"{PRICES}lab,m,nan,2,,\n", "line 2: a price is not negative"),
+        (f"{PRICES}lab,m\n", "line 2: "),
+        (f'{PRICES}"lab', "cannot be read: unexpected end of data"),
+    ],
+)
+def test_a_price_that_is_none_is_named(record: Record, text: str, problem: str) -> None:
+    record.response("q", "r1", TokenUsage(input_tokens=1), of=("lab", "m"))
+    (record.folder / "prices.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=problem):
+        tables.usage(folder=record.folder)
 
 
 def test_usage_by_group(full: Record) -> None:
@@ -528,6 +567,12 @@ def test_usage_by_group(full: Record) -> None:
     assert only(tables.usage("day", folder=full.folder)).day.date() == datetime.now(UTC).date()
     tools = only(tables.usage("tool", folder=full.folder))
     assert (tools.tool, tools.calls, tools.ok, tools.errors, tools.denied, tools.wait_s) == ("shell", 3, 1, 1, 1, 3.0)
+    by_cell = only(tables.usage("cell", folder=full.folder))
+    assert (by_cell.notebook, by_cell.cell_id) == ("n.ipynb", "cell-9")
+    for by, name in (("notebook", "n.ipynb"), ("project", "p"), ("agent", "agent-1"), ("run", "r1")):
+        assert only(tables.usage(by, folder=full.folder)).iloc[0] == name
+    both = only(tables.usage(["day", "model"], folder=full.folder))
+    assert list(both.index[:3]) == ["day", "provider", "model"]
     with pytest.raises(ConfigurationError, match="model, provider, day"):
         tables.usage("colour", folder=full.folder)  # type: ignore[arg-type]
 
