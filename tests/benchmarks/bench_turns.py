@@ -1,7 +1,9 @@
-"""What a turn costs over a bare HTTP loop, in CPU time: `python tests/benchmarks/bench_turns.py`.
+"""What a turn costs over a bare HTTP loop, in CPU time: `python tests/benchmarks/bench_turns.py [httpx|httpx2]`.
 
 The bare loop posts the same requests with httpx, reads the same streams with httpx-sse and parses every frame; it has
-no agent, no store and no record. The server runs in a process of its own. Times are medians, in milliseconds of CPU.
+no agent, no store and no record. The argument is the HTTP client under ours (httpx2 where it is installed). The server
+runs in a process of its own. What is compared is measured in turns, one of each, and told as medians of milliseconds of
+CPU; how long a stop takes is told in milliseconds of the clock.
 """
 
 from __future__ import annotations
@@ -11,16 +13,21 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
 
 import httpx
 from httpx_sse import EventSource
 
 DELTAS = 1000
-ROUNDS = 60
-TURNS = 500
+ROUNDS = 100
+BURSTS = 60
+EARLY, LATE = 10, 500
+SAMPLES = 40
+STOPS = 20
 
 
 # ---- the server: a tool call, or `DELTAS` pieces of text ---------------------------------------------------------
@@ -50,8 +57,9 @@ async def _serve(pipe: Connection) -> None:
                 last = json.loads(await reader.readexactly(length))["messages"][-1]
                 text = last["content"] if isinstance(last["content"], str) else last["content"][-1]["text"]
                 body = LONG if "long" in text else CALL if "tool" in text else SHORT
+                silent = "silence" in text
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: ")
-                writer.write(f"{len(body)}\r\n\r\n".encode() + body)
+                writer.write(f"{len(body)}\r\n\r\n".encode() + (body[: len(body) // 2] if silent else body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionResetError):
             writer.close()
@@ -99,18 +107,33 @@ async def bare_burst(client: httpx.AsyncClient, url: str) -> None:
 # ---- ours -------------------------------------------------------------------------------------------------------
 
 
-async def cpu_of(work: object, times: int) -> float:
-    """Median CPU of the awaitables `work()` makes, in ms."""
+Work = Callable[[], Awaitable[object]]
+
+
+async def cpu_of(*works: Work) -> list[float]:
+    """What each cost, in ms of CPU, done one after the other."""
     taken = []
-    for _ in range(times):
+    for work in works:
         began = time.process_time()
-        await work()  # type: ignore[operator]
+        await work()
         taken.append((time.process_time() - began) * 1000)
-    return statistics.median(taken)
+    return taken
+
+
+def told(what: str, first: str, second: str, samples: list[list[float]]) -> None:
+    """The medians of pairs of samples, and the ratio of the second to the first, with the quartiles of the pairs'."""
+    one, other = (statistics.median(column) for column in zip(*samples, strict=True))
+    low, _, high = statistics.quantiles(b / a for a, b in samples)
+    ratio = f"ratio {other / one:4.2f} ({low:4.2f} to {high:4.2f})"
+    print(f"{what:24} {first:8} {one:6.2f} ms   {second:8} {other:6.2f} ms   {ratio}   of {len(samples)}")
 
 
 async def measure(port: int) -> None:
+    from mentra_nb import event_types as e
     from mentra_nb.agent.agent import Agent
+    from mentra_nb.control.limits import CancellationToken, RunOptions
+    from mentra_nb.errors import Cancelled
+    from mentra_nb.providers import http
     from mentra_nb.providers.base import ModelInfo
     from mentra_nb.providers.chat_completions import ChatCompletionsProvider
     from mentra_nb.runtime.runtime import Runtime
@@ -119,6 +142,7 @@ async def measure(port: int) -> None:
         """Add two numbers."""
         return a + b
 
+    print(f"bare: httpx {httpx.__version__}   ours: {http.httpx.__name__} {http.httpx.__version__}")
     base = f"http://127.0.0.1:{port}/v1"
     async with (
         httpx.AsyncClient() as client,
@@ -130,28 +154,53 @@ async def measure(port: int) -> None:
             agent = await runtime.spawn("bench", model)
             await agent.send(prompt)
 
-        for _ in range(5):  # warm both
-            await bare_round(client, url)
-            await fresh("use the tool")
-        bare, ours = (
-            await cpu_of(lambda: bare_round(client, url), ROUNDS),
-            await cpu_of(lambda: fresh("use the tool"), ROUNDS),
-        )
-        print(f"tool round            bare {bare:7.2f} ms   ours {ours:7.2f} ms   ratio {ours / bare:5.2f}")
-        bare, ours = await cpu_of(lambda: bare_burst(client, url), 15), await cpu_of(lambda: fresh("a long answer"), 15)
-        print(f"{DELTAS} burst deltas     bare {bare:7.2f} ms   ours {ours:7.2f} ms   ratio {ours / bare:5.2f}")
+        async def with_turns(number: int) -> Agent:
+            agent: Agent = await runtime.spawn("bench", model)
+            for _ in range(number):
+                await turn(agent)
+            return agent
 
-        agent: Agent = await runtime.spawn("long", model)
-        costs = []
-        for number in range(TURNS):
-            began = time.process_time()
-            await agent.send(f"question {number}: " + "how many is one and two? " * 40)
-            costs.append((time.process_time() - began) * 1000)
-        early, late = statistics.median(costs[5:25]), statistics.median(costs[-20:])
-        print(f"turn 10 and turn {TURNS}   {early:7.2f} ms        {late:7.2f} ms   ratio {late / early:5.2f}")
+        async def turn(agent: Agent) -> None:
+            await agent.send("question: " + "how many is one and two? " * 40)
+
+        pairs: list[tuple[str, int, Work, Work]] = [
+            ("tool round", ROUNDS, lambda: bare_round(client, url), lambda: fresh("use the tool")),
+            (f"{DELTAS} burst deltas", BURSTS, lambda: bare_burst(client, url), lambda: fresh("a long answer")),
+        ]
+        for what, number, bare, ours in pairs:
+            for _ in range(5):  # warm both
+                await cpu_of(bare, ours)
+            told(what, "bare", "ours", [await cpu_of(bare, ours) for _ in range(number)])
+
+        old, grown = await with_turns(LATE - SAMPLES), []
+        for _ in range(SAMPLES):
+            young = await with_turns(EARLY - 1)
+            early = await cpu_of(lambda agent=young: turn(agent))  # type: ignore[misc]
+            await turn(old)  # as warm as the young one
+            grown.append([*early, *await cpu_of(lambda: turn(old))])
+        told("as a talk grows", f"turn {EARLY}", f"turn {LATE}", grown)
+
+        waits = []
+        for _ in range(STOPS):
+            token = CancellationToken()
+            agent = await runtime.spawn("bench", model)
+            shown = asyncio.Event()
+            agent.environment.bus.tap(lambda event, s=shown: s.set() if isinstance(event, e.TextDelta) else None)  # type: ignore[misc]
+            running = asyncio.create_task(agent.run("silence, long", RunOptions(cancellation=token)))
+            await shown.wait()
+            began = time.monotonic()
+            token.cancel()
+            try:
+                await running
+            except Cancelled:
+                waits.append((time.monotonic() - began) * 1000)
+        middle, longest = statistics.median(waits), max(waits)
+        print(f"a stop in a silent stream: {middle:.1f} ms, at most {longest:.1f} ms, of {len(waits)}")
 
 
 def main() -> None:
+    if "httpx" in sys.argv[1:]:
+        sys.modules["httpx2"] = None  # type: ignore[assignment]  # as if it were not installed
     os.environ["MENTRA_HOME"] = tempfile.mkdtemp()
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_server, args=(there,), daemon=True)
