@@ -90,6 +90,7 @@ class Chat:
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
         self._new_id = new_id("session")  # known before there is a session, so that rules can be made for it
+        self._stored = False
         self._opening, self._busy = anyio.Lock(), False
         self.last: Reply | None = None
         for tool in tools:
@@ -148,18 +149,36 @@ class Chat:
         """
         if not prompt.strip():
             raise ConfigurationError("there is nothing to ask: write a prompt")
+        return self._begin(prompt, model or self.model, origin, can_ask, tools)
+
+    def resume(self, *, origin: e.RunOrigin | None = None, can_ask: bool = True) -> RunningTurn:
+        """Go on with the turn that failed, was stopped, or died with its kernel; returns its handle at once.
+
+        A conversation without a name that has no turn yet takes up the notebook's last one first. The turn ends with
+        `NoResumableTurn` where there is nothing to go on with.
+        """
+        return self._begin(None, self.model, origin, can_ask, ())
+
+    def _begin(
+        self,
+        prompt: str | None,
+        model: str | None,
+        origin: e.RunOrigin | None,
+        can_ask: bool,
+        tools: Iterable[Tool | Callable[..., Any]],
+    ) -> RunningTurn:
         extra = {made.spec.name: made for made in map(as_tool, tools)}
         turn = RunningTurn()
         self._engine.turns.add(turn)
         turn.future.add_done_callback(lambda _: self._engine.turns.discard(turn))
-        running = self._engine.start(self._take_turn, turn, prompt, model or self.model, origin, can_ask, extra)
+        running = self._engine.start(self._take_turn, turn, prompt, model, origin, can_ask, extra)
         running.add_done_callback(lambda done: _pass_on(done, turn.future))
         return turn
 
     async def _take_turn(
         self,
         turn: RunningTurn,
-        prompt: str,
+        prompt: str | None,
         model_name: str | None,
         origin: e.RunOrigin | None,
         can_ask: bool,
@@ -180,10 +199,13 @@ class Chat:
             self._engine.refresh_record()
 
     async def _answer(
-        self, turn: RunningTurn, prompt: str, model_name: str | None, origin: e.RunOrigin | None, can_ask: bool
+        self, turn: RunningTurn, prompt: str | None, model_name: str | None, origin: e.RunOrigin | None, can_ask: bool
     ) -> Reply:
         options = RunOptions(cancellation=turn.token)
         with options.stoppable() as scope:  # finding the model may take a server's time
+            if prompt is None:
+                await self._take_up_last()
+                model_name = model_name or await self._stored_model()
             model, notice = await self._engine.model(model_name)
             session = turn.session = await self._open(model)
         if scope.cancelled_caught:
@@ -196,12 +218,33 @@ class Chat:
         summary = _TurnSummary()
         leave = [session.subscribe(turn.events.put), session.agent.environment.bus.tap(summary.hear)]
         try:
-            await session.append_turn(prompt, options, origin)
+            if prompt is None:
+                await session.resume_turn(options, origin)
+            else:
+                await session.append_turn(prompt, options, origin)
         finally:
             for unsubscribe in leave:
                 unsubscribe()
         self.last = summary.reply(model, session)
         return self.last
+
+    async def _take_up_last(self) -> None:
+        """Without a name and before the first turn: be the conversation that this notebook had last."""
+        if self.name is not None or self._session is not None:
+            return
+        project = str(paths.project_root())
+        for record in reversed(await self._engine.runtime.store.list_sessions()):
+            if record.project == project and record.notebook == self.notebook:
+                self._stored, self._new_id = True, record.id
+                return
+        raise OperationDenied("this notebook has no earlier conversation")
+
+    async def _stored_model(self) -> str | None:
+        """The model this conversation was last asked on, where it is stored."""
+        store = self._engine.runtime.store
+        session = await store.load_session(await self._session_id())
+        agent = await store.load_agent(session.agent_id) if session is not None else None
+        return str(ModelInfo(id=agent.model, provider=agent.provider_id)) if agent is not None else None
 
     async def _open(self, model: ModelInfo) -> Session:
         async with self._opening:
@@ -209,8 +252,9 @@ class Chat:
 
     async def _opened(self, model: ModelInfo) -> Session:
         runtime, project = self._engine.runtime, str(paths.project_root())
-        if self._session is None and self.name is not None and await runtime.store.load_session(self.name, project):
-            self._session = await runtime.resume_session(self.name, project, tools=self._tools, model=model)
+        known = self._new_id if self._stored else self.name
+        if self._session is None and known is not None and await runtime.store.load_session(known, project):
+            self._session = await runtime.resume_session(known, project, tools=self._tools, model=model)
         if self._session is None:
             from mentra_nb.agent.request import AgentConfig
 

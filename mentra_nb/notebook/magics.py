@@ -183,6 +183,10 @@ class Mentra(Magics):
     def _do_stop(self) -> None:
         raise OperationDenied("no turn is running here: type it in another cell while one runs")
 
+    def _do_resume(self, name: str | None) -> None:
+        chat = self._conversation(name)
+        self._namespace()["_mentra"] = show(chat.resume(origin=origin("resume")))
+
     def _do_last(self) -> None:
         from mentra_nb.notebook.render import bundle
         from mentra_nb.notebook.view import CellOut

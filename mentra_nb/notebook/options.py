@@ -65,6 +65,12 @@ COMMANDS = (
     Command("allow", r"allow(?: (?:once|always))?", "allow [always]", "answer the open question: yes"),
     Command("deny", r"deny(?: because .+)?", "deny [because …]", "answer the open question: no"),
     Command("stop", r"stop", "stop", "stop the turn that is running"),
+    Command(
+        "resume",
+        r"resume(?: (?P<name>\S+))?",
+        "resume [NAME]",
+        "go on with the turn that was interrupted, also after a restart",
+    ),
     Command("last", r"last", "last", "show the last answer again"),
     Command(
         "usage",

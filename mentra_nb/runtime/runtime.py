@@ -26,6 +26,7 @@ from mentra_nb.control.hooks import AuditStore, EventBus, PreExecutionHook, Runt
 from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.errors import (
     FailedToListModels,
+    LeaseUnavailable,
     MentraError,
     NoModelsAvailable,
     OperationDenied,
@@ -467,7 +468,10 @@ class Runtime:
             raise StoreError(f"there is no stored session '{name}'")
         permissions = self._permissions(record.id, record.project, ask)
         environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
-        agent = await self._load(record.agent_id, environment, model)
+        try:
+            agent = await self._load(record.agent_id, environment, model)
+        except LeaseUnavailable as busy:
+            raise LeaseUnavailable(str(busy).replace(f"agent '{record.agent_id}'", f"conversation '{name}'")) from busy
         return Session(record, agent, permissions, permissions.bus, resumed=True)
 
     def _permissions(self, session_id: str, project_id: str | None, ask: AskMode) -> SessionPermissions:

@@ -81,10 +81,9 @@ async def long_session(folder: Path) -> None:
         weight = held() - before
         tracemalloc.stop()
         text = sum(len(message.text()) for message in session.history())
-    print(
-        f"session of {TURNS} turns  text {text / 1e6:5.2f} MB   memory {weight / 1e6:5.2f} MB   ratio {weight / text:4.2f}"
-    )
-    print(f"its state store       {sizes[0] / 1e6:5.2f} MB after half, {sizes[1] / 1e6:5.2f} MB after all of it")
+    ratio = weight / text
+    print(f"session of {TURNS} turns  text {text / 1e6:.2f} MB  memory {weight / 1e6:.2f} MB  ratio {ratio:.2f}")
+    print(f"its state store       {sizes[0] / 1e6:.2f} MB after half of them, {sizes[1] / 1e6:.2f} MB after all")
 
 
 async def idle_sessions(folder: Path) -> None:

@@ -78,6 +78,23 @@ def rows(home: Path, query: str) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(query)]
 
 
+def goes_on(notebook: Notebook, folder: Path, answer: str | None) -> list[str]:
+    """`%mentra resume` in a new kernel finishes the turn, asking what it must; returns what the model was told."""
+    with killed_later(folder) as fresh:
+        fresh.script("s.text('Gone on.')")
+        cell = fresh.send("%mentra resume")
+        if answer is not None:
+            fresh.choose(cell, answer=answer)
+        fresh.finish(cell)
+        assert "Gone on." in cell.texts()
+        told = fresh.said()
+    assert [run["state"] for run in rows(notebook.home, "SELECT state FROM runs ORDER BY started_at")] == [
+        "interrupted",
+        "finished",
+    ]
+    return told
+
+
 def works_again(notebook: Notebook, folder: Path) -> None:
     """A new kernel on the same home answers, asks, and adds to what is there."""
     before = len(tables.turns(folder=notebook.home / "record"))
@@ -128,6 +145,7 @@ def test_killed_while_a_question_is_open(tmp_path: Path) -> None:
             assert kinds == ["user_turn", "assistant_turn"]
             assert rows(notebook.home, "SELECT * FROM tool_calls") == []
             if n == 0:
+                assert goes_on(notebook, folder, "allow") == ["say hi", "I run a command.  ", "hi\n"]
                 works_again(notebook, folder)
 
 
@@ -175,6 +193,7 @@ def test_killed_while_an_answer_streams(tmp_path: Path) -> None:
             assert "model_response_finished" not in found["kinds"]
             assert [entry["kind"] for entry in rows(notebook.home, "SELECT kind FROM entries")] == ["user_turn"]
             if n == 0:
+                assert goes_on(notebook, folder, None) == ["count"]
                 works_again(notebook, folder)
 
 
@@ -205,6 +224,8 @@ def test_killed_while_a_command_runs(tmp_path: Path) -> None:
                 assert (question["outcome"], question["decided_by"]) == ("allowed", "user")
                 assert [run["state"] for run in rows(notebook.home, "SELECT state FROM runs")] == ["running"]
                 if n == 0:
+                    told = goes_on(notebook, folder, "deny")
+                    assert "may have taken effect, and was not run again" in told[-1]
                     works_again(notebook, folder)
             finally:
                 with contextlib.suppress(ProcessLookupError):

@@ -27,6 +27,8 @@ from mentra_nb.errors import (
     FailedToStreamResponse,
     InvalidRequest,
     InvalidTool,
+    LeaseUnavailable,
+    NoResumableTurn,
     OperationDenied,
 )
 from mentra_nb.providers.base import ModelInfo
@@ -127,6 +129,39 @@ def test_the_same_name_continues_in_another_process(tmp_path: Path) -> None:
         assert second.session == first.session
         assert len(script(engine).recorded_requests[0].messages) == 3
         assert Chat(engine_=engine).ask("third").session != first.session
+
+
+@pytest.mark.parametrize("name", ["work", None])
+def test_a_turn_that_failed_is_gone_on_with_after_a_restart(tmp_path: Path, name: str | None) -> None:
+    harmless = tool(name="act", reads_only=True)(lambda: "done")
+    store = SqliteStore(tmp_path / "s.sqlite")
+    with engine_of(tool_calls([("act", {})]), failure(InvalidRequest("no")), store=store) as engine:
+        with pytest.raises(FailedToStreamResponse):
+            Chat(name, tools=[harmless], notebook="nb.ipynb", engine_=engine).ask("go")
+    with engine_of(text("there"), store=SqliteStore(tmp_path / "s.sqlite")) as engine:
+        chat = Chat(name, tools=[harmless], notebook="nb.ipynb", engine_=engine)
+        assert chat.resume().result().text == "there"
+        [request] = script(engine).recorded_requests
+        assert [message.text() for message in request.messages][:1] == ["go"]
+        assert request.messages[2].tool_results()[0].content == "done"
+        with pytest.raises(NoResumableTurn):
+            chat.resume().result()
+
+
+def test_a_notebook_without_an_earlier_conversation_has_nothing_to_resume(tmp_path: Path) -> None:
+    with engine_of(text("hi")) as engine:
+        Chat(notebook="other.ipynb", engine_=engine).ask("go")
+        with pytest.raises(OperationDenied, match="no earlier conversation"):
+            Chat(notebook="nb.ipynb", engine_=engine).resume().result()
+
+
+def test_a_conversation_that_is_open_elsewhere_is_refused_by_its_name(tmp_path: Path) -> None:
+    with engine_of(text("hi"), store=SqliteStore(tmp_path / "s.sqlite")) as one:
+        Chat("work", engine_=one).ask("go")
+        with engine_of(text("never"), store=SqliteStore(tmp_path / "s.sqlite")) as other:
+            with pytest.raises(LeaseUnavailable, match="conversation 'work' is in use by this process"):
+                Chat("work", engine_=other).ask("go")
+            assert script(other).recorded_requests == []
 
 
 def test_a_model_may_be_named_for_one_turn() -> None:
