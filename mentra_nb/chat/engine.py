@@ -72,7 +72,7 @@ class Engine:
             made = open_provider(choice.provider, self.settings, os.environ, self.runtime.http)
             self.runtime.register_provider_instance(made)
         if choice.provider == "local" and choice.model is not None:
-            from mentra_nb.providers.local import problem_with
+            from mentra_nb.providers.model_file import problem_with
 
             if problem := problem_with(choice.model):
                 raise ConfigurationError(problem)

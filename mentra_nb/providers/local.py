@@ -12,55 +12,42 @@ import secrets
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
-from importlib.util import find_spec
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mentra_nb.errors import InvalidRequest, ProviderError
+from mentra_nb.content import Image
+from mentra_nb.errors import InvalidRequest, MalformedStream, ProviderError
 from mentra_nb.providers.base import ModelInfo, ProviderCapabilities, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.http import HttpClient, Response
 from mentra_nb.providers.local_tools import CallReader, adapted
+from mentra_nb.providers.model_file import context_size, problem_with, projector, resolved
 
 ID = "local"
-CONTEXT = 8192
-"""Tokens of prompt and answer together."""
 BATCH = 256
 """Tokens of a prompt that are read at once; a stop is heard between two batches."""
 CLOSE_SECONDS = 2.0
 """How long `aclose` waits for a generation it stopped."""
 
 
-def problem_with(path: str, package: str = "xllamacpp") -> str | None:
-    """Why this model cannot be used, in one sentence, or `None`. Loads nothing; `package` is what would load it."""
-    file = _file(path)
-    if not file.is_file():
-        return f"there is no model file {file}: name a GGUF file, as local:/path/model.gguf"
-    try:
-        with file.open("rb") as opened:
-            magic = opened.read(4)
-    except OSError as error:
-        return f"the model file {file} cannot be read: {error.strerror}"
-    if magic != b"GGUF":
-        return f"{file} is not a GGUF file: a local model needs one"
-    if find_spec(package) is None:
-        return "models in the process need llama.cpp: pip install 'mentra-nb[local]'"
-    return None
-
-
 class LocalProvider(ChatCompletionsProvider):
-    """Models by the path of their file. One is loaded at a time, and it takes one request at a time."""
+    """Models by the path of their file. One is loaded at a time, and it takes one request at a time.
 
-    def __init__(self) -> None:
-        can = ProviderCapabilities(supports_model_listing=True, supports_structured_output=True)
-        self.models = LocalTransport()
+    `context` is how many tokens prompt and answer may have together; the default is what the model was trained for, as
+    far as 1 GiB of memory holds it. Images need the model's projector beside it: one file `mmproj*.gguf`.
+    """
+
+    def __init__(self, context: int | None = None) -> None:
+        self.models = LocalTransport(partial(load_model, context=context))
+        self._context = context
         super().__init__(
             ID,
             "http://in-process.invalid",
             display_name="llama.cpp in the process",
             http=HttpClient(self.models),
-            capabilities=can,
+            capabilities=ProviderCapabilities(supports_images=True, supports_structured_output=True),
         )
 
     def check(self, request: Request) -> None:
@@ -68,11 +55,18 @@ class LocalProvider(ChatCompletionsProvider):
         problem = problem_with(request.model)
         if problem is not None:
             raise InvalidRequest(problem)
+        images = [block for message in request.messages for block in message.content if isinstance(block, Image)]
+        if images:
+            projector(resolved(request.model))
+        if any(image.url for image in images):
+            raise InvalidRequest("local does not support images by url; give their data")
 
     async def list_models(self) -> list[ModelInfo]:
         """The one that is loaded, if there is one."""
-        path = self.models.loaded
-        return [ModelInfo(id=str(path), provider=ID, context_window=CONTEXT)] if path is not None else []
+        file = self.models.loaded
+        if file is None or problem_with(str(file)):
+            return []
+        return [ModelInfo(id=str(file), provider=ID, context_window=context_size(file, self._context))]
 
 
 class LocalTransport:
@@ -82,10 +76,11 @@ class LocalTransport:
     next `BATCH`; the next request waits for that. Loading keeps the interpreter busy, so that nothing else in this
     process runs meanwhile (about 1 s for a file of 0.5 GB).
 
-    `load` makes what answers: an object with `handle_chat_completions(body, callback)`, like `xllamacpp.Server`.
+    `load` makes what answers of a model and its projector, which is `None` until there are images: an object with
+    `handle_chat_completions(body, callback)`, like `xllamacpp.Server`.
     """
 
-    def __init__(self, load: Callable[[Path], Any] | None = None) -> None:
+    def __init__(self, load: Callable[[Path, Path | None], Any] | None = None) -> None:
         self._load = load or load_model
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: Future[None] | None = None
@@ -97,14 +92,12 @@ class LocalTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> AsyncIterator[Response]:
         asked = json.loads(body or b"{}")
-        job = _Job(_file(asked["model"]), adapted(asked))
+        job = _Job(resolved(asked["model"]), adapted(asked))
         self._start()
         self._jobs.put(job)
         try:
-            first = await job.chunks.get()
-            if isinstance(first, ProviderError):
-                raise first
-            yield Response(200, {"content-type": "text/event-stream"}, _events(first, job))
+            async with aclosing(job.answer()) as chunks:
+                yield Response(200, {"content-type": "text/event-stream"}, chunks)
         finally:
             job.is_stopped = True
 
@@ -131,15 +124,16 @@ class LocalTransport:
     def _work(self, jobs: queue.SimpleQueue[_Job | None], ended: Future[None]) -> None:
         server: Any = None
         loaded: Path | None = None
+        sees = False
         while (job := jobs.get()) is not None:
             if job.is_stopped:
                 continue
             self._job = job
             try:
-                if loaded != job.file:
+                if loaded != job.file or (job.has_images and not sees):
                     server = self.loaded = loaded = None  # free the one before
-                    server = self._load(job.file)
-                    self.loaded = loaded = job.file
+                    server = self._load(job.file, projector(job.file) if job.has_images else None)
+                    self.loaded, loaded, sees = job.file, job.file, job.has_images
                 if not job.is_stopped:
                     server.handle_chat_completions(json.dumps(job.body), job.heard)
                 job.tell(None)
@@ -155,61 +149,74 @@ class LocalTransport:
 
 
 class _Job:
-    """One request on its way through the model's thread. `chunks` ends with `None`, or with an error."""
+    """One request on its way through the model's thread, which says the answer's chunks, then `None` or an error."""
 
     def __init__(self, file: Path, body: dict[str, Any]) -> None:
         self.file, self.body = file, {**body, "return_progress": True}
+        self.has_images = any(isinstance(message["content"], list) for message in body["messages"])
         self.is_stopped = False
-        self.chunks: asyncio.Queue[bytes | ProviderError | None] = asyncio.Queue()
+        self._said: asyncio.Queue[str | ProviderError | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        read: Callable[[dict[str, Any]], dict[str, Any]] = CallReader().feed if "grammar" in body else _same
-        self._read = read
 
     def heard(self, chunk: str) -> bool:
         """A chunk of the answer, on the model's thread. True stops the generation."""
-        if not self.is_stopped and "prompt_progress" not in (said := json.loads(chunk)):
-            self.tell(b"data: " + json.dumps(self._read(said)).encode() + b"\n\n")
+        self.tell(chunk)
         return self.is_stopped
 
-    def tell(self, item: bytes | ProviderError | None) -> None:
+    def tell(self, item: str | ProviderError | None) -> None:
         if self.is_stopped:
             return
         try:
-            self._loop.call_soon_threadsafe(self.chunks.put_nowait, item)
+            self._loop.call_soon_threadsafe(self._said.put_nowait, item)
         except RuntimeError:  # the loop is gone, and with it whoever asked
             self.is_stopped = True
 
+    async def answer(self) -> AsyncGenerator[bytes, None]:
+        """The body of a server's answer. Raises `ProviderError`."""
+        reader = CallReader() if "grammar" in self.body else None
+        while (item := await self._said.get()) is not None:
+            if isinstance(item, ProviderError):
+                raise item
+            try:
+                chunk = self._read(json.loads(item), reader)
+            except (TypeError, AttributeError, LookupError, ValueError) as error:
+                raise MalformedStream(f"the local model said what no chunk is: {item[:200]}") from error
+            if chunk is not None:
+                yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
-async def _events(first: bytes | None, job: _Job) -> AsyncGenerator[bytes, None]:
-    item: bytes | ProviderError | None = first
-    while item is not None:
-        if isinstance(item, ProviderError):
-            raise item
-        yield item
-        item = await job.chunks.get()
-    yield b"data: [DONE]\n\n"
+    def _read(self, chunk: dict[str, Any], reader: CallReader | None) -> dict[str, Any] | None:
+        """The chunk as a server would send it; `None` for what is only a sign of life."""
+        if "prompt_progress" in chunk:
+            return None
+        error = chunk.get("error")
+        if isinstance(error, dict) and error.get("type") == "exceed_context_size_error":
+            raise InvalidRequest(
+                f"the prompt has {error.get('n_prompt_tokens')} tokens, and the context of the local model "
+                f"{error.get('n_ctx')}: shorten the prompt, or make a LocalProvider with a larger context"
+            )
+        if reader is not None:
+            chunk = reader.feed(chunk)
+        for choice in chunk.get("choices") or ():
+            if choice.get("finish_reason") == "length" and "max_tokens" not in self.body:
+                choice["finish_reason"] = "context_overflow"
+        return chunk
 
 
-def _same(chunk: dict[str, Any]) -> dict[str, Any]:
-    return chunk
-
-
-def load_model(file: Path, threads: int = 1) -> Any:
+def load_model(file: Path, projector: Path | None = None, context: int | None = None, threads: int = 1) -> Any:
     """An `xllamacpp.Server`. Raises `InvalidRequest`."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
-    params.n_ctx, params.n_parallel, params.use_jinja = CONTEXT, 1, True
+    if projector is not None:
+        params.mmproj.path = str(projector)
+    params.n_ctx, params.n_parallel, params.use_jinja = context_size(file, context), 1, True
     params.n_batch = params.n_ubatch = BATCH
     params.warmup, params.verbosity, params.cache_ram_mib = False, 0, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.api_keys = [secrets.token_hex()]  # it opens a port on loopback too; nobody else is to ask there
+    # It opens a port on loopback too, where nobody else is to ask.
+    params.api_keys, params.ui = [secrets.token_hex()], False
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
         raise InvalidRequest(f"llama.cpp cannot load {file}: it may be damaged, or newer than this version") from error
-
-
-def _file(path: str) -> Path:
-    return Path(path).expanduser().absolute()

@@ -2,26 +2,31 @@
 as plain text under a grammar, and how that text is read back as calls. Pure.
 
 Small models seldom keep to a format they are only told of, so an answer with tools on offer is held to one of two
-shapes while it is sampled: a call whose arguments fit the tool's schema, or prose.
+shapes while it is sampled: an array of calls whose arguments fit their tool's schema, or prose. Each call begins a
+line, and no line breaks within one, so that its end is seen while it streams.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mentra_nb.errors import InvalidRequest
 from mentra_nb.identity import new_id
+from mentra_nb.providers.gbnf import RULES, Shape, quoted
 
 CALL = '{{"name":{name},"arguments":'
-PROSE = r"/([^{`\s]|`[^`\s]|```[^`j{\s])(.|\n)*/"
-"""Anything that begins neither as a call nor as a fence around JSON."""
+MOST_CALLS = 8
+"""Calls in one answer."""
+PROSE = r'([^[{` \t\r\n] | "`" [^` \t\r\n] | "```" [^[`j{ \t\r\n]) .*'
+"""Anything that begins neither as JSON nor as a fence around JSON."""
 TEMPERATURE = 0.2
 """When the request names none: small models wander at the customary 0.8."""
 
-_HEAD = re.compile(r'\s*\{"name":("(?:[^"\\]|\\.)*"),"arguments":')
+_BETWEEN, _ENDS = ",\n", ("}]", "},", "}")
+_HEAD = re.compile(r'\[?\{"name":("(?:[^"\\]|\\.)*"),"arguments":(?=.)')
 
 
 def adapted(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,30 +39,29 @@ def adapted(body: Mapping[str, Any]) -> dict[str, Any]:
     result["chat_template_kwargs"] = {"enable_thinking": False}
     result["messages"] = messages = _in_words(body["messages"])
     if body["messages"][-1]["role"] == "tool":
-        messages[-1]["content"] += "\n\nNow answer my question from this result, in plain words."
+        messages[-1]["content"] = _joined(messages[-1]["content"], "Now answer my question from this, in plain words.")
     if not tools:
         return result
     if "response_format" in body:
         raise InvalidRequest("a local model takes tools or a response format, not both; leave one out")
-    only_calls = body.get("tool_choice") not in (None, "auto")
-    result["grammar"] = grammar(tools, only_calls=only_calls)
+    at_most = 1 if body.get("parallel_tool_calls") is False else MOST_CALLS
+    result["grammar"] = grammar(tools, at_most, only_calls=body.get("tool_choice") not in (None, "auto"))
     if messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": ""})
-    messages[0] = {"role": "system", "content": f"{messages[0]['content']}\n\n{_explained(tools)}".strip()}
+    messages[0] = {"role": "system", "content": f"{messages[0]['content']}\n\n{_explained(tools, at_most)}".strip()}
     return result
 
 
-def grammar(tools: Iterable[Mapping[str, Any]], *, only_calls: bool = False) -> str:
-    """A call of one of the `tools` (name and parameters), or prose, in the Lark dialect of llguidance."""
-    rules, names = [], []
+def grammar(tools: Iterable[Mapping[str, Any]], at_most: int = MOST_CALLS, *, only_calls: bool = False) -> str:
+    """An array of calls of the `tools` (name and parameters), or prose."""
+    calls, rules = [], dict[str, str]()
     for number, tool in enumerate(tools):
-        begin = json.dumps(CALL.format(name=json.dumps(tool["name"])))
-        options = {"whitespace_flexible": False, "lenient": True}
-        schema = json.dumps({**tool.get("parameters", {}), "x-guidance": options})
-        rules += [f'call_{number}: {begin} args_{number} "}}"', f"args_{number}: %json {schema}"]
-        names.append(f"call_{number}")
-    start = " | ".join(names if only_calls else [*names, "prose"])
-    return "\n".join(["%llguidance {}", f"start: {start}", f"prose: {PROSE}" * (not only_calls), *rules]) + "\n"
+        arguments = Shape({"type": "object", **tool.get("parameters", {})}, f"arguments-{number}")
+        calls.append(f'{quoted(CALL.format(name=json.dumps(tool["name"])))} {arguments.expression} "}}"')
+        rules |= arguments.rules
+    rules["call"] = " | ".join(calls)
+    rules["root"] = f'"[" call (",\\n" call){{0,{at_most - 1}}} "]"' + f" | {PROSE}" * (not only_calls)
+    return "\n".join([*(f"{name} ::= {expression}" for name, expression in rules.items()), RULES])
 
 
 def _offered(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -79,12 +83,13 @@ def _repeats(messages: Iterable[Mapping[str, Any]]) -> bool:
     return bool(calls) and calls[-1] in calls[:-1]
 
 
-def _explained(tools: Iterable[Mapping[str, Any]]) -> str:
+def _explained(tools: Iterable[Mapping[str, Any]], at_most: int) -> str:
     listed = "\n".join(json.dumps({k: v for k, v in tool.items() if k != "strict"}) for tool in tools)
+    calls, more = ("calls, one for each thing asked", ",\n...") if at_most > 1 else ("one call", "")
     return (
         f"You have these tools:\n{listed}\n\n"
-        "To call a tool, reply with only a JSON object with its name and arguments:\n"
-        '{"name":<tool name>,"arguments":<JSON object>}\n'
+        f"To call a tool, reply with only a JSON array of {calls}:\n"
+        f'[{{"name":<tool name>,"arguments":<JSON object>}}{more}]\n'
         "Greetings and what you know yourself need no tool: reply in plain words. "
         "When a tool's result is there, answer from it."
     )
@@ -93,65 +98,99 @@ def _explained(tools: Iterable[Mapping[str, Any]]) -> str:
 def _in_words(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Calls and their results as text, in turns that alternate: every template knows these."""
     said: list[dict[str, Any]] = []
-    names: dict[str, str] = {}
+    called: dict[str, str] = {}
     for message in messages:
         role, text = message["role"], message.get("content") or ""
+        calls = []
         for call in message.get("tool_calls", ()):
-            function = call["function"]
-            names[call["id"]] = function["name"]
-            written = CALL.format(name=json.dumps(function["name"])) + function["arguments"] + "}"
-            text = f"{text}\n{written}".strip()
+            name, arguments = call["function"]["name"], call["function"]["arguments"]
+            called[call["id"]] = f"{name} {arguments}"
+            calls.append(CALL.format(name=json.dumps(name)) + arguments + "}")
+        if calls:
+            text = "\n".join([text, f"[{_BETWEEN.join(calls)}]"]).strip()
         if role == "tool":
-            role, text = "user", f"Result of {names.get(message['tool_call_id'], 'the tool')}:\n{text}"
+            role, text = "user", f"Result of {called.get(message['tool_call_id'], 'the tool')}:\n{text}"
         if said and said[-1]["role"] == role:
-            text = f"{said.pop()['content']}\n\n{text}"
+            text = _joined(said.pop()["content"], text)
         said.append({"role": role, "content": text})
     return said
 
 
+def _joined(first: str | list[Any], second: str | list[Any]) -> str | list[Any]:
+    """Two contents as one; those with images are lists of parts."""
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return _parts(first) + _parts(second)
+
+
+def _parts(content: str | list[Any]) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+
+
 class CallReader:
-    """Turns the chunks of one constrained answer into those of a server that knows tool calls."""
+    """Turns the chunks of one constrained answer into those of a server that knows tool calls.
+
+    An answer that was cut keeps the arguments of its last call as far as they go; a call without any is none.
+    """
 
     def __init__(self) -> None:
-        self._is = "undecided"
+        self._is_prose = False
+        self._calls = 0
+        self._arguments: list[str] | None = None
+        """Those passed on of the call that is being read."""
         self._held = ""
-        """Text not passed on yet: what may become a call, or the last character of its arguments."""
+        """Text not passed on yet: what may become a call, or what may come after its arguments."""
 
     def feed(self, chunk: dict[str, Any]) -> dict[str, Any]:
         choices = chunk.get("choices")
         if not choices:
             return chunk
         choice = choices[0]
-        delta, finish = choice.get("delta") or {}, choice.get("finish_reason")
-        text = delta.pop("content", None) or ""
-        delta |= self._read(text)
-        if finish:
-            if self._is == "call" and self._held == "}":
-                finish = "tool_calls" if finish == "stop" else finish
-            else:  # cut short: what was held belongs to it
-                delta |= self._piece(self._held)
-        return {**chunk, "choices": [{**choice, "delta": delta, "finish_reason": finish}]}
+        delta, is_last = dict(choice.get("delta") or {}), bool(choice.get("finish_reason"))
+        self._held += delta.pop("content", None) or ""
+        if not self._is_prose and (calls := list(self._read(is_last))):
+            delta["tool_calls"] = calls
+        if self._held and not self._calls and (is_last or self._held[0] not in "[{"):
+            self._is_prose = True
+        if self._is_prose:
+            delta["content"], self._held = self._held, ""
+        return {**chunk, "choices": [{**choice, "delta": delta}]}
 
-    def _read(self, text: str) -> dict[str, Any]:
-        text, self._held = self._held + text, ""
-        if self._is == "undecided":
-            found = _HEAD.match(text)
-            if found is not None:
-                self._is, text = "call", text[found.end() :]
-                self._held = text[-1:]
-                function = {"name": json.loads(found[1]), "arguments": text[:-1]}
-                return {"tool_calls": [{"index": 0, "id": new_id("call"), "type": "function", "function": function}]}
-            if not text.strip() or text.lstrip().startswith("{"):
-                self._held = text
-                return {}
-            self._is = "prose"
-        if self._is == "call":
-            text, self._held = text[:-1], text[-1:]
-        return self._piece(text)
+    def _read(self, is_last: bool) -> Iterator[dict[str, Any]]:
+        """The pieces of calls in the held text, which loses them."""
+        while True:
+            if self._arguments is None:
+                found = _HEAD.match(self._held)
+                if found is None:
+                    return
+                self._arguments, self._held = [], self._held[found.end() :]
+                function = {"name": json.loads(found[1]), "arguments": ""}
+                yield {"index": self._calls, "id": new_id("call"), "type": "function", "function": function}
+                self._calls += 1
+            line, is_ended, rest = self._held.partition("\n")
+            piece, after = line[:-2], line[-2:]
+            if is_last and not is_ended:
+                piece, after = self._without_end(line), ""
+            if piece:
+                self._arguments.append(piece)
+                yield {"index": self._calls - 1, "function": {"arguments": piece}}
+            if not is_ended:
+                self._held = after
+                return
+            self._arguments, self._held = None, rest
 
-    def _piece(self, text: str) -> dict[str, Any]:
-        if not text:
-            return {}
-        if self._is == "call":
-            return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
-        return {"content": text}
+    def _without_end(self, line: str) -> str:
+        """What of a last line belongs to its call's arguments: they are whole, or the line was cut within them."""
+        for end in _ENDS:
+            piece = line.removesuffix(end)
+            if piece != line and _is_json("".join([*(self._arguments or ()), piece])):
+                return piece
+        return line
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

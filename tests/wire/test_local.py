@@ -1,4 +1,4 @@
-"""llama.cpp in the process: the thread of the model, tool calls as constrained text, a real model if there is one."""
+"""Models in the process: names and files, and the thread that owns a model. What llama.cpp does is in `test_local_model`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import anyio
 import pytest
 
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.content import Message, Text, ToolResult, ToolUse
+from mentra_nb.content import Message, Text
 from mentra_nb.control.hooks import NullAudit
-from mentra_nb.errors import ConfigurationError, InvalidRequest, ProviderError
-from mentra_nb.providers.base import MessageDelta, ModelInfo, ProviderToolSpec, Request, ResponseFormat, ToolChoice
+from mentra_nb.errors import ConfigurationError, InvalidRequest, ProviderError, StreamTruncated
+from mentra_nb.providers.base import MessageDelta, ModelInfo, ProviderToolSpec, Request, ToolChoice
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.http import HttpClient
-from mentra_nb.providers.local import LocalProvider, LocalTransport, problem_with
-from mentra_nb.providers.local_tools import CallReader, adapted, grammar
+from mentra_nb.providers.local import LocalProvider, LocalTransport
+from mentra_nb.providers.model_file import problem_with
 from mentra_nb.providers.registry import builtin, split_model
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.volatile import VolatileStore
@@ -77,7 +77,8 @@ class Model:
 
 
 def provider_of(load: Callable[[Path], Any]) -> ChatCompletionsProvider:
-    return ChatCompletionsProvider("local", "http://in-process.invalid", http=HttpClient(LocalTransport(load)))
+    transport = LocalTransport(lambda file, projector: load(file))
+    return ChatCompletionsProvider("local", "http://in-process.invalid", http=HttpClient(transport))
 
 
 def asking(*messages: Message, model: str = "m.gguf", **options: Any) -> Request:
@@ -229,9 +230,14 @@ async def test_what_llama_cpp_says_is_an_error_of_the_request(anyio_backend: str
 
     with pytest.raises(InvalidRequest, match="damaged"):
         await collect(provider_of(broken), asking())
-    too_long = {"error": {"code": 400, "message": "exceeds the context", "type": "exceed_context_size_error"}}
-    with pytest.raises(ProviderError, match="exceeds the context"):
-        await collect(provider_of(lambda path: Model(too_long)), asking())
+    refused = {"error": {"code": 400, "message": "not like this", "type": "invalid_request_error"}}
+    with pytest.raises(ProviderError, match="not like this"):
+        await collect(provider_of(lambda path: Model(refused)), asking())
+
+
+async def test_a_generation_that_just_ends_is_no_answer(anyio_backend: str) -> None:
+    with pytest.raises(StreamTruncated):
+        await collect(provider_of(lambda path: Model(piece("Hel"))), asking())
 
 
 async def test_closing_ends_the_thread_and_it_can_be_asked_again(anyio_backend: str) -> None:
@@ -251,105 +257,6 @@ async def test_closing_ends_the_thread_and_it_can_be_asked_again(anyio_backend: 
     await collect(provider, asking())
     assert len(loaded) == 2
     await provider.aclose()
-
-
-# ---- tool calls as text -------------------------------------------------------------------------------------------
-
-
-def body_of(request: Request) -> dict[str, Any]:
-    return adapted(json.loads(ChatCompletionsProvider("local", "http://x.invalid").body(request)))
-
-
-def called(id: str, city: str) -> list[Message]:
-    use = ToolUse(id=id, name="weather", input={"city": city})
-    return [Message.assistant([use]), Message.user([ToolResult(tool_use_id=id, content="sunny")])]
-
-
-def test_tools_become_words_and_a_grammar() -> None:
-    body = body_of(asking(user("Weather in Ulm?"), system="Be brief.", tools=[WEATHER_TOOL]))
-    assert "tools" not in body
-    assert body["messages"][0]["content"].startswith("Be brief.\n\nYou have these tools:\n")
-    assert '"name": "weather"' in body["messages"][0]["content"]
-    assert body["messages"][1] == {"role": "user", "content": "Weather in Ulm?"}
-    assert "start: call_0 | prose\n" in body["grammar"]
-    assert '"city"' in body["grammar"]
-
-
-def test_without_tools_the_model_is_free() -> None:
-    assert "grammar" not in body_of(asking())
-    assert "grammar" not in body_of(asking(tools=[WEATHER_TOOL], tool_choice=ToolChoice("none")))
-
-
-def test_the_choice_of_tools_is_in_the_grammar() -> None:
-    other = ProviderToolSpec(name="other")
-    both = asking(tools=[WEATHER_TOOL, other], tool_choice=ToolChoice("any"))
-    assert "start: call_0 | call_1\n" in body_of(both)["grammar"]
-    assert "prose" not in body_of(both)["grammar"]
-    one = body_of(asking(tools=[WEATHER_TOOL, other], tool_choice=ToolChoice("tool", "other")))["grammar"]
-    assert "weather" not in one
-    assert "other" in one
-
-
-def test_calls_and_results_become_turns_that_alternate() -> None:
-    messages = body_of(asking(user("Weather in Ulm?"), *called("c1", "Ulm"), tools=[WEATHER_TOOL]))["messages"]
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
-    assert messages[2]["content"] == '{"name":"weather","arguments":{"city":"Ulm"}}'
-    assert messages[3]["content"].startswith("Result of weather:\nsunny\n\nNow answer")
-
-
-def test_a_call_that_was_made_before_is_the_last() -> None:
-    question = user("Weather?")
-    different = asking(question, *called("c1", "Ulm"), *called("c2", "Bonn"), tools=[WEATHER_TOOL])
-    same = asking(question, *called("c1", "Ulm"), *called("c2", "Ulm"), tools=[WEATHER_TOOL])
-    later = asking(
-        question, *called("c1", "Ulm"), Message.assistant([Text(text="Sunny.")]), question, *called("c2", "Ulm"),
-        tools=[WEATHER_TOOL],
-    )  # fmt: skip
-    assert ["grammar" in body_of(request) for request in (different, same, later)] == [True, False, True]
-
-
-def test_tools_and_a_format_are_refused_together() -> None:
-    with pytest.raises(InvalidRequest, match="not both"):
-        body_of(asking(tools=[WEATHER_TOOL], response_format=ResponseFormat("city", WEATHER)))
-    assert body_of(asking(response_format=ResponseFormat("city", WEATHER)))["response_format"]
-
-
-CALL = '{"name":"weather","arguments":{"city":"Ü\\"}"}}'
-
-
-@pytest.mark.parametrize("size", [1, 3, 7, 100])
-async def test_a_call_is_read_in_whatever_pieces_it_comes(anyio_backend: str, size: int) -> None:
-    pieces = [piece(CALL[start : start + size]) for start in range(0, len(CALL), size)]
-    events = await collect(provider_of(lambda path: Model(*pieces, piece(finish="stop"))), asking(tools=[WEATHER_TOOL]))
-    ((kind, id, name, arguments),) = blocks(events)
-    assert (kind, name, json.loads(arguments)) == ("tool_use", "weather", {"city": 'Ü"}'})
-    assert id
-    assert ending(events).stop_reason == "tool_use"
-
-
-@pytest.mark.parametrize("text", ["Hello.", " Hello {x}", "{", '{"name":"wea', "```python\nprint()```"])
-async def test_what_is_no_call_is_text(anyio_backend: str, text: str) -> None:
-    pieces = [piece(letter) for letter in text]
-    events = await collect(
-        provider_of(lambda path: Model(*pieces, piece(finish="length"))), asking(tools=[WEATHER_TOOL])
-    )
-    assert blocks(events) == [("text", None, None, text)]
-    assert ending(events).stop_reason == "max_tokens"
-
-
-def test_a_call_cut_short_says_so_and_keeps_what_there_is() -> None:
-    reader = CallReader()
-    said = [reader.feed(piece(letter)) for letter in CALL[:-4]] + [reader.feed(piece(finish="length"))]
-    calls = [call for chunk in said for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
-    assert "".join(call["function"]["arguments"] for call in calls) == '{"city":"Ü\\"'
-    assert said[-1]["choices"][0]["finish_reason"] == "length"
-
-
-def test_names_are_quoted_in_the_grammar() -> None:
-    rules = grammar([{"name": "a-b_c", "parameters": {"$defs": {"x": {"type": "string"}}}}]).splitlines()
-    assert rules[0] == "%llguidance {}"
-    assert 'call_0: "{\\"name\\":\\"a-b_c\\",\\"arguments\\":" args_0 "}"' in rules
-    assert json.loads(rules[-1].removeprefix("args_0: %json "))["$defs"] == {"x": {"type": "string"}}
 
 
 # ---- a real model -------------------------------------------------------------------------------------------------

@@ -1,0 +1,74 @@
+"""A model file of half a megabyte that talks nonsense, written in a moment: llama.cpp runs on it as on any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>\n{% endfor %}<s>assistant\n"
+)
+FOND = {'"': 2.0, ",": 1.0}
+"""It would sooner end a string and go on with a list than do anything else, and does not end by itself."""
+WIDTH, HIDDEN, LAYERS, HEADS = 64, 128, 2, 4
+
+
+def tiny_model(path: Path, context: int = 2048, fond: Mapping[str, float] = FOND, space_prefix: bool = False) -> Path:
+    """A llama of two layers with random weights, trained, as it claims, for `context` tokens.
+
+    One token is one printable ASCII character, or one byte of any other. `fond` makes it like or dislike some of them.
+    `space_prefix` is the habit of older vocabularies to put a space before a text.
+    """
+    control, byte, normal = gguf.TokenType.CONTROL, gguf.TokenType.BYTE, gguf.TokenType.NORMAL
+    tokens = {"<unk>": gguf.TokenType.UNKNOWN, "<s>": control, "</s>": control}
+    tokens |= {f"<0x{number:02X}>": byte for number in range(256)}
+    tokens |= {chr(number): normal for number in range(33, 127)} | {"▁": normal}
+    names = list(tokens)
+
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(context)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(HIDDEN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(names)
+    writer.add_token_scores([0.0] * len(names))
+    writer.add_token_types(list(tokens.values()))
+    writer.add_bos_token_id(names.index("<s>"))
+    writer.add_eos_token_id(names.index("</s>"))
+    writer.add_unk_token_id(names.index("<unk>"))
+    writer.add_add_space_prefix(space_prefix)
+    writer.add_chat_template(TEMPLATE)
+
+    random = np.random.default_rng(7)
+
+    def weights(*shape: int) -> np.ndarray:
+        return random.normal(0, 0.1, shape).astype(np.float32)
+
+    embedding, output = weights(len(names), WIDTH), weights(len(names), WIDTH)
+    embedding[:, 0] = 1.0  # it is always on, so that what answers to it is a bias
+    output[:, 0] = [0.0 if kind is normal else -4.0 for kind in tokens.values()]
+    for name, much in fond.items():
+        output[names.index(name), 0] = much
+    writer.add_tensor("token_embd.weight", embedding)
+    writer.add_tensor("output.weight", output)
+    writer.add_tensor("output_norm.weight", np.ones(WIDTH, np.float32))
+    attention = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (WIDTH, WIDTH))
+    network = {"ffn_gate": (HIDDEN, WIDTH), "ffn_up": (HIDDEN, WIDTH), "ffn_down": (WIDTH, HIDDEN)}
+    for layer in range(LAYERS):
+        for name, shape in (attention | network).items():
+            writer.add_tensor(f"blk.{layer}.{name}.weight", weights(*shape))
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(WIDTH, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
