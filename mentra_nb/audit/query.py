@@ -19,7 +19,7 @@ import pandas as pd
 
 from mentra_nb import paths
 from mentra_nb.audit import prices, schema, segments
-from mentra_nb.errors import ConfigurationError
+from mentra_nb.errors import ConfigurationError, StoreError
 
 One = str | Sequence[str] | None
 """A filter: a value, or several of which one must fit."""
@@ -112,17 +112,22 @@ def connection(
     folder = (folder or paths.record_folder()).resolve()
     segments.compact_later(folder)
     segments.refresh_database_later(folder)
-    with duckdb.connect(config=_SETTINGS) as con, segments.commit_lock(folder):
-        con.execute("SET TimeZone = 'UTC'")
-        segments.create_events(con, folder)
-        _narrow(con, _several(session), since, until, whole)
-        prices.fill(con, folder, look_up=costs)
-        segments.create_views(con, temp=True)
-        if locked:
-            con.execute(f"SET allowed_directories = [{schema.quoted(folder)}]")
-            con.execute("SET enable_external_access = false")
-            con.execute("SET lock_configuration = true")
-        yield con
+    try:
+        with duckdb.connect(config=_SETTINGS) as con, segments.commit_lock(folder):
+            con.execute("SET TimeZone = 'UTC'")
+            segments.create_events(con, folder)
+            _narrow(con, _several(session), since, until, whole)
+            prices.fill(con, folder, look_up=costs)
+            segments.create_views(con, temp=True)
+            if locked:
+                con.execute(f"SET allowed_directories = [{schema.quoted(folder)}]")
+                con.execute("SET enable_external_access = false")
+                con.execute("SET lock_configuration = true")
+            yield con
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        if segments.may_be_damage(error) and (found := segments.find_damage(folder)):
+            raise StoreError(f"{found}; ask again for the rest") from error
+        raise
 
 
 def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When, until: When, whole: bool) -> None:

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mentra_nb.audit import chain, files, schema
+from mentra_nb.audit import files, schema
 from mentra_nb.audit.files import commit_lock as commit_lock
 from mentra_nb.audit.files import make_folder as make_folder
 from mentra_nb.audit.files import sealed as sealed
@@ -17,64 +17,83 @@ from mentra_nb.audit.upkeep import compact as compact
 from mentra_nb.audit.upkeep import compact_later as compact_later
 from mentra_nb.audit.upkeep import connection, copy, in_thread
 from mentra_nb.audit.verification import verify as verify
-from mentra_nb.errors import StoreError
 from mentra_nb.identity import uuid7
 
 if TYPE_CHECKING:
     import duckdb
 
 
-_damaged: dict[Path, tuple[int, int]] = {}
-"""Files that cannot be read, as they were when that was found: size and time."""
+_damaged: dict[Path, tuple[tuple[int, int], str]] = {}
+"""Files that cannot be read: their size and time when that was found, and why."""
 
 
 def create_events(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """The temporary view `events` over the files that are there now and can be read; warns of any other.
+    """The temporary view `events` over the files that are there now and can be read; warns of any that cannot.
 
     Hold the commit lock until the last query.
     """
     import duckdb
 
-    for _ in range(2):
-        parquet = [file for file in files.named(folder, "parquet") if _damaged.get(file) != _version(file)]
+    while True:
+        parquet = files.named(folder, "parquet")
         done = {file.stem for file in parquet}
         jsonl = [file for file in files.named(folder, "jsonl") if file.stem not in done]
+        left_out = {file.name: reason for file in parquet if (reason := _why_damaged(file))}
+        sound = [file for file in parquet if file.name not in left_out]
         try:
-            con.execute(f"CREATE OR REPLACE TEMP VIEW events AS {schema.events_sql(jsonl=jsonl, parquet=parquet)}")
-            return
+            con.execute(f"CREATE OR REPLACE TEMP VIEW events AS {schema.events_sql(jsonl=jsonl, parquet=sound)}")
         except duckdb.Error:
-            if not damage(folder, deep=False):
-                raise
-    raise StoreError(f"the record in {folder} cannot be read; mn.verify() says what is wrong with each file")
+            if find_damage(folder, deep=False):
+                continue
+            raise
+        if left_out:
+            warnings.warn(_sentence(folder, left_out), RuntimeWarning, stacklevel=2)
+        return
 
 
-def damage(folder: Path, *, deep: bool = True) -> str | None:
-    """A sentence that names the files that cannot be read and were not known to be so; they are left out from now on.
+def find_damage(folder: Path, *, deep: bool = True) -> str | None:
+    """Leave out what cannot be read from now on: a sentence that names it, or `None` if there is nothing new.
 
-    `deep` reads every byte, else only what says what is in a file.
+    `deep` reads every byte of every Parquet file, else only what tells what is in it.
     """
     import duckdb
 
-    found = []
+    found = {}
     for file in files.named(folder, "parquet"):
-        if _damaged.get(file) == _version(file):
+        if _why_damaged(file):
             continue
         try:
             with connection() as con:
-                con.execute(f"CREATE TEMP VIEW rows AS FROM read_parquet({schema.quoted(file)})")
-                if deep:
-                    chain.contents(con, file)
-        except duckdb.Error as error:
-            _damaged[file] = _version(file)
-            found.append(f"{file.name} ({str(error).splitlines()[0]})")
-    if not found:
-        return None
-    sentence = (
-        f"damaged files of the record in {folder} are left out: {'; '.join(found)}; put them back from a backup, "
-        "mn.verify() says what is missing"
+                rows = con.execute(
+                    f"SELECT * REPLACE (epoch_us(ts) AS ts) FROM read_parquet({schema.quoted(file)})"
+                    + ("" if deep else " LIMIT 0")
+                )
+                while rows.fetchmany(10_000):
+                    pass
+        except (duckdb.Error, UnicodeDecodeError) as error:
+            found[file.name] = str(error).splitlines()[0]
+            _damaged[file] = _version(file), found[file.name]
+    return _sentence(folder, found) if found else None
+
+
+def may_be_damage(error: Exception) -> bool:
+    """Whether DuckDB may have failed at a file. What it says of a damaged one is of no one class."""
+    import duckdb
+
+    kinds = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException, UnicodeDecodeError)
+    return type(error) is duckdb.Error or isinstance(error, kinds)
+
+
+def _sentence(folder: Path, found: dict[str, str]) -> str:
+    names = "; ".join(f"{name} ({reason})" for name, reason in found.items())
+    return (
+        f"what is in these damaged files of {folder / 'events'} is left out, and mn.verify() says what that is: {names}"
     )
-    warnings.warn(sentence, RuntimeWarning, stacklevel=2)
-    return sentence
+
+
+def _why_damaged(file: Path) -> str | None:
+    version, reason = _damaged.get(file, (None, None))
+    return reason if version == _version(file) else None
 
 
 def _version(file: Path) -> tuple[int, int]:
