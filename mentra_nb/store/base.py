@@ -1,145 +1,50 @@
-"""What is kept and how it is asked for: frozen records, and protocols by what they keep, joined as `RuntimeStore`.
+"""How what is kept is asked for: protocols by what they keep, joined as `RuntimeStore`, and their records.
 
 Rows are appended; a transcript is never rewritten. Every call has committed when it returns. Times are Unix seconds.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-import platform
-import time
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Any, Literal, Protocol
-
-from pydantic import Field
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionQuestion, PermissionRule
-from mentra_nb.content import Data, Message
+from mentra_nb.store.records import (
+    AgentKind,
+    AgentRecord,
+    BackgroundJob,
+    Entry,
+    EntryKind,
+    JobStatus,
+    Lease,
+    LeaseHolder,
+    MemoryHit,
+    MemoryKind,
+    MemoryRecord,
+    QuestionAnswer,
+    Resolution,
+    RunRecord,
+    RunState,
+    SessionRecord,
+    TaskItem,
+    TaskStatus,
+    TeamMember,
+    TeamMessage,
+    TeamRequest,
+    ToolCallRecord,
+)
 
-AgentKind = Literal["agent", "subagent", "teammate"]
-RunState = Literal["running", "finished", "failed", "interrupted"]
-EntryKind = Literal[
-    "user_turn",
-    "assistant_turn",
-    "assistant_part",
-    "tool_exchange",
-    "settlement",
-    "canonical_context",
-    "memory_recall",
-    "delegation_request",
-    "delegation_result",
-    "compaction_summary",
+# fmt: off
+__all__ = [
+    "AgentKind", "AgentRecord", "AgentStore", "BackgroundJob", "BackgroundStore", "Entry", "EntryKind", "JobStatus",
+    "Lease", "LeaseHolder", "LeaseStore", "MemoryHit", "MemoryKind", "MemoryRecord", "MemoryStore", "QuestionAnswer",
+    "QuestionStore", "Resolution", "RuleStore", "RunRecord", "RunState", "RunStore", "RuntimeStore", "SessionRecord",
+    "SessionStore", "TaskItem", "TaskStatus", "TaskStore", "TeamMember", "TeamMessage", "TeamRequest", "TeamStore",
+    "ToolCallRecord", "TranscriptStore",
 ]
-Resolution = Literal["run_again", "done", "skipped"]
+# fmt: on
 
-
-class AgentRecord(Data):
-    id: str
-    runtime_identifier: str
-    name: str
-    model: str
-    provider_id: str
-    config: dict[str, Any] = Field(default_factory=dict)
-    status: str = "Idle"
-    leaf: str | None = None
-    """The transcript entry the next turn continues from."""
-    kind: AgentKind = "agent"
-    parent_id: str | None = None
-    """The agent that made it, of a subagent or teammate."""
-    created_at: float
-    updated_at: float
-
-
-class SessionRecord(Data):
-    id: str
-    name: str
-    agent_id: str
-    model: str
-    project: str | None = None
-    notebook: str | None = None
-    created_at: float
-    updated_at: float
-
-
-class Entry(Data):
-    """One message in an agent's transcript, which is a tree: each entry names the one before it."""
-
-    id: str
-    agent_id: str
-    parent_id: str | None
-    run_id: str | None
-    kind: EntryKind
-    message: Message
-    created_at: float
-
-
-class RunRecord(Data):
-    """A turn. `base` is the leaf it began at; `leaf` is set when it moved it; `partial` is text not yet committed."""
-
-    id: str
-    agent_id: str
-    state: RunState = "running"
-    error: str | None = None
-    base: str | None = None
-    leaf: str | None = None
-    partial: str = ""
-    cell_id: str | None = None
-    resumes: str | None = None
-    """The run it continues."""
-    started_at: float
-    finished_at: float | None = None
-
-
-class ToolCallRecord(Data):
-    """Written before the tool runs. `finished_at` is `None` until its result is known: then it may have run or not."""
-
-    run_id: str
-    call_id: str
-    agent_id: str
-    tool: str
-    arguments: dict[str, Any]
-    arguments_hash: str
-    effect: Literal["none", "idempotent", "once"]
-    started_at: float
-    finished_at: float | None = None
-    is_error: bool | None = None
-    result: Any = None
-    resolution: Resolution | None = None
-    """What was decided about a call that was begun and whose result nobody knows."""
-
-
-class LeaseHolder(Data):
-    """Who holds a lease: one runtime in one process. A process of the same `host` can be looked for by its `pid`."""
-
-    runtime_id: str
-    host: str
-    pid: int
-    process_started: float
-    """Not before the process started (Unix seconds): a process with this pid that began later is another one."""
-
-    @classmethod
-    def here(cls, runtime_id: str) -> LeaseHolder:
-        """A holder in this process."""
-        return cls(runtime_id=runtime_id, host=_host(), pid=os.getpid(), process_started=time.time())
-
-
-class Lease(Data):
-    key: str
-    holder: LeaseHolder
-    acquired_at: float
-    expires_at: float
-
-
-class QuestionAnswer(Data):
-    """How a question was closed."""
-
-    request_id: str
-    outcome: Literal["allowed", "denied"]
-    decided_by: str
-    reason: str | None = None
-    decided_at: float
+T = TypeVar("T")
 
 
 class AgentStore(Protocol):
@@ -304,17 +209,141 @@ class QuestionStore(Protocol):
         ...
 
 
-class RuntimeStore(AgentStore, SessionStore, TranscriptStore, RunStore, LeaseStore, RuleStore, QuestionStore, Protocol):
+class TaskStore(Protocol):
+    """Task boards, each under its namespace."""
+
+    async def load_tasks(self, namespace: str) -> list[TaskItem]:
+        """By id."""
+        ...
+
+    async def mutate_tasks(self, namespace: str, change: Callable[[list[TaskItem]], T]) -> T:
+        """Let `change` edit the list of tasks in place, and keep what it made of it. One transaction.
+
+        Whatever `change` raises is raised here, and then nothing is kept. It runs on the store's thread, and again on
+        a fresh list should another process have come between: it must do nothing else.
+        """
+        ...
+
+
+class TeamStore(Protocol):
+    """Teams, each under its key: members, mail, requests.
+
+    Mail that was taken is in flight until it is acknowledged, or put back because the run it was for failed.
+    """
+
+    async def save_member(self, team: str, member: TeamMember) -> None:
+        """Add or replace the member of that name."""
+        ...
+
+    async def list_members(self, team: str) -> list[TeamMember]:
+        """By name."""
+        ...
+
+    async def post_message(self, team: str, recipients: Sequence[str], message: TeamMessage) -> None: ...
+    async def take_messages(self, team: str, recipient: str) -> list[TeamMessage]:
+        """What waits for this member, oldest first; in flight from now on."""
+        ...
+
+    async def acknowledge_messages(self, team: str, recipient: str, ids: Collection[str]) -> None: ...
+    async def requeue_messages(self, team: str, recipient: str, ids: Collection[str] | None = None) -> int:
+        """Let them wait again; without `ids`, everything in flight to this member. Returns how many."""
+        ...
+
+    async def count_messages(self, team: str, recipient: str) -> int:
+        """How many wait."""
+        ...
+
+    async def save_request(self, team: str, request: TeamRequest) -> None: ...
+    async def resolve_request(
+        self, team: str, request_id: str, *, approve: bool, reason: str | None = None, at: float | None = None
+    ) -> bool:
+        """Answer a pending request; `False` when there is none, or it was answered."""
+        ...
+
+    async def list_requests(self, team: str) -> list[TeamRequest]:
+        """Oldest first."""
+        ...
+
+
+class BackgroundStore(Protocol):
+    """Background jobs. The end of one is a notification, taken and acknowledged as mail is (`TeamStore`)."""
+
+    async def start_job(self, job: BackgroundJob) -> None:
+        """Raises `StoreError` when the agent has had a job of that id."""
+        ...
+
+    async def finish_job(
+        self, agent_id: str, job_id: str, status: JobStatus, *, output_preview: str | None = None
+    ) -> bool:
+        """Close a running job and have its agent notified; `False` when it is not running."""
+        ...
+
+    async def list_jobs(self, agent_id: str) -> list[BackgroundJob]:
+        """In the order they started."""
+        ...
+
+    async def take_notifications(self, agent_id: str) -> list[BackgroundJob]:
+        """The jobs that ended and were not told of, in the order they ended; in flight from now on."""
+        ...
+
+    async def acknowledge_notifications(self, agent_id: str, job_ids: Collection[str]) -> None: ...
+    async def requeue_notifications(self, agent_id: str, job_ids: Collection[str] | None = None) -> int:
+        """Let them wait again; without ids, everything in flight to this agent. Returns how many."""
+        ...
+
+    async def count_notifications(self, agent_id: str) -> int:
+        """How many wait."""
+        ...
+
+    async def recover_jobs(self, asker: LeaseHolder) -> list[BackgroundJob]:
+        """Close as `interrupted` the running jobs whose process is gone, and return them.
+
+        On the asker's host that is looked up; elsewhere a runtime with no lease left counts as gone.
+        """
+        ...
+
+
+class MemoryStore(Protocol):
+    """Long-term memory, each agent's its own."""
+
+    async def save_memories(self, records: Sequence[MemoryRecord]) -> None:
+        """Add or replace; what was forgotten under the same id is remembered again."""
+        ...
+
+    async def load_memory(self, agent_id: str, record_id: str) -> MemoryRecord | None: ...
+    async def search_memories(self, agent_id: str, query: str, limit: int) -> list[MemoryHit]:
+        """The best hits for any word of the query, best first; none for a query without words."""
+        ...
+
+    async def forget_memories(self, agent_id: str, record_ids: Collection[str]) -> int:
+        """Hide them from now on. Returns how many were there to be hidden."""
+        ...
+
+    async def delete_memories(self, agent_id: str, record_ids: Collection[str]) -> int:
+        """Remove them, forgotten ones too. Returns how many there were."""
+        ...
+
+    async def load_memory_cursor(self, agent_id: str) -> int | None:
+        """The revision of the agent's history up to which it has been remembered."""
+        ...
+
+    async def save_memory_cursor(self, agent_id: str, revision: int) -> None: ...
+
+
+class RuntimeStore(
+    AgentStore,
+    SessionStore,
+    TranscriptStore,
+    RunStore,
+    LeaseStore,
+    RuleStore,
+    QuestionStore,
+    TaskStore,
+    TeamStore,
+    BackgroundStore,
+    MemoryStore,
+    Protocol,
+):
     """Any store with these operations will do. All raise `StoreError`."""
 
     def close(self) -> None: ...
-
-
-@functools.cache
-def _host() -> str:
-    """This machine; of a container, also whose process numbers these are."""
-    try:
-        namespace = Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")
-    except OSError:  # not Linux
-        return platform.node()
-    return f"{platform.node()}/{namespace}"

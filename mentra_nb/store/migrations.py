@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 
 STEPS: tuple[str, ...] = (
@@ -69,10 +70,58 @@ STEPS: tuple[str, ...] = (
       run_id = json_extract(payload, '$.run_id'), tool_call_id = json_extract(payload, '$.tool_call_id'),
       arguments_hash = json_extract(payload, '$.arguments_hash'), deadline = json_extract(payload, '$.deadline');
     CREATE INDEX questions_by_call ON questions(run_id, tool_call_id);
+
+    CREATE TABLE tasks(
+      namespace TEXT NOT NULL, id INTEGER NOT NULL, payload TEXT NOT NULL, PRIMARY KEY(namespace, id))
+      STRICT, WITHOUT ROWID;
+
+    CREATE TABLE team_members(
+      team TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, role TEXT NOT NULL, model TEXT NOT NULL,
+      status TEXT NOT NULL, failure TEXT, PRIMARY KEY(team, name)) STRICT, WITHOUT ROWID;
+    CREATE TABLE team_mail(
+      team TEXT NOT NULL, recipient TEXT NOT NULL, id TEXT NOT NULL, payload TEXT NOT NULL, sent_at REAL NOT NULL,
+      delivery TEXT NOT NULL DEFAULT 'pending' CHECK(delivery IN ('pending', 'in_flight', 'acknowledged')),
+      PRIMARY KEY(team, recipient, id)) STRICT, WITHOUT ROWID;
+    CREATE INDEX team_mail_open ON team_mail(team, recipient) WHERE delivery <> 'acknowledged';
+    CREATE TABLE team_requests(
+      team TEXT NOT NULL, request_id TEXT NOT NULL, protocol TEXT NOT NULL, sender TEXT NOT NULL,
+      recipient TEXT NOT NULL, content TEXT NOT NULL, status TEXT NOT NULL, created_at REAL NOT NULL,
+      resolved_at REAL, resolution_reason TEXT, PRIMARY KEY(team, request_id)) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE jobs(
+      agent_id TEXT NOT NULL, id TEXT NOT NULL, command TEXT NOT NULL, cwd TEXT NOT NULL, status TEXT NOT NULL,
+      output_preview TEXT, output_path TEXT, runtime_id TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+      process_started REAL NOT NULL, started_at REAL NOT NULL, finished_at REAL,
+      delivery TEXT CHECK(delivery IN ('pending', 'in_flight', 'acknowledged')),
+      PRIMARY KEY(agent_id, id)) STRICT, WITHOUT ROWID;
+    CREATE INDEX jobs_running ON jobs(runtime_id) WHERE status = 'running';
+
+    CREATE TABLE memories(
+      number INTEGER PRIMARY KEY, agent_id TEXT NOT NULL, record_id TEXT NOT NULL,
+      kind TEXT NOT NULL CHECK(kind IN ('episode', 'summary', 'fact')), content TEXT NOT NULL,
+      source_revision INTEGER NOT NULL, created_at REAL NOT NULL, metadata TEXT NOT NULL, source TEXT,
+      pinned INTEGER NOT NULL, tombstoned_at REAL, UNIQUE(agent_id, record_id)) STRICT;
+    CREATE TABLE memory_cursors(agent_id TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE VIRTUAL TABLE memories_words USING fts5(content, content = 'memories', content_rowid = 'number');
+    CREATE TRIGGER memories_added AFTER INSERT ON memories BEGIN
+      INSERT INTO memories_words(rowid, content) VALUES (new.number, new.content);
+    END;
+    CREATE TRIGGER memories_removed AFTER DELETE ON memories BEGIN
+      INSERT INTO memories_words(memories_words, rowid, content) VALUES ('delete', old.number, old.content);
+    END;
+    CREATE TRIGGER memories_changed AFTER UPDATE OF content ON memories BEGIN
+      INSERT INTO memories_words(memories_words, rowid, content) VALUES ('delete', old.number, old.content);
+      INSERT INTO memories_words(rowid, content) VALUES (new.number, new.content);
+    END;
     """,
 )
 
 
 def statements(step: str) -> Iterator[str]:
     """The statements of a step, one by one."""
-    return (statement for statement in step.split(";") if statement.strip())
+    statement = ""
+    for part in step.split(";")[:-1]:
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):  # a trigger has semicolons of its own
+            yield statement
+            statement = ""

@@ -18,6 +18,13 @@ from mentra_nb.store.statements import Statements
 
 T = TypeVar("T")
 BUSY_TIMEOUT_MS = 5000
+MATCHING_MEMORIES = """
+    SELECT memories.*, -bm25(memories_words) AS relevance
+    FROM memories_words JOIN memories ON memories.number = memories_words.rowid
+    WHERE memories_words MATCH ? AND agent_id = ? AND tombstoned_at IS NULL
+    ORDER BY bm25(memories_words), number DESC LIMIT ?
+"""
+"""`bm25` is the smaller the better, and below 0."""
 
 
 class SqliteStore(Statements):
@@ -44,6 +51,10 @@ class SqliteStore(Statements):
             return result
         except sqlite3.Error as error:
             raise StoreError(f"the state store {self.path} failed: {error}") from error
+
+    def _match_memories(self, db: Transaction, agent_id: str, words: Sequence[str], count: int) -> list[Any]:
+        query = " OR ".join(f'"{word}"' for word in words)
+        return db.execute(MATCHING_MEMORIES, (query, agent_id, count)).fetchall()
 
     def _open(self) -> sqlite3.Connection:
         if str(self.path) != ":memory:":

@@ -1,0 +1,249 @@
+"""What is kept: frozen records. Times are Unix seconds."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from mentra_nb.content import Data, Message
+
+AgentKind = Literal["agent", "subagent", "teammate"]
+RunState = Literal["running", "finished", "failed", "interrupted"]
+EntryKind = Literal[
+    "user_turn",
+    "assistant_turn",
+    "assistant_part",
+    "tool_exchange",
+    "settlement",
+    "canonical_context",
+    "memory_recall",
+    "delegation_request",
+    "delegation_result",
+    "compaction_summary",
+]
+Resolution = Literal["run_again", "done", "skipped"]
+TaskStatus = Literal["pending", "in_progress", "completed"]
+JobStatus = Literal["running", "finished", "failed", "interrupted"]
+MemoryKind = Literal["episode", "summary", "fact"]
+
+
+class AgentRecord(Data):
+    id: str
+    runtime_identifier: str
+    name: str
+    model: str
+    provider_id: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    status: str = "Idle"
+    leaf: str | None = None
+    """The transcript entry the next turn continues from."""
+    kind: AgentKind = "agent"
+    parent_id: str | None = None
+    """The agent that made it, of a subagent or teammate."""
+    created_at: float
+    updated_at: float
+
+
+class SessionRecord(Data):
+    id: str
+    name: str
+    agent_id: str
+    model: str
+    project: str | None = None
+    notebook: str | None = None
+    created_at: float
+    updated_at: float
+
+
+class Entry(Data):
+    """One message in an agent's transcript, which is a tree: each entry names the one before it."""
+
+    id: str
+    agent_id: str
+    parent_id: str | None
+    run_id: str | None
+    kind: EntryKind
+    message: Message
+    created_at: float
+
+
+class RunRecord(Data):
+    """A turn. `base` is the leaf it began at; `leaf` is set when it moved it; `partial` is text not yet committed."""
+
+    id: str
+    agent_id: str
+    state: RunState = "running"
+    error: str | None = None
+    base: str | None = None
+    leaf: str | None = None
+    partial: str = ""
+    cell_id: str | None = None
+    resumes: str | None = None
+    """The run it continues."""
+    started_at: float
+    finished_at: float | None = None
+
+
+class ToolCallRecord(Data):
+    """Written before the tool runs. `finished_at` is `None` until its result is known: then it may have run or not."""
+
+    run_id: str
+    call_id: str
+    agent_id: str
+    tool: str
+    arguments: dict[str, Any]
+    arguments_hash: str
+    effect: Literal["none", "idempotent", "once"]
+    started_at: float
+    finished_at: float | None = None
+    is_error: bool | None = None
+    result: Any = None
+    resolution: Resolution | None = None
+    """What was decided about a call that was begun and whose result nobody knows."""
+
+
+class LeaseHolder(Data):
+    """Who holds a lease: one runtime in one process. A process of the same `host` can be looked for by its `pid`."""
+
+    runtime_id: str
+    host: str
+    pid: int
+    process_started: float
+    """Not before the process started (Unix seconds): a process with this pid that began later is another one."""
+
+    @classmethod
+    def here(cls, runtime_id: str) -> LeaseHolder:
+        """A holder in this process."""
+        return cls(runtime_id=runtime_id, host=_host(), pid=os.getpid(), process_started=time.time())
+
+
+class Lease(Data):
+    key: str
+    holder: LeaseHolder
+    acquired_at: float
+    expires_at: float
+
+
+class QuestionAnswer(Data):
+    """How a question was closed."""
+
+    request_id: str
+    outcome: Literal["allowed", "denied"]
+    decided_by: str
+    reason: str | None = None
+    decided_at: float
+
+
+class TaskItem(Data):
+    """One task of a board; in JSON (`by_alias=True`) its names are the original's."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    id: int
+    subject: str
+    description: str = ""
+    status: TaskStatus = "pending"
+    blocked_by: tuple[int, ...] = ()
+    """The tasks to be completed first, as far as they are not."""
+    blocks: tuple[int, ...] = ()
+    owner: str = ""
+    working_directory: str | None = None
+
+
+class TeamMember(Data):
+    """A teammate as its team sees it. `id` is its agent; `failure` says why, when `status` is `failed`."""
+
+    id: str
+    name: str
+    role: str
+    model: str
+    status: Literal["idle", "working", "failed", "shutdown"] = "idle"
+    failure: str | None = None
+
+
+class TeamMessage(Data):
+    """What one member of a team wrote to others. In JSON (`by_alias=True`) the sender is `from`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: str
+    type: Literal["message", "broadcast", "request", "response"] = "message"
+    sender: str = Field(alias="from")
+    content: str
+    timestamp: float
+    request_id: str | None = None
+    protocol: str | None = None
+    approve: bool | None = None
+
+
+class TeamRequest(Data):
+    """Something one member asked another to agree to. In JSON (`by_alias=True`) the sender is `from`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    request_id: str
+    protocol: str
+    sender: str = Field(alias="from")
+    recipient: str = Field(alias="to")
+    content: str
+    status: Literal["pending", "approved", "rejected"] = "pending"
+    created_at: float
+    resolved_at: float | None = None
+    resolution_reason: str | None = None
+
+
+class BackgroundJob(Data):
+    """A command that runs beside the conversation. `owner` is the runtime whose process runs it."""
+
+    agent_id: str
+    id: str
+    """Never used twice for an agent."""
+    command: str
+    cwd: str
+    status: JobStatus = "running"
+    output_preview: str | None = None
+    output_path: str | None = None
+    """The file that has the whole output."""
+    owner: LeaseHolder
+    started_at: float
+    finished_at: float | None = None
+
+
+class MemoryRecord(Data):
+    """Something remembered beyond a conversation."""
+
+    record_id: str
+    agent_id: str
+    """Whose memory it is: no other agent finds it."""
+    kind: MemoryKind
+    content: str
+    source_revision: int = 0
+    """Where in its agent's history it comes from: later is greater."""
+    created_at: float
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    source: Literal["auto_ingest", "auto_compaction", "manual_pin"] | None = None
+    pinned: bool = False
+
+
+class MemoryHit(MemoryRecord):
+    """A memory that was searched for. A higher `score` is a better hit; `why_retrieved` says in words what matched."""
+
+    score: float
+    why_retrieved: str | None = None
+
+
+@functools.cache
+def _host() -> str:
+    """This machine; of a container, also whose process numbers these are."""
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")
+    except OSError:  # not Linux
+        return platform.node()
+    return f"{platform.node()}/{namespace}"
