@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from mentra_nb.agent import recovery
 from mentra_nb.agent.loop import Run, check_priced, go_on, request_failed, run_rounds
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.sources import RoundSource, Steering
-from mentra_nb.agent.transcript import Transcript
+from mentra_nb.agent.transcript import Item, Transcript
 from mentra_nb.content import Data, Message, Role, Text, ToolUse
 from mentra_nb.control.limits import RunLimits, RunOptions
 from mentra_nb.errors import (
@@ -38,7 +38,7 @@ from mentra_nb.errors import (
 )
 from mentra_nb.identity import new_id
 from mentra_nb.providers.base import ModelInfo, Provider
-from mentra_nb.store.base import AgentRecord, Entry, Resolution, RunRecord, ToolCallRecord
+from mentra_nb.store.base import AgentRecord, Entry, Resolution, RunRecord, RunState, ToolCallRecord
 from mentra_nb.tools.environment import AgentEnvironment
 from mentra_nb.tools.scheduler import Caller, Scheduler
 
@@ -338,7 +338,7 @@ class Agent:
                 agent_id=self.id, run_id=run.id, model=self.model, prompt=prompt, origin=origin, resumes=record.resumes
             )
         )
-        ends = _Ending(self, run, origin)
+        ends = _Ending(self, run, origin, before)
         stop_reason: str | None = None
         try:
             with options.stoppable() as scope:
@@ -364,7 +364,6 @@ class Agent:
             raise
         except BaseException as error:
             run.scheduler.abandon(_open_calls(run), f"not executed: {str(error) or type(error).__name__}", "runtime")
-            self.transcript.go_back(before)
             await ends.failed(error)
             raise
         finally:
@@ -400,8 +399,9 @@ class Agent:
 class _Ending:
     """The three ways a run ends. Each is shielded: a second stop does not leave it half done."""
 
-    def __init__(self, agent: Agent, run: Run, origin: e.RunOrigin) -> None:
-        self.agent, self.run, self.origin, self.began = agent, run, origin, time.monotonic()
+    def __init__(self, agent: Agent, run: Run, origin: e.RunOrigin, before: list[Item]) -> None:
+        self.agent, self.run, self.origin, self.before = agent, run, origin, before
+        self.began = time.monotonic()
         self.store, self.holder = run.environment.store, run.environment.holder
 
     def _about(self) -> dict[str, Any]:
@@ -428,11 +428,11 @@ class _Ending:
         with anyio.CancelScope(shield=True):
             request_failed(run, stop)
             owed = [run.transcript.append(message, run.id, "settlement") for message in _left_open(run)]
-            await self.store.finish_run(
-                run.id, "interrupted", leaf=run.transcript.leaf, error=text, entries=owed, holder=self.holder
-            )
-            for source in run.sources:
-                await source.acknowledge()
+            if await self._close("interrupted", text, run.transcript.leaf, owed):
+                for source in run.sources:
+                    await source.acknowledge()
+            else:
+                run.transcript.go_back(self.before)
         self.agent._status = "Interrupted"
         run.emit(e.RunFailed(error=text, error_type="Cancelled", cancelled=True, **self._about()))
 
@@ -441,10 +441,8 @@ class _Ending:
         run, text = self.run, str(error) or type(error).__name__
         with anyio.CancelScope(shield=True):
             request_failed(run, error)
-            try:
-                await self.store.finish_run(run.id, "failed", leaf=None, error=text, holder=self.holder)
-            except StoreError:  # perhaps the very thing that failed the run: its own error is the one to show
-                log.exception("the end of run %s could not be stored", run.id)
+            await self._close("failed", text)
+            run.transcript.go_back(self.before)
         self.agent._status = "Failed"
         recoverable = isinstance(error, MentraError) and is_transient_runtime_error(error)
         run.emit(
@@ -456,6 +454,15 @@ class _Ending:
                 **self._about(),
             )
         )
+
+    async def _close(self, state: RunState, error: str, leaf: str | None = None, owed: Sequence[Entry] = ()) -> bool:
+        """Store the end. `False` when that fails: what ended the run is the error to show; recovery closes it later."""
+        try:
+            await self.store.finish_run(self.run.id, state, leaf=leaf, error=error, entries=owed, holder=self.holder)
+        except StoreError:
+            log.exception("the end of run %s could not be stored", self.run.id)
+            return False
+        return True
 
 
 def _open_calls(run: Run) -> list[ToolUse]:

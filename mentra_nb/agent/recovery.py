@@ -32,15 +32,19 @@ class OpenEnd:
 
 
 async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, holder: str | None) -> bool:
-    """Close every run of the agent that is still open, since nobody drives it. True when there was one."""
-    dead = await store.open_runs(agent_id)
+    """Close every run of the agent that is still open, since nobody drives it. True when there was one.
+
+    Only the latest run moves the leaf: the conversation has gone on past an earlier one, whose end was not stored.
+    """
+    dead, latest = await store.open_runs(agent_id), await store.latest_run(agent_id)
     for run in dead:
         end = await open_end(store, run)
         path = await store.load_path(agent_id, end.tip)
         transcript = Transcript(agent_id, path)
         settlement = _settlement(transcript, end, run.partial)
         entries = [transcript.append(settlement, run.id, "settlement")] if settlement is not None else []
-        await store.finish_run(run.id, "interrupted", leaf=transcript.leaf, error=DIED, entries=entries, holder=holder)
+        leaf = transcript.leaf if latest is not None and run.id == latest.id else None
+        await store.finish_run(run.id, "interrupted", leaf=leaf, error=DIED, entries=entries, holder=holder)
         _tell(bus, run, path, end)
     return bool(dead)
 

@@ -14,7 +14,7 @@ KEEP = 16
 """Entries at the end of the path that are kept as they are; older ones are shelved."""
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """An entry of the path without what follows from its place there."""
 
     id: str
@@ -32,7 +32,7 @@ class Transcript:
 
     def __init__(self, agent_id: str, entries: Sequence[Entry] = ()) -> None:
         self.agent_id = agent_id
-        self._items: list[_Item] = []
+        self._items: list[Item] = []
         self._shelved = 0
         self._elsewhere: tuple[str, int] | None = None
         self.follow(entries)
@@ -78,21 +78,21 @@ class Transcript:
 
     def append(self, message: Message, run_id: str, kind: EntryKind | None = None) -> Entry:
         """Put a message at the end of the path. The caller stores the entry."""
-        self._items.append(_Item(new_id("entry"), run_id, kind or _kind(message), message, time.time()))
+        self._items.append(Item(new_id("entry"), run_id, kind or _kind(message), message, time.time()))
         return self._entry(len(self._items) - 1)
 
-    def path(self) -> list[_Item]:
+    def path(self) -> list[Item]:
         """The path as it is now, to `go_back` to."""
         return list(self._items)
 
-    def go_back(self, path: list[_Item]) -> None:
+    def go_back(self, path: list[Item]) -> None:
         """Leave the branch for a path that was. Nothing is deleted from the store."""
         self._items = path
         self._shelved = min(self._shelved, len(path))
 
     def follow(self, entries: Sequence[Entry]) -> None:
         """Take another path."""
-        self._items = [_Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries]
+        self._items = [Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries]
         self._shelved, self._elsewhere = 0, None
 
     def shelve(self) -> None:

@@ -41,10 +41,23 @@ class RuntimeHook(Protocol):
 
 
 class AuditHook:
-    """Writes each event to the record: scope, event type, and the `kind`-tagged JSON object."""
+    """Writes each event to the record: scope, event type, and the `kind`-tagged JSON object.
+
+    A record that fails is warned of once and holds nothing up.
+    """
+
+    def __init__(self) -> None:
+        self._failing = False
 
     def on_event(self, store: AuditStore, event: RuntimeEvent) -> None:
-        store.record_audit_event(event.scope(), event.kind, event.model_dump(mode="json"))
+        try:
+            store.record_audit_event(event.scope(), event.kind, event.model_dump(mode="json"))
+        except Exception as error:  # noqa: BLE001 - the record must never fail a run
+            if not self._failing:
+                log.warning("the record fails and events are missing from it: %s", error)
+            self._failing = True
+        else:
+            self._failing = False
 
 
 AuditLogHook = AuditHook
@@ -99,6 +112,13 @@ class EventBus:
         """See every event from now on. Returns the function that ends it."""
         self._taps.append(tap)
         return lambda: self._taps.remove(tap) if tap in self._taps else None
+
+    def sync(self) -> None:
+        """Return when the record would survive a power cut. One that cannot say so is warned of and fails no run."""
+        try:
+            self.audit.sync()
+        except Exception as error:  # noqa: BLE001 - as in `AuditHook`
+            log.warning("the record could not be synced: %s", error)
 
     def emit(self, event: AgentEvent) -> list[Exception]:
         """Record and show an event. Returns the errors of hooks; a tap that fails is logged and dropped."""

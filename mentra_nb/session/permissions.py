@@ -212,8 +212,11 @@ class SessionPermissions:
                     scope=decided.remember,
                     reason=decided.reason,
                 )
-            await self.store.close_question(question.request_id, outcome, decided.by)
         except StoreError:  # the answer stands for this call; it is only not remembered
+            log.exception("the answer to %s could not be remembered", question.request_id)
+        try:
+            await self.store.close_question(question.request_id, outcome, decided.by)
+        except StoreError:
             log.exception("the answer to %s could not be stored", question.request_id)
         self.bus.emit(
             e.PermissionResolved(
@@ -230,7 +233,7 @@ class SessionPermissions:
                 session_id=self.session_id,
             )
         )
-        await anyio.to_thread.run_sync(self.bus.audit.sync)
+        await anyio.to_thread.run_sync(self.bus.sync)
 
     def _shut(self, waiting: _Open) -> PermissionDecision | None:
         """From here on an answer is late. Returns the one that came, if any."""

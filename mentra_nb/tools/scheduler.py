@@ -161,7 +161,7 @@ class Scheduler:
         """Consecutive read-only calls together; anything else alone."""
         batch: list[ToolUse] = []
         for use in calls:
-            if self._category(use) is ToolExecutionCategory.READ_ONLY_PARALLEL:
+            if self._is_parallel(use):
                 batch.append(use)
                 continue
             if batch:
@@ -171,12 +171,12 @@ class Scheduler:
         if batch:
             yield batch
 
-    def _category(self, use: ToolUse) -> ToolExecutionCategory:
+    def _is_parallel(self, use: ToolUse) -> bool:
         tool = self.environment.tools.get(use.name)
         if tool is not None:
             with contextlib.suppress(Exception):  # a tool may be asked about arguments that do not fit
-                return tool.execution_category(use.input)
-        return ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION
+                return tool.execution_category(use.input) is ToolExecutionCategory.READ_ONLY_PARALLEL
+        return False
 
     # ---- gates ------------------------------------------------------------------------------------------------
 
@@ -317,7 +317,7 @@ class Scheduler:
             await self._close(call.use, f"execution blocked: {errors[0]}", is_error=True)
             raise _Refused(f"Tool execution blocked: {errors[0]}")
         if call.tool.spec.effect != "none":
-            await anyio.to_thread.run_sync(self.environment.bus.audit.sync)
+            await anyio.to_thread.run_sync(self.environment.bus.sync)
 
     # ---- the run itself ---------------------------------------------------------------------------------------
 
@@ -339,14 +339,18 @@ class Scheduler:
             if limit.cancelled_caught:
                 error = f"Tool '{call.use.name}' timed out after {duration(timeout or 0)}"
         except anyio.get_cancelled_exc_class():
-            self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
-            await self._close(call.use, STOPPED, is_error=True)
-            raise
+            if _is_stopped():
+                self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
+                await self._close(call.use, STOPPED, is_error=True)
+                raise
+            error = f"Tool '{call.use.name}' was cancelled from within"
         except PolicyViolation as violation:
             self._policy_denied(call.use, violation)
             error = str(violation)
         except (Exception, SystemExit) as failure:  # noqa: BLE001 - a tool's failure is the model's to read, not ours to die of
             error = str(failure) or type(failure).__name__
+        if error is None and output.terminate and self._is_parallel(call.use):
+            error = f"Tool '{call.use.name}' runs beside others and cannot end the turn"
         content = limited(as_content(output.content if error is None else error))
         await self._close(call.use, content, is_error=error is not None)
         images = output.images if error is None else ()
@@ -492,6 +496,12 @@ def limited(content: Any) -> Any:
             break
         kept.append(line)
     return "\n".join([*kept, f"[truncated: showing {len(kept)} of {len(lines)} lines]"])
+
+
+def _is_stopped() -> bool:
+    """Whether it is the run that is being cancelled, and not only something inside a tool."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _ms_since(began: float) -> int:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mentra_nb import event_types as e
+from mentra_nb import session_events as shown
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.authorization import ToolAuthorizationDecision, ToolAuthorizationRequest
+from mentra_nb.authorization import PermissionDecision, ToolAuthorizationDecision, ToolAuthorizationRequest
 from mentra_nb.control.executor import LocalExecutor
 from mentra_nb.control.hooks import AuditStore, NullAudit
 from mentra_nb.control.policy import RuntimePolicy
@@ -72,6 +73,16 @@ def heard(agent: Agent) -> list[e.AgentEvent]:
     events: list[e.AgentEvent] = []
     agent.environment.bus.tap(events.append)
     return events
+
+
+def allow_all(session: Session) -> None:
+    """Answer every question of the session at once."""
+
+    def hear(event: shown.SessionEvent) -> None:
+        if isinstance(event, shown.PermissionAsked):
+            session.resolve_permission(event.request_id, PermissionDecision(allow=True))
+
+    session.subscribe(hear)
 
 
 def of(events: list[Any], kind: type[E]) -> list[E]:

@@ -35,6 +35,7 @@ from mentra_nb.errors import (
     ModelBudgetExceeded,
     OperationDenied,
     RetryableError,
+    StoreError,
     StreamTruncated,
     TransportError,
 )
@@ -53,6 +54,7 @@ from mentra_nb.providers.scripted import (
     tool_calls,
 )
 from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.spec import ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
@@ -290,6 +292,33 @@ async def test_a_bug_of_a_provider_fails_the_run_and_closes_the_record_of_its_re
         kinds = table.recorder.kinds()
     assert agent.history() == []
     assert kinds[-4:] == ["model_request_started", "model_request_finished", "run_aborted", "turn_finished"]
+
+
+@pytest.mark.parametrize("how", ["stopped", "failed"])
+async def test_a_store_that_fails_at_the_end_hides_neither_the_reason_nor_what_is_said_later(how: str) -> None:
+    class Full(VolatileStore):
+        full = True
+
+        async def finish_run(self, run_id: str, state: Any, **rest: Any) -> None:
+            if self.full:
+                raise StoreError("the disk is full")
+            await super().finish_run(run_id, state, **rest)
+
+    store, token, stream = Full(), CancellationToken(), ControlledStream()
+    stream.send(*HALF)
+    first = stream if how == "stopped" else failure(InvalidRequest("no"))
+    async with bench(first, text("two"), store=store) as table:
+        agent = await table.agent()
+        agent.environment.bus.tap(lambda event: token.cancel() if isinstance(event, e.TextDelta) else None)
+        with pytest.raises(Cancelled if how == "stopped" else FailedToStreamResponse):
+            await agent.run("one", RunOptions(cancellation=token))
+        assert table.recorder.kinds()[-2:] == ["run_aborted", "turn_finished"]
+        store.full = False
+        await agent.send("later")
+        table.runtime._live.clear()  # as the next process would find it
+        again = await table.runtime.resume_agent(agent.id)
+        assert said(again.history()) == [("user", "later"), ("assistant", "two")]
+        assert [run.state for run in await store.list_runs(agent.id)] == ["interrupted", "finished"]
 
 
 # ---- retries --------------------------------------------------------------------------------------------------

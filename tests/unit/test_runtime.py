@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from corekit import MODEL, Recorder, bench
+from corekit import MODEL, Recorder, allow_all, bench
 
 from mentra_nb import event_types as e
 from mentra_nb.agent.request import AgentConfig
@@ -286,11 +286,22 @@ async def test_a_hook_given_to_the_runtime_does_not_silence_the_record() -> None
     assert recorded == table.recorder.kinds()
 
 
-async def test_a_record_that_fails_does_not_fail_a_run() -> None:
+async def test_a_record_that_fails_is_warned_of_once_and_fails_neither_run_nor_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Audit(NullAudit):
         def record_audit_event(self, scope: str, event_type: str, payload: object) -> None:
             raise OSError("disk full")
 
-    async with bench(text("hi"), audit=Audit()) as table:
-        assert (await (await table.agent()).send("hello")).text() == "hi"
+        def sync(self) -> None:
+            raise OSError("disk gone")
+
+    async with bench(tool_calls([("act", {})]), text("hi"), tools=[act], audit=Audit()) as table:
+        session = await table.session(ask="always")
+        allow_all(session)
+        assert (await session.append_turn("hello")).text() == "hi"
+    assert session.history()[2].tool_results()[0].content == "done"
     assert table.recorder.kinds()[-1] == "turn_finished"
+    assert [r.message for r in caplog.records if "disk full" in r.message] == [
+        "the record fails and events are missing from it: disk full"
+    ]

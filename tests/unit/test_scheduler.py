@@ -368,6 +368,17 @@ async def test_tool_execution_timeout_returns_tool_error() -> None:
     assert (result.content, result.is_error) == ("Tool 'slow' timed out after 20ms", True)
 
 
+async def test_a_tool_that_is_cancelled_from_within_is_an_error_result() -> None:
+    async def give_up() -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    async with bench(tools=[Custom("act", give_up)]) as table:
+        [result] = await one_round(table, ("act", {}))
+    assert (result.content, result.is_error) == ("Tool 'act' was cancelled from within", True)
+
+
 async def test_a_result_that_is_no_json_does_not_fail_the_run() -> None:
     async with bench(tools=[Custom("odd", lambda: ToolOutput(object())), Custom("half", lambda: "\ud800")]) as table:
         odd, half = await one_round(table, ("odd", {}), ("half", {}))
@@ -532,6 +543,17 @@ async def test_a_tool_that_ends_the_turn_leaves_the_rest_unexecuted_and_answered
     assert after.ran == 0
     assert decisions(table.recorder) == [("tool-1", "allow", "runtime"), ("tool-2", "deny", "runtime")]
     assert len(table.provider.recorded_requests) == 1
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_parallel_lane_terminate_is_rejected_as_misuse_and_run_continues(calls: int) -> None:
+    bye = tool(reads_only=True, name="bye")(lambda: ToolOutput("bye", terminate=True))
+    async with bench(tools=[bye]) as table:
+        results = await one_round(table, *[("bye", {})] * calls)
+        assert len(table.provider.recorded_requests) == 2
+    assert {(r.content, r.is_error) for r in results} == {
+        ("Tool 'bye' runs beside others and cannot end the turn", True)
+    }
 
 
 async def test_a_tools_images_are_part_of_its_result() -> None:
