@@ -112,8 +112,10 @@ async def go_on(run: Run, end: OpenEnd) -> str | None:
     calls = last.message.tool_uses()
     if not calls:
         return "end" if last.kind == "assistant_turn" else None
-    for call in calls:
+    for index, call in enumerate(calls):
         run.ids.take(call.id)
+        if call.id not in end.calls.results:
+            run.emit(e.ToolUseReady(agent_id=run.agent_id, index=index, call=call))
     return "ended_by_tool" if await execute(run, calls, end) else None
 
 

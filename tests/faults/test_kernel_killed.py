@@ -84,7 +84,7 @@ def goes_on(notebook: Notebook, folder: Path, answer: str | None) -> list[str]:
         fresh.script("s.text('Gone on.')")
         cell = fresh.send("%mentra resume")
         if answer is not None:
-            fresh.choose(cell, answer=answer)
+            fresh.choose(cell, answer=answer, reason="")
         fresh.finish(cell)
         assert "Gone on." in cell.texts()
         told = fresh.said()
