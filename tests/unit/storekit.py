@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -78,3 +80,10 @@ def question(
 
 def holder(runtime_id: str = "runtime-1", **rest: Any) -> LeaseHolder:
     return LeaseHolder.here(runtime_id).model_copy(update=rest)
+
+
+def gone_pid() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from storekit import agent, entry, holder, run, tool_call
+from storekit import agent, entry, gone_pid, holder, run, tool_call
 
 from mentra_nb.errors import LeaseUnavailable
 from mentra_nb.store.leases import is_running
@@ -29,13 +29,6 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     yield process
     process.communicate()
-
-
-def gone_pid() -> int:
-    """The id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 async def test_a_lease_is_had_by_one_until_it_is_released(store: Statements) -> None:
