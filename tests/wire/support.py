@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.util import find_spec, module_from_spec
 from unittest.mock import patch
 
@@ -18,6 +19,7 @@ from mentra_nb.providers.http import Response
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
+@cache
 def http_on(client):
     """`providers.http` as it is where `client`, httpx or httpx2, is what is installed."""
     spec = find_spec("mentra_nb.providers.http")

@@ -1,4 +1,4 @@
-"""HTTP and event framing, over a real socket where the socket matters."""
+"""HTTP and event framing, over a real socket and with both HTTP clients where that matters."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.http import EventStream, HttpClient, HttpxTransport
 
 from .server import Reply, sse
-from .support import Bytes, blocks, collect
+from .support import Bytes, blocks, collect, http_on
 
 REQUEST = Request("m", [Message.user("hi")])
 KEY = "sk-very-secret-key"
@@ -44,9 +44,10 @@ FIRST = HELLO[: HELLO.index(b"\n\n") + 2]
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-async def provider(server):
-    provider = ChatCompletionsProvider("local", server.url, api_key=KEY)
+@pytest.fixture(params=["httpx", "httpx2"])
+async def provider(request, server):
+    http = http_on(request.param).HttpClient()
+    provider = ChatCompletionsProvider("local", server.url, api_key=KEY, http=http)
     yield provider
     await provider.aclose()
 

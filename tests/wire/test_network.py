@@ -28,16 +28,15 @@ REQUEST = Request("m", [Message.user("hi")])
 PASSWORD = "pa55-of-the-proxy"
 HELLO = sse({"choices": [{"delta": {"content": "ok"}}]}, {"choices": [{"finish_reason": "stop"}]}, done=True)
 OK = [("text", None, None, "ok")]
-CLIENTS = {name: http_on(name) for name in ("httpx", "httpx2")}
 
 
-@pytest.fixture(params=CLIENTS)
+@pytest.fixture(params=["httpx", "httpx2"])
 def ask(request, monkeypatch):
     """Ask the server at an address, with what the environment says at the time."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    http = CLIENTS[request.param]
+    http = http_on(request.param)
 
     async def asked(url, idle_timeout=20.0):
         provider = ChatCompletionsProvider("x", url, http=http.HttpClient(http.HttpxTransport(idle_timeout)))
