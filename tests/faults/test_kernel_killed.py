@@ -145,7 +145,7 @@ def test_killed_while_a_question_is_open(tmp_path: Path) -> None:
             assert kinds == ["user_turn", "assistant_turn"]
             assert rows(notebook.home, "SELECT * FROM tool_calls") == []
             if n == 0:
-                assert goes_on(notebook, folder, "allow") == ["say hi", "I run a command.  ", "hi\n"]
+                assert goes_on(notebook, folder, "allow") == ["say hi", "I run a command. ", "hi"]
                 works_again(notebook, folder)
 
 
