@@ -24,11 +24,11 @@ def loaded_by(program: str) -> set[str]:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    assert loaded_by("import mentra_nb") & (SCREENS | {"pydantic", "anyio", "httpx", "sqlite3", "asyncio"}) == set()
+    assert loaded_by("import mentra_nb") & (SCREENS | {"pydantic", "anyio", "httpx", "httpx2", "sqlite3", "asyncio"}) == set()
 
 
 def test_the_runtime_loads_no_screen_and_no_database() -> None:
-    assert loaded_by("import mentra_nb; mentra_nb.Runtime") & (SCREENS | {"httpx"}) == set()
+    assert loaded_by("import mentra_nb; mentra_nb.Runtime") & (SCREENS | {"httpx", "httpx2"}) == set()
 
 
 def test_a_first_turn_loads_no_screen_and_no_database(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ async def main():
 
 anyio.run(main)
 """
-    assert loaded_by(program) & (SCREENS | {"httpx"}) == set()
+    assert loaded_by(program) & (SCREENS | {"httpx", "httpx2"}) == set()
 
 
 @pytest.mark.parametrize("name", mentra_nb.__all__)

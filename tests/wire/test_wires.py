@@ -188,6 +188,13 @@ def test_openrouter_preset_uses_openrouter_base_url():
     assert builtin("openrouter", "k").url("responses") == "https://openrouter.ai/api/v1/responses"
 
 
+@pytest.mark.parametrize("id", ["ollama", "lmstudio", "openrouter"])
+async def test_resolve_model_supports_openrouter_provider_and_local_servers(id):
+    async with Runtime(builtin_tools=False, store=VolatileStore(), audit=NullAudit()) as runtime:
+        runtime.register_provider(id, "k")
+        assert await runtime.resolve_model(id, "some/model") == ModelInfo(id="some/model", provider=id)
+
+
 async def test_every_preset_lists_its_models():
     page = {
         "data": [{"id": "one"}],
