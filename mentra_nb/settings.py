@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError
@@ -44,12 +45,27 @@ class Settings(BaseModel):
     log_text: Literal["none", "preview", "full"] = Field(
         "preview", description="How much of prompts and tool outputs the record keeps."
     )
+    redact: tuple[str, ...] = Field(
+        (), description="Regular expressions for what the record never keeps; MENTRA_REDACT has one a line."
+    )
     stream_hz: float = Field(12.0, ge=1, le=20, description="Screen updates a second while an answer streams.")
     nested_asyncio: bool = Field(
         False, description="Apply nest-asyncio to the whole process (not on ipykernel 7, where it loses queued cells)."
     )
     providers: dict[str, Endpoint] = Field(default_factory=dict, description="Servers of one's own, by name.")
     aliases: dict[str, str] = Field(default_factory=dict, description="Short names for models.")
+
+    @field_validator("redact", mode="before")
+    @classmethod
+    def _expressions(cls, value: Any) -> Any:
+        patterns = value.split("\n") if isinstance(value, str) else value
+        patterns = [pattern for pattern in patterns if pattern] if isinstance(patterns, list | tuple) else patterns
+        for pattern in patterns if isinstance(patterns, list) else ():
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return patterns
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 

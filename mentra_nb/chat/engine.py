@@ -35,7 +35,8 @@ class Engine:
     def __init__(self, settings: settings_module.Settings | None = None, runtime: Runtime | None = None) -> None:
         self.settings = settings or settings_module.load()
         self.runtime = runtime or Runtime(
-            policy=RuntimePolicy.for_notebook(), audit=Journal(log_text=self.settings.log_text)
+            policy=RuntimePolicy.for_notebook(),
+            audit=Journal(log_text=self.settings.log_text, redact=self.settings.redact),
         )
         self.default_model: str | None = None
         """What `connect` or `replay` made the default; before it the setting, after it what keys there are."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import Bool, Enum, Float, TraitError, Unicode, validate
+from traitlets import Bool, Enum, Float, List, TraitError, Unicode, validate
 
 from mentra_nb.errors import ConfigurationError, MentraError, OperationDenied
 from mentra_nb.notebook import kernel
@@ -34,10 +34,11 @@ class Mentra(Magics):
     ask = Enum(["always", "changes", "rules"], "changes", help=_HELP["ask"]).tag(config=True)
     ask_timeout = Float(600.0, help=_HELP["ask_timeout"]).tag(config=True)
     log_text = Enum(["none", "preview", "full"], "preview", help=_HELP["log_text"]).tag(config=True)
+    redact = List(Unicode(), help=_HELP["redact"]).tag(config=True)
     stream_hz = Float(12.0, help=_HELP["stream_hz"]).tag(config=True)
     nested_asyncio = Bool(False, help=_HELP["nested_asyncio"]).tag(config=True)
 
-    @validate("model", "ask", "ask_timeout", "log_text", "stream_hz", "nested_asyncio")
+    @validate("model", "ask", "ask_timeout", "log_text", "redact", "stream_hz", "nested_asyncio")
     def _set(self, proposal: Any) -> Any:
         from mentra_nb.chat.engine import engine
 
@@ -48,8 +49,8 @@ class Mentra(Magics):
             engine().settings.change(name, value, "%config Mentra")
         except MentraError as error:
             raise TraitError(str(error)) from None  # the one error after which traitlets goes back to the old value
-        if name == "log_text":
-            engine().runtime.audit.log_text = value  # type: ignore[attr-defined]  # the engine's is a Journal
+        if name in ("log_text", "redact"):
+            setattr(engine().runtime.audit, name, value)  # the engine's is a Journal
         return value
 
     # ---- the magic --------------------------------------------------------------------------------------------

@@ -97,3 +97,11 @@ def test_the_project_is_the_nearest_marked_folder(tmp_path: Path) -> None:
     assert paths.project_root(deep) == tmp_path / "project"
     (tmp_path / "project" / "a" / "mentra.toml").touch()
     assert paths.project_root(deep) == tmp_path / "project" / "a"
+
+
+def test_expressions_for_what_is_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "mentra.toml").write_text("redact = ['PAT-\\d{4}', 'Dr\\. \\w+']\n")
+    assert load({}, tmp_path).redact == ("PAT-\\d{4}", "Dr\\. \\w+")
+    assert load({"MENTRA_REDACT": "a+\n\nb,c\n"}, tmp_path).redact == ("a+", "b,c")
+    with pytest.raises(ConfigurationError, match=r"MENTRA_REDACT: .*'\(' is not a regular expression"):
+        load({"MENTRA_REDACT": "("}, tmp_path)

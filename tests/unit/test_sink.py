@@ -12,12 +12,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mentra_nb.event_types as e
 from mentra_nb.audit import segments
-from mentra_nb.audit.redact import may_hold_secret, redact_text
+from mentra_nb.audit.redact import may_hold_secret, redact, redact_text
 from mentra_nb.audit.sink import Journal
+from mentra_nb.errors import ConfigurationError
 from mentra_nb.event_types import runtime_event_from_json
 
 SECRETS = [
@@ -365,6 +369,64 @@ def test_texts_can_be_left_out(folder: Path) -> None:
     journal.close()
     assert "BODY" not in text(folder)
     assert [runtime_event_from_json(line["payload"]).kind for line in lines(folder)][1] == "turn_started"
+
+
+def everything_on_disk(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("log_text", "kept"), [("none", 0), ("preview", 1), ("full", 4)])
+def test_no_file_holds_more_text_than_is_asked_for(folder: Path, log_text: Any, kept: int) -> None:
+    journal = Journal(folder, log_text=log_text)
+    parts = "".join(f"part{n}-" + "." * 5000 for n in range(4))  # of 5 kB each
+    record(journal, tool_finished(output_preview=parts))
+    record(journal, e.TurnStarted(agent_id="a", model="m", prompt=parts))
+    record(journal, e.ToolExecutionStarted(agent_id="a", tool_name="t", tool_call_id="c", input={"text": parts}))
+    journal.close()
+    text = everything_on_disk(folder)
+    assert [text.count(f"part{n}-".encode()) for n in range(4)] == [3 if kept > (n > 1) * 3 else 0 for n in range(4)]
+    segments.write_database(folder)
+    assert segments.compact(folder, grace=0) == 1
+    segments.compact(folder, grace=0)
+    with duckdb.connect() as con:
+        kept_in = con.execute(f"SELECT string_agg(payload, '') FROM '{folder}/events/0*.parquet'").fetchone()
+    assert kept_in
+    assert [kept_in[0].count(f"part{n}-") for n in range(4)] == [3 if kept > (n > 1) * 3 else 0 for n in range(4)]
+    assert log_text != "none" or b"part" not in everything_on_disk(folder)
+
+
+def test_expressions_of_ones_own_are_not_in_any_file(folder: Path) -> None:
+    journal = Journal(folder, redact=[r"PAT-\d{4}", r'"quoted"', r"two\nlines"])
+    text = 'patient PAT-1234, "quoted", two\nlines, PAT-12'
+    record(journal, tool_finished(output_preview=text))
+    record(journal, e.TurnStarted(agent_id="a", model="m", prompt="x" * 9000 + text))
+    journal.record_audit_event("a", "tool_execution_started", {"input": {"deep": [{"x": text}]}})
+    journal.redact = ["later"]
+    record(journal, tool_finished(output_preview="sooner or later PAT-1234"))
+    journal.close()
+    kept = [line["payload"] for line in lines(folder)]
+    assert kept[0]["output_preview"] == "patient [redacted], [redacted], [redacted], PAT-12"
+    assert kept[2]["input"] == {"deep": [{"x": kept[0]["output_preview"]}]}
+    assert kept[3]["output_preview"] == "sooner or [redacted] PAT-1234"
+    assert everything_on_disk(folder).count(b"PAT-1234") == 1
+    with pytest.raises(ConfigurationError, match="not a regular expression"):
+        journal.redact = ["("]
+    assert journal.redact == ("later",)
+
+
+PARTS = [
+    *SECRETS,
+    *("password", "token", "Cookie: ", "authorization", "bearer", "passphrase", "pwd", "api_key", "credential"),
+    *("postgres://u:p4ss@h", "-----BEGIN PRIVATE KEY-----", "a1b2c3d4e5f6g7h8", "=", ":", " ", "\n", '"', "x"),
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=6), st.text(max_size=10))
+def test_what_redaction_would_change_is_never_passed_over(parts: list[str], other: str) -> None:
+    text = other.join(parts)
+    for event in ({"output": text}, {"input": {text: "value"}}):
+        if redact(event) != event:
+            assert may_hold_secret(json.dumps(event, ensure_ascii=False))
 
 
 def test_importing_the_sink_loads_no_query_engine() -> None:
