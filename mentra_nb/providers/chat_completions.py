@@ -115,10 +115,9 @@ class ChatCompletionsProvider(OpenAIProvider):
         if message.role is Role.USER:
             if not images:
                 text = message.text()
-                part = encode({"type": "text", "text": text}) if text else b""
-                return _Form(results, part, encode(text)[1:-1] if text else None)
+                return _Form(results, encode(text) if text else b"", is_plain=True)
             parts = [self._part(block) for block in message.content if isinstance(block, Text | Image)]
-            return _Form(results, b",".join(encode(part) for part in parts))
+            return _Form(results, encode(parts))
         if images:
             raise self.misplaced_image()
         said: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
@@ -140,22 +139,29 @@ class ChatCompletionsProvider(OpenAIProvider):
 # ---- messages ---------------------------------------------------------------------------------------------------
 
 
+_USER = b'{"role":"user","content":'
+
+
 class _Form:
-    """A message on this wire: finished JSON messages, and then what a user says, which the next user's may join.
+    """A message on this wire: finished JSON messages, and then what a user says, which the next user's may join."""
 
-    `plain` is the inside of its JSON string, when it is only text.
-    """
+    __slots__ = ("fixed", "is_plain", "user")
 
-    __slots__ = ("fixed", "parts", "plain", "user")
-
-    def __init__(self, fixed: Sequence[bytes] = (), parts: bytes = b"", plain: bytes | None = None) -> None:
-        self.fixed, self.parts, self.plain = fixed, parts, plain
-        content = b'"' + plain + b'"' if plain is not None else b"[" + parts + b"]"
-        self.user = b'{"role":"user","content":' + content + b"}" if parts else b""
+    def __init__(self, fixed: Sequence[bytes] = (), content: bytes = b"", *, is_plain: bool = False) -> None:
+        """`content` is a JSON string when it is only text, else a list of parts."""
+        self.fixed, self.is_plain = tuple(fixed), is_plain
+        self.user = _USER + content + b"}" if content else b""
 
     def joined(self, other: _Form) -> _Form:
-        plain = self.plain + rb"\n\n" + other.plain if self.plain is not None and other.plain is not None else None
-        return _Form((), self.parts + b"," + other.parts, plain)
+        if self.is_plain and other.is_plain:
+            return _Form((), self._content()[:-1] + rb"\n\n" + other._content()[1:], is_plain=True)
+        return _Form((), b"[" + self._parts() + b"," + other._parts() + b"]")
+
+    def _content(self) -> bytes:
+        return self.user[len(_USER) : -1]
+
+    def _parts(self) -> bytes:
+        return b'{"type":"text","text":' + self._content() + b"}" if self.is_plain else self._content()[1:-1]
 
 
 def _reasoning(message: Message, ours: tuple[str, str]) -> dict[str, Any]:
