@@ -239,6 +239,8 @@ def _events(decoder: Decoder, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
         return [_checked(event) for event in decoder.feed(frame)]
     except (TypeError, AttributeError, LookupError, ValueError) as error:  # it has values of other kinds than it should
         raise MalformedStream(f"an event is not as this wire has them: {compact(frame)[:200]}") from error
+    except RecursionError as error:
+        raise MalformedStream("an event is nested too deeply") from error
 
 
 def _checked(event: ProviderEvent) -> ProviderEvent:

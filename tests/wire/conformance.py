@@ -308,6 +308,17 @@ class WireConformance:
                 await self.ask(stream(frames[:1]), bad, stream(frames[1:]))
             assert not isinstance(caught.value, StreamTruncated)
 
+    @pytest.mark.anyio
+    async def test_bottomless_nesting_is_malformed_or_read_past(self):
+        frames, _ = self.dialect.answer(TEXT, WEATHER)
+        whole = await self.ask(stream(frames))
+        for depth in (100, 300, 900, 5000):
+            deep = b'{"deep":' + b"[" * depth + b"]" * depth + b","
+            try:
+                assert await self.ask(stream(frames[:1]).replace(b"{", deep, 1), stream(frames[1:])) == whole
+            except MalformedStream as error:
+                assert not isinstance(error, StreamTruncated)
+
     @settings(
         max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
     )
