@@ -29,7 +29,7 @@ from mentra_nb.errors import (
     RetryableError,
 )
 from mentra_nb.identity import UniqueIds, new_id
-from mentra_nb.providers.base import Provider, ProviderEvent
+from mentra_nb.providers.base import ContentBlockStopped, Provider, ProviderEvent
 from mentra_nb.providers.pending import PendingMessage
 from mentra_nb.store.base import EntryKind
 from mentra_nb.tools.environment import AgentEnvironment
@@ -172,16 +172,18 @@ async def ask_model(run: Run) -> Answer:
 
 
 async def read_answer(run: Run, events: AsyncIterator[ProviderEvent]) -> Answer:
-    """Fold the stream into a message, telling of each piece and saving the text at most every 250 ms."""
+    """Fold the stream into a message; tell of each piece, and save the text every 250 ms at most and at block ends."""
     run.pending = pending = PendingMessage(run.agent_id, run.provider.descriptor.id, run.model, run.ids)
-    saved_at = time.monotonic()
+    saved, saved_at = "", time.monotonic()
     async for event in events:
         meaning = pending.apply(event)
         if meaning is not None:
             run.emit(meaning)
-        if time.monotonic() - saved_at >= SAVE_EVERY:
-            await run.environment.store.save_partial(run.id, pending.partial_text())
+        if time.monotonic() - saved_at >= SAVE_EVERY or isinstance(event, ContentBlockStopped):
             saved_at = time.monotonic()
+            if (text := pending.partial_text()) != saved:
+                await run.environment.store.save_partial(run.id, text)
+                saved = text
     return Answer(pending.message(), pending.stop_reason or "end")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from mentra_nb import event_types as e
 from mentra_nb.agent.agent import Agent
 from mentra_nb.control.limits import RunOptions
-from mentra_nb.errors import MentraError
+from mentra_nb.errors import MentraError, OperationDenied
 from mentra_nb.identity import new_id
 from mentra_nb.store.base import AgentRecord
 
@@ -20,7 +20,7 @@ async def delegate(parent: Agent, options: RunOptions, prompt: str) -> str:
     """Give `prompt` to a new agent with the parent's model, tools and limits, and return its final text.
 
     It shares the parent's approvals, budgets, deadline and stop; its usage is heard on the parent's bus. It is stored
-    as a subagent, which is never resumed by itself.
+    as a subagent, which is never resumed by itself, and delegates nothing further.
 
     Raises:
         MentraError: what its run raised.
@@ -48,7 +48,7 @@ async def delegate(parent: Agent, options: RunOptions, prompt: str) -> str:
             environment.bus.emit(event)
 
     bus.tap(relay)
-    child = Agent(record, parent.provider, replace(environment, bus=bus, holder=None))
+    child = Agent(record, parent.provider, replace(environment, bus=bus, holder=None, delegate=_refuse))
     about = {"agent_id": parent.id, "subagent_id": child.id, "name": child.name}
     environment.bus.emit(e.SubagentSpawned(model=child.model, **about))
     failed: str | None = "it was stopped"
@@ -61,3 +61,7 @@ async def delegate(parent: Agent, options: RunOptions, prompt: str) -> str:
     finally:
         environment.bus.emit(e.SubagentFinished(error=failed, **about))
     return message.text()
+
+
+async def _refuse(parent: Agent, options: RunOptions, prompt: str) -> str:
+    raise OperationDenied("a subagent gives no tasks to others: do this one without")

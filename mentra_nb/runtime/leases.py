@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 
+import anyio
 import anyio.to_thread
 
 from mentra_nb.errors import LeaseUnavailable, StoreError
@@ -53,7 +54,8 @@ class Leases:
     async def release(self, agent_id: str) -> None:
         with self._lock:
             self._keys.discard(_key(agent_id))
-        await self._store.release_lease(_key(agent_id), self.holder)
+        with anyio.CancelScope(shield=True):
+            await self._store.release_lease(_key(agent_id), self.holder)
 
     async def close(self) -> None:
         """Release them all."""

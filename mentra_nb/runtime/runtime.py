@@ -25,9 +25,9 @@ from mentra_nb.control.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.control.hooks import AuditStore, EventBus, PreExecutionHook, RuntimeHook, RuntimeHooks
 from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.errors import (
+    ConfigurationError,
     FailedToListModels,
     LeaseUnavailable,
-    MentraError,
     NoModelsAvailable,
     OperationDenied,
     ProviderError,
@@ -191,8 +191,13 @@ class Runtime:
         self._app_contexts[type(context)] = context
 
     def app_context(self, kind: type[T]) -> T:
-        """Raises `KeyError` when none of that type is registered."""
-        return self._app_contexts[kind]  # type: ignore[no-any-return]  # keyed by its own type
+        """Raises `ConfigurationError` when none of that type is registered."""
+        try:
+            return self._app_contexts[kind]  # type: ignore[no-any-return]  # keyed by its own type
+        except KeyError:
+            raise ConfigurationError(
+                f"no application context of type {kind.__name__} is registered: give one to register_context"
+            ) from None
 
     # ---- skills -----------------------------------------------------------------------------------------------
 
@@ -306,11 +311,13 @@ class Runtime:
         return await self._resume(await self.store.list_agents())
 
     async def _resume(self, records: list[AgentRecord]) -> list[Agent]:
+        for record in records:
+            self._idle(record.id)
         resumed: list[Agent] = []
         try:
             for record in records:
                 resumed.append(await self.resume_agent(record.id))
-        except MentraError:
+        except BaseException:
             for agent in resumed:
                 await agent.close()
             raise
@@ -351,14 +358,23 @@ class Runtime:
         )
         await self._prepare()
         await self._leases.take(record.id)
-        await self.store.create_agent(record)
+        try:
+            await self.store.create_agent(record)
+        except BaseException:
+            await self._leases.release(record.id)
+            raise
         return self._live_agent(Agent(record, provider, environment))
+
+    def _idle(self, agent_id: str) -> Agent | None:
+        """The agent as it lives here, if it does. Raises `OperationDenied` while it takes a turn."""
+        agent = self._live.get(agent_id)
+        if agent is not None and agent.is_running:
+            raise OperationDenied(f"agent '{agent.name}' is taking a turn: stop it first")
+        return agent
 
     async def _load(self, agent_id: str, environment: AgentEnvironment, model: ModelInfo | None = None) -> Agent:
         await self._prepare()
-        before = self._live.get(agent_id)
-        if before is not None and before.is_running:
-            raise OperationDenied(f"agent '{before.name}' is taking a turn: stop it first")
+        before = self._idle(agent_id)
         record = await self.store.load_agent(agent_id)
         if record is None:
             raise StoreError(f"there is no stored agent '{agent_id}'")
@@ -450,29 +466,39 @@ class Runtime:
 
     async def resume_session(
         self,
-        name: str,
+        agent_id: str,
         project_id: str | None = None,
         *,
         ask: AskMode = "changes",
         tools: MutableMapping[str, Tool] | None = None,
         model: ModelInfo | None = None,
     ) -> Session:
-        """A stored conversation by name or id, with its rules, on its own model or another.
+        """The stored conversation of an agent, with its rules, on its own model or another.
+
+        `agent_id` may also be a session's id or name. An agent that has no session (in that project, when one is
+        given) gets one.
 
         Raises:
-            StoreError: there is none.
+            StoreError: there is no such agent or session.
+            LeaseUnavailable: another process has it.
             ProviderNotFound: its model's provider is not registered.
         """
-        record = await self.store.load_session(name, project_id)
-        if record is None:
-            raise StoreError(f"there is no stored session '{name}'")
-        permissions = self._permissions(record.id, record.project, ask)
+        record = await self.store.load_session(agent_id, project_id)
+        if record is None and await self.store.load_agent(agent_id) is None:
+            raise StoreError(f"there is no stored session '{agent_id}'")
+        session_id, project = (record.id, record.project) if record is not None else (new_id("session"), project_id)
+        owner = record.agent_id if record is not None else agent_id
+        permissions = self._permissions(session_id, project, ask)
         environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
         try:
-            agent = await self._load(record.agent_id, environment, model)
+            agent = await self._load(owner, environment, model)
         except LeaseUnavailable as busy:
-            raise LeaseUnavailable(str(busy).replace(f"agent '{record.agent_id}'", f"conversation '{name}'")) from busy
-        return Session(record, agent, permissions, permissions.bus, resumed=True)
+            raise LeaseUnavailable(str(busy).replace(f"agent '{owner}'", f"conversation '{agent_id}'")) from busy
+        if record is not None:
+            return Session(record, agent, permissions, permissions.bus, resumed=True)
+        record = new_record(session_id, agent.name, agent, project, None)
+        await self.store.save_session(record)
+        return Session(record, agent, permissions, permissions.bus, resumed=False)
 
     def _permissions(self, session_id: str, project_id: str | None, ask: AskMode) -> SessionPermissions:
         return SessionPermissions(

@@ -56,7 +56,7 @@ class Agents(Database):
         await self.write(lambda db: insert(db, "sessions", session.model_dump(), replace="id"))
 
     async def load_session(self, name: str, project: str | None = None) -> SessionRecord | None:
-        where, parameters = "(name = ? OR id = ?)", [name, name]
+        where, parameters = "(name = ? OR id = ? OR agent_id = ?)", [name, name, name]
         if project is not None:
             where, parameters = f"{where} AND project = ?", [*parameters, project]
         statement = f"SELECT * FROM sessions WHERE {where} ORDER BY created_at DESC, id DESC LIMIT 1"

@@ -73,7 +73,7 @@ class AgentStore(Protocol):
 class SessionStore(Protocol):
     async def save_session(self, session: SessionRecord) -> None: ...
     async def load_session(self, name: str, project: str | None = None) -> SessionRecord | None:
-        """The newest session of that name or id (in that project, when given)."""
+        """The newest session of that name, id or agent (in that project, when given)."""
         ...
 
     async def list_sessions(self) -> list[SessionRecord]:

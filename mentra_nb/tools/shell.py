@@ -91,7 +91,7 @@ class ShellTool(Tool):
 
 def _cwd(context: ToolContext, arguments: dict[str, Any]) -> Path:
     chosen = arguments.get("working_directory")
-    return context.working_directory / chosen if chosen else context.working_directory
+    return (context.working_directory / chosen).resolve() if chosen else context.working_directory
 
 
 def _report(output: ExecOutput, request: CommandRequest) -> str:

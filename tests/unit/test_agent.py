@@ -55,7 +55,7 @@ from mentra_nb.providers.scripted import (
 )
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.spec import ToolOutput, tool
+from mentra_nb.tools.spec import ToolContext, ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -725,3 +725,51 @@ async def test_the_text_that_is_streaming_is_saved_while_it_streams_and_not_long
             stream.send(p.ContentBlockStopped(0), p.MessageStopped())
             stream.finish()
         assert (await store.list_runs(agent.id))[0].partial == ""
+
+
+async def test_a_block_that_ends_is_saved_at_once() -> None:
+    stream = ControlledStream()
+    stream.send(*HALF, p.ContentBlockStopped(0))
+    async with bench(stream) as table, anyio.create_task_group() as group:
+        agent, store = await table.agent(), table.runtime.store
+        group.start_soon(agent.send, "go")
+        await stream.wait_opened()
+        with anyio.fail_after(10):
+            while (await store.list_runs(agent.id))[0].partial != "half":
+                await anyio.lowlevel.checkpoint()
+        stream.send(p.MessageStopped())
+        stream.finish()
+
+
+# ---- tasks given to others ------------------------------------------------------------------------------------
+
+
+@tool
+async def ask_another(question: str, context: ToolContext) -> str:
+    """Give a task to a subagent."""
+    assert context.delegate is not None
+    return await context.delegate(question)
+
+
+async def test_task_tool_wraps_child_failure_and_parent_continues() -> None:
+    script = tool_calls([("ask_another", {"question": "?"})]), failure(InvalidRequest("no")), text("outer")
+    async with bench(*script, tools=[ask_another]) as table:
+        agent = await table.agent()
+        events = heard(agent)
+        assert (await agent.send("go")).text() == "outer"
+    [result] = agent.history()[2].tool_results()
+    assert (result.content, result.is_error) == ("failed to stream provider response: no", True)
+    assert [f.error for f in of(events, e.SubagentFinished)] == ["failed to stream provider response: no"]
+
+
+async def test_child_rejects_nested_task_requests_without_recursing() -> None:
+    call = tool_calls([("ask_another", {"question": "?"})])
+    async with bench(call, call, text("inner"), text("outer"), tools=[ask_another]) as table:
+        agent = await table.agent()
+        assert (await agent.send("go")).text() == "outer"
+        nested = table.provider.recorded_requests[2].messages[-1].tool_results()[0]
+    assert (nested.content, nested.is_error) == (
+        "a subagent gives no tasks to others: do this one without",
+        True,
+    )
+    assert agent.history()[2].tool_results()[0].content == "inner"

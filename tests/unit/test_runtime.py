@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio
 import pytest
 from corekit import MODEL, Recorder, allow_all, bench
 
@@ -19,13 +20,15 @@ from mentra_nb.errors import (
     FailedToListModels,
     InvalidTool,
     NoModelsAvailable,
+    OperationDenied,
     ProviderNotFound,
     StoreError,
     TransportError,
 )
 from mentra_nb.providers.base import ModelInfo, ModelSelector
-from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
+from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, text, tool_calls
 from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.store.base import AgentRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.spec import ToolContext, tool
@@ -184,7 +187,7 @@ async def test_tools_can_read_registered_app_context() -> None:
         table.runtime.register_context(shop)
         await agent.send("go")
         assert table.runtime.app_context(Shop) is shop
-        with pytest.raises(KeyError):
+        with pytest.raises(ConfigurationError, match="no application context of type Path is registered"):
             table.runtime.app_context(Path)
     assert agent.history()[2].tool_results()[0].content == "corner"
 
@@ -192,7 +195,7 @@ async def test_tools_can_read_registered_app_context() -> None:
 # ---- stored agents --------------------------------------------------------------------------------------------
 
 
-async def test_resume_all_rebuilds_agents_from_the_store(tmp_path: Path) -> None:
+async def test_resume_all_rebuilds_agents_from_agent_memory(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     async with bench(text("hi"), store=SqliteStore(path)) as table:
         agent = await table.agent()
@@ -222,6 +225,31 @@ async def test_an_agent_that_is_not_stored_cannot_be_resumed() -> None:
     async with bench() as table:
         with pytest.raises(StoreError, match="there is no stored agent 'x'"):
             await table.runtime.resume_agent("x")
+
+
+async def test_an_agent_that_could_not_be_stored_leaves_no_lease() -> None:
+    class Full(VolatileStore):
+        async def create_agent(self, agent: AgentRecord) -> None:
+            raise StoreError("the disk is full")
+
+    async with bench(store=Full()) as table:
+        with pytest.raises(StoreError):
+            await table.agent()
+        assert await table.runtime.store.list_leases() == []
+
+
+async def test_resuming_all_takes_over_none_while_one_takes_a_turn() -> None:
+    stream = ControlledStream()
+    async with bench(text("one"), stream) as table, anyio.create_task_group() as group:
+        idle, busy = await table.agent(), await table.agent()
+        await idle.send("hi")
+        group.start_soon(busy.send, "hi")
+        await stream.wait_opened()
+        with pytest.raises(OperationDenied, match="is taking a turn"):
+            await table.runtime.resume_all()
+        table.provider.push(text("two"))
+        assert (await idle.send("and?")).text() == "two"
+        stream.send_turn(text("done"))
 
 
 async def test_an_agent_keeps_its_configuration(tmp_path: Path) -> None:

@@ -190,6 +190,20 @@ async def test_resume_session_restores_state_and_rules(tmp_path: Path, by: str) 
         assert table.recorder.of(e.SessionRecorded) == []
 
 
+async def test_a_session_is_resumed_by_its_agent_and_an_agent_without_one_gets_one(tmp_path: Path) -> None:
+    async with bench(text("one"), text("two"), store=SqliteStore(tmp_path / "s")) as table:
+        session, lonely = await table.session("talk", "/p"), await table.agent()
+        await session.append_turn("hi")
+        await lonely.send("hi")
+    async with bench(store=SqliteStore(tmp_path / "s")) as table:
+        again = await table.runtime.resume_session(session.agent.id)
+        assert (again.id, again.project, len(again.history())) == (session.id, "/p", 2)
+        made = await table.runtime.resume_session(lonely.id, "/q")
+        assert (made.name, made.project, len(made.history())) == ("tester", "/q", 2)
+        assert [s.session_id for s in table.recorder.of(e.SessionRecorded)] == [made.id]
+        assert (await table.runtime.resume_session(lonely.id)).id == made.id
+
+
 async def test_the_newest_session_of_a_name_in_the_project_is_resumed(tmp_path: Path) -> None:
     async with bench(store=SqliteStore(tmp_path / "s")) as table:
         await table.session("talk", "/p")
