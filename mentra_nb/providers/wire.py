@@ -127,10 +127,9 @@ class WireProvider(Provider):
         for option, is_missing in wanted.items():
             if is_missing:
                 raise UnsupportedCapability(id, option)
-        choice = request.tool_choice
-        if request.tools and choice is not None and choice.mode == "tool":
-            if choice.name not in {tool.name for tool in request.tools}:
-                raise self.refusal(f"tool_choice names '{choice.name}', which is none of the tools")
+        choice, names = request.tool_choice, {tool.name for tool in request.tools}
+        if names and choice is not None and choice.mode == "tool" and choice.name not in names:
+            raise self.refusal(f"tool_choice names '{choice.name}', which is none of the tools")
         if not request.tool_search and any(request.defers(tool) for tool in request.tools):
             name = self.descriptor.display_name or id
             raise InvalidRequest(f"{name} deferred tools require hosted tool search; set tool_search, or defer none")
