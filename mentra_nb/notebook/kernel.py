@@ -59,6 +59,12 @@ def in_terminal() -> bool:
     return ipykernel_kernel() is None and sys.stdin is not None and sys.stdin.isatty()
 
 
+def clicks_are_served() -> bool:
+    """Whether a click can be served while a cell runs."""
+    with make_pump() as pump:
+        return isinstance(pump, _KernelPump)
+
+
 def cell_id() -> str | None:
     """The front end's id of the running cell; `None` where it sends none."""
     found = (_cell_request().get("metadata") or {}).get("cellId")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import keyword
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mentra_nb.chat.chat import Chat, RunningTurn
+    from mentra_nb.chat.check import Finding
     from mentra_nb.chat.reply import Reply
     from mentra_nb.event_types import RunOrigin
 
@@ -212,6 +213,14 @@ class Mentra(Magics):
         except duckdb.Error as error:  # about the person's own SQL
             raise UsageError(" ".join(str(error).split())) from None
 
+    def _do_check(self) -> pd.DataFrame:
+        import pandas as pd
+
+        from mentra_nb.chat.check import findings
+        from mentra_nb.chat.engine import engine
+
+        return pd.DataFrame([vars(found) for found in (*_here(), *findings(engine()))])
+
     def _do_config(self) -> pd.DataFrame:
         import pandas as pd
 
@@ -220,6 +229,33 @@ class Mentra(Magics):
         settings = engine().settings
         rows = [(name, getattr(settings, name), settings.source(name)) for name in Settings.model_fields]
         return pd.DataFrame(rows, columns=["setting", "value", "source"])
+
+
+def _here() -> Iterator[Finding]:
+    """What can be said of this kernel and its front end."""
+    from importlib.metadata import version
+
+    from mentra_nb.chat.check import Finding
+
+    if kernel.ipykernel_kernel() is None:
+        where = "a terminal: questions are asked as text" if kernel.in_terminal() else "no kernel and no terminal"
+        yield Finding("front end", kernel.in_terminal() or None, where)
+        return
+    answers = kernel.front_end_answers()
+    yield Finding(
+        "front end",
+        True if answers else None,
+        "a person can be asked" if answers else "nobody can be asked: an automatic run",
+        "" if answers else "allow beforehand with mn.allow(…)",
+    )
+    served = kernel.clicks_are_served()
+    yield Finding(
+        "clicks while a cell runs",
+        served,
+        f"ipykernel {version('ipykernel')}",
+        "" if served else "questions are asked as text; ipykernel 6.29 to 7.4 is known to work",
+    )
+    yield Finding("widgets", True, f"ipywidgets {version('ipywidgets')}, anywidget {version('anywidget')}")
 
 
 def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Reply:

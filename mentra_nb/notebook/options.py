@@ -79,6 +79,7 @@ COMMANDS = (
         "tokens, cost and time",
     ),
     Command("log", r"log(?: (?P<sql>(?i:select|with|from|explain)\b.+))?", "log [SQL]", "the record, as a table"),
+    Command("check", r"check", "check", "what works here, and how to mend what does not"),
     Command("config", r"config", "config", "the settings and where each comes from"),
 )
 _BY_NAME = {command.name: command for command in COMMANDS}
