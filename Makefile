@@ -31,7 +31,7 @@ lab: .venv/.dev  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
 faults: .venv/.dev kernels  ## the fault tests, long
-	MENTRA_FAULT_SECONDS=120 $(PYTEST) tests/faults --timeout 1200
+	MENTRA_FAULT_SECONDS=120 MENTRA_FAULT_KILLS=500 $(PYTEST) tests/faults --timeout 1200
 
 bench: .venv/.dev  ## benchmarks, by hand
 	for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
