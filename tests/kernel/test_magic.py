@@ -225,6 +225,7 @@ def test_usage_and_decisions_are_in_the_record_at_once(notebook: Notebook) -> No
         ("%mentra tools", ["shell", "read"]),
         ("%mentra rules", ["pattern"]),
         ("%mentra config", ["ask_timeout", "default"]),
+        ("%mentra check", ["clicks while a cell runs", "state store", "record"]),
         ("%mentra log", ["decided_by"]),
         ("%mentra log select 40 + 2 as answer", ["42"]),
         ("%mentra help usage  # what was that?", ["--by"]),
