@@ -120,9 +120,14 @@ _LINES = (
 )
 
 
+def text(value: str) -> str:
+    """A text as an SQL string."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def quoted(path: Path | str) -> str:
     """A path as an SQL string."""
-    return "'" + str(Path(path).as_posix()).replace("'", "''") + "'"
+    return text(Path(path).as_posix())
 
 
 def listed(paths: Iterable[Path]) -> str:

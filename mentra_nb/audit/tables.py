@@ -35,6 +35,8 @@ _GROUPS = {
     "project": "project",
     "agent": "agent_id",
 }
+TEXT_IDS = "* REPLACE (id::VARCHAR AS id, source::VARCHAR AS source)"
+"""The columns of `events` without DuckDB's own type for UUIDs."""
 _SUMS = ("tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -58,7 +60,7 @@ def events(
         kind=kind,
         run_id=run,
         tool=tool,
-        select="* REPLACE (id::VARCHAR AS id, source::VARCHAR AS source)",
+        select=TEXT_IDS,
         tail="ORDER BY ts, id",
         costs=False,
     )
