@@ -20,13 +20,11 @@ PINNED_BONUS = 2.0
 
 class Memories(Database):
     async def save_memories(self, records: Sequence[MemoryRecord]) -> None:
-        rows = [
-            {**record.model_dump(), "metadata": to_json(record.metadata), "tombstoned_at": None} for record in records
-        ]
-
         def work(db: Transaction) -> None:
-            for row in rows:
+            for record in records:
+                row = {**record.model_dump(), "metadata": to_json(record.metadata), "tombstoned_at": None}
                 insert(db, "memories", row, replace="agent_id, record_id")
+                self._index_memory(db, record)
 
         await self.write(work)
 
@@ -44,6 +42,10 @@ class Memories(Database):
         now = time.time()
         hits = [_hit(row, words, now) for row in rows]
         return sorted(hits, key=lambda hit: (-hit.score, -hit.created_at))[:limit]
+
+    @abstractmethod
+    def _index_memory(self, db: Transaction, record: MemoryRecord) -> None:
+        """See to it that a record that was just saved is found by its words."""
 
     @abstractmethod
     def _match_memories(self, db: Transaction, agent_id: str, words: Sequence[str], count: int) -> list[Any]:
@@ -75,7 +77,11 @@ class Memories(Database):
 
 def words_of(query: str) -> list[str]:
     """What can be searched for in a query: its different words, of letters and digits."""
-    return list(dict.fromkeys(re.findall(r"[^\W_]+", query.lower())))[-MAX_WORDS:]
+    return list(dict.fromkeys(all_words(query)))[-MAX_WORDS:]
+
+
+def all_words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower())
 
 
 def score(relevance: float, kind: str, *, pinned: bool, age: float) -> float:

@@ -1,9 +1,15 @@
-"""The schema of the state store, as numbered steps. A step is never edited once it has landed; add the next one."""
+"""The schema of the state store, as numbered steps, in the words of SQLite.
+
+A step is never edited once it has landed; add the next one.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from typing import Literal
+
+Engine = Literal["sqlite", "postgresql"]
 
 STEPS: tuple[str, ...] = (
     """
@@ -66,6 +72,7 @@ STEPS: tuple[str, ...] = (
     ALTER TABLE questions ADD COLUMN arguments_hash TEXT NOT NULL DEFAULT '';
     ALTER TABLE questions ADD COLUMN deadline REAL NOT NULL DEFAULT 0;
     ALTER TABLE questions ADD COLUMN reason TEXT;
+    -- sqlite
     UPDATE questions SET
       run_id = json_extract(payload, '$.run_id'), tool_call_id = json_extract(payload, '$.tool_call_id'),
       arguments_hash = json_extract(payload, '$.arguments_hash'), deadline = json_extract(payload, '$.deadline');
@@ -102,26 +109,36 @@ STEPS: tuple[str, ...] = (
       source_revision INTEGER NOT NULL, created_at REAL NOT NULL, metadata TEXT NOT NULL, source TEXT,
       pinned INTEGER NOT NULL, tombstoned_at REAL, UNIQUE(agent_id, record_id)) STRICT;
     CREATE TABLE memory_cursors(agent_id TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    -- sqlite
     CREATE VIRTUAL TABLE memories_words USING fts5(content, content = 'memories', content_rowid = 'number');
+    -- sqlite
     CREATE TRIGGER memories_added AFTER INSERT ON memories BEGIN
       INSERT INTO memories_words(rowid, content) VALUES (new.number, new.content);
     END;
+    -- sqlite
     CREATE TRIGGER memories_removed AFTER DELETE ON memories BEGIN
       INSERT INTO memories_words(memories_words, rowid, content) VALUES ('delete', old.number, old.content);
     END;
+    -- sqlite
     CREATE TRIGGER memories_changed AFTER UPDATE OF content ON memories BEGIN
       INSERT INTO memories_words(memories_words, rowid, content) VALUES ('delete', old.number, old.content);
       INSERT INTO memories_words(rowid, content) VALUES (new.number, new.content);
     END;
+    -- postgresql
+    ALTER TABLE memories ADD COLUMN words tsvector;
+    -- postgresql
+    CREATE INDEX memories_words ON memories USING gin(words);
     """,
 )
 
 
-def statements(step: str) -> Iterator[str]:
-    """The statements of a step, one by one."""
+def statements(step: str, engine: Engine) -> Iterator[str]:
+    """The statements of a step, one by one; a line `-- engine` before one says that it is for that engine alone."""
     statement = ""
     for part in step.split(";")[:-1]:
         statement += f"{part};"
         if sqlite3.complete_statement(statement):  # a trigger has semicolons of its own
-            yield statement
+            first = statement.strip().partition("\n")[0]
+            if not first.startswith("-- ") or first == f"-- {engine}":
+                yield statement
             statement = ""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mentra_nb import paths
-from mentra_nb.errors import StoreError
+from mentra_nb.errors import ConfigurationError, StoreError
+from mentra_nb.store.base import MemoryRecord
 from mentra_nb.store.database import Transaction, storable
 from mentra_nb.store.migrations import STEPS, statements
 from mentra_nb.store.statements import Statements
@@ -33,6 +34,8 @@ class SqliteStore(Statements):
     def __init__(self, path: Path | str | None = None) -> None:
         super().__init__()
         self.path = Path(path) if path is not None else paths.state_file()
+        if str(self.path).startswith(("postgres:", "postgresql:")):
+            raise ConfigurationError("the state store is set to a PostgreSQL address: open it with open_store()")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -51,6 +54,9 @@ class SqliteStore(Statements):
             return result
         except sqlite3.Error as error:
             raise StoreError(f"the state store {self.path} failed: {error}") from error
+
+    def _index_memory(self, db: Transaction, record: MemoryRecord) -> None:
+        """Triggers do it."""
 
     def _match_memories(self, db: Transaction, agent_id: str, words: Sequence[str], count: int) -> list[Any]:
         query = " OR ".join(f'"{word}"' for word in words)
@@ -89,7 +95,7 @@ class SqliteStore(Statements):
                 f"{len(STEPS)}): upgrade mentra-nb or set MENTRA_HOME to another folder"
             )
         for step in STEPS[version:]:
-            for statement in statements(step):
+            for statement in statements(step, "sqlite"):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(STEPS)}")
         connection.execute("COMMIT")

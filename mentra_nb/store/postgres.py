@@ -1,0 +1,191 @@
+"""The state store in PostgreSQL, for kernels of several machines: `MENTRA_STATE=postgresql://…`, extra `lake`.
+
+It keeps its tables in a schema of their own, `mentra`, and makes them with the first call.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+
+from mentra_nb.errors import ConfigurationError, StoreError
+from mentra_nb.store.base import MemoryRecord
+from mentra_nb.store.database import Transaction, storable
+from mentra_nb.store.memory import all_words
+from mentra_nb.store.migrations import STEPS, statements
+from mentra_nb.store.statements import Statements
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds in which a transaction that lost against another is tried again."""
+
+DEFAULTS = {"connect_timeout": "10", "tcp_user_timeout": "15000", "application_name": "mentra-nb"}
+"""What an address may say otherwise; the timeouts are in seconds and milliseconds."""
+
+WRITE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+DIALECT = (
+    (" INTEGER PRIMARY KEY", " BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
+    (" INTEGER", " BIGINT"),
+    (" REAL", " DOUBLE PRECISION"),
+    (" TEXT", ' TEXT COLLATE "C"'),
+    (", WITHOUT ROWID", ""),
+    (" STRICT", ""),
+)
+"""What the schema's words are here. Text is compared by its bytes, as in SQLite."""
+
+MATCHING_MEMORIES = """
+    WITH kept AS (SELECT * FROM memories WHERE agent_id = ? AND tombstoned_at IS NULL),
+    matched AS (
+      SELECT number, word, ts_rank(words, term) / ts_rank('a:1', 'a') AS often
+      FROM unnest(?::text[]) AS word, LATERAL (SELECT quote_literal(word)::tsquery AS term) AS quoted
+      JOIN kept ON words @@ term),
+    weights AS (
+      SELECT word, ln(1 + (SELECT count(*) FROM kept)::float / count(*)) AS rare FROM matched GROUP BY word),
+    best AS (SELECT number, sum(often * rare) AS relevance FROM matched JOIN weights USING (word) GROUP BY number)
+    SELECT kept.*, relevance FROM best JOIN kept USING (number) ORDER BY relevance DESC, number DESC LIMIT ?
+"""
+"""A word counts the more, the oftener a memory has it and the fewer memories do."""
+
+MAX_INDEXED = 400_000
+"""Characters of a memory's words: what one index entry can hold."""
+
+
+class PostgresStore(Statements):
+    """State at a `postgresql://` address. Safe to use from any event loop; a lost connection is opened again.
+
+    Raises:
+        ConfigurationError: the address is not one that PostgreSQL understands.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        try:
+            self._address: dict[str, Any] = {**DEFAULTS, **conninfo_to_dict(url)}
+        except psycopg.ProgrammingError:  # whose text may show the password
+            raise ConfigurationError(
+                "this is not a PostgreSQL address: write postgresql://user:password@host:5432/database"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({self._where!r})"
+
+    @property
+    def _where(self) -> str:
+        return f"{self._address.get('host', '')}/{self._address.get('dbname', '')}"
+
+    def _transact(self, work: Callable[[Transaction], T], writes: bool) -> T:
+        until = time.monotonic() + PATIENCE
+        try:
+            while True:
+                connection = self._begin(WRITE if writes else READ)
+                try:
+                    result = work(_Transaction(connection))
+                    connection.execute("COMMIT")
+                except BaseException as error:
+                    if not connection.closed:
+                        connection.execute("ROLLBACK")
+                    lost = isinstance(error, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected))
+                    if not lost or time.monotonic() > until:
+                        raise
+                    time.sleep(random.uniform(0, 0.01))  # noqa: S311  # whoever won goes first
+                else:
+                    return result
+        except psycopg.Error as error:
+            raise StoreError(f"the state store {self._where} failed: {str(error).strip()}") from error
+
+    def _begin(self, statement: str) -> psycopg.Connection[DictRow]:
+        """Begin, on a new connection if the one there was is lost: nothing was asked of it yet."""
+        connection: psycopg.Connection[DictRow] | None = self._connection
+        if connection is not None:
+            try:
+                connection.execute(statement)
+            except psycopg.OperationalError:
+                connection.close()
+            else:
+                return connection
+        self._connection = connection = self._open()
+        connection.execute(statement)
+        return connection
+
+    def _open(self) -> psycopg.Connection[DictRow]:
+        connection = psycopg.connect(make_conninfo(**self._address), autocommit=True, row_factory=dict_row)
+        try:
+            connection.execute("SET search_path = mentra")
+            connection.execute("SET lock_timeout = '5s'")
+            with connection.transaction():
+                self._migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: psycopg.Connection[DictRow]) -> None:
+        if _version(connection) == len(STEPS):
+            return
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('mentra schema'))")  # another kernel may be at it
+        version = _version(connection)
+        if version > len(STEPS):
+            raise StoreError(
+                f"the state store {self._where} was written by a newer mentra-nb (schema {version}, this one knows "
+                f"{len(STEPS)}): upgrade mentra-nb or set MENTRA_STATE to another database"
+            )
+        if version == 0:
+            connection.execute("CREATE SCHEMA IF NOT EXISTS mentra")
+            connection.execute("CREATE TABLE schema_version(version BIGINT NOT NULL)")
+            connection.execute("INSERT INTO schema_version VALUES (0)")
+        for step in STEPS[version:]:
+            for statement in statements(step, "postgresql"):
+                for theirs, ours in DIALECT:
+                    statement = statement.replace(theirs, ours)
+                connection.execute(statement)
+        connection.execute("UPDATE schema_version SET version = %s", (len(STEPS),))
+
+    def _index_memory(self, db: Transaction, record: MemoryRecord) -> None:
+        places: dict[str, list[str]] = {}
+        for place, word in enumerate(all_words(record.content[:MAX_INDEXED]), 1):
+            places.setdefault(word[:200], []).append(str(place))
+        vector = " ".join(f"'{word}':{','.join(at[:200])}" for word, at in places.items())[:MAX_INDEXED]
+        db.execute(
+            "UPDATE memories SET words = ?::tsvector WHERE agent_id = ? AND record_id = ?",
+            (vector, record.agent_id, record.record_id),
+        )
+
+    def _match_memories(self, db: Transaction, agent_id: str, words: Sequence[str], count: int) -> list[Any]:
+        return db.execute(MATCHING_MEMORIES, (agent_id, list(words), count)).fetchall()
+
+
+class _Transaction:
+    """Statements as the store writes them, for this database. Text it cannot keep is kept as far as it can be."""
+
+    def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> psycopg.Cursor[DictRow]:
+        return self._connection.execute(_in_psycopg(statement), [_storable(value) for value in parameters])
+
+
+@lru_cache(maxsize=256)
+def _in_psycopg(statement: str) -> str:
+    return statement.replace("%", "%%").replace("?", "%s")
+
+
+def _storable(value: Any) -> Any:
+    return storable(value).replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+def _version(connection: psycopg.Connection[DictRow]) -> int:
+    found = connection.execute("SELECT to_regclass('mentra.schema_version') IS NOT NULL AS there").fetchone()
+    if found is None or not found["there"]:
+        return 0
+    row = connection.execute("SELECT version FROM schema_version").fetchone()
+    return int(row["version"]) if row is not None else 0
