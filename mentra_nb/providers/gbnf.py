@@ -20,7 +20,8 @@ array ::= "[" (value ("," value)*)? "]"
 string ::= "\"" char* "\""
 char ::= [^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] | "u" ([0-9a-cefA-CEF] hex hex hex | [dD] [0-7] hex hex))
 hex ::= [0-9a-fA-F]
-integer ::= "-"? ("0" | [1-9] [0-9]{0,15})
+natural ::= "0" | [1-9] [0-9]{0,15}
+integer ::= "-"? natural
 number ::= integer ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?
 """.strip()
 """What the expressions of a `Shape` refer to. No value spans lines."""
@@ -36,6 +37,17 @@ TYPES = {
     "boolean": '("true" | "false")',
     "null": '"null"',
 }
+
+
+def grammar(schema: Any) -> str:
+    """A whole grammar for one value that fits a schema."""
+    shape = Shape(schema, "of")
+    return rules({"root": shape.expression, **shape.rules})
+
+
+def rules(named: Mapping[str, str]) -> str:
+    """A grammar of these rules, of which one is `root`, and of those that shapes refer to."""
+    return "\n".join([*(f"{name} ::= {expression}" for name, expression in named.items()), RULES])
 
 
 class Shape:
@@ -76,6 +88,8 @@ class Shape:
                 return f'"\\"" char{_times(least, most)} "\\""' if least or most is not None else "string"
             case {"type": "integer", "minimum": int(least), "maximum": int(most)} if 0 <= most - least <= WIDEST:
                 return _either(map(_literal, range(least, most + 1)))
+            case {"type": "integer", "minimum": int(least)} if least >= 0:
+                return "natural"
             case {"type": "array"}:
                 return self._array(schema)
             case {"type": "object"} | {"properties": {}}:

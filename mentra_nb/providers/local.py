@@ -6,12 +6,13 @@ Needs `pip install 'mentra-nb[local]'`. Nothing is loaded before the first reque
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import queue
 import secrets
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,7 @@ class LocalTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> AsyncIterator[Response]:
         asked = json.loads(body or b"{}")
-        job = _Job(resolved(asked["model"]), adapted(asked))
+        job = _Job(resolved(asked["model"]), adapted(asked), may_call="response_format" not in asked)
         self._start()
         self._jobs.put(job)
         try:
@@ -103,20 +104,33 @@ class LocalTransport:
 
     async def aclose(self) -> None:
         """Stop the generation and let go of the model."""
+        atexit.unregister(self._exit)
+        ended = self._stop()
+        if ended is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ended)), CLOSE_SECONDS)
+
+    def _stop(self) -> Future[None] | None:
+        """Tell the thread to end; what is returned is done when it has."""
         thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        if self._job is not None:
-            self._job.is_stopped = True
-        self._jobs.put(None)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(thread)), CLOSE_SECONDS)
+        if thread is not None:
+            if self._job is not None:
+                self._job.is_stopped = True
+            self._jobs.put(None)
+        return thread
+
+    def _exit(self) -> None:
+        """The interpreter ends, and would end a thread that calls back from C++ by aborting."""
+        ended = self._stop()
+        if ended is not None:
+            wait([ended], CLOSE_SECONDS)
 
     # ---- the thread of the model --------------------------------------------------------------------------------
 
     def _start(self) -> None:
         if self._thread is None:
             self._thread, self._jobs = Future(), queue.SimpleQueue()
+            atexit.register(self._exit)
             threading.Thread(
                 target=self._work, args=(self._jobs, self._thread), name="mentra-local-model", daemon=True
             ).start()
@@ -151,8 +165,9 @@ class LocalTransport:
 class _Job:
     """One request on its way through the model's thread, which says the answer's chunks, then `None` or an error."""
 
-    def __init__(self, file: Path, body: dict[str, Any]) -> None:
+    def __init__(self, file: Path, body: dict[str, Any], may_call: bool) -> None:
         self.file, self.body = file, {**body, "return_progress": True}
+        self._reader = CallReader() if may_call and "grammar" in body else None
         self.has_images = any(isinstance(message["content"], list) for message in body["messages"])
         self.is_stopped = False
         self._said: asyncio.Queue[str | ProviderError | None] = asyncio.Queue()
@@ -173,18 +188,17 @@ class _Job:
 
     async def answer(self) -> AsyncGenerator[bytes, None]:
         """The body of a server's answer. Raises `ProviderError`."""
-        reader = CallReader() if "grammar" in self.body else None
         while (item := await self._said.get()) is not None:
             if isinstance(item, ProviderError):
                 raise item
             try:
-                chunk = self._read(json.loads(item), reader)
+                chunk = self._read(json.loads(item))
             except (TypeError, AttributeError, LookupError, ValueError) as error:
                 raise MalformedStream(f"the local model said what no chunk is: {item[:200]}") from error
             if chunk is not None:
                 yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
-    def _read(self, chunk: dict[str, Any], reader: CallReader | None) -> dict[str, Any] | None:
+    def _read(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """The chunk as a server would send it; `None` for what is only a sign of life."""
         if "prompt_progress" in chunk:
             return None
@@ -194,8 +208,8 @@ class _Job:
                 f"the prompt has {error.get('n_prompt_tokens')} tokens, and the context of the local model "
                 f"{error.get('n_ctx')}: shorten the prompt, or make a LocalProvider with a larger context"
             )
-        if reader is not None:
-            chunk = reader.feed(chunk)
+        if self._reader is not None:
+            chunk = self._reader.feed(chunk)
         for choice in chunk.get("choices") or ():
             if choice.get("finish_reason") == "length" and "max_tokens" not in self.body:
                 choice["finish_reason"] = "context_overflow"

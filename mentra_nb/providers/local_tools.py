@@ -1,5 +1,5 @@
 """Tool calls for models in the process, whatever chat template their file has: how a Chat Completions body says them
-as plain text under a grammar, and how that text is read back as calls. Pure.
+as plain text under a grammar, and how that text is read back as calls. Formats are grammars too. Pure.
 
 Small models seldom keep to a format they are only told of, so an answer with tools on offer is held to one of two
 shapes while it is sampled: an array of calls whose arguments fit their tool's schema, or prose. Each call begins a
@@ -15,7 +15,7 @@ from typing import Any
 
 from mentra_nb.errors import InvalidRequest
 from mentra_nb.identity import new_id
-from mentra_nb.providers.gbnf import RULES, Shape, quoted
+from mentra_nb.providers import gbnf
 
 CALL = '{{"name":{name},"arguments":'
 MOST_CALLS = 8
@@ -40,10 +40,12 @@ def adapted(body: Mapping[str, Any]) -> dict[str, Any]:
     result["messages"] = messages = _in_words(body["messages"])
     if body["messages"][-1]["role"] == "tool":
         messages[-1]["content"] = _joined(messages[-1]["content"], "Now answer my question from this, in plain words.")
+    if (format := result.pop("response_format", None)) is not None:
+        if tools:
+            raise InvalidRequest("local takes tools or response_format, not both; leave one out")
+        result["grammar"] = gbnf.grammar(format["json_schema"]["schema"])
     if not tools:
         return result
-    if "response_format" in body:
-        raise InvalidRequest("a local model takes tools or a response format, not both; leave one out")
     at_most = 1 if body.get("parallel_tool_calls") is False else MOST_CALLS
     result["grammar"] = grammar(tools, at_most, only_calls=body.get("tool_choice") not in (None, "auto"))
     if messages[0]["role"] != "system":
@@ -56,12 +58,12 @@ def grammar(tools: Iterable[Mapping[str, Any]], at_most: int = MOST_CALLS, *, on
     """An array of calls of the `tools` (name and parameters), or prose."""
     calls, rules = [], dict[str, str]()
     for number, tool in enumerate(tools):
-        arguments = Shape({"type": "object", **tool.get("parameters", {})}, f"arguments-{number}")
-        calls.append(f'{quoted(CALL.format(name=json.dumps(tool["name"])))} {arguments.expression} "}}"')
+        arguments = gbnf.Shape({"type": "object", **tool.get("parameters", {})}, f"arguments-{number}")
+        calls.append(f'{gbnf.quoted(CALL.format(name=json.dumps(tool["name"])))} {arguments.expression} "}}"')
         rules |= arguments.rules
     rules["call"] = " | ".join(calls)
     rules["root"] = f'"[" call (",\\n" call){{0,{at_most - 1}}} "]"' + f" | {PROSE}" * (not only_calls)
-    return "\n".join([*(f"{name} ::= {expression}" for name, expression in rules.items()), RULES])
+    return gbnf.rules(rules)
 
 
 def _offered(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mentra_nb.providers.gbnf import LONGEST, RULES, Shape
+from mentra_nb.providers.gbnf import LONGEST, Shape, grammar
 from mentra_nb.providers.local import load_model
 
 from .tiny import tiny_model
@@ -32,9 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def sampled(server: Any, schema: Any, seed: int = 1) -> tuple[str, str]:
     """What the model says under the schema's grammar, and why it stopped."""
-    shape = Shape(schema, "of")
-    rules = [f"root ::= {shape.expression}", *(f"{name} ::= {rule}" for name, rule in shape.rules.items()), RULES]
-    body = {"grammar": "\n".join(rules), "max_tokens": 400, "temperature": 1.0, "seed": seed}
+    body = {"grammar": grammar(schema), "max_tokens": 400, "temperature": 1.0, "seed": seed}
     answers: list[dict[str, Any]] = []
     asked = json.dumps(body | {"messages": [{"role": "user", "content": "?"}]})
     server.handle_chat_completions(asked, lambda answer: bool(answers.append(json.loads(answer))))
@@ -84,6 +82,7 @@ NODE = {
         {"type": "array", "prefixItems": [{"type": "null"}, {"type": "string"}], "minItems": 2, "maxItems": 2},
         {"type": "string", "minLength": 2, "maxLength": 4},
         {"type": "integer", "minimum": -2, "maximum": 3},
+        {"type": "integer", "minimum": 0},
         {"type": ["string", "null"]},
         {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None, "description": "optional"},
         {"allOf": [{"$ref": "#/$defs/a"}, {"properties": {"y": {"type": "null"}}, "required": ["y"]}],

@@ -1,11 +1,9 @@
-"""Models in the process: names and files, and the thread that owns a model. What llama.cpp does is in `test_local_model`."""
+"""Models in the process: names and files, and the thread that owns a model; `test_local_model` is about llama.cpp."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,28 +12,16 @@ from typing import Any
 import anyio
 import pytest
 
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.content import Message, Text
-from mentra_nb.control.hooks import NullAudit
 from mentra_nb.errors import ConfigurationError, InvalidRequest, ProviderError, StreamTruncated
-from mentra_nb.providers.base import MessageDelta, ModelInfo, ProviderToolSpec, Request, ToolChoice
+from mentra_nb.providers.base import ModelInfo, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.http import HttpClient
-from mentra_nb.providers.local import LocalProvider, LocalTransport
+from mentra_nb.providers.local import LocalTransport
 from mentra_nb.providers.model_file import problem_with
 from mentra_nb.providers.registry import builtin, split_model
-from mentra_nb.runtime.runtime import Runtime
-from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.spec import tool
 
-from .support import WEATHER, blocks, collect, ending
-
-GGUF = os.environ.get("MENTRA_TEST_GGUF", "")
-needs_a_model = pytest.mark.skipif(
-    not (GGUF and importlib.util.find_spec("xllamacpp")),
-    reason="needs pip install 'mentra-nb[local]' and MENTRA_TEST_GGUF=/path/of/a/small/instruct/model.gguf",
-)
-WEATHER_TOOL = ProviderToolSpec(name="weather", description="The weather in a city.", input_schema=WEATHER)
+from .support import blocks, collect, ending
 
 
 def user(text: str) -> Message:
@@ -257,85 +243,3 @@ async def test_closing_ends_the_thread_and_it_can_be_asked_again(anyio_backend: 
     await collect(provider, asking())
     assert len(loaded) == 2
     await provider.aclose()
-
-
-# ---- a real model -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def real(anyio_backend: str) -> Any:
-    provider = LocalProvider()
-    yield provider
-    await provider.aclose()
-
-
-@needs_a_model
-async def test_a_real_model_answers_and_counts(real: LocalProvider) -> None:
-    events = await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=20))
-    assert blocks(events)[0][0] == "text"
-    usage = next(event.usage for event in events if isinstance(event, MessageDelta))
-    assert usage is not None
-    assert usage.input_tokens
-    assert usage.output_tokens
-    assert [model.id for model in await real.list_models()] == [GGUF]
-
-
-@needs_a_model
-@pytest.mark.parametrize("word", ["London", 'a "quoted" {name}'])
-async def test_a_real_model_is_held_to_the_schema(real: LocalProvider, word: str) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"size": {"enum": [41, 42]}, "spot": {"$ref": "#/$defs/spot"}},
-        "required": ["size", "spot"],
-        "additionalProperties": False,
-        "$defs": {"spot": {"enum": ["north", "south"]}},
-    }
-    offered = [ProviderToolSpec(name="choose", input_schema=schema)]
-    request = asking(user(f"Tell me about {word}"), model=GGUF, tools=offered, tool_choice=ToolChoice("any"))
-    events = await collect(real, request)
-    ((kind, _, name, arguments),) = blocks(events)
-    assert (kind, name) == ("tool_use", "choose")
-    found = json.loads(arguments)
-    assert found["size"] in (41, 42)
-    assert found["spot"] in ("north", "south")
-
-
-@needs_a_model
-async def test_a_real_model_calls_a_tool_and_ends(real: LocalProvider) -> None:
-    asked: list[str] = []
-
-    @tool(asks=False, reads_only=True)
-    def revenue(month: str) -> float:
-        "Total revenue of a month such as 2026-03."
-        asked.append(month)
-        return 2417.0
-
-    options: dict[str, Any] = {"store": VolatileStore(), "audit": NullAudit(), "builtin_tools": False}
-    async with Runtime([real], [revenue], **options) as runtime:
-        config = AgentConfig(system="Use the tools when they help.", temperature=0.0, max_output_tokens=200)
-        agent = await runtime.spawn("a", ModelInfo(id=GGUF, provider="local"), config)
-        answer = await agent.send("What was the revenue in March 2026?")
-    assert asked
-    assert answer.text()
-
-
-@needs_a_model
-async def test_a_real_model_stops_when_left(real: LocalProvider) -> None:
-    async with real.stream(asking(user("Count from 1 to 2000."), model=GGUF)) as events:
-        for _ in range(4):
-            await anext(events)
-    with anyio.fail_after(30):  # it would take minutes to say all that
-        events = await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=5))
-    assert blocks(events)
-
-
-@needs_a_model
-async def test_a_real_model_stops_reading_when_left(real: LocalProvider) -> None:
-    """Between two batches: the prompt as a whole would take much longer than the first question does."""
-    long = asking(user("word apple tree " * 1500), model=GGUF, max_output_tokens=1)
-    await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=1))
-    with anyio.move_on_after(0.5) as scope:
-        await collect(real, long)
-    assert scope.cancelled_caught
-    with anyio.fail_after(20):
-        await collect(real, asking(user("Say hello."), model=GGUF, max_output_tokens=1))

@@ -119,9 +119,12 @@ def test_images_stay_where_they_are_among_the_words() -> None:
 
 
 def test_tools_and_a_format_are_refused_together() -> None:
-    with pytest.raises(InvalidRequest, match="not both"):
-        body_of(asking(tools=[WEATHER_TOOL], response_format=ResponseFormat("city", WEATHER)))
-    assert body_of(asking(response_format=ResponseFormat("city", WEATHER)))["response_format"]
+    both: dict[str, Any] = {"tools": [WEATHER_TOOL], "response_format": ResponseFormat("city", WEATHER)}
+    with pytest.raises(InvalidRequest, match="local takes tools or response_format, not both"):
+        body_of(asking(**both))
+    unused = body_of(asking(**both, tool_choice=ToolChoice("none")))
+    assert "response_format" not in unused
+    assert unused["grammar"].startswith("root ::= ")
 
 
 def test_rules_of_different_tools_do_not_meet() -> None:

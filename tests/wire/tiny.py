@@ -1,8 +1,11 @@
-"""A model file of half a megabyte that talks nonsense, written in a moment: llama.cpp runs on it as on any other."""
+"""Model files of half a megabyte, written in a moment: llama.cpp runs on them as on any other, and they talk nonsense.
+
+One token is one printable ASCII character, or one byte of any other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import gguf
@@ -13,19 +16,25 @@ TEMPLATE = (
 )
 FOND = {'"': 2.0, ",": 1.0}
 """It would sooner end a string and go on with a list than do anything else, and does not end by itself."""
-WIDTH, HIDDEN, LAYERS, HEADS = 64, 128, 2, 4
+WIDTH, HIDDEN, LAYERS, HEADS, PATCHES = 64, 128, 2, 4, 4
 
 
-def tiny_model(path: Path, context: int = 2048, fond: Mapping[str, float] = FOND, space_prefix: bool = False) -> Path:
+def tiny_model(
+    path: Path,
+    context: int = 2048,
+    fond: Mapping[str, float] = FOND,
+    words: Sequence[str] = (),
+    space_prefix: bool = False,
+) -> Path:
     """A llama of two layers with random weights, trained, as it claims, for `context` tokens.
 
-    One token is one printable ASCII character, or one byte of any other. `fond` makes it like or dislike some of them.
-    `space_prefix` is the habit of older vocabularies to put a space before a text.
+    `fond` makes it like or dislike some tokens; `words` are tokens besides. `space_prefix` is the habit of older
+    vocabularies to put a space before a text.
     """
     control, byte, normal = gguf.TokenType.CONTROL, gguf.TokenType.BYTE, gguf.TokenType.NORMAL
     tokens = {"<unk>": gguf.TokenType.UNKNOWN, "<s>": control, "</s>": control}
     tokens |= {f"<0x{number:02X}>": byte for number in range(256)}
-    tokens |= {chr(number): normal for number in range(33, 127)} | {"▁": normal}
+    tokens |= {chr(number): normal for number in range(33, 127)} | dict.fromkeys(("▁", *words), normal)
     names = list(tokens)
 
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -47,13 +56,9 @@ def tiny_model(path: Path, context: int = 2048, fond: Mapping[str, float] = FOND
     writer.add_add_space_prefix(space_prefix)
     writer.add_chat_template(TEMPLATE)
 
-    random = np.random.default_rng(7)
-
-    def weights(*shape: int) -> np.ndarray:
-        return random.normal(0, 0.1, shape).astype(np.float32)
-
+    weights = random_weights()
     embedding, output = weights(len(names), WIDTH), weights(len(names), WIDTH)
-    embedding[:, 0] = 1.0  # it is always on, so that what answers to it is a bias
+    embedding[:, 0] = 3.0  # it is always on, so that what answers to it is a bias
     output[:, 0] = [0.0 if kind is normal else -4.0 for kind in tokens.values()]
     for name, much in fond.items():
         output[names.index(name), 0] = much
@@ -67,6 +72,46 @@ def tiny_model(path: Path, context: int = 2048, fond: Mapping[str, float] = FOND
             writer.add_tensor(f"blk.{layer}.{name}.weight", weights(*shape))
         for name in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(WIDTH, np.float32))
+    return written(writer, path)
+
+
+def tiny_projector(path: Path) -> Path:
+    """What lets a tiny model see: a picture of any size is `PATCHES` squared tokens to it."""
+    width, hidden, side, layers = 32, 64, 8, 2
+    writer = gguf.GGUFWriter(str(path), "clip")
+    writer.add_clip_has_vision_encoder(True)
+    writer.add_clip_projector_type("mlp")
+    writer.add_vision_use_gelu(True)
+    writer.add_vision_projection_dim(WIDTH)
+    writer.add_vision_image_size(side * PATCHES)
+    writer.add_vision_patch_size(side)
+    writer.add_vision_embedding_length(width)
+    writer.add_vision_feed_forward_length(hidden)
+    writer.add_vision_block_count(layers)
+    writer.add_vision_head_count(2)
+    writer.add_vision_attention_layernorm_eps(1e-5)
+    writer.add_vision_image_mean([0.5] * 3)
+    writer.add_vision_image_std([0.5] * 3)
+
+    weights = random_weights()
+    writer.add_tensor("v.patch_embd.weight", weights(width, 3, side, side))
+    writer.add_tensor("v.position_embd.weight", weights(PATCHES**2, width))
+    layer = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_out"), (width, width))
+    layer |= {"ffn_up": (hidden, width), "ffn_down": (width, hidden), "ln1": (width,), "ln2": (width,)}
+    named = {f"v.blk.{number}.{name}": shape for number in range(layers) for name, shape in layer.items()}
+    for name, shape in (named | {"mm.0": (WIDTH, width), "mm.2": (WIDTH, WIDTH)}).items():
+        writer.add_tensor(f"{name}.weight", weights(*shape))
+        writer.add_tensor(f"{name}.bias", weights(shape[0]))
+    return written(writer, path)
+
+
+def random_weights() -> Callable[..., np.ndarray]:
+    """The same numbers every time, in arrays of the shapes asked for."""
+    random = np.random.default_rng(7)
+    return lambda *shape: random.normal(0, 0.1, shape).astype(np.float32)
+
+
+def written(writer: gguf.GGUFWriter, path: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
