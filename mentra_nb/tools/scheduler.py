@@ -211,7 +211,7 @@ class Scheduler:
     async def _authorize(self, call: _Call) -> None:
         use, authorizer = call.use, self.environment.authorizer
         try:
-            preview = call.tool.preview(call.context, call.arguments)
+            preview = call.tool.preview(call.context, call.arguments).model_copy(update={"raw_input": use.input})
             subject = call.tool.subject(call.context, call.arguments)
             call.tool.check_policy(call.context, call.arguments)
         except PolicyViolation as violation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,10 +22,10 @@ from mentra_nb.authorization import (
     ToolSideEffectLevel,
 )
 from mentra_nb.content import Image, ToolResult
-from mentra_nb.control.hooks import PreExecutionContext, PreExecutionDecision
+from mentra_nb.control.hooks import NullAudit, PreExecutionContext, PreExecutionDecision
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.control.policy import RuntimePolicy
-from mentra_nb.errors import Cancelled, ToolBudgetExceeded
+from mentra_nb.errors import Cancelled, EmptyAssistantResponse, ToolBudgetExceeded
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
@@ -139,11 +138,24 @@ async def test_preview_fails() -> None:
     assert decisions(table.recorder) == [("tool-1", "deny", "runtime")]
 
 
+@dataclass
+class Keeping(NullAudit):
+    """A record that keeps what it is given."""
+
+    rows: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+
+    def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
+        self.rows.append((scope, event_type, payload))
+
+
 async def test_shell_tool_is_denied_by_default_policy_and_audited(tmp_path: Path) -> None:
     judge = Judge(ToolAuthorizationDecision.allow())
-    async with bench(builtin_tools=True, authorizer=judge, working_directory=tmp_path) as table:
+    audit = Keeping()
+    async with bench(builtin_tools=True, authorizer=judge, working_directory=tmp_path, audit=audit) as table:
         [result] = await one_round(table, ("shell", {"command": "touch ran"}))
     assert "disabled by the runtime policy" in str(result.content)
+    [(scope, payload)] = [(scope, payload) for scope, kind, payload in audit.rows if kind == "authorization_denied"]
+    assert (scope, payload["action"]) == (payload["agent_id"], "shell_command")
     assert judge.asked == []
     [audited] = table.recorder.of(e.AuthorizationDenied)
     assert audited.action == "shell_command"
@@ -184,6 +196,24 @@ async def test_whatever_is_not_an_allowance_blocks(
     assert decisions(table.recorder) == [("tool-1", outcome, "authorizer")]
     assert [str(b.outcome) for b in table.recorder.of(e.ToolAuthorizationBlocked)] == [outcome]
     assert table.recorder.of(e.ToolExecutionStarted) == []
+
+
+async def test_tool_authorizer_can_prompt_shell_tool_and_emit_hooks(tmp_path: Path) -> None:
+    judge = Judge(ToolAuthorizationDecision.prompt("a person must agree"))
+    options: dict[str, Any] = {"builtin_tools": True, "policy": RuntimePolicy.permissive()}
+    async with bench(authorizer=judge, working_directory=tmp_path, **options) as table:
+        [result] = await one_round(table, ("shell", {"command": "touch ran", "timeoutMs": 5}))
+    assert (result.content, result.is_error) == ("Tool execution requires approval: a person must agree", True)
+    assert [k for k in table.recorder.kinds() if k.startswith("tool_")] == [
+        "tool_authorization_started",
+        "tool_authorization_finished",
+        "tool_authorization_blocked",
+        "tool_execution_finished",
+    ]
+    [asked] = judge.asked
+    assert asked.preview.raw_input == {"command": "touch ran", "timeoutMs": 5}
+    assert (asked.preview.structured_input["kind"], asked.preview.structured_input["timeout_ms"]) == ("shell", 5)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_tool_authorizer_timeout_blocks_execution() -> None:
@@ -232,6 +262,21 @@ def passing(_: PreExecutionContext) -> PreExecutionDecision:
 
 def refusing(reason: str) -> Callable[[PreExecutionContext], PreExecutionDecision]:
     return lambda _: PreExecutionDecision("deny", reason)
+
+
+async def test_empty_pre_hooks_allows() -> None:
+    async with bench(tools=[add], pre_hooks=[]) as table:
+        [result] = await one_round(table, ("add", {"a": 1, "b": 2}))
+    assert result.content == 3
+
+
+async def test_pre_execution_hook_blocks_tool_call() -> None:
+    made = Custom("act")
+    async with bench(tools=[made], pre_hooks=[Gate(refusing("not on a Sunday"))]) as table:
+        [result] = await one_round(table, ("act", {}))
+    assert (result.is_error, made.ran) == (True, 0)
+    assert "not on a Sunday" in str(result.content)
+    assert [finished.success for finished in table.recorder.of(e.TurnFinished)] == [True]
 
 
 async def test_all_allow_hooks_allows() -> None:
@@ -375,6 +420,39 @@ async def test_progress_of_a_function_on_a_thread_is_heard_on_the_loop_and_in_or
     assert (progress.id, progress.name) == ("tool-1", "talk")
 
 
+async def test_shell_tool_emits_stderr_progress_on_failure(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"builtin_tools": True, "policy": RuntimePolicy.permissive()}
+    script = tool_calls([("shell", {"command": "echo bad >&2; exit 1"})]), text("ok")
+    async with bench(*script, working_directory=tmp_path, **options) as table:
+        agent = await table.agent()
+        events = heard(agent)
+        await agent.run("go")
+    assert [(p.id, p.name, p.progress) for p in of(events, e.ToolExecutionProgress)] == [
+        ("tool-1", "shell", "stderr: bad")
+    ]
+    assert agent.history()[2].tool_results()[0].content == "bad\n[exit status 1]"
+
+
+async def test_exclusive_success_and_error_outputs_truncate_with_identical_rules() -> None:
+    many = "\n".join(map(str, range(5000)))
+
+    def fail() -> None:
+        raise ToolError(many)
+
+    async with bench(tools=[Custom("good", lambda: many), Custom("bad", fail)]) as table:
+        good, bad = await one_round(table, ("good", {}), ("bad", {}))
+        finished = table.recorder.of(e.ToolExecutionFinished)
+    assert good.content == bad.content != many
+    assert [f.output_preview for f in finished] == [good.content] * 2  # the screen is told what the model is told
+
+
+async def test_parallel_outputs_truncate_per_result_and_preserve_call_order() -> None:
+    look = tool(reads_only=True, name="look")(lambda size: f"{size} " + "x" * int(size))
+    async with bench(tools=[look]) as table:
+        big, small = await one_round(table, ("look", {"size": str(MAX_RESULT_BYTES)}), ("look", {"size": "1"}))
+    assert (big.content, small.content) == ("[truncated: showing 0 of 1 lines]", "1 x")
+
+
 async def test_a_large_result_is_cut_at_whole_lines() -> None:
     async with bench(tools=[Custom("many", lambda: "\n".join(map(str, range(5000))))]) as table:
         [result] = await one_round(table, ("many", {}))
@@ -494,17 +572,19 @@ async def test_a_refused_call_of_a_batch_does_not_hold_up_the_others() -> None:
     assert [r.is_error for r in results] == [False, True, False]
 
 
-async def test_a_tool_that_ends_the_turn_leaves_the_rest_unexecuted_and_answered() -> None:
+async def test_terminating_call_creates_a_barrier_and_skips_the_scheduled_parallel_batch() -> None:
+    ran: list[str] = []
+    look = tool(reads_only=True, name="look")(lambda: ran.append("look"))
     last = Custom("last", lambda: ToolOutput("bye", terminate=True))
-    after = Custom("after")
-    async with bench(tool_calls([("last", {}), ("after", {})]), tools=[last, after]) as table:
+    calls = [("look", {}), ("last", {}), ("look", {}), ("look", {}), ("last", {})]
+    async with bench(tool_calls(calls), tools=[last, look]) as table:
         agent = await table.agent()
-        with contextlib.suppress(Exception):  # there is no final message
+        with pytest.raises(EmptyAssistantResponse):
             await agent.run("go")
         results = agent.history()[2].tool_results()
-    assert [r.content for r in results] == ["bye", "not executed: run terminated by 'last'"]
-    assert after.ran == 0
-    assert decisions(table.recorder) == [("tool-1", "allow", "runtime"), ("tool-2", "deny", "runtime")]
+    assert [r.content for r in results] == ["", "bye", *["not executed: run terminated by 'last'"] * 3]
+    assert (ran, last.ran) == (["look"], 1)
+    assert [d[1:] for d in decisions(table.recorder)] == [("allow", "runtime")] * 2 + [("deny", "runtime")] * 3
     assert len(table.provider.recorded_requests) == 1
 
 
