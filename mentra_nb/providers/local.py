@@ -193,7 +193,7 @@ class _Job:
                 raise item
             try:
                 chunk = self._read(json.loads(item))
-            except (TypeError, AttributeError, LookupError, ValueError) as error:
+            except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as error:
                 raise MalformedStream(f"the local model said what no chunk is: {item[:200]}") from error
             if chunk is not None:
                 yield b"data: " + json.dumps(chunk).encode() + b"\n\n"

@@ -4,6 +4,8 @@ To hold a provider of your own to it, describe how its server speaks in a `Diale
 
     class TestMine(WireConformance):
         dialect = MyDialect()
+
+`AnswerConformance` is the part of it for a provider whose answers do not come as bytes from a server.
 """
 
 import gzip
@@ -63,10 +65,16 @@ class Dialect(ABC):
     """Whether arguments come as text in pieces, so that they may also be invalid."""
     noise: tuple = ({"type": "brand_new", "x": 1},)
     """Frames that mean nothing to this version of the adapter."""
+    request = REQUEST
+    """What the provider is asked."""
 
     @abstractmethod
     def provider(self, url="http://h") -> WireProvider:
-        """The provider under test; what it is asked is `REQUEST`."""
+        """The provider under test."""
+
+    def transport(self, *pieces):
+        """What gives the provider these bytes of a stream."""
+        return Bytes(*pieces)
 
     @abstractmethod
     def answer(self, *blocks, stop="end") -> tuple[list, int]:
@@ -179,11 +187,15 @@ def answers(draw):
     return found
 
 
-class WireConformance:
+class AnswerConformance:
     dialect: Dialect
 
     async def ask(self, *pieces):
-        return await collect(self.dialect.provider().with_transport(Bytes(*pieces)), REQUEST)
+        transport = self.dialect.transport(*pieces)
+        try:
+            return await collect(self.dialect.provider().with_transport(transport), self.dialect.request)
+        finally:
+            await transport.aclose()
 
     async def said(self, *blocks, stop="end"):
         return await self.ask(stream(self.dialect.answer(*blocks, stop=stop)[0]))
@@ -268,43 +280,20 @@ class WireConformance:
         assert isinstance(caught.value, RetryableError) is transient
 
     @pytest.mark.anyio
-    @pytest.mark.parametrize(("newline", "decorated"), [("\n", False), ("\r\n", True), ("\r", False)])
-    async def test_cut_anywhere_it_is_the_same_and_ended_anywhere_it_is_whole_or_truncated(self, newline, decorated):
+    async def test_ended_after_any_frame_it_is_whole_or_truncated(self):
         frames, complete = self.dialect.answer(TEXT, WEATHER)
-        whole = await self.ask(stream(frames))
-        data = stream(frames, newline, decorated)
-        needed = len(stream(frames[: complete + 1], newline, decorated).rstrip(b"\r\n: "))
-        outcomes = set()
-        for at in range(len(data) + 1):
-            if at < len(data):
-                assert await self.ask(data[:at], data[at:]) == whole
-            try:
-                ended = await self.ask(data[:at])
-            except StreamTruncated:
-                ended = None
-            outcomes.add(ended is not None)
-            # counts that come after the answer is complete may be lost with the end
-            assert ended is None or (at >= needed and fold(ended) == fold(whole)), at
-        assert outcomes == {True, False}
-        assert ended == whole
-        assert await self.ask(*(data[at : at + 1] for at in range(len(data)))) == whole
-
-    @settings(
-        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
-    )
-    @given(answers(), st.data())
-    def test_any_answer_survives_any_framing(self, wanted, data):
-        frames, _ = self.dialect.answer(*wanted)
-        newline, decorated = data.draw(st.sampled_from(["\n", "\r\n"])), data.draw(st.booleans())
-        whole = stream(frames, newline, decorated)
-        cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
-        pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-        assert content(fold(anyio.run(self.ask, *pieces))) == expected(wanted)
+        whole = fold(await self.ask(stream(frames)))
+        for at in range(len(frames) + 1):
+            if at <= complete:
+                with pytest.raises(StreamTruncated):
+                    await self.ask(stream(frames[:at]))
+            else:
+                assert fold(await self.ask(stream(frames[:at]))) == whole
 
     @pytest.mark.anyio
     async def test_frames_that_are_not_objects_are_malformed(self):
         frames, _ = self.dialect.answer(TEXT)
-        for bad in (b"data: [1]\n\n", b"data: {nope\n\n", b"data: 7\n\n", b"data: \xff\n\n"):
+        for bad in (b"data: [1]\n\n", b"data: {nope\n\n", b"data: 7\n\n"):
             with pytest.raises(MalformedStream) as caught:
                 await self.ask(stream(frames[:1]), bad, stream(frames[1:]))
             assert not isinstance(caught.value, StreamTruncated)
@@ -349,6 +338,51 @@ class WireConformance:
         assert message._encoded.keys() == kept.keys()
         assert all(message._encoded[key] is kept[key] for key in kept)
         assert adapter._tools[1][0] is fragment
+
+
+class WireConformance(AnswerConformance):
+    """And what holds of bytes over a connection: they may be cut, packed, stalled or none, and have headers."""
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize(("newline", "decorated"), [("\n", False), ("\r\n", True), ("\r", False)])
+    async def test_cut_anywhere_it_is_the_same_and_ended_anywhere_it_is_whole_or_truncated(self, newline, decorated):
+        frames, complete = self.dialect.answer(TEXT, WEATHER)
+        whole = await self.ask(stream(frames))
+        data = stream(frames, newline, decorated)
+        needed = len(stream(frames[: complete + 1], newline, decorated).rstrip(b"\r\n: "))
+        outcomes = set()
+        for at in range(len(data) + 1):
+            if at < len(data):
+                assert await self.ask(data[:at], data[at:]) == whole
+            try:
+                ended = await self.ask(data[:at])
+            except StreamTruncated:
+                ended = None
+            outcomes.add(ended is not None)
+            # counts that come after the answer is complete may be lost with the end
+            assert ended is None or (at >= needed and fold(ended) == fold(whole)), at
+        assert outcomes == {True, False}
+        assert ended == whole
+        assert await self.ask(*(data[at : at + 1] for at in range(len(data)))) == whole
+
+    @settings(
+        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+    )
+    @given(answers(), st.data())
+    def test_any_answer_survives_any_framing(self, wanted, data):
+        frames, _ = self.dialect.answer(*wanted)
+        newline, decorated = data.draw(st.sampled_from(["\n", "\r\n"])), data.draw(st.booleans())
+        whole = stream(frames, newline, decorated)
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
+        pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+        assert content(fold(anyio.run(self.ask, *pieces))) == expected(wanted)
+
+    @pytest.mark.anyio
+    async def test_bytes_that_are_no_text_are_malformed(self):
+        frames, _ = self.dialect.answer(TEXT)
+        with pytest.raises(MalformedStream) as caught:
+            await self.ask(stream(frames[:1]), b"data: \xff\n\n", stream(frames[1:]))
+        assert not isinstance(caught.value, StreamTruncated)
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("header", ["x-request-id", "request-id"])

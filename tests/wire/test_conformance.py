@@ -1,13 +1,16 @@
-"""Our four wires, held to the suite that every wire is held to."""
+"""Our four wires and the model in the process, held to the suite that every wire is held to."""
 
 import json
 
+from mentra_nb.content import Message
 from mentra_nb.providers.anthropic import AnthropicProvider
+from mentra_nb.providers.base import Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.gemini import GeminiProvider
+from mentra_nb.providers.local import LocalTransport
 from mentra_nb.providers.responses import ResponsesProvider
 
-from .conformance import DONE, Called, Dialect, WireConformance
+from .conformance import DONE, AnswerConformance, Called, Dialect, WireConformance
 
 
 class Responses(Dialect):
@@ -98,6 +101,26 @@ class Chat(Dialect):
             {"choices": [{"delta": {"tool_calls": [call]}}]},
             {"choices": [{"finish_reason": "stop"}]},
         ]
+
+
+class Local(Chat):
+    """The chunks of Chat Completions as llama.cpp hands them to a callback."""
+
+    request = Request("m", [Message.user("hi")], max_output_tokens=100)  # without, it is the context that was full
+
+    def transport(self, *pieces):
+        return LocalTransport(lambda file, projector: Callback(b"".join(pieces)))
+
+
+class Callback:
+    """Stands for `xllamacpp.Server`, which takes its own server's stream apart in the same way."""
+
+    def __init__(self, data):
+        self.lines = data.decode().splitlines()
+
+    def handle_chat_completions(self, body, callback):
+        chunks = [line.removeprefix("data: ") for line in self.lines if line and line != f"data: {DONE}"]
+        any(callback(chunk) for chunk in chunks)
 
 
 class Anthropic(Dialect):
@@ -194,6 +217,12 @@ class TestResponses(WireConformance):
 
 class TestChatCompletions(WireConformance):
     dialect = Chat()
+
+
+class TestLocal(AnswerConformance):
+    """Without what `WireConformance` adds: there are no bytes to cut or pack, no status and headers, no connection."""
+
+    dialect = Local()
 
 
 class TestAnthropic(WireConformance):
