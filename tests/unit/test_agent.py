@@ -55,7 +55,7 @@ from mentra_nb.providers.scripted import (
 )
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.spec import ToolContext, ToolOutput, tool
+from mentra_nb.tools.spec import FunctionTool, ToolContext, ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +89,57 @@ async def test_send_streamed_text_turn_emits_events_and_commits_history() -> Non
     assert [d.delta for d in of(events, e.TextDelta)] == ["Hel", "lo"]
     assert (events[-1].text, events[-1].stop_reason) == ("Hello", "end")
     assert of(events, e.AssistantMessageCommitted)[0].message == final
+    snapshot = agent.snapshot()
+    assert (snapshot.status, snapshot.history_len, snapshot.run_generation) == ("Finished", 2, 1)
+
+
+async def test_snapshot_progresses_during_streaming() -> None:
+    stream = ControlledStream()
+    async with bench(stream, tools=[act]) as table:
+        agent = await table.agent()
+        seen = [agent.snapshot()]
+        agent.environment.bus.tap(lambda event: seen.append(agent.snapshot()))
+        stream.send_turn(tool_calls([("act", {})], text="Let me."))
+        table.provider.push(stream_text(["He", "llo"]))
+        await agent.send("hi")
+        seen.append(agent.snapshot())
+    texts = [snapshot.current_text for snapshot in seen]
+    assert [text for text, before in zip(texts[1:], texts, strict=False) if text != before] == [
+        "Let me.",
+        "",
+        "He",
+        "Hello",
+        "",
+    ]
+    order = [snapshot.status for snapshot in seen]
+    assert list(dict.fromkeys(order)) == ["Idle", "AwaitingModel", "Streaming", "ExecutingTool", "Finished"]
+    assert {tuple(use.name for use in snapshot.pending_tool_uses) for snapshot in seen} == {(), ("act",)}
+    assert seen[-1].pending_tool_uses == ()
+
+
+async def test_wait_handle_targets_the_generation_active_when_the_future_is_created() -> None:
+    first, second = ControlledStream(), ControlledStream()
+    async with bench(first, second) as table, anyio.create_task_group() as group:
+        agent, returned = await table.agent(), anyio.Event()
+        await agent.wait_until_idle()  # nothing runs: there is nothing to wait for
+
+        async def wait() -> None:
+            await agent.wait_until_idle()
+            returned.set()
+
+        group.start_soon(agent.send, "one")
+        await first.wait_opened()
+        group.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        assert not returned.is_set()
+        agent.on_idle = lambda: group.start_soon(agent.send, "two")
+        first.send_turn(text("1"))
+        await second.wait_opened()
+        with anyio.fail_after(10):
+            await returned.wait()
+        assert agent.is_running
+        agent.on_idle = None
+        second.send_turn(text("2"))
 
 
 async def test_send_returns_final_message_after_tool_execution() -> None:
@@ -154,6 +205,58 @@ async def test_tool_profile_respects_allowlist_and_hidden_overrides(config: Agen
     async with bench(text("ok"), tools=[act, tool(name="aaa")(lambda: "a")]) as table:
         await (await table.agent(config)).send("hi")
     assert {t.name for t in table.provider.recorded_requests[0].tools} == offered
+
+
+@pytest.mark.parametrize("stored", [{}, {"system": "s"}, {"context_compaction": {}, "team": {}}])
+def test_agent_config_deserializes_without_tool_profile_field(stored: dict[str, Any]) -> None:
+    config = AgentConfig.model_validate(stored)
+    assert config == AgentConfig(system=stored.get("system"))
+    assert (config.tools, config.hidden_tools, config.tool_search, config.reasoning_effort) == (None, (), False, None)
+
+
+def test_tool_spec_deserialization_defaults_loading_policy() -> None:
+    assert p.ProviderToolSpec.model_validate({"name": "x"}) == p.ProviderToolSpec(name="x", deferred=False)
+
+
+def deferred(name: str) -> FunctionTool:
+    made = tool(name=name)(lambda: "done")
+    made.spec = made.spec.model_copy(update={"provider": made.spec.provider.model_copy(update={"deferred": True})})
+    return made
+
+
+async def test_hidden_tool_profile_tool_choice_falls_back_to_auto() -> None:
+    config = AgentConfig(tool_choice=p.ToolChoice("tool", "act"))
+    async with bench(text("a"), text("b"), tools=[act, deferred("aaa")]) as table:
+        await (await table.agent(config.model_copy(update={"hidden_tools": ("act",)}))).send("hi")
+        await (await table.agent(config)).send("hi")
+    assert [r.tool_choice for r in table.provider.recorded_requests] == [p.ToolChoice(), p.ToolChoice("tool", "act")]
+
+
+async def test_hidden_tool_profile_filters_deferred_tools_before_provider_request() -> None:
+    config = AgentConfig(tool_search=True, hidden_tools=("secret",))
+    async with bench(text("ok"), tools=[deferred("secret"), deferred("found"), act]) as table:
+        await (await table.agent(config)).send("hi")
+    assert [(t.name, t.deferred) for t in table.provider.recorded_requests[0].tools] == [
+        ("act", False),
+        ("found", True),
+    ]
+
+
+async def test_deferred_tool_choice_reaches_provider_request_unchanged() -> None:
+    choice = p.ToolChoice("tool", "found")
+    async with bench(text("ok"), tools=[deferred("found")]) as table:
+        await (await table.agent(AgentConfig(tool_search=True, tool_choice=choice))).send("hi")
+    assert table.provider.recorded_requests[0].tool_choice == choice
+
+
+async def test_set_reasoning_updates_the_configured_reasoning_for_future_turns() -> None:
+    async with bench(text("one"), text("two"), text("three")) as table:
+        agent = await table.agent(AgentConfig(reasoning_effort="low"))
+        await agent.send("hi")
+        await agent.set_reasoning("high")
+        await agent.send("hi")
+        await (await table.runtime.resume_agent(agent.id)).send("hi")
+    assert [r.reasoning_effort for r in table.provider.recorded_requests] == ["low", "high", "high"]
 
 
 async def test_usage_is_summed_over_the_requests_of_a_run() -> None:
@@ -682,6 +785,26 @@ def test_text_turn_commits_after_message_stop() -> None:
         pending.message()
     pending.apply(p.MessageStopped())
     assert pending.message() == Message.assistant("ab")
+
+
+def test_tool_use_turn_emits_ready_event_and_parses_call() -> None:
+    pending, told = folded(*tool_calls([("act", {"n": 1})]).events)
+    [ready] = of(told, e.ToolUseReady)
+    assert (ready.call.id, ready.call.name, ready.call.input) == ("tool-1", "act", {"n": 1})
+    assert pending.message().tool_uses() == [ready.call]
+    assert pending.stop_reason == "tool_use"
+
+
+def test_pending_turn_rejects_missing_stop_and_recovers_from_malformed_tool_json() -> None:
+    pending, told = folded(*tool_calls([("act", '{"n":')]).events[:-1])
+    with pytest.raises(StreamTruncated):
+        pending.message()
+    pending.apply(p.MessageStopped())
+    [use] = pending.message().tool_uses()
+    assert of(told, e.ToolUseReady) == []
+    assert use.input == {}
+    assert use.error is not None
+    assert 'received {"n":' in use.error
 
 
 def test_blocks_come_in_the_order_of_their_index() -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from mentra_nb import event_types as e
 from mentra_nb import session_events as se
-from mentra_nb.content import TokenUsage
+from mentra_nb.content import Message, TokenUsage
 from mentra_nb.projections import to_audit, to_session
 
 SEED = {
@@ -219,6 +219,45 @@ def test_derive_tool_summary_falls_back_to_the_arguments() -> None:
 def test_input_summary_is_cut_by_characters() -> None:
     assert queued("shell", command="ä" * 500) == "shell: " + "ä" * 93 + "..."
     assert len(queued("add", text="ä" * 500)) == 63
+
+
+CALL = e.ToolUse(id="1", name="t", input={"n": "ä"})
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        (
+            e.ToolUseReady(agent_id="a", index=0, call=CALL),
+            se.ToolQueued(
+                tool_call_id="1", tool_name="t", summary='t({"n": "ä"})', mutability="unknown", input_json='{"n": "ä"}'
+            ),
+        ),
+        (e.ToolCallStarted(agent_id="a", call=CALL), se.ToolStarted(tool_call_id="1", tool_name="t")),
+        (
+            e.ToolExecutionProgress(agent_id="a", id="1", name="t", progress="half"),
+            se.ToolProgress(tool_call_id="1", tool_name="t", progress="half"),
+        ),
+        (
+            e.SubagentSpawned(agent_id="a", subagent_id="b", name="a::task", model="m"),
+            se.TaskUpdated(task_id="b", kind="subagent", status="spawned", title="a::task"),
+        ),
+        (
+            e.SubagentFinished(agent_id="a", subagent_id="b", name="a::task"),
+            se.TaskUpdated(task_id="b", kind="subagent", status="finished", title="a::task"),
+        ),
+        (
+            e.SubagentFinished(agent_id="a", subagent_id="b", name="a::task", error="boom"),
+            se.TaskUpdated(task_id="b", kind="subagent", status="failed", title="a::task", detail="boom"),
+        ),
+        (e.RunStarted(agent_id="a", run_id="r", model="m", prompt="hi"), se.UserMessage(text="hi")),
+        (e.ToolUseUpdated(agent_id="a", index=0, id="1", name="t", delta="{"), None),
+        (e.AssistantMessageCommitted(agent_id="a", message=Message.assistant("hi")), None),
+        (e.MemoryIngestStarted(agent_id="a", source_revision=1), None),
+    ],
+)
+def test_what_a_screen_is_told(event: e.AgentEvent, shown: se.SessionEvent | None) -> None:
+    assert to_session(event) == shown
 
 
 def test_tool_execution_finished_is_shown_with_its_name_and_cut_at_200() -> None:

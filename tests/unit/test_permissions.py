@@ -16,16 +16,18 @@ from mentra_nb import session_events as shown
 from mentra_nb.authorization import (
     PermissionDecision,
     PermissionQuestion,
+    PermissionRule,
     ToolAuthorizationDecision,
     ToolAuthorizer,
 )
 from mentra_nb.content import ToolResult
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.control.policy import RuntimePolicy
-from mentra_nb.errors import Cancelled, OperationDenied
+from mentra_nb.errors import Cancelled, OperationDenied, StoreError
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.session.session import Session
 from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.spec import tool
 
 pytestmark = pytest.mark.anyio
@@ -280,14 +282,35 @@ async def test_remembering_a_command_with_a_star_remembers_that_command_only(tmp
     assert [q.subject for q in asked] == ["echo *", "echo secret", "echo a && echo *"]
 
 
-async def test_a_remembered_refusal_keeps_its_reason_and_says_that_asking_again_will_not_help() -> None:
-    async with bench(tools=[act]) as table:
+async def test_a_remembered_refusal_keeps_its_reason_across_a_restart(tmp_path: Path) -> None:
+    async with bench(tools=[act], store=SqliteStore(tmp_path / "s")) as table:
         session = await table.session()
-        asked = answering(session, PermissionDecision(allow=False, remember="session", pattern="*", reason="never"))
+        answering(session, PermissionDecision(allow=False, remember="session", pattern="*", reason="never"))
         await call(table, session, ("act", {}))
-        [result] = await call(table, session, ("act", {"what": "else"}))
-    assert str(result.content).startswith("Tool execution denied: never; blocked by a remembered rule for '*'")
-    assert len(asked) == 1
+    async with bench(tools=[act], store=SqliteStore(tmp_path / "s")) as table:
+        again = await table.runtime.resume_session(session.id)
+        asked = answering(again, ALLOW)
+        [result] = await call(table, again, ("act", {"what": "else"}))
+    assert result.content == (
+        "Tool execution denied: never; blocked by a remembered rule for '*'; asking again will not help"
+    )
+    assert asked == []
+
+
+async def test_an_answer_that_cannot_be_remembered_counts_and_closes_its_question() -> None:
+    class Full(VolatileStore):
+        async def save_rule(self, rule: PermissionRule) -> PermissionRule:
+            raise StoreError("the disk is full")
+
+    async with bench(tools=[act], store=Full()) as table:
+        session = await table.session()
+        asked = answering(session, PermissionDecision(allow=True, remember="session"))
+        [result] = await call(table, session, ("act", {}))
+        assert await table.runtime.store.open_questions() == []
+        with pytest.raises(OperationDenied):
+            await session.answer(asked[0].request_id, DENY)
+    assert result.content == "done"
+    assert [resolved.rule_scope for resolved in table.recorder.of(e.PermissionResolved)] == [None]
 
 
 async def test_a_rule_of_one_session_is_not_for_another() -> None:

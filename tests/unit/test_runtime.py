@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import platformdirs
 import pytest
+import storekit
 from corekit import MODEL, Recorder, allow_all, bench
 
 from mentra_nb import event_types as e
+from mentra_nb import paths
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.control.hooks import NullAudit
+from mentra_nb.control.hooks import AuditHook, AuditLogHook, AuditStore, NullAudit, RuntimeHooks
 from mentra_nb.errors import (
     ConfigurationError,
     FailedToListModels,
@@ -79,11 +83,19 @@ def test_display_mentions_missing_provider() -> None:
         runtime(ScriptedProvider(id="one")).provider("x")
 
 
+async def test_resolve_model_supports_openrouter_provider() -> None:
+    async with bench() as table:
+        table.runtime.register_provider("openrouter", "a key")
+        assert (await table.runtime.resolve_model("openrouter", "x/y")).provider == "openrouter"
+
+
 @pytest.mark.parametrize("name", ["ollama", "lmstudio"])
-def test_local_servers_need_no_key(name: str) -> None:
-    made = runtime()
-    made.register_provider(name)
-    assert [d.id for d in made.providers()] == [name]
+async def test_resolve_model_supports_local_provider_registration(name: str) -> None:
+    async with bench() as table:
+        getattr(table.runtime, f"register_{name}")()
+        assert [d.id for d in table.runtime.providers()] == [name, "scripted"]
+        assert (await table.runtime.resolve_model(name, "m")).provider == name
+        assert table.runtime.provider().descriptor.id == "scripted"
 
 
 def test_a_provider_that_needs_a_key_says_so() -> None:
@@ -143,6 +155,12 @@ def test_runtime_exposes_registered_tool_descriptors() -> None:
     assert descriptor is not None
     assert descriptor.description == "Do it."
     assert made.tool_descriptor("none") is None
+    assert Runtime(builtin_tools=False, store=VolatileStore(), audit=NullAudit()).tools() == []
+
+
+def test_default_runtime_exposes_its_tools_and_an_empty_one_none() -> None:
+    whole = Runtime(store=VolatileStore(), audit=NullAudit())
+    assert [spec.name for spec in whole.tools()] == ["read", "shell", "write"]
     assert Runtime(builtin_tools=False, store=VolatileStore(), audit=NullAudit()).tools() == []
 
 
@@ -219,6 +237,25 @@ async def test_resume_filters_agents_by_runtime_identifier(tmp_path: Path) -> No
         assert [a.id for a in await table.runtime.resume("one")] == [first.id]
         assert [a.id for a in await table.runtime.resume_all()] == [first.id, second.id]
         assert [a.id for a in await table.runtime.list_persisted_agents("one")] == [first.id]
+
+
+async def test_list_persisted_agents_includes_teammates_for_runtime() -> None:
+    async with bench(text("hi")) as table:
+        lead = await table.agent()
+        await lead.send("hello")
+        records = [
+            ("agent-2", "teammate", "default"),
+            ("agent-3", "subagent", "default"),
+            ("agent-4", "agent", "other"),
+        ]
+        for id, kind, identifier in records:
+            await table.runtime.store.create_agent(storekit.agent(id, time.time() + 1, identifier, kind=kind))
+        listed = await table.runtime.list_persisted_agents()
+        assert [(a.id, a.is_teammate, a.status, a.history_len) for a in listed] == [
+            (lead.id, False, "Finished", 2),
+            ("agent-2", True, "Idle", 0),
+        ]
+        assert [lease.key for lease in await table.runtime.store.list_leases()] == [f"agent:{lead.id}"]
 
 
 async def test_an_agent_that_is_not_stored_cannot_be_resumed() -> None:
@@ -300,6 +337,49 @@ def test_making_a_runtime_opens_no_file_and_state_and_record_go_to_the_home(tmp_
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert {"record", "state.sqlite"} <= set(done.stdout.split())
+
+
+def test_uses_platform_data_directory_when_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MENTRA_HOME", "MENTRA_STATE", "MENTRA_RECORD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert paths.home() == platformdirs.user_data_path("mentra", appauthor=False)
+    assert (paths.state_file().parent, paths.record_folder().parent) == (paths.home(), paths.home())
+    monkeypatch.setenv("MENTRA_HOME", str(tmp_path))
+    assert (paths.state_file(), paths.record_folder()) == (tmp_path / "state.sqlite", tmp_path / "record")
+
+
+class Named:
+    """A hook that writes down its name."""
+
+    def __init__(self, name: str, told: list[str]) -> None:
+        self.name, self.told = name, told
+
+    def on_event(self, store: AuditStore, event: e.RuntimeEvent) -> None:
+        self.told.append(self.name)
+
+
+class Kept(NullAudit):
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def record_audit_event(self, scope: str, event_type: str, payload: object) -> None:
+        self.told.append("record")
+
+
+def test_hooks_are_told_in_their_order_after_the_record_and_adding_drops_none() -> None:
+    told: list[str] = []
+    hooks = RuntimeHooks([Named("a", told)]).with_hook(Named("b", told)).extend([Named("c", told), Named("d", told)])
+    hooks.emit(Kept(told), e.RunAborted(agent_id="x", reason="y"))
+    assert told == ["record", "a", "b", "c", "d"]
+
+
+def test_only_replacing_all_by_name_leaves_the_record_out() -> None:
+    told: list[str] = []
+    hooks = RuntimeHooks([Named("a", told)]).replace_all([Named("b", told)])
+    hooks.emit(Kept(told), e.RunAborted(agent_id="x", reason="y"))
+    assert told == ["b"]
+    assert AuditLogHook is AuditHook
 
 
 async def test_a_hook_given_to_the_runtime_does_not_silence_the_record() -> None:

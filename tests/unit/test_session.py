@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
+import anyio
 import pytest
-from corekit import MODEL, Bench, bench, of
+import storekit
+from corekit import MODEL, Bench, allow_all, bench, of
 
 from mentra_nb import event_types as e
 from mentra_nb import session_events as shown
-from mentra_nb.errors import FailedToStreamResponse, HttpError, InvalidRequest, ProviderNotFound, StoreError
+from mentra_nb.content import Message
+from mentra_nb.control.limits import CancellationToken, RunOptions
+from mentra_nb.control.policy import RuntimePolicy
+from mentra_nb.errors import Cancelled, FailedToStreamResponse, HttpError, InvalidRequest, ProviderNotFound, StoreError
 from mentra_nb.providers.base import ModelInfo
-from mentra_nb.providers.scripted import ScriptedProvider, failure, stream_text, text, tool_calls
+from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, failure, stream_text, text, tool_calls
 from mentra_nb.session.session import Session
+from mentra_nb.store.base import SessionRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.tools.spec import ToolError, tool
 
@@ -70,6 +77,113 @@ async def test_full_session_lifecycle_produces_correct_event_stream() -> None:
     assert of(events, shown.UserMessage)[0].text == "go"
     assert of(events, shown.AssistantMessageCompleted)[0].text == "AB"
     assert (session.turn_count, len(session.history())) == (1, 4)
+
+
+async def test_session_status_transitions_created_to_idle() -> None:
+    stream = ControlledStream()
+    async with bench(stream, failure(InvalidRequest("no")), text("fine")) as table:
+        session = await table.session()
+        states = [session.status]
+        session.subscribe(lambda event: states.append(session.status))
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.append_turn, "one")
+            await stream.wait_opened()
+            states.append(session.status)
+            stream.send_turn(text("1"))
+        states.append(session.status)
+        with pytest.raises(FailedToStreamResponse):
+            await session.append_turn("two")
+        states.append(session.status)
+        await session.append_turn("three")
+        states.append(session.status)
+    changes = [now for now, before in zip(states, ["", *states], strict=False) if now != before]
+    assert changes == ["created", "active", "idle", "active", "failed", "active", "idle"]
+    assert session.turn_count == 2
+
+
+async def test_append_turn_returns_assistant_message() -> None:
+    async with bench(text("hello")) as table:
+        session = await table.session()
+        answer = await session.append_turn("hi")
+        [run] = await table.runtime.store.list_runs(session.agent.id)
+    assert answer == Message.assistant("hello")
+    assert session.history() == [Message.user("hi"), answer]
+    assert [(entry.kind, entry.run_id) for entry in session.agent.transcript.entries] == [
+        ("user_turn", run.id),
+        ("assistant_turn", run.id),
+    ]
+
+
+async def test_concurrent_calls_do_not_borrow_each_others_names() -> None:
+    second_done = asyncio.Event()
+
+    @tool(reads_only=True)
+    async def slow() -> None:
+        await second_done.wait()
+
+    @tool(reads_only=True)
+    async def quick() -> None:
+        second_done.set()
+
+    async with bench(tool_calls([("slow", {}), ("quick", {})]), text("ok"), tools=[slow, quick]) as table:
+        session, events = await listening(table)
+        await session.append_turn("go")
+    completed = [(c.tool_call_id, c.tool_name) for c in of(events, shown.ToolCompleted)]
+    assert sorted(completed) == [("tool-1", "slow"), ("tool-2", "quick")]
+
+
+async def test_full_scenario_prompt_shell_file_events_end_to_end(tmp_path: Path) -> None:
+    script = [
+        tool_calls([("shell", {"command": "echo hello"})]),
+        text("It said hello."),
+        tool_calls([("write", {"path": "a.txt", "content": "hello"})]),
+        text("Written."),
+    ]
+    options = {"builtin_tools": True, "policy": RuntimePolicy.permissive(), "working_directory": tmp_path}
+    async with bench(*script, **options) as table:
+        session, events = await listening(table)
+        allow_all(session)
+        await session.append_turn("run it")
+        await session.append_turn("write it")
+    assert [len(of(events, kind)) for kind in (shown.UserMessage, shown.AssistantMessageCompleted)] == [2, 2]
+    assert [(c.tool_name, c.summary, c.is_error) for c in of(events, shown.ToolCompleted)] == [
+        ("shell", "hello", False),
+        ("write", "Wrote 5 byte(s) to a.txt", False),
+    ]
+    assert [p.progress for p in of(events, shown.ToolProgress)] == ["stdout: hello"]
+    assert [q.tool_name for q in of(events, shown.PermissionAsked)] == ["shell", "write"]
+    assert (tmp_path / "a.txt").read_text() == "hello"
+
+
+async def test_a_cancelled_session_turn_fails_instead_of_running() -> None:
+    token = CancellationToken()
+    token.cancel("not now")
+    async with bench(text("never")) as table:
+        session, events = await listening(table)
+        with pytest.raises(Cancelled):
+            await session.append_turn("go", RunOptions(cancellation=token))
+    assert (table.provider.recorded_requests, session.history(), session.turn_count) == ([], [], 0)
+    assert events[-1] == shown.SessionError(message="not now", recoverable=False)
+
+
+def test_session_metadata_serialization_roundtrip() -> None:
+    record = storekit.session("session-1", "talk", "/p")
+    assert SessionRecord.model_validate_json(record.model_dump_json()) == record
+
+
+async def test_session_set_model_updates_active_and_persisted_model(tmp_path: Path) -> None:
+    async with bench(text("one"), store=SqliteStore(tmp_path / "s")) as table:
+        session = await table.session()
+        other = ScriptedProvider([text("two")], id="other")
+        with pytest.raises(ProviderNotFound):
+            await table.runtime.set_model(session.agent, ModelInfo(id="m", provider="other"))
+        table.runtime.register_provider_instance(other)
+        await table.runtime.set_model(session.agent, ModelInfo(id="m", provider="other"))
+        assert (await session.append_turn("hi")).text() == "two"
+        stored = await table.runtime.store.load_agent(session.agent.id)
+    assert other.recorded_requests[0].model == "m"
+    assert stored is not None
+    assert (stored.model, stored.provider_id) == ("m", "other")
 
 
 async def test_all_session_events_from_turn_are_serializable_to_json() -> None:
