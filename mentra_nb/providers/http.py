@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,11 +32,22 @@ from mentra_nb.errors import (
 
 if TYPE_CHECKING:
     import httpx
+
+    def framed(body: EventStream) -> AsyncGenerator[Any, None]:
+        """Server-sent events out of a body's text."""
 else:
     try:
         import httpx2 as httpx
+
+        def framed(body):
+            return aiter(httpx.EventSource(body, max_event_size=None))
     except ImportError:
         import httpx
+        from httpx_sse import EventSource
+
+        def framed(body):
+            return EventSource(body).aiter_sse()
+
 
 CONNECT_TIMEOUT = 15.0
 WRITE_TIMEOUT = 60.0
@@ -200,32 +211,24 @@ class EventStream:
     for the request.
     """
 
+    headers = {"content-type": "text/event-stream"}  # noqa: RUF012  # this and `request` are what framing looks at
+    request = None
+
     def __init__(self, chunks: AsyncIterator[bytes], request_id: str | None = None, max_frame: int = MAX_FRAME) -> None:
         self.ended = False
         self.request_id = request_id
         self._chunks = chunks
         self._max_frame = max_frame
+        self._pending = 0
+        self._text = self._decode()
 
-    async def batches(self) -> AsyncGenerator[list[str], None]:
-        """The events that each piece of the body completes; pieces that complete none are passed over.
-
-        Raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame` bytes.
-        """
-        decoder, parser = codecs.getincrementaldecoder("utf-8-sig")(), _Events()
-        size = 0
-        try:
-            async for chunk in self._chunks:
-                events = parser.feed(decoder.decode(chunk))
-                size = len(chunk) if events else size + len(chunk)
-                if size > self._max_frame:
-                    raise MalformedStream(f"one event is longer than {self._max_frame} bytes")
-                if events:
-                    yield events
-        except UnicodeDecodeError as error:
-            raise MalformedStream("it is not UTF-8 text") from error
-        self.ended = True
-        if events := parser.feed("\n\n"):
-            yield events
+    async def events(self) -> AsyncGenerator[str, None]:
+        """Raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame` bytes."""
+        async with aclosing(self._text), aclosing(framed(self)) as events:
+            async for event in events:
+                self._pending = 0
+                if event.data:
+                    yield event.data
 
     async def drain(self) -> None:
         """Read the end of the body if it is there, so that the connection can be used again."""
@@ -233,38 +236,23 @@ class EventStream:
             async for _ in self._chunks:
                 pass
 
+    def aiter_text(self) -> AsyncIterator[str]:
+        return self._text
 
-class _Events:
-    """Cuts the text of an event stream into events, by line ends of any kind; only their `data` is of use here."""
-
-    def __init__(self) -> None:
-        self._line: list[str] = []
-        """The pieces of the line that has not ended."""
-        self._data: list[str] = []
-        """The data lines of the event that has not ended."""
-        self._after_cr = False
-
-    def feed(self, text: str) -> list[str]:
-        """The data of the events that this piece completes."""
-        if not text:
-            return []
-        ended_before, self._after_cr = self._after_cr and text.startswith("\n"), text.endswith("\r")
-        text = text[ended_before:].replace("\r\n", "\n").replace("\r", "\n")
-        first, *lines = text.split("\n")
-        self._line.append(first)
-        if not lines:
-            return []
-        first, self._line = "".join(self._line), [lines.pop()]
-        return list(self._complete([first, *lines]))
-
-    def _complete(self, lines: Iterable[str]) -> Iterable[str]:
-        for line in lines:
-            if line.startswith("data:"):
-                self._data.append(line[6:] if line.startswith(" ", 5) else line[5:])
-            elif not line and self._data:
-                data, self._data = "\n".join(self._data), []
-                if data:
-                    yield data
+    async def _decode(self) -> AsyncGenerator[str, None]:
+        """The body's text without a byte order mark, and a blank line after the last event: framing needs both."""
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        try:
+            async for chunk in self._chunks:
+                self._pending += len(chunk)
+                if self._pending > self._max_frame:
+                    raise MalformedStream(f"one event is longer than {self._max_frame} bytes")
+                if text := decoder.decode(chunk):
+                    yield text
+        except UnicodeDecodeError as error:
+            raise MalformedStream("it is not UTF-8 text") from error
+        self.ended = True
+        yield "\n\n"
 
 
 class HttpClient:

@@ -214,16 +214,15 @@ async def _pump(
     stream: EventStream, decoder: Decoder, headers: Mapping[str, str]
 ) -> AsyncGenerator[ProviderEvent, None]:
     try:
-        async with aclosing(stream.batches()) as batches:
-            async for batch in batches:
-                for data in batch:
-                    for event in _events(decoder, _frame(data, stream)):
-                        if isinstance(event, MessageStarted):
-                            event = replace(event, request_id=stream.request_id)
-                        yield event
-                    if decoder.complete:
-                        await stream.drain()
-                        return
+        async with aclosing(stream.events()) as frames:
+            async for data in frames:
+                for event in _events(decoder, _frame(data, stream)):
+                    if isinstance(event, MessageStarted):
+                        event = replace(event, request_id=stream.request_id)
+                    yield event
+                if decoder.complete:
+                    await stream.drain()
+                    return
         for event in decoder.finish():
             yield event
     except ProviderError as error:

@@ -54,7 +54,7 @@ async def provider(request, server):
 
 async def framed(body: bytes, at: int | None = None):
     pieces = [body] if at is None else [body[:at], body[at:]]
-    return [data async for batch in EventStream(Bytes(*pieces)._chunks()).batches() for data in batch]
+    return [data async for data in EventStream(Bytes(*pieces)._chunks()).events()]
 
 
 @pytest.mark.anyio
@@ -86,7 +86,7 @@ def test_any_text_survives_framing(texts, data):
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
 
     async def run():
-        return [data async for batch in EventStream(Bytes(*pieces)._chunks()).batches() for data in batch]
+        return [data async for data in EventStream(Bytes(*pieces)._chunks()).events()]
 
     assert anyio.run(run) == texts
 
@@ -97,7 +97,7 @@ async def test_bytes_that_are_not_utf8_and_endless_events_are_malformed():
         await framed(b"data: \xff\xfe\n\n")
     stream = EventStream(Bytes(*[b"data: " + b"x" * 50] * 3)._chunks(), max_frame=100)
     with pytest.raises(MalformedStream, match="longer than 100 bytes"):
-        [batch async for batch in stream.batches()]
+        [data async for data in stream.events()]
 
 
 @pytest.mark.anyio
