@@ -137,7 +137,8 @@ class Message(Data):
         return form
 
     def has_images(self) -> bool:
-        return any(isinstance(block, Image) for block in self.content)
+        """Whether a picture is in it, also as part of a tool's result."""
+        return any(isinstance(block, Image) or getattr(block, "images", ()) for block in self.content)
 
 
 class Shelved:

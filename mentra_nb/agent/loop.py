@@ -18,7 +18,7 @@ from mentra_nb.agent.recovery import OpenEnd
 from mentra_nb.agent.request import AgentConfig, assemble
 from mentra_nb.agent.sources import Boundary, RoundSource
 from mentra_nb.agent.transcript import Transcript
-from mentra_nb.content import Message, TokenUsage, ToolUse
+from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
 from mentra_nb.control.limits import RunLimits, RunOptions
 from mentra_nb.errors import (
     ConfigurationError,
@@ -123,8 +123,19 @@ async def execute(run: Run, calls: Sequence[ToolUse], end: OpenEnd | None = None
     """Run the calls of one answer and commit their results. True when a tool ended the turn."""
     run.phase, run.scheduler.history_len = "ExecutingTool", len(run.transcript)
     ended = await run.scheduler.execute(calls, end.calls if end is not None else None)
-    await run.commit(Message.user(run.scheduler.take_results()))
+    results = run.scheduler.take_results()
+    if not run.provider.takes_result_images(run.model):
+        results = [without_images(result) for result in results]
+    await run.commit(Message.user(results))
     return ended
+
+
+def without_images(result: ToolResult) -> ToolResult:
+    """The result for a model that is shown no pictures: a line says that there were some."""
+    if not result.images:
+        return result
+    note = f"[{len(result.images)} image(s) left out: this model takes none in the results of tools]"
+    return result.model_copy(update={"content": f"{result.display()}\n{note}".strip(), "images": ()})
 
 
 async def take_up(run: Run, at: Boundary) -> None:

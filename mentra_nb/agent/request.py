@@ -25,6 +25,7 @@ class AgentConfig(Data):
     max_output_tokens: int | None = 8192
     reasoning_effort: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    reasoning_summary: str | None = None
     response_format: ResponseFormat | None = None
     parallel_tool_calls: bool | None = None
     tool_search: bool = False
@@ -50,6 +51,7 @@ def assemble(model: str, config: AgentConfig, messages: Sequence[Message], envir
         temperature=config.temperature,
         max_output_tokens=config.max_output_tokens,
         reasoning_effort=config.reasoning_effort,
+        reasoning_summary=config.reasoning_summary,
         metadata=config.metadata,
         response_format=config.response_format,
         parallel_tool_calls=config.parallel_tool_calls,

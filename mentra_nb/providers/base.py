@@ -229,6 +229,10 @@ class Provider(ABC):
         that ends without raising has yielded `MessageStopped` last.
         """
 
+    def takes_result_images(self, model: str) -> bool:
+        """Whether a tool's result may come with pictures."""
+        return self.capabilities.supports_images
+
     async def list_models(self) -> list[ModelInfo]:
         raise UnsupportedCapability(self.descriptor.id, "listing models")
 

@@ -48,6 +48,9 @@ BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
 """Finish reasons of an answer that is not whole: OpenRouter's, vLLM's, DeepSeek's."""
 
 
+RESULT_IMAGES = "Images of the results above:"
+
+
 class ChatCompletionsProvider(OpenAIProvider):
     """A server that answers `POST …/chat/completions`.
 
@@ -105,19 +108,19 @@ class ChatCompletionsProvider(OpenAIProvider):
         return ChatDecoder(request.model)
 
     def _form(self, message: Message, model: str) -> _Form:
-        if any(result.images for result in message.tool_results()):
-            raise UnsupportedCapability(self.descriptor.id, "images in tool results")
         results = [
             encode({"role": "tool", "tool_call_id": result.tool_use_id, "content": result_text(result)})
             for result in message.tool_results()
         ]
         images = [block for block in message.content if isinstance(block, Image)]
         if message.role is Role.USER:
-            if not images:
+            shown = [image for result in message.tool_results() for image in result.images]
+            if not images and not shown:
                 text = message.text()
                 return _Form(results, encode(text) if text else b"", is_plain=True)
-            parts = [self._part(block) for block in message.content if isinstance(block, Text | Image)]
-            return _Form(results, encode(parts))
+            # a result is only text on this wire: its pictures follow as the user's
+            blocks = [*([Text(text=RESULT_IMAGES)] if shown else []), *shown, *message.content]
+            return _Form(results, encode([self._part(x) for x in blocks if isinstance(x, Text | Image)]))
         if images:
             raise self.misplaced_image()
         said: dict[str, Any] = {"role": "assistant", "content": message.text() or None}

@@ -93,6 +93,9 @@ class GeminiProvider(WireProvider):
         model = request.model if "/" in request.model else f"models/{request.model}"
         return self.url(f"{quote(model)}:{self.endpoint}", alt="sse")
 
+    def takes_result_images(self, model: str) -> bool:
+        return not OLDER.search(model)
+
     def check(self, request: Request) -> None:
         super().check(request)
         if request.parallel_tool_calls is False and request.tools:

@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from pydantic import SecretStr
 from pydantic_core import from_json
 
-from mentra_nb.content import Image, Message
+from mentra_nb.content import Image
 from mentra_nb.errors import (
     ConfigurationError,
     DecodeError,
@@ -122,7 +122,7 @@ class WireProvider(Provider):
             "reasoning_summary": bool(request.reasoning_summary) and not can.supports_reasoning_effort,
             "response_format": request.response_format is not None and not can.supports_structured_output,
             "tool_search": request.tool_search and not can.supports_hosted_tool_search,
-            "images": not can.supports_images and _has_images(request.messages),
+            "images": not can.supports_images and any(message.has_images() for message in request.messages),
         }
         for option, is_missing in wanted.items():
             if is_missing:
@@ -359,12 +359,6 @@ def with_version(base_url: str) -> str:
     if re.search(r"/v\d", parts.path) or parts.path.endswith("/backend-api/codex"):
         return base_url
     return urlunsplit(parts._replace(path=parts.path + "/v1"))
-
-
-def _has_images(messages: Iterable[Message]) -> bool:
-    return any(
-        isinstance(block, Image) or getattr(block, "images", ()) for message in messages for block in message.content
-    )
 
 
 def _checked_url(url: str) -> str:

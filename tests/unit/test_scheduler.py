@@ -26,7 +26,7 @@ from mentra_nb.control.hooks import NullAudit, PreExecutionContext, PreExecution
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.errors import Cancelled, EmptyAssistantResponse, ToolBudgetExceeded
-from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.providers.base import ProviderCapabilities, ProviderToolSpec
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.tools.scheduler import MAX_RESULT_BYTES, arguments_hash, duration, limited
@@ -605,6 +605,17 @@ async def test_a_tools_images_are_part_of_its_result() -> None:
     async with bench(tools=[show]) as table:
         (result,) = await one_round(table, ("show", {}))
     assert (result.content, result.images, result.is_error) == ("a plot", (plot,), False)
+
+
+async def test_a_model_that_takes_no_images_in_results_is_told_that_there_were_some() -> None:
+    show = Custom("show", lambda: ToolOutput("a plot", images=(Image(data="AA"),)))
+    async with bench(tool_calls([("show", {})]), text("ok"), tools=[show]) as table:
+        table.provider.capabilities = ProviderCapabilities(supports_images=False)
+        agent = await table.agent()
+        await agent.send("go")
+        [result] = agent.history()[2].tool_results()
+    note = "[1 image(s) left out: this model takes none in the results of tools]"
+    assert (result.content, result.images) == (f"a plot\n{note}", ())
 
 
 # ---- budget ---------------------------------------------------------------------------------------------------

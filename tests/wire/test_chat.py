@@ -143,10 +143,19 @@ def test_images_come_by_address_or_with_their_bytes():
     assert [part["image_url"]["url"] for part in parts["content"]] == ["https://x/y.png", "data:image/jpeg;base64,AQ=="]
 
 
-def test_images_in_a_result_are_refused_by_name():
-    results = [ToolResult(tool_use_id="c", images=(Image(data="AA"),))]
-    with pytest.raises(InvalidRequest, match="local does not support images in tool results"):
-        body([Message.assistant([ToolUse(id="c", name="t")]), Message.user(results)])
+def test_images_of_a_result_follow_it_as_the_users():
+    image = Image.from_bytes("image/png", b"\x01")
+    results = [ToolResult(tool_use_id="c", content="a plot", images=(image,)), ToolResult(tool_use_id="d", content="2")]
+    calls = [ToolUse(id="c", name="t"), ToolUse(id="d", name="t")]
+    _, first, second, shown = body([Message.assistant(calls), Message.user(results)])["messages"]
+    assert [(m["role"], m["content"]) for m in (first, second)] == [("tool", "a plot"), ("tool", "2")]
+    assert shown == {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "Images of the results above:"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AQ=="}},
+        ],
+    }
 
 
 def without_calls(events):
