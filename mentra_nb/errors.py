@@ -91,7 +91,8 @@ class HttpError(ProviderError):
         self.status, self.body = status, body[: self.BODY_LIMIT]
         self.retry_after, self.request_id = retry_after, request_id
         detail = f": {self.body.strip()}" if self.body.strip() else ""
-        super().__init__(f"provider returned HTTP {status}{detail}")
+        about = f", request {request_id}" if request_id else ""
+        super().__init__(f"provider returned HTTP {status}{detail}{about}")
 
     @property
     def category(self) -> ErrorCategory:  # type: ignore[override]  # depends on the status
