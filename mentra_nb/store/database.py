@@ -8,17 +8,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
+from mentra_nb.errors import StoreError
+
 T = TypeVar("T")
+
+PATIENCE = 5.0
+"""Seconds in which a transaction that others are in the way of is tried again."""
 
 
 class Rows(Protocol):
@@ -47,15 +54,40 @@ class Database(ABC):
         return await self._on_thread(work, False)
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in one transaction. It commits even if the caller is cancelled meanwhile."""
+        """Run `work` in one transaction. It commits even if the caller is cancelled meanwhile.
+
+        When somebody else came between, `work` is run again.
+        """
         return await self._on_thread(work, True)
 
     async def _on_thread(self, work: Callable[[Transaction], T], writes: bool) -> T:
         return await asyncio.shield(asyncio.wrap_future(self._thread.submit(self._transact, work, writes)))
 
-    @abstractmethod
     def _transact(self, work: Callable[[Transaction], T], writes: bool) -> T:
-        """Begin, work, and commit; or roll back. Raises `StoreError` for what the database cannot do."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._attempt(work, writes)
+            except self.failures as error:
+                if not self._lost_to_another(error) or time.monotonic() > until:
+                    raise StoreError(f"the state store {self.where} failed: {str(error).strip()}") from error
+            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311  # whoever won goes first
+
+    failures: ClassVar[tuple[type[Exception], ...]]
+    """What the engine raises."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """The database by name, for messages."""
+
+    @abstractmethod
+    def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
+        """Begin, work, and commit; or roll back."""
+
+    @abstractmethod
+    def _lost_to_another(self, error: Exception) -> bool:
+        """Whether a failure came of somebody else being at the database, and nothing was written."""
 
     def close(self) -> None:
         """Finish what was asked for and close the connection. The next call opens it again."""

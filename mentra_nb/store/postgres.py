@@ -5,8 +5,6 @@ It keeps its tables in a schema of their own, `mentra`, and makes them with the 
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -17,15 +15,12 @@ from psycopg.rows import DictRow, dict_row
 
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.base import MemoryRecord
-from mentra_nb.store.database import Transaction, storable
+from mentra_nb.store.database import PATIENCE, Transaction, storable
 from mentra_nb.store.memory import all_words
 from mentra_nb.store.migrations import STEPS, statements
 from mentra_nb.store.statements import Statements
 
 T = TypeVar("T")
-
-PATIENCE = 10.0
-"""Seconds in which a transaction that lost against another is tried again."""
 
 DEFAULTS = {"connect_timeout": "10", "tcp_user_timeout": "15000", "application_name": "mentra-nb"}
 """What an address may say otherwise; the timeouts are in seconds and milliseconds."""
@@ -67,6 +62,8 @@ class PostgresStore(Statements):
         ConfigurationError: the address is not one that PostgreSQL understands.
     """
 
+    failures = (psycopg.Error,)
+
     def __init__(self, url: str) -> None:
         super().__init__()
         try:
@@ -77,31 +74,25 @@ class PostgresStore(Statements):
             ) from None
 
     def __repr__(self) -> str:
-        return f"PostgresStore({self._where!r})"
+        return f"PostgresStore({self.where!r})"
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
         return f"{self._address.get('host', '')}/{self._address.get('dbname', '')}"
 
-    def _transact(self, work: Callable[[Transaction], T], writes: bool) -> T:
-        until = time.monotonic() + PATIENCE
+    def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
+        connection = self._begin(WRITE if writes else READ)
         try:
-            while True:
-                connection = self._begin(WRITE if writes else READ)
-                try:
-                    result = work(_Transaction(connection))
-                    connection.execute("COMMIT")
-                except BaseException as error:
-                    if not connection.closed:
-                        connection.execute("ROLLBACK")
-                    lost = isinstance(error, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected))
-                    if not lost or time.monotonic() > until:
-                        raise
-                    time.sleep(random.uniform(0, 0.01))  # noqa: S311  # whoever won goes first
-                else:
-                    return result
-        except psycopg.Error as error:
-            raise StoreError(f"the state store {self._where} failed: {str(error).strip()}") from error
+            result = work(_Transaction(connection))
+            connection.execute("COMMIT")
+        except BaseException:
+            if not connection.closed:
+                connection.execute("ROLLBACK")
+            raise
+        return result
+
+    def _lost_to_another(self, error: Exception) -> bool:
+        return isinstance(error, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected))
 
     def _begin(self, statement: str) -> psycopg.Connection[DictRow]:
         """Begin, on a new connection if the one there was is lost: nothing was asked of it yet."""
@@ -121,7 +112,7 @@ class PostgresStore(Statements):
         connection = psycopg.connect(make_conninfo(**self._address), autocommit=True, row_factory=dict_row)
         try:
             connection.execute("SET search_path = mentra")
-            connection.execute("SET lock_timeout = '5s'")
+            connection.execute(f"SET lock_timeout = '{PATIENCE:.0f}s'")
             with connection.transaction():
                 self._migrate(connection)
         except BaseException:
@@ -136,7 +127,7 @@ class PostgresStore(Statements):
         version = _version(connection)
         if version > len(STEPS):
             raise StoreError(
-                f"the state store {self._where} was written by a newer mentra-nb (schema {version}, this one knows "
+                f"the state store {self.where} was written by a newer mentra-nb (schema {version}, this one knows "
                 f"{len(STEPS)}): upgrade mentra-nb or set MENTRA_STATE to another database"
             )
         if version == 0:
@@ -184,8 +175,8 @@ def _storable(value: Any) -> Any:
 
 
 def _version(connection: psycopg.Connection[DictRow]) -> int:
-    found = connection.execute("SELECT to_regclass('mentra.schema_version') IS NOT NULL AS there").fetchone()
-    if found is None or not found["there"]:
+    table = "SELECT FROM pg_tables WHERE schemaname = 'mentra' AND tablename = 'schema_version'"
+    if connection.execute(table).fetchone() is None:
         return 0
     row = connection.execute("SELECT version FROM schema_version").fetchone()
     return int(row["version"]) if row is not None else 0

@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.base import MemoryRecord
-from mentra_nb.store.database import Transaction, storable
+from mentra_nb.store.database import PATIENCE, Transaction, storable
 from mentra_nb.store.migrations import STEPS, statements
 from mentra_nb.store.statements import Statements
 
 T = TypeVar("T")
-BUSY_TIMEOUT_MS = 5000
 MATCHING_MEMORIES = """
     SELECT memories.*, -bm25(memories_words) AS relevance
     FROM memories_words JOIN memories ON memories.number = memories_words.rowid
@@ -31,6 +30,8 @@ MATCHING_MEMORIES = """
 class SqliteStore(Statements):
     """State in `path` (default: `MENTRA_STATE`, else `state.sqlite` in the home). Safe to use from any event loop."""
 
+    failures = (sqlite3.Error,)
+
     def __init__(self, path: Path | str | None = None) -> None:
         super().__init__()
         self.path = Path(path) if path is not None else paths.state_file()
@@ -40,20 +41,24 @@ class SqliteStore(Statements):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
 
-    def _transact(self, work: Callable[[Transaction], T], writes: bool) -> T:
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
+        connection = self._connection or self._open()
+        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         try:
-            connection = self._connection or self._open()
-            connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # a full disk has ended it already
-                    connection.execute("ROLLBACK")
-                raise
-            return result
-        except sqlite3.Error as error:
-            raise StoreError(f"the state store {self.path} failed: {error}") from error
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # a full disk has ended it already
+                connection.execute("ROLLBACK")
+            raise
+        return result
+
+    def _lost_to_another(self, error: Exception) -> bool:
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
     def _index_memory(self, db: Transaction, record: MemoryRecord) -> None:
         """Triggers do it."""
@@ -72,7 +77,7 @@ class SqliteStore(Statements):
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=_Connection)
         try:
             connection.row_factory = sqlite3.Row
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")

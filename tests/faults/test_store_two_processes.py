@@ -21,9 +21,10 @@ from typing import Any
 
 import anyio
 import pytest
+from postgreskit import binaries, start_server
 
 from mentra_nb.store.base import RuntimeStore
-from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.opening import open_store
 
 SECONDS = float(os.environ.get("MENTRA_FAULT_SECONDS", "4"))
 AGENTS = int(os.environ.get("MENTRA_FAULT_AGENTS", "10"))
@@ -32,10 +33,10 @@ import asyncio, json, os, random, sys, time
 from mentra_nb.content import Message
 from mentra_nb.identity import new_id
 from mentra_nb.store.base import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
-from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.opening import open_store
 
 where, agents, until, log = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), os.open(sys.argv[4], os.O_WRONLY)
-store, holder, chance, held = SqliteStore(where), LeaseHolder.here(new_id("runtime")), random.Random(), {}
+store, holder, chance, held = open_store(where), LeaseHolder.here(new_id("runtime")), random.Random(), {}
 busy = set()
 
 def note(what, **rest):
@@ -212,18 +213,30 @@ async def check_rows(store: RuntimeStore, notes: list[dict[str, Any]]) -> None:
         assert len(await store.open_runs(agent)) <= 1
 
 
-@pytest.mark.fault
-@pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")
-@pytest.mark.timeout(240 + 8 * SECONDS)
-def test_two_processes_on_one_file_lose_nothing_and_never_hold_the_same_agent(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
-    workers = run_workers(str(path), tmp_path)
+def check(where: str, folder: Path) -> None:
+    workers = run_workers(where, folder)
     takeovers = check_intervals(workers)
     notes = [note for worker in workers for note in worker.notes()]
-    store = SqliteStore(path)
+    store = open_store(where)
     anyio.run(check_rows, store, notes)
     store.close()
     turns = sum(note["what"] == "finished" for note in notes)
     print(f"{len(workers)} processes, {turns} turns, {takeovers} leases taken over, {len(notes)} acknowledged")
     assert turns > 20
     assert takeovers > 0
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")
+@pytest.mark.timeout(240 + 8 * SECONDS)
+def test_two_processes_on_one_file_lose_nothing_and_never_hold_the_same_agent(tmp_path: Path) -> None:
+    check(str(tmp_path / "state.sqlite"), tmp_path)
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")
+@pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed (apt-get install postgresql)")
+@pytest.mark.timeout(240 + 8 * SECONDS)
+def test_two_processes_on_one_server_lose_nothing_and_never_hold_the_same_agent(tmp_path: Path) -> None:
+    with start_server() as server:
+        check(server.new_database(), tmp_path)

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from storekit import agent, entry, holder, question
 
 from mentra_nb.content import Message
 from mentra_nb.errors import StoreError
-from mentra_nb.store.database import Transaction
+from mentra_nb.store.database import PATIENCE, Transaction
 from mentra_nb.store.migrations import STEPS
-from mentra_nb.store.sqlite import BUSY_TIMEOUT_MS, SqliteStore
+from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +55,7 @@ async def test_reading_does_not_wait_for_a_writer(path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     other.execute("UPDATE agents SET name = 'uncommitted'")
-    with anyio.fail_after(BUSY_TIMEOUT_MS / 2000):
+    with anyio.fail_after(PATIENCE / 2):
         assert await store.load_agent("agent-1") == agent()
         assert await store.list_leases() == []
     other.close()
@@ -173,6 +174,32 @@ print(*(found.id for found in anyio.run(store.list_agents)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout.split(), done.stderr) == (["agent-1", "of-the-child"], "")
+
+
+def test_many_who_open_a_new_file_at_once_all_get_in(tmp_path: Path) -> None:
+    """Its change to WAL is a moment in which SQLite refuses others without waiting."""
+    refused: list[Exception] = []
+
+    def first_call(path: Path, start: threading.Barrier) -> None:
+        store = SqliteStore(path)
+        start.wait()
+        try:
+            anyio.run(store.list_agents)
+        except StoreError as error:
+            refused.append(error)
+        store.close()
+
+    for number in range(30):
+        start = threading.Barrier(6)
+        threads = [
+            threading.Thread(target=first_call, args=(tmp_path / f"{number}.sqlite", start))
+            for _ in range(start.parties)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert refused == []
 
 
 # ---- files of other versions ----------------------------------------------------------------------------------
