@@ -5,12 +5,12 @@ KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check lab kernels browser notebooks faults bench clean
+.PHONY: demo test quick check lab kernels browser postgres notebooks faults bench clean
 
 demo: .venv/.base  ## a first turn, offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
 
-test: check kernels browser  ## everything: lint, types, contracts, tests, notebooks
+test: check kernels browser postgres  ## everything: lint, types, contracts, tests, notebooks
 	$(PYTEST)
 	$(MAKE) notebooks
 
@@ -40,6 +40,9 @@ kernels: $(KERNEL6)/.done
 
 browser: .venv/.dev
 	@$(BIN)/python tests/browser/get_browser.py
+
+postgres: .venv/.dev
+	@$(BIN)/python tests/get_postgres.py
 
 $(KERNEL6)/.done: .venv/.dev
 	$(BIN)/pip install -q --no-deps --target $(KERNEL6) "ipykernel<7"
