@@ -53,6 +53,16 @@ _HOME = {
     "decisions": "audit.tables",
     "usage": "audit.tables",
     "sql": "audit.tables",
+    "columns": "audit.tables",
+    "slowest_tools": "audit.questions",
+    "denial_reasons": "audit.questions",
+    "time_spent": "audit.questions",
+    "compare": "audit.questions",
+    "backtest": "chat.record",
+    "messages": "chat.record",
+    "export": "audit.export",
+    "verify": "audit.verification",
+    "prune": "audit.upkeep",
 }
 
 __all__ = list(_HOME)
@@ -88,13 +98,22 @@ def unload_ipython_extension(shell: Any) -> None:
 if TYPE_CHECKING:
     from mentra_nb.agent.agent import Agent as Agent
     from mentra_nb.agent.request import AgentConfig as AgentConfig
+    from mentra_nb.audit.export import export as export
+    from mentra_nb.audit.questions import compare as compare
+    from mentra_nb.audit.questions import denial_reasons as denial_reasons
+    from mentra_nb.audit.questions import slowest_tools as slowest_tools
+    from mentra_nb.audit.questions import time_spent as time_spent
+    from mentra_nb.audit.tables import columns as columns
     from mentra_nb.audit.tables import decisions as decisions
+    from mentra_nb.audit.tables import events as events
     from mentra_nb.audit.tables import model_calls as model_calls
     from mentra_nb.audit.tables import sessions as sessions
     from mentra_nb.audit.tables import sql as sql
     from mentra_nb.audit.tables import tool_calls as tool_calls
     from mentra_nb.audit.tables import turns as turns
     from mentra_nb.audit.tables import usage as usage
+    from mentra_nb.audit.upkeep import prune as prune
+    from mentra_nb.audit.verification import verify as verify
     from mentra_nb.chat.api import allow as allow
     from mentra_nb.chat.api import ask as ask
     from mentra_nb.chat.api import connect as connect
@@ -104,6 +123,8 @@ if TYPE_CHECKING:
     from mentra_nb.chat.api import replay as replay
     from mentra_nb.chat.api import rules as rules
     from mentra_nb.chat.chat import Chat as Chat
+    from mentra_nb.chat.record import backtest as backtest
+    from mentra_nb.chat.record import messages as messages
     from mentra_nb.chat.reply import Reply as Reply
     from mentra_nb.content import Image as Image
     from mentra_nb.control.limits import CancellationToken as CancellationToken

@@ -72,8 +72,8 @@ def view(
     """
     with connection(folder, costs=costs, session=session, since=since, until=until, whole=name == "sessions") as con:
         has_ts = name != "sessions"
-        where, values = _where(since if has_ts else None, until if has_ts else None, **equal)
-        found = frame(con, f"SELECT {select} FROM {name} {where} {tail}", values, categories=True)
+        condition, values = where(since if has_ts else None, until if has_ts else None, **equal)
+        found = frame(con, f"SELECT {select} FROM {name} {condition} {tail}", values, categories=True)
     asked = {"session": session, "since": since, "until": until, **equal}
     return found if len(found) else _empty(found, name, folder, {key: value for key, value in asked.items() if value})
 
@@ -115,12 +115,12 @@ def connection(
     try:
         with duckdb.connect(config=_SETTINGS) as con, segments.commit_lock(folder):
             con.execute("SET TimeZone = 'UTC'")
-            segments.create_events(con, folder)
+            places = segments.create_events(con, folder)
             _narrow(con, _several(session), since, until, whole)
             prices.fill(con, folder, look_up=costs)
             segments.create_views(con, temp=True)
             if locked:
-                con.execute(f"SET allowed_directories = [{schema.quoted(folder)}]")
+                con.execute(f"SET allowed_directories = [{', '.join(map(schema.text, places))}]")
                 con.execute("SET enable_external_access = false")
                 con.execute("SET lock_configuration = true")
             yield con
@@ -132,7 +132,7 @@ def connection(
 
 def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When, until: When, whole: bool) -> None:
     """Let the views see only the events of turns that matter, and of sessions beside their turns."""
-    during, moments = _where(since, until)
+    during, moments = where(since, until)
     if not sessions and not moments:
         return
     con.execute("CREATE TEMP TABLE chosen_sessions (session_id VARCHAR)")
@@ -155,7 +155,7 @@ def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When
     )
 
 
-def _where(since: When = None, until: When = None, **equal: One) -> tuple[str, list[Any]]:
+def where(since: When = None, until: When = None, **equal: One) -> tuple[str, list[Any]]:
     """A WHERE clause and the values for its marks."""
     parts: list[str] = []
     values: list[Any] = []
