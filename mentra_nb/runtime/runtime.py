@@ -56,7 +56,10 @@ QUESTION_GRACE = 60.0
 
 
 class PersistedAgentSummary(Data):
-    """A stored agent, not revived. `history_len` counts the messages of its active branch."""
+    """A stored agent, not revived. `history_len` counts the messages of its active branch.
+
+    `status` is that of `AgentSnapshot`, or `Running`: a run is on its way, or its process died.
+    """
 
     id: str
     runtime_identifier: str

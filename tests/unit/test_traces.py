@@ -18,6 +18,7 @@ from mentra_nb.authorization import ToolAuthorizationDecision, ToolAuthorization
 from mentra_nb.content import Message, TokenUsage, ToolUse
 from mentra_nb.control.hooks import AuditStore, PreExecutionContext, PreExecutionDecision, RuntimeHook
 from mentra_nb.control.limits import CancellationToken, RunOptions
+from mentra_nb.control.policy import PolicyViolation
 from mentra_nb.errors import HttpError, MalformedStream, MentraError, StoreError
 from mentra_nb.providers.base import ContentBlockDelta, ContentBlockStarted, MessageStarted, ProviderToolSpec
 from mentra_nb.providers.scripted import ControlledStream, erroring, failure, stream_text, text, tool_calls
@@ -102,6 +103,12 @@ class Secretive(Tool):
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         raise AssertionError
+
+
+@tool(name="act")
+def overstep() -> None:
+    """Do what the policy forbids, which shows only then."""
+    raise PolicyViolation("read_file", "outside the runtime policy read roots")
 
 
 class ReadOnlyDisk(VolatileStore):
@@ -214,6 +221,7 @@ preview_fails = turn(CALL, text("ok"), tools=[Secretive()])
 pre_hook_denies = turn(CALL, text("ok"), pre_hooks=[Gate("deny", "no")])
 pre_hook_modifies = turn(tool_calls([("act", {})]), text("ok"), pre_hooks=[Gate("modify", None, {})])
 policy_refuses = turn(tool_calls([("shell", {"command": "true"})]), text("ok"), builtin_tools=True)
+policy_refuses_inside = turn(CALL, text("ok"), tools=[overstep])
 fails_then_answers = turn(failure(HttpError(503)), text("ok"))
 stream_breaks = turn(erroring(HALF, MalformedStream("boom")))
 never_opens = turn(failure(HttpError(400, "bad")))
@@ -241,6 +249,10 @@ TRACES: dict[str, tuple[Turn, list[str]]] = {
     "policy refuses shell": (
         policy_refuses,
         [*CALLED, "policy_denied", "authorization_denied", *DECIDED, *UNRUN, *ANSWERED],
+    ),
+    "policy refuses inside": (
+        policy_refuses_inside,
+        [*CALLED, *DECIDED, RAN[0], "policy_denied", "authorization_denied", RAN[1], *ANSWERED],
     ),
     "503 then ok": (fails_then_answers, [*BEGUN, *UNOPENED, *ANSWERED]),
     "stream breaks": (stream_breaks, [*CALLED, *ABORTED]),
