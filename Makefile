@@ -5,7 +5,7 @@ KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check lab kernels browser postgres notebooks faults bench clean
+.PHONY: demo test quick check lab kernels browser postgres notebooks faults lake bench clean
 
 demo: .venv/.base  ## a first turn, offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
@@ -33,6 +33,11 @@ lab: .venv/.dev  ## JupyterLab on the notebooks
 faults: .venv/.dev kernels  ## the fault tests, long
 	MENTRA_FAULT_SECONDS=120 MENTRA_FAULT_KILLS=500 $(PYTEST) tests/faults --timeout 1200
 
+lake: pyproject.toml  ## the tests of a shared record, on the DuckDB that the extra `lake` pins; needs PostgreSQL
+	@test -x .venv-lake/bin/python || $(PYTHON) -m venv .venv-lake
+	.venv-lake/bin/pip install -q --disable-pip-version-check -e ".[lake]" anyio hypothesis pytest pytest-timeout
+	.venv-lake/bin/python -m pytest tests/unit/test_lake.py
+
 bench: .venv/.dev  ## benchmarks, by hand
 	for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
@@ -58,4 +63,4 @@ $(KERNEL6)/.done: .venv/.dev
 	@touch $@
 
 clean:
-	rm -rf .venv .kernels
+	rm -rf .venv .kernels .venv-lake

@@ -32,8 +32,18 @@ def state_file() -> Path:
 
 
 def record_folder() -> Path:
-    """`MENTRA_RECORD`, else `record` in the home: the event segments and `record.duckdb`."""
-    return Path(os.environ.get("MENTRA_RECORD") or home() / "record").expanduser()
+    """`MENTRA_RECORD`, else `record` in the home: the event segments and `record.duckdb`.
+
+    If it names a lake, events wait in `record` in the home until they are shipped.
+    """
+    named = None if record_lake() else os.environ.get("MENTRA_RECORD")
+    return Path(named or home() / "record").expanduser()
+
+
+def record_lake() -> str | None:
+    """`MENTRA_RECORD` if it is not a folder but a `ducklake:…`: where segments are shipped to."""
+    named = os.environ.get("MENTRA_RECORD", "")
+    return named if named.startswith("ducklake:") else None
 
 
 def project_root(start: Path | None = None) -> Path:

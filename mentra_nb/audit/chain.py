@@ -32,8 +32,8 @@ _END_OF_TORN_LINE = b"~\n"
 class Link:
     """A line of the chain. The writer of a segment adds it when it seals it, or whoever finds it after its death."""
 
-    kind: Literal["sealed", "pruned"]
-    """A pruned segment has two links: what it held, and that it was removed on purpose."""
+    kind: Literal["sealed", "pruned", "shipped"]
+    """A segment that was removed on purpose, or shipped elsewhere, has a second link that says so."""
     segment: str
     events: int
     first: float
@@ -149,8 +149,8 @@ class Content:
     lost: int
     """Events a `journal_gap` tells of."""
 
-    def link(self, kind: Literal["sealed", "pruned"] = "sealed") -> Link:
-        return Link(kind, self.segment, self.events, self.first, self.last, self.sha256)
+    def link(self) -> Link:
+        return Link("sealed", self.segment, self.events, self.first, self.last, self.sha256)
 
 
 _LINE = """concat('{"id":"', id,
@@ -164,9 +164,12 @@ def contents(con: duckdb.DuckDBPyConnection, file: Path) -> list[Content]:
     """What each segment holds that is in a file, text or Parquet. Raises DuckDB's errors if it cannot be read."""
     if file.suffix == ".jsonl":
         con.execute(f"CREATE OR REPLACE TEMP TABLE written AS {lines(file)}")
-        source, position = "written", "rowid"
-    else:
-        source, position = f"read_parquet({schema.quoted(file)}, file_row_number = true)", "file_row_number"
+        return contents_of(con, "written", "rowid")
+    return contents_of(con, f"read_parquet({schema.quoted(file)}, file_row_number = true)", "file_row_number")
+
+
+def contents_of(con: duckdb.DuckDBPyConnection, source: str, position: str) -> list[Content]:
+    """What each segment holds that is in a table with the columns of `events`; its lines are in order of `position`."""
     rows = con.execute(f"""SELECT source::VARCHAR, count(*), coalesce(epoch_us(min(ts)), 0) / 1e6,
             coalesce(epoch_us(max(ts)), 0) / 1e6, sha256(string_agg({_LINE}, '' ORDER BY {position})),
             coalesce(max(seq), -1) + 1 - count(DISTINCT seq),

@@ -115,12 +115,12 @@ def connection(
     try:
         with duckdb.connect(config=_SETTINGS) as con, segments.commit_lock(folder):
             con.execute("SET TimeZone = 'UTC'")
-            segments.create_events(con, folder)
+            places = segments.create_events(con, folder)
             _narrow(con, _several(session), since, until, whole)
             prices.fill(con, folder, look_up=costs)
             segments.create_views(con, temp=True)
             if locked:
-                con.execute(f"SET allowed_directories = [{schema.quoted(folder)}]")
+                con.execute(f"SET allowed_directories = [{', '.join(map(schema.text, places))}]")
                 con.execute("SET enable_external_access = false")
                 con.execute("SET lock_configuration = true")
             yield con

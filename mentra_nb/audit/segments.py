@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mentra_nb.audit import files, schema
+from mentra_nb.audit import files, lake, schema
 from mentra_nb.audit.files import commit_lock as commit_lock
 from mentra_nb.audit.files import make_folder as make_folder
 from mentra_nb.audit.files import sealed as sealed
@@ -27,28 +27,33 @@ _damaged: dict[Path, tuple[tuple[int, int], str]] = {}
 """Files that cannot be read: their size and time when that was found, and why."""
 
 
-def create_events(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def create_events(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
     """The temporary view `events` over the files that are there now and can be read; warns of any that cannot.
 
-    Hold the commit lock until the last query.
+    Where a lake is configured, over that too. Hold the commit lock until the last query. Returns the places read from.
     """
     import duckdb
 
+    shared = lake.configured(folder)
     while True:
         parquet = files.named(folder, "parquet")
         done = {file.stem for file in parquet}
         jsonl = [file for file in files.named(folder, "jsonl") if file.stem not in done]
         left_out = {file.name: reason for file in parquet if (reason := _why_damaged(file))}
         sound = [file for file in parquet if file.name not in left_out]
+        rows = schema.events_sql(jsonl=jsonl, parquet=sound)
         try:
-            con.execute(f"CREATE OR REPLACE TEMP VIEW events AS {schema.events_sql(jsonl=jsonl, parquet=sound)}")
+            con.execute(f"CREATE OR REPLACE TEMP VIEW events AS {rows}")
         except duckdb.Error:
             if find_damage(folder, deep=False):
                 continue
             raise
         if left_out:
             warnings.warn(_sentence(folder, left_out), RuntimeWarning, stacklevel=2)
-        return
+        if shared is None:
+            return [str(folder)]
+        con.execute(f"CREATE OR REPLACE TEMP VIEW events AS {lake.use(con, shared, rows)}")
+        return [str(folder), shared.data_path]
 
 
 def find_damage(folder: Path, *, deep: bool = True) -> str | None:
@@ -143,11 +148,12 @@ def write_database(folder: Path) -> Path:
 def refresh_database_later(folder: Path) -> threading.Thread | None:
     """Write `record.duckdb` in a thread if it is missing, of another schema, or for another place.
 
-    Not a daemon thread: DuckDB must not be at work while the interpreter goes away.
+    Where a lake is configured, complete segments are shipped to it in another thread.
     """
     folder = folder.resolve()
     if not (folder / "events").is_dir():  # no record yet
         return None
+    lake.ship_later(folder)
     with contextlib.suppress(OSError):
         mark = (folder / "events" / ".schema").read_text(encoding="utf-8")
         if mark == _schema_mark(folder) and (folder / "record.duckdb").exists():

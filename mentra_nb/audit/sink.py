@@ -48,7 +48,8 @@ class Journal:
     or when `sync` returns, also a power cut. A failed write raises nothing: it is counted, logged once, and told by
     a `journal_gap` event before the next good one. Safe to use from any thread, and after a fork.
 
-    A segment is sealed at `max_bytes`, `max_age` seconds after its first event, and by `close`. `redact` are regular
+    A segment is sealed at `max_bytes`, `max_age` seconds after its first event (an hour, or a minute where segments are
+    shipped to a lake), and by `close`. `redact` are regular
     expressions whose matches are not written, besides what looks like a key or a password anyway.
     """
 
@@ -56,14 +57,16 @@ class Journal:
         self,
         folder: Path | None = None,
         *,
-        max_bytes: int = 64 << 20,
-        max_age: float = 3600.0,
+        max_bytes: int = 16 << 20,
+        max_age: float | None = None,
         sync_every: float = 0.2,
         log_text: LogText = "preview",
         redact: Iterable[str] = (),
     ) -> None:
         self._folder = Path(folder) if folder is not None else paths.record_folder()
-        self._max_bytes, self._max_age, self._sync_every = max_bytes, max_age, sync_every
+        self._shipped = folder is None and paths.record_lake() is not None
+        self._max_age = max_age if max_age is not None else 60.0 if self._shipped else 3600.0
+        self._max_bytes, self._sync_every = max_bytes, sync_every
         self.log_text = log_text
         self.redact = redact
         self._written = self._lost = self._untold = 0
@@ -137,6 +140,8 @@ class Journal:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         self._seal_full()
+        if self._shipped and self._written:
+            self._ship()
 
     @property
     def folder(self) -> Path:
@@ -237,6 +242,16 @@ class Journal:
                     self._note(error, "has a segment that could not be sealed; it is sealed later")
                 with self._lock:
                     self._full.pop(0).release()
+
+    def _ship(self) -> None:
+        """What this process wrote may be on a disk that goes with it."""
+        from mentra_nb.audit import lake
+
+        try:
+            if shared := lake.configured(self._folder):
+                lake.ship(self._folder, shared)
+        except Exception as error:  # noqa: BLE001  # it is kept here, and whoever comes next ships it
+            self._note(error, "could not be shipped and is kept here")
 
     def _reset(self) -> None:
         self._lock, self._sealing = threading.Lock(), threading.Lock()

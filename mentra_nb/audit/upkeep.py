@@ -52,10 +52,10 @@ def compact(folder: Path, grace: float = 60, *, seconds: float | None = None, ma
     if not (folder / "events").is_dir():
         return 0
     end = time.monotonic() + seconds if seconds is not None else float("inf")
-    with _alone(folder, wait=False) as alone:
-        if not alone:
+    with alone(folder, wait=False) as free:
+        if not free:
             return 0
-        known, _ = _links(folder)
+        known, _ = links(folder)
         for segment in files.named(folder, "jsonl"):
             if time.monotonic() > end:
                 return done
@@ -97,8 +97,8 @@ def prune(
     folder, cut = (folder or paths.record_folder()).resolve(), _cut(before, keep_days)
     old: list[chain.Link] = []
     if (folder / "events").is_dir():
-        with _alone(folder), connection() as con:
-            known, pruned = _links(folder)
+        with alone(folder), connection() as con:
+            known, pruned = links(folder)
             unlinked = []
             for segment in files.named(folder, "jsonl"):
                 if segment.stem not in known and files.sealed(segment):
@@ -136,16 +136,16 @@ def _compact_one(folder: Path, segment: Path, grace: float, known: Links) -> boo
     target = segment.with_suffix(".parquet")
     if target.exists():
         if time.time() - target.stat().st_mtime > grace:
-            _remove(folder, segment)
+            remove(folder, segment)
         return False
     with files.held(segment.with_suffix(".lock"), wait=False) as complete:
         if not complete:
             return False
         if files.size(segment) == 0:
-            _remove(folder, segment)
+            remove(folder, segment)
             return False
         if segment.stem not in known:  # sealed since, or never
-            known |= _links(folder)[0]
+            known |= links(folder)[0]
         return _turn(folder, segment, target, known)
 
 
@@ -180,7 +180,7 @@ def _kept(segment: Path, reason: str) -> bool:
     return False
 
 
-def _remove(folder: Path, *segments: Path, put: Mapping[Path, Path] | None = None) -> None:
+def remove(folder: Path, *segments: Path, put: Mapping[Path, Path] | None = None) -> None:
     files.change(folder, put=put, remove=segments)
     for segment in segments:
         with contextlib.suppress(OSError):
@@ -194,7 +194,7 @@ def _merge(folder: Path, known: Links, many: int, end: float) -> None:
     """Make larger files of small ones. One whose text is still there or that is not as it was sealed is left alone."""
     text = {segment.stem for segment in files.named(folder, "jsonl")}
     small = [file for file in files.named(folder, "parquet") if files.size(file) < _SMALL and file.stem not in text]
-    for group in _groups(small) if len(small) >= many else ():
+    for group in groups(small) if len(small) >= many else ():
         if time.monotonic() > end:
             return
         with connection() as con:
@@ -204,7 +204,7 @@ def _merge(folder: Path, known: Links, many: int, end: float) -> None:
                 files.change(folder, put={new: new.with_suffix(".parquet")}, remove=sound)
 
 
-def _groups(small: Sequence[Path]) -> Iterator[list[Path]]:
+def groups(small: Sequence[Path]) -> Iterator[list[Path]]:
     group: list[Path] = []
     bytes_ = 0
     for file in small:
@@ -241,7 +241,7 @@ def _drop(folder: Path, known: Links, gone: Collection[str]) -> None:
     import duckdb
 
     put: dict[Path, Path] = {}
-    remove = [file for kind in ("jsonl", "parquet") for file in files.named(folder, kind) if file.stem in gone]
+    going = [file for kind in ("jsonl", "parquet") for file in files.named(folder, kind) if file.stem in gone]
     for file in files.named(folder, "parquet"):
         if file.stem in known:
             continue
@@ -249,13 +249,13 @@ def _drop(folder: Path, known: Links, gone: Collection[str]) -> None:
             with connection() as con:
                 rows = con.execute(f"SELECT DISTINCT source::VARCHAR FROM read_parquet({schema.quoted(file)})")
                 if old := {str(source) for (source,) in rows.fetchall()} & set(gone):
-                    remove.append(file)
+                    going.append(file)
                     new = folder / "events" / f"{uuid7()}.tmp"
                     if _rewrite(con, [file], new, without=old):
                         put[new] = new.with_suffix(".parquet")
         except duckdb.Error as error:
             log.warning("The file %s cannot be read, and nothing is removed from it: %s", file.name, error)
-    _remove(folder, *remove, put=put)
+    remove(folder, *going, put=put)
     (folder / "events" / ".pruning").unlink(missing_ok=True)
 
 
@@ -263,24 +263,24 @@ def _drop(folder: Path, known: Links, gone: Collection[str]) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+def alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Be the one process that does this. What another was killed at is finished or cleared away first."""
     events = folder / "events"
-    with files.held(events / ".compact", wait=wait) as alone:
-        if alone:
+    with files.held(events / ".compact", wait=wait) as free:
+        if free:
             files.finish_change(folder)
             for leftover in events.glob(f"{files.NAME}.tmp"):
                 leftover.unlink(missing_ok=True)
             if (events / ".pruning").exists():
-                _drop(folder, *_links(folder))
-        yield alone
+                _drop(folder, *links(folder))
+        yield free
 
 
-def _links(folder: Path) -> tuple[Links, set[str]]:
-    """What was sealed, and what of that was pruned."""
-    links, _ = chain.read(folder)
-    known = {link.segment: link for link in links if link.kind == "sealed"}
-    return known, {link.segment for link in links if link.kind == "pruned"}
+def links(folder: Path) -> tuple[Links, set[str]]:
+    """What was sealed, and what of that was pruned or shipped."""
+    every, _ = chain.read(folder)
+    known = {link.segment: link for link in every if link.kind == "sealed"}
+    return known, {link.segment for link in every if link.kind != "sealed"}
 
 
 def connection() -> duckdb.DuckDBPyConnection:

@@ -52,19 +52,19 @@ def verify(folder: Path) -> pd.DataFrame:
 def _findings(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
     links, problems = chain.read(folder)
     sealed = {link.segment: link for link in links if link.kind == "sealed"}
-    pruned = {link.segment for link in links if link.kind == "pruned"}
+    away = {link.segment: link.kind for link in links if link.kind != "sealed"}
     found = [*_found(con, folder)]
     number = Counter(finding.segment for finding in found)
     for finding in sorted(found, key=lambda each: each.segment):
         problem = finding.problem or _problem(finding, sealed.get(finding.segment))
         if number[finding.segment] > 1:
             problem = "is there more than once"
-        elif finding.segment in pruned:
-            problem = "was pruned and is still there; the next compaction removes it"
+        elif finding.segment in away:
+            problem = f"was {away[finding.segment]} and is still there; the next compaction removes it"
         yield replace(finding, problem=problem)
     for segment, link in sealed.items():
-        if segment in pruned and not number[segment]:
-            yield Finding(segment, "pruned", link.events)
+        if segment in away and not number[segment]:
+            yield Finding(segment, away[segment], link.events)
         elif not number[segment]:
             yield Finding(segment, "removed", 0, link.events, problem="is gone, and was not pruned")
     for problem in problems:

@@ -1,0 +1,264 @@
+# ruff: noqa: S608  # the SQL is made of our own constants and quoted texts
+"""The record beyond one machine: sealed segments are shipped to a DuckLake, and `mn.*` reads them there.
+
+`MENTRA_RECORD="ducklake:postgres:host=… dbname=… data_path=s3://bucket/prefix"`: the catalog is a PostgreSQL database,
+the data are Parquet files under `data_path`. Events are written to this machine's disk first, as always, and shipped
+by whole segments, each once by its name in the transaction that brings its events. Costs of a shipment are those of a
+commit in the catalog (about 0.3 s), so events are never shipped one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import random
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mentra_nb import paths
+from mentra_nb.audit import chain, files, schema, upkeep
+from mentra_nb.audit.redact import redact_text
+from mentra_nb.errors import ConfigurationError, StoreError
+
+if TYPE_CHECKING:
+    import duckdb
+
+T = TypeVar("T")
+
+_EVERY = 30.0
+_TRIES = 12
+_DATA_PATH = re.compile(r"\bdata_path=('[^']*'|\S+)\s*")
+_AT_ONCE = re.compile(r"conflict|duplicate key|already exists|another transaction|serializ|deadlock|retry", re.I)
+"""What PostgreSQL, DuckLake and DuckDB say when somebody else was first."""
+_shipped_at: dict[Path, float] = {}
+
+_SHIPPED = {
+    "segment": "VARCHAR",
+    "events": "BIGINT",
+    "first": "DOUBLE",
+    "last": "DOUBLE",
+    "sha256": "VARCHAR",
+    "shipped": "DOUBLE",
+    "host": "VARCHAR",
+}
+"""The table `shipped`: a row for each segment in the lake, with the digest its writer took."""
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Where the lake is."""
+
+    catalog: str
+    """What DuckLake calls its metadata: `postgres:` and a libpq connection string."""
+    data_path: str
+    """A folder or an object store's prefix."""
+
+    def __str__(self) -> str:
+        return f"{redact_text(self.catalog)} with its data in {self.data_path}"
+
+
+def configured(folder: Path | None = None) -> Lake | None:
+    """The lake that `MENTRA_RECORD` names, if it names one, and if `folder` is the one that is shipped from.
+
+    Raises `ConfigurationError` for one that is not complete.
+    """
+    url = paths.record_lake()
+    if url is None or (folder is not None and folder.resolve() != paths.record_folder().resolve()):
+        return None
+    found = _DATA_PATH.search(url)
+    catalog = _DATA_PATH.sub("", url).removeprefix("ducklake:").strip()
+    if not found or not catalog.startswith("postgres:"):
+        raise ConfigurationError(
+            "MENTRA_RECORD names a DuckLake; write it as 'ducklake:postgres:host=… dbname=… data_path=s3://bucket/prefix'"
+        )
+    if "connect_timeout" not in catalog and "://" not in catalog:
+        catalog += " connect_timeout=10"
+    data_path = found[1].strip("'")
+    return Lake(catalog, data_path if "://" in data_path else f"{Path(data_path).absolute().as_posix()}/")
+
+
+def ship(folder: Path, lake: Lake) -> int:
+    """Move every complete segment into the lake. Returns how many are there now that were not.
+
+    It may be killed at any moment, and any number of machines may do it at once. What the chain says was altered stays
+    here. Raises `StoreError` if the lake cannot be reached; nothing is lost then, and the next call goes on.
+    """
+    folder = folder.resolve()
+    upkeep.compact(folder, grace=0)
+    with upkeep.alone(folder, wait=False) as alone:
+        waiting = files.named(folder, "parquet") if alone else []
+        if not waiting:
+            return 0
+        with upkeep.connection() as con:
+            _attach(con, lake, read_only=False)
+            known, _ = upkeep.links(folder)
+            return sum(_ship_files(con, folder, group, known) for group in upkeep.groups(waiting))
+
+
+def ship_later(folder: Path) -> threading.Thread | None:
+    """Ship in a thread, if there is a lake and it is time. Safe to call often."""
+    folder, now = folder.resolve(), time.monotonic()
+    if now - _shipped_at.get(folder, float("-inf")) < _EVERY or (lake := configured(folder)) is None:
+        return None
+    _shipped_at[folder] = now
+    return upkeep.in_thread("mentra-record-lake", lambda: ship(folder, lake))
+
+
+def use(con: duckdb.DuckDBPyConnection, lake: Lake, local: str) -> str:
+    """The body of `events` over the lake and what of this machine's is not there yet.
+
+    A transaction is begun, so that until it ends nothing is seen twice or missed, whatever is shipped meanwhile.
+    """
+    _attach(con, lake, read_only=True)
+    con.execute("BEGIN")
+    return (
+        "SELECT * REPLACE (payload::JSON AS payload) FROM lake.events UNION ALL BY NAME "
+        f"SELECT * FROM ({local}) WHERE source::VARCHAR NOT IN (SELECT segment FROM lake.shipped)"
+    )
+
+
+def check(lake: Lake) -> Iterator[tuple[chain.Content, str | None]]:
+    """Every segment in the lake, and a sentence if it is not as its writer sealed it."""
+    with upkeep.connection() as con:
+        _attach(con, lake, read_only=True)
+        con.execute("BEGIN")
+        shipped = con.execute("SELECT segment, events, sha256 FROM lake.shipped ORDER BY segment").fetchall()
+        for start in range(0, len(shipped), 50):  # the lines of so many are held in memory
+            some = shipped[start : start + 50]
+            names = ", ".join(schema.quoted(segment) for segment, *_ in some)
+            rows = f"(FROM lake.events WHERE source IN ({names}))"
+            found = {content.segment: content for content in chain.contents_of(con, rows, "seq")}
+            for segment, events, sha256 in some:
+                content = found.get(segment, chain.Content(segment, 0, 0, 0, "", 0, 0))
+                problem = None
+                if content.events < events:
+                    problem = f"lacks {events - content.events} of the {events} events it was sealed with"
+                elif content.sha256 != sha256:
+                    problem = "was altered since it was sealed"
+                yield content, problem
+
+
+# ---- shipping ------------------------------------------------------------------------------------------------------
+
+
+def _ship_files(con: duckdb.DuckDBPyConnection, folder: Path, group: list[Path], known: upkeep.Links) -> int:
+    """One commit for a group of files; then they go from here, and the chain says where to."""
+    import duckdb
+
+    contents: dict[Path, list[chain.Content]] = {}
+    for file in group:
+        with contextlib.suppress(duckdb.Error):  # it stays, and `verify` tells of it
+            found = chain.contents(con, file)
+            if all(each.segment in known and known[each.segment].sha256 == each.sha256 for each in found):
+                contents[file] = found
+    if not contents:
+        return 0
+    segments = [content for found in contents.values() for content in found]
+    try:
+        new = _again(lambda: _commit(con, list(contents), segments))
+    except duckdb.Error as error:
+        raise StoreError(f"the lake took no shipment: {redact_text(str(error))}") from None
+    chain.append(folder, [replace(known[content.segment], kind="shipped") for content in segments])
+    text = (file.with_suffix(".jsonl") for file in contents)
+    upkeep.remove(folder, *contents, *(file for file in text if file.exists()))
+    return new
+
+
+def _commit(con: duckdb.DuckDBPyConnection, of: Iterable[Path], segments: list[chain.Content]) -> int:
+    con.execute("BEGIN")
+    try:
+        there = {str(name) for (name,) in con.execute("SELECT segment FROM lake.shipped").fetchall()}
+        new = [content for content in segments if content.segment not in there]
+        if new:
+            names = ", ".join(schema.quoted(content.segment) for content in new)
+            rows = f"read_parquet({schema.listed(of)}, union_by_name = true) WHERE source IN ({names})"
+            con.execute(f"INSERT INTO lake.events BY NAME SELECT * FROM {rows} ORDER BY ts")
+            marks = ", ".join("?" * len(_SHIPPED))
+            host, now = socket.gethostname(), time.time()
+            con.executemany(
+                f"INSERT INTO lake.shipped VALUES ({marks})",
+                [[c.segment, c.events, c.first, c.last, c.sha256, now, host] for c in new],
+            )
+        con.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(Exception):
+            con.execute("ROLLBACK")
+        raise
+    return len(new)
+
+
+def _again(work: Callable[[], T]) -> T:
+    """Try until it works: of several commits to a lake at once one goes through, and the others are to try again."""
+    import duckdb
+
+    for attempt in range(_TRIES):
+        try:
+            return work()
+        except duckdb.Error as error:
+            if attempt == _TRIES - 1 or not _AT_ONCE.search(str(error)):
+                raise
+            time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311
+    raise AssertionError
+
+
+# ---- connections ---------------------------------------------------------------------------------------------------
+
+
+def _attach(con: duckdb.DuckDBPyConnection, lake: Lake, *, read_only: bool) -> None:
+    """Attach the lake as `lake`; its tables are made if they are missing."""
+    import duckdb
+
+    for extension in ("postgres_scanner", "ducklake", *(["httpfs"] if "://" in lake.data_path else [])):
+        _load(con, extension)
+    target = schema.text(f"ducklake:{lake.catalog}")
+    try:
+        if read_only:
+            with contextlib.suppress(duckdb.Error):  # not made yet, perhaps
+                con.execute(f"ATTACH {target} AS lake (READ_ONLY)")
+                con.execute("SELECT 1 FROM lake.shipped LIMIT 0")
+                return
+            with upkeep.connection() as own:
+                _attach(own, lake, read_only=False)
+            con.execute("DETACH DATABASE IF EXISTS lake")
+            con.execute(f"ATTACH {target} AS lake (READ_ONLY)")
+            return
+        _again(lambda: _make(con, f"ATTACH IF NOT EXISTS {target} AS lake (DATA_PATH {schema.text(lake.data_path)})"))
+    except duckdb.Error as error:
+        raise StoreError(f"the lake cannot be reached ({lake}): {redact_text(str(error))}") from None
+
+
+def _make(con: duckdb.DuckDBPyConnection, attach: str) -> None:
+    con.execute(attach)
+    con.execute(f"CREATE TABLE IF NOT EXISTS lake.events AS {schema.TYPED} FROM ({schema.empty(schema.ENVELOPE)})")
+    columns = ", ".join(f"{name} {type_}" for name, type_ in _SHIPPED.items())
+    con.execute(f"CREATE TABLE IF NOT EXISTS lake.shipped ({columns})")
+    there = {str(row[0]) for row in con.execute("DESCRIBE lake.events").fetchall()}
+    wanted = con.execute(f"DESCRIBE {schema.TYPED} FROM ({schema.empty(schema.ENVELOPE)})").fetchall()
+    for name, type_, *_ in wanted:
+        if name not in there:  # older than this version
+            con.execute(f"ALTER TABLE lake.events ADD COLUMN {name} {type_}")
+
+
+def _load(con: duckdb.DuckDBPyConnection, extension: str) -> None:
+    """From the packages of the extra `lake`, which hold it for one version of DuckDB, else as DuckDB itself gets it."""
+    import duckdb
+
+    if package := importlib.util.find_spec(f"duckdb_extension_{extension}"):
+        for place in package.submodule_search_locations or ():
+            for file in Path(place).glob(f"extensions/v{duckdb.__version__}/{extension}.duckdb_extension"):
+                con.execute(f"LOAD {schema.quoted(file)}")
+                return
+    try:
+        con.execute(f"INSTALL {extension}")
+        con.execute(f"LOAD {extension}")
+    except duckdb.Error as error:
+        raise ConfigurationError(
+            f"the record is to go to a DuckLake, and DuckDB {duckdb.__version__} has not its extension '{extension}': "
+            f"pip install 'mentra-nb[lake]', which also takes the DuckDB it was made for ({str(error).splitlines()[0]})"
+        ) from None

@@ -1,0 +1,302 @@
+"""The record in a DuckLake: a real PostgreSQL for its catalog, and DuckDB's own extensions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from mentra_nb.audit import chain, files, lake, tables, upkeep
+from mentra_nb.audit.sink import Journal
+from mentra_nb.audit.verification import verify
+from mentra_nb.errors import ConfigurationError, OperationDenied, StoreError
+
+
+@pytest.fixture
+def url(postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A lake that is not made yet, in the environment; the home is this test's own."""
+    with duckdb.connect() as con:
+        try:
+            lake._load(con, "postgres_scanner")
+            lake._load(con, "ducklake")
+        except ConfigurationError as error:
+            pytest.skip(str(error))
+    database = postgres.new_database()
+    url = f"ducklake:postgres:{database} data_path={tmp_path / 'lake'}"
+    monkeypatch.setenv("MENTRA_RECORD", url)
+    monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(lake, "_EVERY", 0.0)
+    (tmp_path / "lake").mkdir()
+    return url
+
+
+def record() -> Path:
+    return (Path(os.environ["MENTRA_HOME"]) / "record").resolve()
+
+
+def write(*notes: Any) -> str:
+    """A segment on this machine's disk with an event for each note, sealed and not shipped."""
+    journal = Journal(record())
+    for note in notes:
+        journal.record_audit_event("agent-1", "run_aborted", {"reason": str(note), "odd": 1e-7})
+    name = journal.health().segment
+    journal.close()
+    assert name
+    return name
+
+
+def here() -> list[str]:
+    return [path.name for kind in ("jsonl", "parquet") for path in files.named(record(), kind)]
+
+
+def seen() -> list[str]:
+    return list(tables.sql("SELECT reason FROM events WHERE kind = 'run_aborted' ORDER BY id").reason)
+
+
+def configured() -> lake.Lake:
+    found = lake.configured()
+    assert found
+    return found
+
+
+def settle() -> None:
+    """Wait for shipments in threads."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("mentra-record"):
+            thread.join()
+
+
+# ---- the address -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "catalog", "data_path"),
+    [
+        (
+            "ducklake:postgres:host=db dbname=audit data_path=s3://bucket/mentra",
+            "postgres:host=db dbname=audit connect_timeout=10",
+            "s3://bucket/mentra",
+        ),
+        (
+            "ducklake:postgres:data_path='/srv/my lake' host=db connect_timeout=2",
+            "postgres:host=db connect_timeout=2",
+            "/srv/my lake/",
+        ),
+        (
+            "ducklake:postgres:postgresql://me@db/audit data_path=gs://b",
+            "postgres:postgresql://me@db/audit",
+            "gs://b",
+        ),
+    ],
+)
+def test_where_the_lake_is(monkeypatch: pytest.MonkeyPatch, url: str, catalog: str, data_path: str) -> None:
+    monkeypatch.setenv("MENTRA_RECORD", url)
+    assert lake.configured() == lake.Lake(catalog, data_path)
+
+
+@pytest.mark.parametrize("url", ["ducklake:postgres:host=db", "ducklake:sqlite:x data_path=/srv/lake"])
+def test_an_address_that_is_not_whole_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("MENTRA_RECORD", url)
+    with pytest.raises(ConfigurationError, match="data_path"):
+        lake.configured()
+
+
+def test_a_folder_is_no_lake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MENTRA_RECORD", str(tmp_path))
+    assert lake.configured() is None
+
+
+def test_a_lake_that_cannot_be_reached_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("kept")
+    away = f"ducklake:postgres:host=127.0.0.1 port=1 password=hunter22 dbname=x data_path={tmp_path}"
+    monkeypatch.setenv("MENTRA_RECORD", away)
+    with pytest.raises(StoreError, match="the lake cannot be reached") as told:
+        tables.events()
+    assert "hunter22" not in str(told.value)
+    settle()
+    journal = Journal()
+    journal.record_audit_event("agent-1", "run_aborted", {"reason": "kept too"})
+    journal.close()
+    assert "could not be shipped and is kept here" in caplog.text
+    assert "hunter22" not in caplog.text
+    monkeypatch.setenv("MENTRA_RECORD", url)
+    assert seen() == ["kept", "kept too"]
+
+
+# ---- shipping ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_shipped_is_read_from_the_lake_and_the_rest_from_here(url: str) -> None:
+    first = write("a", "b")
+    assert seen() == ["a", "b"]
+    settle()
+    assert here() == []
+    journal = Journal(record())
+    journal.record_audit_event("agent-1", "run_aborted", {"reason": "c"})
+    assert seen() == ["a", "b", "c"]
+    assert len(here()) == 1
+    journal.close()
+    before = tables.events()
+    settle()
+    after = tables.events()
+    assert before.equals(after)
+    assert here() == []
+    assert lake.ship(record(), configured()) == 0
+    assert dict(zip(verify(record()).segment, verify(record()).state, strict=True))[first] == "shipped"
+    assert verify(record()).problem.isna().all()
+    assert [(content.events, problem) for content, problem in lake.check(configured())] == [(2, None), (1, None)]
+
+
+def test_a_journal_ships_when_it_is_closed(url: str) -> None:
+    journal = Journal()
+    journal.record_audit_event("agent-1", "run_aborted", {"reason": "a"})
+    assert len(here()) == 1
+    journal.close()
+    assert here() == []
+    assert journal.health().last_error is None
+    assert seen() == ["a"]
+
+
+def test_every_table_reads_the_lake(url: str) -> None:
+    journal = Journal()
+    same = {"run_id": "r", "model": "gpt-4o", "provider": "openai", "request_id": "q", "attempt": 1}
+    journal.record_audit_event(
+        "a", "turn_started", {"run_id": "r", "session_id": "s", "model": "gpt-4o", "prompt": "?"}
+    )
+    usage = {"usage": {"input_tokens": 1000, "output_tokens": 10}, "success": True}
+    journal.record_audit_event("a", "model_response_finished", same | usage)
+    journal.record_audit_event("a", "tool_execution_started", {"run_id": "r", "tool_call_id": "c", "tool_name": "t"})
+    journal.close()
+    assert here() == []
+    assert list(tables.turns().prompt) == ["?"]
+    assert tables.usage().cost_usd[0] > 0
+    assert list(tables.tool_calls().tool) == ["t"]
+    assert list(tables.sessions().tokens) == [1010]
+    assert len(tables.events(session="s")) == 3
+
+
+def test_the_lake_is_read_and_nothing_else(url: str, tmp_path: Path) -> None:
+    write("a")
+    lake.ship(record(), configured())
+    (tmp_path / "secret.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(OperationDenied):
+        tables.sql(f"FROM read_csv('{tmp_path / 'secret.csv'}')")
+    for statement in ("DELETE FROM lake.events", "DETACH lake", "COMMIT"):
+        with pytest.raises(OperationDenied):
+            tables.sql(statement)
+
+
+def test_a_shipment_cut_short_is_finished_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a"), write("b")
+    with monkeypatch.context() as patch:
+        patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # after the commit
+        upkeep_done = upkeep.compact(record(), grace=0)
+        assert upkeep_done == 2
+        with pytest.raises(KeyboardInterrupt):
+            lake.ship(record(), configured())
+    assert len(here()) == 2
+    assert seen() == ["a", "b"]
+    settle()
+    assert here() == []
+    assert seen() == ["a", "b"]
+    assert verify(record()).problem.isna().all()
+
+
+def test_a_segment_that_was_altered_stays_here(url: str) -> None:
+    name = write("alpha")
+    write("beta")
+    file = record() / "events" / f"{name}.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"alpha", b"alphb"))
+    assert lake.ship(record(), configured()) == 1
+    assert here() == [file.name]
+
+
+def test_what_is_altered_in_the_lake_is_found(url: str) -> None:
+    write("alpha", "beta")
+    write("gamma")
+    shared = configured()
+    lake.ship(record(), shared)
+    with upkeep.connection() as con:
+        lake._attach(con, shared, read_only=False)
+        con.execute("UPDATE lake.events SET payload = replace(payload, 'beta', 'betb')::JSON WHERE reason = 'beta'")
+        con.execute("DELETE FROM lake.events WHERE reason = 'gamma'")
+    told = [problem for _, problem in lake.check(shared)]
+    assert told == ["was altered since it was sealed", "lacks 1 of the 1 events it was sealed with"]
+
+
+def test_a_lake_of_an_older_version_gets_the_columns_of_today(url: str) -> None:
+    write("a")
+    shared = configured()
+    lake.ship(record(), shared)
+    with upkeep.connection() as con:
+        lake._attach(con, shared, read_only=False)
+        con.execute("ALTER TABLE lake.events DROP COLUMN stop_reason")
+    write("b")
+    assert "stop_reason" in tables.events().columns
+    settle()
+    assert lake.ship(record(), shared) == 0
+    assert seen() == ["a", "b"]
+    assert "stop_reason" in tables.events().columns
+
+
+# ---- several machines --------------------------------------------------------------------------------------------
+
+SHIPPER = """
+import os, sys
+from mentra_nb.audit.sink import Journal
+for n in range(int(sys.argv[1])):
+    journal = Journal()
+    for note in range(25):
+        journal.record_audit_event("a", "run_aborted", {"reason": f"{sys.argv[2]}-{n}-{note}"})
+    journal.close()
+    assert journal.health().last_error is None, journal.health().last_error
+"""
+KILLED = """
+import os, random, sys, threading, time
+from pathlib import Path
+from mentra_nb import paths
+from mentra_nb.audit import lake
+from mentra_nb.audit.sink import Journal
+threading.Thread(target=lambda: (time.sleep(random.random() * 2.5), os._exit(9)), daemon=True).start()
+while True:
+    lake.ship(paths.record_folder(), lake.configured())
+"""
+
+
+def machine(code: str, home: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "MENTRA_HOME": str(home)}
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
+
+
+@pytest.mark.fault
+def test_machines_that_ship_at_once_make_one_record(url: str, tmp_path: Path) -> None:
+    machines = [machine(SHIPPER, tmp_path / f"home-{n}", "4", str(n)) for n in range(4)]
+    assert [one.wait(100) for one in machines] == [0] * 4
+    notes = sorted(f"{m}-{n}-{note}" for m in range(4) for n in range(4) for note in range(25))
+    assert sorted(seen()) == notes
+    assert all(problem is None for _, problem in lake.check(configured()))
+
+
+@pytest.mark.fault
+def test_a_shipper_killed_at_any_moment_loses_and_doubles_nothing(url: str) -> None:
+    names = [write(f"{n}-{note}" for note in "ab") for n in range(12)]
+    before = seen()
+    settle()
+    for _ in range(6):
+        names.append(write("more"))
+        assert machine(KILLED, record().parent).wait(60) == 9
+        found = seen()
+        assert len(found) == len(names)
+        settle()
+    lake.ship(record(), configured())
+    assert here() == []
+    assert seen()[: len(before)] == before
+    assert sorted(content.segment for content, problem in lake.check(configured()) if problem is None) == sorted(names)
