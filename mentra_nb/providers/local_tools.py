@@ -22,6 +22,8 @@ MOST_CALLS = 8
 """Calls in one answer."""
 PROSE = r'([^[{` \t\r\n] | "`" [^` \t\r\n] | "```" [^[`j{ \t\r\n]) .*'
 """Anything that begins neither as JSON nor as a fence around JSON."""
+ANSWER = "Now answer my question from this result, in plain words."
+"""Said after results: small models would go on calling."""
 TEMPERATURE = 0.2
 """When the request names none: small models wander at the customary 0.8."""
 
@@ -39,7 +41,7 @@ def adapted(body: Mapping[str, Any]) -> dict[str, Any]:
     result["chat_template_kwargs"] = {"enable_thinking": False}
     result["messages"] = messages = _in_words(body["messages"])
     if body["messages"][-1]["role"] == "tool":
-        messages[-1]["content"] = _joined(messages[-1]["content"], "Now answer my question from this, in plain words.")
+        messages[-1]["content"] = _joined(messages[-1]["content"], ANSWER)
     if (format := result.pop("response_format", None)) is not None:
         if tools:
             raise InvalidRequest("local takes tools or response_format, not both; leave one out")
@@ -86,12 +88,13 @@ def _repeats(messages: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def _explained(tools: Iterable[Mapping[str, Any]], at_most: int) -> str:
+    """Worded by trial: an example with two calls, or a mention of several, has small models call whatever there is."""
     listed = "\n".join(json.dumps({k: v for k, v in tool.items() if k != "strict"}) for tool in tools)
-    calls, more = ("calls, one for each thing asked", ",\n...") if at_most > 1 else ("one call", "")
+    several = "When two things are asked, it has two calls.\n" if at_most > 1 else ""
     return (
         f"You have these tools:\n{listed}\n\n"
-        f"To call a tool, reply with only a JSON array of {calls}:\n"
-        f'[{{"name":<tool name>,"arguments":<JSON object>}}{more}]\n'
+        f"To call tools, reply with only a JSON array of {'calls' if at_most > 1 else 'one call'}:\n"
+        f'[{{"name":<tool name>,"arguments":<JSON object>}}]\n{several}'
         "Greetings and what you know yourself need no tool: reply in plain words. "
         "When a tool's result is there, answer from it."
     )

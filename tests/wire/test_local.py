@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from mentra_nb.content import Message, Text
-from mentra_nb.errors import ConfigurationError, InvalidRequest, ProviderError, StreamTruncated
-from mentra_nb.providers.base import ModelInfo, Request
+from mentra_nb.errors import ConfigurationError, InvalidRequest, MalformedStream, ProviderError, StreamTruncated
+from mentra_nb.providers.base import ModelInfo, ProviderToolSpec, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.http import HttpClient
 from mentra_nb.providers.local import LocalTransport
@@ -242,4 +242,13 @@ async def test_closing_ends_the_thread_and_it_can_be_asked_again(anyio_backend: 
     assert not thread.is_alive()
     await collect(provider, asking())
     assert len(loaded) == 2
+    await provider.aclose()
+
+
+@pytest.mark.parametrize("tools", [[], [ProviderToolSpec(name="t")]], ids=["free", "constrained"])
+@pytest.mark.parametrize("wrong", [7, "x", [7], [[]], {"x": 1}, [{"delta": "x"}], [{"delta": {"content": 7}}]])
+async def test_what_is_no_chunk_is_malformed(anyio_backend: str, tools: list[ProviderToolSpec], wrong: Any) -> None:
+    provider = provider_of(lambda path: Model({"id": "1", "choices": wrong}, piece(finish="stop")))
+    with pytest.raises(MalformedStream):
+        await collect(provider, asking(tools=tools))
     await provider.aclose()
