@@ -239,11 +239,15 @@ class MemoryHit(MemoryRecord):
     why_retrieved: str | None = None
 
 
+THE_MACHINES_OWN = "4026531836"
+"""The namespace of process numbers that is no container's, on any Linux."""
+
+
 @functools.cache
 def _host() -> str:
-    """This machine; of a container, also whose process numbers these are."""
+    """This machine; in a container, also whose process numbers these are."""
     try:
         namespace = Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")
     except OSError:  # not Linux
-        return platform.node()
-    return f"{platform.node()}/{namespace}"
+        namespace = THE_MACHINES_OWN
+    return platform.node() if namespace == THE_MACHINES_OWN else f"{platform.node()}/{namespace}"

@@ -69,6 +69,8 @@ class SqliteStore(Statements):
 
     def _open(self) -> sqlite3.Connection:
         if str(self.path) != ":memory:":
+            if problem := paths.problem_with(self.path.parent):
+                raise StoreError(problem)
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))

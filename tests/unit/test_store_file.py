@@ -16,6 +16,7 @@ import anyio
 import pytest
 from storekit import agent, entry, holder, question
 
+from mentra_nb import paths
 from mentra_nb.content import Message
 from mentra_nb.errors import StoreError
 from mentra_nb.store.database import PATIENCE, Transaction
@@ -128,6 +129,37 @@ async def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: 
     store = SqliteStore(tmp_path / "file" / "state.sqlite")
     with pytest.raises(StoreError, match="cannot be opened"):
         await store.list_agents()
+    store.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is mounted is read from /proc")
+async def test_a_network_file_system_is_refused_before_anything_is_made(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"36 35 98:0 / {tmp_path} rw - nfs4 server:/export rw\n")
+    monkeypatch.setattr(paths, "MOUNTS", mounts)
+    store = SqliteStore(path)
+    with pytest.raises(StoreError, match=r"network file system \(nfs4\).*MENTRA_HOME"):
+        await store.list_agents()
+    assert not path.parent.exists()
+    store.close()
+
+
+async def test_a_full_disk_is_an_error_and_nothing_is_torn(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.create_agent(agent())
+    await store.append_entries([entry("a", None)])
+    [size] = await store.read(lambda db: db.execute("PRAGMA page_count").fetchone())
+    await store.read(lambda db: db.execute(f"PRAGMA max_page_count = {size + 20}"))
+    big = Message.user("x" * 200_000)
+    with pytest.raises(StoreError, match="disk is full"):
+        await store.append_entries([entry("b", "a"), entry("c", "b", big)])
+    assert await store.load_entry("agent-1", "b") is None
+    await store.append_entries([entry("b", "a")])
+    await store.read(lambda db: db.execute("PRAGMA max_page_count = 1000000"))
+    await store.append_entries([entry("c", "b", big)])
+    assert [e.id for e in await store.load_path("agent-1", "c")] == ["a", "b", "c"]
     store.close()
 
 
