@@ -60,6 +60,7 @@ _HOME = {
     "compare": "audit.questions",
     "backtest": "chat.record",
     "messages": "chat.record",
+    "plot": "audit.plots",
     "export": "audit.export",
     "verify": "audit.verification",
     "prune": "audit.upkeep",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from mentra_nb.agent.agent import Agent as Agent
     from mentra_nb.agent.request import AgentConfig as AgentConfig
     from mentra_nb.audit.export import export as export
+    from mentra_nb.audit.plots import plot as plot
     from mentra_nb.audit.questions import compare as compare
     from mentra_nb.audit.questions import denial_reasons as denial_reasons
     from mentra_nb.audit.questions import slowest_tools as slowest_tools
