@@ -39,17 +39,19 @@ DIALECT = (
 """What the schema's words are here. Text is compared by its bytes, as in SQLite."""
 
 MATCHING_MEMORIES = """
-    WITH kept AS (SELECT * FROM memories WHERE agent_id = ? AND tombstoned_at IS NULL),
+    WITH found AS MATERIALIZED (
+      SELECT number, words FROM memories WHERE agent_id = ? AND tombstoned_at IS NULL AND words @@ ?::tsquery),
     matched AS (
-      SELECT number, word, ts_rank(words, term) / ts_rank('a:1', 'a') AS often
-      FROM unnest(?::text[]) AS word, LATERAL (SELECT quote_literal(word)::tsquery AS term) AS quoted
-      JOIN kept ON words @@ term),
-    weights AS (
-      SELECT word, ln(1 + (SELECT count(*) FROM kept)::float / count(*)) AS rare FROM matched GROUP BY word),
-    best AS (SELECT number, sum(often * rare) AS relevance FROM matched JOIN weights USING (word) GROUP BY number)
-    SELECT kept.*, relevance FROM best JOIN kept USING (number) ORDER BY relevance DESC, number DESC LIMIT ?
+      SELECT number, lexeme, 2.2 * cardinality(positions) / (1.2 + cardinality(positions)) AS often
+      FROM found, unnest(words) WHERE lexeme = ANY(?)),
+    everything AS (SELECT count(*)::float AS n FROM memories WHERE agent_id = ? AND tombstoned_at IS NULL),
+    weights AS (SELECT lexeme, ln(1 + (SELECT n FROM everything) / count(*)) AS rare FROM matched GROUP BY lexeme),
+    best AS (
+      SELECT number, sum(often * rare) AS relevance FROM matched JOIN weights USING (lexeme)
+      GROUP BY number ORDER BY relevance DESC, number DESC LIMIT ?)
+    SELECT memories.*, relevance FROM best JOIN memories USING (number) ORDER BY relevance DESC, number DESC
 """
-"""A word counts the more, the oftener a memory has it and the fewer memories do."""
+"""As in `bm25`, a word counts the more, the oftener a memory has it and the fewer memories do."""
 
 MAX_INDEXED = 400_000
 """Characters of a memory's words: what one index entry can hold."""
@@ -112,6 +114,7 @@ class PostgresStore(Statements):
         connection = psycopg.connect(make_conninfo(**self._address), autocommit=True, row_factory=dict_row)
         try:
             connection.execute("SET search_path = mentra")
+            connection.execute("SET jit = off")  # compiling takes longer than any of our statements
             connection.execute(f"SET lock_timeout = '{PATIENCE:.0f}s'")
             with connection.transaction():
                 self._migrate(connection)
@@ -152,7 +155,8 @@ class PostgresStore(Statements):
         )
 
     def _match_memories(self, db: Transaction, agent_id: str, words: Sequence[str], count: int) -> list[Any]:
-        return db.execute(MATCHING_MEMORIES, (agent_id, list(words), count)).fetchall()
+        query = " | ".join(f"'{word}'" for word in words)
+        return db.execute(MATCHING_MEMORIES, (agent_id, query, list(words), agent_id, count)).fetchall()
 
 
 class _Transaction:

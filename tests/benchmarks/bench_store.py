@@ -93,7 +93,7 @@ async def bench(store: RuntimeStore) -> None:
     )
     await measure("begin_tool_call", CALLS, lambda n: store.begin_tool_call(call("run", f"c{n}"), holder=me))
     await measure("finish_tool_call", CALLS, lambda n: store.finish_tool_call("run", f"c{n}", TEXT, is_error=False))
-    await measure("save_partial", CALLS, lambda n: store.save_partial("run", TEXT, holder=me))
+    await measure("save_partial", CALLS, lambda n: store.save_partial("run", f"{n} {TEXT}", holder=me))
     await measure("renew_leases", CALLS, lambda n: store.renew_leases(HOLDER, ["agent:a"], 600))
     await measure("list_rules", CALLS, lambda n: store.list_rules("s", "p"))
     leaf: str | None = None
