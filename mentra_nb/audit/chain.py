@@ -67,7 +67,8 @@ class Link:
 
 def append(folder: Path, links: Iterable[Link]) -> None:
     """Add links. When it returns they outlive a power cut; killed at any moment, each is there whole or not at all."""
-    with files.held(folder / "events" / ".chain"), open(folder / "chain.jsonl", "ab+", opener=files.private) as file:
+    lock = files.required(folder / "events" / ".chain")
+    with lock, open(folder / "chain.jsonl", "ab+", opener=files.private) as file:
         last, torn = _end(file)
         lines = [_END_OF_TORN_LINE] if torn else []
         previous = last.digest if last else None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -29,6 +30,9 @@ NAME = "????????-????-7???-????-????????????"
 """A glob for the names we give. Other files in the folder are somebody else's, and are left alone."""
 EMPTY = "ffffffff-ffff-7fff-bfff-ffffffffffff"
 """The name of a segment that never has an event: globs over each kind of file then always find one."""
+
+PATIENCE = 5.0
+"""Seconds to wait for a lock that is held for moments only, but for readers with a long question."""
 
 _OWN = {".commit", ".change", ".change.tmp", ".compact", ".chain", ".schema", ".pruning"}
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -86,23 +90,34 @@ def open_lock(path: Path) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file alone. Without `wait`, yields at once whether it could be had."""
+def held(path: Path, *, wait: float) -> Iterator[bool]:
+    """Hold a lock file alone. Yields whether it could be had within so many seconds."""
+    end = time.monotonic() + wait
     with open_lock(path) as file:
-        try:
-            flags = portalocker.LockFlags.EXCLUSIVE
-            portalocker.lock(file, flags if wait else flags | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
-            if wait:
-                raise
-            yield False
-            return
+        while True:
+            try:
+                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+                break
+            except portalocker.LockException:
+                if time.monotonic() >= end:
+                    yield False
+                    return
+            time.sleep(0.002)
         yield True
+
+
+@contextlib.contextmanager
+def required(path: Path) -> Iterator[None]:
+    """Hold a lock file alone. Raises `StoreError` if somebody else keeps it for long: nobody waits for ever."""
+    with held(path, wait=PATIENCE) as free:
+        if not free:
+            raise StoreError(f"another process has been using the record in {path.parent} for {PATIENCE:g} seconds")
+        yield
 
 
 def sealed(segment: Path) -> bool:
     """Whether the segment's writer is gone."""
-    with held(segment.with_suffix(".lock"), wait=False) as free:
+    with held(segment.with_suffix(".lock"), wait=0) as free:
         return free
 
 
@@ -129,14 +144,15 @@ def commit_lock(folder: Path) -> Iterator[None]:
 def change(folder: Path, *, put: Mapping[Path, Path] | None = None, remove: Iterable[Path] = ()) -> None:
     """Put files (new: target) in place and remove others, in one step for whoever holds the commit lock.
 
-    Killed at any moment it has happened wholly or not at all: what is to be done is written down first.
+    Killed at any moment it has happened wholly or not at all: what is to be done is written down first. Raises
+    `StoreError`, and has changed nothing, while a reader's question takes long.
     """
     events = folder / "events"
     plan = {
         "put": {new.name: target.name for new, target in (put or {}).items()},
         "remove": [path.name for path in remove],
     }
-    with held(events / ".commit"):
+    with required(events / ".commit"):
         _finish(events)
         new = events / ".change.tmp"
         with open(new, "wb", opener=private) as file:
@@ -150,7 +166,7 @@ def change(folder: Path, *, put: Mapping[Path, Path] | None = None, remove: Iter
 
 def finish_change(folder: Path) -> None:
     """Finish a change that was cut short."""
-    with held(folder / "events" / ".commit"):
+    with required(folder / "events" / ".commit"):
         _finish(folder / "events")
 
 

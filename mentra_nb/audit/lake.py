@@ -91,7 +91,7 @@ def ship(folder: Path, lake: Lake) -> int:
     """
     folder = folder.resolve()
     upkeep.compact(folder, grace=0)
-    with upkeep.alone(folder, wait=False) as alone:
+    with upkeep.alone(folder) as alone:
         waiting = files.named(folder, "parquet") if alone else []
         if not waiting:
             return 0

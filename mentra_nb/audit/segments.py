@@ -148,11 +148,12 @@ def write_database(folder: Path) -> Path:
 def refresh_database_later(folder: Path) -> threading.Thread | None:
     """Write `record.duckdb` in a thread if it is missing, of another schema, or for another place.
 
-    Where a lake is configured, complete segments are shipped to it in another thread.
+    In other threads complete segments are compacted, and shipped where a lake is configured, if it is time for that.
     """
     folder = folder.resolve()
     if not (folder / "events").is_dir():  # no record yet
         return None
+    compact_later(folder)
     lake.ship_later(folder)
     with contextlib.suppress(OSError):
         mark = (folder / "events" / ".schema").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb import paths
 from mentra_nb.audit import chain, files, schema
-from mentra_nb.errors import ConfigurationError
+from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.identity import uuid7
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ def compact(folder: Path, grace: float = 60, *, seconds: float | None = None, ma
 
     A segment that is not in the chain, because its writer was killed, is added to it. A segment's text goes `grace`
     seconds later, for the sake of clients that read it without our lock. From `many` small Parquet files on, those are
-    merged.
+    merged. Raises `StoreError` when a reader's long question is in the way, and goes on the next time.
     """
     folder, done = folder.resolve(), 0
     if not (folder / "events").is_dir():
         return 0
     end = time.monotonic() + seconds if seconds is not None else float("inf")
-    with alone(folder, wait=False) as free:
+    with alone(folder) as free:
         if not free:
             return 0
         known, _ = links(folder)
@@ -74,7 +74,12 @@ def compact_later(folder: Path) -> threading.Thread | None:
     if len(waiting) <= _MANY_SEGMENTS and sum(map(files.size, waiting)) <= _MUCH_TEXT and len(small) < MANY_FILES:
         return None
     _compacted_at[folder] = now
-    return in_thread("mentra-record-compaction", lambda: compact(folder, seconds=_SECONDS_OF_UPKEEP))
+
+    def work() -> None:
+        with contextlib.suppress(StoreError):  # somebody reads for long; there is time
+            compact(folder, seconds=_SECONDS_OF_UPKEEP)
+
+    return in_thread("mentra-record-compaction", work)
 
 
 def prune(
@@ -89,7 +94,7 @@ def prune(
     Returns what was removed, or with `dry_run` would be: `segment, events, first, last`. The chain keeps a line for
     each, so `verify` goes on to hold. A segment is what one kernel wrote in about an hour; what is being written stays.
 
-    Raises `ConfigurationError` unless exactly one of the two is given.
+    Raises `ConfigurationError` unless exactly one of the two is given, `StoreError` while others keep the record busy.
     """
     import duckdb
     import pandas as pd
@@ -97,7 +102,9 @@ def prune(
     folder, cut = (folder or paths.record_folder()).resolve(), _cut(before, keep_days)
     old: list[chain.Link] = []
     if (folder / "events").is_dir():
-        with alone(folder), connection() as con:
+        with alone(folder, wait=files.PATIENCE) as free, connection() as con:
+            if not free:
+                raise StoreError(f"another process is compacting the record in {folder}; try again")
             known, pruned = links(folder)
             unlinked = []
             for segment in files.named(folder, "jsonl"):
@@ -138,7 +145,7 @@ def _compact_one(folder: Path, segment: Path, grace: float, known: Links) -> boo
         if time.time() - target.stat().st_mtime > grace:
             remove(folder, segment)
         return False
-    with files.held(segment.with_suffix(".lock"), wait=False) as complete:
+    with files.held(segment.with_suffix(".lock"), wait=0) as complete:
         if not complete:
             return False
         if files.size(segment) == 0:
@@ -263,7 +270,7 @@ def _drop(folder: Path, known: Links, gone: Collection[str]) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+def alone(folder: Path, *, wait: float = 0) -> Iterator[bool]:
     """Be the one process that does this. What another was killed at is finished or cleared away first."""
     events = folder / "events"
     with files.held(events / ".compact", wait=wait) as free:

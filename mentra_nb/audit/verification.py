@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mentra_nb.audit import chain, files, schema
+from mentra_nb import paths
+from mentra_nb.audit import chain, files, lake, schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,20 +31,25 @@ class Finding:
     sha256: str | None = None
 
 
-def verify(folder: Path) -> pd.DataFrame:
+def verify(folder: Path | None = None) -> pd.DataFrame:
     """What is in the record and what is wrong with it. A row is a segment, or something that should not be as it is.
 
-    `state` is `writing`, `complete`, `compacted`, `pruned` or `removed`, and `chain` or `foreign` for what is no
-    segment; `missing` counts the holes in `seq`, `bad_lines` the lines that are torn or no JSON (known until
-    compaction), `lost` what a `journal_gap` tells of. `problem` is a sentence, missing where all is well: an altered,
-    missing or reordered event, a segment that is gone or twice there, a chain that does not hold together.
+    `state` is `writing`, `complete`, `compacted`, `pruned`, `shipped`, `in the lake` or `removed`, and `chain` or
+    `foreign` for what is no segment; `missing` counts the holes in `seq`, `bad_lines` the lines that are torn or no
+    JSON (known until compaction), `lost` what a `journal_gap` tells of. `problem` is a sentence, missing where all is
+    well: an altered, missing or reordered event, a segment that is gone or twice there, a chain that does not hold
+    together.
     """
     import duckdb
     import pandas as pd
 
-    folder = folder.resolve()
+    folder = (folder or paths.record_folder()).resolve()
     with duckdb.connect() as con, files.commit_lock(folder):
         findings = [*_findings(con, folder)]
+    if (shared := lake.configured(folder)) is not None:
+        for content, problem in lake.check(shared):
+            findings = [found for found in findings if (found.segment, found.state) != (content.segment, "shipped")]
+            findings.append(Finding(content.segment, "in the lake", content.events, content.missing, problem=problem))
     columns = ["segment", "state", "events", "missing", "bad_lines", "lost", "problem"]
     frame = pd.DataFrame([[getattr(finding, name) for name in columns] for finding in findings], columns=columns)
     return frame.astype({"segment": "string", "state": "string", "problem": "string"})

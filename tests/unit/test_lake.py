@@ -150,8 +150,10 @@ def test_what_is_shipped_is_read_from_the_lake_and_the_rest_from_here(url: str) 
     assert before.equals(after)
     assert here() == []
     assert lake.ship(record(), configured()) == 0
-    assert dict(zip(verify(record()).segment, verify(record()).state, strict=True))[first] == "shipped"
-    assert verify(record()).problem.isna().all()
+    report = verify()
+    assert report.segment[0] == first
+    assert list(report.state) == ["in the lake"] * 2
+    assert report.problem.isna().all()
     assert [(content.events, problem) for content, problem in lake.check(configured())] == [(2, None), (1, None)]
 
 
@@ -230,6 +232,7 @@ def test_what_is_altered_in_the_lake_is_found(url: str) -> None:
         con.execute("DELETE FROM lake.events WHERE reason = 'gamma'")
     told = [problem for _, problem in lake.check(shared)]
     assert told == ["was altered since it was sealed", "lacks 1 of the 1 events it was sealed with"]
+    assert list(verify().problem) == told
 
 
 def test_a_lake_of_an_older_version_gets_the_columns_of_today(url: str) -> None:

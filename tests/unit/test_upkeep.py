@@ -21,7 +21,7 @@ from mentra_nb.audit import chain, files, segments, tables
 from mentra_nb.audit.sink import Journal
 from mentra_nb.audit.upkeep import compact, prune
 from mentra_nb.audit.verification import verify
-from mentra_nb.errors import ConfigurationError
+from mentra_nb.errors import ConfigurationError, StoreError
 
 
 @pytest.fixture
@@ -180,6 +180,29 @@ while True:
         compact(folder, grace=0, many=2)
     assert len(parquet(folder)) == 1
     assert sorted(seen(folder)) == sorted(notes)
+
+
+def test_a_long_question_keeps_nobody_waiting_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
+    name = write(folder, "a")
+    with files.commit_lock(folder):
+        with pytest.raises(StoreError, match="another process has been using the record"):
+            compact(folder, grace=0)
+        with pytest.raises(StoreError, match="another process has been using the record"):
+            prune(keep_days=0, folder=folder)
+        assert [file.stem for file in files.named(folder, "jsonl")] == [name]
+    with files.held(folder / "events" / ".compact", wait=0), pytest.raises(StoreError, match="compacting"):
+        prune(keep_days=0, folder=folder)
+    with files.held(folder / "events" / ".chain", wait=0):
+        journal = Journal(folder)
+        journal.record_audit_event("agent-1", "run_aborted", {"reason": "b"})
+        journal.close()
+    assert "another process" in (journal.health().last_error or "")
+    assert (journal.health().written, journal.health().lost) == (1, 0)
+    compact(folder)  # links what could not be
+    assert len(chain.read(folder)[0]) == 2
+    assert seen(folder) == ["a", "b"]
+    assert problems(folder) == {}
 
 
 # ---- what is removed ---------------------------------------------------------------------------------------------
