@@ -247,6 +247,15 @@ async def test_runs_are_listed_in_order_and_by_agent(store: Statements) -> None:
     assert await store.list_runs("agent-2") == []
 
 
+async def test_what_begins_a_run_is_stored_with_its_start_or_not_at_all(store: Statements) -> None:
+    await store.create_agent(agent())
+    with pytest.raises(StoreError):
+        await store.start_run(run(), entries=[entry("a", None), entry("b", "nowhere")])
+    assert (await store.list_runs("agent-1"), await store.load_entry("agent-1", "a")) == ([], None)
+    await store.start_run(run(), entries=[entry("a", None)])
+    assert [e.id for e in await store.run_entries("run-1")] == ["a"]
+
+
 async def test_what_ends_a_run_is_stored_with_its_end_or_not_at_all(store: Statements) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
