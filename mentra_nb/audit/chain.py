@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TAIL = 64 << 10
 _END_OF_TORN_LINE = b"~\n"
+_BYTES_AT_A_TIME = 16 << 20  # of payloads; to put the lines in order takes several times that
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,24 @@ def contents(con: duckdb.DuckDBPyConnection, file: Path) -> list[Content]:
 
 def contents_of(con: duckdb.DuckDBPyConnection, source: str, position: str) -> list[Content]:
     """What each segment holds that is in a table with the columns of `events`; its lines are in order of `position`."""
+    sizes = con.execute(f"SELECT source::VARCHAR, sum(strlen(payload)) FROM {source} GROUP BY source ORDER BY source")
+    batches: list[list[str]] = [[]]
+    room = _BYTES_AT_A_TIME
+    for segment, size in sizes.fetchall():
+        if batches[-1] and size > room:
+            batches.append([])
+            room = _BYTES_AT_A_TIME
+        batches[-1].append(str(segment))
+        room -= size or 0
+    return [content for batch in batches if batch for content in _contents(con, source, position, batch)]
+
+
+def _contents(con: duckdb.DuckDBPyConnection, source: str, position: str, batch: list[str]) -> list[Content]:
     rows = con.execute(f"""SELECT source::VARCHAR, count(*), coalesce(epoch_us(min(ts)), 0) / 1e6,
             coalesce(epoch_us(max(ts)), 0) / 1e6, sha256(string_agg({_LINE}, '' ORDER BY {position})),
             coalesce(max(seq), -1) + 1 - count(DISTINCT seq),
             coalesce(sum(lost) FILTER (kind = 'journal_gap'), 0)::BIGINT
-        FROM {source} GROUP BY source ORDER BY source""")
+        FROM {source} WHERE source IN ({", ".join(map(schema.text, batch))}) GROUP BY source ORDER BY source""")
     return [Content(*row) for row in rows.fetchall()]
 
 
@@ -186,7 +200,8 @@ def lines(segment: Path) -> str:
     text = (
         f"substring(json, strpos(json, '{begin}') + {len(begin)}, len(json) - strpos(json, '{begin}') - {len(begin)})"
     )
-    whole = f"read_ndjson_objects({schema.quoted(segment)}, ignore_errors = true, maximum_object_size = 67108864)"
+    longest = min(64 << 20, max(1 << 20, files.size(segment)))  # twice that is taken from memory
+    whole = f"read_ndjson_objects({schema.quoted(segment)}, ignore_errors = true, maximum_object_size = {longest})"
     return f"""{schema.TYPED} FROM (
         SELECT unnest(from_json(json, '{json.dumps(fields)}')), TRY_CAST({text} AS JSON) AS payload FROM {whole}
     ) WHERE id IS NOT NULL"""
