@@ -70,9 +70,9 @@ class PersistedAgentSummary(Data):
 
 
 def _default_store() -> RuntimeStore:
-    from mentra_nb.store.sqlite import SqliteStore
+    from mentra_nb.store.opening import open_store
 
-    return SqliteStore()
+    return open_store()
 
 
 def _default_record() -> AuditStore:
@@ -93,7 +93,8 @@ class Runtime:
 
     Use it as an async context manager, or call `close()`. Making one opens no file and no connection. Without a
     `store` the state goes to `state.sqlite`, without an `audit` the record goes to `record/`, both in the user's home
-    for mentra (`MENTRA_HOME`). Shell commands are off unless the `policy` says otherwise.
+    for mentra (`MENTRA_HOME`), or where `MENTRA_STATE` and `MENTRA_RECORD` say. Shell commands are off unless the
+    `policy` says otherwise.
     """
 
     def __init__(
