@@ -37,6 +37,7 @@ async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, ho
     Only the latest run moves the leaf: the conversation has gone on past an earlier one, whose end was not stored.
     """
     dead, latest = await store.open_runs(agent_id), await store.latest_run(agent_id)
+    before = await store.load_agent(agent_id) if dead and latest not in dead else None
     for run in dead:
         end = await open_end(store, run)
         path = await store.load_path(agent_id, end.tip)
@@ -46,6 +47,8 @@ async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, ho
         leaf = transcript.leaf if latest is not None and run.id == latest.id else None
         await store.finish_run(run.id, "interrupted", leaf=leaf, error=DIED, entries=entries, holder=holder)
         _tell(bus, run, path, end)
+    if before is not None:
+        await store.set_status(agent_id, before.status)
     return bool(dead)
 
 

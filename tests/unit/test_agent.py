@@ -422,6 +422,7 @@ async def test_a_store_that_fails_at_the_end_hides_neither_the_reason_nor_what_i
         again = await table.runtime.resume_agent(agent.id)
         assert said(again.history()) == [("user", "later"), ("assistant", "two")]
         assert [run.state for run in await store.list_runs(agent.id)] == ["interrupted", "finished"]
+        assert again.status == "Finished"
 
 
 # ---- retries --------------------------------------------------------------------------------------------------
