@@ -164,10 +164,15 @@ _LINE = """concat('{"id":"', id,
 
 def contents(con: duckdb.DuckDBPyConnection, file: Path) -> list[Content]:
     """What each segment holds that is in a file, text or Parquet. Raises DuckDB's errors if it cannot be read."""
-    if file.suffix == ".jsonl":
-        con.execute(f"CREATE OR REPLACE TEMP TABLE written AS {lines(file)}")
-        return contents_of(con, "written", "rowid")
-    return contents_of(con, f"read_parquet({schema.quoted(file)}, file_row_number = true)", "file_row_number")
+    import duckdb
+
+    try:
+        if file.suffix == ".jsonl":
+            con.execute(f"CREATE OR REPLACE TEMP TABLE written AS {lines(file)}")
+            return contents_of(con, "written", "rowid")
+        return contents_of(con, f"read_parquet({schema.quoted(file)}, file_row_number = true)", "file_row_number")
+    except UnicodeDecodeError as error:  # in DuckDB's own words about a damaged file
+        raise duckdb.InvalidInputException(f"{file.name} holds text that is not UTF-8: {error}") from None
 
 
 def contents_of(con: duckdb.DuckDBPyConnection, source: str, position: str) -> list[Content]:
