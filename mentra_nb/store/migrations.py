@@ -129,6 +129,11 @@ STEPS: tuple[str, ...] = (
     -- postgresql
     CREATE INDEX memories_words ON memories USING gin(words);
     """,
+    """
+    ALTER TABLE agents ADD COLUMN last_run TEXT;
+    UPDATE agents SET last_run =
+      (SELECT id FROM runs WHERE agent_id = agents.id ORDER BY started_at DESC, id DESC LIMIT 1);
+    """,
 )
 
 

@@ -34,7 +34,7 @@ class Runs(Database):
             check_holder(db, run.agent_id, holder)
             insert(db, "runs", run.model_dump())
             insert_entries(db, rows)
-            update_agent(db, run.agent_id, {"status": AGENT_STATUS[run.state]})
+            update_agent(db, run.agent_id, {"status": AGENT_STATUS[run.state], "last_run": run.id})
 
         await self.write(work)
 
@@ -77,7 +77,7 @@ class Runs(Database):
         return await self._runs("agent_id = ? ORDER BY started_at, id", agent_id)
 
     async def latest_run(self, agent_id: str) -> RunRecord | None:
-        found = await self._runs("agent_id = ? ORDER BY started_at DESC, id DESC LIMIT 1", agent_id)
+        found = await self._runs("id = (SELECT last_run FROM agents WHERE agents.id = ?)", agent_id)
         return found[0] if found else None
 
     async def open_runs(self, agent_id: str) -> list[RunRecord]:

@@ -297,12 +297,21 @@ async def test_open_runs_and_the_latest_one(store: Statements) -> None:
     await store.create_agent(agent())
     assert await store.latest_run("agent-1") is None
     one, two, three = run("run-1", 1.0), run("run-3", 2.0), run("run-2", 2.0, resumes="run-1")
-    for made in (three, two, one):
+    for made in (three, one, two):
         await store.start_run(made)
     assert await store.latest_run("agent-1") == two
     await store.finish_run("run-3", "failed", leaf=None)
     assert await store.open_runs("agent-1") == [one, three]
     assert await store.open_runs("agent-2") == []
+
+
+async def test_the_latest_run_is_the_one_started_last_whatever_the_clock_says(store: Statements) -> None:
+    await store.create_agent(agent())
+    for made in (run("run-1", 100.0), run("run-0", 50.0)):
+        await store.start_run(made)
+    latest = await store.latest_run("agent-1")
+    assert latest is not None
+    assert latest.id == "run-0"
 
 
 async def test_a_tool_call_is_open_until_its_result_is_known(store: Statements) -> None:
