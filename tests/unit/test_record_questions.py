@@ -165,6 +165,7 @@ def test_a_backtest_says_what_was_decided_live(tmp_path: Path, rules: list[str])
             policy=RuntimePolicy.for_notebook(),
             store=VolatileStore(),
             audit=Journal(folder),
+            working_directory=tmp_path,
         )
         engine = Engine(Settings(model="scripted/scripted"), runtime)
         try:
