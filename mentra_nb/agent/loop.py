@@ -109,11 +109,14 @@ async def go_on(run: Run, end: OpenEnd) -> str | None:
     """Finish the round another run left open at the end of the transcript. A stop reason when that was the last one."""
     last = run.transcript.last
     assert last is not None
+    for entry in run.transcript.entries:
+        if entry.run_id in end.calls.run_ids:
+            for call in entry.message.tool_uses():
+                run.ids.take(call.id)
     calls = last.message.tool_uses()
     if not calls:
         return "end" if last.kind == "assistant_turn" else None
     for index, call in enumerate(calls):
-        run.ids.take(call.id)
         if call.id not in end.calls.results:
             run.emit(e.ToolUseReady(agent_id=run.agent_id, index=index, call=call))
     return "ended_by_tool" if await execute(run, calls, end) else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mentra_nb import event_types as e
 from mentra_nb.agent.transcript import Transcript
-from mentra_nb.content import Message, Role, Text, ToolResult, ToolUse
+from mentra_nb.content import Message, Text, ToolResult, ToolUse
 from mentra_nb.control.hooks import EventBus
 from mentra_nb.store.base import Entry, RunRecord, RuntimeStore, ToolCallRecord
 from mentra_nb.tools.scheduler import SKIPPED, Earlier
@@ -45,8 +45,8 @@ async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, ho
         settlement = _settlement(transcript, end, run.partial)
         entries = [transcript.append(settlement, run.id, "settlement")] if settlement is not None else []
         leaf = transcript.leaf if latest is not None and run.id == latest.id else None
+        _tell(bus, run, path, await store.list_tool_calls(run.id))
         await store.finish_run(run.id, "interrupted", leaf=leaf, error=DIED, entries=entries, holder=holder)
-        _tell(bus, run, path, end)
     if before is not None:
         await store.set_status(agent_id, before.status)
     return bool(dead)
@@ -107,9 +107,7 @@ def _settlement(transcript: Transcript, end: OpenEnd, partial: str) -> Message |
         return None
     if calls := last.message.tool_uses():
         return Message.user(_settled(call, end) for call in calls)
-    if partial and last.message.role is Role.USER:
-        return Message.assistant([Text(text=partial)])
-    return None
+    return Message.assistant([Text(text=partial)]) if partial else None
 
 
 def _settled(call: ToolUse, end: OpenEnd) -> ToolResult:
@@ -120,19 +118,28 @@ def _settled(call: ToolUse, end: OpenEnd) -> ToolResult:
     return ToolResult(tool_use_id=call.id, content=text, is_error=True)
 
 
-def _tell(bus: EventBus, run: RunRecord, path: list[Entry], end: OpenEnd) -> None:
-    """Close what the record still shows as open."""
-    for call in end.calls.unknown.values():
-        if call.run_id == run.id:
+def _tell(bus: EventBus, run: RunRecord, path: list[Entry], calls: list[ToolCallRecord]) -> None:
+    """Close what the record still shows as open.
+
+    What the process may have died before recording is recorded, and so perhaps twice, rather than never: the last
+    results; and all of this, when another process died at it.
+    """
+    last_began = max((call.started_at for call in calls), default=0.0)
+    unanswered = {use.id for use in path[-1].message.tool_uses()} if path else set()
+    for call in calls:
+        if call.call_id in unanswered and (call.finished_at is None or call.finished_at >= last_began):
+            result = _known(call)
+            text = result.display() if result is not None else UNKNOWN
+            is_error = result is None or result.is_error
             bus.emit(
                 e.ToolExecutionFinished(
                     agent_id=run.agent_id,
                     run_id=run.id,
                     tool_name=call.tool,
                     tool_call_id=call.call_id,
-                    is_error=True,
-                    error=UNKNOWN,
-                    output_preview=UNKNOWN,
+                    is_error=is_error,
+                    error=text if is_error else None,
+                    output_preview=text,
                 )
             )
     bus.emit(e.RunAborted(agent_id=run.agent_id, run_id=run.id, reason=DIED))

@@ -14,7 +14,7 @@ from mentra_nb import session_events as shown
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.authorization import PermissionDecision, ToolAuthorizationDecision
-from mentra_nb.content import Message, Text, ToolUse
+from mentra_nb.content import Message, Text, ToolResult, ToolUse
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.errors import (
     Cancelled,
@@ -23,10 +23,11 @@ from mentra_nb.errors import (
     LeaseUnavailable,
     NoResumableTurn,
     OperationDenied,
+    StoreError,
     ToolBudgetExceeded,
     UnknownEntry,
 )
-from mentra_nb.providers.scripted import ControlledStream, failure, text, tool_calls
+from mentra_nb.providers.scripted import ControlledStream, ScriptedCall, failure, text, tool_calls
 from mentra_nb.session.session import Session
 from mentra_nb.store.base import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
 from mentra_nb.store.sqlite import SqliteStore
@@ -108,7 +109,7 @@ class Left:
                 arguments=use.input,
                 arguments_hash=arguments_hash(use.name, use.input),
                 effect=effect,
-                started_at=NOW,
+                started_at=time.time(),
             )
         )
         if result is not None:
@@ -255,8 +256,6 @@ async def test_text_of_an_earlier_round_is_not_taken_for_the_one_that_broke_off(
         ]
     )
     await left.call(ACT, result="did a")
-    from mentra_nb.content import ToolResult
-
     results = Message.user([ToolResult(tool_use_id="call-1", content="did a")])
     await left.store.append_entries([left.transcript.append(results, "run-1")])
     async with bench(text("there"), store=left.store) as table:
@@ -287,6 +286,61 @@ async def test_resume_agent_keeps_committed_transcript_when_tool_execution_was_i
         assert ran == ["c"]
         assert await agent.unknown_calls() == []
         assert len(table.provider.recorded_requests) == 1
+
+
+async def test_text_that_was_streaming_after_a_paused_answer_is_kept() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO)
+    paused = Message.assistant([Text(text="One ")])
+    await left.store.append_entries([left.transcript.append(paused, "run-1", "assistant_part")])
+    await left.store.save_partial("run-1", "mom")
+    async with bench(text("moment."), store=left.store) as table:
+        agent = await table.runtime.resume_agent("agent-1")
+        assert said(agent) == ["user: go", "assistant: One ", "assistant: mom"]
+        await agent.resume()
+        assert said(agent) == ["user: go", "assistant: One ", "assistant: moment."]
+
+
+async def test_a_result_that_was_stored_and_perhaps_not_recorded_is_recorded() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT, ACT_TOO))
+    await left.call(ACT, result="did a")
+    await left.call(ACT_TOO, result="did b")
+    async with bench(store=left.store) as table:
+        await table.runtime.resume_agent("agent-1")
+        [finished] = table.recorder.of(e.ToolExecutionFinished)  # the first was, before the second began
+    assert (finished.tool_call_id, finished.output_preview, finished.is_error) == ("call-2", "did b", False)
+
+
+async def test_the_end_of_a_dead_turn_is_recorded_by_the_next_when_who_settles_it_dies_too() -> None:
+    class Dying(VolatileStore):
+        async def finish_run(self, *args: Any, **kwargs: Any) -> None:
+            raise StoreError("died")
+
+    left = Left(Dying())
+    await left.run(GO)
+    async with bench(store=left.store) as table:
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await table.runtime.resume_agent("agent-1")
+        assert [x.stop_reason for x in table.recorder.of(e.TurnFinished)] == ["interrupted"] * 2
+
+
+async def test_ids_of_calls_stay_unique_across_a_death() -> None:
+    left = Left(VolatileStore())
+    results = Message.user([ToolResult(tool_use_id="call-1", content="did a")])
+    await left.run(GO, calling(ACT), results)
+    await left.call(ACT, result="did a")
+    again = ScriptedCall("act", {"what": "b"}, id="call-1")
+    async with bench(
+        tool_calls([again]), failure(HttpError(400)), text("there"), store=left.store, tools=[act]
+    ) as table:
+        agent = await table.runtime.resume_agent("agent-1")
+        with pytest.raises(FailedToStreamResponse):
+            await agent.resume()
+        await agent.resume()
+        assert [use.id for message in agent.history() for use in message.tool_uses()] == ["call-1", "call-1-2"]
+        assert said(agent)[2:] == ["result did a", "call act", "result did b", "assistant: there"]
 
 
 async def test_what_is_harmless_to_repeat_runs_again_unasked() -> None:
