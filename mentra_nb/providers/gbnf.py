@@ -5,6 +5,8 @@ numbers, `not`, `if`, uniqueness. A schema that is not understood is any value. 
 
 llama.cpp takes a second language, of llguidance, which is not used: its tokenizer is cached by the address of a model,
 so that another model in the same process may end it, and it knows no vocabulary that puts a space before a word.
+llama.cpp's own converter is not used because xllamacpp's `json_schema_to_grammar` writes that second language and no
+other, and what the server converts to GBNF, a chat's `response_format`, cannot be joined with prose.
 """
 
 from __future__ import annotations
