@@ -5,14 +5,14 @@ KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check lab kernels browser postgres notebooks faults lake bench clean
+.PHONY: demo test quick check lab kernels browser postgres notebooks oldest faults lake bench clean
 
 demo: .venv/.base  ## a first turn, offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
 
 test: check kernels browser postgres  ## everything: lint, types, contracts, tests, notebooks
 	$(PYTEST)
-	$(MAKE) notebooks
+	$(MAKE) notebooks oldest
 
 quick: .venv/.dev  ## the fast subset: no kernel, no browser, no killed processes
 	$(BIN)/ruff check
@@ -26,6 +26,9 @@ check: .venv/.dev
 
 notebooks: .venv/.dev
 	MENTRA_HOME=$$(mktemp -d) $(NBVAL) notebooks
+
+oldest: .venv-oldest/.done  ## the record's tests on the oldest DuckDB that will do
+	PYTHONPATH=.venv-oldest $(PYTEST) tests/unit/test_tables.py tests/unit/test_chain.py tests/unit/test_record_*.py
 
 lab: .venv/.dev  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
@@ -53,6 +56,10 @@ $(KERNEL6)/.done: .venv/.dev
 	$(BIN)/pip install -q --no-deps --target $(KERNEL6) "ipykernel<7"
 	@touch $@
 
+.venv-oldest/.done: .venv/.dev
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --target .venv-oldest "duckdb==1.5.5"
+	@touch $@
+
 .venv/.base: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -e . nbclient
@@ -63,4 +70,4 @@ $(KERNEL6)/.done: .venv/.dev
 	@touch $@
 
 clean:
-	rm -rf .venv .kernels .venv-lake
+	rm -rf .venv .kernels .venv-lake .venv-oldest
