@@ -14,9 +14,9 @@ test: check kernels browser postgres  ## everything: lint, types, contracts, tes
 	$(PYTEST)
 	$(MAKE) notebooks oldest
 
-quick: .venv/.dev  ## the fast subset: no kernel, no browser, no killed processes
+quick: .venv/.dev  ## the fast subset: no kernel, no browser, no killed processes, little DuckDB
 	$(BIN)/ruff check
-	$(PYTEST) tests/unit tests/wire -m "not kernel and not browser and not fault"
+	$(PYTEST) tests/unit tests/wire -m "not kernel and not browser and not fault and not slow"
 
 check: .venv/.dev
 	$(BIN)/ruff check
