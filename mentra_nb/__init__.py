@@ -53,7 +53,7 @@ _HOME = {
     "decisions": "audit.tables",
     "usage": "audit.tables",
     "sql": "audit.tables",
-    "columns": "audit.tables",
+    "columns": "audit.columns",
     "slowest_tools": "audit.questions",
     "denial_reasons": "audit.questions",
     "time_spent": "audit.questions",
@@ -99,13 +99,13 @@ def unload_ipython_extension(shell: Any) -> None:
 if TYPE_CHECKING:
     from mentra_nb.agent.agent import Agent as Agent
     from mentra_nb.agent.request import AgentConfig as AgentConfig
+    from mentra_nb.audit.columns import columns as columns
     from mentra_nb.audit.export import export as export
     from mentra_nb.audit.plots import plot as plot
     from mentra_nb.audit.questions import compare as compare
     from mentra_nb.audit.questions import denial_reasons as denial_reasons
     from mentra_nb.audit.questions import slowest_tools as slowest_tools
     from mentra_nb.audit.questions import time_spent as time_spent
-    from mentra_nb.audit.tables import columns as columns
     from mentra_nb.audit.tables import decisions as decisions
     from mentra_nb.audit.tables import events as events
     from mentra_nb.audit.tables import model_calls as model_calls

@@ -12,6 +12,7 @@ import duckdb
 
 from mentra_nb import paths
 from mentra_nb.audit import chain, files, query, schema, tables
+from mentra_nb.audit.columns import documented
 from mentra_nb.audit.query import One, When
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.identity import uuid7
@@ -113,7 +114,7 @@ def _database(con: duckdb.DuckDBPyConnection, new: Path, of: Path | None) -> Non
     for name in (*TABLES, "prices"):
         con.execute(f"CREATE TABLE new.{name} AS FROM {name}")
     for name in TABLES:
-        for column, _, unit, meaning in tables.documented()[name]:
+        for column, _, unit, meaning in documented()[name]:
             comment = f"{unit}: {meaning}" if unit else meaning
             con.execute(f"COMMENT ON COLUMN new.{name}.{column} IS {schema.text(comment)}")
     if of is not None:

@@ -56,7 +56,7 @@ def _styled(chart: Any) -> Any:
     """No background of its own; what it is written with stands out from a light page and from a dark one."""
     axis: dict[str, Any] = {f"{part}Color": _INK for part in ("label", "title", "grid", "domain", "tick")}
     axis |= {f"{part}Opacity": 0.4 for part in ("grid", "domain", "tick")}
-    text = {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 260}
+    text = {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 340}
     return (
         chart.configure(background="transparent", font="sans-serif")
         .configure_view(stroke=None)
@@ -123,7 +123,7 @@ def timeline_frame(session: str | None = None, *, turns: int = MAX_TURNS, folder
 
 def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
     frame = frame.assign(
-        label=[f"{turn}  {_shortened(str(prompt), 34)}" for turn, prompt in zip(frame.turn, frame.prompt, strict=True)],
+        label=[f"{turn}  {_shortened(str(prompt), 46)}" for turn, prompt in zip(frame.turn, frame.prompt, strict=True)],
         seconds=frame.end_s - frame.start_s,
         lane=frame.lane.astype("string"),
     )
@@ -148,6 +148,7 @@ def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
             yOffset=offset,
             color=alt.Color("lane:N", scale=lanes, title=None, legend=alt.Legend(orient="top")),
             stroke=alt.Stroke("lane:N", scale=lanes, legend=None),
+            fillOpacity=alt.condition("datum.status == 'error'", alt.value(0.1), alt.value(1)),
         )
     )
     ends = (
@@ -156,12 +157,13 @@ def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
         .mark_tick(color=_INK, thickness=2, opacity=1)
     )
     bad = (
-        base.transform_filter("datum.status == 'denied' || datum.status == 'error' || datum.status == 'deny'")
-        .transform_filter("datum.lane != 'person'")
+        base.transform_filter("datum.lane == 'tool' && (datum.status == 'denied' || datum.status == 'error')")
         .mark_text(align="left", dx=5, color=_RED, fontSize=11, fontWeight="bold")
         .encode(x="end_s:Q", yOffset=offset, text=alt.Text("status:N"))
     )
-    title = alt.TitleParams("Where the time of each turn went", subtitle="a line marks the end of a turn")
+    title = alt.TitleParams(
+        "Where the time of each turn went", subtitle="a hollow bar failed; a line marks the end of a turn"
+    )
     height = alt.Step(11)
     return _styled(alt.layer(bars, ends, bad).properties(width=560, height=height, title=title))
 

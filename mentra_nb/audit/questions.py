@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from mentra_nb.audit import query, tables
+from mentra_nb.audit.columns import described
 from mentra_nb.audit.query import One, When
 from mentra_nb.audit.redact import REDACTED
 from mentra_nb.authorization import ToolCapability
@@ -27,6 +28,7 @@ _OF_TURNS = {
 }
 
 
+@described
 def slowest_tools(
     *,
     session: One = None,
@@ -51,6 +53,7 @@ def slowest_tools(
     )
 
 
+@described
 def denial_reasons(
     *,
     session: One = None,
@@ -74,6 +77,7 @@ def denial_reasons(
     )
 
 
+@described
 def time_spent(
     by: Literal["session", "day", "model", "notebook", "cell", "project"] = "session",
     *,
@@ -119,6 +123,7 @@ _MEASURES = {
 }
 
 
+@described
 def compare(first: str, second: str, *, folder: Path | None = None) -> pd.DataFrame:
     """Two sessions side by side, each by id or name: a row per measure. What is not known is null.
 

@@ -1,6 +1,6 @@
 """The record as DataFrames: `events, sessions, turns, model_calls, tool_calls, decisions, usage`, and `sql` over them.
 
-`RECORD.md` lists every column with its dtype and unit; `columns` gives the same as a frame. A filter takes a value or
+`RECORD.md` lists every column with its dtype and unit. A filter takes a value or
 a list of values; `session` is an id or a name, and `since` and `until` take a date, a time, ISO text, or a time span
 before now. `folder` is the record's folder, by default `paths.record_folder()`. Every call reads every process's
 events live, on a connection of its own.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ import duckdb
 import pandas as pd
 
 from mentra_nb.audit import query
+from mentra_nb.audit.columns import described
 from mentra_nb.audit.query import One, When
 from mentra_nb.errors import ConfigurationError, OperationDenied
 
@@ -40,6 +40,7 @@ TEXT_IDS = "* REPLACE (id::VARCHAR AS id, source::VARCHAR AS source)"
 _SUMS = ("tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
+@described
 def events(
     *,
     session: One = None,
@@ -66,6 +67,7 @@ def events(
     )
 
 
+@described
 def sessions(
     *,
     session: One = None,
@@ -93,6 +95,7 @@ def sessions(
     )
 
 
+@described
 def turns(
     *,
     session: One = None,
@@ -116,6 +119,7 @@ def turns(
     )
 
 
+@described
 def model_calls(
     *,
     session: One = None,
@@ -131,6 +135,7 @@ def model_calls(
     )
 
 
+@described
 def tool_calls(
     *,
     session: One = None,
@@ -153,6 +158,7 @@ def tool_calls(
     )
 
 
+@described
 def decisions(
     *,
     session: One = None,
@@ -177,6 +183,7 @@ def decisions(
     )
 
 
+@described
 def usage(
     by: By | Literal["tool"] | Sequence[By] | None = None,
     *,
@@ -267,31 +274,3 @@ def _require_one_select(con: duckdb.DuckDBPyConnection, text: str) -> None:
         raise OperationDenied(
             f"the record's SQL takes one SELECT or EXPLAIN of one, and this is {found}; write it as a SELECT"
         )
-
-
-# ---- what the columns mean ---------------------------------------------------------------------------------------
-
-
-def columns(name: str | None = None) -> pd.DataFrame:
-    """What each column is: `frame, column, dtype, unit, meaning`, of one frame (`"turns"`) or of all.
-
-    Raises:
-        ConfigurationError: there is no frame of that name.
-    """
-    known = documented()
-    if name is not None and name not in known:
-        raise ConfigurationError(f"there is no frame {name!r}; there are {', '.join(known)}")
-    rows = [(each, *row) for each in known if name in (None, each) for row in known[each]]
-    return pd.DataFrame(rows, columns=["frame", "column", "dtype", "unit", "meaning"], dtype="string")
-
-
-@cache
-def documented() -> dict[str, list[tuple[str, ...]]]:
-    """The tables of `RECORD.md`: for each frame its rows of column, dtype, unit and meaning."""
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for line in Path(__file__).with_name("RECORD.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("## "):
-            found[line[3:]] = rows = []
-        elif line.startswith("| ") and not line.startswith("| column |"):
-            rows.append(tuple(cell.strip() for cell in line.split("|")[1:-1]))
-    return found

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import TypeAdapter
 
+from mentra_nb.audit.columns import described
 from mentra_nb.audit.query import One, When
 from mentra_nb.audit.questions import decided_calls
 from mentra_nb.authorization import PermissionRule
@@ -30,6 +31,7 @@ _PARTS = TypeAdapter(tuple[ContentBlock, ...])
 # ---- what was said -----------------------------------------------------------------------------------------------
 
 
+@described
 def messages(session: str | None = None) -> pd.DataFrame:
     """The messages of a session, by id or name, as its next turn would see them; without one, of this notebook's own.
 
@@ -74,6 +76,7 @@ def messages(session: str | None = None) -> pd.DataFrame:
 # ---- what rules would have decided --------------------------------------------------------------------------------
 
 
+@described
 def backtest(
     rules: Rules,
     *,

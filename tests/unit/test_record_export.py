@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from recordkit import Record
 
+import mentra_nb as mn
 from mentra_nb.audit import chain, export, tables
 from mentra_nb.audit.segments import compact
 from mentra_nb.audit.verification import verify
@@ -92,7 +93,7 @@ def test_one_table(two: Record, tmp_path: Path) -> None:
     text = export.export(tmp_path / "calls.csv", table="tool_calls", folder=two.folder)
     with duckdb.connect() as con:
         assert con.execute(f"SELECT DISTINCT session_id FROM '{parquet}'").fetchall() == [("s1",)]
-    assert list(pd.read_csv(text).columns) == list(tables.columns("tool_calls").column)
+    assert list(pd.read_csv(text).columns) == list(mn.columns("tool_calls").column)
     assert len(pd.read_csv(text)) == 4
 
 

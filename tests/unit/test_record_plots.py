@@ -47,7 +47,7 @@ def texts(spec: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_is_drawn_from_a_documented_frame(full: Record, name: str) -> None:
-    picture, documented = getattr(mn.plot, name), tables.columns(f"plot.{name}")
+    picture, documented = getattr(mn.plot, name), mn.columns(f"plot.{name}")
     frame = picture.frame(folder=full.folder)
     assert list(frame.columns) == list(documented.column)
     assert [str(dtype) for dtype in frame.dtypes] == list(documented.dtype)

@@ -50,7 +50,7 @@ QUESTIONS: dict[str, tuple[Callable[..., pd.DataFrame], tuple[Any, ...], int]] =
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_an_answer_has_the_columns_that_are_documented(two: Record, name: str) -> None:
     ask, arguments, groups = QUESTIONS[name]
-    frame, documented = ask(*arguments, folder=two.folder), tables.columns(name)
+    frame, documented = ask(*arguments, folder=two.folder), mn.columns(name)
     assert list(frame.columns)[groups:] == list(documented.column)
     assert [str(dtype) for dtype in frame.dtypes][groups:] == list(documented.dtype)
 
@@ -261,7 +261,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("name", ["talk", "o'clock\"; DROP TABLE sessions; --"])
 def test_messages_of_a_stored_session(home: Path, name: str) -> None:
     replies = [mn.Chat(name).ask(prompt, model="demo") for prompt in ("hello", "and again")]
-    found, documented = messages(name), tables.columns("messages")
+    found, documented = messages(name), mn.columns("messages")
     assert list(found.columns) == list(documented.column)
     assert [str(dtype) for dtype in found.dtypes] == list(documented.dtype)
     said = found[found.kind != "tool_exchange"]

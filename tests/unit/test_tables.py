@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from recordkit import SONNET, Record, only
 
+import mentra_nb as mn
 import mentra_nb.event_types as e
 from mentra_nb.audit import prices, schema, segments, tables
 from mentra_nb.content import TokenUsage
@@ -52,21 +53,31 @@ def two(record: Record) -> Record:
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) -> None:
-    frame, documented = FRAMES[name](folder=full.folder), tables.columns(name)
+    frame, documented = FRAMES[name](folder=full.folder), mn.columns(name)
     assert list(frame.columns) == list(documented.column)
     assert [str(dtype) for dtype in frame.dtypes] == list(documented.dtype)
     assert documented.meaning.str.len().min() > 4
 
 
+@pytest.mark.parametrize(
+    "name", [*FRAMES, "slowest_tools", "denial_reasons", "time_spent", "compare", "backtest", "messages"]
+)
+def test_help_says_what_the_columns_are(name: str) -> None:
+    said = getattr(mn, name).__doc__
+    for column in mn.columns(name).itertuples():
+        assert f"    {column.column}" in said
+        assert column.meaning in said
+
+
 def test_a_frame_nobody_documented_is_named() -> None:
-    assert set(FRAMES) < set(tables.columns().frame)
+    assert set(FRAMES) < set(mn.columns().frame)
     with pytest.raises(ConfigurationError, match="there is no frame 'colours'; there are events, sessions"):
-        tables.columns("colours")
+        mn.columns("colours")
 
 
 @pytest.mark.parametrize(("name", "by"), [("usage by group", "model"), ("usage by tool", "tool")])
 def test_groups_have_the_columns_that_are_documented(full: Record, name: str, by: Any) -> None:
-    frame, documented = tables.usage(by, folder=full.folder), tables.columns(name)
+    frame, documented = tables.usage(by, folder=full.folder), mn.columns(name)
     groups = 2 if by == "model" else 0
     assert list(frame.columns)[groups:] == list(documented.column)
     assert [str(dtype) for dtype in frame.dtypes][groups:] == list(documented.dtype)
