@@ -30,7 +30,6 @@ _LINK = {
     "digest": "VARCHAR",
 }
 """The columns of `chain`, times in Unix seconds."""
-_STORAGE = "v1.0.0"  # every DuckDB client in use reads it
 _ROWS_AT_A_TIME = 100_000
 
 
@@ -110,7 +109,7 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 
 def _database(con: duckdb.DuckDBPyConnection, new: Path, of: Path | None) -> None:
-    con.execute(f"ATTACH {schema.quoted(new)} AS new (STORAGE_VERSION '{_STORAGE}')")
+    con.execute(f"ATTACH {schema.quoted(new)} AS new (STORAGE_VERSION '{schema.STORAGE_VERSION}')")
     for name in (*TABLES, "prices"):
         con.execute(f"CREATE TABLE new.{name} AS FROM {name}")
     for name in TABLES:

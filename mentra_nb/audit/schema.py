@@ -15,6 +15,9 @@ from pathlib import Path
 SCHEMA_VERSION = 2
 """Raised when a view or a promoted column changes; `record.duckdb` is then written anew."""
 
+STORAGE_VERSION = "v1.0.0"
+"""The form of DuckDB files we write: every DuckDB client in use reads it, not only those of our own version."""
+
 ENVELOPE = {
     "id": "UUID",
     "ts": "DOUBLE",

@@ -134,7 +134,7 @@ def write_database(folder: Path) -> Path:
         _write_if_missing(con, rows, parquet.with_stem(files.EMPTY))
         _write_if_missing(con, schema.empty(schema.PRICES), folder / "prices.parquet")
     new, target = folder / f"record-{uuid7()}.tmp", folder / "record.duckdb"
-    with duckdb.connect(str(new)) as con:
+    with duckdb.connect(str(new), config={"storage_compatibility_version": schema.STORAGE_VERSION}) as con:
         con.execute(f"CREATE VIEW prices AS SELECT * FROM read_parquet({schema.quoted(folder / 'prices.parquet')})")
         con.execute(f"CREATE VIEW events AS {schema.events_sql(jsonl=[jsonl], parquet=[parquet], live=True)}")
         create_views(con)

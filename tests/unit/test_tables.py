@@ -557,6 +557,15 @@ def test_any_duckdb_client_sees_the_views_live(record: Record) -> None:
     assert len(tables.turns(folder=record.folder)) == 2
 
 
+def test_clients_of_older_duckdb_can_open_the_database(record: Record) -> None:
+    record.turn("r1")
+    file = segments.write_database(record.folder)
+    with duckdb.connect() as con:
+        con.execute(f"ATTACH '{file}' AS record (READ_ONLY)")
+        tags = con.execute("SELECT tags FROM duckdb_databases() WHERE database_name = 'record'").fetchone()
+    assert tags == ({"storage_version": "v1.0.0+"},)
+
+
 def test_a_client_that_holds_the_database_stops_nobody(record: Record) -> None:
     record.turn("r1")
     record.journal.close()
