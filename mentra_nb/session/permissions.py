@@ -137,10 +137,23 @@ class SessionPermissions:
         """
         if request_id in self._open:
             self.resolve(request_id, decision)
-        elif not await self.store.answer_question(
+            return
+        check_scope(decision.remember, self.project)
+        left = {question.request_id: question for question in await self.store.open_questions(self.session_id)}
+        if request_id not in left or not await self.store.answer_question(
             request_id, allow=decision.allow, decided_by=decision.by, reason=decision.reason
         ):
             raise OperationDenied(CLOSED)
+        question = left[request_id]
+        await self._tell(question, decision, await self._remembered(question, decision))
+
+    async def _close_earlier(self, request: ToolAuthorizationRequest) -> None:
+        """Close what a run that died had asked about the same call: from here on the new question counts."""
+        if not request.earlier_runs:
+            return
+        for question in await self.store.open_questions(self.session_id):
+            if question.tool_call_id == request.tool_call_id and question.run_id in request.earlier_runs:
+                await self._close(question, PermissionDecision(allow=False, by="cancelled", reason="asked anew"))
 
     async def _by_rule(self, rule: PermissionRule) -> ToolAuthorizationDecision:
         await self.store.count_rule_use(rule.id)
@@ -155,6 +168,7 @@ class SessionPermissions:
     # ---- the life of a question -------------------------------------------------------------------------------
 
     async def _put_question(self, request: ToolAuthorizationRequest, reason: str) -> ToolAuthorizationDecision:
+        await self._close_earlier(request)
         question = self._question(request, reason)
         waiting = self._open[question.request_id] = _Open(question, anyio.Event(), asyncio.get_running_loop())
         decided = PermissionDecision(allow=False, by="cancelled", reason="the run was stopped")
@@ -202,22 +216,33 @@ class SessionPermissions:
 
     async def _close(self, question: PermissionQuestion, decided: PermissionDecision) -> None:
         """Write the answer down before it takes effect: the rule, the question's row, the record, the disk."""
-        rule, outcome = None, "allowed" if decided.allow else "denied"
+        rule = await self._remembered(question, decided)
         try:
-            if decided.remember is not None:
-                rule = await self.add_rule(
-                    question.tool_name,
-                    decided.pattern or exactly(question.subject),
-                    allow=decided.allow,
-                    scope=decided.remember,
-                    reason=decided.reason,
-                )
-        except StoreError:  # the answer stands for this call; it is only not remembered
-            log.exception("the answer to %s could not be remembered", question.request_id)
-        try:
-            await self.store.close_question(question.request_id, outcome, decided.by)
+            await self.store.close_question(question.request_id, "allowed" if decided.allow else "denied", decided.by)
         except StoreError:
             log.exception("the answer to %s could not be stored", question.request_id)
+        await self._tell(question, decided, rule)
+
+    async def _remembered(self, question: PermissionQuestion, decided: PermissionDecision) -> PermissionRule | None:
+        """The rule that an answer asks for, stored; `None` for none, or when it cannot be: the answer stands."""
+        if decided.remember is None:
+            return None
+        try:
+            return await self.add_rule(
+                question.tool_name,
+                decided.pattern or exactly(question.subject),
+                allow=decided.allow,
+                scope=decided.remember,
+                reason=decided.reason,
+            )
+        except StoreError:
+            log.exception("the answer to %s could not be remembered", question.request_id)
+            return None
+
+    async def _tell(
+        self, question: PermissionQuestion, decided: PermissionDecision, rule: PermissionRule | None
+    ) -> None:
+        """Record how a question was closed, and have it safe on disk."""
         self.bus.emit(
             e.PermissionResolved(
                 agent_id=question.agent_id,

@@ -437,6 +437,41 @@ async def test_an_answer_given_after_the_run_died_is_honoured(allow: bool) -> No
     assert ran == (["a"] if allow else [])
 
 
+async def test_an_answer_given_after_the_run_died_is_remembered_and_recorded() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT))
+    async with bench(text("there"), store=left.store, tools=[act]) as table:
+        session = await died_in_session(left, table)
+        await left.store.open_question(_question())
+        await session.answer("perm-1", PermissionDecision(allow=True, remember="session", pattern="*"))
+        [resolved] = table.recorder.of(e.PermissionResolved)
+        assert (resolved.request_id, resolved.outcome, resolved.rule_scope) == ("perm-1", "allowed", "session")
+        assert [(rule.tool, rule.pattern) for rule in await session.remembered_rules()] == [("act", "*")]
+
+
+async def test_what_is_asked_anew_closes_the_question_of_the_run_that_died() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT))
+    async with bench(text("there"), store=left.store, tools=[act]) as table:
+        session = await died_in_session(left, table)
+        await left.store.open_question(_question())
+
+        def answer(event: shown.SessionEvent) -> None:
+            if isinstance(event, shown.PermissionAsked):
+                session.resolve_permission(event.request_id, PermissionDecision(allow=True))
+
+        session.subscribe(answer)
+        await session.resume_turn()
+        with pytest.raises(OperationDenied):
+            await session.answer("perm-1", PermissionDecision(allow=True))
+        assert await left.store.open_questions() == []
+        assert [(r.request_id == "perm-1", r.decided_by) for r in table.recorder.of(e.PermissionResolved)] == [
+            (True, "cancelled"),
+            (False, "user"),
+        ]
+    assert ran == ["a"]
+
+
 async def test_an_answer_about_other_arguments_or_after_the_deadline_is_not_honoured() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))
