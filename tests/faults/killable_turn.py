@@ -274,7 +274,7 @@ class WatchedPerson(Person):
         if isinstance(event, shown.PermissionAsked) and event.question is not None and event.description == AGAIN:
             self.doomed.note(again=event.question.arguments["what"])
         super().hear(event)
-        if isinstance(event, shown.PermissionAnswered):
+        if isinstance(event, shown.PermissionAnswered) and event.decided_by == "user":
             self.doomed.note(answered=event.request_id, outcome=event.outcome)
         if isinstance(event, shown.ToolCompleted) and event.tool_name == "keep":
             self.session.agent.steering.steer(STEER)
