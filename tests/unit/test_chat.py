@@ -135,9 +135,9 @@ def test_the_same_name_continues_in_another_process(tmp_path: Path) -> None:
 def test_a_turn_that_failed_is_gone_on_with_after_a_restart(tmp_path: Path, name: str | None) -> None:
     harmless = tool(name="act", reads_only=True)(lambda: "done")
     store = SqliteStore(tmp_path / "s.sqlite")
-    with engine_of(tool_calls([("act", {})]), failure(InvalidRequest("no")), store=store) as engine:
-        with pytest.raises(FailedToStreamResponse):
-            Chat(name, tools=[harmless], notebook="nb.ipynb", engine_=engine).ask("go")
+    script_one = tool_calls([("act", {})]), failure(InvalidRequest("no"))
+    with engine_of(*script_one, store=store) as engine, pytest.raises(FailedToStreamResponse):
+        Chat(name, tools=[harmless], notebook="nb.ipynb", engine_=engine).ask("go")
     with engine_of(text("there"), store=SqliteStore(tmp_path / "s.sqlite")) as engine:
         chat = Chat(name, tools=[harmless], notebook="nb.ipynb", engine_=engine)
         assert chat.resume().result().text == "there"
