@@ -12,7 +12,7 @@ demo: .venv/.base  ## a first turn, offline: prints the conversation and the usa
 
 test: check kernels browser postgres  ## everything: lint, types, contracts, tests, notebooks
 	$(PYTEST)
-	$(MAKE) notebooks oldest
+	$(MAKE) notebooks oldest lake
 
 quick: .venv/.dev  ## the fast subset: no kernel, no browser, no killed processes, little DuckDB
 	$(BIN)/ruff check
