@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a view or a promoted column changes; `record.duckdb` is then written anew."""
 
 STORAGE_VERSION = "v1.0.0"
@@ -195,13 +195,6 @@ _PRICED = f"""(
         AND c.prompt > p.above AND c.prompt <= p.up_to
 )"""
 
-_SPENT = f"""(
-    SELECT run_id, sum(tokens)::BIGINT AS tokens, sum(input_tokens)::BIGINT AS input_tokens,
-        sum(output_tokens)::BIGINT AS output_tokens, sum(cost_usd) AS cost_usd, count(cost_usd) AS known,
-        count(*) AS responses
-    FROM {_PRICED} WHERE counted GROUP BY run_id
-)"""
-
 _REQUESTS = f"""(
     SELECT min(ts) AS ts, any_value(run_id) AS run_id, any_value(agent_id) AS agent_id, request_id,
         any_value(provider) AS provider, any_value(model) AS model, any_value(attempt) AS attempt,
@@ -275,7 +268,12 @@ SELECT c.ts, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.
 FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
-_ASKED = f"(SELECT run_id, sum(seconds) AS model_s FROM {_REQUESTS} GROUP BY run_id)"
+_ASKED = f"""(
+    SELECT run_id, sum(seconds) AS model_s, sum(tokens)::BIGINT AS tokens, sum(input_tokens)::BIGINT AS input_tokens,
+        sum(output_tokens)::BIGINT AS output_tokens, sum(cost_usd) AS cost_usd,
+        count(cost_usd) AS known, count(tokens) AS counted
+    FROM {_REQUESTS} GROUP BY run_id
+)"""
 
 _TURNS = f"""
 WITH runs AS (
@@ -289,9 +287,9 @@ WITH runs AS (
 )
 SELECT r.ts, r.session_id, r.run_id, r.agent_id, r.cell_id, r.execution_count, r.notebook, r.project, r.model,
     r.prompt, r.resumes, r.stop_reason, r.error, r.ms, coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials,
-    s.tokens, s.input_tokens, s.output_tokens, s.cost_usd, s.known / s.responses AS priced,
+    m.tokens, m.input_tokens, m.output_tokens, m.cost_usd, m.known / nullif(m.counted, 0) AS priced,
     coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(m.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s
-FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_SPENT} s USING (run_id) LEFT JOIN {_ASKED} m USING (run_id)
+FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_ASKED} m USING (run_id)
 """
 
 _SESSIONS = f"""
@@ -304,10 +302,10 @@ WITH runs AS (
 SELECT r.session_id, min(r.started) AS started, max(r.last) AS last, max(r.title) AS title,
     arg_max(r.model, r.last) AS model, any_value(r.notebook) AS notebook, any_value(r.project) AS project,
     sum(r.turns)::BIGINT AS turns, coalesce(sum(c.tools), 0)::BIGINT AS tools,
-    coalesce(sum(c.denials), 0)::BIGINT AS denials, sum(s.tokens)::BIGINT AS tokens, sum(s.cost_usd) AS cost_usd,
-    sum(s.known) / sum(s.responses) AS priced, coalesce(sum(c.human_wait_s), 0) AS human_wait_s,
+    coalesce(sum(c.denials), 0)::BIGINT AS denials, sum(m.tokens)::BIGINT AS tokens, sum(m.cost_usd) AS cost_usd,
+    sum(m.known) / nullif(sum(m.counted), 0) AS priced, coalesce(sum(c.human_wait_s), 0) AS human_wait_s,
     coalesce(sum(m.model_s), 0) AS model_s, coalesce(sum(c.tool_s), 0) AS tool_s
-FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_SPENT} s USING (run_id) LEFT JOIN {_ASKED} m USING (run_id)
+FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_ASKED} m USING (run_id)
 GROUP BY r.session_id
 """
 
