@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import html
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,7 +70,10 @@ def view(
 
     Filters reach the files: of other sessions and times nothing is read but the columns that tell so.
     """
-    with connection(folder, costs=costs, session=session, since=since, until=until, whole=name == "sessions") as con:
+    own = [name] if name in schema.VIEWS else []  # each takes a while to make
+    with connection(
+        folder, costs=costs, session=session, since=since, until=until, whole=name == "sessions", views=own
+    ) as con:
         has_ts = name != "sessions"
         condition, values = where(since if has_ts else None, until if has_ts else None, **equal)
         found = frame(con, f"SELECT {select} FROM {name} {condition} {tail}", values, categories=True)
@@ -103,6 +106,7 @@ def connection(
     until: When = None,
     whole: bool = False,
     locked: bool = True,
+    views: Iterable[str] = tuple(schema.VIEWS),
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the views on it, which see only turns of these sessions, or with an event in that time.
 
@@ -118,7 +122,7 @@ def connection(
             places = segments.create_events(con, folder)
             _narrow(con, _several(session), since, until, whole)
             prices.fill(con, folder, look_up=costs)
-            segments.create_views(con, temp=True)
+            segments.create_views(con, temp=True, names=views)
             if locked:
                 con.execute(f"SET allowed_directories = [{', '.join(map(schema.text, places))}]")
                 con.execute("SET enable_external_access = false")

@@ -317,4 +317,4 @@ VIEWS = {
     "turns": _TURNS,
     "sessions": _SESSIONS,
 }
-"""The views over `events` and `prices`, in the order in which they build on each other."""
+"""The views over `events` and `prices`; none needs another."""

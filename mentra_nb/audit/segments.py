@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,10 +113,12 @@ def _version(file: Path) -> tuple[int, int]:
 # ---- record.duckdb ----------------------------------------------------------------------------------------------
 
 
-def create_views(con: duckdb.DuckDBPyConnection, *, temp: bool = False) -> None:
-    """The other views of `schema`; `events` and `prices` must be there."""
-    for name, body in schema.VIEWS.items():
-        con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW {name} AS {body}")
+def create_views(
+    con: duckdb.DuckDBPyConnection, *, temp: bool = False, names: Iterable[str] = tuple(schema.VIEWS)
+) -> None:
+    """The other views of `schema`, or those that are named; `events` and `prices` must be there."""
+    for name in names:
+        con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW {name} AS {schema.VIEWS[name]}")
 
 
 def write_database(folder: Path) -> Path:
