@@ -27,7 +27,7 @@ check: .venv/.dev
 notebooks: .venv/.dev
 	MENTRA_HOME=$$(mktemp -d) $(NBVAL) notebooks
 
-oldest: .venv-oldest/.done  ## the record's tests on the oldest DuckDB that will do
+oldest: .venv-oldest/.done  ## the record's tests on the oldest DuckDB and pandas that will do
 	PYTHONPATH=.venv-oldest $(PYTEST) tests/unit/test_tables.py tests/unit/test_chain.py tests/unit/test_record_*.py
 
 lab: .venv/.dev  ## JupyterLab on the notebooks
@@ -57,7 +57,7 @@ $(KERNEL6)/.done: .venv/.dev
 	@touch $@
 
 .venv-oldest/.done: .venv/.dev
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps --target .venv-oldest "duckdb==1.5.5"
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --target .venv-oldest "duckdb==1.5.5" "pandas==2.2.3" "numpy<2.3" pytz
 	@touch $@
 
 .venv/.base: pyproject.toml

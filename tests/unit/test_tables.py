@@ -284,8 +284,8 @@ def test_a_time_filter_keeps_rows_whole(two: Record, name: str) -> None:
         return
     assert (later.ts >= begin).all()
     assert (earlier.ts < begin).all()
-    both = pd.concat([earlier.astype(object), later.astype(object)], ignore_index=True)
-    pd.testing.assert_frame_equal(both, every.astype(object))
+    before, after, both = (frame.to_csv(header=False, index=False) for frame in (earlier, later, every))
+    assert before + after == both
 
 
 @pytest.mark.parametrize(
