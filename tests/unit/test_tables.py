@@ -75,6 +75,14 @@ def test_a_frame_nobody_documented_is_named() -> None:
         mn.columns("colours")
 
 
+@pytest.mark.parametrize(("name", "options"), [("verify", {}), ("prune", {"keep_days": 0, "dry_run": True})])
+def test_upkeep_answers_with_the_columns_that_are_documented(full: Record, name: str, options: dict[str, Any]) -> None:
+    frame, documented = getattr(mn, name)(folder=full.folder, **options), mn.columns(name)
+    assert len(frame) == 1
+    assert list(frame.columns) == list(documented.column)
+    assert [str(dtype) for dtype in frame.dtypes] == list(documented.dtype)
+
+
 @pytest.mark.parametrize(("name", "by"), [("usage by group", "model"), ("usage by tool", "tool")])
 def test_groups_have_the_columns_that_are_documented(full: Record, name: str, by: Any) -> None:
     frame, documented = tables.usage(by, folder=full.folder), mn.columns(name)
