@@ -120,7 +120,10 @@ def prune(
                 _drop(folder, known, gone)
     rows = [(link.segment, link.events, link.first, link.last) for link in old]
     frame = pd.DataFrame(rows, columns=["segment", "events", "first", "last"])
-    times = {name: pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True) for name in ("first", "last")}
+    times = {
+        name: pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True).dt.as_unit("us")
+        for name in ("first", "last")
+    }
     return frame.assign(**times).astype({"segment": "string", "events": "Int64"})
 
 
