@@ -215,7 +215,7 @@ def test_a_dry_run_says_what_would_be_removed_and_removes_nothing(folder: Path) 
     would = prune(keep_days=0, dry_run=True, folder=folder)
     assert list(would.segment) == [*names, late]
     assert list(would.events) == [2, 2, 1]
-    assert str(would["last"].dtype) == "datetime64[ns, UTC]"
+    assert str(would["last"].dtype) == "datetime64[us, UTC]"
     assert datetime.now(UTC) - would["first"].min() < timedelta(minutes=1)
     assert sorted((folder / "events").iterdir()) == listing
     assert prune(keep_days=1, dry_run=True, folder=folder).empty
