@@ -301,7 +301,9 @@ def events(folder: Path) -> list[tuple[Any, ...]]:
     file = str(folder / "events" / "0*.parquet")
     with duckdb.connect() as con:
         return con.execute(
-            f"SELECT id::VARCHAR, epoch_us(ts), seq, source::VARCHAR, scope, kind, payload FROM '{file}'"
+            # as text: an altered byte may say of a column that its bytes are no text, and leave the bytes as they are
+            "SELECT id::VARCHAR, epoch_us(ts), seq, source::VARCHAR, scope::VARCHAR, kind::VARCHAR, payload::VARCHAR "
+            f"FROM '{file}'"
         ).fetchall()
 
 
