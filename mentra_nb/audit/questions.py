@@ -48,7 +48,8 @@ def slowest_tools(
         costs=False,
         select="""tool, count(ms) AS calls, count(*) FILTER (status = 'error') AS errors,
             quantile_cont(ms, 0.5) AS median_ms, quantile_cont(ms, 0.95) AS p95_ms, max(ms)::BIGINT AS max_ms,
-            sum(ms) / 1000.0 AS total_s, arg_max(subject, ms) AS slowest""",
+            sum(ms) / 1000.0 AS total_s,
+            arg_min(subject, {'ms': -ms, 'subject': subject}) FILTER (ms IS NOT NULL) AS slowest""",
         tail="GROUP BY tool HAVING count(ms) > 0 ORDER BY p95_ms DESC, tool",
     )
 
