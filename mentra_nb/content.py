@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import zlib
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
@@ -107,6 +106,13 @@ class Message(Data):
     content: tuple[ContentBlock, ...]
     _encoded: dict[str, Any] = PrivateAttr(default_factory=dict)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether they say the same, sent or not."""
+        return isinstance(other, Message) and (self.role, self.content) == (other.role, other.content)
+
+    def __hash__(self) -> int:
+        return hash((self.role, self.content))
+
     @classmethod
     def user(cls, content: str | Iterable[Any]) -> Message:
         blocks = (Text(text=content),) if isinstance(content, str) else tuple(content)
@@ -136,56 +142,18 @@ class Message(Data):
             form = forms[wire] = encode(self)
         return form
 
+    def form(self, wire: str) -> Any:
+        """Its form for that wire, `None` when it was not encoded for it."""
+        return self._encoded.get(wire)
+
+    @property
+    def last_wire(self) -> str:
+        """The wire that `encoded` first met last; empty when there was none."""
+        return next(reversed(self._encoded), "")
+
     def has_images(self) -> bool:
         """Whether a picture is in it, also as part of a tool's result."""
         return any(isinstance(block, Image) or getattr(block, "images", ()) for block in self.content)
-
-
-class Shelved:
-    """A `Message` of long ago: the wire form it was last sent in, all else packed until it is asked for.
-
-    It reads like the message. A conversation is sent whole with every request, but its beginning is hardly ever looked
-    into: there the forms are enough, at about a fifth of the memory.
-    """
-
-    __slots__ = ("_form", "_has_images", "_packed", "_wire", "role")
-
-    def __init__(self, message: Message) -> None:
-        self.role = message.role
-        latest: tuple[str, Any] = next(reversed(message._encoded.items()), ("", None))
-        self._wire, self._form = latest
-        self._has_images = message.has_images()
-        self._packed = zlib.compress(message.model_dump_json().encode(), 1)
-
-    @classmethod
-    def is_worth_it(cls, message: Message) -> bool:
-        """Whether a wire has encoded it: without a form it would be unpacked for every request."""
-        return bool(message._encoded)
-
-    def whole(self) -> Message:
-        return Message.model_validate_json(zlib.decompress(self._packed))
-
-    @property
-    def content(self) -> tuple[ContentBlock, ...]:
-        return self.whole().content
-
-    def text(self) -> str:
-        return self.whole().text()
-
-    def tool_uses(self) -> list[ToolUse]:
-        return self.whole().tool_uses()
-
-    def tool_results(self) -> list[ToolResult]:
-        return self.whole().tool_results()
-
-    def has_images(self) -> bool:
-        return self._has_images
-
-    def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
-        if wire != self._wire:
-            self._wire, self._form = wire, encode(self.whole())
-        form: T = self._form
-        return form
 
 
 class TokenUsage(Data):

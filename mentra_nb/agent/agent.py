@@ -6,13 +6,11 @@ answered) and moves the leaf too; a failure leaves the leaf where it was, and th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -22,7 +20,7 @@ from mentra_nb.agent import recovery
 from mentra_nb.agent.loop import Run, check_priced, go_on, request_failed, run_rounds
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.sources import RoundSource, Steering
-from mentra_nb.agent.transcript import Item, Transcript
+from mentra_nb.agent.transcript import Place, Transcript
 from mentra_nb.content import Data, Message, Role, Text, ToolUse
 from mentra_nb.control.limits import RunLimits, RunOptions
 from mentra_nb.errors import (
@@ -58,6 +56,13 @@ class AgentSnapshot(Data):
     run_generation: int = 0
 
 
+class AgentHome(Protocol):
+    """Where an agent lives: it is told when a turn has ended, and when the agent was let go of."""
+
+    def turn_ended(self, agent: Agent) -> None: ...
+    async def closed(self, agent: Agent) -> None: ...
+
+
 class Agent:
     """Made by `Runtime.spawn` or `Runtime.resume_agent`. Not shared between event loops."""
 
@@ -72,18 +77,19 @@ class Agent:
         self.runtime_identifier = record.runtime_identifier
         self.config = AgentConfig.model_validate(record.config)
         self.provider, self.environment = provider, environment
-        self.transcript = transcript or Transcript(record.id)
+        self.transcript = transcript or Transcript(record.id, environment.store)
         self.steering = Steering()
         """What is said to it while it works."""
         self.run_generation = 0
-        self.on_close: Callable[[], Awaitable[None]] | None = None
+        self.home: AgentHome | None = None
         self._sources: list[RoundSource] = [self.steering]
         self._status = record.status
         self._run: Run | None = None
         self._busy: anyio.Event | None = None
         """Set when the run that is on its way has ended."""
-        self.on_idle: Callable[[], None] | None = None
         self._closed: str | None = None
+        self._has_moved = False
+        """Whether the forms in which old messages were sent are those of another model."""
 
     def __repr__(self) -> str:
         where = f"{self.provider.descriptor.id}/{self.model}"
@@ -92,24 +98,19 @@ class Agent:
     # ---- what it knows ----------------------------------------------------------------------------------------
 
     def history(self) -> list[Message]:
-        """The messages of the active branch. After long idleness they are read from the store, meanwhile blocking."""
-        if self.transcript.is_loaded:
-            return self.transcript.messages()
-        with ThreadPoolExecutor(1) as thread:
-            return [entry.message for entry in thread.submit(asyncio.run, self._stored_path()).result()]
+        """The messages of the active branch. What is old is read from the store, meanwhile blocking."""
+        return self.transcript.history()
 
     async def load(self) -> None:
-        """Have the conversation in memory; so does every run."""
-        if not self.transcript.is_loaded:
-            self.transcript.follow(await self._stored_path())
+        """Have the conversation in memory, for the model it goes to next; so does every run."""
+        if self._has_moved or not self.transcript.is_loaded:
+            await self.transcript.load()
+            self._has_moved = False
 
     def unload(self) -> None:
         """Let go of what the store has, while no turn runs."""
         if not self.is_running:
             self.transcript.unload()
-
-    async def _stored_path(self) -> list[Entry]:
-        return await self.environment.store.load_path(self.id, self.transcript.leaf)
 
     @property
     def is_running(self) -> bool:
@@ -141,6 +142,7 @@ class Agent:
 
     def use_model(self, model: ModelInfo, provider: Provider) -> None:
         """Ask another model from the next run on. Not stored; `Runtime.set_model` also stores it."""
+        self._has_moved = self._has_moved or (model.id, provider) != (self.model, self.provider)
         self.model, self.provider = model.id, provider
 
     async def set_reasoning(self, effort: str | None) -> None:
@@ -214,8 +216,8 @@ class Agent:
         if self.is_running:
             raise OperationDenied(f"agent '{self.name}' is taking a turn: stop it first")
         self.detach("it was closed")
-        if self.on_close is not None:
-            await self.on_close()
+        if self.home is not None:
+            await self.home.closed(self)
 
     def detach(self, why: str) -> None:
         """From here on this object takes no turns; `why` completes the sentence."""
@@ -234,8 +236,8 @@ class Agent:
         """
         if self.is_running:
             raise OperationDenied(f"agent '{self.name}' is taking a turn: stop it first")
-        await self.load()
-        store, before = self.environment.store, self.transcript.entries
+        store = self.environment.store
+        before = await store.load_path(self.id, self.transcript.leaf)
         path = await store.load_path(self.id, entry_id) if entry_id is not None else []
         if entry_id is not None and not path:
             raise UnknownEntry(entry_id)
@@ -274,8 +276,8 @@ class Agent:
         finally:
             self._busy.set()
             self._run = self._busy = None
-            if self.on_idle is not None:
-                self.on_idle()
+            if self.home is not None:
+                self.home.turn_ended(self)
 
     async def _fresh(self, message: Message | None, options: RunOptions, origin: e.RunOrigin) -> Message:
         for source in self._sources:  # what a failed run had drained is not in this conversation
@@ -314,7 +316,7 @@ class Agent:
         origin: e.RunOrigin,
     ) -> Message:
         """A run from its first row to its end: of what was `said`, or going on where another had stopped."""
-        before, run = self.transcript.path(), self._new_run(options)
+        before, run = self.transcript.place(), self._new_run(options)
         end, path = resumed if resumed is not None else (None, [])
         record = RunRecord(
             id=run.id,
@@ -366,8 +368,6 @@ class Agent:
             run.scheduler.abandon(_open_calls(run), f"not executed: {str(error) or type(error).__name__}", "runtime")
             await ends.failed(error)
             raise
-        finally:
-            self.transcript.shelve()
         if not answered:
             raise EmptyAssistantResponse
         return final
@@ -399,7 +399,7 @@ class Agent:
 class _Ending:
     """The three ways a run ends. Each is shielded: a second stop does not leave it half done."""
 
-    def __init__(self, agent: Agent, run: Run, origin: e.RunOrigin, before: list[Item]) -> None:
+    def __init__(self, agent: Agent, run: Run, origin: e.RunOrigin, before: Place) -> None:
         self.agent, self.run, self.origin, self.before = agent, run, origin, before
         self.began = time.monotonic()
         self.store, self.holder = run.environment.store, run.environment.holder

@@ -109,7 +109,7 @@ async def go_on(run: Run, end: OpenEnd) -> str | None:
     """Finish the round another run left open at the end of the transcript. A stop reason when that was the last one."""
     last = run.transcript.last
     assert last is not None
-    for entry in run.transcript.entries:
+    for entry in run.transcript.tail:
         if entry.run_id in end.calls.run_ids:
             for call in entry.message.tool_uses():
                 run.ids.take(call.id)

@@ -41,7 +41,7 @@ async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, ho
     for run in dead:
         end = await open_end(store, run)
         path = await store.load_path(agent_id, end.tip)
-        transcript = Transcript(agent_id, path)
+        transcript = Transcript(agent_id, store, path)
         settlement = _settlement(transcript, end, run.partial)
         entries = [transcript.append(settlement, run.id, "settlement")] if settlement is not None else []
         leaf = transcript.leaf if latest is not None and run.id == latest.id else None

@@ -1,17 +1,26 @@
-"""An agent's conversation: the active path through a tree of entries, appended to and never rewritten."""
+"""An agent's conversation: the active path through a tree of entries, appended to and never rewritten.
+
+It is sent whole with every request, but its beginning is hardly ever looked into. Of old messages only the form they
+were last sent in stays in memory; the rest of them is read from the store when it is asked for.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar, cast
 
-from mentra_nb.content import Message, Role, Shelved
+from mentra_nb.content import ContentBlock, Message, Role, ToolResult, ToolUse
 from mentra_nb.identity import new_id
-from mentra_nb.store.base import Entry, EntryKind
+from mentra_nb.store.base import Entry, EntryKind, TranscriptStore
 
 KEEP = 16
-"""Entries at the end of the path that are kept as they are; older ones are shelved."""
+"""Entries at the end of the path that stay whole."""
+
+T = TypeVar("T")
+_NONE: frozenset[int] = frozenset()
 
 
 class Item(NamedTuple):
@@ -24,95 +33,197 @@ class Item(NamedTuple):
     created_at: float
 
 
+class Place(NamedTuple):
+    """A path as it was: what `Transcript` has of it."""
+
+    before: tuple[str | None, int]
+    wire: str
+    sent: list[Any]
+    items: list[Item]
+
+
+class Sent:
+    """A `Message` of long ago, and it reads like one: only the form it was last sent in is in memory."""
+
+    __slots__ = ("_at", "_transcript")
+
+    def __init__(self, transcript: Transcript, at: int) -> None:
+        self._transcript, self._at = transcript, at
+
+    def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
+        return self._transcript.form(self._at, wire, encode)
+
+    def has_images(self) -> bool:
+        return self._at in self._transcript.images
+
+    @property
+    def role(self) -> Role:
+        return self.whole().role
+
+    @property
+    def content(self) -> tuple[ContentBlock, ...]:
+        return self.whole().content
+
+    def text(self) -> str:
+        return self.whole().text()
+
+    def tool_uses(self) -> list[ToolUse]:
+        return self.whole().tool_uses()
+
+    def tool_results(self) -> list[ToolResult]:
+        return self.whole().tool_results()
+
+    def whole(self) -> Message:
+        return self._transcript.read(self._at)
+
+
 class Transcript:
     """The path from the root to the leaf. Runs append to it; other branches stay in the store.
 
     While nobody uses it, it may be unloaded: then only its leaf and its length are known here.
     """
 
-    def __init__(self, agent_id: str, entries: Sequence[Entry] = ()) -> None:
-        self.agent_id = agent_id
+    __slots__ = ("_before", "_items", "_read", "_sent", "_wire", "agent_id", "images", "store")
+
+    def __init__(self, agent_id: str, store: TranscriptStore, entries: Sequence[Entry] = ()) -> None:
+        self.agent_id, self.store = agent_id, store
+        self._before: tuple[str | None, int] = (None, 0)
+        """The last entry of the part that is not whole here, and how many it has."""
+        self._wire, self._sent = "", list[Any]()
+        """The forms of that part's messages, and of which wire they are; none while the transcript is unloaded."""
+        self.images = _NONE
+        """Where in that part there are pictures."""
+        self._read: list[Message] | None = None
+        """That part, whole, if somebody looked into it."""
         self._items: list[Item] = []
-        self._shelved = 0
-        self._elsewhere: tuple[str, int] | None = None
+        """What follows."""
         self.follow(entries)
 
     @classmethod
-    def stored(cls, agent_id: str, leaf: str | None, length: int) -> Transcript:
+    def stored(cls, agent_id: str, store: TranscriptStore, leaf: str | None, length: int) -> Transcript:
         """One that is in the store and not loaded yet."""
-        transcript = cls(agent_id)
-        transcript._elsewhere = (leaf, length) if leaf is not None else None
+        transcript = cls(agent_id, store)
+        transcript._before = (leaf, length)
         return transcript
 
     def __len__(self) -> int:
-        return len(self._items) if self._elsewhere is None else self._elsewhere[1]
+        return self._before[1] + len(self._items)
+
+    @property
+    def leaf(self) -> str | None:
+        return self._items[-1].id if self._items else self._before[0]
+
+    # ---- what is in memory ------------------------------------------------------------------------------------
 
     @property
     def is_loaded(self) -> bool:
-        return self._elsewhere is None
+        """Whether `messages` has all of it."""
+        return len(self._sent) == self._before[1]
+
+    async def load(self) -> None:
+        """Have all of it in memory, and whole."""
+        self.follow(await self.store.load_path(self.agent_id, self.leaf))
 
     def unload(self) -> None:
         """Let go of the messages: the store has them."""
-        if self._items:
-            self._elsewhere = (self._items[-1].id, len(self._items))
-            self._items, self._shelved = [], 0
+        self._before = (self.leaf, len(self))
+        self._sent, self._items, self.images, self._read = [], [], _NONE, None
+
+    def history(self) -> list[Message]:
+        """All messages, whole. What is not in memory is read from the store, meanwhile blocking."""
+        return [*self._stored(), *(item.message for item in self._items)]
+
+    def read(self, at: int) -> Message:
+        """A message of the part that is not in memory; whoever asks for one gets all read, and asks for the others."""
+        if self._read is None or at >= len(self._read):
+            self._read = self._stored()
+        return self._read[at]
+
+    def _stored(self) -> list[Message]:
+        leaf, length = self._before
+        if not length:
+            return []
+        with ThreadPoolExecutor(1) as thread:
+            path = thread.submit(asyncio.run, self._path_to(leaf)).result()
+        return [entry.message for entry in path]
+
+    async def _path_to(self, leaf: str | None) -> list[Entry]:
+        return await self.store.load_path(self.agent_id, leaf)
+
+    # ---- for a run --------------------------------------------------------------------------------------------
+
+    def messages(self) -> list[Message]:
+        """The conversation to send; old messages may be `Sent`, which read the same."""
+        sent = [cast(Message, Sent(self, at)) for at in range(len(self._sent))]
+        return sent + [item.message for item in self._items]
+
+    def form(self, at: int, wire: str, encode: Callable[[Message], T]) -> T:
+        """As `Message.encoded`, of an old message."""
+        if wire != self._wire:
+            self._wire, self._sent = wire, [None] * len(self._sent)
+        form: T | None = self._sent[at]
+        if form is None:
+            form = self._sent[at] = encode(self.read(at))
+        return form
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
-        """The path, read out. Costs what its length costs: not for every round."""
+    def tail(self) -> tuple[Entry, ...]:
+        """The end of the path: what is whole in memory. All of it after `follow` and `load`."""
         return tuple(self._entry(at) for at in range(len(self._items)))
 
     @property
     def last(self) -> Entry | None:
         return self._entry(len(self._items) - 1) if self._items else None
 
-    @property
-    def leaf(self) -> str | None:
-        if self._elsewhere is not None:
-            return self._elsewhere[0]
-        return self._items[-1].id if self._items else None
-
-    def messages(self) -> list[Message]:
-        """The conversation; old messages may be `Shelved`, which read the same."""
-        return [item.message for item in self._items]
-
     def append(self, message: Message, run_id: str, kind: EntryKind | None = None) -> Entry:
-        """Put a message at the end of the path. The caller stores the entry."""
+        """Put a message at the end of the path. The caller stores the entry before the next one."""
         self._items.append(Item(new_id("entry"), run_id, kind or _kind(message), message, time.time()))
-        return self._entry(len(self._items) - 1)
+        entry = self._entry(len(self._items) - 1)
+        self._let_go()
+        return entry
 
-    def path(self) -> list[Item]:
+    def place(self) -> Place:
         """The path as it is now, to `go_back` to."""
-        return list(self._items)
+        return Place(self._before, self._wire, list(self._sent), list(self._items))
 
-    def go_back(self, path: list[Item]) -> None:
+    def go_back(self, place: Place) -> None:
         """Leave the branch for a path that was. Nothing is deleted from the store."""
-        self._items = path
-        self._shelved = min(self._shelved, len(path))
+        self._before, self._wire, self._sent, self._items = place
+        self.images = frozenset(at for at in self.images if at < len(self._sent)) or _NONE
+        self._read = None
 
     def follow(self, entries: Sequence[Entry]) -> None:
         """Take another path."""
+        self._before, self._sent, self.images, self._read = (None, 0), [], _NONE, None
         self._items = [Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries]
-        self._shelved, self._elsewhere = 0, None
 
-    def shelve(self) -> None:
-        """Pack what is old and has been sent: from now on it takes about the memory of its text."""
-        for at in range(self._shelved, len(self._items) - KEEP):
-            item = self._items[at]
-            if not isinstance(item.message, Shelved) and Shelved.is_worth_it(item.message):
-                self._items[at] = item._replace(message=cast(Message, Shelved(item.message)))
-            self._shelved = at + 1
+    def _let_go(self) -> None:
+        """Keep of what is old, and has been sent, the form it was sent in."""
+        old = 0
+        while old < len(self._items) - KEEP:
+            message = self._items[old].message
+            if not self._sent:
+                self._wire = message.last_wire
+            form = message.form(self._wire)
+            if form is None:
+                break
+            if message.has_images():
+                self.images |= {len(self._sent)}
+            self._sent.append(form)
+            old += 1
+        if old:
+            self._before = (self._items[old - 1].id, len(self._sent))
+            del self._items[:old]
 
     def _entry(self, at: int) -> Entry:
         item = self._items[at]
-        message = item.message
         return Entry(
             id=item.id,
             agent_id=self.agent_id,
-            parent_id=self._items[at - 1].id if at else None,
+            parent_id=self._items[at - 1].id if at else self._before[0],
             run_id=item.run_id,
             kind=item.kind,
-            message=message.whole() if isinstance(message, Shelved) else message,
+            message=item.message,
             created_at=item.created_at,
         )
 

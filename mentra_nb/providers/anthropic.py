@@ -49,7 +49,7 @@ from mentra_nb.providers.wire import (
 
 VERSION = "2023-06-01"
 SEARCH_TOOL = encode({"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"})
-CACHED = b',"cache_control":{"type":"ephemeral"}}'
+CACHED = b'"cache_control":{"type":"ephemeral"}'
 
 STOP_REASONS = {
     "end_turn": "end",
@@ -105,7 +105,7 @@ class AnthropicProvider(WireProvider):
             },
             system=[_cached(encode({"type": "text", "text": request.system}))] if request.system else None,
             tools=self._offered(request),
-            messages=[turn.json for turn in turns],
+            messages=turns,
         )
 
     def decoder(self, request: Request) -> AnthropicDecoder:
@@ -149,7 +149,7 @@ class AnthropicProvider(WireProvider):
                     blocks.append(encode(use))
                 case ToolResult():
                     blocks.append(encode(self._result(block)))
-        return Turn(message.role.value, "content", blocks)
+        return Turn.of(message.role.value, "content", blocks)
 
     def _result(self, result: ToolResult) -> dict[str, Any]:
         text = result.display()
@@ -169,14 +169,13 @@ class AnthropicProvider(WireProvider):
 
 def _mark(turns: list[Turn]) -> None:
     """Mark where this conversation ends and where the last request's did, so that each finds what the other left."""
-    users = (at for at in reversed(range(len(turns))) if turns[at].role == "user")
+    users = (at for at in reversed(range(len(turns))) if turns[at].is_user)
     for at in islice(users, 2):
-        *blocks, last = turns[at].parts
-        turns[at] = turns[at].with_parts([*blocks, _cached(last)])
+        turns[at] = turns[at].with_member(CACHED)
 
 
 def _cached(block: bytes) -> bytes:
-    return block[:-1] + CACHED
+    return b"%s,%s}" % (block[:-1], CACHED)
 
 
 def _call_id(id: str) -> str:

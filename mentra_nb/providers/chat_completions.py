@@ -117,10 +117,10 @@ class ChatCompletionsProvider(OpenAIProvider):
             shown = [image for result in message.tool_results() for image in result.images]
             if not images and not shown:
                 text = message.text()
-                return _Form(results, encode(text) if text else b"", is_plain=True)
+                return _Form.of(results, encode(text) if text else b"")
             # a result is only text on this wire: its pictures follow as the user's
             blocks = [*([Text(text=RESULT_IMAGES)] if shown else []), *shown, *message.content]
-            return _Form(results, encode([self._part(x) for x in blocks if isinstance(x, Text | Image)]))
+            return _Form.of(results, encode([self._part(x) for x in blocks if isinstance(x, Text | Image)]))
         if images:
             raise self.misplaced_image()
         said: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
@@ -131,7 +131,7 @@ class ChatCompletionsProvider(OpenAIProvider):
         if calls:
             said["tool_calls"] = calls
         said |= _reasoning(message, (self.descriptor.id, model))
-        return _Form([encode(said), *results] if message.text() or calls else results)
+        return _Form.of([encode(said), *results] if message.text() or calls else results)
 
     def _part(self, block: Text | Image) -> dict[str, Any]:
         if isinstance(block, Text):
@@ -145,26 +145,41 @@ class ChatCompletionsProvider(OpenAIProvider):
 _USER = b'{"role":"user","content":'
 
 
-class _Form:
-    """A message on this wire: finished JSON messages, and then what a user says, which the next user's may join."""
+class _Form(bytes):
+    """A message on this wire: JSON messages joined by commas, of which one of the user's is the last."""
 
-    __slots__ = ("fixed", "is_plain", "user")
+    __slots__ = ()
 
-    def __init__(self, fixed: Sequence[bytes] = (), content: bytes = b"", *, is_plain: bool = False) -> None:
-        """`content` is a JSON string when it is only text, else a list of parts."""
-        self.fixed, self.is_plain = tuple(fixed), is_plain
-        self.user = _USER + content + b"}" if content else b""
+    @classmethod
+    def of(cls, fixed: Sequence[bytes] = (), content: bytes = b"") -> _Form:
+        """`content` is the user's: a JSON string when it is only text, else a list of parts."""
+        said = [_USER + content + b"}"] if content else []
+        return (_Answer if fixed and said else cls)(b",".join([*fixed, *said]))
 
-    def joined(self, other: _Form) -> _Form:
-        if self.is_plain and other.is_plain:
-            return _Form((), self._content()[:-1] + rb"\n\n" + other._content()[1:], is_plain=True)
-        return _Form((), b"[" + self._parts() + b"," + other._parts() + b"]")
+    def parted(self) -> tuple[bytes, bytes]:
+        """What comes before what the user says, and the content of that."""
+        return (b"", self[len(_USER) : -1]) if self.startswith(_USER) else (self, b"")
 
-    def _content(self) -> bytes:
-        return self.user[len(_USER) : -1]
 
-    def _parts(self) -> bytes:
-        return b'{"type":"text","text":' + self._content() + b"}" if self.is_plain else self._content()[1:-1]
+class _Answer(_Form):
+    """Results of tools, and then what the user says."""
+
+    __slots__ = ()
+
+    def parted(self) -> tuple[bytes, bytes]:
+        at = self.rindex(b"," + _USER)  # within a text its quotes would be escaped
+        return self[:at], self[at + 1 + len(_USER) : -1]
+
+
+def _joined(first: bytes, second: bytes) -> bytes:
+    """The contents of two user messages as one."""
+    if first.startswith(b'"') and second.startswith(b'"'):
+        return first[:-1] + rb"\n\n" + second[1:]
+    return b"[%s,%s]" % (_parts(first), _parts(second))
+
+
+def _parts(content: bytes) -> bytes:
+    return b'{"type":"text","text":' + content + b"}" if content.startswith(b'"') else content[1:-1]
 
 
 def _reasoning(message: Message, ours: tuple[str, str]) -> dict[str, Any]:
@@ -183,17 +198,18 @@ def _reasoning(message: Message, ours: tuple[str, str]) -> dict[str, Any]:
 def _merged(forms: Iterable[_Form]) -> list[bytes]:
     """The wire's messages in order, neighbouring user messages as one: strict templates want turns to alternate."""
     messages: list[bytes] = []
-    before: _Form | None = None
+    before = b""
     for form in forms:
-        if form.fixed:
-            messages += form.fixed
-            before = None
-        if form.user:
-            if before is not None:
-                form = before.joined(form)
+        fixed, said = form.parted()
+        if fixed:
+            messages.append(fixed)
+            before = b""
+        if said:
+            if before:
+                said = _joined(before, said)
                 messages.pop()
-            messages.append(form.user)
-            before = form
+            messages.append(_USER + said + b"}")
+            before = said
     return messages
 
 

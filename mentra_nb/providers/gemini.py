@@ -117,7 +117,7 @@ class GeminiProvider(WireProvider):
                 "generationConfig": self._generation(request) or None,
             },
             tools=[join_body({}, functionDeclarations=tools)] if tools else None,
-            contents=[turn.json for turn in turns],
+            contents=turns,
         )
 
     def decoder(self, request: Request) -> GeminiDecoder:
@@ -189,7 +189,7 @@ class GeminiProvider(WireProvider):
                 case ToolResult():
                     parts.append(self._result(block, model, earlier))
         role = "model" if message.role is Role.ASSISTANT else "user"
-        return Turn(role, "parts", [part if isinstance(part, bytes) else encode(part) for part in parts])
+        return Turn.of(role, "parts", [part if isinstance(part, bytes) else encode(part) for part in parts])
 
     def _image(self, image: Image) -> dict[str, Any]:
         if image.data or not image.url:

@@ -279,7 +279,8 @@ def _frame(data: str, stream: EventStream) -> dict[str, Any]:
 
 def _parsed(data: str) -> Any:
     try:
-        return from_json(data)  # three times as fast as json, and stricter: it takes no half of a surrogate pair
+        # three times as fast as json, and stricter: it takes no half of a surrogate pair; values do not come again
+        return from_json(data, cache_strings="keys")
     except ValueError:
         return json.loads(data)
 
@@ -313,27 +314,41 @@ def join_body(members: Mapping[str, Any], **ready: bytes | Sequence[bytes] | Non
     return b",".join(parts)
 
 
-class Turn:
-    """A message on a wire where roles take turns: its parts as JSON, under the name the wire has for them."""
+class Turn(bytes):
+    """A message on a wire where roles take turns, as JSON: `{"role": role, name: parts}`. Without parts it is empty."""
 
-    __slots__ = ("json", "name", "parts", "role")
+    __slots__ = ()
 
-    def __init__(self, role: str, name: str, parts: Sequence[bytes]) -> None:
-        self.role, self.name, self.parts = role, name, parts
-        self.json = join_body({"role": role}, **{name: parts})
+    @classmethod
+    def of(cls, role: str, name: str, parts: Sequence[bytes]) -> Turn:
+        return cls(b'{"role":"%s","%s":[%s]}' % (role.encode(), name.encode(), b",".join(parts)) if parts else b"")
 
-    def with_parts(self, parts: Sequence[bytes]) -> Turn:
-        return Turn(self.role, self.name, parts)
+    @property
+    def head(self) -> bytes:
+        """What comes before the parts: the same in all turns of a role."""
+        return self[: self.index(b"[") + 1]
+
+    @property
+    def is_user(self) -> bool:
+        return self.startswith(b'{"role":"user"')
+
+    def followed_by(self, other: Turn) -> Turn:
+        """The parts of both, as one turn."""
+        return Turn(self[:-2] + b"," + other[len(self.head) :])
+
+    def with_member(self, member: bytes) -> Turn:
+        """With this member of an object added to the last part."""
+        return Turn(b"%s,%s}]}" % (self[:-3], member))
 
 
 def in_turns(messages: Iterable[Turn]) -> list[Turn]:
     """The messages with neighbours of one role as one, and without the empty."""
     turns: list[Turn] = []
     for message in messages:
-        if not message.parts:
+        if not message:
             continue
-        if turns and turns[-1].role == message.role:
-            turns[-1] = message.with_parts([*turns[-1].parts, *message.parts])
+        if turns and turns[-1].head == message.head:
+            turns[-1] = turns[-1].followed_by(message)
         else:
             turns.append(message)
     return turns

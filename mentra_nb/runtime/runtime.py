@@ -8,11 +8,9 @@ from __future__ import annotations
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, MutableMapping
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
 
 from mentra_nb.agent import recovery
 from mentra_nb.agent.agent import Agent
@@ -29,7 +27,6 @@ from mentra_nb.errors import (
     FailedToListModels,
     LeaseUnavailable,
     NoModelsAvailable,
-    OperationDenied,
     ProviderError,
     StoreError,
 )
@@ -38,6 +35,7 @@ from mentra_nb.identity import new_id
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
 from mentra_nb.providers.registry import PRESETS, ProviderRegistry, builtin
 from mentra_nb.runtime.leases import Leases
+from mentra_nb.runtime.live import LiveAgents
 from mentra_nb.session.permissions import AskMode, SessionPermissions, expired
 from mentra_nb.session.session import Session, new_record
 from mentra_nb.store.base import AgentRecord, RuntimeStore
@@ -49,8 +47,6 @@ if TYPE_CHECKING:
     from mentra_nb.tools.skills import Skill, Skills
 
 T = TypeVar("T")
-WARM = 16
-"""Agents whose conversations stay in memory between their turns: those used last."""
 QUESTION_GRACE = 60.0
 """Seconds after its deadline that a question is left to the process that asked it."""
 
@@ -128,8 +124,7 @@ class Runtime:
         self._app_contexts: dict[type, Any] = {}
         self._announced = self._prepared = False
         self._leases = Leases(self.store, self.id)
-        self._live: WeakValueDictionary[str, Agent] = WeakValueDictionary()
-        self._warm: dict[str, None] = {}
+        self._live = LiveAgents(self._leases)
         self._skills: Skills | None = None
         self._http: HttpClient | None = None
         for item in (*(_builtin_tools() if builtin_tools else ()), *tools):
@@ -316,7 +311,7 @@ class Runtime:
 
     async def _resume(self, records: list[AgentRecord]) -> list[Agent]:
         for record in records:
-            self._idle(record.id)
+            self._live.idle(record.id)
         resumed: list[Agent] = []
         try:
             for record in records:
@@ -367,18 +362,11 @@ class Runtime:
         except BaseException:
             await self._leases.release(record.id)
             raise
-        return self._live_agent(Agent(record, provider, environment))
-
-    def _idle(self, agent_id: str) -> Agent | None:
-        """The agent as it lives here, if it does. Raises `OperationDenied` while it takes a turn."""
-        agent = self._live.get(agent_id)
-        if agent is not None and agent.is_running:
-            raise OperationDenied(f"agent '{agent.name}' is taking a turn: stop it first")
-        return agent
+        return self._live.add(Agent(record, provider, environment))
 
     async def _load(self, agent_id: str, environment: AgentEnvironment, model: ModelInfo | None = None) -> Agent:
         await self._prepare()
-        before = self._idle(agent_id)
+        before = self._live.idle(agent_id)
         record = await self.store.load_agent(agent_id)
         if record is None:
             raise StoreError(f"there is no stored agent '{agent_id}'")
@@ -398,28 +386,13 @@ class Runtime:
             raise
         if before is not None:
             before.detach("it was resumed again in this runtime")
-        return self._live_agent(Agent(record, provider, environment, Transcript.stored(record.id, record.leaf, length)))
+        transcript = Transcript.stored(record.id, self.store, record.leaf, length)
+        return self._live.add(Agent(record, provider, environment, transcript))
 
     async def _as_stored(self, agent_id: str) -> dict[str, Any]:
         """What a recovery may have changed of an agent's record."""
         record = await self.store.load_agent(agent_id)
         return {} if record is None else {"leaf": record.leaf, "status": record.status}
-
-    def _live_agent(self, agent: Agent) -> Agent:
-        self._live[agent.id] = agent
-        agent.on_close = partial(self._leases.release, agent.id)
-        agent.on_idle = partial(self._used, agent.id)
-        return agent
-
-    def _used(self, agent_id: str) -> None:
-        """An agent has ended a turn: the one that has been idle longest lets go of its messages."""
-        self._warm.pop(agent_id, None)
-        self._warm[agent_id] = None
-        if len(self._warm) > WARM:
-            oldest = self._live.get(coldest := next(iter(self._warm)))
-            del self._warm[coldest]
-            if oldest is not None:
-                oldest.unload()
 
     def _environment(
         self, bus: EventBus, authorizer: ToolAuthorizer | None, own_tools: MutableMapping[str, Tool]

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import TaskGroup
 from corekit import bench, heard, of
 
 from mentra_nb import event_types as e
@@ -117,6 +118,19 @@ async def test_snapshot_progresses_during_streaming() -> None:
     assert seen[-1].pending_tool_uses == ()
 
 
+class Next:
+    """A home that has its agent take another turn at once."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self.group = group
+
+    def turn_ended(self, agent: Agent) -> None:
+        self.group.start_soon(agent.send, "two")
+
+    async def closed(self, agent: Agent) -> None:
+        raise AssertionError("nobody closes it")
+
+
 async def test_wait_handle_targets_the_generation_active_when_the_future_is_created() -> None:
     first, second = ControlledStream(), ControlledStream()
     async with bench(first, second) as table, anyio.create_task_group() as group:
@@ -132,13 +146,13 @@ async def test_wait_handle_targets_the_generation_active_when_the_future_is_crea
         group.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
         assert not returned.is_set()
-        agent.on_idle = lambda: group.start_soon(agent.send, "two")
+        agent.home = Next(group)
         first.send_turn(text("1"))
         await second.wait_opened()
         with anyio.fail_after(10):
             await returned.wait()
         assert agent.is_running
-        agent.on_idle = None
+        agent.home = None
         second.send_turn(text("2"))
 
 

@@ -81,3 +81,11 @@ def test_usage_adds_field_by_field_and_unknown_stays_unknown() -> None:
 def test_usage_with_nothing_known_is_empty_and_zero_is_not_nothing() -> None:
     assert TokenUsage().is_empty()
     assert not TokenUsage(output_tokens=0).is_empty()
+
+
+def test_messages_are_equal_whether_they_were_sent_or_not() -> None:
+    sent, fresh = Message.user("hi"), Message.user("hi")
+    sent.encoded("wire", lambda message: b"x")
+    assert (sent == fresh, hash(sent) == hash(fresh)) == (True, True)
+    assert (sent == Message.user("ho"), sent == Message.assistant("hi"), sent == "hi") == (False, False, False)
+    assert len({sent, fresh, Message.user("ho")}) == 2

@@ -89,7 +89,7 @@ class Left:
             created_at=NOW,
             updated_at=NOW,
         )
-        self.transcript = Transcript("agent-1")
+        self.transcript = Transcript("agent-1", store)
 
     async def run(self, *messages: Message, partial: str = "") -> None:
         await self.store.create_agent(self.agent)
@@ -639,7 +639,7 @@ async def test_a_branch_from_nowhere_or_from_unanswered_calls_is_refused() -> No
         await agent.send("go")
         with pytest.raises(UnknownEntry):
             await agent.branch_from("entry-0")
-        calls: list[Entry] = [x for x in agent.transcript.entries if x.message.tool_uses()]
+        calls: list[Entry] = [x for x in agent.transcript.tail if x.message.tool_uses()]
         with pytest.raises(OperationDenied):
             await agent.branch_from(calls[0].id)
         assert len(agent.history()) == 4

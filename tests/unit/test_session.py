@@ -108,7 +108,7 @@ async def test_append_turn_returns_assistant_message() -> None:
         [run] = await table.runtime.store.list_runs(session.agent.id)
     assert answer == Message.assistant("hello")
     assert session.history() == [Message.user("hi"), answer]
-    assert [(entry.kind, entry.run_id) for entry in session.agent.transcript.entries] == [
+    assert [(entry.kind, entry.run_id) for entry in session.agent.transcript.tail] == [
         ("user_turn", run.id),
         ("assistant_turn", run.id),
     ]

@@ -183,5 +183,5 @@ async def test_next_provider_request_orders_steering_and_then_other_sources() ->
         agent.steering.steer("steer")
         await agent.send("go")
         assert asked(table, 0) == ["go", "steer", "a letter"]
-        assert [entry.kind for entry in agent.transcript.entries][1:3] == ["user_turn", "delegation_request"]
+        assert [entry.kind for entry in agent.transcript.tail][1:3] == ["user_turn", "delegation_request"]
         assert mail.fate == "acknowledged"
