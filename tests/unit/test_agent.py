@@ -432,7 +432,7 @@ async def test_a_store_that_fails_at_the_end_hides_neither_the_reason_nor_what_i
         assert table.recorder.kinds()[-2:] == ["run_aborted", "turn_finished"]
         store.full = False
         await agent.send("later")
-        table.runtime._live.clear()  # as the next process would find it
+        table.runtime._live._agents.clear()  # as the next process would find it
         again = await table.runtime.resume_agent(agent.id)
         assert said(again.history()) == [("user", "later"), ("assistant", "two")]
         assert [run.state for run in await store.list_runs(agent.id)] == ["interrupted", "finished"]
