@@ -175,37 +175,50 @@ def _last(expression: str, *kinds: str) -> str:
     return f"arg_max(CASE WHEN kind IN ({', '.join(repr(kind) for kind in kinds)}) THEN {expression} END, id)"
 
 
+def _only(expression: str, kind: str) -> str:
+    """The value among events of a kind of which there is one; should a crash have it told twice, both say the same."""
+    return f"any_value({expression}) FILTER (kind = '{kind}')"
+
+
+_ASKING = "kind IN ('model_request_started', 'model_request_finished', 'model_response_finished')"
+_COUNTED = f"kind = 'model_response_finished' AND coalesce({', '.join(USAGE)}) IS NOT NULL"
+
+
 # Anthropic counts cached tokens beside input_tokens, the others within it; `prompt` is what was sent either way.
 # Gemini's thoughts are output and its tool prompts are input, each counted apart.
-_PRICED = f"""(
+def _priced(which: str) -> str:
+    """The events that are `which`, with `tokens` and `cost_usd` where a provider has counted."""
+    return f"""(
     SELECT c.*, CASE WHEN counted THEN coalesce(total_tokens, prompt + output) END AS tokens,
         (greatest(prompt - cached - written, 0) * p.input_mtok + cached * p.cache_read_mtok
             + written * p.cache_write_mtok + output * p.output_mtok) / 1e6 AS cost_usd
     FROM (
-        SELECT *, (ts AT TIME ZONE 'UTC') AS utc,
-            kind = 'model_response_finished' AND coalesce({", ".join(USAGE)}) IS NOT NULL AS counted,
+        SELECT *, {_COUNTED} AS counted,
             coalesce(output_tokens, 0) + coalesce(thoughts_tokens, 0) AS output,
             coalesce(cache_read_input_tokens, 0) AS cached, coalesce(cache_creation_input_tokens, 0) AS written,
             coalesce(input_tokens, 0) + coalesce(tool_input_tokens, 0)
                 + CASE WHEN provider = 'anthropic' THEN cached + written ELSE 0 END AS prompt
-        FROM events WHERE kind IN ('model_request_started', 'model_request_finished', 'model_response_finished')
+        FROM events WHERE {which}
     ) c LEFT JOIN prices p ON c.counted AND p.provider = c.provider AND p.model = c.model
-        AND c.utc::DATE >= p.from_day AND c.utc::DATE < p.until_day
-        AND c.utc::TIME >= p.from_time AND c.utc::TIME < p.until_time
+        AND c.ts >= (p.from_day::TIMESTAMP AT TIME ZONE 'UTC') AND c.ts < (p.until_day::TIMESTAMP AT TIME ZONE 'UTC')
+        AND CASE WHEN p.from_time = TIME '00:00' AND p.until_time = TIME '24:00' THEN true
+            ELSE (c.ts AT TIME ZONE 'UTC')::TIME >= p.from_time AND (c.ts AT TIME ZONE 'UTC')::TIME < p.until_time END
         AND c.prompt > p.above AND c.prompt <= p.up_to
 )"""
+
+
+_SECONDS = """epoch(max(CASE WHEN kind <> 'model_request_started' THEN ts END))
+            - epoch(min(CASE WHEN kind = 'model_request_started' THEN ts END)) AS seconds"""
 
 _REQUESTS = f"""(
     SELECT min(ts) AS ts, any_value(run_id) AS run_id, any_value(agent_id) AS agent_id, request_id,
         any_value(provider) AS provider, any_value(model) AS model, any_value(attempt) AS attempt,
         CASE WHEN NOT bool_and(success) THEN 'error'
             WHEN count(*) FILTER (kind = 'model_response_finished') > 0 THEN 'ok' ELSE 'unfinished' END AS status,
-        {_last("stop_reason", "model_response_finished")} AS stop_reason, arg_max(error, id) AS error,
-        epoch(max(ts) FILTER (kind <> 'model_request_started'))
-            - epoch(min(ts) FILTER (kind = 'model_request_started')) AS seconds,
+        {_only("stop_reason", "model_response_finished")} AS stop_reason, arg_max(error, id) AS error, {_SECONDS},
         sum(tokens)::BIGINT AS tokens, sum(input_tokens)::BIGINT AS input_tokens,
         sum(output_tokens)::BIGINT AS output_tokens, sum(cost_usd) AS cost_usd
-    FROM {_PRICED} GROUP BY request_id, CASE WHEN request_id IS NULL THEN id END
+    FROM {_priced(_ASKING)} GROUP BY request_id, CASE WHEN request_id IS NULL THEN id END
 )"""
 
 _DECIDING = ("permission_requested", "permission_resolved", "tool_authorization_finished")
@@ -214,21 +227,21 @@ _CALLS = f"""(
     SELECT *, CASE WHEN blocked OR decision IN ('deny', 'prompt') THEN 'denied' WHEN success THEN 'ok'
         WHEN NOT success THEN 'error' WHEN decision = 'pending' THEN 'pending' ELSE 'unfinished' END AS status
     FROM (SELECT run_id, call_id, any_value(agent_id) AS agent_id, any_value(tool) AS tool, min(ts) AS ts,
-        min(ts) FILTER (kind IN {_DECIDING}) AS decided_ts, arg_max(session_id, id) AS session_id,
-        arg_max(request_id, id) AS request_id, arg_max(subject, id) AS subject,
+        min(ts) FILTER (kind IN {_DECIDING}) AS decided_ts, any_value(session_id) AS session_id,
+        any_value(request_id) AS request_id, any_value(subject) AS subject,
         {_last("payload->>'$.description'", "permission_requested")} AS description,
         to_timestamp({_last("TRY_CAST((payload->>'$.deadline') AS DOUBLE)", "permission_requested")}) AS deadline,
         coalesce(
-            {_last("outcome", "tool_authorization_finished")},
-            CASE {_last("outcome", "permission_resolved")} WHEN 'allowed' THEN 'allow' WHEN 'denied' THEN 'deny' END,
+            {_only("outcome", "tool_authorization_finished")},
+            CASE {_only("outcome", "permission_resolved")} WHEN 'allowed' THEN 'allow' WHEN 'denied' THEN 'deny' END,
             CASE WHEN count(*) FILTER (kind = 'permission_requested') > 0 THEN 'pending' END) AS decision,
         arg_max(decided_by, id) AS decided_by, arg_max(rule_scope, id) AS scope,
-        {_last("reason", *_DECIDING)} AS reason, {_last("wait_ms", *_DECIDING)} / 1000.0 AS wait_s,
+        {_last("reason", *_DECIDING)} AS reason, max(wait_ms) / 1000.0 AS wait_s,
         coalesce({_last("payload->>'$.input'", "tool_execution_started")},
             {_last("payload->>'$.preview.raw_input'", "tool_authorization_started")})::JSON AS input,
         count(*) FILTER (kind IN ('tool_authorization_blocked', 'tool_execution_blocked')) > 0 AS blocked,
-        {_last("success", "tool_execution_finished")} AS success,
-        coalesce({_last("duration_ms", "tool_execution_finished")}, round(1000 * (
+        {_only("success", "tool_execution_finished")} AS success,
+        coalesce({_only("duration_ms", "tool_execution_finished")}, round(1000 * (
             epoch(max(ts) FILTER (kind = 'tool_execution_finished'))
             - epoch(min(ts) FILTER (kind = 'tool_execution_started'))))::BIGINT) AS ms,
         {_last("error", "tool_execution_finished")} AS error,
@@ -243,10 +256,10 @@ _CALLED = f"""(
 )"""
 
 _USAGE = f"""
-SELECT c.ts, c.utc::DATE AS day, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, runs.cell_id,
-    runs.notebook, runs.project, c.agent_id, c.request_id, c.provider, c.model, c.attempt, c.tokens,
+SELECT c.ts, (c.ts AT TIME ZONE 'UTC')::DATE AS day, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id,
+    runs.cell_id, runs.notebook, runs.project, c.agent_id, c.request_id, c.provider, c.model, c.attempt, c.tokens,
     {", ".join("c." + name for name in USAGE)}, c.cost_usd
-FROM {_PRICED} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id WHERE c.counted
+FROM {_priced(_COUNTED)} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _MODEL_CALLS = f"""
@@ -268,11 +281,17 @@ SELECT c.ts, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.
 FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
-_ASKED = f"""(
-    SELECT run_id, sum(seconds) AS model_s, sum(tokens)::BIGINT AS tokens, sum(input_tokens)::BIGINT AS input_tokens,
+_WAITED = f"""(
+    SELECT run_id, sum(seconds) AS model_s
+    FROM (SELECT run_id, {_SECONDS} FROM events WHERE {_ASKING} AND request_id IS NOT NULL GROUP BY run_id, request_id)
+    GROUP BY run_id
+)"""
+
+_SPENT = f"""(
+    SELECT run_id, sum(tokens)::BIGINT AS tokens, sum(input_tokens)::BIGINT AS input_tokens,
         sum(output_tokens)::BIGINT AS output_tokens, sum(cost_usd) AS cost_usd,
         count(cost_usd) AS known, count(tokens) AS counted
-    FROM {_REQUESTS} GROUP BY run_id
+    FROM {_priced(_COUNTED)} GROUP BY run_id
 )"""
 
 _TURNS = f"""
@@ -287,14 +306,15 @@ WITH runs AS (
 )
 SELECT r.ts, r.session_id, r.run_id, r.agent_id, r.cell_id, r.execution_count, r.notebook, r.project, r.model,
     r.prompt, r.resumes, r.stop_reason, r.error, r.ms, coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials,
-    m.tokens, m.input_tokens, m.output_tokens, m.cost_usd, m.known / nullif(m.counted, 0) AS priced,
-    coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(m.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s
-FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_ASKED} m USING (run_id)
+    s.tokens, s.input_tokens, s.output_tokens, s.cost_usd, s.known / nullif(s.counted, 0) AS priced,
+    coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s
+FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
+    LEFT JOIN {_SPENT} s USING (run_id)
 """
 
 _SESSIONS = f"""
 WITH runs AS (
-    SELECT session_id, run_id, min(ts) AS started, max(ts) AS last, max(title) AS title, arg_max(model, id) AS model,
+    SELECT session_id, run_id, min(ts) AS started, max(ts) AS last, max(title) AS title, any_value(model) AS model,
         any_value(notebook) AS notebook, any_value(project) AS project,
         count(*) FILTER (kind = 'turn_started') AS turns
     FROM events WHERE session_id IS NOT NULL GROUP BY session_id, run_id
@@ -302,10 +322,11 @@ WITH runs AS (
 SELECT r.session_id, min(r.started) AS started, max(r.last) AS last, max(r.title) AS title,
     arg_max(r.model, r.last) AS model, any_value(r.notebook) AS notebook, any_value(r.project) AS project,
     sum(r.turns)::BIGINT AS turns, coalesce(sum(c.tools), 0)::BIGINT AS tools,
-    coalesce(sum(c.denials), 0)::BIGINT AS denials, sum(m.tokens)::BIGINT AS tokens, sum(m.cost_usd) AS cost_usd,
-    sum(m.known) / nullif(sum(m.counted), 0) AS priced, coalesce(sum(c.human_wait_s), 0) AS human_wait_s,
-    coalesce(sum(m.model_s), 0) AS model_s, coalesce(sum(c.tool_s), 0) AS tool_s
-FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_ASKED} m USING (run_id)
+    coalesce(sum(c.denials), 0)::BIGINT AS denials, sum(s.tokens)::BIGINT AS tokens, sum(s.cost_usd) AS cost_usd,
+    sum(s.known) / nullif(sum(s.counted), 0) AS priced, coalesce(sum(c.human_wait_s), 0) AS human_wait_s,
+    coalesce(sum(w.model_s), 0) AS model_s, coalesce(sum(c.tool_s), 0) AS tool_s
+FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
+    LEFT JOIN {_SPENT} s USING (run_id)
 GROUP BY r.session_id
 """
 
