@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when a view or a promoted column changes; `record.duckdb` is then written anew."""
 
 STORAGE_VERSION = "v1.0.0"
