@@ -5,21 +5,26 @@
 the data are Parquet files under `data_path`. Events are written to this machine's disk first, as always, and shipped
 by whole segments, each once by its name in the transaction that brings its events. Costs of a shipment are those of a
 commit in the catalog (about 0.3 s), so events are never shipped one by one.
+
+What `prune` removes is gone from the tables at once, and its bytes from the files too: files that hold others' events
+are written anew, and the old ones stay for an hour, for the sake of who is reading them, until the next `prune` or
+shipment after that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import random
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mentra_nb import paths
 from mentra_nb.audit import chain, files, schema, upkeep
@@ -31,7 +36,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 _EVERY = 30.0
+_GRACE = 3600  # seconds; the longest question has its answer by then
 _TRIES = 12
 _DATA_PATH = re.compile(r"\bdata_path=('[^']*'|\S+)\s*")
 _AT_ONCE = re.compile(r"conflict|duplicate key|already exists|another transaction|serializ|deadlock|retry", re.I)
@@ -47,7 +55,13 @@ _SHIPPED = {
     "shipped": "DOUBLE",
     "host": "VARCHAR",
 }
-"""The table `shipped`: a row for each segment in the lake, with the digest its writer took."""
+"""The table `shipped`: a row for each segment in the lake, with the digest its writer took.
+
+One that was pruned has a second row that says so, without a digest: it is not taken in again, and older versions of
+this program can go on to ship.
+"""
+_SEGMENTS = """SELECT segment, max(events) AS events, max(first) AS first, max(last) AS last, max(sha256) AS sha256,
+    bool_or(sha256 IS NULL) AS pruned FROM lake.shipped GROUP BY segment"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,8 @@ def ship(folder: Path, lake: Lake) -> int:
     It may be killed at any moment, and any number of machines may do it at once. What the chain says was altered stays
     here. Raises `StoreError` if the lake cannot be reached; nothing is lost then, and the next call goes on.
     """
+    import duckdb
+
     folder = folder.resolve()
     upkeep.compact(folder, grace=0)
     with upkeep.alone(folder) as alone:
@@ -98,7 +114,10 @@ def ship(folder: Path, lake: Lake) -> int:
         with upkeep.connection() as con:
             _attach(con, lake, read_only=False)
             known, _ = upkeep.links(folder)
-            return sum(_ship_files(con, folder, group, known) for group in upkeep.groups(waiting))
+            new = sum(_ship_files(con, folder, group, known) for group in upkeep.groups(waiting))
+            with contextlib.suppress(duckdb.Error):  # another does it too, perhaps; the next one goes on
+                _clean(con)
+            return new
 
 
 def ship_later(folder: Path) -> threading.Thread | None:
@@ -123,25 +142,59 @@ def use(con: duckdb.DuckDBPyConnection, lake: Lake, local: str) -> str:
     )
 
 
-def check(lake: Lake) -> Iterator[tuple[chain.Content, str | None]]:
-    """Every segment in the lake, and a sentence if it is not as its writer sealed it."""
+def prune(lake: Lake, cut: float, *, dry_run: bool) -> list[chain.Link]:
+    """Remove the segments whose last event is from before `cut` (Unix seconds), whoever shipped them; return them.
+
+    It may be killed at any moment, and any number of machines may do it at once: what is left is done by the next call.
+    The lake's older snapshots go, since they hold what was removed; who reads one goes on to do so for an hour. Raises
+    `StoreError` if the lake cannot be reached.
+    """
+    import duckdb
+
+    with upkeep.connection() as con:
+        _attach(con, lake, read_only=dry_run)
+        if dry_run:
+            return _older(con, cut)
+        gone: list[chain.Link] = []
+        left = 1
+        try:
+            while left:  # what one deletes can be lost when another cleans up before it commits
+                removed, left = _again(lambda: _delete(con, cut))
+                gone += removed
+            _call(con, "ducklake_flush_inlined_data('lake', table_name => 'events')")  # what is not in files yet
+            _call(con, "ducklake_rewrite_data_files('lake', 'events', delete_threshold => 0)")
+            _call(con, "ducklake_expire_snapshots('lake', older_than => now() + INTERVAL 1 DAY)")  # all but the last
+            _clean(con)
+            _clean_orphans(con)
+        except duckdb.Error as error:
+            raise StoreError(f"the lake was not pruned to the end; try again: {redact_text(str(error))}") from None
+        return gone
+
+
+def check(lake: Lake) -> Iterator[tuple[chain.Content, str, str | None]]:
+    """Every segment the lake ever took, `in the lake` or `pruned`, and a sentence if it is not as it should be."""
     with upkeep.connection() as con:
         _attach(con, lake, read_only=True)
         con.execute("BEGIN")
-        shipped = con.execute("SELECT segment, events, sha256 FROM lake.shipped ORDER BY segment").fetchall()
+        every = f"SELECT segment, events, sha256, pruned FROM ({_SEGMENTS}) ORDER BY segment"
+        shipped = con.execute(every).fetchall()
         for start in range(0, len(shipped), 50):  # the lines of so many are held in memory
             some = shipped[start : start + 50]
             names = ", ".join(schema.quoted(segment) for segment, *_ in some)
             rows = f"(FROM lake.events WHERE source IN ({names}))"
             found = {content.segment: content for content in chain.contents_of(con, rows, "seq")}
-            for segment, events, sha256 in some:
+            for segment, events, sha256, pruned in some:
                 content = found.get(segment, chain.Content(segment, 0, 0, 0, "", 0, 0))
                 problem = None
-                if content.events < events:
+                if pruned:
+                    if content.events:
+                        problem = "was pruned and is still there; the next prune removes it"
+                    content = replace(content, events=events, missing=0)
+                elif content.events < events:
                     problem = f"lacks {events - content.events} of the {events} events it was sealed with"
                 elif content.sha256 != sha256:
                     problem = "was altered since it was sealed"
-                yield content, problem
+                yield content, "pruned" if pruned else "in the lake", problem
 
 
 # ---- shipping ------------------------------------------------------------------------------------------------------
@@ -171,26 +224,37 @@ def _ship_files(con: duckdb.DuckDBPyConnection, folder: Path, group: list[Path],
 
 
 def _commit(con: duckdb.DuckDBPyConnection, of: Iterable[Path], segments: list[chain.Content]) -> int:
-    con.execute("BEGIN")
-    try:
+    with _transaction(con):
         there = {str(name) for (name,) in con.execute("SELECT segment FROM lake.shipped").fetchall()}
         new = [content for content in segments if content.segment not in there]
         if new:
             names = ", ".join(schema.quoted(content.segment) for content in new)
             rows = f"read_parquet({schema.listed(of)}, union_by_name = true) WHERE source IN ({names})"
             con.execute(f"INSERT INTO lake.events BY NAME SELECT * FROM {rows} ORDER BY ts")
-            marks = ", ".join("?" * len(_SHIPPED))
-            host, now = socket.gethostname(), time.time()
-            con.executemany(
-                f"INSERT INTO lake.shipped VALUES ({marks})",
-                [[c.segment, c.events, c.first, c.last, c.sha256, now, host] for c in new],
-            )
+            _mark(con, [content.link() for content in new])
+    return len(new)
+
+
+def _mark(con: duckdb.DuckDBPyConnection, links: Sequence[chain.Link]) -> None:
+    """Say of each segment that it is in the lake, or that it was pruned."""
+    marks = ", ".join("?" * len(_SHIPPED))
+    host, now = socket.gethostname(), time.time()
+    con.executemany(
+        f"INSERT INTO lake.shipped VALUES ({marks})",
+        [[x.segment, x.events, x.first, x.last, x.sha256 or None, now, host] for x in links],
+    )
+
+
+@contextlib.contextmanager
+def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    con.execute("BEGIN")
+    try:
+        yield
         con.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(Exception):
             con.execute("ROLLBACK")
         raise
-    return len(new)
 
 
 def _again(work: Callable[[], T]) -> T:
@@ -205,6 +269,54 @@ def _again(work: Callable[[], T]) -> T:
                 raise
             time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311
     raise AssertionError
+
+
+# ---- pruning -------------------------------------------------------------------------------------------------------
+
+
+def _older(con: duckdb.DuckDBPyConnection, cut: float) -> list[chain.Link]:
+    rows = con.execute(
+        f"SELECT segment, events, first, last FROM ({_SEGMENTS}) WHERE NOT pruned AND last < ? ORDER BY segment", [cut]
+    )
+    return [chain.Link("pruned", name, events, first, last, "") for name, events, first, last in rows.fetchall()]
+
+
+def _delete(con: duckdb.DuckDBPyConnection, cut: float) -> tuple[list[chain.Link], int]:
+    """One commit: the rows of what is old, and of what was marked before. Returns what is new of it, and the rows."""
+    with _transaction(con):
+        if gone := _older(con, cut):
+            _mark(con, gone)
+        pruned = "SELECT segment::UUID FROM lake.shipped WHERE sha256 IS NULL"
+        row = con.execute(f"DELETE FROM lake.events WHERE source IN ({pruned})").fetchone()
+    return gone, int(row[0]) if row else 0
+
+
+def _call(con: duckdb.DuckDBPyConnection, function: str, column: str = "count(*)") -> list[tuple[Any, ...]]:
+    return _again(lambda: con.execute(f"SELECT {column} FROM {function}").fetchall())
+
+
+def _clean(con: duckdb.DuckDBPyConnection) -> None:
+    """Remove the files that no table has named for as long as the grace."""
+    _call(con, f"ducklake_cleanup_old_files('lake', older_than => now() - INTERVAL {_GRACE} SECOND)")
+
+
+def _clean_orphans(con: duckdb.DuckDBPyConnection) -> None:
+    """Remove what others left who were killed before they committed, if it is known to be that."""
+    import duckdb
+
+    orphans = f"ducklake_delete_orphaned_files('lake', older_than => now() - INTERVAL {_GRACE} SECOND, dry_run => "
+    found = [str(path) for (path,) in _call(con, f"{orphans} true)", "path")]
+    if not found:
+        return
+    rows = ", ".join(schema.text(path) for path in found if not path.endswith("-delete.parquet"))
+    known = "coalesce(source IN (SELECT segment::UUID FROM lake.shipped), false)"
+    ours = not rows
+    with contextlib.suppress(duckdb.Error):
+        ours = ours or con.execute(f"SELECT bool_and({known}) FROM read_parquet([{rows}])").fetchone() == (True,)
+    if ours:
+        _call(con, f"{orphans} false)")
+    else:
+        log.warning("Of no table of the lake, and kept since they may be somebody else's: %s", ", ".join(found))
 
 
 # ---- connections ---------------------------------------------------------------------------------------------------

@@ -94,10 +94,17 @@ def prune(
     Returns what was removed, or with `dry_run` would be: `segment, events, first, last`. The chain keeps a line for
     each, so `verify` goes on to hold. A segment is what one kernel wrote in about an hour; what is being written stays.
 
-    Raises `ConfigurationError` unless exactly one of the two is given, `StoreError` while others keep the record busy.
+    Where the record is shipped to a lake they go there too, whichever machine wrote them, and with them the lake's
+    older snapshots. No question finds them from then on. The files that held them stay for an hour, for questions that
+    are being answered; the first `prune` or shipment after that removes them.
+
+    Raises `ConfigurationError` unless exactly one of the two is given, `StoreError` while others keep the record busy,
+    or if the lake cannot be reached.
     """
     import duckdb
     import pandas as pd
+
+    from mentra_nb.audit import lake
 
     folder, cut = (folder or paths.record_folder()).resolve(), _cut(before, keep_days)
     old: list[chain.Link] = []
@@ -118,6 +125,8 @@ def prune(
                 (folder / "events" / ".pruning").touch(mode=0o600)
                 chain.append(folder, [*added, *(replace(link, kind="pruned") for link in old)])
                 _drop(folder, known, gone)
+    if (shared := lake.configured(folder)) is not None:  # last: until then something may have been shipped there
+        old = list({link.segment: link for link in (*old, *lake.prune(shared, cut, dry_run=dry_run))}.values())
     rows = [(link.segment, link.events, link.first, link.last) for link in old]
     frame = pd.DataFrame(rows, columns=["segment", "events", "first", "last"])
     times = {

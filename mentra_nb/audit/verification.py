@@ -47,9 +47,9 @@ def verify(folder: Path | None = None) -> pd.DataFrame:
     with duckdb.connect() as con, files.commit_lock(folder):
         findings = [*_findings(con, folder)]
     if (shared := lake.configured(folder)) is not None:
-        for content, problem in lake.check(shared):
+        for content, state, problem in lake.check(shared):
             findings = [found for found in findings if (found.segment, found.state) != (content.segment, "shipped")]
-            findings.append(Finding(content.segment, "in the lake", content.events, content.missing, problem=problem))
+            findings.append(Finding(content.segment, state, content.events, content.missing, problem=problem))
     columns = ["segment", "state", "events", "missing", "bad_lines", "lost", "problem"]
     frame = pd.DataFrame([[getattr(finding, name) for name in columns] for finding in findings], columns=columns)
     return frame.astype({"segment": "string", "state": "string", "problem": "string"})

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from mentra_nb.audit import chain, files, lake, tables, upkeep
 from mentra_nb.audit.sink import Journal
+from mentra_nb.audit.upkeep import prune
 from mentra_nb.audit.verification import verify
 from mentra_nb.errors import ConfigurationError, OperationDenied, StoreError
 
@@ -154,7 +156,7 @@ def test_what_is_shipped_is_read_from_the_lake_and_the_rest_from_here(url: str) 
     assert report.segment[0] == first
     assert list(report.state) == ["in the lake"] * 2
     assert report.problem.isna().all()
-    assert [(content.events, problem) for content, problem in lake.check(configured())] == [(2, None), (1, None)]
+    assert [(content.events, problem) for content, _, problem in lake.check(configured())] == [(2, None), (1, None)]
 
 
 def test_a_journal_ships_when_it_is_closed(url: str) -> None:
@@ -230,7 +232,7 @@ def test_what_is_altered_in_the_lake_is_found(url: str) -> None:
         lake._attach(con, shared, read_only=False)
         con.execute("UPDATE lake.events SET payload = replace(payload, 'beta', 'betb')::JSON WHERE reason = 'beta'")
         con.execute("DELETE FROM lake.events WHERE reason = 'gamma'")
-    told = [problem for _, problem in lake.check(shared)]
+    told = [problem for *_, problem in lake.check(shared)]
     assert told == ["was altered since it was sealed", "lacks 1 of the 1 events it was sealed with"]
     assert list(verify().problem) == told
 
@@ -248,6 +250,215 @@ def test_a_lake_of_an_older_version_gets_the_columns_of_today(url: str) -> None:
     assert lake.ship(record(), shared) == 0
     assert seen() == ["a", "b"]
     assert "stop_reason" in tables.events().columns
+    with upkeep.connection() as con:
+        lake._attach(con, shared, read_only=False)
+        con.execute("ALTER TABLE lake.events DROP COLUMN stop_reason")
+    cut = now()
+    write("c")
+    assert len(prune(before=cut)) == 2
+    assert lake.ship(record(), shared) == 1
+    assert seen() == ["c"]
+
+
+# ---- pruning -----------------------------------------------------------------------------------------------------
+
+LATER = "2999-01-01"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def holders(url: str, text: str) -> list[str]:
+    """Where in the lake a text is, in any snapshot: names of files, and `catalog`."""
+    import psycopg
+
+    database, data = url.removeprefix("ducklake:postgres:").split(" data_path=")
+    found = [file.name for file in Path(data).rglob("*") if file.is_file() and text.encode() in file.read_bytes()]
+    with psycopg.connect(database) as con:
+        names = con.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE 'ducklake%'").fetchall()
+        rows = [con.execute(f'SELECT t::text FROM "{name}" t').fetchall() for (name,) in names]  # type: ignore[arg-type]
+    return found + ["catalog"] * any(each in str(rows) for each in (text, text.encode().hex()))
+
+
+def stays(file_or_folder: Path) -> set[Path]:
+    return {path for path in file_or_folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_older_goes_from_the_lake_whoever_shipped_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [write(*(f"old-{n}" for n in range(30))), write("few")]
+    cut = now()
+    kept = write("late")
+    lake.ship(record(), configured())
+    monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home-2"))
+    other = write("later")
+    lake.ship(record(), configured())
+    before = seen()
+    would = prune(before=cut, dry_run=True)
+    assert seen() == before
+    gone = prune(before=cut)
+    assert gone.equals(would)
+    assert list(gone.segment) == old
+    assert list(gone.events) == [30, 1]
+    assert str(gone["last"].dtype) == "datetime64[us, UTC]"
+    assert seen() == ["late", "later"]
+    assert prune(before=cut).empty
+    for home in ("home", "home-2"):
+        monkeypatch.setenv("MENTRA_HOME", str(tmp_path / home))
+        report = verify().set_index("segment")
+        assert dict(report.state) == {**dict.fromkeys(old, "pruned"), kept: "in the lake", other: "in the lake"}
+        assert list(report.events[old]) == [30, 1]
+        assert report.problem.isna().all()
+    assert list(prune(before=LATER).segment) == [kept, other]
+    assert seen() == []
+
+
+def test_a_dry_run_changes_nothing_in_the_lake(url: str, tmp_path: Path) -> None:
+    names = [write("a"), write(*"bcdefghijklmnop")]
+    lake.ship(record(), configured())
+    unshipped = write("here")
+    listing = {path: path.stat().st_mtime_ns for path in stays(tmp_path)}
+    with upkeep.connection() as con:
+        lake._attach(con, configured(), read_only=True)
+        snapshots = con.execute("SELECT count(*) FROM lake.snapshots()").fetchone()
+        assert list(prune(before=LATER, dry_run=True).segment) == [unshipped, *names]
+        assert con.execute("SELECT count(*) FROM lake.snapshots()").fetchone() == snapshots
+    assert {path: path.stat().st_mtime_ns for path in stays(tmp_path) if path in listing} == listing
+    assert prune(keep_days=1).empty
+    assert len(seen()) == 17
+
+
+def test_the_bytes_of_what_was_pruned_go_after_the_grace(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = configured()
+    write("Quagmire", *range(30))
+    lake.ship(record(), shared)
+    write("few-1")
+    lake.ship(record(), shared)  # so few are kept in the catalog
+    write("Vexillology", *range(30))
+    cut = now()
+    write("Huckleberry", *range(30))
+    lake.ship(record(), shared)
+    write("zero-1")
+    lake.ship(record(), shared)
+    gone = ("Quagmire", "few-1", "Vexillology")
+    assert [bool(holders(url, text)) for text in gone] == [True] * 3
+    assert len(prune(before=cut)) == 3
+    files_of = {text: holders(url, text) for text in gone}
+    assert "catalog" not in str(files_of)
+    assert all(files_of.values())
+    for file in stays(Path(shared.data_path)):
+        os.utime(file, (0, 0))
+    assert prune(before=cut).empty
+    assert {text: holders(url, text) for text in gone} == files_of
+    monkeypatch.setattr(lake, "_GRACE", 0)
+    write("next")
+    lake.ship(record(), shared)
+    assert [holders(url, text) for text in gone] == [[], [], []]
+    assert holders(url, "Huckleberry")
+    assert len(seen()) == 33
+    assert verify().problem.isna().all()
+
+
+def test_who_is_reading_meanwhile_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(*"abcdefghijklmnop")
+    write("few")
+    shared = configured()
+    lake.ship(record(), shared)
+    count = "SELECT count(*), count(DISTINCT payload) FROM lake.events"
+    with upkeep.connection() as early, upkeep.connection() as reader:
+        for con in (early, reader):
+            lake._attach(con, shared, read_only=True)
+            con.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM lake.shipped").fetchone() == (2,)
+        assert len(prune(before=LATER)) == 2
+        assert early.execute(count).fetchone() == (0, 0)  # it had seen nothing yet
+        assert reader.execute(count).fetchone() == (17, 17)
+        assert prune(before=LATER).empty
+        assert reader.execute(count).fetchone() == (17, 17)
+
+
+def test_a_pruned_segment_that_is_shipped_again_is_not_brought_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, shared = write("old"), configured()
+    with monkeypatch.context() as patch:
+        patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # after the commit
+        assert upkeep.compact(record(), grace=0) == 1
+        with pytest.raises(KeyboardInterrupt):
+            lake.ship(record(), shared)
+    assert here() == [f"{old}.parquet"]
+    later = now().timestamp()
+    assert [link.segment for link in lake.prune(shared, later, dry_run=False)] == [old]  # from another machine
+    assert seen() == []
+    settle()
+    assert lake.ship(record(), shared) == 0
+    assert here() == []
+    assert seen() == []
+    assert verify().state.tolist() == ["pruned"]
+    assert verify().problem.isna().all()
+
+
+def test_what_is_in_the_lake_and_here_is_pruned_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = write("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        upkeep.compact(record(), grace=0)
+        with pytest.raises(KeyboardInterrupt):
+            lake.ship(record(), configured())
+    assert prune(before=LATER).segment.tolist() == [name]
+    assert here() == []
+    assert seen() == []
+
+
+def test_what_was_lost_of_a_prune_is_done_by_the_next(url: str) -> None:
+    name = write("a")
+    shared = configured()
+    lake.ship(record(), shared)
+    with upkeep.connection() as con:
+        lake._attach(con, shared, read_only=False)
+        lake._mark(con, lake._older(con, now().timestamp()))
+    assert verify().problem.tolist() == ["was pruned and is still there; the next prune removes it"]
+    assert prune(before=LATER).empty
+    assert seen() == []
+    assert verify().segment.tolist() == [name]
+    assert verify().problem.isna().all()
+
+
+def test_files_of_no_commit_go_if_they_are_known_and_are_told_of_if_not(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(*(f"a-{n}" for n in range(30)))
+    shared = configured()
+    lake.ship(record(), shared)
+    data = Path(shared.data_path)
+    (file,) = stays(data)
+    left = file.with_name("ducklake-left.parquet")
+    left.write_bytes(file.read_bytes())
+    foreign = data / "foreign.parquet"
+    assert prune(before=LATER, dry_run=False).events.tolist() == [30]
+    assert left.exists()  # a shipment may be about to commit it
+    monkeypatch.setattr(lake, "_GRACE", 0)
+    with duckdb.connect() as con:
+        con.execute(f"COPY (SELECT uuid() AS source) TO '{foreign}'")
+    assert prune(before=LATER).empty
+    assert foreign.exists()
+    assert left.exists()
+    assert str(foreign) in caplog.text
+    foreign.unlink()
+    assert prune(before=LATER).empty
+    assert stays(data) == set()
+
+
+def test_without_the_lake_nothing_is_pruned_to_the_end(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a")
+    monkeypatch.setenv("MENTRA_RECORD", f"ducklake:postgres:host=127.0.0.1 port=1 dbname=x data_path={tmp_path}")
+    with pytest.raises(StoreError, match="the lake cannot be reached"):
+        prune(before=LATER)
+    monkeypatch.setenv("MENTRA_RECORD", url)
+    assert prune(before=LATER).empty  # what had not been shipped was removed before
+    assert verify().state.tolist() == ["pruned"]
 
 
 # ---- several machines --------------------------------------------------------------------------------------------
@@ -272,6 +483,21 @@ threading.Thread(target=lambda: (time.sleep(random.random() * 2.5), os._exit(9))
 while True:
     lake.ship(paths.record_folder(), lake.configured())
 """
+PRUNER = """
+import sys
+from mentra_nb.audit.upkeep import prune
+prune(before=sys.argv[1])
+"""
+KILLED_PRUNER = """
+import os, random, sys, threading, time
+from mentra_nb.audit import lake
+from mentra_nb.audit.upkeep import prune
+with lake.upkeep.connection() as con:
+    lake._attach(con, lake.configured(), read_only=True)
+threading.Thread(target=lambda: (time.sleep(random.random()), os._exit(9)), daemon=True).start()
+while True:
+    prune(before=sys.argv[1])
+"""
 
 
 def machine(code: str, home: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -285,7 +511,7 @@ def test_machines_that_ship_at_once_make_one_record(url: str, tmp_path: Path) ->
     assert [one.wait(100) for one in machines] == [0] * 4
     notes = sorted(f"{m}-{n}-{note}" for m in range(4) for n in range(4) for note in range(25))
     assert sorted(seen()) == notes
-    assert all(problem is None for _, problem in lake.check(configured()))
+    assert all(problem is None for *_, problem in lake.check(configured()))
 
 
 @pytest.mark.fault
@@ -302,4 +528,44 @@ def test_a_shipper_killed_at_any_moment_loses_and_doubles_nothing(url: str) -> N
     lake.ship(record(), configured())
     assert here() == []
     assert seen()[: len(before)] == before
-    assert sorted(content.segment for content, problem in lake.check(configured()) if problem is None) == sorted(names)
+    assert sorted(content.segment for content, _, problem in lake.check(configured()) if not problem) == sorted(names)
+
+
+@pytest.mark.fault
+def test_a_pruner_killed_at_any_moment_prunes_all_or_nothing(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, kept, pruned = configured(), [], []
+    for n in range(6):
+        pruned += [write("old"), write("old", *range(20))]
+        lake.ship(record(), shared)
+        pruned.append(write("beside"))
+        cut = now()
+        kept.append(write(f"kept-{n}", *range(20)))
+        lake.ship(record(), shared)
+        assert machine(KILLED_PRUNER, tmp_path / "home-2", cut.isoformat()).wait(60) == 9
+        states = {content.segment: state for content, state, problem in lake.check(shared) if problem is None}
+        assert {states[name] for name in pruned[-3:]} in ({"pruned"}, {"in the lake"})
+        assert {states[name] for name in kept} == {"in the lake"}
+        kept, pruned, cut = [], [*pruned, *kept], now()
+    assert machine(PRUNER, tmp_path / "home-2", cut.isoformat()).wait(60) == 0
+    for file in stays(Path(shared.data_path)):
+        if not file.read_bytes().endswith(b"PAR1"):  # cut short: nobody can say whose it is
+            file.unlink()
+    monkeypatch.setattr(lake, "_GRACE", 0)
+    assert prune(before=LATER).empty
+    assert all((state, problem) == ("pruned", None) for _, state, problem in lake.check(shared))
+    assert sorted(content.segment for content, *_ in lake.check(shared)) == sorted(pruned)
+    assert stays(Path(shared.data_path)) == set()
+
+
+@pytest.mark.fault
+def test_machines_that_ship_and_prune_at_once_lose_nothing_and_keep_nothing(url: str, tmp_path: Path) -> None:
+    write(*range(30)), write("few")
+    lake.ship(record(), configured())
+    cut = now().isoformat()
+    shippers = [machine(SHIPPER, tmp_path / f"home-{n}", "4", str(n)) for n in range(2)]
+    pruners = [machine(PRUNER, tmp_path / f"home-{n}", cut) for n in (2, 3)]
+    assert [one.wait(100) for one in (*shippers, *pruners)] == [0] * 4
+    assert sorted(seen()) == sorted(f"{m}-{n}-{note}" for m in range(2) for n in range(4) for note in range(25))
+    assert verify().problem.isna().all()
