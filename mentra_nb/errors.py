@@ -18,6 +18,7 @@ MentraError
  ├─ NoResumableTurn                    no turn was interrupted or failed                 terminal
  ├─ UnknownEntry                       the transcript has no such entry                  terminal
  ├─ EmptyAssistantResponse             the run finished without a final message          terminal
+ ├─ InvalidOutput                      a typed answer that does not fit its type         terminal
  ├─ InvalidTool                        a function that cannot be offered as a tool       terminal
  ├─ SkillLoadError                     a folder of skills of which nothing was taken     terminal
  │   ├─ ReadDir, ReadFile              it, or a file in it, cannot be read
@@ -207,6 +208,14 @@ class UnknownEntry(MentraError):
 class EmptyAssistantResponse(MentraError):
     def __init__(self) -> None:
         super().__init__("run completed without a final assistant message")
+
+
+class InvalidOutput(MentraError):
+    """The model gave a typed answer that does not fit the type. The conversation keeps it."""
+
+    def __init__(self, output: str, problem: str) -> None:
+        super().__init__(f"the model's answer is no {output}: {problem}")
+        self.output, self.problem = output, problem
 
 
 class InvalidTool(MentraError):

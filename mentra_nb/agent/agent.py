@@ -6,41 +6,40 @@ answered) and moves the leaf too; a failure leaves the leaf where it was, and th
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, overload
 
 import anyio
 import anyio.lowlevel
 
 from mentra_nb import event_types as e
 from mentra_nb.agent import recovery
-from mentra_nb.agent.loop import Run, check_priced, go_on, request_failed, run_rounds
+from mentra_nb.agent.ending import Ending
+from mentra_nb.agent.loop import Run, check_priced, go_on, run_rounds
+from mentra_nb.agent.output import OutputTool
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.sources import RoundSource, Steering
-from mentra_nb.agent.transcript import Place, Transcript
-from mentra_nb.content import Data, Message, Role, Text, ToolUse
+from mentra_nb.agent.transcript import Transcript
+from mentra_nb.content import Data, Message, Role, ToolUse
 from mentra_nb.control.limits import RunLimits, RunOptions
+from mentra_nb.control.strategy import Adjustment, NamedModel
 from mentra_nb.errors import (
     Cancelled,
     DeadlineExceeded,
     EmptyAssistantResponse,
-    MentraError,
     NoResumableTurn,
     OperationDenied,
-    StoreError,
     UnknownEntry,
-    is_transient_runtime_error,
 )
 from mentra_nb.identity import new_id
-from mentra_nb.providers.base import ModelInfo, Provider
-from mentra_nb.store.base import AgentRecord, Entry, Resolution, RunRecord, RunState, ToolCallRecord
+from mentra_nb.providers.base import Provider
+from mentra_nb.store.base import AgentRecord, Entry, Resolution, RunRecord, ToolCallRecord
 from mentra_nb.tools.environment import AgentEnvironment
 from mentra_nb.tools.scheduler import Caller, Scheduler
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class AgentSnapshot(Data):
@@ -88,8 +87,6 @@ class Agent:
         self._busy: anyio.Event | None = None
         """Set when the run that is on its way has ended."""
         self._closed: str | None = None
-        self._has_moved = False
-        """Whether the forms in which old messages were sent are those of another model."""
 
     def __repr__(self) -> str:
         where = f"{self.provider.descriptor.id}/{self.model}"
@@ -100,12 +97,6 @@ class Agent:
     def history(self) -> list[Message]:
         """The messages of the active branch. What is old is read from the store, meanwhile blocking."""
         return self.transcript.history()
-
-    async def load(self) -> None:
-        """Have the conversation in memory, for the model it goes to next; so does every run."""
-        if self._has_moved or not self.transcript.is_loaded:
-            await self.transcript.load()
-            self._has_moved = False
 
     def unload(self) -> None:
         """Let go of what the store has, while no turn runs."""
@@ -140,16 +131,32 @@ class Agent:
 
     # ---- settings that hold from the next request on ----------------------------------------------------------
 
-    def use_model(self, model: ModelInfo, provider: Provider) -> None:
-        """Ask another model from the next run on. Not stored; `Runtime.set_model` also stores it."""
-        self._has_moved = self._has_moved or (model.id, provider) != (self.model, self.provider)
+    def use_model(self, model: NamedModel, provider: Provider) -> None:
+        """Ask another model from the next request on. Not stored."""
         self.model, self.provider = model.id, provider
+        if self._run is not None:
+            self._run.model, self._run.provider = model.id, provider
+
+    async def set_model(self, model: NamedModel) -> None:
+        """Ask another model from the next request on; kept with the agent. Raises `ProviderNotFound`."""
+        provider = self.environment.find_provider(model.provider)
+        await self.environment.store.update_agent(self.id, model=model.id, provider_id=model.provider)
+        self.use_model(model, provider)
 
     async def set_reasoning(self, effort: str | None) -> None:
-        """Ask for another reasoning effort from the next run on; kept with the agent."""
-        config = self.config.model_copy(update={"reasoning_effort": effort})
+        """Ask for another reasoning effort from the next request on; kept with the agent."""
+        change = {"reasoning_effort": effort}
+        config = self.config.model_copy(update=change)
         await self.environment.store.update_agent(self.id, config=config.model_dump(mode="json"))
         self.config = config
+        if self._run is not None:
+            self._run.config = self._run.config.model_copy(update=change)
+
+    async def _adjust(self, change: Adjustment) -> None:
+        if change.model is not None:
+            await self.set_model(change.model)
+        if change.reasoning_effort != "keep":
+            await self.set_reasoning(change.reasoning_effort)
 
     # ---- runs -------------------------------------------------------------------------------------------------
 
@@ -171,6 +178,62 @@ class Agent:
         """
         message = Message.user(content)
         return await self._exclusively(self._fresh(message, options or RunOptions(), origin or e.RunOrigin()))
+
+    @overload
+    async def run_to_output(
+        self,
+        content: str | Iterable[Any],
+        output: type[T],
+        options: RunOptions | None = None,
+        origin: e.RunOrigin | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        keeps_tools: bool = False,
+    ) -> T: ...
+    @overload
+    async def run_to_output(
+        self,
+        content: str | Iterable[Any],
+        output: Any,
+        options: RunOptions | None = None,
+        origin: e.RunOrigin | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        keeps_tools: bool = False,
+    ) -> Any: ...
+    async def run_to_output(
+        self,
+        content: str | Iterable[Any],
+        output: Any,
+        options: RunOptions | None = None,
+        origin: e.RunOrigin | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        keeps_tools: bool = False,
+    ) -> Any:
+        """One user turn, to a value of the type `output`: a class, `list[int]`, a union, whatever pydantic understands.
+
+        The model gives it by calling a tool that only this run has; `name` (default: the type's) and `description` say
+        what it is. It is the only tool offered, and must be called; no reasoning is asked for then. With `keeps_tools`
+        the model may use its other tools first.
+
+        Raises:
+            ConfigurationError: no JSON Schema can describe the type; nothing was asked.
+            MalformedStream: the model gave no value; the transcript is kept.
+            InvalidOutput: what it gave does not fit the type; the transcript is kept.
+            MentraError: as `run`; also `EmptyAssistantResponse`, when a limit or a stop ended it before.
+        """
+        tool = OutputTool(output, name, description, keeps_tools=keeps_tools)
+        message, options = Message.user(content), options or RunOptions()
+        try:
+            await self._exclusively(self._fresh(message, options, origin or e.RunOrigin(), tool))
+        except EmptyAssistantResponse:
+            if options.ended_early is not None:
+                raise
+        return tool.value()
 
     async def run_queued(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
         """A turn that begins with the next thing in `steering`. Raises as `run`; `OperationDenied` for nothing."""
@@ -275,19 +338,21 @@ class Agent:
             return await taken
         finally:
             self._busy.set()
+            if self._run is not None:
+                self._status = self._run.phase
             self._run = self._busy = None
             if self.home is not None:
                 self.home.turn_ended(self)
 
-    async def _fresh(self, message: Message | None, options: RunOptions, origin: e.RunOrigin) -> Message:
+    async def _fresh(
+        self, message: Message | None, options: RunOptions, origin: e.RunOrigin, answer_tool: OutputTool | None = None
+    ) -> Message:
         for source in self._sources:  # what a failed run had drained is not in this conversation
             await source.requeue()
         said = message or self.steering.take_steer()
         if said is None:
             raise OperationDenied("there is nothing queued to steer by")
-        await self.load()
-
-        return await self._drive(said, None, said.text(), options, origin)
+        return await self._drive(said, None, said.text(), options, origin, answer_tool)
 
     async def _resumed(self, options: RunOptions, origin: e.RunOrigin) -> Message:
         store = self.environment.store
@@ -297,7 +362,6 @@ class Agent:
         end = await recovery.open_end(store, last)
         if end.leaf != self.transcript.leaf:
             raise NoResumableTurn(self.name)
-        await self.load()
         path = await store.load_path(self.id, end.tip)
         prompt = next((entry.message.text() for entry in reversed(path) if entry.kind == "user_turn"), None)
         if prompt is None or end.tip is None:
@@ -314,9 +378,10 @@ class Agent:
         prompt: str,
         options: RunOptions,
         origin: e.RunOrigin,
+        answer_tool: OutputTool | None = None,
     ) -> Message:
         """A run from its first row to its end: of what was `said`, or going on where another had stopped."""
-        before, run = self.transcript.place(), self._new_run(options)
+        before, run = self.transcript.place(), self._new_run(options, answer_tool)
         end, path = resumed if resumed is not None else (None, [])
         record = RunRecord(
             id=run.id,
@@ -328,19 +393,20 @@ class Agent:
         )
         # stopped before it began: then nothing was said
         entries = [self.transcript.append(said, run.id)] if said is not None and not options.is_over() else []
+        self._run = run
         try:
             await self.environment.store.start_run(record, entries=entries, holder=self.environment.holder)
         except BaseException:
             self.transcript.go_back(before)
+            self._run = None
             raise
-        self._run = run
         self.run_generation += 1
         run.emit(
             e.RunStarted(
                 agent_id=self.id, run_id=run.id, model=self.model, prompt=prompt, origin=origin, resumes=record.resumes
             )
         )
-        ends = _Ending(self, run, origin, before)
+        ends = Ending(run, origin, before)
         stop_reason: str | None = None
         try:
             with options.stoppable() as scope:
@@ -365,114 +431,36 @@ class Agent:
             await ends.settled(stop)
             raise
         except BaseException as error:
-            run.scheduler.abandon(_open_calls(run), f"not executed: {str(error) or type(error).__name__}", "runtime")
             await ends.failed(error)
             raise
         if not answered:
             raise EmptyAssistantResponse
         return final
 
-    def _new_run(self, options: RunOptions) -> Run:
+    def _new_run(self, options: RunOptions, answer_tool: OutputTool | None = None) -> Run:
         run_id, limits = new_id("run"), RunLimits(options)
+        config, environment = self.config, self.environment
+        if answer_tool is not None:
+            config, environment = answer_tool.config(config), answer_tool.environment(environment)
         if options.cost_budget is not None:
             check_priced(self.provider.descriptor.id, self.model)
         return Run(
             id=run_id,
             agent_id=self.id,
             model=self.model,
-            config=self.config,
+            config=config,
             provider=self.provider,
-            environment=self.environment,
+            environment=environment,
             transcript=self.transcript,
             limits=limits,
             scheduler=Scheduler(
-                self.environment,
+                environment,
                 Caller(self.id, self.name, self.model, run_id),
                 limits,
-                offers=self.config.offers,
-                delegate=partial(self.environment.delegate, self, options) if self.environment.delegate else None,
+                offers=config.offers,
+                delegate=partial(environment.delegate, self, options) if environment.delegate else None,
+                answer_tool=answer_tool,
             ),
+            adjust=self._adjust,
             sources=self._sources,
         )
-
-
-class _Ending:
-    """The three ways a run ends. Each is shielded: a second stop does not leave it half done."""
-
-    def __init__(self, agent: Agent, run: Run, origin: e.RunOrigin, before: Place) -> None:
-        self.agent, self.run, self.origin, self.before = agent, run, origin, before
-        self.began = time.monotonic()
-        self.store, self.holder = run.environment.store, run.environment.holder
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "agent_id": self.run.agent_id,
-            "run_id": self.run.id,
-            "duration_ms": int((time.monotonic() - self.began) * 1000),
-            "usage": self.run.usage,
-            "origin": self.origin,
-        }
-
-    async def finished(self, stop_reason: str, text: str) -> None:
-        run = self.run
-        with anyio.CancelScope(shield=True):
-            await self.store.finish_run(run.id, "finished", leaf=run.transcript.leaf, holder=self.holder)
-            for source in run.sources:
-                await source.acknowledge()
-        self.agent._status = "Finished"
-        run.emit(e.RunFinished(stop_reason=stop_reason, text=text, **self._about()))
-
-    async def settled(self, stop: Cancelled) -> None:
-        """Stopped: keep what was said, answer what was called, and continue from there next time."""
-        run, text = self.run, str(stop) or "stopped"
-        with anyio.CancelScope(shield=True):
-            request_failed(run, stop)
-            owed = [run.transcript.append(message, run.id, "settlement") for message in _left_open(run)]
-            if await self._close("interrupted", text, run.transcript.leaf, owed):
-                for source in run.sources:
-                    await source.acknowledge()
-            else:
-                run.transcript.go_back(self.before)
-        self.agent._status = "Interrupted"
-        run.emit(e.RunFailed(error=text, error_type="Cancelled", cancelled=True, **self._about()))
-
-    async def failed(self, error: BaseException) -> None:
-        """Failed: the branch is left where it is."""
-        run, text = self.run, str(error) or type(error).__name__
-        with anyio.CancelScope(shield=True):
-            request_failed(run, error)
-            await self._close("failed", text)
-            run.transcript.go_back(self.before)
-        self.agent._status = "Failed"
-        recoverable = isinstance(error, MentraError) and is_transient_runtime_error(error)
-        run.emit(
-            e.RunFailed(
-                error=text,
-                error_type=type(error).__name__,
-                cancelled=False,
-                recoverable=recoverable,
-                **self._about(),
-            )
-        )
-
-    async def _close(self, state: RunState, error: str, leaf: str | None = None, owed: Sequence[Entry] = ()) -> bool:
-        """Store the end. `False` when that fails: what ended the run is the error to show; recovery closes it later."""
-        try:
-            await self.store.finish_run(self.run.id, state, leaf=leaf, error=error, entries=owed, holder=self.holder)
-        except StoreError:
-            log.exception("the end of run %s could not be stored", self.run.id)
-            return False
-        return True
-
-
-def _open_calls(run: Run) -> list[ToolUse]:
-    """The calls at the end of the transcript, whose results are not in it yet."""
-    return run.transcript.last.message.tool_uses() if run.transcript.last is not None else []
-
-
-def _left_open(run: Run) -> list[Message]:
-    """What a stopped run still owes its transcript: a result for every open call, or the text so far."""
-    if calls := _open_calls(run):
-        return [Message.user(run.scheduler.abandon(calls))]
-    text = run.pending.partial_text() if run.pending is not None else ""
-    return [Message.assistant([Text(text=text)])] if text else []

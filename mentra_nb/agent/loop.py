@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import anyio
@@ -16,10 +16,11 @@ import anyio
 from mentra_nb import event_types as e
 from mentra_nb.agent.recovery import OpenEnd
 from mentra_nb.agent.request import AgentConfig, assemble
-from mentra_nb.agent.sources import Boundary, RoundSource
+from mentra_nb.agent.sources import Boundary, RoundSource, Steering
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
 from mentra_nb.control.limits import RunLimits, RunOptions
+from mentra_nb.control.strategy import Adjustment, Continue, Decision, Inject, RoundContext, Stop, ToolSummary
 from mentra_nb.errors import (
     ConfigurationError,
     FailedToStreamResponse,
@@ -42,7 +43,10 @@ MAX_MALFORMED_ROUNDS = 3
 
 @dataclass
 class Run:
-    """One turn on its way: what it uses, and what it has reached so far."""
+    """One turn on its way: what it uses, and what it has reached so far.
+
+    `model`, `provider` and `config` may change while it runs; each request takes them as they are when it begins.
+    """
 
     id: str
     agent_id: str
@@ -53,7 +57,13 @@ class Run:
     transcript: Transcript
     limits: RunLimits
     scheduler: Scheduler
+    adjust: Callable[[Adjustment], Awaitable[None]]
+    """What a strategy changes goes through here."""
     sources: Sequence[RoundSource] = ()
+    injected: Message | None = None
+    """What the strategy has to say with the next request."""
+    requests: int = 0
+    retries: int = 0
     phase: str = "AwaitingModel"
     """What it is doing, in the words of `AgentSnapshot.status`."""
     pending: PendingMessage | None = None
@@ -79,6 +89,9 @@ async def run_rounds(run: Run) -> str:
     malformed, at = 0, Boundary.ROUND
     while not run.limits.ends_early():
         run.limits.begin_round()
+        if run.injected is not None:
+            await run.commit(run.injected)
+            run.injected = None
         await take_up(run, at)
         at = Boundary.ROUND
         answer = await ask_model(run)
@@ -93,15 +106,18 @@ async def run_rounds(run: Run) -> str:
         if goes_on:
             continue  # the provider goes on where it broke off
         if not calls:
-            if not (any(source.is_waiting(Boundary.ANSWER) for source in run.sources) and run.limits.has_room()):
+            if not run.limits.has_room():
+                return answer.stop_reason
+            is_waiting = any(source.is_waiting(Boundary.ANSWER) for source in run.sources)
+            if not is_waiting and not isinstance(await consult(run, answer.message), Inject):
                 return answer.stop_reason
             at = Boundary.ANSWER
             continue
         malformed = malformed + 1 if all(call.error for call in calls) else 0
         if malformed >= MAX_MALFORMED_ROUNDS:
             raise FailedToStreamResponse(MalformedStream(f"{malformed} rounds in a row of malformed tool arguments"))
-        if await execute(run, calls):
-            return "ended_by_tool"
+        if (ended := await execute(run, calls)) is not None:
+            return ended
     return "stopped" if run.limits.options.ended_early == "stop_requested" else "budget"
 
 
@@ -114,23 +130,55 @@ async def go_on(run: Run, end: OpenEnd) -> str | None:
             for call in entry.message.tool_uses():
                 run.ids.take(call.id)
     calls = last.message.tool_uses()
+    if any(result.tool_use_id in end.calls.ends_turn for result in last.message.tool_results()):
+        return "ended_by_tool"
     if not calls:
         return "end" if last.kind == "assistant_turn" else None
     for index, call in enumerate(calls):
         if call.id not in end.calls.results:
             run.emit(e.ToolUseReady(agent_id=run.agent_id, index=index, call=call))
-    return "ended_by_tool" if await execute(run, calls, end) else None
+    return await execute(run, calls, end)
 
 
-async def execute(run: Run, calls: Sequence[ToolUse], end: OpenEnd | None = None) -> bool:
-    """Run the calls of one answer and commit their results. True when a tool ended the turn."""
+async def execute(run: Run, calls: Sequence[ToolUse], end: OpenEnd | None = None) -> str | None:
+    """Run the calls of one answer and commit their results. A stop reason when the turn is over with them."""
     run.phase, run.scheduler.history_len = "ExecutingTool", len(run.transcript)
     ended = await run.scheduler.execute(calls, end.calls if end is not None else None)
     results = run.scheduler.take_results()
     if not run.provider.takes_result_images(run.model):
         results = [without_images(result) for result in results]
-    await run.commit(Message.user(results))
-    return ended
+    message = Message.user(results)
+    await run.commit(message)
+    if ended:
+        return "ended_by_tool"
+    if any(isinstance(source, Steering) and source.is_waiting(Boundary.ROUND) for source in run.sources):
+        return None
+    tools = [ToolSummary(use.id, use.name, result.is_error) for use, result in zip(calls, results, strict=True)]
+    if isinstance(await consult(run, message, tools), Stop):
+        run.limits.stop()
+        return "stopped"
+    return None
+
+
+async def consult(run: Run, committed: Message, tools: Sequence[ToolSummary] = ()) -> Decision:
+    """What the strategy says, unless a limit has decided already. What it changes and injects is taken up."""
+    strategy, limits = run.limits.options.round_strategy, run.limits
+    if strategy is None or limits.early_end() is not None or not limits.has_room():
+        return Continue()
+    context = RoundContext(
+        boundary="tool_results_committed" if tools else "assistant_message_committed",
+        message=committed,
+        tools=tuple(tools),
+        rounds_completed=limits.rounds,
+        model_requests=run.requests,
+        transport_retries=run.retries,
+    )
+    decision = await strategy(context) or Continue()
+    if not isinstance(decision, Stop) and decision.adjust is not None:
+        await run.adjust(decision.adjust)
+    if isinstance(decision, Inject):
+        run.injected = Message.user(decision.content)
+    return decision
 
 
 def without_images(result: ToolResult) -> ToolResult:
@@ -158,22 +206,30 @@ class Answer:
 async def ask_model(run: Run) -> Answer:
     """One model answer. A transient error is retried until the answer has begun to show; after that it is final."""
     run.phase = "AwaitingModel"
-    request = assemble(run.model, run.config, run.transcript.messages(), run.environment)
+    provider, model = run.provider, run.model  # another model is asked from the next request on
+    if run.limits.options.cost_budget is not None:
+        check_priced(provider.descriptor.id, model)
+    run.scheduler.caller = replace(run.scheduler.caller, model=model)
+    await run.transcript.ready_for((provider, model))
+    request = assemble(model, run.config, run.transcript.messages(), run.environment)
     run.limits.count_request()
     for attempt in count(1):
         run.request = e.ModelRequestStarted(
             agent_id=run.agent_id,
             run_id=run.id,
-            model=run.model,
-            provider=run.provider.descriptor.id,
+            model=model,
+            provider=provider.descriptor.id,
             attempt=attempt,
             request_id=new_id("request"),
         )
         run.emit(run.request)
+        run.requests += 1
+        run.retries += attempt > 1
         try:
-            async with run.provider.stream(request) as events:
+            async with provider.stream(request) as events:
                 request_opened(run)
-                return await read_answer(run, events)
+                run.pending = PendingMessage(run.agent_id, provider.descriptor.id, model, run.ids)
+                return await read_answer(run, run.pending, events)
         except ProviderError as error:
             said_something = run.pending is not None and run.pending.said_something
             request_failed(run, error)
@@ -185,9 +241,8 @@ async def ask_model(run: Run) -> Answer:
     raise AssertionError("unreachable")
 
 
-async def read_answer(run: Run, events: AsyncIterator[ProviderEvent]) -> Answer:
+async def read_answer(run: Run, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:
     """Fold the stream into a message; tell of each piece, and save the text every 250 ms at most and at block ends."""
-    run.pending = pending = PendingMessage(run.agent_id, run.provider.descriptor.id, run.model, run.ids)
     saved, saved_at = "", time.monotonic()
     async for event in events:
         meaning = pending.apply(event)
@@ -258,7 +313,7 @@ def response_finished(run: Run) -> None:
         return
     usage = pending.usage
     run.usage = run.usage + usage
-    count_usage(run, usage)
+    count_usage(run, pending.provider, pending.model, usage)
     run.emit(
         e.UsageReport(
             agent_id=run.agent_id,
@@ -270,12 +325,12 @@ def response_finished(run: Run) -> None:
     )
 
 
-def count_usage(run: Run, usage: TokenUsage) -> None:
+def count_usage(run: Run, provider: str, model: str, usage: TokenUsage) -> None:
     """Add a response to what the run and its budgets have used."""
     tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
     cost = 0.0
     if run.limits.options.cost_budget is not None:
-        cost = _cost(run.provider.descriptor.id, run.model, usage) or 0.0
+        cost = _cost(provider, model, usage) or 0.0
     run.limits.count_usage(tokens, cost)
 
 

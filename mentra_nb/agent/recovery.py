@@ -12,7 +12,8 @@ from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, Text, ToolResult, ToolUse
 from mentra_nb.control.hooks import EventBus
 from mentra_nb.store.base import Entry, RunRecord, RuntimeStore, ToolCallRecord
-from mentra_nb.tools.scheduler import SKIPPED, Earlier
+from mentra_nb.tools.results import SKIPPED
+from mentra_nb.tools.scheduler import Earlier
 
 DIED = "interrupted: its process ended"
 NEVER_RAN = "not executed: the process ended before it ran"
@@ -59,16 +60,19 @@ async def open_end(store: RuntimeStore, run: RunRecord) -> OpenEnd:
     tip = own[-1].id if own else run.base
     results: dict[str, ToolResult] = {}
     unknown: dict[str, ToolCallRecord] = {}
+    ends_turn: set[str] = set()
     for ancestor in reversed(lineage):  # what the newest run knows counts
         for call in await store.list_tool_calls(ancestor.id):
             unknown.pop(call.call_id, None)
+            if call.ends_turn:
+                ends_turn.add(call.call_id)
             known = _known(call)
             if known is not None:
                 results[call.call_id] = known
             else:
                 results.pop(call.call_id, None)
                 unknown[call.call_id] = call
-    earlier = Earlier(results, unknown, tuple(ancestor.id for ancestor in lineage))
+    earlier = Earlier(results, unknown, frozenset(ends_turn), tuple(ancestor.id for ancestor in lineage))
     return OpenEnd(run, tip, _resting_leaf(lineage), earlier)
 
 

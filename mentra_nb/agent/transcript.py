@@ -39,6 +39,8 @@ class Place(NamedTuple):
     before: tuple[str | None, int]
     wire: str
     sent: list[Any]
+    images: frozenset[int]
+    recipient: object
     items: list[Item]
 
 
@@ -83,7 +85,7 @@ class Transcript:
     While nobody uses it, it may be unloaded: then only its leaf and its length are known here.
     """
 
-    __slots__ = ("_before", "_items", "_read", "_sent", "_wire", "agent_id", "images", "store")
+    __slots__ = ("_before", "_items", "_read", "_recipient", "_sent", "_wire", "agent_id", "images", "store")
 
     def __init__(self, agent_id: str, store: TranscriptStore, entries: Sequence[Entry] = ()) -> None:
         self.agent_id, self.store = agent_id, store
@@ -91,6 +93,8 @@ class Transcript:
         """The last entry of the part that is not whole here, and how many it has."""
         self._wire, self._sent = "", list[Any]()
         """The forms of that part's messages, and of which wire they are; none while the transcript is unloaded."""
+        self._recipient: object = None
+        """Whom it was last made ready for."""
         self.images = _NONE
         """Where in that part there are pictures."""
         self._read: list[Message] | None = None
@@ -119,6 +123,12 @@ class Transcript:
     def is_loaded(self) -> bool:
         """Whether `messages` has all of it."""
         return len(self._sent) == self._before[1]
+
+    async def ready_for(self, recipient: object) -> None:
+        """Have all of it in memory, in no other form than this recipient's: each model is sent forms of its own."""
+        if not self.is_loaded or self._recipient not in (None, recipient):
+            await self.load()
+        self._recipient = recipient
 
     async def load(self) -> None:
         """Have all of it in memory, and whole."""
@@ -184,17 +194,17 @@ class Transcript:
 
     def place(self) -> Place:
         """The path as it is now, to `go_back` to."""
-        return Place(self._before, self._wire, list(self._sent), list(self._items))
+        return Place(self._before, self._wire, list(self._sent), self.images, self._recipient, list(self._items))
 
     def go_back(self, place: Place) -> None:
         """Leave the branch for a path that was. Nothing is deleted from the store."""
-        self._before, self._wire, self._sent, self._items = place
-        self.images = frozenset(at for at in self.images if at < len(self._sent)) or _NONE
+        self._before, self._wire, self._sent, self.images, self._recipient, self._items = place
         self._read = None
 
     def follow(self, entries: Sequence[Entry]) -> None:
         """Take another path."""
         self._before, self._sent, self.images, self._read = (None, 0), [], _NONE, None
+        self._recipient = None
         self._items = [Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries]
 
     def _let_go(self) -> None:

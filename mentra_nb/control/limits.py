@@ -16,6 +16,7 @@ from typing import Literal
 
 import anyio
 
+from mentra_nb.control.strategy import RoundStrategy
 from mentra_nb.errors import DeadlineExceeded, MaxRoundsExceeded, ModelBudgetExceeded, ToolBudgetExceeded
 
 
@@ -95,6 +96,8 @@ class RunOptions:
 
     `retry_budget` is re-attempts per model request. The wait before one doubles from `retry_base` to `retry_max`
     seconds; a server may ask for up to `retry_after_cap`.
+
+    `round_strategy` is asked between the rounds how the run goes on; delegated runs have none.
     """
 
     cancellation: CancellationToken | None = None
@@ -109,6 +112,7 @@ class RunOptions:
     retry_base: float = 0.5
     retry_max: float = 5.0
     retry_after_cap: float = 60.0
+    round_strategy: RoundStrategy | None = None
     spent: Spent = field(default_factory=Spent, compare=False, repr=False)
     is_child: bool = field(default=False, repr=False)
     _end: _End = field(default_factory=_End, compare=False, repr=False)
@@ -120,7 +124,7 @@ class RunOptions:
 
     def child(self, *, max_rounds: int | None = None) -> RunOptions:
         """Options of a run delegated by this one: the same tokens, deadline, budgets and counters, its own rounds."""
-        return replace(self, max_rounds=max_rounds, is_child=True, _end=_End())
+        return replace(self, max_rounds=max_rounds, round_strategy=None, is_child=True, _end=_End())
 
     def is_over(self) -> bool:
         """Whether it is too late to begin."""
@@ -187,13 +191,22 @@ class RunLimits:
         self.spent.tokens += tokens
         self.spent.cost += cost
 
-    def ends_early(self) -> bool:
-        """Whether the run is to end here, at the end of a round; says why on the options."""
+    def early_end(self) -> EarlyEnd | None:
+        """Why the run is to end at the end of a round, if it is."""
         options = self.options
         if options.stop is not None and options.stop.is_cancelled:
-            options._end.reason = "stop_requested"
-        elif options.token_budget is not None and self.spent.tokens >= options.token_budget:
-            options._end.reason = "token_budget"
-        elif options.cost_budget is not None and self.spent.cost >= options.cost_budget:
-            options._end.reason = "cost_budget"
-        return options._end.reason is not None
+            return "stop_requested"
+        if options.token_budget is not None and self.spent.tokens >= options.token_budget:
+            return "token_budget"
+        if options.cost_budget is not None and self.spent.cost >= options.cost_budget:
+            return "cost_budget"
+        return None
+
+    def ends_early(self) -> bool:
+        """Whether the run is to end here; says why on the options."""
+        self.options._end.reason = self.early_end()
+        return self.options._end.reason is not None
+
+    def stop(self) -> None:
+        """Say on the options that the run was asked to end here."""
+        self.options._end.reason = "stop_requested"

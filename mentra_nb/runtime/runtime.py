@@ -338,10 +338,8 @@ class Runtime:
         ]
 
     async def set_model(self, agent: Agent, model: ModelInfo) -> None:
-        """Ask another model from the agent's next run on; stored with it. Raises `ProviderNotFound`."""
-        provider = self._registry.get(model.provider)
-        await self.store.update_agent(agent.id, model=model.id, provider_id=model.provider)
-        agent.use_model(model, provider)
+        """As `Agent.set_model`."""
+        await agent.set_model(model)
 
     async def _spawn(self, name: str, model: ModelInfo, config: AgentConfig, environment: AgentEnvironment) -> Agent:
         provider, now = self._registry.get(model.provider), time.time()
@@ -402,6 +400,7 @@ class Runtime:
             store=self.store,
             tools=ChainMap(own_tools, self._tools),
             working_directory=(self.working_directory or Path.cwd()).resolve(),
+            find_provider=self._registry.get,
             policy=self.policy,
             executor=self._executor,
             authorizer=authorizer,

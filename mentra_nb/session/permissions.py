@@ -36,7 +36,7 @@ from mentra_nb.control.rules import exactly, find_rule
 from mentra_nb.errors import OperationDenied, StoreError
 from mentra_nb.identity import new_id
 from mentra_nb.store.base import RuntimeStore
-from mentra_nb.tools.scheduler import AGAIN, arguments_hash, decide_in_time, duration
+from mentra_nb.tools.approval import AGAIN, arguments_hash, decide_in_time, duration
 
 log = logging.getLogger(__name__)
 

@@ -134,6 +134,9 @@ STEPS: tuple[str, ...] = (
     UPDATE agents SET last_run =
       (SELECT id FROM runs WHERE agent_id = agents.id ORDER BY started_at DESC, id DESC LIMIT 1);
     """,
+    """
+    ALTER TABLE tool_calls ADD COLUMN ends_turn INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

@@ -107,6 +107,8 @@ class ToolCallRecord(Data):
     result: Any = None
     resolution: Resolution | None = None
     """What was decided about a call that was begun and whose result nobody knows."""
+    ends_turn: bool = False
+    """Whether its result ended the turn."""
 
 
 class LeaseHolder(Data):

@@ -99,9 +99,14 @@ class Runs(Database):
 
         await self.write(work)
 
-    async def finish_tool_call(self, run_id: str, call_id: str, result: Any, *, is_error: bool) -> None:
-        statement = "UPDATE tool_calls SET finished_at = ?, is_error = ?, result = ? WHERE run_id = ? AND call_id = ?"
-        row = (time.time(), int(is_error), to_json(result), run_id, call_id)
+    async def finish_tool_call(
+        self, run_id: str, call_id: str, result: Any, *, is_error: bool, ends_turn: bool = False
+    ) -> None:
+        statement = (
+            "UPDATE tool_calls SET finished_at = ?, is_error = ?, result = ?, ends_turn = ? "
+            "WHERE run_id = ? AND call_id = ?"
+        )
+        row = (time.time(), int(is_error), to_json(result), int(ends_turn), run_id, call_id)
         await self.write(lambda db: db.execute(statement, row))
 
     async def resolve_tool_call(self, run_id: str, call_id: str, resolution: Resolution) -> bool:

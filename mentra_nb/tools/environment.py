@@ -12,6 +12,7 @@ from mentra_nb.control.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.control.hooks import EventBus, PreExecutionHook
 from mentra_nb.control.limits import RunOptions
 from mentra_nb.control.policy import RuntimePolicy
+from mentra_nb.providers.base import Provider
 from mentra_nb.store.base import RuntimeStore
 from mentra_nb.tools.spec import Tool
 
@@ -24,6 +25,8 @@ class AgentEnvironment:
     store: RuntimeStore
     tools: Mapping[str, Tool]
     working_directory: Path
+    find_provider: Callable[[str], Provider]
+    """The provider of an id. Raises `ProviderNotFound`."""
     policy: RuntimePolicy = field(default_factory=RuntimePolicy)
     executor: RuntimeExecutor = field(default_factory=LocalExecutor)
     authorizer: ToolAuthorizer | None = None

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -26,7 +24,6 @@ from mentra_nb.authorization import (
     ToolAuthorizationOutcome,
     ToolAuthorizationPreview,
     ToolAuthorizationRequest,
-    ToolAuthorizer,
     ToolExecutionCategory,
 )
 from mentra_nb.content import Image, ToolResult, ToolUse
@@ -34,23 +31,12 @@ from mentra_nb.control.hooks import PreExecutionContext
 from mentra_nb.control.limits import RunLimits
 from mentra_nb.control.policy import PolicyViolation
 from mentra_nb.store.base import Resolution, ToolCallRecord
+from mentra_nb.tools.approval import arguments_hash, decide_in_time, duration
 from mentra_nb.tools.environment import AgentEnvironment
+from mentra_nb.tools.results import NOT_RUN, SKIPPED, STOPPED, limited
 from mentra_nb.tools.spec import Tool, ToolContext, ToolOutput, as_content
 
-MAX_RESULT_LINES = 2_000
-MAX_RESULT_BYTES = 50 * 1024
-AGAIN = "it was interrupted while it ran and may have taken effect: run it again?"
-SKIPPED = "interrupted while it ran: it may have taken effect, and was not run again"
-STOPPED = "stopped before it finished; it may have taken effect"
-NOT_RUN = "not executed: the turn was stopped"
-
 Allow, Deny = ToolAuthorizationOutcome.ALLOW, ToolAuthorizationOutcome.DENY
-
-
-def arguments_hash(tool: str, arguments: dict[str, Any]) -> str:
-    """Binds an approval to exactly these arguments: SHA-256 of the tool's name and canonical JSON, in hex."""
-    canonical = json.dumps([tool, arguments], sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -81,6 +67,8 @@ class Earlier:
     """By call id: what is known."""
     unknown: Mapping[str, ToolCallRecord] = field(default_factory=dict)
     """By call id: what began and may have taken effect."""
+    ends_turn: frozenset[str] = frozenset()
+    """Ids of the calls whose results ended the turn."""
     run_ids: tuple[str, ...] = ()
     """The run, and those it had continued."""
 
@@ -100,6 +88,8 @@ class Scheduler:
     """Whether the agent may use a tool of that name."""
     delegate: Callable[[str], Awaitable[str]] | None = None
     """Gives a task to a subagent, for tools that do."""
+    answer_tool: Tool | None = None
+    """The tool that takes the run's final answer: nobody has to allow that."""
     history_len: int = 0
     results: dict[str, ToolResult] = field(default_factory=dict)
     _calls: Sequence[ToolUse] = ()
@@ -116,7 +106,7 @@ class Scheduler:
         self.results = {use.id: self._earlier.results[use.id] for use in calls if use.id in self._earlier.results}
         left = self.open_calls()
         self._undecided = {use.id for use in left}
-        ended_by: str | None = None
+        ended_by = next((use.name for use in calls if use.id in self._earlier.ends_turn), None)
         for batch in self._batches(left):
             if ended_by is not None:
                 self.abandon(batch, f"not executed: run terminated by '{ended_by}'", "runtime")
@@ -209,7 +199,7 @@ class Scheduler:
         return _Call(use, tool, context, arguments)
 
     async def _authorize(self, call: _Call) -> None:
-        use, authorizer = call.use, self.environment.authorizer
+        use, authorizer = call.use, None if call.tool is self.answer_tool else self.environment.authorizer
         try:
             preview = call.tool.preview(call.context, call.arguments).model_copy(update={"raw_input": use.input})
             subject = call.tool.subject(call.context, call.arguments)
@@ -352,14 +342,17 @@ class Scheduler:
         if error is None and output.terminate and self._is_parallel(call.use):
             error = f"Tool '{call.use.name}' runs beside others and cannot end the turn"
         content = limited(as_content(output.content if error is None else error))
-        await self._close(call.use, content, is_error=error is not None)
+        ends_turn = error is None and output.terminate
+        await self._close(call.use, content, is_error=error is not None, ends_turn=ends_turn)
         images = output.images if error is None else ()
         self._finish(call.use, content, is_error=error is not None, duration_ms=_ms_since(began), images=images)
-        return error is None and output.terminate
+        return ends_turn
 
-    async def _close(self, use: ToolUse, content: Any, *, is_error: bool) -> None:
+    async def _close(self, use: ToolUse, content: Any, *, is_error: bool, ends_turn: bool = False) -> None:
         with anyio.CancelScope(shield=True):  # what is known of a call is kept, also when the run is stopped meanwhile
-            await self.environment.store.finish_tool_call(self.caller.run_id, use.id, content, is_error=is_error)
+            await self.environment.store.finish_tool_call(
+                self.caller.run_id, use.id, content, is_error=is_error, ends_turn=ends_turn
+            )
 
     # ---- saying so --------------------------------------------------------------------------------------------
 
@@ -461,41 +454,6 @@ class Scheduler:
                 **self._about(use),
             )
         )
-
-
-async def decide_in_time(authorizer: ToolAuthorizer, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
-    """What an authorizer says, or a denial when it does not within its own time-out. Raises what it raises."""
-    timeout = authorizer.timeout()
-    with anyio.move_on_after(timeout):
-        return await authorizer.authorize(request)
-    return ToolAuthorizationDecision.deny(f"authorizer timed out after {duration(timeout or 0)}", "timeout")
-
-
-def duration(seconds: float) -> str:
-    """Whole seconds as `3s`, else `20ms`, `5us` or `7ns`, whichever is the largest that is not zero."""
-    if seconds >= 1 and seconds == int(seconds):
-        return f"{int(seconds)}s"
-    for factor, unit in ((1e3, "ms"), (1e6, "us")):
-        if int(seconds * factor):
-            return f"{int(seconds * factor)}{unit}"
-    return f"{int(seconds * 1e9)}ns"
-
-
-def limited(content: Any) -> Any:
-    """A result within 2,000 lines and 50 KiB: whole leading lines and a notice. JSON is replaced, never cut."""
-    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
-    size = len(text.encode())
-    if size <= MAX_RESULT_BYTES and text.count("\n") < MAX_RESULT_LINES:
-        return content
-    if not isinstance(content, str):
-        return f"[the result is JSON of {size} bytes, over the limit of {MAX_RESULT_BYTES}: ask for less of it]"
-    lines, kept, used = text.split("\n"), [], 0
-    for line in lines[:MAX_RESULT_LINES]:
-        used += len(line.encode()) + 1
-        if used > MAX_RESULT_BYTES:
-            break
-        kept.append(line)
-    return "\n".join([*kept, f"[truncated: showing {len(kept)} of {len(lines)} lines]"])
 
 
 def _is_stopped() -> bool:

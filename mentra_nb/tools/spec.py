@@ -158,7 +158,7 @@ class Tool(ABC):
         )
 
 
-class _Untitled(GenerateJsonSchema):
+class Untitled(GenerateJsonSchema):
     """JSON Schema without generated titles and null defaults: they tell a model nothing and cost tokens."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -171,7 +171,7 @@ class _Untitled(GenerateJsonSchema):
 
 def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema a model is shown for these arguments."""
-    schema = arguments.model_json_schema(schema_generator=_Untitled)
+    schema = arguments.model_json_schema(schema_generator=Untitled)
     schema.pop("title", None)
     schema.pop("description", None)
     return schema

@@ -39,7 +39,7 @@ from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.session.session import Session
 from mentra_nb.store.base import RuntimeStore
 from mentra_nb.store.sqlite import SqliteStore
-from mentra_nb.tools.scheduler import AGAIN
+from mentra_nb.tools.approval import AGAIN
 from mentra_nb.tools.spec import Tool, ToolContext, tool
 
 Step = Callable[[str], None]

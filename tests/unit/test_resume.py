@@ -18,6 +18,7 @@ from mentra_nb.content import Message, Text, ToolResult, ToolUse
 from mentra_nb.control.limits import CancellationToken, RunOptions
 from mentra_nb.errors import (
     Cancelled,
+    EmptyAssistantResponse,
     FailedToStreamResponse,
     HttpError,
     LeaseUnavailable,
@@ -32,7 +33,7 @@ from mentra_nb.session.session import Session
 from mentra_nb.store.base import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.scheduler import arguments_hash
+from mentra_nb.tools.approval import arguments_hash
 from mentra_nb.tools.spec import tool
 
 pytestmark = pytest.mark.anyio
@@ -99,7 +100,9 @@ class Left:
         if partial:
             await self.store.save_partial("run-1", partial)
 
-    async def call(self, use: ToolUse, *, effect: Any = "once", result: str | None = None) -> None:
+    async def call(
+        self, use: ToolUse, *, effect: Any = "once", result: str | None = None, ends_turn: bool = False
+    ) -> None:
         await self.store.begin_tool_call(
             ToolCallRecord(
                 run_id="run-1",
@@ -113,7 +116,7 @@ class Left:
             )
         )
         if result is not None:
-            await self.store.finish_tool_call("run-1", use.id, result, is_error=False)
+            await self.store.finish_tool_call("run-1", use.id, result, is_error=False, ends_turn=ends_turn)
 
 
 def calling(*uses: ToolUse) -> Message:
@@ -286,6 +289,36 @@ async def test_resume_agent_keeps_committed_transcript_when_tool_execution_was_i
         assert ran == ["c"]
         assert await agent.unknown_calls() == []
         assert len(table.provider.recorded_requests) == 1
+
+
+async def test_a_result_that_ended_the_turn_ends_it_also_when_its_process_died() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT, ACT_TOO, LOOK))
+    await left.call(ACT, result="did a")
+    await left.call(ACT_TOO, result="bye", ends_turn=True)
+    async with bench(text("never"), store=left.store, tools=[act, look]) as table:
+        agent = await table.runtime.resume_agent("agent-1")
+        with pytest.raises(EmptyAssistantResponse):
+            await agent.resume()
+        assert said(agent)[4:] == ["result did a", "result bye", "result not executed: run terminated by 'act'"]
+        assert (ran, table.provider.recorded_requests) == ([], [])
+        assert [d.decided_by for d in table.recorder.of(e.ToolAuthorizationFinished)] == ["runtime"]
+        assert [t.stop_reason for t in table.recorder.of(e.TurnFinished)] == ["interrupted", "ended_by_tool"]
+
+
+async def test_a_turn_that_a_tool_had_ended_is_over_also_when_only_its_end_was_not_stored() -> None:
+    left = Left(VolatileStore())
+    results = Message.user([ToolResult(tool_use_id="call-1", content="bye")])
+    await left.run(GO, calling(ACT), results)
+    await left.call(ACT, result="bye", ends_turn=True)
+    async with bench(text("never"), text("there"), store=left.store, tools=[act]) as table:
+        agent = await table.runtime.resume_agent("agent-1")
+        with pytest.raises(EmptyAssistantResponse):
+            await agent.resume()
+        assert said(agent) == ["user: go", "call act", "result bye"]
+        assert table.provider.recorded_requests == []
+        with pytest.raises(NoResumableTurn):
+            await agent.resume()
 
 
 async def test_text_that_was_streaming_after_a_paused_answer_is_kept() -> None:

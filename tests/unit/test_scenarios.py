@@ -46,6 +46,10 @@ UNDER_THEIR_NAMES = {
         allowlisted_environment_is_enforced caps_stdout_and_stderr_independently
         timeout_marks_output_and_uses_timeout_exit_code
     """,
+    "unit/test_output": """
+        a_shaping_turn_offers_only_the_terminal_tool_and_forces_it
+        two_terminal_calls_in_one_round_answer_with_the_first
+    """,
     "unit/test_permissions": """
         a_reasoned_denial_carries_its_words_to_the_tool_result a_remembered_refusal_keeps_its_reason_across_a_restart
         global_scoped_rules_are_visible_to_all_sessions resolve_permission_unknown_id_returns_error
@@ -121,6 +125,10 @@ UNDER_THEIR_NAMES = {
         project_scoped_rules_are_visible_across_sessions
     """,
     "unit/test_store_work": "background_tasks_are_scoped_per_agent",
+    "unit/test_strategy": """
+        none_strategy_matches_continue_strategy_byte_identical retry_and_round_counters_are_reported_distinctly
+        strategy_state_does_not_outlive_run
+    """,
     "unit/test_tools": """
         files_tool_authorization_preview_exposes_resolved_paths files_tool_denies_writes_outside_workspace_roots
         files_tool_reads_numbered_lines policy_can_deny_shell_tool_execution
@@ -383,14 +391,6 @@ OPEN = {
     "whole results kept beside the transcript, and details for the screen": """
         oversized_structured_output_spills_without_losing_details_or_termination
         structured_tool_projects_content_and_hides_details_from_provider
-    """,
-    "typed final answers": """
-        a_shaping_turn_offers_only_the_terminal_tool_and_forces_it
-        two_terminal_calls_in_one_round_answer_with_the_first
-    """,
-    "round strategy": """
-        none_strategy_matches_continue_strategy_byte_identical retry_and_round_counters_are_reported_distinctly
-        strategy_state_does_not_outlive_run
     """,
     "MCP": "mcp_* sse_*",
 }

@@ -29,7 +29,8 @@ from mentra_nb.errors import Cancelled, EmptyAssistantResponse, ToolBudgetExceed
 from mentra_nb.providers.base import ProviderCapabilities, ProviderToolSpec
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
-from mentra_nb.tools.scheduler import MAX_RESULT_BYTES, arguments_hash, duration, limited
+from mentra_nb.tools.approval import arguments_hash, duration
+from mentra_nb.tools.results import MAX_RESULT_BYTES, limited
 from mentra_nb.tools.spec import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, tool
 
 pytestmark = pytest.mark.anyio

@@ -321,8 +321,16 @@ async def test_a_tool_call_is_open_until_its_result_is_known(store: Statements) 
     assert await store.list_tool_calls("run-1") == [tool_call()]
     await store.finish_tool_call("run-1", "call-1", {"n": 1}, is_error=True)
     [closed] = await store.list_tool_calls("run-1")
-    assert (closed.result, closed.is_error) == ({"n": 1}, True)
+    assert (closed.result, closed.is_error, closed.ends_turn) == ({"n": 1}, True, False)
     assert closed.finished_at is not None
+
+
+async def test_of_a_result_is_kept_that_it_ended_the_turn(store: Statements) -> None:
+    await store.create_agent(agent())
+    await store.start_run(run())
+    await store.begin_tool_call(tool_call())
+    await store.finish_tool_call("run-1", "call-1", "bye", is_error=False, ends_turn=True)
+    assert [call.ends_turn for call in await store.list_tool_calls("run-1")] == [True]
 
 
 async def test_only_a_call_whose_result_nobody_knows_is_decided_about_and_once(store: Statements) -> None:

@@ -271,7 +271,8 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in
         await store.list_rules("s1"),
     )
     assert await store.latest_run("agent-1") == old_run
-    assert (old_run.partial, old_run.resumes, call.resolution, kept.times_used) == ("half", None, None, 3)
+    assert (old_run.partial, old_run.resumes, call.resolution, call.ends_turn) == ("half", None, None, False)
+    assert kept.times_used == 3
     assert await store.answer_question("q1", allow=True, decided_by="user") is True
     answer = await store.answered_question("run-1", "c", "h")
     assert answer is not None

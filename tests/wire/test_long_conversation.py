@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import pytest
 
@@ -9,6 +10,7 @@ from mentra_nb.agent.transcript import KEEP, Sent
 from mentra_nb.content import Image, Message, Text
 from mentra_nb.control.hooks import NullAudit
 from mentra_nb.control.limits import RunOptions
+from mentra_nb.control.strategy import Adjustment, Continue, Inject
 from mentra_nb.errors import FailedToStreamResponse
 from mentra_nb.providers.base import ModelInfo, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
@@ -53,7 +55,7 @@ def provider(wire, server):
 
 def bench(wire, server, folder, **options):
     made = options.pop("provider", None) or provider(wire, server)
-    store = SqliteStore(folder / "state.sqlite")
+    store = options.pop("store", None) or SqliteStore(folder / "state.sqlite")
     return Runtime([made], [clock], builtin_tools=False, store=store, audit=NullAudit(), **options)
 
 
@@ -111,6 +113,82 @@ async def test_another_model_is_sent_all_of_it_in_its_own_form(wire, server, tmp
         await agent.send("and now?")
         expected = as_fresh(wire, server, agent, agent.history()[:-1], model="other")
         assert messages_of(server.requests[-1].json()) == messages_of(expected)
+
+
+class Watched(SqliteStore):
+    """Notes which threads read paths: a thread of its own, when a loop was made to wait for it."""
+
+    readers: set[int]
+
+    async def load_path(self, agent_id, leaf):
+        self.readers.add(threading.get_ident())
+        return await super().load_path(agent_id, leaf)
+
+
+async def test_another_model_in_mid_run_is_sent_all_of_it_in_its_own_form_and_back(wire, server, tmp_path):
+    async def to_and_fro(context):
+        moves = {1: "other", 3: "m"}
+        model = moves.get(context.rounds_completed)
+        return Continue(Adjustment(model=ModelInfo(id=model, provider="lab"))) if model else None
+
+    store = Watched(tmp_path / "state.sqlite")
+    store.readers = set()
+    async with bench(wire, server, tmp_path, store=store) as runtime:
+        agent = await runtime.spawn("a", MODEL)
+        await talk(agent, wire, server)
+        server.reply(*[called(wire, number) for number in range(KEEP)], said(wire))
+        await agent.run("go on and on", RunOptions(round_strategy=to_and_fro))
+        assert store.readers == {threading.get_ident()}
+        history, asked = agent.history(), server.requests[-KEEP - 1 :]
+        for number, request in enumerate(asked):
+            model = "other" if number in (1, 2) else "m"
+            expected = as_fresh(wire, server, agent, history[: 4 * TURNS + 1 + 2 * number], model)
+            assert messages_of(request.json()) == messages_of(expected)
+        assert type(agent.transcript.messages()[-KEEP - 1]) is Sent
+
+
+async def test_a_failed_run_leaves_the_forms_of_the_model_before_it(wire, server, tmp_path):
+    async def move(context):
+        return Continue(Adjustment(model=ModelInfo(id="other", provider="lab")))
+
+    async with bench(wire, server, tmp_path) as runtime:
+        agent = await runtime.spawn("a", MODEL)
+        await talk(agent, wire, server)
+        images = [message.has_images() for message in agent.transcript.messages()]
+        server.reply(called(wire, 0), called(wire, 1), Reply(status=400))
+        with pytest.raises(FailedToStreamResponse):
+            await agent.run("go on", RunOptions(round_strategy=move))
+        assert [message.has_images() for message in agent.transcript.messages()] == images
+        server.reply(said(wire))
+        await agent.send("and now?")
+        expected = as_fresh(wire, server, agent, agent.history()[:-1], model="other")
+        assert messages_of(server.requests[-1].json()) == messages_of(expected)
+
+
+async def test_a_strategy_that_always_continues_changes_no_byte_of_what_is_sent(wire, server, tmp_path):
+    async def always(context):
+        return Continue()
+
+    sent = []
+    for number, strategy in enumerate((None, always)):
+        async with bench(wire, server, tmp_path / str(number)) as runtime:
+            server.reply(called(wire, 0), said(wire))
+            await (await runtime.spawn("a", MODEL)).run("go", RunOptions(round_strategy=strategy))
+            sent.append([request.body for request in server.requests[-2:]])
+    assert sent[0] == sent[1]
+
+
+async def test_what_a_strategy_says_is_sent(wire, server, tmp_path):
+    async def insist(context):
+        return Inject("sure?") if context.rounds_completed < 3 else None
+
+    async with bench(wire, server, tmp_path) as runtime:
+        agent = await runtime.spawn("a", MODEL)
+        server.reply(called(wire, 0), said(wire), said(wire))
+        await agent.run("go", RunOptions(round_strategy=insist))
+        expected = as_fresh(wire, server, agent, agent.history()[:-1])
+        assert messages_of(server.requests[-1].json()) == messages_of(expected)
+        assert [message.text() for message in agent.history()].count("sure?") == 2
 
 
 class Curious(ChatCompletionsProvider):

@@ -1,0 +1,95 @@
+"""A final answer of a given type: the tool that takes it, which exists for one run only, and what that run is like."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import ChainMap
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError, create_model
+
+from mentra_nb.agent.request import AgentConfig
+from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
+from mentra_nb.identity import uuid7
+from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
+from mentra_nb.tools.environment import AgentEnvironment
+from mentra_nb.tools.spec import Tool, ToolContext, ToolOutput, ToolSpec, Untitled
+
+DESCRIPTION = "Give the final answer. Call this once, with all of it."
+
+
+class OutputTool(Tool):
+    """Its call is the answer: the first one ends the turn. It does nothing else.
+
+    Without `keeps_tools` it is the only tool its run offers, and the model must call it.
+    """
+
+    def __init__(self, output: Any, name: str | None, description: str | None, *, keeps_tools: bool) -> None:
+        self.output, self.keeps_tools = output, keeps_tools
+        self.given: dict[str, Any] | None = None
+        """The arguments of the call that ended the turn."""
+        try:
+            self._type = TypeAdapter[Any](output)
+            schema = self._type.json_schema(schema_generator=Untitled)
+            self._is_wrapped = schema.get("type") != "object"
+            if self._is_wrapped:  # arguments are an object: the value is a property of it
+                self._type = TypeAdapter(create_model("Output", value=(output, ...)))
+                schema = self._type.json_schema(schema_generator=Untitled)
+        except Exception as error:
+            why = str(error).partition("\n")[0]
+            raise ConfigurationError(f"no JSON Schema can describe an output of {_named(output)}: {why}") from error
+        schema.pop("title", None)
+        about = ProviderToolSpec(
+            name=_unique(name or _named(output)), description=description or DESCRIPTION, input_schema=schema
+        )
+        self.spec = ToolSpec(provider=about)
+
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        self.given = arguments
+        return ToolOutput("received", terminate=True)
+
+    def value(self) -> Any:
+        """What the model answered.
+
+        Raises:
+            MalformedStream: it did not call the tool.
+            InvalidOutput: the answer does not fit the type.
+        """
+        if self.given is None:
+            raise MalformedStream(f"the model never called '{self.spec.name}', so there is no {_named(self.output)}")
+        try:
+            parsed = self._type.validate_json(json.dumps(self.given))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidOutput(_named(self.output), f"{where}: {first['msg']}" if where else first["msg"]) from error
+        return parsed.value if self._is_wrapped else parsed
+
+    # ---- the run it is for ------------------------------------------------------------------------------------
+
+    def environment(self, environment: AgentEnvironment) -> AgentEnvironment:
+        """The agent's, with this tool."""
+        return replace(environment, tools=ChainMap({self.spec.name: self}, environment.tools))  # type: ignore[arg-type]
+
+    def config(self, config: AgentConfig) -> AgentConfig:
+        """The agent's, so that this tool is called."""
+        name = self.spec.name
+        change: dict[str, Any] = {"tool_choice": ToolChoice(), "response_format": None}
+        if not self.keeps_tools:  # not every provider lets a model reason that must call a tool
+            forced = ToolChoice("tool", name)
+            change |= {"tools": (name,), "tool_choice": forced, "reasoning_effort": None, "reasoning_summary": None}
+        elif config.tools is not None:
+            change["tools"] = (*config.tools, name)
+        return config.model_copy(update=change)
+
+
+def _named(output: Any) -> str:
+    return output.__name__ if isinstance(output, type) else str(output)
+
+
+def _unique(name: str) -> str:
+    """A name no other tool has, of at most 64 characters."""
+    about, id = re.sub(r"[^A-Za-z0-9]+", "_", name)[:14].strip("_") or "output", uuid7().replace("-", "")
+    return f"mentra_terminal_{about}_{id[:16]}_{id[16:]}"
