@@ -70,6 +70,19 @@ class Session:
         self.turn_count += 1
         return message
 
+    async def run_to_output(
+        self,
+        content: str | Iterable[Any],
+        output: Any,
+        options: RunOptions | None = None,
+        origin: e.RunOrigin | None = None,
+        **how: Any,
+    ) -> Any:
+        """Say something and get a value of the type `output`. Arguments and errors as `Agent.run_to_output`."""
+        value = await self.agent.run_to_output(content, output, options, self._from_here(origin), **how)
+        self.turn_count += 1
+        return value
+
     async def resume_turn(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
         """Go on with the turn that failed or was interrupted. Raises as `Agent.resume`."""
         message = await self.agent.resume(options, self._from_here(origin))

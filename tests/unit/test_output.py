@@ -382,3 +382,12 @@ async def test_after_a_death_the_call_has_an_answer_and_the_conversation_goes_on
         assert len(table.provider.recorded_requests) == (0 if is_known else 1)
         table.provider.push(text("Paris."))
         assert (await session.append_turn("thanks")).text() == "Paris."
+
+
+async def test_a_session_asks_for_a_value_as_its_own_turn() -> None:
+    async with table_of(tool_calls([(ANSWER, {"name": "Oslo", "people": 7})])) as table:
+        session = await table.session()
+        assert await session.run_to_output("where?", City, name="city") == City(name="Oslo", people=7)
+        assert (session.turn_count, len(session.history())) == (1, 3)
+    [started] = table.recorder.of(e.TurnStarted)
+    assert started.session_id == session.id
