@@ -62,6 +62,7 @@ this program can go on to ship.
 """
 _SEGMENTS = """SELECT segment, max(events) AS events, max(first) AS first, max(last) AS last, max(sha256) AS sha256,
     bool_or(sha256 IS NULL) AS pruned FROM lake.shipped GROUP BY segment"""
+_PRUNED = "SELECT segment::UUID AS source FROM lake.shipped WHERE sha256 IS NULL"
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def use(con: duckdb.DuckDBPyConnection, lake: Lake, local: str) -> str:
     _attach(con, lake, read_only=True)
     con.execute("BEGIN")
     return (
-        "SELECT * REPLACE (payload::JSON AS payload) FROM lake.events UNION ALL BY NAME "
+        f"SELECT * REPLACE (payload::JSON AS payload) FROM lake.events ANTI JOIN ({_PRUNED}) USING (source) "
+        "UNION ALL BY NAME "
         f"SELECT * FROM ({local}) WHERE source::VARCHAR NOT IN (SELECT segment FROM lake.shipped)"
     )
 
@@ -158,7 +160,8 @@ def prune(lake: Lake, cut: float, *, dry_run: bool) -> list[chain.Link]:
         gone: list[chain.Link] = []
         left = 1
         try:
-            while left:  # what one deletes can be lost when another cleans up before it commits
+            _again(lambda: _set_one_apart(con, cut))
+            while left:  # of two that prune at once one can bring back a row; it is marked, so nobody sees it
                 removed, left = _again(lambda: _delete(con, cut))
                 gone += removed
             _call(con, "ducklake_flush_inlined_data('lake', table_name => 'events')")  # what is not in files yet
@@ -281,13 +284,22 @@ def _older(con: duckdb.DuckDBPyConnection, cut: float) -> list[chain.Link]:
     return [chain.Link("pruned", name, events, first, last, "") for name, events, first, last in rows.fetchall()]
 
 
+def _set_one_apart(con: duckdb.DuckDBPyConnection, cut: float) -> None:
+    """Give the rewrite something to do: only then does the catalog forget the least and the greatest value of a column.
+
+    Files that go whole are not rewritten. So one row of those that are to go is written anew, as it is.
+    """
+    old = "source IN (SELECT segment::UUID FROM lake.shipped WHERE last < ?)"
+    one = f"SELECT rowid FROM lake.events WHERE {old} LIMIT 1"
+    con.execute(f"UPDATE lake.events SET scope = scope WHERE rowid IN ({one})", [cut])
+
+
 def _delete(con: duckdb.DuckDBPyConnection, cut: float) -> tuple[list[chain.Link], int]:
     """One commit: the rows of what is old, and of what was marked before. Returns what is new of it, and the rows."""
     with _transaction(con):
         if gone := _older(con, cut):
             _mark(con, gone)
-        pruned = "SELECT segment::UUID FROM lake.shipped WHERE sha256 IS NULL"
-        row = con.execute(f"DELETE FROM lake.events WHERE source IN ({pruned})").fetchone()
+        row = con.execute(f"DELETE FROM lake.events WHERE source IN ({_PRUNED})").fetchone()
     return gone, int(row[0]) if row else 0
 
 

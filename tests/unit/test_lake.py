@@ -361,6 +361,23 @@ def test_the_bytes_of_what_was_pruned_go_after_the_grace(url: str, monkeypatch: 
     assert verify().problem.isna().all()
 
 
+@pytest.mark.parametrize("emptied", [True, False])
+def test_the_catalog_forgets_what_went_with_whole_files(url: str, emptied: bool) -> None:
+    write("Zanzibar", *range(30))  # the greatest `reason`, which the catalog notes for the whole table
+    lake.ship(record(), configured())
+    cut = now()
+    write("Mango", *range(30))
+    lake.ship(record(), configured())
+    assert "catalog" in holders(url, "Zanzibar")
+    assert len(prune(before=LATER if emptied else cut)) == (2 if emptied else 1)
+    assert "catalog" not in holders(url, "Zanzibar")
+    write("Orange", *range(30))
+    lake.ship(record(), configured())
+    fruit = ["Orange"] if emptied else ["Mango", "Orange"]
+    assert list(tables.sql("SELECT reason FROM events WHERE reason > 'L' ORDER BY id").reason) == fruit
+    assert verify().problem.isna().all()
+
+
 def test_who_is_reading_meanwhile_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write(*"abcdefghijklmnop")
     write("few")
@@ -417,6 +434,7 @@ def test_what_was_lost_of_a_prune_is_done_by_the_next(url: str) -> None:
     with upkeep.connection() as con:
         lake._attach(con, shared, read_only=False)
         lake._mark(con, lake._older(con, now().timestamp()))
+    assert seen() == []
     assert verify().problem.tolist() == ["was pruned and is still there; the next prune removes it"]
     assert prune(before=LATER).empty
     assert seen() == []
