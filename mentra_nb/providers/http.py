@@ -207,15 +207,15 @@ def _proxy(url: str) -> str | None:
 class EventStream:
     """The `data` of each server-sent event, in order. `ended` is true once the body itself has ended.
 
-    A last event without its blank line is still given, with `ended` already true. `request_id` is the server's own name
-    for the request.
+    A last event without its blank line is still given, with `ended` already true. `is_error` says that the event last
+    given was called an error. `request_id` is the server's own name for the request.
     """
 
     headers = {"content-type": "text/event-stream"}  # noqa: RUF012  # this and `request` are what framing looks at
     request = None
 
     def __init__(self, chunks: AsyncIterator[bytes], request_id: str | None = None, max_frame: int = MAX_FRAME) -> None:
-        self.ended = False
+        self.ended = self.is_error = False
         self.request_id = request_id
         self._chunks = chunks
         self._max_frame = max_frame
@@ -228,6 +228,7 @@ class EventStream:
             async for event in events:
                 self._pending = 0
                 if event.data:
+                    self.is_error = event.event == "error"
                     yield event.data
 
     async def drain(self) -> None:

@@ -42,7 +42,7 @@ from mentra_nb.providers.base import (
     ProviderToolSpec,
     Request,
 )
-from mentra_nb.providers.http import EventStream, HttpClient, Transport, scrub
+from mentra_nb.providers.http import EventStream, HttpClient, Transport, scrub, stream_error
 
 MAX_ARGUMENTS = 4 * 1024 * 1024
 """Characters in the arguments of one call; more is a malformed stream."""
@@ -269,11 +269,15 @@ def _frame(data: str, stream: EventStream) -> dict[str, Any]:
     try:
         frame = _parsed(data)
     except (ValueError, RecursionError) as error:
+        if stream.is_error:
+            raise stream_error(data[:200]) from error
         if stream.ended:
             raise StreamTruncated("it ended inside an event") from error
         raise MalformedStream(f"an event is not JSON: {data[:200]}") from error
     if not isinstance(frame, dict):
         raise MalformedStream(f"an event is not a JSON object: {data[:200]}")
+    if stream.is_error and "error" not in frame and frame.get("type") != "error":  # llama.cpp does so on every wire
+        raise stream_error(frame)
     return frame
 
 

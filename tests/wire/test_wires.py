@@ -10,7 +10,14 @@ from pydantic import SecretStr
 
 from mentra_nb.content import Image, Message, ToolResult, ToolUse
 from mentra_nb.control.hooks import NullAudit
-from mentra_nb.errors import ConfigurationError, FailedToStreamResponse, HttpError, InvalidRequest, ProviderError
+from mentra_nb.errors import (
+    ConfigurationError,
+    FailedToStreamResponse,
+    HttpError,
+    InvalidRequest,
+    ProviderError,
+    RetryableError,
+)
 from mentra_nb.event_types import RetryAttempt
 from mentra_nb.providers.base import ModelInfo, ProviderToolSpec, Request, ResponseFormat, ToolChoice
 from mentra_nb.providers.registry import PRESETS, adapter, builtin
@@ -217,3 +224,21 @@ async def test_a_server_of_ones_own_has_its_own_address_headers_and_place_for_th
     assert request.headers["api-key"] == KEY
     assert "authorization" not in request.headers
     await lab.aclose()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "text"),
+    [
+        ('{"code":500,"message":"it went wrong","type":"server_error"}', RetryableError, "it went wrong (500)"),
+        ('{"code":400,"message":"not so","type":"bad"}', ProviderError, "not so (400)"),
+        ("out of memory", ProviderError, "the provider reported an error: out of memory"),
+    ],
+)
+async def test_an_event_that_is_called_an_error_is_one_whatever_it_holds(wire, data, kind, text):
+    first = stream(DIALECTS[wire].answer(TEXT)[0][:1])
+    async with Server() as server:
+        server.reply(Reply([first, f"event: error\ndata: {data}\n\n".encode()]))
+        with pytest.raises(ProviderError) as error:
+            await collect(made(wire, server.url), Request("m", ASKED))
+    assert type(error.value) is kind
+    assert str(error.value).startswith(text)
