@@ -6,9 +6,9 @@ the data are Parquet files under `data_path`. Events are written to this machine
 by whole segments, each once by its name in the transaction that brings its events. Costs of a shipment are those of a
 commit in the catalog (about 0.3 s), so events are never shipped one by one.
 
-What `prune` removes is gone from the tables at once, and its bytes from the files too: files that hold others' events
-are written anew, and the old ones stay for an hour, for the sake of who is reading them, until the next `prune` or
-shipment after that.
+What `prune` removes is gone from the tables at once, and its bytes later: files that hold others' events are written
+anew, an hour later the snapshots that hold the old ones go, and after another the files, each by the next `prune` or
+shipment. Who is reading them is not disturbed, and of commits at the same time none loses what it must know of others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _EVERY = 30.0
-_GRACE = 3600  # seconds; the longest question has its answer by then
+_GRACE = 3600  # seconds; the longest question has its answer by then, and the longest commit is done
 _TRIES = 12
 _DATA_PATH = re.compile(r"\bdata_path=('[^']*'|\S+)\s*")
 _AT_ONCE = re.compile(r"conflict|duplicate key|already exists|another transaction|serializ|deadlock|retry", re.I)
@@ -112,8 +112,7 @@ def ship(folder: Path, lake: Lake) -> int:
         waiting = files.named(folder, "parquet") if alone else []
         if not waiting:
             return 0
-        with upkeep.connection() as con:
-            _attach(con, lake, read_only=False)
+        with _attached(lake) as con:
             known, _ = upkeep.links(folder)
             new = sum(_ship_files(con, folder, group, known) for group in upkeep.groups(waiting))
             with contextlib.suppress(duckdb.Error):  # another does it too, perhaps; the next one goes on
@@ -148,13 +147,11 @@ def prune(lake: Lake, cut: float, *, dry_run: bool) -> list[chain.Link]:
     """Remove the segments whose last event is from before `cut` (Unix seconds), whoever shipped them; return them.
 
     It may be killed at any moment, and any number of machines may do it at once: what is left is done by the next call.
-    The lake's older snapshots go, since they hold what was removed; who reads one goes on to do so for an hour. Raises
-    `StoreError` if the lake cannot be reached.
+    Raises `StoreError` if the lake cannot be reached.
     """
     import duckdb
 
-    with upkeep.connection() as con:
-        _attach(con, lake, read_only=dry_run)
+    with _attached(lake, read_only=dry_run) as con:
         if dry_run:
             return _older(con, cut)
         gone: list[chain.Link] = []
@@ -166,7 +163,6 @@ def prune(lake: Lake, cut: float, *, dry_run: bool) -> list[chain.Link]:
                 gone += removed
             _call(con, "ducklake_flush_inlined_data('lake', table_name => 'events')")  # what is not in files yet
             _call(con, "ducklake_rewrite_data_files('lake', 'events', delete_threshold => 0)")
-            _call(con, "ducklake_expire_snapshots('lake', older_than => now() + INTERVAL 1 DAY)")  # all but the last
             _clean(con)
             _clean_orphans(con)
         except duckdb.Error as error:
@@ -308,30 +304,52 @@ def _call(con: duckdb.DuckDBPyConnection, function: str, column: str = "count(*)
 
 
 def _clean(con: duckdb.DuckDBPyConnection) -> None:
-    """Remove the files that no table has named for as long as the grace."""
-    _call(con, f"ducklake_cleanup_old_files('lake', older_than => now() - INTERVAL {_GRACE} SECOND)")
+    """In a lake that was pruned: end the snapshots that nobody can have been given for an hour; then their files.
+
+    Not at once: a commit that is under way could not see any more what it is in conflict with.
+    """
+    if con.execute(f"{_PRUNED} LIMIT 1").fetchone() is None:
+        return
+    then = f"now() - INTERVAL {_GRACE} SECOND"
+    last = f"SELECT max(snapshot_time)::VARCHAR FROM lake.snapshots() WHERE snapshot_time < {then}"
+    if (row := con.execute(last).fetchone()) and row[0]:
+        _call(con, f"ducklake_expire_snapshots('lake', older_than => TIMESTAMPTZ '{row[0]}')")
+    _call(con, f"ducklake_cleanup_old_files('lake', older_than => {then})")
 
 
 def _clean_orphans(con: duckdb.DuckDBPyConnection) -> None:
-    """Remove what others left who were killed before they committed, if it is known to be that."""
+    """Remove files of no commit, whose writers were killed, if all that is in them is in the lake too or pruned."""
     import duckdb
 
     orphans = f"ducklake_delete_orphaned_files('lake', older_than => now() - INTERVAL {_GRACE} SECOND, dry_run => "
-    found = [str(path) for (path,) in _call(con, f"{orphans} true)", "path")]
-    if not found:
-        return
-    rows = ", ".join(schema.text(path) for path in found if not path.endswith("-delete.parquet"))
     known = "coalesce(source IN (SELECT segment::UUID FROM lake.shipped), false)"
-    ours = not rows
-    with contextlib.suppress(duckdb.Error):
-        ours = ours or con.execute(f"SELECT bool_and({known}) FROM read_parquet([{rows}])").fetchone() == (True,)
-    if ours:
-        _call(con, f"{orphans} false)")
-    else:
+    found: list[str] = []
+    with contextlib.suppress(duckdb.Error):  # files that come and go meanwhile, or are none of ours
+        found = [path for (path,) in _call(con, f"{orphans} true)", "path")]
+        rows = ", ".join(schema.text(path) for path in found if not path.endswith("-delete.parquet"))
+        if not rows or _call(con, f"read_parquet([{rows}])", f"bool_and({known})") == [(True,)]:
+            if found:
+                _call(con, f"{orphans} false)")
+            return
+    if found:
         log.warning("Of no table of the lake, and kept since they may be somebody else's: %s", ", ".join(found))
 
 
 # ---- connections ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _attached(lake: Lake, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of its own. Without the `DETACH` one that met a conflict keeps its connection to PostgreSQL open."""
+    import duckdb
+
+    with upkeep.connection() as con:
+        try:
+            _attach(con, lake, read_only=read_only)
+            yield con
+        finally:
+            with contextlib.suppress(duckdb.Error):
+                con.execute("DETACH lake")
 
 
 def _attach(con: duckdb.DuckDBPyConnection, lake: Lake, *, read_only: bool) -> None:
