@@ -63,7 +63,7 @@ _HOME = {
     "plot": "audit.plots",
     "export": "audit.export",
     "verify": "audit.verification",
-    "prune": "audit.upkeep",
+    "prune": "audit.retention",
 }
 
 __all__ = list(_HOME)
@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from mentra_nb.audit.questions import denial_reasons as denial_reasons
     from mentra_nb.audit.questions import slowest_tools as slowest_tools
     from mentra_nb.audit.questions import time_spent as time_spent
+    from mentra_nb.audit.retention import prune as prune
     from mentra_nb.audit.tables import decisions as decisions
     from mentra_nb.audit.tables import events as events
     from mentra_nb.audit.tables import model_calls as model_calls
@@ -114,7 +115,6 @@ if TYPE_CHECKING:
     from mentra_nb.audit.tables import tool_calls as tool_calls
     from mentra_nb.audit.tables import turns as turns
     from mentra_nb.audit.tables import usage as usage
-    from mentra_nb.audit.upkeep import prune as prune
     from mentra_nb.audit.verification import verify as verify
     from mentra_nb.chat.api import allow as allow
     from mentra_nb.chat.api import ask as ask

@@ -14,8 +14,8 @@ import duckdb
 import pytest
 
 from mentra_nb.audit import chain, files, lake, tables, upkeep
+from mentra_nb.audit.retention import prune
 from mentra_nb.audit.sink import Journal
-from mentra_nb.audit.upkeep import prune
 from mentra_nb.audit.verification import verify
 from mentra_nb.errors import ConfigurationError, OperationDenied, StoreError
 
@@ -504,13 +504,13 @@ while True:
 """
 PRUNER = """
 import sys
-from mentra_nb.audit.upkeep import prune
+from mentra_nb.audit.retention import prune
 prune(before=sys.argv[1])
 """
 KILLED_PRUNER = """
 import os, random, sys, threading, time
 from mentra_nb.audit import lake
-from mentra_nb.audit.upkeep import prune
+from mentra_nb.audit.retention import prune
 with lake.upkeep.connection() as con:
     lake._attach(con, lake.configured(), read_only=True)
 threading.Thread(target=lambda: (time.sleep(random.random()), os._exit(9)), daemon=True).start()

@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 
 from mentra_nb.audit import chain, files, segments, tables
+from mentra_nb.audit.retention import prune
 from mentra_nb.audit.sink import Journal
-from mentra_nb.audit.upkeep import compact, prune
+from mentra_nb.audit.upkeep import compact
 from mentra_nb.audit.verification import verify
 from mentra_nb.errors import ConfigurationError, StoreError
 
