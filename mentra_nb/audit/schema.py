@@ -207,7 +207,8 @@ def _priced(which: str) -> str:
 )"""
 
 
-_SECONDS = """epoch(max(CASE WHEN kind <> 'model_request_started' THEN ts END))
+_ENDED = "(kind = 'model_response_finished' OR kind = 'model_request_finished' AND NOT success)"
+_SECONDS = f"""epoch(max(CASE WHEN {_ENDED} THEN ts END))
             - epoch(min(CASE WHEN kind = 'model_request_started' THEN ts END)) AS seconds"""
 
 _REQUESTS = f"""(
@@ -231,19 +232,18 @@ _CALLS = f"""(
         any_value(request_id) AS request_id, any_value(subject) AS subject,
         {_last("payload->>'$.description'", "permission_requested")} AS description,
         to_timestamp({_last("TRY_CAST((payload->>'$.deadline') AS DOUBLE)", "permission_requested")}) AS deadline,
+        count(*) FILTER (kind = 'permission_requested') > 0 AS asked,
         coalesce(
             {_only("outcome", "tool_authorization_finished")},
             CASE {_only("outcome", "permission_resolved")} WHEN 'allowed' THEN 'allow' WHEN 'denied' THEN 'deny' END,
-            CASE WHEN count(*) FILTER (kind = 'permission_requested') > 0 THEN 'pending' END) AS decision,
+            CASE WHEN asked THEN 'pending' END) AS decision,
         arg_max(decided_by, id) AS decided_by, arg_max(rule_scope, id) AS scope,
         {_last("reason", *_DECIDING)} AS reason, max(wait_ms) / 1000.0 AS wait_s,
         coalesce({_last("payload->>'$.input'", "tool_execution_started")},
             {_last("payload->>'$.preview.raw_input'", "tool_authorization_started")})::JSON AS input,
         count(*) FILTER (kind IN ('tool_authorization_blocked', 'tool_execution_blocked')) > 0 AS blocked,
         {_only("success", "tool_execution_finished")} AS success,
-        coalesce({_only("duration_ms", "tool_execution_finished")}, round(1000 * (
-            epoch(max(ts) FILTER (kind = 'tool_execution_finished'))
-            - epoch(min(ts) FILTER (kind = 'tool_execution_started'))))::BIGINT) AS ms,
+        {_only("duration_ms", "tool_execution_finished")} AS ms,
         {_last("error", "tool_execution_finished")} AS error,
         {_last("payload->>'$.output_preview'", "tool_execution_finished")} AS output
     FROM events WHERE call_id IS NOT NULL GROUP BY run_id, call_id)
@@ -251,7 +251,7 @@ _CALLS = f"""(
 
 _CALLED = f"""(
     SELECT run_id, count(*) AS tools, count(*) FILTER (status = 'denied') AS denials, sum(ms) / 1000.0 AS tool_s,
-        sum(wait_s) FILTER (request_id IS NOT NULL) AS human_wait_s
+        sum(wait_s) FILTER (asked) AS human_wait_s
     FROM {_CALLS} GROUP BY run_id
 )"""
 
@@ -283,7 +283,8 @@ FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 
 _WAITED = f"""(
     SELECT run_id, sum(seconds) AS model_s
-    FROM (SELECT run_id, {_SECONDS} FROM events WHERE {_ASKING} AND request_id IS NOT NULL GROUP BY run_id, request_id)
+    FROM (SELECT run_id, {_SECONDS} FROM events
+        WHERE (kind = 'model_request_started' OR {_ENDED}) AND request_id IS NOT NULL GROUP BY run_id, request_id)
     GROUP BY run_id
 )"""
 
@@ -313,21 +314,23 @@ FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (ru
 """
 
 _SESSIONS = f"""
-WITH runs AS (
-    SELECT session_id, run_id, min(ts) AS started, max(ts) AS last, max(title) AS title, any_value(model) AS model,
+WITH seen AS (
+    SELECT session_id, min(ts) AS started, max(ts) AS last, max(title) AS title, arg_max(model, ts) AS model,
         any_value(notebook) AS notebook, any_value(project) AS project,
         count(*) FILTER (kind = 'turn_started') AS turns
-    FROM events WHERE session_id IS NOT NULL GROUP BY session_id, run_id
+    FROM events WHERE session_id IS NOT NULL GROUP BY session_id
+), sums AS (
+    SELECT r.session_id, sum(c.tools)::BIGINT AS tools, sum(c.denials)::BIGINT AS denials,
+        sum(s.tokens)::BIGINT AS tokens, sum(s.cost_usd) AS cost_usd, sum(s.known) / nullif(sum(s.counted), 0) AS priced,
+        sum(c.human_wait_s) AS human_wait_s, sum(w.model_s) AS model_s, sum(c.tool_s) AS tool_s
+    FROM (SELECT run_id, session_id FROM events WHERE session_id IS NOT NULL GROUP BY run_id, session_id) r
+        LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id) LEFT JOIN {_SPENT} s USING (run_id)
+    GROUP BY r.session_id
 )
-SELECT r.session_id, min(r.started) AS started, max(r.last) AS last, max(r.title) AS title,
-    arg_max(r.model, r.last) AS model, any_value(r.notebook) AS notebook, any_value(r.project) AS project,
-    sum(r.turns)::BIGINT AS turns, coalesce(sum(c.tools), 0)::BIGINT AS tools,
-    coalesce(sum(c.denials), 0)::BIGINT AS denials, sum(s.tokens)::BIGINT AS tokens, sum(s.cost_usd) AS cost_usd,
-    sum(s.known) / nullif(sum(s.counted), 0) AS priced, coalesce(sum(c.human_wait_s), 0) AS human_wait_s,
-    coalesce(sum(w.model_s), 0) AS model_s, coalesce(sum(c.tool_s), 0) AS tool_s
-FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
-    LEFT JOIN {_SPENT} s USING (run_id)
-GROUP BY r.session_id
+SELECT session_id, started, last, title, model, notebook, project, turns, coalesce(tools, 0) AS tools,
+    coalesce(denials, 0) AS denials, tokens, cost_usd, priced, coalesce(human_wait_s, 0) AS human_wait_s,
+    coalesce(model_s, 0) AS model_s, coalesce(tool_s, 0) AS tool_s
+FROM seen JOIN sums USING (session_id)
 """
 
 VIEWS = {
