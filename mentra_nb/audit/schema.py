@@ -321,8 +321,9 @@ WITH seen AS (
     FROM events WHERE session_id IS NOT NULL GROUP BY session_id
 ), sums AS (
     SELECT r.session_id, sum(c.tools)::BIGINT AS tools, sum(c.denials)::BIGINT AS denials,
-        sum(s.tokens)::BIGINT AS tokens, sum(s.cost_usd) AS cost_usd, sum(s.known) / nullif(sum(s.counted), 0) AS priced,
-        sum(c.human_wait_s) AS human_wait_s, sum(w.model_s) AS model_s, sum(c.tool_s) AS tool_s
+        sum(s.tokens)::BIGINT AS tokens, sum(s.cost_usd) AS cost_usd,
+        sum(s.known) / nullif(sum(s.counted), 0) AS priced, sum(c.human_wait_s) AS human_wait_s,
+        sum(w.model_s) AS model_s, sum(c.tool_s) AS tool_s
     FROM (SELECT run_id, session_id FROM events WHERE session_id IS NOT NULL GROUP BY run_id, session_id) r
         LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id) LEFT JOIN {_SPENT} s USING (run_id)
     GROUP BY r.session_id
