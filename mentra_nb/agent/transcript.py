@@ -16,7 +16,7 @@ from mentra_nb.content import ContentBlock, Message, Role, ToolResult, ToolUse
 from mentra_nb.identity import new_id
 from mentra_nb.store.base import Entry, EntryKind, TranscriptStore
 
-KEEP = 16
+KEEP = 8
 """Entries at the end of the path that stay whole."""
 
 T = TypeVar("T")
