@@ -27,8 +27,8 @@ def prune(
     each, so `verify` goes on to hold. A segment is what one kernel wrote in about an hour; what is being written stays.
 
     Where the record is shipped to a lake they go there too, whichever machine wrote them, and with them the lake's
-    older snapshots. No question finds them from then on. The snapshots are kept for an hour and the files that held
-    them for another, for questions that are being answered; the first `prune` or shipment after that removes them.
+    older snapshots. No question finds them from then on. The snapshots are kept for an hour and then the files that
+    held them for another, for questions that are being answered; a later `prune` or shipment ends each of the two.
 
     Raises `ConfigurationError` unless exactly one of the two is given, `StoreError` while others keep the record busy,
     or if the lake cannot be reached.

@@ -276,7 +276,7 @@ def _frame(data: str, stream: EventStream) -> dict[str, Any]:
         raise MalformedStream(f"an event is not JSON: {data[:200]}") from error
     if not isinstance(frame, dict):
         raise MalformedStream(f"an event is not a JSON object: {data[:200]}")
-    if stream.is_error and "error" not in frame and frame.get("type") != "error":  # llama.cpp does so on every wire
+    if stream.is_error and "error" not in frame and frame.get("type") != "error":  # llama.cpp on the Messages wire
         raise stream_error(frame)
     return frame
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -18,7 +19,7 @@ from recordkit import SONNET, Record, only
 
 import mentra_nb as mn
 import mentra_nb.event_types as e
-from mentra_nb.audit import prices, schema, segments, tables
+from mentra_nb.audit import prices, schema, segments, sink, tables
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import ConfigurationError, OperationDenied
 
@@ -195,6 +196,18 @@ def test_a_call_cut_short_is_unfinished(record: Record) -> None:
     assert only(tables.tool_calls(folder=record.folder)).status == "unfinished"
 
 
+def test_how_long_a_call_took_whose_process_died_is_not_known(record: Record) -> None:
+    record.turn("r1")
+    record.call("c1", "r1", "allow", ok=None)
+    same = {"run_id": "r1", "tool_call_id": "c1", "tool_name": "shell"}
+    told = {"is_error": True, "error": "not known", "output_preview": "not known", "duration_ms": None}  # by recovery
+    record.add(e.ToolExecutionFinished, **same, **told)
+    call = only(tables.tool_calls(folder=record.folder))
+    assert (call.status, call.error) == ("error", "not known")
+    assert call.ms is pd.NA
+    assert only(tables.turns(folder=record.folder)).tool_s == 0
+
+
 def test_the_same_call_id_in_two_runs_is_two_calls(record: Record) -> None:
     record.call("c1", "r1", "allow")
     record.call("c1", "r2", "deny", asked=True)
@@ -243,7 +256,22 @@ def test_attempts_of_one_round_are_a_row_each(record: Record) -> None:
     assert list(calls.status) == ["error", "error", "ok", "unfinished"]
     assert (calls.error[0], calls.stop_reason[2], calls.tokens[2]) == ("529", "end_turn", 11)
     assert (calls.seconds[:3] >= 0).all()
-    assert only(tables.turns(folder=record.folder)).tokens == 11
+    assert pd.isna(calls.seconds[3])
+    turn = only(tables.turns(folder=record.folder))
+    assert turn.tokens == 11
+    assert turn.model_s == pytest.approx(calls.seconds.sum())
+    assert only(tables.sessions(folder=record.folder)).model_s == pytest.approx(calls.seconds.sum())
+
+
+def test_an_answer_that_was_never_finished_has_no_duration(record: Record) -> None:
+    record.turn("r1")
+    same = {"run_id": "r1", "model": SONNET[1], "provider": SONNET[0], "attempt": 1, "request_id": "q1"}
+    record.add(e.ModelRequestStarted, **same)
+    record.add(e.ModelRequestFinished, **same, success=True)
+    call = only(tables.model_calls(folder=record.folder))
+    assert call.status == "unfinished"
+    assert pd.isna(call.seconds)
+    assert only(tables.turns(folder=record.folder)).model_s == 0
 
 
 def test_live_events_of_another_process_are_seen(record: Record) -> None:
@@ -387,6 +415,41 @@ def test_cost_is_what_the_price_list_says(
     assert row.cost_usd == pytest.approx(expected)
     assert prices.cost_usd(provider, model, tokens, at) == pytest.approx(expected)
     assert only(tables.model_calls(folder=record.folder)).cost_usd == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("client", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+def test_prices_change_by_day_and_time_of_day_in_utc_wherever_the_client_is(
+    record: Record, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    from genai_prices import Usage, calc_price
+
+    of, tokens = ("deepseek", "deepseek-chat"), TokenUsage(input_tokens=5000, output_tokens=321)
+    days = {row[2] for row in prices.price_rows(*of)} - {date.min, date(1970, 1, 1)} or {date(2025, 8, 1)}
+    clocks = [(0, 0), (0, 29, 59), (0, 30), (12, 0), (16, 29, 59), (16, 30), (23, 59, 59)]
+    moments = [
+        datetime(*(day + timedelta(days=n)).timetuple()[:3], *clock, tzinfo=UTC)
+        for day in sorted(days)
+        for n in (-1, 0, 1)
+        for clock in clocks
+    ]
+    for n, moment in enumerate(moments):
+        clock_now = SimpleNamespace(time=moment.timestamp, monotonic=time.monotonic)
+        monkeypatch.setattr(sink, "time", clock_now)
+        record.response(f"q{n}", "r1", tokens, of=of)
+    expected = [
+        float(calc_price(Usage(input_tokens=5000, output_tokens=321), of[1], provider_id=of[0],
+                         genai_request_timestamp=moment).total_price)
+        for moment in moments
+    ]  # fmt: skip
+    assert len(set(expected)) > 1
+    assert list(tables.usage(folder=record.folder).cost_usd) == pytest.approx(expected)
+    record.journal.close()
+    segments.write_database(record.folder)
+    with duckdb.connect(str(record.folder / "record.duckdb"), read_only=True) as con:
+        con.execute(f"SET TimeZone = '{client}'")
+        rows = con.execute("SELECT cost_usd, day FROM usage ORDER BY ts").fetchall()
+    assert [cost for cost, _ in rows] == pytest.approx(expected)
+    assert [day for _, day in rows] == [moment.date() for moment in moments]
 
 
 @pytest.mark.parametrize(
