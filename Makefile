@@ -16,7 +16,7 @@ test: check kernels browser postgres  ## everything: lint, types, contracts, tes
 
 quick: .venv/.dev  ## the fast subset: no kernel, no browser, no killed processes, little DuckDB
 	$(BIN)/ruff check
-	$(PYTEST) tests/unit tests/wire -m "not kernel and not browser and not fault and not slow"
+	$(PYTEST) -m "not kernel and not browser and not fault and not slow"
 
 check: .venv/.dev
 	$(BIN)/ruff check
@@ -28,7 +28,7 @@ notebooks: .venv/.dev
 	MENTRA_HOME=$$(mktemp -d) $(NBVAL) notebooks
 
 oldest: .venv-oldest/.done  ## the record's tests on the oldest DuckDB and pandas that will do
-	PYTHONPATH=.venv-oldest $(PYTEST) tests/unit/test_tables.py tests/unit/test_chain.py tests/unit/test_record_*.py
+	PYTHONPATH=.venv-oldest $(PYTEST) tests/record/test_frames.py tests/record/test_chain.py tests/record/test_export.py tests/record/test_plots.py tests/record/test_reports.py tests/record/test_old_versions.py
 
 lab: .venv/.dev  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
@@ -39,7 +39,7 @@ faults: .venv/.dev kernels  ## the fault tests, long
 lake: pyproject.toml  ## the tests of a shared record, on the DuckDB that the extra `lake` pins; needs PostgreSQL
 	@test -x .venv-lake/bin/python || $(PYTHON) -m venv .venv-lake
 	.venv-lake/bin/pip install -q --disable-pip-version-check -e ".[lake]" anyio hypothesis pytest pytest-timeout
-	.venv-lake/bin/python -m pytest tests/unit/test_lake.py
+	.venv-lake/bin/python -m pytest tests/record/test_lake.py
 
 bench: .venv/.dev  ## benchmarks, by hand
 	for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
@@ -47,10 +47,10 @@ bench: .venv/.dev  ## benchmarks, by hand
 kernels: $(KERNEL6)/.done
 
 browser: .venv/.dev
-	@$(BIN)/python tests/browser/get_browser.py
+	@$(BIN)/python tests/kits/programs.py browser
 
 postgres: .venv/.dev
-	@$(BIN)/python tests/get_postgres.py
+	@$(BIN)/python tests/kits/programs.py postgresql
 
 $(KERNEL6)/.done: .venv/.dev
 	$(BIN)/pip install -q --no-deps --target $(KERNEL6) "ipykernel<7"

@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-SLOW = (
-    "test_chain",
-    "test_damage",
-    "test_lake",
-    "test_local_model",
-    "test_record_",
-    "test_sink",
-    "test_tables",
-    "test_upkeep",
-)
-"""Files whose tests wait for DuckDB or llama.cpp; with those on PostgreSQL they are left out of the fast subset."""
+from kits.fixtures import postgres, server, store  # noqa: F401  # fixtures of all rooms
 
 
 @pytest.fixture
@@ -23,7 +12,7 @@ def anyio_backend() -> str:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.path.name.startswith(SLOW) or "postgres" in getattr(item, "fixturenames", ()) or "postgresql" in item.name:
+    if "postgres" in getattr(item, "fixturenames", ()) or "postgresql" in item.name:
         item.add_marker("slow")
 
 

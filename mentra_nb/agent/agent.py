@@ -14,17 +14,18 @@ from typing import Any, Protocol, TypeVar, overload
 import anyio
 import anyio.lowlevel
 
-from mentra_nb import event_types as e
 from mentra_nb.agent import recovery
 from mentra_nb.agent.ending import Ending
+from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.agent.limits import RunLimits, RunOptions
 from mentra_nb.agent.loop import Run, check_priced, go_on, run_rounds
 from mentra_nb.agent.output import OutputTool
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.agent.sources import RoundSource, Steering
+from mentra_nb.agent.scheduler import Caller, Scheduler
+from mentra_nb.agent.steering import RoundSource, Steering
+from mentra_nb.agent.strategy import Adjustment, NamedModel
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Data, Message, Role, ToolUse
-from mentra_nb.control.limits import RunLimits, RunOptions
-from mentra_nb.control.strategy import Adjustment, NamedModel
 from mentra_nb.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -33,11 +34,10 @@ from mentra_nb.errors import (
     OperationDenied,
     UnknownEntry,
 )
-from mentra_nb.identity import new_id
+from mentra_nb.event import types as e
+from mentra_nb.ids import new_id
 from mentra_nb.providers.base import Provider
-from mentra_nb.store.base import AgentRecord, Entry, Resolution, RunRecord, ToolCallRecord
-from mentra_nb.tools.environment import AgentEnvironment
-from mentra_nb.tools.scheduler import Caller, Scheduler
+from mentra_nb.store.protocols import AgentRecord, Entry, Resolution, RunRecord, ToolCallRecord
 
 T = TypeVar("T")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import anyio
 
-from mentra_nb import event_types as e
 from mentra_nb.agent.loop import Run, request_failed
 from mentra_nb.agent.transcript import Place
 from mentra_nb.content import Message, Text, ToolUse
 from mentra_nb.errors import Cancelled, MentraError, StoreError, is_transient_runtime_error
-from mentra_nb.store.base import Entry, RunState
+from mentra_nb.event import types as e
+from mentra_nb.store.protocols import Entry, RunState
 
 log = logging.getLogger(__name__)
 

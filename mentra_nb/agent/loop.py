@@ -13,14 +13,16 @@ from itertools import count
 
 import anyio
 
-from mentra_nb import event_types as e
+from mentra_nb.agent.answer import PendingMessage
+from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.agent.limits import RunLimits, RunOptions
 from mentra_nb.agent.recovery import OpenEnd
 from mentra_nb.agent.request import AgentConfig, assemble
-from mentra_nb.agent.sources import Boundary, RoundSource, Steering
+from mentra_nb.agent.scheduler import Scheduler
+from mentra_nb.agent.steering import Boundary, RoundSource, Steering
+from mentra_nb.agent.strategy import Adjustment, Continue, Decision, Inject, RoundContext, Stop, ToolSummary
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
-from mentra_nb.control.limits import RunLimits, RunOptions
-from mentra_nb.control.strategy import Adjustment, Continue, Decision, Inject, RoundContext, Stop, ToolSummary
 from mentra_nb.errors import (
     ConfigurationError,
     FailedToStreamResponse,
@@ -29,12 +31,10 @@ from mentra_nb.errors import (
     ProviderError,
     RetryableError,
 )
-from mentra_nb.identity import UniqueIds, new_id
+from mentra_nb.event import types as e
+from mentra_nb.ids import UniqueIds, new_id
 from mentra_nb.providers.base import ContentBlockStopped, Provider, ProviderEvent
-from mentra_nb.providers.pending import PendingMessage
-from mentra_nb.store.base import EntryKind
-from mentra_nb.tools.environment import AgentEnvironment
-from mentra_nb.tools.scheduler import Scheduler
+from mentra_nb.store.protocols import EntryKind
 
 SAVE_EVERY = 0.25
 """Seconds between saves of the text that is streaming."""
@@ -343,6 +343,6 @@ def check_priced(provider: str, model: str) -> None:
 
 
 def _cost(provider: str, model: str, usage: TokenUsage) -> float | None:
-    from mentra_nb.audit.prices import cost_usd  # loads the price list
+    from mentra_nb.pricing import cost_usd  # loads the price list
 
     return cost_usd(provider, model, usage)

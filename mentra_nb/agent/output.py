@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError, create_model
 
+from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
-from mentra_nb.identity import uuid7
+from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
-from mentra_nb.tools.environment import AgentEnvironment
-from mentra_nb.tools.spec import Tool, ToolContext, ToolOutput, ToolSpec, Untitled
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec, Untitled
 
 DESCRIPTION = "Give the final answer. Call this once, with all of it."
 

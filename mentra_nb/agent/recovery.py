@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mentra_nb import event_types as e
+from mentra_nb.agent.results import SKIPPED
+from mentra_nb.agent.scheduler import Earlier
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, Text, ToolResult, ToolUse
-from mentra_nb.control.hooks import EventBus
-from mentra_nb.store.base import Entry, RunRecord, RuntimeStore, ToolCallRecord
-from mentra_nb.tools.results import SKIPPED
-from mentra_nb.tools.scheduler import Earlier
+from mentra_nb.event import types as e
+from mentra_nb.event.bus import EventBus
+from mentra_nb.store.protocols import Entry, RunRecord, RuntimeStore, ToolCallRecord
 
 DIED = "interrupted: its process ended"
 NEVER_RAN = "not executed: the process ended before it ran"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.content import Data, Message
 from mentra_nb.providers.base import Request, ResponseFormat, ToolChoice
-from mentra_nb.tools.environment import AgentEnvironment
 
 
 class AgentConfig(Data):

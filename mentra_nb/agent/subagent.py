@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from mentra_nb import event_types as e
 from mentra_nb.agent.agent import Agent
-from mentra_nb.control.limits import RunOptions
+from mentra_nb.agent.limits import RunOptions
 from mentra_nb.errors import MentraError, OperationDenied
-from mentra_nb.identity import new_id
-from mentra_nb.store.base import AgentRecord
+from mentra_nb.event import types as e
+from mentra_nb.ids import new_id
+from mentra_nb.store.protocols import AgentRecord
 
 MAX_ROUNDS = 30
 SYSTEM = "You are a subagent with one task. Use the tools where they help, and end with a short final answer."

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar, cast
 
 from mentra_nb.content import ContentBlock, Message, Role, ToolResult, ToolUse
-from mentra_nb.identity import new_id
-from mentra_nb.store.base import Entry, EntryKind, TranscriptStore
+from mentra_nb.ids import new_id
+from mentra_nb.store.protocols import Entry, EntryKind, TranscriptStore
 
 KEEP = 8
 """Entries at the end of the path that stay whole."""

@@ -15,7 +15,7 @@ from mentra_nb.chat.models import custom
 from mentra_nb.chat.reply import Reply
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.settings import Endpoint
-from mentra_nb.tools.spec import Tool
+from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
     import pandas as pd

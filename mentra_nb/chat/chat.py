@@ -5,28 +5,26 @@ What a turn looks like is not decided here: the notebook hands the engine a pres
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, get_args
 
 import anyio
 
-from mentra_nb import event_types as e
 from mentra_nb import paths
-from mentra_nb import session_events as shown
-from mentra_nb.audit.prices import cost_usd
-from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionRule, PermissionScope
-from mentra_nb.chat import present
+from mentra_nb.agent.limits import RunOptions
+from mentra_nb.authorization import PermissionRule, PermissionScope
 from mentra_nb.chat.engine import Engine, engine
-from mentra_nb.chat.reply import Reply, ToolCallSummary
-from mentra_nb.control.limits import CancellationToken, RunOptions
-from mentra_nb.errors import Cancelled, ConfigurationError, OperationDenied, StoreError
-from mentra_nb.identity import new_id
+from mentra_nb.chat.reply import Reply, ReplyBuilder
+from mentra_nb.chat.turn import RunningTurn, presenter
+from mentra_nb.errors import Cancelled, ConfigurationError, OperationDenied
+from mentra_nb.event import screen as shown
+from mentra_nb.event import types as e
+from mentra_nb.ids import new_id
+from mentra_nb.permission.asking import remember
 from mentra_nb.providers.base import ModelInfo
-from mentra_nb.session.permissions import remember
-from mentra_nb.session.session import Session
-from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
+from mentra_nb.runtime.session import Session
+from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
 SCOPES: tuple[PermissionScope, ...] = get_args(PermissionScope)
 """What a conversation can remember an answer for. Each belongs to a project."""
@@ -34,37 +32,6 @@ SYSTEM = (
     "You are a helpful assistant in a person's notebook. Answer briefly, in Markdown. "
     "Use the tools when they help, and say what their results show."
 )
-
-
-class RunningTurn:
-    """A turn on its way. `events` is filled from the engine's thread; `future` is done when it has ended."""
-
-    def __init__(self) -> None:
-        self.events: queue.SimpleQueue[shown.SessionEvent] = queue.SimpleQueue()
-        self.future: Future[Reply] = Future()
-        self.token = CancellationToken()
-        self.session: Session | None = None
-
-    def answer(self, request_id: str, decision: PermissionDecision) -> None:
-        """Answer one of its questions, from any thread. Raises `OperationDenied` when it is closed."""
-        if self.session is None:
-            raise OperationDenied("no question is open")
-        self.session.resolve_permission(request_id, decision)
-
-    def open_questions(self) -> list[PermissionQuestion]:
-        return self.session.permissions.open_questions() if self.session is not None else []
-
-    def stop(self) -> None:
-        """Stop it, from any thread: the stream, the running command, the open question."""
-        self.token.cancel("stopped by the user")
-
-    def result(self) -> Reply:
-        """Wait for the reply. Raises what the turn raised; an interrupt stops the turn first."""
-        try:
-            return self.future.result()
-        except KeyboardInterrupt:
-            self.stop()
-            raise
 
 
 class Chat:
@@ -83,7 +50,7 @@ class Chat:
         notebook: str | None = None,
         engine_: Engine | None = None,
     ) -> None:
-        screen = present.presenter
+        screen = presenter()
         self.name, self.model = name, model
         self.notebook = notebook or (screen.notebook() if screen is not None else None)
         self._engine = engine_ or engine()
@@ -126,7 +93,7 @@ class Chat:
         Raises:
             MentraError: what went wrong, in one sentence.
         """
-        screen = present.presenter
+        screen = presenter()
         origin = screen.origin(prompt) if screen is not None else None
         turn = self.start(prompt, model=model, tools=tools, origin=origin, can_ask=screen is not None)
         reply: Reply = screen.show(turn) if screen is not None else turn.result()
@@ -215,7 +182,7 @@ class Chat:
         permissions, settings = session.permissions, self._engine.settings
         permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
         permissions.can_ask = lambda: can_ask
-        summary = _TurnSummary()
+        summary = ReplyBuilder()
         leave = [session.subscribe(turn.events.put), session.agent.environment.bus.tap(summary.hear)]
         try:
             if prompt is None:
@@ -225,7 +192,7 @@ class Chat:
         finally:
             for unsubscribe in leave:
                 unsubscribe()
-        self.last = summary.reply(model, session)
+        self.last = summary.reply(model, session.id)
         return self.last
 
     async def _take_up_last(self) -> None:
@@ -316,44 +283,6 @@ class Chat:
             return await self._engine.runtime.store.list_rules(await self._session_id(), str(paths.project_root()))
 
         return self._engine.call(read)
-
-
-class _TurnSummary:
-    """Gathers a reply from the events of its turn."""
-
-    def __init__(self) -> None:
-        self.tools: list[ToolCallSummary] = []
-        self.finished: e.RunFinished | None = None
-        self.summaries: dict[str, str] = {}
-
-    def hear(self, event: e.AgentEvent) -> None:
-        match event:
-            case e.ToolAuthorizationFinished():
-                self.summaries[event.tool_call_id] = event.subject or ""
-            case e.ToolExecutionFinished():
-                self.tools.append(
-                    ToolCallSummary(
-                        event.tool_name, self.summaries.get(event.tool_call_id, ""), event.is_error, event.duration_ms
-                    )
-                )
-            case e.RunFinished():
-                self.finished = event
-
-    def reply(self, model: ModelInfo, session: Session) -> Reply:
-        done = self.finished
-        if done is None:
-            raise StoreError("the turn ended without saying so")
-        return Reply(
-            text=done.text,
-            model=str(model),
-            session=session.id,
-            turn_id=done.run_id,
-            stop_reason=done.stop_reason,
-            seconds=done.duration_ms / 1000,
-            usage=done.usage,
-            cost=cost_usd(model.provider, model.id, done.usage),
-            tools=self.tools,
-        )
 
 
 def _pass_on(done: Future[Reply], to: Future[Reply]) -> None:

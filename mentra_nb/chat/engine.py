@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from mentra_nb import settings as settings_module
-from mentra_nb.audit.segments import refresh_database_later
-from mentra_nb.audit.sink import Journal
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
-from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.errors import ConfigurationError
+from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, Provider
+from mentra_nb.record.open import open_journal
+from mentra_nb.record.read.views import refresh_database_later
+from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Engine:
         self.settings = settings or settings_module.load()
         self.runtime = runtime or Runtime(
             policy=RuntimePolicy.for_notebook(),
-            audit=Journal(log_text=self.settings.log_text, redact=self.settings.redact),
+            audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
         )
         self.default_model: str | None = None
         """What `connect` or `replay` made the default; before it the setting, after it what keys there are."""
@@ -73,7 +74,7 @@ class Engine:
             made = open_provider(choice.provider, self.settings, os.environ, self.runtime.http)
             self.runtime.register_provider_instance(made)
         if choice.provider == "local" and choice.model is not None:
-            from mentra_nb.providers.model_file import problem_with
+            from mentra_nb.providers.local.gguf import problem_with
 
             if problem := problem_with(choice.model):
                 raise ConfigurationError(problem)

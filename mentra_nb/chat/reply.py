@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mentra_nb.content import TokenUsage
+from mentra_nb.errors import StoreError
+from mentra_nb.event import types as e
+from mentra_nb.pricing import cost_usd
+from mentra_nb.providers.base import ModelInfo
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,41 @@ class Reply:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": self.text}
+
+
+class ReplyBuilder:
+    """Gathers a reply from the events of its turn."""
+
+    def __init__(self) -> None:
+        self.tools: list[ToolCallSummary] = []
+        self.finished: e.RunFinished | None = None
+        self.summaries: dict[str, str] = {}
+
+    def hear(self, event: e.AgentEvent) -> None:
+        match event:
+            case e.ToolAuthorizationFinished():
+                self.summaries[event.tool_call_id] = event.subject or ""
+            case e.ToolExecutionFinished():
+                self.tools.append(
+                    ToolCallSummary(
+                        event.tool_name, self.summaries.get(event.tool_call_id, ""), event.is_error, event.duration_ms
+                    )
+                )
+            case e.RunFinished():
+                self.finished = event
+
+    def reply(self, model: ModelInfo, session_id: str) -> Reply:
+        done = self.finished
+        if done is None:
+            raise StoreError("the turn ended without saying so")
+        return Reply(
+            text=done.text,
+            model=str(model),
+            session=session_id,
+            turn_id=done.run_id,
+            stop_reason=done.stop_reason,
+            seconds=done.duration_ms / 1000,
+            usage=done.usage,
+            cost=cost_usd(model.provider, model.id, done.usage),
+            tools=self.tools,
+        )

@@ -16,7 +16,7 @@ import traitlets
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import MentraError
-from mentra_nb.notebook import console
+from mentra_nb.notebook import asking
 from mentra_nb.notebook.render import Bundle, visible
 
 _HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ class ApprovalCard(anywidget.AnyWidget):
     def __init__(
         self,
         question: PermissionQuestion,
-        on_decision: Callable[[console.Answer], None],
+        on_decision: Callable[[asking.Answer], None],
         *,
         scopes: Sequence[PermissionScope] = ("session",),
     ) -> None:
@@ -48,11 +48,11 @@ class ApprovalCard(anywidget.AnyWidget):
         self._taken = False
         self.ready = threading.Event()
         text = {
-            "headline": console.headline(question),
+            "headline": asking.headline(question),
             "tool": visible(question.tool_name),
             "who": visible(question.agent_name),
             "why": visible(question.description),
-            "arguments": console.arguments(question),
+            "arguments": asking.arguments(question),
             "subject": question.subject,
             "scopes": list(self._scopes),
         }
@@ -62,7 +62,7 @@ class ApprovalCard(anywidget.AnyWidget):
     def bundle(self) -> Bundle:
         """For `display(raw=True)`; the text is what front ends without widgets show."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {_WIDGET: view, "text/plain": console.question_text(self._asked)}
+        return {_WIDGET: view, "text/plain": asking.question_text(self._asked)}
 
     def close(self) -> None:
         """Take the card off every page and leave no comm behind."""
@@ -89,7 +89,7 @@ class ApprovalCard(anywidget.AnyWidget):
             self._taken = False
             self.send({"refused": str(error)})
 
-    def _answer(self, content: dict[str, Any]) -> console.Answer | None:
+    def _answer(self, content: dict[str, Any]) -> asking.Answer | None:
         """What the page sent, if it is one of the four answers in full; anything else is ignored."""
         match content:
             case {"answer": "allow"}:

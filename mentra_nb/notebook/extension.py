@@ -9,10 +9,10 @@ import re
 from types import FunctionType
 from typing import Any
 
-from mentra_nb.chat.present import Presenter, present_with
+from mentra_nb.chat.turn import Presenter, present_with
 from mentra_nb.notebook import kernel
+from mentra_nb.notebook.grammar import completions
 from mentra_nb.notebook.magics import Mentra, origin, show
-from mentra_nb.notebook.options import completions
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
 _QUESTION = re.compile(r"(?P<before>\s*(?:[\w.]+\s*=\s*)?)%mentra[ \t]+(?P<prompt>\S.*\?)[ \t]*\n?")
@@ -85,7 +85,7 @@ def _functions() -> list[str]:
     """The person's own functions and tools."""
     from IPython import get_ipython
 
-    from mentra_nb.tools.spec import Tool
+    from mentra_nb.tools.tool import Tool
 
     shell: Any = get_ipython()
     names, hidden = shell.user_ns, shell.user_ns_hidden

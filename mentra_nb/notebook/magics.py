@@ -13,16 +13,18 @@ from traitlets import Bool, Enum, Float, List, TraitError, Unicode, validate
 
 from mentra_nb.errors import ConfigurationError, MentraError, OperationDenied
 from mentra_nb.notebook import kernel
-from mentra_nb.notebook.options import COMMANDS, Parsed, help_text, parse
+from mentra_nb.notebook.grammar import COMMANDS, Parsed, help_text, parse
+from mentra_nb.notebook.pump import clicks_are_served
 from mentra_nb.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mentra_nb.chat.chat import Chat, RunningTurn
-    from mentra_nb.chat.check import Finding
+    from mentra_nb.chat.chat import Chat
+    from mentra_nb.chat.doctor import Finding
     from mentra_nb.chat.reply import Reply
-    from mentra_nb.event_types import RunOrigin
+    from mentra_nb.chat.turn import RunningTurn
+    from mentra_nb.event.types import RunOrigin
 
 _HELP = {name: field.description or "" for name, field in Settings.model_fields.items()}
 
@@ -92,7 +94,7 @@ class Mentra(Magics):
         return conversation(name)
 
     def _function(self, name: str) -> Callable[..., Any]:
-        from mentra_nb.tools.spec import Tool
+        from mentra_nb.tools.tool import Tool
 
         found = self._namespace().get(name)
         if found is None:
@@ -199,24 +201,24 @@ class Mentra(Magics):
         CellOut().show(bundle(reply.text))
 
     def _do_usage(self, by: str | None) -> pd.DataFrame:
-        from mentra_nb.audit.tables import usage
+        from mentra_nb.record.read.frames import usage
 
         return usage(by=by or "model")  # type: ignore[arg-type]  # refuses what it does not know
 
     def _do_log(self, sql: str | None) -> pd.DataFrame:
         import duckdb
 
-        from mentra_nb.audit import tables
+        from mentra_nb.record.read import frames
 
         try:
-            return tables.sql(sql) if sql else tables.decisions()
+            return frames.sql(sql) if sql else frames.decisions()
         except duckdb.Error as error:  # about the person's own SQL
             raise UsageError(" ".join(str(error).split())) from None
 
     def _do_check(self) -> pd.DataFrame:
         import pandas as pd
 
-        from mentra_nb.chat.check import findings
+        from mentra_nb.chat.doctor import findings
         from mentra_nb.chat.engine import engine
 
         return pd.DataFrame([vars(found) for found in (*_here(), *findings(engine()))])
@@ -235,7 +237,7 @@ def _here() -> Iterator[Finding]:
     """What can be said of this kernel and its front end."""
     from importlib.metadata import version
 
-    from mentra_nb.chat.check import Finding
+    from mentra_nb.chat.doctor import Finding
 
     if kernel.ipykernel_kernel() is None:
         where = "a terminal: questions are asked as text" if kernel.in_terminal() else "no kernel and no terminal"
@@ -248,7 +250,7 @@ def _here() -> Iterator[Finding]:
         "a person can be asked" if answers else "nobody can be asked: an automatic run",
         "" if answers else "allow beforehand with mn.allow(…)",
     )
-    served = kernel.clicks_are_served()
+    served = clicks_are_served()
     yield Finding(
         "clicks while a cell runs",
         served,
@@ -263,7 +265,7 @@ def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Re
     try:
         from mentra_nb.chat.chat import SCOPES
         from mentra_nb.chat.engine import engine
-        from mentra_nb.notebook.turn import drive
+        from mentra_nb.notebook.drive import drive
 
         reply = drive(turn, quiet=quiet, verbose=verbose, hz=engine().settings.stream_hz, scopes=SCOPES)
     except BaseException:
@@ -275,7 +277,7 @@ def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Re
 
 def origin(prompt: str) -> RunOrigin:
     """The running cell, as the origin of `prompt`. Where the front end names no cell, the prompt stands for it."""
-    from mentra_nb.event_types import RunOrigin
+    from mentra_nb.event.types import RunOrigin
 
     cell = kernel.cell_id() or hashlib.sha256(prompt.encode()).hexdigest()[:16]
     return RunOrigin(cell_id=cell, execution_count=kernel.execution_count())

@@ -5,17 +5,13 @@ Work per delta does not grow with what was shown before: finished text is closed
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable
 from typing import Protocol
 from uuid import uuid4
 
 from mentra_nb.authorization import PermissionQuestion
 from mentra_nb.content import TokenUsage
-from mentra_nb.notebook import console
-from mentra_nb.notebook.render import Bundle, bundle, line
-from mentra_nb.session_events import (
+from mentra_nb.event.screen import (
     AssistantMessageCompleted,
     AssistantReasoningDelta,
     AssistantTokenDelta,
@@ -31,13 +27,9 @@ from mentra_nb.session_events import (
     ToolStarted,
     UsageReported,
 )
-
-BLOCK = 2048
-"""Characters after which a block of text is closed at the next paragraph."""
-LONGEST = 4 * BLOCK
-"""Characters after which it is closed at the next line, also inside a block of code."""
-
-_FENCE = re.compile(r" {0,3}(?P<marks>`{3,}(?=[^`]*$)|~{3,})\s*(?P<info>[^\n]*)")
+from mentra_nb.notebook import asking
+from mentra_nb.notebook.render import Bundle, bundle, line
+from mentra_nb.notebook.text_blocks import TextBlocks
 
 
 class Out(Protocol):
@@ -62,64 +54,6 @@ class CellOut:
         update_display(data, raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
 
 
-class _Text:
-    """Text on its way into closed blocks. `closed` is called with each block: its text, and the fence it begins in."""
-
-    def __init__(self, closed: Callable[[str, str], None]) -> None:
-        self._closed = closed
-        self._rest = ""
-        self._begin("")
-
-    def _begin(self, opener: str) -> None:
-        self._lines: list[str] = []
-        self._size = 0
-        self._after_blank = False
-        self._opener = opener
-        """The line that opened the code this block begins inside of, else empty."""
-        self._fence = opener
-
-    def feed(self, delta: str) -> None:
-        *lines, self._rest = (self._rest + delta).split("\n")
-        for text in lines:
-            self._take(text + "\n")
-        if self._size + len(self._rest) >= LONGEST:
-            rest, self._rest = self._rest, ""
-            self._add(rest)
-            self._close()
-
-    def open_block(self) -> tuple[str, str]:
-        return "".join(self._lines) + self._rest, self._opener
-
-    def end(self) -> None:
-        self._add(self._rest)
-        self._rest = self._fence = ""
-        self._close()
-
-    def _take(self, text: str) -> None:
-        # A paragraph ends where a line after a blank one begins at the margin: what is indented may belong to a list.
-        if self._size >= BLOCK and self._after_blank and not self._fence and not text[0].isspace():
-            self._close()
-        self._add(text)
-        self._after_blank = not text.strip()
-        found = _FENCE.match(text)
-        if found and not self._fence:
-            self._fence = text
-        elif found and not found["info"] and found["marks"].startswith(_FENCE.match(self._fence)["marks"]):  # type: ignore[index]
-            self._fence = ""
-        if self._size >= LONGEST:
-            self._close()
-
-    def _add(self, text: str) -> None:
-        self._lines.append(text)
-        self._size += len(text)
-
-    def _close(self) -> None:
-        text, fence = "".join(self._lines), self._fence
-        if text.strip():
-            self._closed(text, self._opener)
-        self._begin(fence)
-
-
 class TurnView:
     """Draws one turn. Used on one thread; call `tick` often, and `finish` once.
 
@@ -132,7 +66,7 @@ class TurnView:
         self.out, self.live = out, live
         self._pause, self._next = 1.0 / hz, 0.0
         self._quiet, self._verbose = quiet, verbose
-        self._text = _Text(self._close_block)
+        self._text = TextBlocks(self._close_block)
         self._display: str | None = None
         self._dirty = self._any_text = False
         self._thoughts: list[str] = []
@@ -282,7 +216,7 @@ class TurnView:
 
     def _draw_answer(self, answer: PermissionAnswered) -> None:
         question, display = self._questions.pop(answer.request_id, (None, None))
-        what = console.subject(question) if question else answer.tool_name
+        what = asking.subject(question) if question else answer.tool_name
         clock = time.strftime("%H:%M") if self.live else ""
         text = " · ".join(filter(None, (_decision(answer), clock, what)))
         note = answer.reason or ""

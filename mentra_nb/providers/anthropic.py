@@ -17,8 +17,8 @@ from pydantic import SecretStr
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import MalformedStream, StreamTruncated, UnsupportedCapability
-from mentra_nb.identity import UniqueIds, new_id
-from mentra_nb.providers import claude
+from mentra_nb.ids import UniqueIds, new_id
+from mentra_nb.providers import anthropic_models
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
@@ -34,18 +34,8 @@ from mentra_nb.providers.base import (
     Request,
 )
 from mentra_nb.providers.http import stream_error
-from mentra_nb.providers.wire import (
-    MAX_ARGUMENTS,
-    Turn,
-    WireProvider,
-    compact,
-    count,
-    encode,
-    in_turns,
-    join_body,
-    member,
-    with_version,
-)
+from mentra_nb.providers.json import Fragment, compact, count, encode, join_body, member, merge_roles
+from mentra_nb.providers.wire import MAX_ARGUMENTS, WireProvider, with_version
 
 VERSION = "2023-06-01"
 SEARCH_TOOL = encode({"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"})
@@ -85,10 +75,12 @@ class AnthropicProvider(WireProvider):
 
     def body(self, request: Request) -> bytes:
         key = f"{self.wire}:{self.descriptor.id}:{request.model}"
-        turns = in_turns(message.encoded(key, lambda m: self._turn(m, request.model)) for message in request.messages)
+        turns = merge_roles(
+            message.encoded(key, lambda m: self._fragment(m, request.model)) for message in request.messages
+        )
         _mark(turns)
-        max_tokens = request.max_output_tokens or claude.default_max_tokens(request.model)
-        thinking, output = claude.thinking(request, max_tokens, self.descriptor.id)
+        max_tokens = request.max_output_tokens or anthropic_models.default_max_tokens(request.model)
+        thinking, output = anthropic_models.thinking(request, max_tokens, self.descriptor.id)
         if request.response_format is not None:
             output["format"] = {"type": "json_schema", "schema": request.response_format.schema}
         user = request.metadata.get("user_id")
@@ -114,7 +106,7 @@ class AnthropicProvider(WireProvider):
     async def list_models(self) -> list[ModelInfo]:
         pages = ("data", {"limit": "1000"}, "after_id", lambda page: page.get("has_more") and page.get("last_id"))
         entries = await self.model_entries(*pages)
-        return [claude.model_info(entry, self.descriptor.id) for entry in entries if entry.get("id")]
+        return [anthropic_models.model_info(entry, self.descriptor.id) for entry in entries if entry.get("id")]
 
     def _offered(self, request: Request) -> list[bytes] | None:
         if not request.tools:
@@ -126,7 +118,7 @@ class AnthropicProvider(WireProvider):
             fragments[at_once[-1]] = _cached(fragments[at_once[-1]])
         return [*fragments, *[SEARCH_TOOL] * any(deferred)]
 
-    def _turn(self, message: Message, model: str) -> Turn:
+    def _fragment(self, message: Message, model: str) -> Fragment:
         """One message; results come first, as the API wants them."""
         ours = (self.descriptor.id, model)
         blocks: list[bytes] = []
@@ -149,7 +141,7 @@ class AnthropicProvider(WireProvider):
                     blocks.append(encode(use))
                 case ToolResult():
                     blocks.append(encode(self._result(block)))
-        return Turn.of(message.role.value, "content", blocks)
+        return Fragment.of(message.role.value, "content", blocks)
 
     def _result(self, result: ToolResult) -> dict[str, Any]:
         text = result.display()
@@ -167,7 +159,7 @@ class AnthropicProvider(WireProvider):
         return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
 
 
-def _mark(turns: list[Turn]) -> None:
+def _mark(turns: list[Fragment]) -> None:
     """Mark where this conversation ends and where the last request's did, so that each finds what the other left."""
     users = (at for at in reversed(range(len(turns))) if turns[at].is_user)
     for at in islice(users, 2):

@@ -13,7 +13,7 @@ from typing import Any
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking
 from mentra_nb.errors import HttpError, MalformedStream, StreamTruncated, UnsupportedCapability
-from mentra_nb.identity import UniqueIds, new_id
+from mentra_nb.ids import UniqueIds, new_id
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
@@ -28,7 +28,8 @@ from mentra_nb.providers.base import (
     ResponseFormat,
 )
 from mentra_nb.providers.http import stream_error
-from mentra_nb.providers.openai import (
+from mentra_nb.providers.json import compact, encode, join_body
+from mentra_nb.providers.openai_common import (
     STOP_REASONS,
     OpenAIProvider,
     argument_delta,
@@ -38,7 +39,7 @@ from mentra_nb.providers.openai import (
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS, compact, encode, join_body
+from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS
 
 REASONING = ("reasoning_content", "reasoning")
 """Members of a message in which servers send reasoning. The id of a thinking block of this wire is its member."""

@@ -20,7 +20,7 @@ from mentra_nb.errors import (
     StreamTruncated,
     UnsupportedCapability,
 )
-from mentra_nb.identity import UniqueIds, new_id
+from mentra_nb.ids import UniqueIds, new_id
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
@@ -36,16 +36,8 @@ from mentra_nb.providers.base import (
     Request,
 )
 from mentra_nb.providers.http import stream_error
-from mentra_nb.providers.wire import (
-    MAX_ARGUMENTS,
-    Turn,
-    WireProvider,
-    compact,
-    count,
-    encode,
-    in_turns,
-    join_body,
-)
+from mentra_nb.providers.json import Fragment, compact, count, encode, join_body, merge_roles
+from mentra_nb.providers.wire import MAX_ARGUMENTS, WireProvider
 
 LEVELS = ("minimal", "low", "medium", "high")
 BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
@@ -105,8 +97,8 @@ class GeminiProvider(WireProvider):
 
     def body(self, request: Request) -> bytes:
         key, messages = f"{self.wire}:{self.descriptor.id}:{request.model}", request.messages
-        turns = in_turns(
-            message.encoded(key, lambda m, at=at: self._turn(m, request.model, messages[:at]))  # type: ignore[misc]
+        turns = merge_roles(
+            message.encoded(key, lambda m, at=at: self._fragment(m, request.model, messages[:at]))  # type: ignore[misc]
             for at, message in enumerate(messages)
         )
         tools = self.tool_fragments(request, _tool)
@@ -157,7 +149,7 @@ class GeminiProvider(WireProvider):
             return {"thinkingBudget": BUDGETS[effort], "includeThoughts": effort != "none"}
         return {"thinkingLevel": effort, "includeThoughts": True}
 
-    def _turn(self, message: Message, model: str, earlier: Sequence[Message]) -> Turn:
+    def _fragment(self, message: Message, model: str, earlier: Sequence[Message]) -> Fragment:
         """One message; results come first. `earlier` is where the calls are that they answer."""
         ours = (self.descriptor.id, model)
         parts: list[dict[str, Any] | bytes] = []
@@ -189,7 +181,7 @@ class GeminiProvider(WireProvider):
                 case ToolResult():
                     parts.append(self._result(block, model, earlier))
         role = "model" if message.role is Role.ASSISTANT else "user"
-        return Turn.of(role, "parts", [part if isinstance(part, bytes) else encode(part) for part in parts])
+        return Fragment.of(role, "parts", [part if isinstance(part, bytes) else encode(part) for part in parts])
 
     def _image(self, image: Image) -> dict[str, Any]:
         if image.data or not image.url:

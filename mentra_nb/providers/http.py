@@ -144,7 +144,7 @@ def _new_client(idle_timeout: float) -> httpx.AsyncClient:
 
 
 class _network_errors:  # noqa: N801  # used as a statement, like contextlib.suppress
-    """Turn the HTTP client's errors into ours; none of our messages repeats a header or a proxy's password."""
+    """Fragment the HTTP client's errors into ours; none of our messages repeats a header or a proxy's password."""
 
     def __init__(self, url: str, idle_timeout: float) -> None:
         self._url, self._idle_timeout = url, idle_timeout

@@ -111,7 +111,7 @@ def builtin(
 
         return DemoProvider()
     if id == "local":
-        from mentra_nb.providers.local import LocalProvider
+        from mentra_nb.providers.local.provider import LocalProvider
 
         return LocalProvider()
     preset = PRESETS.get(id)

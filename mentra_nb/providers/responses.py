@@ -13,7 +13,7 @@ from typing import Any
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, ToolResult, ToolUse
 from mentra_nb.errors import MalformedStream, StreamTruncated
-from mentra_nb.identity import UniqueIds, new_id
+from mentra_nb.ids import UniqueIds, new_id
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
@@ -28,7 +28,8 @@ from mentra_nb.providers.base import (
     ResponseFormat,
 )
 from mentra_nb.providers.http import stream_error
-from mentra_nb.providers.openai import (
+from mentra_nb.providers.json import compact, encode, join_body, member
+from mentra_nb.providers.openai_common import (
     STOP_REASONS,
     OpenAIProvider,
     argument_delta,
@@ -38,7 +39,7 @@ from mentra_nb.providers.openai import (
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import MAX_ARGUMENTS, compact, encode, join_body, member
+from mentra_nb.providers.wire import MAX_ARGUMENTS
 
 REASONS = re.compile(r"(^|/)(o[1-9]|gpt-5(?!.*chat))")
 """Models that reason unasked, and so can be asked for what goes back to them; others refuse that."""

@@ -10,7 +10,7 @@ import copy
 import json
 import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol, Self
@@ -43,6 +43,7 @@ from mentra_nb.providers.base import (
     Request,
 )
 from mentra_nb.providers.http import EventStream, HttpClient, Transport, scrub, stream_error
+from mentra_nb.providers.json import compact, encode
 
 MAX_ARGUMENTS = 4 * 1024 * 1024
 """Characters in the arguments of one call; more is a malformed stream."""
@@ -287,89 +288,6 @@ def _parsed(data: str) -> Any:
         return from_json(data, cache_strings="keys")
     except ValueError:
         return json.loads(data)
-
-
-def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def encode(value: Any) -> bytes:
-    """Compact JSON; half a surrogate pair becomes `?`."""
-    return compact(value).encode("utf-8", "replace")
-
-
-def join_body(members: Mapping[str, Any], **ready: bytes | Sequence[bytes] | None) -> bytes:
-    """A JSON object of `members` and of ready-made JSON: a value, or the items of an array. What is None is left out.
-
-    Items are copied once: a conversation may be megabytes.
-    """
-    parts = [encode(name) + b":" + encode(value) for name, value in members.items() if value is not None]
-    for name, value in ready.items():
-        if isinstance(value, bytes):
-            parts.append(encode(name) + b":" + value)
-        elif value is not None:
-            items = [*value] or [b""]
-            items[0] = encode(name) + b":[" + items[0]
-            items[-1] += b"]"
-            parts += items  # members of an object are joined by commas just as items are
-    parts = parts or [b""]
-    parts[0] = b"{" + parts[0]
-    parts[-1] += b"}"
-    return b",".join(parts)
-
-
-class Turn(bytes):
-    """A message on a wire where roles take turns, as JSON: `{"role": role, name: parts}`. Without parts it is empty."""
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, role: str, name: str, parts: Sequence[bytes]) -> Turn:
-        return cls(b'{"role":"%s","%s":[%s]}' % (role.encode(), name.encode(), b",".join(parts)) if parts else b"")
-
-    @property
-    def head(self) -> bytes:
-        """What comes before the parts: the same in all turns of a role."""
-        return self[: self.index(b"[") + 1]
-
-    @property
-    def is_user(self) -> bool:
-        return self.startswith(b'{"role":"user"')
-
-    def followed_by(self, other: Turn) -> Turn:
-        """The parts of both, as one turn."""
-        return Turn(self[:-2] + b"," + other[len(self.head) :])
-
-    def with_member(self, member: bytes) -> Turn:
-        """With this member of an object added to the last part."""
-        return Turn(b"%s,%s}]}" % (self[:-3], member))
-
-
-def in_turns(messages: Iterable[Turn]) -> list[Turn]:
-    """The messages with neighbours of one role as one, and without the empty."""
-    turns: list[Turn] = []
-    for message in messages:
-        if not message:
-            continue
-        if turns and turns[-1].head == message.head:
-            turns[-1] = turns[-1].followed_by(message)
-        else:
-            turns.append(message)
-    return turns
-
-
-def member(frame: dict[str, Any], key: str) -> dict[str, Any]:
-    """An object that a frame must have. Raises `MalformedStream`."""
-    value = frame.get(key)
-    if not isinstance(value, dict):
-        raise MalformedStream(f"{frame.get('type')} without its {key}")
-    return value
-
-
-def count(source: Any, *names: str) -> int | None:
-    """The first of these members that is a number of tokens."""
-    values = [source.get(name) for name in names] if isinstance(source, Mapping) else []
-    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)
 
 
 def with_version(base_url: str) -> str:

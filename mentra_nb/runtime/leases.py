@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from mentra_nb.errors import LeaseUnavailable, StoreError
-from mentra_nb.store.base import LeaseHolder, RuntimeStore
+from mentra_nb.store.protocols import LeaseHolder, RuntimeStore
 
 log = logging.getLogger(__name__)
 

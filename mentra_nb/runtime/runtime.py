@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mentra_nb.agent import recovery
 from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.subagent import delegate
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.content import Data
-from mentra_nb.control.executor import LocalExecutor, RuntimeExecutor
-from mentra_nb.control.hooks import AuditStore, EventBus, PreExecutionHook, RuntimeHook, RuntimeHooks
-from mentra_nb.control.policy import RuntimePolicy
 from mentra_nb.errors import (
     ConfigurationError,
     FailedToListModels,
@@ -30,21 +28,23 @@ from mentra_nb.errors import (
     ProviderError,
     StoreError,
 )
-from mentra_nb.event_types import RecoveryPrepared
-from mentra_nb.identity import new_id
+from mentra_nb.event.bus import AuditStore, EventBus, PreExecutionHook, RuntimeHook, RuntimeHooks
+from mentra_nb.event.types import RecoveryPrepared
+from mentra_nb.ids import new_id
+from mentra_nb.permission.asking import AskMode, SessionPermissions, expired
+from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
 from mentra_nb.providers.registry import PRESETS, ProviderRegistry, builtin
 from mentra_nb.runtime.leases import Leases
-from mentra_nb.runtime.live import LiveAgents
-from mentra_nb.session.permissions import AskMode, SessionPermissions, expired
-from mentra_nb.session.session import Session, new_record
-from mentra_nb.store.base import AgentRecord, RuntimeStore
-from mentra_nb.tools.environment import AgentEnvironment
-from mentra_nb.tools.spec import Tool, ToolSpec, as_tool
+from mentra_nb.runtime.live_agents import LiveAgents
+from mentra_nb.runtime.session import Session, new_record
+from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
+from mentra_nb.store.protocols import AgentRecord, RuntimeStore
+from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
 if TYPE_CHECKING:
     from mentra_nb.providers.http import HttpClient
-    from mentra_nb.tools.skills import Skill, Skills
+    from mentra_nb.tools.builtin.skills import Skill, Skills
 
 T = TypeVar("T")
 QUESTION_GRACE = 60.0
@@ -66,20 +66,20 @@ class PersistedAgentSummary(Data):
 
 
 def _default_store() -> RuntimeStore:
-    from mentra_nb.store.opening import open_store
+    from mentra_nb.store.open import open_store
 
     return open_store()
 
 
 def _default_record() -> AuditStore:
-    from mentra_nb.audit.sink import Journal
+    from mentra_nb.record.open import open_journal
 
-    return Journal()
+    return open_journal()
 
 
 def _builtin_tools() -> list[Tool]:
-    from mentra_nb.tools.files import ReadTool, WriteTool
-    from mentra_nb.tools.shell import ShellTool
+    from mentra_nb.tools.builtin.files import ReadTool, WriteTool
+    from mentra_nb.tools.builtin.shell import ShellTool
 
     return [ReadTool(), WriteTool(), ShellTool()]
 
@@ -205,7 +205,7 @@ class Runtime:
 
         Folders add up; a name found in an earlier one stays. Raises `SkillLoadError`, and then nothing is added.
         """
-        from mentra_nb.tools.skills import LoadSkillTool, Skills  # loads the YAML library
+        from mentra_nb.tools.builtin.skills import LoadSkillTool, Skills  # loads the YAML library
 
         skills = self._skills or Skills()
         skills.add_root(path)

@@ -14,11 +14,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
 from mentra_nb.errors import ConfigurationError, StoreError
-from mentra_nb.store.base import MemoryRecord
-from mentra_nb.store.database import PATIENCE, Transaction, storable
-from mentra_nb.store.memory import all_words
 from mentra_nb.store.migrations import STEPS, statements
-from mentra_nb.store.statements import Statements
+from mentra_nb.store.protocols import MemoryRecord
+from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.tables.memories import all_words
+from mentra_nb.store.transactions import PATIENCE, Transaction, storable
 
 T = TypeVar("T")
 

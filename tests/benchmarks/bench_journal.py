@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mentra_nb.event_types as e
-from mentra_nb.audit.sink import Journal
+import mentra_nb.event.types as e
 from mentra_nb.content import TokenUsage
-from mentra_nb.control.hooks import AuditStore, NullAudit
+from mentra_nb.event.bus import AuditStore, NullAudit
 from mentra_nb.providers import scripted
 from mentra_nb.providers.scripted import ScriptedProvider
+from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
 
 EVENTS = 20_000

@@ -26,11 +26,12 @@ import duckdb
 import pandas as pd
 
 import mentra_nb as mn
-from mentra_nb import event_types as e
-from mentra_nb.audit import plots, schema
-from mentra_nb.audit.files import make_folder
 from mentra_nb.authorization import ToolAuthorizationOutcome, ToolAuthorizationPreview
 from mentra_nb.content import TokenUsage
+from mentra_nb.event import types as e
+from mentra_nb.record import schema
+from mentra_nb.record.read import plots
+from mentra_nb.record.write.files import make_folder
 
 SEGMENT = 250_000
 TEMPLATES = 200

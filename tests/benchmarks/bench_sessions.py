@@ -20,7 +20,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from mentra_nb.control.hooks import NullAudit
+from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider

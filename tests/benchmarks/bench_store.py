@@ -16,8 +16,16 @@ from itertools import count, pairwise
 from pathlib import Path
 
 from mentra_nb.content import Message
-from mentra_nb.store.base import AgentRecord, Entry, LeaseHolder, MemoryRecord, RunRecord, RuntimeStore, ToolCallRecord
-from mentra_nb.store.opening import open_store
+from mentra_nb.store.open import open_store
+from mentra_nb.store.protocols import (
+    AgentRecord,
+    Entry,
+    LeaseHolder,
+    MemoryRecord,
+    RunRecord,
+    RuntimeStore,
+    ToolCallRecord,
+)
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 

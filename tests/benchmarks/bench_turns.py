@@ -129,10 +129,10 @@ def told(what: str, first: str, second: str, samples: list[list[float]]) -> None
 
 
 async def measure(port: int) -> None:
-    from mentra_nb import event_types as e
     from mentra_nb.agent.agent import Agent
-    from mentra_nb.control.limits import CancellationToken, RunOptions
+    from mentra_nb.agent.limits import CancellationToken, RunOptions
     from mentra_nb.errors import Cancelled
+    from mentra_nb.event import types as e
     from mentra_nb.providers import http
     from mentra_nb.providers.base import ModelInfo
     from mentra_nb.providers.chat_completions import ChatCompletionsProvider

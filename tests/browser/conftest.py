@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="needs Playwright: pip install 'mentra-nb[dev]'")
 
-from lab import Lab, chromium, lab_server
+from kits.lab import Lab, chromium, lab_server
 from playwright.sync_api import BrowserContext
 
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from lab import Lab, Notebook
+from kits.lab import Lab, Notebook
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 pytestmark = pytest.mark.browser
 
 COMMAND = "git status --short"
-SOURCES = ("%load_ext scripted_turn", f"%%turn\n{COMMAND}", "print('SECOND')")
+SOURCES = ("%load_ext kits.scripted_turn", f"%%turn\n{COMMAND}", "print('SECOND')")
 Opener = Callable[..., Notebook]
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernelkit import IPYKERNEL_6, overlay
-from lab import Lab, Notebook
-from payloads import LEAK, PAYLOADS
+from kits.kernels import IPYKERNEL_6, overlay
+from kits.lab import Lab, Notebook
+from kits.payloads import LEAK, PAYLOADS
 from playwright.sync_api import BrowserContext, Locator, expect
 
 pytestmark = pytest.mark.browser
 
-BEGIN = "from notebookkit import BEGIN\nexec(BEGIN)\n"
+BEGIN = "from kits.notebooks import BEGIN\nexec(BEGIN)\n"
 STARTED = "print(mn.events().query(\"kind == 'tool_execution_started'\").ts.iloc[-1].timestamp())"
 AT_ONCE = 1.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from lab import Lab
-from payloads import LEAK, PAYLOADS
+from kits.lab import Lab
+from kits.payloads import LEAK, PAYLOADS
 from playwright.sync_api import BrowserContext
 
 pytestmark = pytest.mark.browser

@@ -17,16 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from mentra_nb.audit import chain, files, tables
-from mentra_nb.audit.upkeep import compact
-from mentra_nb.audit.verification import verify
+from mentra_nb.record.keep.compact import compact
+from mentra_nb.record.keep.verify import verify
+from mentra_nb.record.read import frames
+from mentra_nb.record.write import chain, files
 
 KILLS = int(os.environ.get("MENTRA_FAULT_KILLS", "12"))
 WRITERS = 4
 WRITER = """
 import os, sys, time
 from pathlib import Path
-from mentra_nb.audit.sink import Journal
+from mentra_nb.record.write.journal import Journal
 journal, mark = Journal(Path(sys.argv[1]), max_bytes=100_000), f"{os.getpid()}-{os.urandom(4).hex()}"
 for n in range(10**9):
     call = f"{mark}-{n}"
@@ -37,7 +38,7 @@ for n in range(10**9):
 COMPACTOR = """
 import sys, time
 from pathlib import Path
-from mentra_nb.audit.upkeep import compact
+from mentra_nb.record.keep.compact import compact
 while True:
     compact(Path(sys.argv[1]), grace=0, many=4)
     time.sleep(0.05)
@@ -45,10 +46,10 @@ while True:
 READER = """
 import sys, time
 from pathlib import Path
-from mentra_nb.audit import tables
+from mentra_nb.record.read import frames
 seen = reads = 0
 while True:
-    calls = tables.sql("SELECT call_id FROM events WHERE kind = 'tool_execution_started'", folder=Path(sys.argv[1]))
+    calls = frames.sql("SELECT call_id FROM events WHERE kind = 'tool_execution_started'", folder=Path(sys.argv[1]))
     assert len(calls) == calls.call_id.nunique(), f"{len(calls) - calls.call_id.nunique()} seen twice"
     assert len(calls) >= seen, f"{seen} were there, now {len(calls)}"
     seen, reads = len(calls), reads + 1
@@ -85,7 +86,7 @@ def outputs(tmp_path: Path) -> Iterator[Path]:
 
 
 def calls(folder: Path) -> list[str]:
-    return list(tables.sql("SELECT call_id FROM events WHERE kind = 'tool_execution_started'", folder=folder).call_id)
+    return list(frames.sql("SELECT call_id FROM events WHERE kind = 'tool_execution_started'", folder=folder).call_id)
 
 
 @pytest.mark.fault

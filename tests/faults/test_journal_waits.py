@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from mentra_nb.audit import tables
-from mentra_nb.audit.sink import Journal
-from mentra_nb.audit.upkeep import compact
-from mentra_nb.audit.verification import verify
 from mentra_nb.providers import scripted
 from mentra_nb.providers.scripted import ScriptedProvider
+from mentra_nb.record.keep.compact import compact
+from mentra_nb.record.keep.verify import verify
+from mentra_nb.record.read import frames
+from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
 
 LIMIT = 0.25
 WRITER = """
 import sys, time
 from pathlib import Path
-from mentra_nb.audit.sink import Journal
+from mentra_nb.record.write.journal import Journal
 journal, longest, end = Journal(Path(sys.argv[1]), max_bytes=20_000), 0.0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end:
     began = time.perf_counter()
@@ -38,7 +38,8 @@ print(longest)
 READER = """
 import sys, time
 from pathlib import Path
-from mentra_nb.audit import files, query
+from mentra_nb.record.write import files
+from mentra_nb.record.read import query
 folder, longest, end = Path(sys.argv[1]), 0.0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end:
     began = time.perf_counter()
@@ -52,7 +53,7 @@ print(longest)
 COMPACTOR = """
 import sys, time
 from pathlib import Path
-from mentra_nb.audit.upkeep import compact
+from mentra_nb.record.keep.compact import compact
 end, done = time.monotonic() + float(sys.argv[2]), 0
 while time.monotonic() < end:
     done += compact(Path(sys.argv[1]), grace=0, many=4)
@@ -85,7 +86,7 @@ def test_reader_writer_and_compactor_do_not_wait_for_each_other(tmp_path: Path) 
 
 @pytest.mark.fault
 def test_an_open_reader_does_not_keep_a_writer_waiting(tmp_path: Path) -> None:
-    from mentra_nb.audit import query
+    from mentra_nb.record.read import query
 
     folder = tmp_path / "record"
     journal = Journal(folder, max_bytes=2000)
@@ -98,7 +99,7 @@ def test_an_open_reader_does_not_keep_a_writer_waiting(tmp_path: Path) -> None:
         journal.close()
         assert time.monotonic() - began < 5  # with the reader's lock held all the time
         assert con.execute("SELECT count(*) > 0 FROM events").fetchone() == (True,)
-    assert len(tables.events(folder=folder)) == 101
+    assert len(frames.events(folder=folder)) == 101
 
 
 # ---- a full disk -------------------------------------------------------------------------------------------------
@@ -138,12 +139,12 @@ def test_a_full_disk_leaves_a_gap_and_runs_unharmed(small_disk: Path) -> None:
         assert lost > 0
         assert not journal.health().alive
         assert compact(folder, grace=0) >= 0  # it may have no room either, and then leaves all as it is
-        stored = len(tables.events(folder=folder))
+        stored = len(frames.events(folder=folder))
         assert stored == journal.health().written > 0
         subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
         asyncio.run(turns(1))
     assert journal.health().alive
-    gaps = tables.sql("SELECT lost FROM events WHERE kind = 'journal_gap'", folder=folder)
+    gaps = frames.sql("SELECT lost FROM events WHERE kind = 'journal_gap'", folder=folder)
     assert gaps.lost.sum() == lost
     journal.close()
     report = verify(folder)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernelkit import Cell
-from notebookkit import Notebook
+from kits.kernels import Cell
+from kits.notebooks import Notebook
 
-from mentra_nb.audit import tables
+from mentra_nb.record.read import frames
 
 pytestmark = [
     pytest.mark.fault,
@@ -97,7 +97,7 @@ def goes_on(notebook: Notebook, folder: Path, answer: str | None) -> list[str]:
 
 def works_again(notebook: Notebook, folder: Path) -> None:
     """A new kernel on the same home answers, asks, and adds to what is there."""
-    before = len(tables.turns(folder=notebook.home / "record"))
+    before = len(frames.turns(folder=notebook.home / "record"))
     with killed_later(folder) as fresh:
         fresh.script("shell('echo back')", "s.text('Here again.')")
         cell = fresh.send("%mentra are you there?")

@@ -21,19 +21,20 @@ from typing import Any
 
 import anyio
 import pytest
-from postgreskit import binaries, start_server
+from kits.postgres import start_server
+from kits.programs import postgresql
 
-from mentra_nb.store.base import RuntimeStore
-from mentra_nb.store.opening import open_store
+from mentra_nb.store.open import open_store
+from mentra_nb.store.protocols import RuntimeStore
 
 SECONDS = float(os.environ.get("MENTRA_FAULT_SECONDS", "4"))
 AGENTS = int(os.environ.get("MENTRA_FAULT_AGENTS", "10"))
 WORKER = """
 import asyncio, json, os, random, sys, time
 from mentra_nb.content import Message
-from mentra_nb.identity import new_id
-from mentra_nb.store.base import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
-from mentra_nb.store.opening import open_store
+from mentra_nb.ids import new_id
+from mentra_nb.store.protocols import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
+from mentra_nb.store.open import open_store
 
 where, agents, until, log = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), os.open(sys.argv[4], os.O_WRONLY)
 store, holder, chance, held = open_store(where), LeaseHolder.here(new_id("runtime")), random.Random(), {}
@@ -235,7 +236,7 @@ def test_two_processes_on_one_file_lose_nothing_and_never_hold_the_same_agent(tm
 
 @pytest.mark.fault
 @pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")
-@pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed (apt-get install postgresql)")
+@pytest.mark.skipif(postgresql() is None, reason="PostgreSQL is not installed (apt-get install postgresql)")
 @pytest.mark.timeout(240 + 8 * SECONDS)
 def test_two_processes_on_one_server_lose_nothing_and_never_hold_the_same_agent(tmp_path: Path) -> None:
     with start_server() as server:

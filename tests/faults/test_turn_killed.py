@@ -23,25 +23,25 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import killable_turn as turn
 import pandas as pd
 import pytest
-from killable_turn import NAME, Model, Person
-from wire.validate import check_anthropic, check_chat, check_gemini, check_responses
+from kits import killable_turn as turn
+from kits.killable_turn import NAME, Model, Person
+from kits.validate import check_anthropic, check_chat, check_gemini, check_responses
 
-from mentra_nb.audit import tables
-from mentra_nb.audit.sink import Journal
 from mentra_nb.authorization import PermissionDecision
 from mentra_nb.content import Message, Text, ToolResult, ToolUse
-from mentra_nb.control.hooks import NullAudit
 from mentra_nb.errors import LeaseUnavailable, NoResumableTurn, StoreError
+from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import ProviderEvent, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.gemini import GeminiProvider
 from mentra_nb.providers.responses import ResponsesProvider
-from mentra_nb.session.session import Session
-from mentra_nb.store.base import Resolution
+from mentra_nb.record.read import frames
+from mentra_nb.record.write.journal import Journal
+from mentra_nb.runtime.session import Session
+from mentra_nb.store.protocols import Resolution
 from mentra_nb.store.sqlite import SqliteStore
 
 KILLS = int(os.environ.get("MENTRA_FAULT_KILLS", "0"))
@@ -344,7 +344,7 @@ class Record:
     """The events of all homes in a folder, read once."""
 
     def __init__(self, folder: Path) -> None:
-        self.events = tables.events(folder=folder)
+        self.events = frames.events(folder=folder)
         assert self.events.id.is_unique
         assert "journal_gap" not in set(self.events.kind)
         by_source = defaultdict(list)

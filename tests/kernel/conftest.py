@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
-from kernelkit import Kernel, overlay
-from notebookkit import Notebook
+from kits.kernels import Kernel, overlay
+from kits.notebooks import Notebook
 
 K = TypeVar("K", bound=Kernel)
 
@@ -55,7 +55,7 @@ def _kernels(request: pytest.FixtureRequest) -> Iterator[Shared[Kernel]]:
 def kernel(_kernels: Shared[Kernel]) -> Kernel:
     """A kernel with `%%turn`."""
     running = _kernels.get()
-    running.run("%load_ext scripted_turn")
+    running.run("%load_ext kits.scripted_turn")
     return running
 
 

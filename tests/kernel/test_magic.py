@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernelkit import Cell, Kernel, overlay
-from notebookkit import Notebook, written
+from kits.kernels import Cell, Kernel, overlay
+from kits.notebooks import Notebook, written
 
 pytestmark = pytest.mark.kernel
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from notebookkit import Notebook
+from kits.notebooks import Notebook
 
 pytestmark = pytest.mark.kernel
 

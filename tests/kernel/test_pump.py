@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kernelkit import WIDGET, Cell, Kernel
+from kits.kernels import WIDGET, Cell, Kernel
 
 pytestmark = pytest.mark.kernel
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kernelkit import Kernel
+from kits.kernels import Kernel
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(?:<!-- (?P<mark>\w+) -->\n)?```(?P<info>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)

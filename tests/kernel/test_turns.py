@@ -10,8 +10,8 @@ from typing import Any
 
 import psutil
 import pytest
-from kernelkit import Cell
-from notebookkit import Notebook
+from kits.kernels import Cell
+from kits.notebooks import Notebook
 
 pytestmark = pytest.mark.kernel
 

@@ -1,0 +1,198 @@
+"""A provider's stream on its way to becoming a message: folds events into blocks and says what they mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from mentra_nb.content import Message, Opaque, Role, Text, Thinking, TokenUsage, ToolUse
+from mentra_nb.errors import MalformedStream, StreamTruncated
+from mentra_nb.event import types as e
+from mentra_nb.ids import UniqueIds
+from mentra_nb.providers import base as p
+
+MAX_ARGUMENT_BYTES = 4 << 20
+
+
+@dataclass
+class _Block:
+    start: p.ContentBlockStarted
+    pieces: list[str] = field(default_factory=list)
+    size: int = 0
+    held: str = ""
+    """Half of a surrogate pair whose other half has not come yet."""
+    stopped: p.ContentBlockStopped | None = None
+    call: ToolUse | None = None
+
+    def take(self, text: str) -> str:
+        """Add a piece; returns it as valid Unicode, which a server need not send: pairs may come in halves."""
+        if self.held or not text.isascii():
+            text = self._mended(text)
+        self.pieces.append(text)
+        self.size += len(text)
+        return text
+
+    def _mended(self, text: str) -> str:
+        text, self.held = self.held + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self.held = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class PendingMessage:
+    """The assistant message while it streams. Pieces are kept as pieces and joined once."""
+
+    def __init__(self, agent_id: str, provider: str, model: str, ids: UniqueIds | None = None) -> None:
+        self.agent_id, self.provider, self.model = agent_id, provider, model
+        self.ids = ids or UniqueIds()
+        self.stop_reason: str | None = None
+        self.usage: TokenUsage | None = None
+        self.started: p.MessageStarted | None = None
+        self.complete = False
+        self.said_something = False
+        """Whether text or a whole call was shown: then asking again would show it twice."""
+        self._blocks: dict[int, _Block] = {}
+
+    def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
+        """Fold one event in; returns what it means, if anything. Raises `MalformedStream`."""
+        if isinstance(event, p.ContentBlockDelta):
+            return self._delta(self._open_block(event.index), event.text)
+        match event:
+            case p.ContentBlockStarted(index=index):
+                if index in self._blocks:
+                    raise MalformedStream(f"block {index} was started twice")
+                self._blocks[index] = _Block(event)
+            case p.ContentBlockStopped(index=index):
+                return self._stop(self._open_block(index), event)
+            case p.MessageDelta(stop_reason, usage):
+                self.stop_reason = stop_reason or self.stop_reason
+                self.usage = usage or self.usage
+            case p.MessageStarted():
+                self.started = event
+            case p.MessageStopped():
+                self.complete = True
+        return None
+
+    def _open_block(self, index: int) -> _Block:
+        try:
+            return self._blocks[index]
+        except KeyError:
+            raise MalformedStream(f"block {index} was never started") from None
+
+    def _delta(self, block: _Block, text: str) -> e.AgentEvent | None:
+        text = block.take(text)
+        kind = block.start.kind
+        if not text:
+            return None
+        self.said_something |= kind != "tool_use"
+        if kind == "text":
+            return e.TextDelta(agent_id=self.agent_id, delta=text)
+        if kind == "thinking":
+            return e.ReasoningDelta(agent_id=self.agent_id, delta=text)
+        if block.size > MAX_ARGUMENT_BYTES:
+            raise MalformedStream(f"the arguments of '{block.start.name}' are over {MAX_ARGUMENT_BYTES} bytes")
+        return e.ToolUseUpdated(
+            agent_id=self.agent_id,
+            index=block.start.index,
+            id=block.start.id or "",
+            name=block.start.name or "",
+            delta=text,
+        )
+
+    def _stop(self, block: _Block, stopped: p.ContentBlockStopped) -> e.AgentEvent | None:
+        if block.stopped is not None:
+            return None
+        block.stopped = stopped
+        if block.start.kind != "tool_use":
+            return None
+        arguments, error = parse_arguments(block.text())
+        block.call = ToolUse(
+            id=self.ids.take(block.start.id or "call"),
+            name=block.start.name or "",
+            item_id=block.start.item_id,
+            input=arguments,
+            error=error,
+        )
+        if error is not None:
+            return None
+        self.said_something = True
+        return e.ToolUseReady(agent_id=self.agent_id, index=block.start.index, call=block.call)
+
+    def partial_text(self) -> str:
+        """The text shown so far."""
+        return "".join(self._blocks[i].text() for i in sorted(self._blocks) if self._blocks[i].start.kind == "text")
+
+    def message(self) -> Message:
+        """The whole message, blocks in index order. Raises `StreamTruncated` when it never became whole."""
+        if not self.complete:
+            raise StreamTruncated
+        unfinished = [index for index, block in self._blocks.items() if block.stopped is None]
+        if unfinished:
+            raise StreamTruncated(f"block {unfinished[0]} did not complete")
+        blocks = (self._content(self._blocks[index]) for index in sorted(self._blocks))
+        return Message(role=Role.ASSISTANT, content=tuple(block for block in blocks if block is not None))
+
+    def response(self) -> p.Response:
+        """The whole answer, with what is known about it. Raises as `message`."""
+        return p.Response(
+            id=self.started.id if self.started else "",
+            model=(self.started.model if self.started else "") or self.model,
+            message=self.message(),
+            stop_reason=self.stop_reason or "end",
+            usage=self.usage,
+            request_id=self.started.request_id if self.started else None,
+        )
+
+    def _content(self, block: _Block) -> Text | Thinking | ToolUse | Opaque | None:
+        if block.call is not None:
+            return block.call
+        text = block.text()
+        if block.start.kind == "text":
+            return Text(text=text) if text else None
+        assert block.stopped is not None
+        if block.start.kind == "opaque":
+            whole = block.stopped.encrypted
+            return Opaque(data=whole, provider=self.provider, model=self.model) if whole else None
+        return Thinking(
+            text=text,
+            id=block.start.item_id,
+            signature=block.stopped.signature,
+            encrypted=block.stopped.encrypted,
+            provider=self.provider,
+            model=self.model,
+        )
+
+
+async def send(provider: p.Provider, request: p.Request) -> p.Response:
+    """Ask, and wait for the whole answer. Raises `ProviderError`; bad arguments of a call are told on the call."""
+    pending = PendingMessage("", provider.descriptor.id, request.model)
+    async with provider.stream(request) as events:
+        async for event in events:
+            pending.apply(event)
+    return pending.response()
+
+
+def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
+    """A call's arguments and what is wrong with them, if anything. Nothing at all means no arguments."""
+    if not text.strip():
+        return {}, None
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # an escape can smuggle in half a surrogate pair
+    except (ValueError, RecursionError) as error:
+        return {}, f"{error}; received {_cut(text)}"
+    if not isinstance(value, dict):
+        return {}, f"expected an object; received {_cut(text)}"
+    return value, None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _cut(text: str, limit: int = 240) -> str:
+    return text if len(text) <= limit else text[:limit] + "..."

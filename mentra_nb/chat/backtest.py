@@ -1,0 +1,107 @@
+"""What rules would have decided about the calls on record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from mentra_nb.authorization import PermissionRule
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.permission.asking import AskMode
+from mentra_nb.permission.rules import find_rule
+from mentra_nb.record.read.columns import described
+from mentra_nb.record.read.query import One, When
+from mentra_nb.record.read.reports import decided_calls
+from mentra_nb.tools.builtin.shell import ShellTool
+
+Verdict = Literal["allow", "ask", "deny", "unknown"]
+
+
+Rules = Iterable[PermissionRule | str] | pd.DataFrame
+
+
+@described
+def backtest(
+    rules: Rules,
+    *,
+    ask: AskMode = "changes",
+    session: One = None,
+    tool: One = None,
+    since: When = None,
+    until: When = None,
+    folder: Path | None = None,
+) -> pd.DataFrame:
+    """What these rules would have decided about the calls on record: a row per call, then and now side by side.
+
+    `rules` are texts such as `"allow shell git status*"` and `"deny write /etc/*"`, rules, or a frame like that of
+    `mn.rules()`, whatever their scope; they are matched as live ones are, shell lines command by command. `ask` is the
+    setting for what no rule covers. What the runtime, the policy or the application refused stays refused. The
+    verdict is `unknown` where it depends on a text that the record did not keep, cut, or holds without its secrets.
+
+        mn.backtest(["allow shell git *"]).value_counts(["decision", "verdict"])
+
+    Raises:
+        ConfigurationError: a text that is no rule.
+    """
+    known = _rules(rules)
+    calls = decided_calls(session=session, tool=tool, since=since, until=until, folder=folder)
+    unasked = set(calls.tool[(calls.decision == "allow") & (calls.decided_by == "setting")])
+    find = cache(lambda *call: _find(known, *call))
+
+    def judge(call: Any) -> tuple[Verdict, str | None, str]:
+        refused = call.decided_by if call.decision == "deny" else None
+        if refused in ("runtime", "policy"):
+            return "deny", None, f"refused by the {refused}"
+        shell = call.shell or call.tool == ShellTool.spec.provider.name
+        rule, certain = find(call.tool, call.subject if call.whole else None, shell)
+        if refused == "authorizer" and not (rule is not None and certain and not rule.allow):
+            return "deny", None, "refused by the application"
+        if rule is not None and certain:
+            return ("allow" if rule.allow else "deny"), _text(rule), "rule"
+        if not certain:
+            return "unknown", None, "its text was not kept whole"
+        if call.decided_by == "authorizer":
+            return ("allow" if call.decision == "allow" else "ask"), None, "decided by the application"
+        if ask == "changes" and (call.reads_only or call.tool in unasked):
+            return "allow", None, "no rule, and the tool runs unasked"
+        return ("deny" if ask == "rules" else "ask"), None, "no rule"
+
+    judged = pd.DataFrame([judge(call) for call in calls.itertuples()], columns=["verdict", "rule", "why"])
+    judged = judged.astype({"verdict": "category", "rule": "string", "why": "string"})
+    return pd.concat([calls.drop(columns=["whole", "reads_only", "shell"]), judged], axis=1)
+
+
+def _find(rules: Sequence[PermissionRule], tool: str, subject: str | None, shell: bool) -> tuple[Any, bool]:
+    """The rule that decides a call, if any, and whether that is certain without its subject."""
+    if subject is not None:
+        return find_rule(rules, tool, subject, shell=shell), True
+    own = [rule for rule in rules if rule.tool == tool]
+    denying = [rule for rule in own if not rule.allow]
+    always = next((rule for rule in denying or own if set(rule.pattern) == {"*"}), None)
+    return always, not own or (always is not None and not (always.allow and shell))
+
+
+def _rules(given: Rules) -> list[PermissionRule]:
+    if isinstance(given, pd.DataFrame):
+        rows = zip(given["tool"], given["pattern"], given["allow"], strict=True)
+        given = [_rule(str(tool), str(pattern), bool(allow)) for tool, pattern, allow in rows]
+    return [_parsed(each) if isinstance(each, str) else each for each in given]
+
+
+def _parsed(line: str) -> PermissionRule:
+    match line.split(None, 2):
+        case ["allow" | "deny" as verb, tool, *rest]:
+            return _rule(tool, rest[0] if rest else "*", verb == "allow")
+    raise ConfigurationError(f"{line!r} is no rule: write it as 'allow shell git status*' or 'deny write *'")
+
+
+def _rule(tool: str, pattern: str, allow: bool) -> PermissionRule:
+    return PermissionRule(id="", tool=tool, pattern=pattern, allow=allow)
+
+
+def _text(rule: PermissionRule) -> str:
+    return f"{'allow' if rule.allow else 'deny'} {rule.tool} {rule.pattern}"

@@ -1,0 +1,94 @@
+"""The doctor: what a person would have to look at when something does not work, each with its fix. Sends nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mentra_nb.chat.models import choose
+from mentra_nb.errors import ConfigurationError, MentraError
+from mentra_nb.providers.registry import PRESETS
+from mentra_nb.record.write.health import RecordHealth
+
+if TYPE_CHECKING:
+    from mentra_nb.chat.engine import Engine
+
+LITTLE_DISK = 200 << 20
+"""Bytes free below which the record is in danger."""
+MUCH_WAITING = 256 << 20
+"""Bytes of complete segments that should long have become Parquet."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`ok` is `None` for what is only to be known. `fix` says what to do about what is not."""
+
+    check: str
+    ok: bool | None
+    detail: str
+    fix: str = ""
+
+
+def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Finding]:
+    """The model, the keys (present or absent, never shown), the state store, the record."""
+    return [_model(engine, environ), *_keys(environ), _store(engine), *_record(engine)]
+
+
+def _model(engine: Engine, environ: Mapping[str, str]) -> Finding:
+    try:
+        choice = choose(engine.default_model, engine.settings, environ, registered=engine.registered())
+    except ConfigurationError as error:
+        return Finding("model", False, str(error), "%mentra model provider/NAME")
+    if choice.provider == "demo":
+        return Finding("model", None, "the built-in demo: no model is set up", "set a key, or name one with -m")
+    return Finding("model", True, f"{choice.provider}/{choice.model or 'its newest'}")
+
+
+def _keys(environ: Mapping[str, str]) -> Iterator[Finding]:
+    for preset in PRESETS.values():
+        if preset.key_env:
+            there = bool(environ.get(preset.key_env))
+            yield Finding(f"key for {preset.id}", True if there else None, "present" if there else "absent")
+
+
+def _store(engine: Engine) -> Finding:
+    store = engine.runtime.store
+    try:
+        sessions = engine.call(store.list_sessions)
+        leases = engine.call(store.list_leases)
+    except MentraError as error:
+        return Finding("state store", False, str(error), "set MENTRA_HOME to a folder you can write to")
+    elsewhere = len({lease.holder.runtime_id for lease in leases} - {engine.runtime.id})
+    others = f", {elsewhere} other kernel{'s' * (elsewhere != 1)} at work" if elsewhere else ""
+    return Finding("state store", True, f"{store!r}: {len(sessions)} conversations{others}")
+
+
+def _record(engine: Engine) -> Iterator[Finding]:
+    audit = engine.runtime.audit
+    health: Callable[[], RecordHealth] | None = getattr(audit, "health", None)
+    if health is None:
+        yield Finding("record", None, f"{type(audit).__name__}: not kept in a folder")
+        return
+    found = health()
+    lost, error = getattr(found, "lost", 0), getattr(found, "last_error", None)
+    size = found.writing_bytes + found.waiting_bytes + found.parquet_bytes
+    yield Finding(
+        "record",
+        not lost,
+        f"{found.folder}: {found.parquet} Parquet files, {found.writing + found.waiting} journals, {size / 1e6:.1f} MB"
+        + (f"; {lost} events could not be written ({error})" if lost else ""),
+        "free some disk space, or set MENTRA_HOME elsewhere" if lost else "",
+    )
+    broken = "" if found.chain_sound else "mn.verify() says where"
+    yield Finding("record's chain", found.chain_sound, f"{found.chain_links} sealed segments", broken)
+    if found.waiting_bytes > MUCH_WAITING:
+        yield Finding(
+            "compaction", False, f"{found.waiting_bytes / 1e6:.0f} MB wait", "close other kernels, or mn.usage()"
+        )
+    if found.foreign:
+        yield Finding("foreign files", False, ", ".join(found.foreign[:5]), "move them elsewhere: they are not read")
+    if found.disk_free is not None:
+        enough = found.disk_free >= LITTLE_DISK
+        yield Finding("disk", enough, f"{found.disk_free / 1e9:.1f} GB free", "" if enough else "free some disk space")

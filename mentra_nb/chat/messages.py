@@ -1,0 +1,57 @@
+"""The stored messages of a conversation as a DataFrame."""
+
+from __future__ import annotations
+
+import pandas as pd
+from pydantic import TypeAdapter
+
+from mentra_nb.chat.api import conversation
+from mentra_nb.chat.engine import engine
+from mentra_nb.content import ContentBlock
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.record.read.columns import described
+from mentra_nb.store.protocols import Entry, SessionRecord
+
+_PARTS = TypeAdapter(tuple[ContentBlock, ...])
+
+
+@described
+def messages(session: str | None = None) -> pd.DataFrame:
+    """The messages of a session, by id or name, as its next turn would see them; without one, of this notebook's own.
+
+    They come from the state store, where conversations are kept whole, and not from the record.
+
+    Raises:
+        ConfigurationError: there is no such session.
+    """
+    last = conversation().last
+    wanted = session or (last.session if last is not None else None)
+    if wanted is None:
+        raise ConfigurationError("this notebook has asked nothing yet: name a session, mn.sessions() lists them")
+    store = engine().runtime.store
+
+    async def read() -> tuple[SessionRecord, list[Entry]]:
+        found = await store.load_session(wanted)
+        agent = await store.load_agent(found.agent_id) if found is not None else None
+        if found is None or agent is None:
+            raise ConfigurationError(f"there is no session {wanted!r}: mn.sessions() lists them")
+        return found, await store.load_path(agent.id, agent.leaf)
+
+    of, entries = engine().call(read)
+    rows = [
+        {
+            "ts": entry.created_at,
+            "session_id": of.id,
+            "run_id": entry.run_id,
+            "entry_id": entry.id,
+            "role": str(entry.message.role),
+            "kind": entry.kind,
+            "text": entry.message.text(),
+            "parts": _PARTS.dump_json(entry.message.content).decode(),
+        }
+        for entry in entries
+    ]
+    names = ["ts", "session_id", "run_id", "entry_id", "role", "kind", "text", "parts"]
+    texts = dict.fromkeys(names[1:], "string") | {"role": "category", "kind": "category"}
+    frame = pd.DataFrame(rows, columns=names).astype(texts)
+    return frame.assign(ts=pd.to_datetime(frame.ts.astype("float64"), unit="s", utc=True).dt.as_unit("us"))

@@ -1,0 +1,76 @@
+"""A turn on its way, and the port through which a blocking one is shown and answered.
+
+The notebook sets the presenter; without one a turn is only waited for, and nobody can be asked.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from mentra_nb.agent.limits import CancellationToken
+from mentra_nb.authorization import PermissionDecision, PermissionQuestion
+from mentra_nb.chat.reply import Reply
+from mentra_nb.errors import OperationDenied
+from mentra_nb.event import screen as shown
+from mentra_nb.event.types import RunOrigin
+from mentra_nb.runtime.session import Session
+
+
+class RunningTurn:
+    """A turn on its way. `events` is filled from the engine's thread; `future` is done when it has ended."""
+
+    def __init__(self) -> None:
+        self.events: queue.SimpleQueue[shown.SessionEvent] = queue.SimpleQueue()
+        self.future: Future[Reply] = Future()
+        self.token = CancellationToken()
+        self.session: Session | None = None
+
+    def answer(self, request_id: str, decision: PermissionDecision) -> None:
+        """Answer one of its questions, from any thread. Raises `OperationDenied` when it is closed."""
+        if self.session is None:
+            raise OperationDenied("no question is open")
+        self.session.resolve_permission(request_id, decision)
+
+    def open_questions(self) -> list[PermissionQuestion]:
+        return self.session.permissions.open_questions() if self.session is not None else []
+
+    def stop(self) -> None:
+        """Stop it, from any thread: the stream, the running command, the open question."""
+        self.token.cancel("stopped by the user")
+
+    def result(self) -> Reply:
+        """Wait for the reply. Raises what the turn raised; an interrupt stops the turn first."""
+        try:
+            return self.future.result()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+
+@dataclass
+class Presenter:
+    """`show` follows a turn to its end, answers its questions and returns the reply.
+
+    `origin` is where a prompt comes from, and `notebook` the notebook that is open.
+    """
+
+    show: Callable[[RunningTurn], Reply]
+    origin: Callable[[str], RunOrigin]
+    notebook: Callable[[], str | None]
+
+
+_presenter: Presenter | None = None
+
+
+def presenter() -> Presenter | None:
+    """How turns are shown now; `None` where they are only waited for."""
+    return _presenter
+
+
+def present_with(new: Presenter | None) -> None:
+    """From now on, show turns this way; `None` for not at all."""
+    global _presenter
+    _presenter = new

@@ -1,1 +1,0 @@
-"""What bounds a run: limits and cancellation, policy, remembered rules, hooks, and the command executor."""

@@ -1,0 +1,1 @@
+"""Whether a call may run: its subject, rules, policy, and the question put to a person."""

@@ -1,0 +1,358 @@
+"""Who may decide about a call, in what order, and the life of a question put to a person.
+
+    deny rule → authorizer deny → allow rule → authorizer allow → setting → ask
+
+(The policy's hard denials come before all of this, in the scheduler.) A question has a deadline, is bound to its
+arguments, and is closed exactly once: answered, timed out, or cancelled with its run. A late answer is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+import anyio.to_thread
+
+from mentra_nb.authorization import (
+    PermissionDecision,
+    PermissionQuestion,
+    PermissionRule,
+    PermissionScope,
+    ToolAuthorizationDecision,
+    ToolAuthorizationOutcome,
+    ToolAuthorizationRequest,
+    ToolAuthorizer,
+    ToolCapability,
+)
+from mentra_nb.errors import OperationDenied, StoreError
+from mentra_nb.event import types as e
+from mentra_nb.event.bus import EventBus
+from mentra_nb.ids import new_id
+from mentra_nb.permission.binding import AGAIN, arguments_hash, decide_in_time, duration
+from mentra_nb.permission.rules import exactly, find_rule
+from mentra_nb.store.protocols import RuntimeStore
+
+log = logging.getLogger(__name__)
+
+AskMode = Literal["always", "changes", "rules"]
+"""When to ask: about every call, about what is not declared read-only, or never (what no rule covers is denied)."""
+
+DEFAULT_ASK_TIMEOUT = 600.0
+"""Seconds a question stays open."""
+
+CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
+HOW_TO_ALLOW = "allow it beforehand with mn.allow({tool!r}, pattern={subject!r}) or ask in a live notebook"
+
+
+@dataclass
+class _Open:
+    question: PermissionQuestion
+    answered: anyio.Event
+    loop: asyncio.AbstractEventLoop
+    decision: PermissionDecision | None = None
+    """Set by the thread that answers, so that an accepted answer is never overtaken by the deadline."""
+
+
+class SessionPermissions:
+    """The authorizer of one session. `ask`, `ask_timeout` (seconds) and `headless` may be changed between turns."""
+
+    def __init__(
+        self,
+        session_id: str,
+        bus: EventBus,
+        store: RuntimeStore,
+        *,
+        inner: ToolAuthorizer | None = None,
+        project: str | None = None,
+        ask: AskMode = "changes",
+        ask_timeout: float = DEFAULT_ASK_TIMEOUT,
+    ) -> None:
+        self.session_id, self.project = session_id, project
+        self.bus, self.store, self.inner = bus, store, inner
+        self.ask, self.ask_timeout = ask, ask_timeout
+        self.can_ask: Callable[[], bool] = lambda: True
+        """Whether somebody is there. When not, what would be asked is denied at once."""
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+
+    def timeout(self) -> float | None:
+        return None  # a question carries its own deadline; the inner authorizer is bounded in `_asked_inner`
+
+    # ---- deciding ---------------------------------------------------------------------------------------------
+
+    async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+        rules = await self.store.list_rules(self.session_id, self.project)
+        rule = find_rule(rules, request.tool_name, request.subject, shell=request.shell_subject)
+        if rule is not None and not rule.allow:
+            return await self._by_rule(rule)
+        verdict = await self._asked_inner(request)
+        if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY:
+            return verdict
+        if rule is not None and not request.again:
+            return await self._by_rule(rule)
+        if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.ALLOW and not request.again:
+            return verdict
+        if (answer := await self._answered_before(request)) is not None:
+            return answer
+        prompted = verdict is not None or request.again
+        if not prompted and self.ask == "changes" and _runs_unasked(request):
+            return ToolAuthorizationDecision.allow("setting")
+        how = HOW_TO_ALLOW.format(tool=request.tool_name, subject=request.subject)
+        if self.ask == "rules":
+            return ToolAuthorizationDecision.deny(f"no rule covers it and ask is 'rules'; {how}", "setting")
+        if not self.can_ask():
+            return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
+        reason = verdict.reason if verdict is not None and verdict.reason else _why(request, self.ask)
+        if request.again:
+            reason = AGAIN
+        return await self._put_question(request, reason)
+
+    async def _answered_before(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
+        """What a person answered when the run that asked had died, in time and about these very arguments."""
+        if request.again:
+            return None
+        bound_to = arguments_hash(request.tool_name, request.arguments)
+        for run_id in request.earlier_runs:
+            answer = await self.store.answered_question(run_id, request.tool_call_id, bound_to)
+            if answer is not None and answer.decided_by == "user":
+                outcome = (
+                    ToolAuthorizationOutcome.ALLOW if answer.outcome == "allowed" else ToolAuthorizationOutcome.DENY
+                )
+                return ToolAuthorizationDecision(
+                    outcome=outcome, reason=answer.reason, decided_by="user", request_id=answer.request_id
+                )
+        return None
+
+    async def answer(self, request_id: str, decision: PermissionDecision) -> None:
+        """As `resolve`, also for a question whose run has died: `resume` then acts on the answer.
+
+        Raises:
+            OperationDenied: the question is closed, or its deadline has passed.
+        """
+        if request_id in self._open:
+            self.resolve(request_id, decision)
+            return
+        check_scope(decision.remember, self.project)
+        left = {question.request_id: question for question in await self.store.open_questions(self.session_id)}
+        if request_id not in left or not await self.store.answer_question(
+            request_id, allow=decision.allow, decided_by=decision.by, reason=decision.reason
+        ):
+            raise OperationDenied(CLOSED)
+        question = left[request_id]
+        await self._tell(question, decision, await self._remembered(question, decision))
+
+    async def _close_earlier(self, request: ToolAuthorizationRequest) -> None:
+        """Close what a run that died had asked about the same call: from here on the new question counts."""
+        if not request.earlier_runs:
+            return
+        for question in await self.store.open_questions(self.session_id):
+            if question.tool_call_id == request.tool_call_id and question.run_id in request.earlier_runs:
+                await self._close(question, PermissionDecision(allow=False, by="cancelled", reason="asked anew"))
+
+    async def _by_rule(self, rule: PermissionRule) -> ToolAuthorizationDecision:
+        await self.store.count_rule_use(rule.id)
+        if rule.allow:
+            return ToolAuthorizationDecision.allow(f"rule:{rule.id}")
+        why = f"blocked by a remembered rule for '{rule.pattern}'; asking again will not help"
+        return ToolAuthorizationDecision.deny(f"{rule.reason}; {why}" if rule.reason else why, f"rule:{rule.id}")
+
+    async def _asked_inner(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
+        return None if self.inner is None else await decide_in_time(self.inner, request)
+
+    # ---- the life of a question -------------------------------------------------------------------------------
+
+    async def _put_question(self, request: ToolAuthorizationRequest, reason: str) -> ToolAuthorizationDecision:
+        await self._close_earlier(request)
+        question = self._question(request, reason)
+        waiting = self._open[question.request_id] = _Open(question, anyio.Event(), asyncio.get_running_loop())
+        decided = PermissionDecision(allow=False, by="cancelled", reason="the run was stopped")
+        try:
+            await self.store.open_question(question)
+            self.bus.emit(e.QuestionAsked(agent_id=question.agent_id, question=question))
+            with anyio.move_on_after(self.ask_timeout):
+                await waiting.answered.wait()
+            late = f"nobody answered within {duration(self.ask_timeout)}"
+            decided = self._shut(waiting) or PermissionDecision(allow=False, by="timeout", reason=late)
+        finally:
+            self._shut(waiting)
+            with anyio.CancelScope(shield=True):
+                await self._close(question, decided)
+        if decided.allow:
+            return ToolAuthorizationDecision(
+                outcome=ToolAuthorizationOutcome.ALLOW, decided_by=decided.by, request_id=question.request_id
+            )
+        return ToolAuthorizationDecision(
+            outcome=ToolAuthorizationOutcome.DENY,
+            reason=decided.reason or "denied by the user",
+            decided_by=decided.by,
+            request_id=question.request_id,
+        )
+
+    def _question(self, request: ToolAuthorizationRequest, reason: str) -> PermissionQuestion:
+        now = time.time()
+        return PermissionQuestion(
+            request_id=new_id("perm"),
+            session_id=self.session_id,
+            agent_id=request.agent_id,
+            agent_name=request.agent_name,
+            run_id=request.run_id,
+            tool_call_id=request.tool_call_id,
+            tool_name=request.tool_name,
+            description=reason,
+            subject=request.subject,
+            arguments=request.arguments,
+            preview=request.preview,
+            arguments_hash=arguments_hash(request.tool_name, request.arguments),
+            asked_at=now,
+            deadline=now + self.ask_timeout,
+            capabilities=tuple(str(c) for c in request.preview.capabilities),
+        )
+
+    async def _close(self, question: PermissionQuestion, decided: PermissionDecision) -> None:
+        """Write the answer down before it takes effect: the rule, the question's row, the record, the disk."""
+        rule = await self._remembered(question, decided)
+        try:
+            await self.store.close_question(question.request_id, "allowed" if decided.allow else "denied", decided.by)
+        except StoreError:
+            log.exception("the answer to %s could not be stored", question.request_id)
+        await self._tell(question, decided, rule)
+
+    async def _remembered(self, question: PermissionQuestion, decided: PermissionDecision) -> PermissionRule | None:
+        """The rule that an answer asks for, stored; `None` for none, or when it cannot be: the answer stands."""
+        if decided.remember is None:
+            return None
+        try:
+            return await self.add_rule(
+                question.tool_name,
+                decided.pattern or exactly(question.subject),
+                allow=decided.allow,
+                scope=decided.remember,
+                reason=decided.reason,
+            )
+        except StoreError:
+            log.exception("the answer to %s could not be remembered", question.request_id)
+            return None
+
+    async def _tell(
+        self, question: PermissionQuestion, decided: PermissionDecision, rule: PermissionRule | None
+    ) -> None:
+        """Record how a question was closed, and have it safe on disk."""
+        self.bus.emit(
+            e.PermissionResolved(
+                agent_id=question.agent_id,
+                run_id=question.run_id,
+                request_id=question.request_id,
+                tool_name=question.tool_name,
+                tool_call_id=question.tool_call_id,
+                outcome="allowed" if decided.allow else "denied",
+                decided_by=decided.by,
+                rule_scope=rule.scope if rule is not None else None,
+                reason=decided.reason,
+                waited_ms=int((time.time() - question.asked_at) * 1000),
+                session_id=self.session_id,
+            )
+        )
+        await anyio.to_thread.run_sync(self.bus.sync)
+
+    def _shut(self, waiting: _Open) -> PermissionDecision | None:
+        """From here on an answer is late. Returns the one that came, if any."""
+        with self._lock:
+            self._open.pop(waiting.question.request_id, None)
+            return waiting.decision
+
+    def open_questions(self) -> list[PermissionQuestion]:
+        """The questions waiting now, oldest first."""
+        return [waiting.question for waiting in list(self._open.values())]
+
+    def resolve(self, request_id: str, decision: PermissionDecision) -> None:
+        """Answer a question, from any thread. The first answer counts.
+
+        Raises:
+            OperationDenied: no such question is open (answered, timed out, or cancelled); or the answer cannot be
+                remembered as it says, and then the question stays open.
+        """
+        check_scope(decision.remember, self.project)
+        with self._lock:
+            waiting = self._open.pop(request_id, None)
+            if waiting is None:
+                raise OperationDenied(CLOSED)
+            waiting.decision = decision
+        waiting.loop.call_soon_threadsafe(waiting.answered.set)
+
+    # ---- rules ------------------------------------------------------------------------------------------------
+
+    async def add_rule(
+        self, tool: str, pattern: str, *, allow: bool, scope: PermissionScope = "session", reason: str | None = None
+    ) -> PermissionRule:
+        """Remember a decision of this session. Raises as `remember`."""
+        return await remember(
+            self.store, self.session_id, self.project, tool, pattern, allow=allow, scope=scope, reason=reason
+        )
+
+    async def rules(self) -> list[PermissionRule]:
+        """The rules that hold here: the session's, the project's and the global ones."""
+        return await self.store.list_rules(self.session_id, self.project)
+
+
+def expired(question: PermissionQuestion) -> e.PermissionResolved:
+    """What the record is told of a question that outlived its run and its deadline."""
+    return e.PermissionResolved(
+        agent_id=question.agent_id,
+        run_id=question.run_id,
+        request_id=question.request_id,
+        tool_name=question.tool_name,
+        tool_call_id=question.tool_call_id,
+        outcome="denied",
+        decided_by="timeout",
+        waited_ms=int((question.deadline - question.asked_at) * 1000),
+        session_id=question.session_id,
+    )
+
+
+def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
+    return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
+
+
+def _why(request: ToolAuthorizationRequest, ask: AskMode) -> str:
+    if ask == "always":
+        return "ask is 'always' and no rule covers this call"
+    return f"'{request.tool_name}' may change things and no rule covers this call"
+
+
+def check_scope(scope: PermissionScope | None, project: str | None) -> None:
+    if scope == "project" and project is None:
+        raise OperationDenied("this session has no project: remember it for the session or globally")
+
+
+async def remember(
+    store: RuntimeStore,
+    session_id: str,
+    project: str | None,
+    tool: str,
+    pattern: str,
+    *,
+    allow: bool,
+    scope: PermissionScope = "session",
+    reason: str | None = None,
+) -> PermissionRule:
+    """Store a decision as a rule. Raises `OperationDenied` for a project rule outside a project."""
+    check_scope(scope, project)
+    key = {"session": session_id, "project": project or "", "global": ""}[scope]
+    return await store.save_rule(
+        PermissionRule(
+            id=new_id("rule"),
+            tool=tool,
+            pattern=pattern,
+            allow=allow,
+            scope=scope,
+            scope_key=key,
+            reason=reason,
+            created_at=time.time(),
+        )
+    )

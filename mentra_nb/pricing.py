@@ -1,0 +1,153 @@
+"""What tokens cost: the dated price list of `genai-prices`, and the user's own prices.
+
+A model that neither knows has no price, so its cost is NULL; local, replayed and demo models are never listed. Own
+prices are `prices.csv` in the record's folder, in US dollars per million tokens, and go before the list's:
+
+    provider,model,input_mtok,output_mtok,cache_read_mtok,cache_write_mtok
+    lab,qwen3-32b,0.20,0.60,,
+    ollama,*,0,0,,
+
+`*` stands for every model of the provider, and an empty cache price for that of input.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mentra_nb import paths
+from mentra_nb.content import TokenUsage
+from mentra_nb.errors import ConfigurationError
+
+_LISTED_AS = {"gemini": "google", "xai": "x-ai", "moonshot": "moonshotai", "bedrock": "aws"}
+_UNKNOWN = (None, None, None, None)
+_RATES = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+_FIRST, _LAST = date(1970, 1, 1), date(9999, 12, 31)
+_MIDNIGHT, _END_OF_DAY = time(0), "24:00:00"  # Python has no such time, DuckDB has
+_NO_LIMIT = 2**62
+_TIMES = ("start_time", "end_time")
+
+Row = tuple[Any, ...]
+"""A price: the columns of `prices` in the record, in their order (`record/schema.py` names them)."""
+
+Own = dict[tuple[str, str], list[float | None]]
+"""Prices of one's own, by (provider, model)."""
+
+
+def own_prices(folder: Path) -> Own:
+    """What `prices.csv` in the record's folder says, if it is there.
+
+    Raises:
+        ConfigurationError: a column, a line or a number that is not as it should be.
+    """
+    file, own = folder / "prices.csv", Own()
+    if not file.exists():
+        return own
+    try:
+        rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines(), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
+    for number, row in enumerate(rows, 2):
+        try:
+            rates = [float(row[name]) if name in _RATES[:2] or row.get(name) else None for name in _RATES]
+            if not all(rate is None or 0 <= rate < float("inf") for rate in rates):
+                raise ValueError("a price is not negative")
+            own[row["provider"].strip(), row["model"].strip()] = [rates[0] if rate is None else rate for rate in rates]
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{file}, line {number}: {error}; a line is {','.join(('provider', 'model', *_RATES))}, "
+                "in USD per million tokens"
+            ) from error
+    return own
+
+
+def price_rows(provider: str, model: str, own: Own | None = None) -> list[Row]:
+    """The rows of `prices` for a model: one per span of days, times of day and prompt sizes, none overlapping.
+
+    A model without a price has one row whose rates are NULL.
+    """
+    own = own or {}
+    source, info = source_of(own), _listed(provider, model)
+    rates = _own(own, provider, model)
+    if info is None or rates:
+        always = (_FIRST, _LAST, _MIDNIGHT, _END_OF_DAY, -1, _NO_LIMIT)
+        return [(provider, model, *always, *(rates or _UNKNOWN), source)]
+    constraints = [each.constraint for each in info.prices if each.constraint] if isinstance(info.prices, list) else []
+    days = {each.start_date for each in constraints if hasattr(each, "start_date")}
+    times = {getattr(each, at).replace(tzinfo=None) for each in constraints for at in _TIMES if hasattr(each, at)}
+    return [
+        (provider, model, day, next_day, at, until, above, up_to, *each, source)
+        for day, next_day in _spans({_FIRST, *days}, _LAST)
+        for at, until in _spans({_MIDNIGHT, *times}, _END_OF_DAY)
+        for above, up_to, each in _tiers(info.get_prices(datetime.combine(day, at, UTC)))
+    ]
+
+
+def cost_usd(
+    provider: str, model: str, usage: TokenUsage, at: datetime | None = None, *, folder: Path | None = None
+) -> float | None:
+    """What one response costs in US dollars at a time (now by default), or `None` if its price is not known.
+
+    The same sum as the `usage` view's, of the record in `folder`. Of the usage of several responses together it is an
+    upper bound where a model costs more for long prompts.
+    """
+    if usage.is_empty():
+        return None
+    cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    prompt = (usage.input_tokens or 0) + (usage.tool_input_tokens or 0)
+    if provider == "anthropic":  # it counts cached tokens apart
+        prompt += cached + written
+    rates = _own(own_prices(folder or paths.record_folder()), provider, model)
+    if rates is None and (info := _listed(provider, model)):
+        tiers = _tiers(info.get_prices(at or datetime.now(UTC)))
+        rates = next(each for above, up_to, each in tiers if above < prompt <= up_to)
+    if rates is None:
+        return None
+    output = (usage.output_tokens or 0) + (usage.thoughts_tokens or 0)
+    counts = (max(prompt - cached - written, 0), output, cached, written)
+    known = [rate * count for rate, count in zip(rates, counts, strict=True) if rate is not None]
+    return sum(known) / 1e6 if len(known) == len(rates) else None
+
+
+def _own(own: Own, provider: str, model: str) -> list[float | None] | None:
+    return own.get((provider, model), own.get((provider, "*")))
+
+
+def _listed(provider: str, model: str) -> Any:
+    """The model as the price list knows it, or `None`. The provider must be named exactly: a guess may cost money."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    providers = get_snapshot().providers
+    listed = next((p for p in providers if p.id == _LISTED_AS.get(provider, provider)), None)
+    return listed.find_model(model.lower(), all_providers=providers) if listed else None
+
+
+def _tiers(price: Any) -> Iterator[tuple[int, int, list[float | None]]]:
+    """The rates for each range of prompt sizes: more than the first number of tokens, up to the second."""
+    starts = {tier.start for name in _RATES for tier in getattr(getattr(price, name), "tiers", ())}
+    for above, up_to in _spans({-1, *starts}, _NO_LIMIT):
+        rates = {name: _rate(getattr(price, name), above) for name in _RATES}
+        cached = [rates[name] if rates[name] is not None else rates["input_mtok"] for name in _RATES[2:]]
+        yield above, up_to, [rates["input_mtok"], rates["output_mtok"], *cached]
+
+
+def _rate(price: Any, above: int) -> float | None:
+    if not hasattr(price, "tiers"):
+        return None if price is None else float(price)
+    return float(next((tier.price for tier in reversed(price.tiers) if above >= tier.start), price.base))
+
+
+def _spans(starts: Iterable[Any], end: Any) -> list[tuple[Any, Any]]:
+    ordered = sorted(starts)
+    return list(zip(ordered, [*ordered[1:], end], strict=True))
+
+
+def source_of(own: Own) -> str:
+    """Which prices a row is from; rows of other ones are looked up again."""
+    mine = f" and {hashlib.sha256(repr(sorted(own.items())).encode()).hexdigest()}" if own else ""
+    return f"genai-prices {version('genai-prices')}{mine}"

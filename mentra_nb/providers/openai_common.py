@@ -1,0 +1,125 @@
+"""What the two OpenAI wires, Responses and Chat Completions, have in common: model listing, usage, small mappings.
+
+The wires themselves are `responses` and `chat_completions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mentra_nb.content import Image, TokenUsage, ToolResult, ToolUse
+from mentra_nb.providers.base import ModelInfo, ProviderCapabilities, Request
+from mentra_nb.providers.json import compact, count
+from mentra_nb.providers.wire import WireProvider, with_version
+
+STOP_REASONS = {
+    "stop": "end",
+    "length": "max_tokens",
+    "model_length": "context_overflow",
+    "max_output_tokens": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "content_filter",
+}
+
+
+class OpenAIProvider(WireProvider):
+    """Shared by both wires: `base_url` with or without `/v1`, and `GET models`."""
+
+    offers = ProviderCapabilities(
+        supports_images=True,
+        supports_reasoning_effort=True,
+        supports_structured_output=True,
+    )
+
+    def __init__(self, id: str, base_url: str, **options: Any) -> None:
+        super().__init__(id, base_url, **options)
+        self.base_url = with_version(self.base_url)
+
+    async def list_models(self) -> list[ModelInfo]:
+        entries = await self.model_entries("data", {}, "", lambda page: None)
+        return [_model(entry, self.descriptor.id) for entry in entries if entry.get("id")]
+
+    def image_url(self, image: Image) -> str:
+        """The picture's address, or a data URL of its bytes. Raises `InvalidRequest` if it has neither."""
+        if image.url:
+            return image.url
+        media_type, data = self.image_data(image)
+        return f"data:{media_type};base64,{data}"
+
+
+def tool_choice(request: Request, named: Callable[[str], Any]) -> Any:
+    """The wire's `tool_choice`, or `None` when there is nothing to choose."""
+    choice = request.tool_choice
+    if choice is None or not request.tools:
+        return None
+    if choice.mode == "tool":
+        return named(choice.name or "")
+    return "required" if choice.mode == "any" else choice.mode
+
+
+def parallel_tool_calls(request: Request) -> bool | None:
+    """The wire's option of that name, which may only be sent with tools."""
+    return request.parallel_tool_calls if request.tools else None
+
+
+def arguments_text(use: ToolUse) -> str:
+    """A call's arguments as the model is to see them again; a call that was malformed has none."""
+    return "{}" if use.error is not None else compact(use.input)
+
+
+def result_text(result: ToolResult) -> str:
+    return f"Tool error: {result.display()}" if result.is_error else result.display()
+
+
+def argument_delta(arguments: Any) -> str:
+    """Argument text as it came; some servers send the object itself."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return compact(arguments)
+
+
+def usage(payload: Any) -> TokenUsage | None:
+    """Either wire's usage object; `None` when it says nothing."""
+    if not isinstance(payload, Mapping):
+        return None
+
+    sent = payload.get("input_tokens_details") or payload.get("prompt_tokens_details")
+    made = payload.get("output_tokens_details") or payload.get("completion_tokens_details")
+    found = TokenUsage(
+        input_tokens=count(payload, "input_tokens", "prompt_tokens"),
+        output_tokens=count(payload, "output_tokens", "completion_tokens"),
+        total_tokens=count(payload, "total_tokens"),
+        cache_read_input_tokens=count(sent, "cached_tokens"),
+        cache_creation_input_tokens=count(sent, "cache_write_tokens"),
+        reasoning_tokens=count(made, "reasoning_tokens"),
+    )
+    return None if found.is_empty() else found
+
+
+def _model(entry: dict[str, Any], provider: str) -> ModelInfo:
+    owner, created, meta = entry.get("owned_by"), entry.get("created"), entry.get("meta")
+    sizes = [entry.get("context_length"), entry.get("max_model_len"), entry.get("max_context_length")]
+    if isinstance(meta, dict):
+        sizes.append(meta.get("n_ctx"))
+    return ModelInfo(
+        id=str(entry["id"]),
+        provider=provider,
+        display_name=_text(entry.get("name")),
+        description=_text(entry.get("description")) or (f"Owned by {owner}" if owner else None),
+        created_at=_time(created),
+        context_window=next((size for size in sizes if isinstance(size, int) and size > 0), None),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _time(seconds: Any) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC) if seconds else None
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None

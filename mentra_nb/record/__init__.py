@@ -1,0 +1,1 @@
+"""The log of everything that happened, as files that DuckDB reads."""

@@ -1,0 +1,98 @@
+# ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
+"""Changing the set of segment files: one process at a time, and a process that is killed leaves nothing half done."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mentra_nb.ids import uuid7
+from mentra_nb.record import schema
+from mentra_nb.record.parquet import connection, copy
+from mentra_nb.record.write import chain, files
+
+if TYPE_CHECKING:
+    import duckdb
+
+log = logging.getLogger(__name__)
+
+Links = dict[str, chain.Link]
+
+
+@contextlib.contextmanager
+def alone(folder: Path, *, wait: float = 0) -> Iterator[bool]:
+    """Be the one process that does this. What another was killed at is finished or cleared away first."""
+    events = folder / "events"
+    with files.held(events / ".compact", wait=wait) as free:
+        if free:
+            files.finish_change(folder)
+            for leftover in events.glob(f"{files.NAME}.tmp"):
+                leftover.unlink(missing_ok=True)
+            if (events / ".pruning").exists():
+                drop(folder, *links(folder))
+        yield free
+
+
+def links(folder: Path) -> tuple[Links, set[str]]:
+    """What was sealed, and what of that was pruned or shipped."""
+    every, _ = chain.read(folder)
+    known = {link.segment: link for link in every if link.kind == "sealed"}
+    return known, {link.segment for link in every if link.kind != "sealed"}
+
+
+def remove(folder: Path, *segments: Path, put: Mapping[Path, Path] | None = None) -> None:
+    files.change(folder, put=put, remove=segments)
+    for segment in segments:
+        with contextlib.suppress(OSError):
+            segment.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def rewrite(con: duckdb.DuckDBPyConnection, of: Sequence[Path], new: Path, *, without: Collection[str] = ()) -> bool:
+    """The rows of Parquet files in one, with the columns of today. Returns whether there were any."""
+    rows = f"read_parquet({schema.listed(of)}, union_by_name = true)"
+    if without:
+        rows += f" WHERE source::VARCHAR NOT IN ({', '.join(map(schema.quoted, without))})"
+    lines = f"SELECT * REPLACE (epoch_us(ts) / 1e6 AS ts), kind AS event_type FROM {rows}"
+    copy(con, f"{schema.TYPED} FROM ({lines})", new)
+    return con.execute(f"SELECT 1 FROM read_parquet({schema.quoted(new)}) LIMIT 1").fetchone() is not None
+
+
+def drop(folder: Path, known: Links, gone: Collection[str]) -> None:
+    """Remove pruned segments that are still there; a file that holds others too is written anew without them."""
+    import duckdb
+
+    put: dict[Path, Path] = {}
+    going = [file for kind in ("jsonl", "parquet") for file in files.named(folder, kind) if file.stem in gone]
+    for file in files.named(folder, "parquet"):
+        if file.stem in known:
+            continue
+        try:
+            with connection() as con:
+                rows = con.execute(f"SELECT DISTINCT source::VARCHAR FROM read_parquet({schema.quoted(file)})")
+                if old := {str(source) for (source,) in rows.fetchall()} & set(gone):
+                    going.append(file)
+                    new = folder / "events" / f"{uuid7()}.tmp"
+                    if rewrite(con, [file], new, without=old):
+                        put[new] = new.with_suffix(".parquet")
+        except duckdb.Error as error:
+            log.warning("The file %s cannot be read, and nothing is removed from it: %s", file.name, error)
+    remove(folder, *going, put=put)
+    (folder / "events" / ".pruning").unlink(missing_ok=True)
+
+
+def in_thread(name: str, work: Callable[[], object]) -> threading.Thread:
+    """Not a daemon thread: DuckDB must not be at work while the interpreter goes away."""
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  # it is tried again by the next process or query
+            log.warning("Upkeep of the record failed: %s", error)
+
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+    return thread

@@ -1,0 +1,123 @@
+# ruff: noqa: S608  # the SQL is made of our own constants and paths
+"""Whether the record is as it was written: every segment against the chain, and the chain against itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mentra_nb import paths
+from mentra_nb.record import schema
+from mentra_nb.record.keep import lake
+from mentra_nb.record.write import chain, files
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of `verify`."""
+
+    segment: str
+    state: str
+    events: int = 0
+    missing: int = 0
+    bad_lines: int = 0
+    lost: int = 0
+    problem: str | None = None
+    sha256: str | None = None
+
+
+def verify(folder: Path | None = None) -> pd.DataFrame:
+    """What is in the record and what is wrong with it. A row is a segment, or something that should not be as it is.
+
+    `state` is `writing`, `complete`, `compacted`, `pruned`, `shipped`, `in the lake` or `removed`, and `chain` or
+    `foreign` for what is no segment; `missing` counts the holes in `seq`, `bad_lines` the lines that are torn or no
+    JSON (known until compaction), `lost` what a `journal_gap` tells of. `problem` is a sentence, missing where all is
+    well: an altered, missing or reordered event, a segment that is gone or twice there, a chain that does not hold
+    together.
+    """
+    import duckdb
+    import pandas as pd
+
+    folder = (folder or paths.record_folder()).resolve()
+    with duckdb.connect() as con, files.commit_lock(folder):
+        findings = [*_findings(con, folder)]
+    if (shared := lake.configured(folder)) is not None:
+        for content, state, problem in lake.check(shared):
+            findings = [found for found in findings if (found.segment, found.state) != (content.segment, "shipped")]
+            findings.append(Finding(content.segment, state, content.events, content.missing, problem=problem))
+    columns = ["segment", "state", "events", "missing", "bad_lines", "lost", "problem"]
+    frame = pd.DataFrame([[getattr(finding, name) for name in columns] for finding in findings], columns=columns)
+    return frame.astype({"segment": "string", "state": "string", "problem": "string"})
+
+
+def _findings(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
+    links, problems = chain.read(folder)
+    sealed = {link.segment: link for link in links if link.kind == "sealed"}
+    away = {link.segment: link.kind for link in links if link.kind != "sealed"}
+    found = [*_found(con, folder)]
+    number = Counter(finding.segment for finding in found)
+    for finding in sorted(found, key=lambda each: each.segment):
+        problem = finding.problem or _problem(finding, sealed.get(finding.segment))
+        if number[finding.segment] > 1:
+            problem = "is there more than once"
+        elif finding.segment in away:
+            problem = f"was {away[finding.segment]} and is still there; the next compaction removes it"
+        yield replace(finding, problem=problem)
+    for segment, link in sealed.items():
+        if segment in away and not number[segment]:
+            yield Finding(segment, away[segment], link.events)
+        elif not number[segment]:
+            yield Finding(segment, "removed", 0, link.events, problem="is gone, and was not pruned")
+    for problem in problems:
+        yield Finding("chain.jsonl", "chain", problem=problem)
+    for name in files.foreign(folder):
+        yield Finding(name, "foreign", problem="is not a file of the record, and is not read")
+
+
+def _problem(finding: Finding, link: chain.Link | None) -> str | None:
+    if link is None:
+        return "is not in the chain" if finding.state == "compacted" else None
+    if finding.events < link.events:
+        return f"lacks {link.events - finding.events} of the {link.events} events it was sealed with"
+    return None if finding.sha256 == link.sha256 else "was altered since it was sealed"
+
+
+def _found(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
+    """What each file holds."""
+    import duckdb
+
+    parquet = files.named(folder, "parquet")
+    done = {file.stem for file in parquet}
+    for file in (*parquet, *(file for file in files.named(folder, "jsonl") if file.stem not in done)):
+        text = file.suffix == ".jsonl"
+        state = "compacted" if not text else "complete" if files.sealed(file) else "writing"
+        try:
+            contents = chain.contents(con, file)
+            bad = _lines(con, file) - sum(content.events for content in contents) if text else 0
+        except duckdb.Error as error:
+            yield Finding(file.stem, state, problem=f"{file.name} cannot be read: {str(error).splitlines()[0]}")
+            continue
+        for content in contents or [chain.Content(file.stem, 0, 0, 0, "", 0, 0)]:
+            strange = "holds events that were written elsewhere" if text and content.segment != file.stem else None
+            yield Finding(
+                file.stem if strange else content.segment,
+                state,
+                content.events,
+                content.missing,
+                bad,
+                content.lost,
+                strange,
+                content.sha256,
+            )
+
+
+def _lines(con: duckdb.DuckDBPyConnection, segment: Path) -> int:
+    row = con.execute(f"SELECT count(*) FROM {schema.read_lines([segment])}").fetchone()
+    return int(row[0]) if row else 0

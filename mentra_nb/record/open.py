@@ -1,0 +1,22 @@
+"""The journal as the settings and the environment want it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mentra_nb import paths
+from mentra_nb.record.write.journal import Journal
+from mentra_nb.record.write.redact import LogText
+
+
+def open_journal(*, log_text: LogText = "preview", redact: Iterable[str] = ()) -> Journal:
+    """A journal on the record's folder; where `MENTRA_RECORD` names a lake, its segments are shipped there."""
+    return Journal(log_text=log_text, redact=redact, ship=_ship if paths.record_lake() is not None else None)
+
+
+def _ship(folder: Path) -> None:
+    from mentra_nb.record.keep import lake
+
+    if shared := lake.configured(folder):
+        lake.ship(folder, shared)

@@ -1,0 +1,1 @@
+"""From files to answers: views, frames, reports, plots, exports."""

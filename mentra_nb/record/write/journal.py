@@ -1,0 +1,331 @@
+"""The journal: every event of this process, appended as one JSON line to a segment file that is its own.
+
+What a line holds is `schema.ENVELOPE`; who reads it is `tables.py`. Nothing here imports DuckDB or pandas.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from mentra_nb import paths
+from mentra_nb.event.types import JournalGap
+from mentra_nb.ids import uuid7
+from mentra_nb.record.write import chain, files
+from mentra_nb.record.write.health import JournalHealth, record_health
+from mentra_nb.record.write.redact import (
+    FULL_LIMIT,
+    PREVIEW_LIMIT,
+    LogText,
+    Pattern,
+    capped,
+    jsonable,
+    may_hold_secret,
+    own_patterns,
+    redact,
+    without_bodies,
+)
+
+log = logging.getLogger(__name__)
+
+_LINE_VERSION = 1
+_END_OF_TORN_LINE = b"~\n"  # not JSON, so a line that was cut never parses, not even one that lacks only its newline
+_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
+
+
+class Journal:
+    """Where the audit hook puts events. Creating one touches no file; the first event does.
+
+    When `record_audit_event` returns, the event survives the death of the process; within `sync_every` seconds,
+    or when `sync` returns, also a power cut. A failed write raises nothing: it is counted, logged once, and told by
+    a `journal_gap` event before the next good one. Safe to use from any thread, and after a fork.
+
+    A segment is sealed at `max_bytes`, `max_age` seconds after its first event (an hour, or a minute with `ship`), and
+    by `close`, which then calls `ship` with the folder. `redact` are regular expressions whose matches are not written,
+    besides what looks like a key or a password anyway.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        max_bytes: int = 16 << 20,
+        max_age: float | None = None,
+        sync_every: float = 0.2,
+        log_text: LogText = "preview",
+        redact: Iterable[str] = (),
+        ship: Callable[[Path], object] | None = None,
+    ) -> None:
+        self._folder = Path(folder) if folder is not None else paths.record_folder()
+        self._ship = ship
+        self._max_age = max_age if max_age is not None else 3600.0 if ship is None else 60.0
+        self._max_bytes, self._sync_every = max_bytes, sync_every
+        self.log_text = log_text
+        self.redact = redact
+        self._written = self._lost = self._untold = 0
+        self._last_error: str | None = None
+        self._thread: threading.Thread | None
+        self._segment: _Segment | None
+        self._full: list[_Segment]
+        self._reset()
+        _JOURNALS.add(self)
+
+    @property
+    def log_text(self) -> LogText:
+        """How much of prompts, arguments and outputs is kept. May be set at any time, for what comes after."""
+        return self._log_text
+
+    @log_text.setter
+    def log_text(self, value: LogText) -> None:
+        self._log_text, self._limit = value, FULL_LIMIT if value == "full" else PREVIEW_LIMIT
+
+    @property
+    def redact(self) -> tuple[str, ...]:
+        """Regular expressions for what is not to be written. May be set at any time, for what comes after.
+
+        Raises `ConfigurationError` for one that is not valid.
+        """
+        return tuple(pattern.pattern for pattern in self._own)
+
+    @redact.setter
+    def redact(self, patterns: Iterable[str]) -> None:
+        self._own: tuple[Pattern, ...] = own_patterns(patterns)
+
+    def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
+        """Store one event. `payload` is the `kind`-tagged object; secrets and long texts in it are not stored."""
+        with self._lock:
+            try:
+                segment = self._segment or self._open()
+                if self._untold:
+                    gap = JournalGap(lost=self._untold, reason=self._last_error or "unknown")
+                    self._append(segment, gap.scope(), gap.kind, gap.model_dump())
+                    self._untold = 0
+                self._append(segment, scope, event_type, {"kind": event_type, **payload})
+            except Exception as error:  # noqa: BLE001  # the record must never fail a run
+                self._failed(error)
+        if not self._dirty.is_set():
+            self._dirty.set()
+
+    def sync(self) -> None:
+        """Wait until everything stored so far would survive a power cut. A failure is noted in `health`, not raised."""
+        with self._lock:
+            segments = [*self._full, *([self._segment] if self._segment else [])]
+            fds = [os.dup(segment.fd) for segment in segments]
+        try:
+            if not all(segment.named for segment in segments):
+                files.sync_folder(self._folder / "events")
+            for segment, fd in zip(segments, fds, strict=True):
+                segment.named = True
+                _fdatasync(fd)
+        except OSError as error:
+            self._note(error, "is not safe from a power cut")
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Seal the segment. A later event would begin a new one."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._roll()
+            self._stop.set()
+            self._dirty.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._seal_full()
+        if self._ship is not None and self._written:
+            try:
+                self._ship(self._folder)
+            except Exception as error:  # noqa: BLE001  # the segments stay here, and the next process ships them
+                self._note(error, "could not be shipped and is kept here")
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def health(self) -> JournalHealth:
+        """How the journal and the record's folder are doing."""
+        of_record = vars(record_health(self._folder))
+        with self._lock:
+            segment, thread = self._segment, self._thread
+            return JournalHealth(
+                **of_record,
+                alive=self._untold == 0 and (segment is None or (thread is not None and thread.is_alive())),
+                written=self._written,
+                lost=self._lost,
+                last_error=self._last_error,
+                segment=segment.name if segment else None,
+            )
+
+    # ---- the emitting side, with the lock held --------------------------------------------------------------------
+
+    def _open(self) -> _Segment:
+        files.make_folder(self._folder)
+        self._segment = _Segment(self._folder, uuid7(), time.monotonic() + self._max_age)
+        if self._thread is None:
+            self._dirty, self._stop = threading.Event(), threading.Event()
+            self._thread = threading.Thread(
+                target=_upkeep, args=(self, self._dirty, self._stop), daemon=True, name="mentra-journal"
+            )
+            self._thread.start()
+        return self._segment
+
+    def _append(self, segment: _Segment, scope: str, kind: str, payload: dict[str, Any]) -> None:
+        at = time.time()
+        line = self._encode(segment, at, scope, kind, payload)
+        given = _END_OF_TORN_LINE + line if segment.torn else line
+        written = os.write(segment.fd, given)
+        segment.size += written
+        if written != len(given):
+            segment.torn = segment.torn or written > 0
+            raise OSError(f"the disk took {written} of {len(given)} bytes; free some space")
+        segment.took(line, at)
+        self._written += 1
+        if segment.size >= self._max_bytes:
+            self._roll()
+
+    def _encode(self, segment: _Segment, at: float, scope: str, kind: str, payload: dict[str, Any]) -> bytes:
+        if self._log_text == "none":
+            payload = without_bodies(payload)
+        if not scope.isprintable():
+            scope = repr(scope)[1:-1]
+        # The order and the form of these fields are what `chain.contents` builds a line from again.
+        begin = f'{{"id":"{uuid7()}","ts":{at:.6f},"seq":{segment.events},"source":"{segment.name}","v":{_LINE_VERSION}'
+        begin = f'{begin},"scope":{_dumps(scope)},"event_type":{_dumps(kind)},"payload":'
+        text = _dumps(payload)
+        # A lone surrogate, which UTF-8 has not, would make DuckDB skip the line.
+        line = f"{begin}{text}}}\n".encode("utf-8", "replace")
+        if len(line) <= self._limit and not self._own and not may_hold_secret(text):
+            return line
+        # Cut first so that redaction stays cheap, with room to spare so that a secret at the edge is still whole.
+        payload = redact(capped(jsonable(payload), 2 * self._limit), self._own)
+        return f"{begin}{_dumps(capped(payload, self._limit))}}}\n".encode("utf-8", "replace")
+
+    def _roll(self) -> None:
+        """End the segment; sealing it waits for the disk and so is not done here."""
+        if self._segment is not None:
+            self._full.append(self._segment)
+            self._segment = None
+
+    def _failed(self, error: Exception) -> None:
+        self._lost += 1
+        self._untold += 1
+        self._note(error, "cannot be written, events are being lost until this is mended")
+
+    def _note(self, error: Exception, consequence: str) -> None:
+        if self._last_error is None:
+            log.warning("The record in %s %s: %s", self._folder, consequence, error)
+        self._last_error = str(error)
+
+    # ---- the other side: a thread of its own, and `close` ---------------------------------------------------------
+
+    def _until_old(self) -> float | None:
+        """Seconds until the segment is to be sealed, `None` if there is none."""
+        with self._lock:
+            return max(0.0, self._segment.until - time.monotonic()) if self._segment else None
+
+    def _roll_if_old(self) -> None:
+        with self._lock:
+            if self._segment and self._segment.until <= time.monotonic():
+                self._roll()
+
+    def _seal_full(self) -> None:
+        with self._sealing:
+            while self._full:
+                try:
+                    self._full[0].seal(self._folder)
+                except Exception as error:  # noqa: BLE001  # whoever compacts it will link it
+                    self._note(error, "has a segment that could not be sealed; it is sealed later")
+                with self._lock:
+                    self._full.pop(0).release()
+
+    def _reset(self) -> None:
+        self._lock, self._sealing = threading.Lock(), threading.Lock()
+        self._dirty, self._stop = threading.Event(), threading.Event()
+        self._thread = self._segment = None
+        self._full = []
+
+    def _forked(self) -> None:
+        """In the child of a fork: segments, locks and thread are the parent's, and closing our copies frees nothing."""
+        segments = [*self._full, *([self._segment] if self._segment else [])]
+        self._written = self._lost = self._untold = 0
+        self._reset()
+        for segment in segments:
+            segment.release()
+
+
+class _Segment:
+    """A segment that is being written, and what its link in the chain will say of it."""
+
+    def __init__(self, folder: Path, name: str, until: float) -> None:
+        self.name, self.until = name, until
+        self.owner: IO[bytes]
+        self.fd: int
+        self.owner, self.fd = files.open_segment(folder, name)
+        self.events = self.size = 0
+        self.first = self.last = 0.0
+        self.digest = hashlib.sha256()
+        self.torn = False
+        self.named = False
+        """Whether its name outlives a power cut."""
+
+    def took(self, line: bytes, at: float) -> None:
+        self.torn = False
+        self.digest.update(line)
+        self.first = self.first or at
+        self.last = at
+        self.events += 1
+
+    def seal(self, folder: Path) -> None:
+        """Make it safe from a power cut and add its link to the chain."""
+        if self.torn and os.write(self.fd, _END_OF_TORN_LINE) == len(_END_OF_TORN_LINE):
+            self.torn = False
+        _fdatasync(self.fd)
+        if self.events and not self.torn:
+            first, last = round(self.first, 6), round(self.last, 6)
+            chain.append(folder, [chain.Link("sealed", self.name, self.events, first, last, self.digest.hexdigest())])
+
+    def release(self) -> None:
+        """The free lock tells that the segment is complete."""
+        os.close(self.fd)
+        self.owner.close()
+
+
+def _dumps(value: Any) -> str:
+    try:
+        return _encoder.encode(value)
+    except (ValueError, TypeError):  # NaN, a key that is no text: DuckDB would skip such a line
+        return _encoder.encode(jsonable(value))
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
+
+
+def _upkeep(journal: Journal, dirty: threading.Event, stop: threading.Event) -> None:
+    while not stop.is_set():
+        dirty.wait(journal._until_old())
+        dirty.clear()
+        journal._roll_if_old()
+        journal.sync()
+        journal._seal_full()
+        stop.wait(journal._sync_every)
+
+
+_JOURNALS: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for journal in list(_JOURNALS):
+        journal._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,138 @@
+"""A session: one agent, its permission questions, and the stream of events a screen follows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.limits import RunOptions
+from mentra_nb.authorization import PermissionDecision, PermissionRule
+from mentra_nb.content import Message
+from mentra_nb.event import screen as shown
+from mentra_nb.event import types as e
+from mentra_nb.event.bus import EventBus
+from mentra_nb.event.projections import to_session
+from mentra_nb.permission.asking import SessionPermissions
+from mentra_nb.store.protocols import SessionRecord
+
+
+class Session:
+    """Made by `Runtime.create_session` or `Runtime.resume_session`."""
+
+    def __init__(
+        self, record: SessionRecord, agent: Agent, permissions: SessionPermissions, bus: EventBus, *, resumed: bool
+    ) -> None:
+        self.id, self.name = record.id, record.name
+        self.project, self.notebook = record.project, record.notebook
+        self.created_at = record.created_at
+        self.agent, self.permissions, self._bus = agent, permissions, bus
+        self.turn_count = 0
+        self._opening: shown.SessionEvent | None = None
+        if not resumed:
+            event = e.SessionRecorded(
+                agent_id=agent.id,
+                session_id=self.id,
+                title=self.name,
+                model=f"{agent.provider.descriptor.id}/{agent.model}",
+                project=self.project,
+                notebook=self.notebook,
+            )
+            bus.emit(event)
+            self._opening = to_session(event)
+
+    def __repr__(self) -> str:
+        where = f"{self.agent.provider.descriptor.id}/{self.agent.model}"
+        return f"<Session {self.name!r} {self.id} on {where}, {self.turn_count} turns>"
+
+    def subscribe(self, listener: Callable[[shown.SessionEvent], None]) -> Callable[[], None]:
+        """Hear every session event from now on, on the engine's thread, in order; nothing is dropped.
+
+        The first listener also hears `session_started`. `listener` must not block. Returns the function that ends it.
+        """
+        if self._opening is not None:
+            listener(self._opening)
+            self._opening = None
+
+        def hear(event: e.AgentEvent) -> None:
+            seen = to_session(event)
+            if seen is not None:
+                listener(seen)
+
+        return self._bus.tap(hear)
+
+    async def append_turn(
+        self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.RunOrigin | None = None
+    ) -> Message:
+        """Say something and get the answer. Raises as `Agent.run`."""
+        message = await self.agent.run(content, options, self._from_here(origin))
+        self.turn_count += 1
+        return message
+
+    async def run_to_output(
+        self,
+        content: str | Iterable[Any],
+        output: Any,
+        options: RunOptions | None = None,
+        origin: e.RunOrigin | None = None,
+        **how: Any,
+    ) -> Any:
+        """Say something and get a value of the type `output`. Arguments and errors as `Agent.run_to_output`."""
+        value = await self.agent.run_to_output(content, output, options, self._from_here(origin), **how)
+        self.turn_count += 1
+        return value
+
+    async def resume_turn(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
+        """Go on with the turn that failed or was interrupted. Raises as `Agent.resume`."""
+        message = await self.agent.resume(options, self._from_here(origin))
+        self.turn_count += 1
+        return message
+
+    def _from_here(self, origin: e.RunOrigin | None) -> e.RunOrigin:
+        return (origin or e.RunOrigin()).model_copy(
+            update={"session_id": self.id, "project": self.project, "notebook": self.notebook}
+        )
+
+    @property
+    def status(self) -> str:
+        """`created`, `active`, `idle`, `interrupted` or `failed`."""
+        if self.agent.is_running:
+            return "active"
+        return {"Idle": "created", "Interrupted": "interrupted", "Failed": "failed"}.get(self.agent.status, "idle")
+
+    async def close(self) -> None:
+        """Let go of it: another kernel may open it. Raises `OperationDenied` during a turn."""
+        await self.agent.close()
+
+    def history(self) -> list[Message]:
+        return self.agent.history()
+
+    async def branch_from(self, entry_id: str | None) -> int:
+        """Continue from another entry. As `Agent.branch_from`."""
+        return await self.agent.branch_from(entry_id)
+
+    def resolve_permission(self, request_id: str, decision: PermissionDecision) -> None:
+        """Answer an open question, from any thread. Raises `OperationDenied` when it is closed."""
+        self.permissions.resolve(request_id, decision)
+
+    async def answer(self, request_id: str, decision: PermissionDecision) -> None:
+        """As `resolve_permission`, also for a question whose run has died; `resume_turn` acts on the answer."""
+        await self.permissions.answer(request_id, decision)
+
+    async def remembered_rules(self) -> list[PermissionRule]:
+        return await self.permissions.rules()
+
+
+def new_record(session_id: str, name: str, agent: Agent, project: str | None, notebook: str | None) -> SessionRecord:
+    now = time.time()
+    return SessionRecord(
+        id=session_id,
+        name=name,
+        agent_id=agent.id,
+        model=agent.model,
+        project=project,
+        notebook=notebook,
+        created_at=now,
+        updated_at=now,
+    )

@@ -1,0 +1,1 @@
+"""The store's tables, one module each."""

@@ -1,0 +1,47 @@
+"""Delivery once: what waits is taken for a run, then acknowledged, or put back because the run failed.
+
+pending → in_flight → acknowledged
+   └──────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mentra_nb.store.transactions import Transaction, marks
+
+
+@dataclass(frozen=True)
+class Box:
+    """What waits for one recipient: the rows of `table` whose `columns` have these `values`."""
+
+    table: str
+    columns: tuple[str, ...]
+    values: tuple[str, ...]
+
+    def _where(self) -> str:
+        return " AND ".join(f"{column} = ?" for column in self.columns)
+
+    def count(self, db: Transaction) -> int:
+        statement = f"SELECT count(*) AS waiting FROM {self.table} WHERE {self._where()} AND delivery = 'pending'"
+        return int(db.execute(statement, self.values).fetchone()["waiting"])
+
+    def take(self, db: Transaction) -> list[dict[str, Any]]:
+        """The rows that wait, in no order; in flight from now on."""
+        statement = (
+            f"UPDATE {self.table} SET delivery = 'in_flight' WHERE {self._where()} AND delivery = 'pending' RETURNING *"
+        )
+        return [dict(row) for row in db.execute(statement, self.values).fetchall()]
+
+    def settle(
+        self, db: Transaction, state: Literal["pending", "acknowledged"], ids: Collection[str] | None = None
+    ) -> int:
+        """Settle what is in flight, all of it without `ids`. Returns how many."""
+        statement = f"UPDATE {self.table} SET delivery = ? WHERE {self._where()} AND delivery = 'in_flight'"
+        parameters: list[str] = [state, *self.values]
+        if ids is not None:
+            statement += f" AND id IN ({marks([*ids])})" if ids else " AND 1 = 0"
+            parameters += ids
+        return db.execute(statement, parameters).rowcount

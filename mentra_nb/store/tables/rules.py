@@ -1,0 +1,26 @@
+"""Remembered answers: one per scope, key, tool and pattern."""
+
+from __future__ import annotations
+
+from mentra_nb.authorization import PermissionRule
+from mentra_nb.store.transactions import Database, insert
+
+
+class Rules(Database):
+    async def save_rule(self, rule: PermissionRule) -> PermissionRule:
+        await self.write(lambda db: insert(db, "rules", rule.model_dump(), replace="scope, scope_key, tool, pattern"))
+        return rule
+
+    async def list_rules(self, session_id: str | None, project: str | None = None) -> list[PermissionRule]:
+        statement = (
+            "SELECT * FROM rules WHERE scope = 'global' OR (scope = 'session' AND scope_key = ?) "
+            "OR (scope = 'project' AND scope_key = ?) ORDER BY created_at, id"
+        )
+        rows = await self.read(lambda db: db.execute(statement, (session_id, project)).fetchall())
+        return [PermissionRule.model_validate(dict(row)) for row in rows]
+
+    async def revoke_rule(self, rule_id: str) -> bool:
+        return await self.write(lambda db: db.execute("DELETE FROM rules WHERE id = ?", (rule_id,)).rowcount > 0)
+
+    async def count_rule_use(self, rule_id: str) -> None:
+        await self.write(lambda db: db.execute("UPDATE rules SET times_used = times_used + 1 WHERE id = ?", (rule_id,)))

@@ -1,0 +1,75 @@
+"""Transcripts: trees of entries, appended to and read by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mentra_nb.content import Message
+from mentra_nb.errors import StoreError, UnknownEntry
+from mentra_nb.store.protocols import Entry
+from mentra_nb.store.tables.agents import update_agent
+from mentra_nb.store.tables.leases import check_holder
+from mentra_nb.store.transactions import Database, Transaction, insert, to_json
+
+PATH = """
+    WITH RECURSIVE path(id, parent_id, depth) AS (
+      SELECT id, parent_id, 0 FROM entries WHERE id = ? AND agent_id = ?
+      UNION ALL SELECT e.id, e.parent_id, path.depth + 1 FROM entries e JOIN path ON e.id = path.parent_id)
+"""
+
+
+class Transcripts(Database):
+    async def append_entries(self, entries: Sequence[Entry], *, holder: str | None = None) -> None:
+        rows = entry_rows(entries)
+
+        def work(db: Transaction) -> None:
+            for agent_id in {row["agent_id"] for row in rows}:
+                check_holder(db, agent_id, holder)
+            insert_entries(db, rows)
+
+        await self.write(work)
+
+    async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
+        statement = f"{PATH} SELECT entries.* FROM path JOIN entries ON entries.id = path.id ORDER BY path.depth DESC"
+        return to_entries(await self.read(lambda db: db.execute(statement, (leaf, agent_id)).fetchall()))
+
+    async def path_length(self, agent_id: str, leaf: str | None) -> int:
+        statement = f"{PATH} SELECT count(*) AS length FROM path"
+        return int((await self.read(lambda db: db.execute(statement, (leaf, agent_id)).fetchone()))["length"])
+
+    async def load_entry(self, agent_id: str, entry_id: str) -> Entry | None:
+        statement = "SELECT * FROM entries WHERE id = ? AND agent_id = ?"
+        found = to_entries(await self.read(lambda db: db.execute(statement, (entry_id, agent_id)).fetchall()))
+        return found[0] if found else None
+
+    async def children(self, agent_id: str, entry_id: str | None) -> list[Entry]:
+        where, parameters = ("= ?", [agent_id, entry_id]) if entry_id is not None else ("IS NULL", [agent_id])
+        statement = f"SELECT * FROM entries WHERE agent_id = ? AND parent_id {where} ORDER BY created_at, id"
+        return to_entries(await self.read(lambda db: db.execute(statement, parameters).fetchall()))
+
+    async def set_leaf(self, agent_id: str, leaf: str | None, *, holder: str | None = None) -> None:
+        def work(db: Transaction) -> None:
+            check_holder(db, agent_id, holder)
+            known = "SELECT id FROM entries WHERE id = ? AND agent_id = ?"
+            if leaf is not None and db.execute(known, (leaf, agent_id)).fetchone() is None:
+                raise UnknownEntry(leaf)
+            if not update_agent(db, agent_id, {"leaf": leaf}):
+                raise StoreError(f"there is no stored agent '{agent_id}'")
+
+        await self.write(work)
+
+
+def entry_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    return [{**entry.model_dump(exclude={"message"}), "message": to_json(entry.message)} for entry in entries]
+
+
+def insert_entries(db: Transaction, rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        insert(db, "entries", row)
+        if row["run_id"] is not None:  # what was streaming before this entry is in it, or was given up
+            db.execute("UPDATE runs SET partial = '' WHERE id = ? AND partial <> ''", (row["run_id"],))
+
+
+def to_entries(rows: Iterable[Any]) -> list[Entry]:
+    return [Entry.model_validate({**dict(row), "message": Message.model_validate_json(row["message"])}) for row in rows]

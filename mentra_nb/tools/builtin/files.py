@@ -1,0 +1,157 @@
+"""Reading and writing files within the policy's roots. Work runs off the event loop; symlinks are resolved first."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from pydantic import BaseModel, Field
+
+from mentra_nb.authorization import (
+    ToolApprovalCategory,
+    ToolCapability,
+    ToolDurability,
+    ToolExecutionCategory,
+    ToolSideEffectLevel,
+)
+from mentra_nb.ids import uuid7
+from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, schema_of, validated
+
+MAX_READ_BYTES = 1 << 20
+
+
+class _Read(BaseModel):
+    path: str = Field(description="The file, relative to the working directory or absolute.")
+    offset: int = Field(1, ge=1, description="First line to read, counted from 1.")
+    limit: int = Field(2000, ge=0, description="How many lines to read at most.")
+
+
+class _Write(BaseModel):
+    path: str = Field(description="The file, relative to the working directory or absolute.")
+    content: str = Field(description="The whole new content of the file.")
+
+
+def _shown(context: ToolContext, path: Path) -> str:
+    base = context.working_directory.resolve()
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
+
+
+class ReadTool(Tool):
+    """`read`: lines of a text file. Runs unasked by default, within the policy's read roots."""
+
+    spec = ToolSpec(
+        provider=ProviderToolSpec(
+            name="read", description="Read a text file. Lines come numbered.", input_schema=schema_of(_Read)
+        ),
+        capabilities=(ToolCapability.READ_ONLY, ToolCapability.FILESYSTEM_READ),
+        durability=ToolDurability.REPLAY_SAFE,
+        execution_category=ToolExecutionCategory.READ_ONLY_PARALLEL,
+        approval_category=ToolApprovalCategory.READ_ONLY,
+        asks=False,
+    )
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return validated(_Read, arguments).model_dump()
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
+        return _shown(context, context.policy.readable(context.working_directory, arguments["path"]))
+
+    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        target = context.policy.readable(context.working_directory, arguments["path"])
+        return {
+            "kind": "files",
+            "working_directory": str(context.working_directory),
+            "operations": [
+                {
+                    "op": "read",
+                    "resolved_path": str(target),
+                    "offset": arguments["offset"],
+                    "limit": arguments["limit"],
+                }
+            ],
+        }
+
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        target = context.policy.readable(context.working_directory, arguments["path"])
+        text = await anyio.to_thread.run_sync(
+            _read_lines, target, arguments["path"], arguments["offset"], arguments["limit"], abandon_on_cancel=True
+        )
+        return ToolOutput(text)
+
+
+def _read_lines(target: Path, path: str, offset: int, limit: int) -> str:
+    if not target.is_file():
+        raise ToolError(f"'{path}' is not a file" if target.exists() else f"'{path}' does not exist")
+    lines, size = [], 0
+    try:
+        with target.open(encoding="utf-8", newline=None) as file:
+            for number, line in enumerate(islice(file, offset - 1, offset - 1 + limit), offset):
+                size += len(line)
+                if size > MAX_READ_BYTES:
+                    lines.append(f"[cut: only the first {MAX_READ_BYTES} characters are shown; read on with offset]")
+                    break
+                lines.append(f"L{number}: {line.rstrip(chr(10))}")
+    except UnicodeDecodeError:
+        raise ToolError(f"'{path}' is not valid UTF-8 text") from None
+    except OSError as error:
+        raise ToolError(f"'{path}' cannot be read: {error.strerror}") from error
+    return "\n".join(lines) or "(no lines)"
+
+
+class WriteTool(Tool):
+    """`write`: create or replace a file as a whole, atomically, keeping its mode."""
+
+    spec = ToolSpec(
+        provider=ProviderToolSpec(
+            name="write", description="Create or overwrite a text file.", input_schema=schema_of(_Write)
+        ),
+        capabilities=(ToolCapability.FILESYSTEM_WRITE,),
+        side_effect_level=ToolSideEffectLevel.LOCAL_STATE,
+        durability=ToolDurability.REPLAY_SAFE,
+        approval_category=ToolApprovalCategory.FILESYSTEM,
+    )
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return validated(_Write, arguments).model_dump()
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
+        return _shown(context, context.policy.writable(context.working_directory, arguments["path"]))
+
+    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        target = context.policy.writable(context.working_directory, arguments["path"])
+        return {
+            "kind": "files",
+            "working_directory": str(context.working_directory),
+            "operations": [
+                {"op": "set" if target.exists() else "create", "resolved_path": str(target)},
+            ],
+        }
+
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        target = context.policy.writable(context.working_directory, arguments["path"])
+        raw = arguments["content"].encode("utf-8")
+        # not abandoned on a stop: a write is short and ends whole
+        await anyio.to_thread.run_sync(_replace, target, arguments["path"], raw)
+        return ToolOutput(f"Wrote {len(raw)} byte(s) to {_shown(context, target)}")
+
+
+def _replace(target: Path, path: str, raw: bytes) -> None:
+    if target.is_dir():
+        raise ToolError(f"'{path}' is a folder")
+    new = target.with_name(f".{target.name}.{uuid7()}.mentra-tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with new.open("xb") as file:
+                file.write(raw)
+            if target.exists():
+                new.chmod(target.stat().st_mode & 0o7777)
+            new.replace(target)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ToolError(f"'{path}' cannot be written: {error.strerror}") from error

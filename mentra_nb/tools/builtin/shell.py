@@ -1,0 +1,110 @@
+"""`shell`: run a command line. The policy must allow it, a rule or a person must allow the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from mentra_nb.authorization import (
+    ToolApprovalCategory,
+    ToolCapability,
+    ToolSideEffectLevel,
+)
+from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.sandbox.executor import CommandRequest, ExecOutput
+from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, schema_of, validated
+
+
+class _Shell(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    command: str = Field(min_length=1, description="The command line, as for /bin/sh -c.")
+    working_directory: str | SkipJsonSchema[None] = Field(
+        None, alias="workingDirectory", description="Where to run it, if not in the working directory."
+    )
+    timeout_ms: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
+        None, alias="timeoutMs", description="Time limit in milliseconds; 0 for the usual one."
+    )
+    justification: str | SkipJsonSchema[None] = Field(
+        None, description="Why it is needed, shown to the person who is asked."
+    )
+
+
+class ShellTool(Tool):
+    """`shell`: what the command wrote, with its exit code whenever that was not 0."""
+
+    shell_subject = True
+    spec = ToolSpec(
+        provider=ProviderToolSpec(
+            name="shell",
+            description="Run a shell command and return its output.",
+            input_schema=schema_of(_Shell),
+        ),
+        capabilities=(ToolCapability.PROCESS_EXEC, ToolCapability.FILESYSTEM_WRITE),
+        side_effect_level=ToolSideEffectLevel.PROCESS,
+        approval_category=ToolApprovalCategory.PROCESS,
+    )
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        given = validated(_Shell, arguments).model_dump()
+        return {name: value for name, value in given.items() if value}  # empty is as good as not given
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
+        return str(arguments["command"])
+
+    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        return {
+            "kind": "shell",
+            "command": arguments["command"],
+            "working_directory": str(_cwd(context, arguments)),
+            "timeout_ms": arguments.get("timeout_ms"),
+            "justification": arguments.get("justification"),
+            "background": False,
+        }
+
+    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+        cwd = _cwd(context, arguments)
+        context.policy.check_command(context.working_directory, cwd)
+        if not cwd.is_dir():
+            raise ToolError(f"'{cwd}' is not a folder")
+
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        cwd = _cwd(context, arguments)
+        self.check_policy(context, arguments)
+        requested = arguments.get("timeout_ms")
+        request = CommandRequest(
+            command=arguments["command"],
+            cwd=cwd,
+            timeout=context.policy.command_timeout(requested / 1000 if requested else None),
+            env=context.policy.environment(),
+            max_output_bytes_per_stream=context.policy.max_output_bytes_per_stream,
+        )
+        output = await context.executor.run(request, context.progress)
+        text = _report(output, request)
+        if not output.success:
+            raise ToolError(text)
+        return ToolOutput(text)
+
+
+def _cwd(context: ToolContext, arguments: dict[str, Any]) -> Path:
+    chosen = arguments.get("working_directory")
+    return (context.working_directory / chosen).resolve() if chosen else context.working_directory
+
+
+def _report(output: ExecOutput, request: CommandRequest) -> str:
+    """Both streams, then what a reader must know besides: truncation, time-out, exit status."""
+    parts = [text.rstrip("\n") for text in (output.stdout, output.stderr) if text.strip()]
+    kept = request.max_output_bytes_per_stream
+    for name, cut in (("stdout", output.stdout_truncated), ("stderr", output.stderr_truncated)):
+        if cut:
+            parts.append(f"[{name} truncated: only the first {kept} bytes are shown]")
+    if output.timed_out:
+        parts.append(f"[timed out after {request.timeout:g}s and was killed]")
+    elif output.status_code is None:
+        parts.append("[killed by a signal]")
+    elif output.status_code:
+        parts.append(f"[exit status {output.status_code}]")
+    return "\n".join(parts) or "(no output)"

@@ -1,0 +1,225 @@
+"""Skills: instructions in `SKILL.md` files. A model sees their names and reads one with `load_skill`.
+
+The files are read once, when their root is added, and what they say is untrusted: names and descriptions reach the
+system prompt as single lines, a body cannot end the tags around it, and every size has a bound.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from mentra_nb.authorization import ToolApprovalCategory, ToolCapability, ToolDurability, ToolExecutionCategory
+from mentra_nb.content import Data
+from mentra_nb.errors import DuplicateSkillName, InvalidFrontmatter, ReadDir, ReadFile
+from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, schema_of
+
+if TYPE_CHECKING:
+    import yaml
+
+FILE_NAME = "SKILL.md"
+MAX_FILE_BYTES = 256 * 1024
+MAX_FRONT_MATTER = 16 * 1024
+"""Characters."""
+MAX_NAME, MAX_DESCRIPTION = 100, 1024
+"""Characters."""
+MAX_SKILLS, MAX_FOLDERS = 500, 10_000
+"""In one root."""
+
+_FRONT_MATTER = re.compile(r"---\r?\n(.*?)^---\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_CLOSING_TAG = re.compile(r"</(?=skill\s*>)", re.IGNORECASE)
+_JOINERS = "\u200c\u200d"  # invisible, but part of how words and emoji are written
+
+
+class Skill(Data):
+    """What is known of a skill without reading it. `path` is its `SKILL.md`."""
+
+    name: str
+    description: str
+    path: Path
+
+
+class Skills:
+    """The skills of a runtime: roots added one after the other; an earlier root wins by name."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, tuple[Skill, str]] = {}
+
+    def add_root(self, root: Path | str) -> None:
+        """Add every `SKILL.md` under a folder, or none when one of them cannot be used. Symlinks are not followed.
+
+        Raises:
+            SkillLoadError: `ReadDir`, `ReadFile`, `InvalidFrontmatter` or `DuplicateSkillName`.
+        """
+        found: dict[str, tuple[Skill, str]] = {}
+        for path in _skill_files(root):
+            skill, body = _read(path)
+            if skill.name in found:
+                raise DuplicateSkillName(skill.name, found[skill.name][0].path, path)
+            found[skill.name] = skill, body
+        self._loaded = found | self._loaded
+
+    def list(self) -> builtins.list[Skill]:
+        """Sorted by name."""
+        return [self._loaded[name][0] for name in sorted(self._loaded)]
+
+    def prompt(self) -> str | None:
+        """The section of the system prompt that names them. `None` without skills."""
+        lines = [f"  - {skill.name}: {skill.description}" for skill in self.list()]
+        if not lines:
+            return None
+        hint = "Call `load_skill` with the name of a skill to read it, only when it is relevant to the task."
+        return "\n".join(["Skills available:", *lines, hint])
+
+    def load(self, name: str) -> str:
+        """A skill's instructions between `<skill>` tags. Raises `ToolError` when there is none of that name."""
+        if name not in self._loaded:
+            raise ToolError(f"Unknown skill '{name}'")
+        body = _CLOSING_TAG.sub("&lt;/", self._loaded[name][1])
+        return f'<skill name="{name}">\n{body}\n</skill>'
+
+
+class _LoadSkill(BaseModel):
+    name: str = Field(description="The skill's name, as listed under 'Skills available'.")
+
+
+class LoadSkillTool(Tool):
+    """`load_skill`: the instructions of one skill. Runs unasked by default; its rule subject is the skill's name."""
+
+    spec = ToolSpec(
+        provider=ProviderToolSpec(
+            name="load_skill",
+            description="Read the instructions of a skill listed in the system prompt.",
+            input_schema=schema_of(_LoadSkill),
+        ),
+        capabilities=(ToolCapability.SKILL_LOAD, ToolCapability.READ_ONLY),
+        durability=ToolDurability.REPLAY_SAFE,
+        execution_category=ToolExecutionCategory.READ_ONLY_PARALLEL,
+        approval_category=ToolApprovalCategory.READ_ONLY,
+        asks=False,
+    )
+
+    def __init__(self, skills: Skills) -> None:
+        self.skills = skills
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        name = arguments.get("name")
+        if not isinstance(name, str) or not name.strip():
+            raise ToolError("Skill name is required")
+        return {"name": name.strip()}
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
+        return str(arguments["name"])
+
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        return ToolOutput(self.skills.load(arguments["name"]))
+
+
+# ---- reading --------------------------------------------------------------------------------------------------
+
+
+def _skill_files(root: Path | str) -> list[Path]:
+    try:
+        top = Path(root).expanduser().resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ReadDir(root, _reason(error)) from error
+    found, folders, visited = [], [top], 0
+    while folders:
+        folder, visited = folders.pop(), visited + 1
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif entry.name == FILE_NAME and entry.is_file(follow_symlinks=False):
+                        found.append(Path(entry.path))
+        except OSError as error:
+            raise ReadDir(folder, _reason(error)) from error
+        if len(found) > MAX_SKILLS:
+            raise ReadDir(top, f"it holds more than {MAX_SKILLS} skills; name a folder with fewer")
+        if visited + len(folders) > MAX_FOLDERS:
+            raise ReadDir(top, f"it holds more than {MAX_FOLDERS} folders; name the one with the skills")
+    return sorted(found)
+
+
+def _read(path: Path) -> tuple[Skill, str]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ReadFile(path, _reason(error)) from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise ReadFile(path, f"it is larger than {MAX_FILE_BYTES // 1024} KiB; shorten it")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ReadFile(path, "it is not UTF-8 text; save it as UTF-8") from error
+    front_matter, body = _split(path, text)
+    fields = _fields(path, front_matter)
+    name = _one_line(fields.get("name", "")) or _one_line(path.parent.name)
+    description = _one_line(fields.get("description", ""))
+    if not name or len(name) > MAX_NAME or set(name) & set('"<>'):
+        raise InvalidFrontmatter(path, f"a `name` is up to {MAX_NAME} characters without quotes or angle brackets")
+    if len(description) > MAX_DESCRIPTION:
+        raise InvalidFrontmatter(path, f"its `description` is longer than {MAX_DESCRIPTION} characters; shorten it")
+    return Skill(name=name, description=description, path=path), body.rstrip("\r\n")
+
+
+def _split(path: Path, text: str) -> tuple[str, str]:
+    """The front matter, if the file begins with any, and the body."""
+    if not text.startswith(("---\n", "---\r\n")):
+        return "", text
+    matter = _FRONT_MATTER.match(text)
+    if matter is None:
+        raise InvalidFrontmatter(path, "the closing line '---' is missing")
+    if len(matter[1]) > MAX_FRONT_MATTER:
+        raise InvalidFrontmatter(path, f"it is longer than {MAX_FRONT_MATTER} characters; shorten it")
+    return matter[1], text[matter.end() :]
+
+
+def _fields(path: Path, front_matter: str) -> dict[str, str]:
+    """The texts of `name` and `description`, as they are written."""
+    if not front_matter:
+        return {}
+    import yaml
+
+    try:
+        # Only nodes: making values of them expands merge keys, and a few hundred bytes of those never end.
+        root = yaml.compose(front_matter, Loader=yaml.SafeLoader)
+    except RecursionError as error:
+        raise InvalidFrontmatter(path, "it is nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        raise InvalidFrontmatter(path, _where(error)) from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise InvalidFrontmatter(path, str(error).partition("\n")[0]) from error
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise InvalidFrontmatter(path, "write it as lines like `name: …` and `description: …`")
+    fields = {}
+    for key, value in root.value:
+        if key.value in ("name", "description"):
+            if not isinstance(value, yaml.ScalarNode):
+                raise InvalidFrontmatter(path, f"its `{key.value}` must be text; put it in quotes")
+            fields[key.value] = "" if value.tag == "tag:yaml.org,2002:null" else value.value
+    return fields
+
+
+def _where(error: yaml.MarkedYAMLError) -> str:
+    said = ": ".join(part for part in (error.context, error.problem) if part)
+    return f"{said} in line {error.problem_mark.line + 2}" if error.problem_mark else said
+
+
+def _one_line(text: str) -> str:
+    """Text without line breaks, control characters, lone surrogates or invisible ones."""
+    return " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in text).split())
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

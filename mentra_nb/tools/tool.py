@@ -1,0 +1,333 @@
+"""What a tool is: its description for models and people, its context while it runs, and how a function becomes one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints, overload
+
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.json_schema import GenerateJsonSchema
+
+from mentra_nb.authorization import (
+    CustomCapability,
+    ToolApprovalCategory,
+    ToolAuthorizationPreview,
+    ToolCapability,
+    ToolDurability,
+    ToolExecutionCategory,
+    ToolSideEffectLevel,
+)
+from mentra_nb.content import Data, Image
+from mentra_nb.errors import InvalidTool, MentraError
+from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.sandbox.executor import RuntimeExecutor
+
+Effect = Literal["none", "idempotent", "once"]
+"""What running a call twice would do: nothing, the same again, or something a person must decide about."""
+
+T = TypeVar("T")
+
+
+class ToolError(MentraError):
+    """A tool's own failure, told to the model in these words."""
+
+
+class ToolSpec(Data):
+    """A tool's descriptor: what the provider is told, and what the runtime must know to schedule and authorize it."""
+
+    provider: ProviderToolSpec
+    capabilities: tuple[ToolCapability | CustomCapability, ...] = ()
+    side_effect_level: ToolSideEffectLevel = ToolSideEffectLevel.NONE
+    durability: ToolDurability = ToolDurability.EPHEMERAL
+    execution_category: ToolExecutionCategory = ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION
+    approval_category: ToolApprovalCategory = ToolApprovalCategory.DEFAULT
+    execution_timeout: float | None = None
+    """Seconds."""
+    asks: bool = True
+    """Whether the tool's author wants a person asked before it runs."""
+
+    @property
+    def name(self) -> str:
+        return self.provider.name
+
+    @property
+    def description(self) -> str | None:
+        return self.provider.description
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        return self.provider.input_schema
+
+    @property
+    def reads_only(self) -> bool:
+        return ToolCapability.READ_ONLY in self.capabilities
+
+    @property
+    def effect(self) -> Effect:
+        if self.reads_only or self.side_effect_level is ToolSideEffectLevel.NONE:
+            return "none"
+        return "idempotent" if self.durability is ToolDurability.REPLAY_SAFE else "once"
+
+
+@dataclass(frozen=True)
+class ToolContext:
+    """What a running tool may know and use. Ask for it with a parameter annotated `ToolContext`."""
+
+    agent_id: str
+    agent_name: str
+    model: str
+    run_id: str
+    tool_call_id: str
+    tool_name: str
+    working_directory: Path
+    policy: RuntimePolicy
+    executor: RuntimeExecutor
+    progress: Callable[[str], None] = lambda text: None
+    """Show a line while the tool runs."""
+    app_contexts: Mapping[type, Any] = field(default_factory=dict)
+    delegate: Callable[[str], Awaitable[str]] | None = None
+    """Give a task to a subagent within the run's own limits, and wait for its answer. Raises what its run raises."""
+
+    def app_context(self, kind: type[T]) -> T:
+        """The application object registered under its exact type. Raises `ToolError`."""
+        try:
+            return self.app_contexts[kind]  # type: ignore[no-any-return]
+        except KeyError:
+            raise ToolError(f"no application context of type {kind.__name__} is registered") from None
+
+
+@dataclass(frozen=True)
+class ToolOutput:
+    """`content` goes to the model: text, any JSON value, else its `str`. `terminate` ends the turn after this round.
+
+    `images` are shown to the model after it, where its provider has a place for them.
+    """
+
+    content: Any
+    terminate: bool = False
+    images: tuple[Image, ...] = ()
+
+
+class Tool(ABC):
+    """Something a model can call. Raising from `execute` is an error result; the turn goes on."""
+
+    spec: ToolSpec
+    shell_subject: bool = False
+    """Whether `subject` is a shell line, to be matched command by command."""
+
+    @abstractmethod
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput: ...
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments in normal form. Raises `ToolError` with one sentence when they do not fit the schema."""
+        return arguments
+
+    def execution_category(self, arguments: dict[str, Any]) -> ToolExecutionCategory:
+        return self.spec.execution_category
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
+        """What a rule's pattern is matched against."""
+        return json.dumps(arguments, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+
+    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        """The arguments for a person or a rule to judge: resolved paths, no file contents."""
+        return arguments
+
+    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+        """Raises `PolicyViolation` when the policy forbids this call, whoever may allow it."""
+        return
+
+    def preview(self, context: ToolContext, arguments: dict[str, Any]) -> ToolAuthorizationPreview:
+        return ToolAuthorizationPreview(
+            working_directory=str(context.working_directory),
+            capabilities=self.spec.capabilities,
+            side_effect_level=self.spec.side_effect_level,
+            durability=self.spec.durability,
+            execution_category=self.execution_category(arguments),
+            approval_category=self.spec.approval_category,
+            raw_input=arguments,
+            structured_input=self.structured_input(context, arguments),
+        )
+
+
+class Untitled(GenerateJsonSchema):
+    """JSON Schema without generated titles and null defaults: they tell a model nothing and cost tokens."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        made = super().default_schema(schema)
+        return {key: value for key, value in made.items() if not (key == "default" and value is None)}
+
+
+def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema a model is shown for these arguments."""
+    schema = arguments.model_json_schema(schema_generator=Untitled)
+    schema.pop("title", None)
+    schema.pop("description", None)
+    return schema
+
+
+def validated(arguments: type[BaseModel], given: dict[str, Any]) -> BaseModel:
+    """The given arguments, parsed. Raises `ToolError` with one sentence naming the first that does not fit."""
+    try:
+        return arguments.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "arguments"
+        raise ToolError(f"invalid arguments: {where}: {first['msg']}") from error
+
+
+class _Arguments(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+
+
+class FunctionTool(Tool):
+    """A plain function as a tool: schema from its signature, hints and docstring.
+
+    Synchronous functions run on a worker thread, coroutine functions on the engine's loop.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *, name: str | None = None, asks: bool = True, reads_only: bool = False
+    ) -> None:
+        self.function = function
+        self._name = str(name or getattr(function, "__name__", ""))
+        if not self._name.isidentifier():
+            raise InvalidTool(f"a tool needs a name that is an identifier; {self._name!r} is not: pass name=…")
+        self.arguments, self._context_parameter = self._read_signature()
+        try:
+            schema = schema_of(self.arguments)
+        except Exception as error:
+            raise InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {error}") from error
+        self.spec = ToolSpec(
+            provider=ProviderToolSpec(
+                name=self._name,
+                description=(self._doc.description or "").strip() or None,
+                input_schema=schema,
+            ),
+            capabilities=(ToolCapability.READ_ONLY,) if reads_only else (),
+            side_effect_level=ToolSideEffectLevel.NONE if reads_only else ToolSideEffectLevel.EXTERNAL,
+            durability=ToolDurability.REPLAY_SAFE if reads_only else ToolDurability.EPHEMERAL,
+            execution_category=ToolExecutionCategory.READ_ONLY_PARALLEL
+            if reads_only
+            else ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION,
+            approval_category=ToolApprovalCategory.READ_ONLY if reads_only else ToolApprovalCategory.DEFAULT,
+            asks=asks,
+        )
+
+    @cached_property
+    def _doc(self) -> Any:
+        from docstring_parser import parse
+
+        return parse(inspect.getdoc(self.function) or "")
+
+    def _read_signature(self) -> tuple[type[BaseModel], str | None]:
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError) as error:
+            raise InvalidTool(f"{self._name}() has no signature that can be read: wrap it in a function") from error
+        try:
+            hints = get_type_hints(self.function, include_extras=True)
+        except Exception as error:
+            raise InvalidTool(f"the type hints of {self._name}() cannot be resolved: {error}") from error
+        described = {p.arg_name: p.description for p in self._doc.params}
+        fields: dict[str, Any] = {}
+        context = None
+        for number, parameter in enumerate(signature.parameters.values()):
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+                raise InvalidTool(f"{self._name}() takes {parameter}: a tool's parameters must be plain named ones")
+            hint = hints.get(parameter.name, str)
+            if hint is ToolContext:
+                context = parameter.name
+                continue
+            default = ... if parameter.default is parameter.empty else parameter.default
+            # under an alias any name will do, also those that a model's class has a use for
+            about = Field(default, alias=parameter.name, description=described.get(parameter.name))
+            fields[f"argument_{number}"] = (hint, about)
+        try:
+            return create_model(self._name, __base__=_Arguments, **fields), context
+        except Exception as error:
+            raise InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {error}") from error
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        validated(self.arguments, arguments)
+        return arguments
+
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        parsed = validated(self.arguments, arguments)
+        keywords = {str(field.alias): getattr(parsed, name) for name, field in type(parsed).model_fields.items()}
+        if self._context_parameter:
+            keywords[self._context_parameter] = context
+        if inspect.iscoroutinefunction(self.function):
+            result = await self.function(**keywords)
+        else:
+            # a thread cannot be interrupted: when the run is stopped it is abandoned and its result dropped
+            result = await anyio.to_thread.run_sync(partial(self.function, **keywords), abandon_on_cancel=True)
+            if inspect.isawaitable(result):
+                result = await result
+        return result if isinstance(result, ToolOutput) else ToolOutput(result)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<tool {self._name}{inspect.signature(self.function)}>"
+
+
+def as_content(value: Any) -> Any:
+    """A returned value as text or JSON: `None` is empty, models are dumped, anything else is its `str`."""
+    if value is None:
+        return ""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if not isinstance(value, str):
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            value = str(value)
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> FunctionTool: ...
+@overload
+def tool(
+    *, asks: bool = True, reads_only: bool = False, name: str | None = None
+) -> Callable[[Callable[..., Any]], FunctionTool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    asks: bool = True,
+    reads_only: bool = False,
+    name: str | None = None,
+) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
+    """Make a function a tool: `@tool`, or `@tool(asks=False, reads_only=True)`.
+
+    The model sees its name, docstring and parameters (from the type hints; `str` where there is none). `asks=False`
+    lets it run unasked; `reads_only=True` declares that it changes nothing, so it also may run beside others.
+
+    Raises:
+        InvalidTool: the signature cannot be offered to a model.
+    """
+    make = partial(FunctionTool, asks=asks, reads_only=reads_only, name=name)
+    return make if function is None else make(function)
+
+
+def as_tool(item: Tool | Callable[..., Any]) -> Tool:
+    """A tool as it is, or a plain function made one."""
+    if isinstance(item, Tool):
+        return item
+    if callable(item):
+        return FunctionTool(item)
+    raise InvalidTool(f"{item!r} is neither a tool nor a function")

@@ -1,0 +1,151 @@
+"""The engine on a real server: one connection for its providers, a stop heard at once, and the list of models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from kits.http_server import Reply, Server, sse
+
+from mentra_nb.chat.catalog import catalog
+from mentra_nb.chat.chat import Chat, RunningTurn
+from mentra_nb.chat.engine import Engine
+from mentra_nb.errors import Cancelled
+from mentra_nb.event.bus import NullAudit
+from mentra_nb.providers.base import ModelInfo
+from mentra_nb.providers.scripted import ScriptedProvider
+from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.settings import Endpoint, Settings
+from mentra_nb.store.volatile import VolatileStore
+
+pytestmark = pytest.mark.usefixtures("anyio_backend")
+
+
+def chunk(content: str | None = None, finish: str | None = None) -> dict[str, Any]:
+    return {"id": "1", "model": "m", "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish}]}
+
+
+def answer(text: str) -> Reply:
+    return Reply([sse(chunk(text), chunk(finish="stop"), done=True)])
+
+
+@asynccontextmanager
+async def engine_on(*servers: str, **settings: Any) -> AsyncIterator[Engine]:
+    """An engine with the providers `lab0`, `lab1`, … at these addresses."""
+    labs = {f"lab{number}": Endpoint(base_url=url) for number, url in enumerate(servers)}
+    runtime = Runtime(builtin_tools=False, store=VolatileStore(), audit=NullAudit())
+    engine = Engine(Settings(providers=labs, **settings), runtime)
+    try:
+        yield engine
+    finally:
+        await asyncio.to_thread(engine.close)
+
+
+async def test_turns_of_two_providers_share_one_connection(server: Server) -> None:
+    server.reply(answer("one"), answer("two"), answer("three"))
+    async with engine_on(server.url, server.url) as engine:
+        chat = Chat("talk", engine_=engine)
+        for model, text in (("lab0/m", "one"), ("lab0/m", "two"), ("lab1/m", "three")):
+            reply = await asyncio.to_thread(chat.ask, "Go on", model=model)
+            assert (reply.text, reply.model) == (text, model)
+    assert len(server.requests) == 3
+    assert server.connections == 1
+
+
+async def test_the_shared_client_can_be_used_after_a_close(server: Server) -> None:
+    server.reply(answer("one"), answer("two"))
+    async with engine_on(server.url) as engine:
+        assert (await asyncio.to_thread(Chat("a", engine_=engine).ask, "Go", model="lab0/m")).text == "one"
+        await asyncio.to_thread(engine.close)
+        assert (await asyncio.to_thread(Chat("b", engine_=engine).ask, "Go", model="lab0/m")).text == "two"
+    assert server.connections == 2
+
+
+def stopped(turn: RunningTurn, is_open: Callable[[], Any]) -> float:
+    """Wait until the turn has begun, stop it, and return the seconds until it was over."""
+    is_open()
+    begun = time.monotonic()
+    turn.stop()
+    with pytest.raises(Cancelled):
+        turn.future.result(20)
+    return time.monotonic() - begun
+
+
+async def test_a_stop_in_a_silent_stream_is_heard_at_once_and_closes_the_connection(server: Server) -> None:
+    server.reply(Reply([sse(chunk("Well"))], end="stall"))
+    async with engine_on(server.url) as engine:
+        turn = Chat("talk", engine_=engine).start("Go", model="lab0/m")
+
+        def wait_for_text() -> None:
+            while getattr(turn.events.get(timeout=20), "delta", None) != "Well":
+                pass
+
+        seconds = await asyncio.to_thread(stopped, turn, wait_for_text)
+        await asyncio.wait_for(server.gone.wait(), 10)
+    assert seconds < 0.5
+
+
+# ---- the list of models -------------------------------------------------------------------------------------------
+
+
+def listing(*models: dict[str, Any]) -> Reply:
+    return Reply([json.dumps({"data": models}).encode()], headers={"content-type": "application/json"})
+
+
+async def listed(
+    engine: Engine, text: str | None = None, all: bool = False, environ: Mapping[str, str] | None = None
+) -> tuple[list[ModelInfo], list[str]]:
+    return await asyncio.to_thread(engine.call, catalog, engine, text, all, environ or {})
+
+
+async def test_models_come_by_provider_newest_first(server: Server) -> None:
+    server.reply(
+        listing({"id": "old", "created": 1_600_000_000}, {"id": "undated"}, {"id": "new", "created": 1_700_000_000})
+    )
+    async with engine_on(server.url) as engine:
+        found, notes = await listed(engine)
+    mine = [model for model in found if model.provider == "lab0"]
+    assert [model.id for model in mine] == ["new", "old", "undated"]
+    assert mine[0].created_at == datetime.fromtimestamp(1_700_000_000, UTC)
+    assert list(dict.fromkeys(m.provider for m in found)) == sorted({m.provider for m in found})
+    assert notes == []
+
+
+async def test_a_provider_that_fails_hides_no_other_and_is_named_in_a_line(server: Server) -> None:
+    server.reply(listing({"id": "m"}))
+    async with Server() as broken, engine_on(server.url, broken.url, "nonsense") as engine:
+        broken.reply(Reply([b"out of order"], status=500, headers={"content-type": "text/plain"}))
+        found, notes = await listed(engine)
+    assert "lab0/m" in [str(model) for model in found]
+    assert [note.partition(" ")[0] for note in notes] == ["lab1", "lab2"]
+    assert "out of order" in notes[0]
+    assert "must begin with http" in notes[1]
+    assert not [note for note in notes if "\n" in note]
+
+
+async def test_local_servers_that_are_not_there_are_not_mentioned() -> None:
+    async with engine_on() as engine:
+        found, notes = await listed(engine, environ={"OPENAI_API_KEY": ""})
+    assert notes == []
+    assert "demo/demo" in [str(model) for model in found]
+    assert not [model for model in found if model.provider == "openai"]
+
+
+async def test_registered_providers_are_listed_and_the_text_is_looked_for(server: Server) -> None:
+    server.reply(*[listing({"id": "Alpha"}, {"id": "beta"}, {"id": "beta-embed"})] * 3)
+    async with engine_on(server.url) as engine:
+        engine.runtime.register_provider_instance(ScriptedProvider(models=["one"]))
+
+        async def names(text: str | None = None, all: bool = False) -> list[str]:
+            found, _ = await listed(engine, text, all)
+            return [str(model) for model in found if model.provider in ("lab0", "scripted")]
+
+        assert await names() == ["lab0/Alpha", "lab0/beta", "scripted/one"]
+        assert await names("ALPH") == ["lab0/Alpha"]
+        assert await names("beta", all=True) == ["lab0/beta", "lab0/beta-embed"]

@@ -1,0 +1,43 @@
+"""Fixtures of all rooms: a loopback HTTP server, a PostgreSQL server, the state store on every engine it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kits import http_server
+from kits.postgres import Server, start_server
+from kits.programs import postgresql
+from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.volatile import VolatileStore
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL server of our own, for as long as the tests run."""
+    if postgresql() is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    with start_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "volatile", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Statements]:
+    make: dict[str, Callable[[], Statements]] = {
+        "sqlite": lambda: SqliteStore(tmp_path / "state.sqlite"),
+        "volatile": VolatileStore,
+        "postgresql": lambda: request.getfixturevalue("postgres").empty_store(),
+    }
+    made = make[request.param]()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def server(anyio_backend: str) -> AsyncIterator[http_server.Server]:
+    """A loopback HTTP server, one for each test."""
+    async with http_server.Server() as running:
+        yield running

@@ -1,0 +1,215 @@
+"""A real kernel without a browser: cells sent, outputs and widgets followed, cards answered as a page would."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import KernelManager
+
+TESTS = Path(__file__).parents[1]
+IPYKERNEL_6 = Path(os.environ.get("MENTRA_IPYKERNEL6") or TESTS.parent / ".kernels" / "ipykernel6")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def overlay(line: str) -> Path | None:
+    """What to put before the installed packages to get ipykernel `line`."""
+    if line != "6":
+        return None
+    if not IPYKERNEL_6.is_dir():
+        missing = f"no ipykernel 6 in {IPYKERNEL_6}: run `make kernels`, or set MENTRA_IPYKERNEL6"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return IPYKERNEL_6
+
+
+@dataclass
+class Cell:
+    msg_id: str
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Type and content of what was published for this cell, in order."""
+    reply: dict[str, Any] | None = None
+    idle: bool = False
+
+    @property
+    def stdout(self) -> str:
+        return "".join(c["text"] for t, c in self.events if t == "stream" and c["name"] == "stdout")
+
+    @property
+    def stderr(self) -> str:
+        return "".join(c["text"] for t, c in self.events if t == "stream" and c["name"] == "stderr")
+
+    @property
+    def status(self) -> str:
+        """`ok`, `error` or `aborted`, once it has ended."""
+        return str(self.reply["status"]) if self.reply is not None else "running"
+
+    @property
+    def ended(self) -> bool:
+        return self.idle and self.reply is not None
+
+    def outputs(self) -> list[dict[str, Any]]:
+        """What a page would hold: each `display_data` with its updates applied."""
+        shown: list[dict[str, Any]] = []
+        by_id: dict[str, dict[str, Any]] = {}
+        for kind, content in self.events:
+            if kind == "display_data":
+                shown.append(dict(content["data"]))
+                if display_id := content.get("transient", {}).get("display_id"):
+                    by_id[display_id] = shown[-1]
+            elif kind == "update_display_data":
+                data = by_id[content["transient"]["display_id"]]
+                data.clear()
+                data.update(content["data"])
+        return shown
+
+    def texts(self) -> str:
+        return "\n".join(str(data.get("text/plain", "")) for data in self.outputs())
+
+
+class Kernel:
+    """One kernel and one client. `subshell` sends widget messages as JupyterLab ≥ 4.4 does, where the kernel can."""
+
+    def __init__(self, overlay: Path | None = None, *, subshell: bool = False, **environment: str) -> None:
+        # Sockets in a folder of its own: kernels that start at the same time can pick the same TCP port.
+        self.folder = tempfile.TemporaryDirectory()
+        self.manager = KernelManager(transport="ipc", ip=f"{self.folder.name}/k")
+        self.manager._kernel_spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="test",
+            language="python",
+        )
+        paths = [str(p) for p in (overlay, TESTS) if p]
+        own = {"PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        self.manager.start_kernel(env={**os.environ, **own, **environment})
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+        self.cells: dict[str, Cell] = {}
+        self.models: dict[str, dict[str, Any]] = {}
+        """Open widgets: comm id → state."""
+        self.messages: list[tuple[str, dict[str, Any]]] = []
+        """Custom messages from widgets: comm id, content."""
+        self.started: list[str] = []
+        """Message ids in the order their cells began."""
+        self.subshell_id: str | None = None
+        features = self.request("kernel_info_request")["content"].get("supported_features", [])
+        if subshell and "kernel subshells" in features:
+            self.client.control_channel.send(self.client.session.msg("create_subshell_request"))
+            self.subshell_id = self.client.control_channel.get_msg(timeout=10)["content"]["subshell_id"]
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+        self.folder.cleanup()
+
+    def forget(self) -> Kernel:
+        """Start over in a kernel that is still there: what was sent and shown before is of no interest any more."""
+        self.cells.clear()
+        self.messages.clear()
+        self.started.clear()
+        return self
+
+    def send(self, code: str, **options: Any) -> Cell:
+        options = {"allow_stdin": True, "stop_on_error": True, **options}
+        cell = Cell(self.client.execute(code, **options))
+        self.cells[cell.msg_id] = cell
+        return cell
+
+    def run(self, code: str, **options: Any) -> Cell:
+        return self.finish(self.send(code, **options))[0]
+
+    def finish(self, *cells: Cell) -> tuple[Cell, ...]:
+        self.until(lambda: all(cell.ended for cell in cells))
+        return cells
+
+    def until(self, condition: Callable[[], object], timeout: float = 20.0) -> None:
+        end = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError({cell.msg_id: (cell.events, cell.reply) for cell in self.cells.values()})
+            self.receive()
+
+    def receive(self, timeout: float = 0.05) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._published(self.client.get_iopub_msg(timeout=timeout))
+        with contextlib.suppress(queue.Empty):
+            while True:
+                message = self.client.get_shell_msg(timeout=0)
+                if cell := self.cells.get(message["parent_header"].get("msg_id", "")):
+                    cell.reply = message["content"]
+
+    def _published(self, message: dict[str, Any]) -> None:
+        kind, content = message["msg_type"], message["content"]
+        parent = message["parent_header"].get("msg_id", "")
+        match kind:
+            case "comm_open":
+                self.models[content["comm_id"]] = dict(content["data"].get("state", {}))
+            case "comm_msg" if content["data"].get("method") == "update":
+                self.models.get(content["comm_id"], {}).update(content["data"]["state"])
+            case "comm_msg" if content["data"].get("method") == "custom":
+                self.messages.append((content["comm_id"], content["data"]["content"]))
+            case "comm_close":
+                self.models.pop(content["comm_id"], None)
+            case "execute_input":
+                self.started.append(parent)
+        if cell := self.cells.get(parent):
+            if kind == "status":
+                cell.idle = content["execution_state"] == "idle"
+            else:
+                cell.events.append((kind, content))
+
+    def request(self, kind: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A shell request other than a cell, and its reply."""
+        message = self.client.session.msg(kind, content or {})
+        self.client.shell_channel.send(message)
+        while True:
+            reply: dict[str, Any] = self.client.get_shell_msg(timeout=10)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                return reply
+            if cell := self.cells.get(reply["parent_header"].get("msg_id", "")):
+                cell.reply = reply["content"]
+
+    def card(self, cell: Cell) -> str:
+        """The comm id of the approval card shown in `cell`, once it is shown."""
+
+        def shown() -> list[str]:
+            return [data[WIDGET]["model_id"] for data in cell.outputs() if WIDGET in data]
+
+        self.until(shown)
+        return shown()[-1]
+
+    def widget_message(self, comm_id: str, content: dict[str, Any]) -> None:
+        data = {"comm_id": comm_id, "data": {"method": "custom", "content": content}}
+        message = self.client.session.msg("comm_msg", data)
+        if self.subshell_id:
+            message["header"]["subshell_id"] = self.subshell_id
+        self.client.shell_channel.send(message)
+
+    def ready(self, cell: Cell) -> str:
+        """Do what a page does when it has drawn the card of `cell`."""
+        comm_id = self.card(cell)
+        self.widget_message(comm_id, {"ready": True})
+        return comm_id
+
+    def type_command(self, cell: Cell, code: str, **options: Any) -> Cell:
+        """Send `code` from another cell, as late as a person who has read the card of `cell` would."""
+        self.ready(cell)
+        readable = time.monotonic() + 0.35
+        self.until(lambda: time.monotonic() > readable)
+        return self.send(code, **options)
+
+    def choose(self, cell: Cell, **answer: Any) -> None:
+        self.widget_message(self.ready(cell), answer)

@@ -1,0 +1,91 @@
+"""A kernel with `%load_ext mentra_nb`, a home of its own and a scripted model: a notebook without its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from kits.kernels import Cell, Kernel
+
+BEGIN = """
+import json, time
+import mentra_nb as mn
+from mentra_nb.chat.engine import engine
+from mentra_nb.providers import scripted as s
+from mentra_nb.providers.scripted import ContentBlockDelta, ContentBlockStarted, MessageStarted, TokenUsage
+from mentra_nb.settings import Settings
+get_ipython().run_line_magic("load_ext", "mentra_nb")
+engine().chats.clear()
+engine().default_model = None
+engine().settings = Settings(model="scripted/scripted")
+def script(*turns):
+    global model
+    model = s.ScriptedProvider(turns)
+    engine().runtime.register_provider_instance(model)
+def shell(command, id="call-1"):
+    return s.tool_calls([s.ScriptedCall("shell", {"command": command}, id)], text="I run a command.")
+def silent(text):
+    stream = s.ControlledStream()
+    stream.send(MessageStarted(id="m", model="scripted"), ContentBlockStarted(0, "text"), ContentBlockDelta(0, text))
+    return stream
+"""
+
+
+class Notebook(Kernel):
+    """`home` is a folder to be made its own; the kernel runs in `folder / "work"`."""
+
+    def __init__(self, folder: Path, overlay: Path | None = None, *, subshell: bool = False) -> None:
+        self.home, self.work = folder / "home", folder / "work"
+        self.work.mkdir(exist_ok=True)
+        unset = {name: "" for name in os.environ if name.startswith("MENTRA_") or name.endswith("_API_KEY")}
+        super().__init__(overlay, subshell=subshell, **{**unset, "MENTRA_HOME": str(self.home)})
+        self.run(f"%cd -q {self.work}")
+
+    def begin(self) -> None:
+        """The extension, the names above, and a new conversation."""
+        assert self.run(BEGIN).status == "ok"
+
+    def script(self, *turns: str) -> None:
+        """What the model will answer, as expressions over `s` (`mentra_nb.providers.scripted`) and the names above."""
+        assert self.run(f"script({', '.join(turns)})").status == "ok"
+
+    def value(self, expression: str) -> Any:
+        """What an expression is worth in the kernel, if it is JSON."""
+        cell = self.run(f"print(json.dumps({expression}))")
+        assert cell.status == "ok", cell.events
+        return json.loads(cell.stdout)
+
+    def said(self, n: int = -1) -> list[str]:
+        """What the model got in its `n`-th request: each message as text, results of tools too."""
+        shown: list[str] = self.value(
+            f"[' '.join(getattr(b, 'text', None) or (b.display() if hasattr(b, 'display') else '') for b in m.content)"
+            f" for m in model.recorded_requests[{n}].messages]"
+        )
+        return shown
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """The payloads of the recorded events of a kind, of this conversation's last turn, with their `ts`."""
+        found: list[dict[str, Any]] = self.value(
+            "[{**json.loads(row.payload), 'ts': row.ts.timestamp()} for row in mn.events().itertuples() "
+            f"if row.kind == {kind!r} and row.run_id == mn.turns().run_id.iloc[-1]]"
+        )
+        return found
+
+    def ask(self, question: str = "%mentra what now?", **options: Any) -> Cell:
+        return self.run(question, **options)
+
+
+def written(home: Path) -> dict[str, int]:
+    """How much is written in a home: rows of each table of the store, and lines of the record."""
+    counts = {"events": sum(len(file.read_bytes().splitlines()) for file in (home / "record").glob("**/*.jsonl"))}
+    store = home / "state.sqlite"
+    if store.is_file():
+        with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as connection:
+            tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            for table in tables:
+                counts[table] = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        connection.close()
+    return counts

@@ -1,0 +1,123 @@
+"""Text of a model stays text, on any page."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+from kits.payloads import PAYLOADS
+
+from mentra_nb.notebook.render import bundle, line, plain, safe_html, visible
+
+TAGS = {"a", "bdi", "blockquote", "br", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6"}
+TAGS |= {"hr", "li", "ol", "p", "pre", "s", "span", "strong", "summary", "ul"}
+TAGS |= {"table", "tbody", "td", "th", "thead", "tr"}
+ATTRIBUTES = {"class", "href", "rel", "start", "style", "target"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: tags, attributes, text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def assert_inert(html: str) -> None:
+    for tag, attributes in Page(html).tags:
+        assert tag in TAGS, tag
+        assert set(attributes) <= ATTRIBUTES, attributes
+        assert "url(" not in (attributes.get("style") or "")
+        assert (attributes.get("class") or "").startswith("mentra-") or "class" not in attributes
+        if tag == "a":
+            assert (attributes["href"] or "").lower().startswith(("http://", "https://", "mailto:"))
+            assert attributes["rel"] == "noopener noreferrer nofollow"
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_no_payload_becomes_a_live_tag_or_attribute(name: str) -> None:
+    html = safe_html(PAYLOADS[name])
+    assert_inert(html)
+    assert "$" not in html
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_no_payload_is_live_in_a_tool_line(name: str) -> None:
+    data = line(PAYLOADS[name], PAYLOADS[name], note=PAYLOADS[name], detail=PAYLOADS[name])
+    assert_inert(data["text/html"])
+    assert set(data) == {"text/html", "text/plain"}
+
+
+def test_the_check_of_payloads_can_fail() -> None:
+    with pytest.raises(AssertionError):
+        assert_inert(PAYLOADS["img-onerror"])
+
+
+@pytest.mark.parametrize(
+    ("markdown", "host"),
+    [
+        ("[your bank](https://evil.example/login)", "(evil.example)"),
+        ("[https://bank.example](https://evil.example)", "(evil.example)"),
+        ("[mail](mailto:a@evil.example)", "(a@evil.example)"),
+        ("![chart](https://evil.example/p.png)", "(evil.example)"),
+    ],
+)
+def test_a_link_shows_its_host(markdown: str, host: str) -> None:
+    assert host in Page(safe_html(markdown)).text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://bank.example@evil.example/", "https://evil.example\\@bank.example", "//evil.example", "file:///etc"],
+)
+def test_an_address_whose_host_is_in_doubt_is_no_link(url: str) -> None:
+    assert "a" not in [tag for tag, _ in Page(safe_html(f"[x]({url})")).tags]
+
+
+def test_ordinary_markdown_looks_like_itself() -> None:
+    text = "# Title\n\n- *one*\n- **two**\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
+    text += "```python\ndef f(): return 1\n```\n\nIt costs $5."
+    tags = [tag for tag, _ in Page(safe_html(text)).tags]
+    assert {"h1", "ul", "em", "strong", "table", "pre", "code", "span"} <= set(tags)
+    assert "def f(): return 1" in Page(safe_html(text)).text
+    assert Page(safe_html(text)).text.rstrip().endswith("It costs $5.")
+    assert bundle(text)["text/plain"] == text
+
+
+def test_code_that_goes_on_from_another_block_is_still_code() -> None:
+    assert Page(bundle("<b>1</b>\n", opener="```html\n")["text/html"]).text.strip() == "<b>1</b>"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rm \x1b[2K\x07", "rm ␛[2K␇"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\u200bb\u2066\ufeff", "a\\u200bb\\u2066\\ufeff"),
+        ("x\u00a0y\u2028z", "x\\u00a0y\\u2028z"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\x85\x7f\r", "\\u0085␡␍"),
+        ("naïve Ω 漢字 🙂\n\t.", "naïve Ω 漢字 🙂\n\t."),
+    ],
+)
+def test_hidden_characters_are_shown(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_prose_keeps_its_scripts_but_no_terminal_codes() -> None:
+    assert plain("👩\u200d💻 \x1b]0;x\x07 שלום\u200f") == "👩\u200d💻 ␛]0;x␇ שלום\u200f"
+    assert "\x1b" not in json.dumps(bundle("\x1b[31mred"), ensure_ascii=False)
+
+
+def test_a_line_is_one_line() -> None:
+    assert line("a\nb", "✓", note="c\nd")["text/plain"] == "✓ a␊b  c␊d"

@@ -1,0 +1,171 @@
+"""A turn drawn from its events, without a page: what is shown, how often, and how much work it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from mentra_nb.authorization import PermissionDecision
+from mentra_nb.event.screen import (
+    AssistantMessageCompleted,
+    AssistantTokenDelta,
+    PermissionAnswered,
+    SessionEvent,
+    ToolCompleted,
+    ToolQueued,
+    ToolStarted,
+    UsageReported,
+)
+from mentra_nb.notebook.asking import parse_answer, parse_reply
+from mentra_nb.notebook.render import Bundle
+from mentra_nb.notebook.text_blocks import BLOCK, LONGEST
+from mentra_nb.notebook.view import TurnView
+
+
+class Recorder:
+    """Holds what a page would."""
+
+    def __init__(self) -> None:
+        self.shown: list[Bundle] = []
+        self.by_id: dict[str, int] = {}
+        self.sent = self.updates = 0
+
+    def show(self, data: Bundle, display_id: str | None = None) -> None:
+        if display_id is not None:
+            self.by_id[display_id] = len(self.shown)
+        self.shown.append(data)
+        self._count(data)
+
+    def update(self, data: Bundle, display_id: str) -> None:
+        self.shown[self.by_id[display_id]] = data
+        self.updates += 1
+        self._count(data)
+
+    def _count(self, data: Bundle) -> None:
+        self.sent += sum(len(text) for text in data.values())
+
+    def texts(self) -> list[str]:
+        return [data["text/plain"] for data in self.shown]
+
+
+def draw(*events: SessionEvent, live: bool = True, hz: float = 1e9, **footer: float) -> Recorder:
+    out = Recorder()
+    view = TurnView(out, live=live, hz=hz)
+    for event in events:
+        view.handle(event)
+        view.tick()
+    view.finish(**footer)  # type: ignore[arg-type]
+    return out
+
+
+def deltas(text: str, size: int = 20) -> list[SessionEvent]:
+    return [AssistantTokenDelta(delta=text[n : n + size]) for n in range(0, len(text), size)]
+
+
+PARAGRAPHS = "\n\n".join(f"Paragraph {n} " + "of words " * 30 for n in range(60)) + "\n"
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("size", [1, 20, 5000])
+def test_text_is_shown_whole_in_blocks_that_end_with_a_paragraph(live: bool, size: int) -> None:
+    out = draw(*deltas(PARAGRAPHS, size), live=live, hz=12.0)
+    assert "".join(out.texts()) == PARAGRAPHS
+    assert len(out.shown) > 5
+    assert all(len(text) < BLOCK + 400 and text.startswith("Paragraph ") for text in out.texts())
+
+
+def test_a_block_of_code_is_not_cut_at_its_blank_lines() -> None:
+    code = "```python\n" + "x = 1\n\n" * (BLOCK // 6) + "```\n\n"
+    out = draw(*deltas("Before.\n\n" + code + "After.\n"))
+    assert out.texts() == ["Before.\n\n" + code, "After.\n"]
+
+
+def test_a_very_long_block_of_code_goes_on_as_code_in_the_next() -> None:
+    text = "~~~~html\n" + "<b>line</b>\n" * (LONGEST // 6) + "~~~~\n"
+    out = draw(*deltas(text))
+    assert "".join(out.texts()) == text
+    assert len(out.shown) > 1
+    assert all(data["text/html"].count("<pre") == 1 for data in out.shown)
+    assert all("<p>" not in data["text/html"] for data in out.shown)
+
+
+def test_one_endless_line_is_cut_too() -> None:
+    assert all(len(text) <= LONGEST + 20 for text in draw(*deltas("x" * 50_000)).texts())
+
+
+def test_what_is_sent_grows_with_the_text_and_not_with_its_square() -> None:
+    """At the worst, every delta drawn: ten times the text is about ten times the bytes."""
+    short, long = draw(*deltas(PARAGRAPHS)).sent, draw(*deltas(PARAGRAPHS * 10)).sent
+    assert long < 12 * short
+
+
+def test_updates_are_no_more_than_asked_for() -> None:
+    assert draw(*deltas(PARAGRAPHS, 5), hz=0.1).updates < 60  # one a block, and one for the whole time
+
+
+CALL = (
+    ToolQueued(tool_call_id="1", tool_name="shell", summary="shell: ls", mutability="unknown", input_json="{}"),
+    ToolStarted(tool_call_id="1", tool_name="shell"),
+)
+DONE = ToolCompleted(tool_call_id="1", tool_name="shell", summary="3 files", is_error=False, duration_ms=200)
+
+
+def test_a_tool_call_becomes_one_line() -> None:
+    assert draw(*CALL, DONE).texts() == ["✓ shell  ls  0.2 s"]
+    assert draw(*CALL, DONE, live=False).texts() == ["✓ shell  ls"]
+
+
+def test_a_call_that_never_ran_says_so() -> None:
+    denied = PermissionAnswered(request_id="q", tool_call_id="1", tool_name="shell", outcome="denied", reason="no")
+    line, answer = draw(*CALL, denied).texts()
+    assert line == "✗ shell  ls  not run"
+    assert answer.startswith("✗ Denied by you")
+
+
+def test_the_footer_has_tokens_always_and_what_varies_only_for_a_person() -> None:
+    used = UsageReported(
+        agent_id="a", input_tokens=1234, output_tokens=300, cache_read_tokens=0, cache_creation_tokens=0
+    )
+    assert draw(used, cost=0.004, seconds=3.14).texts() == ["1.2k in / 300 out · $0.004 · 3.1 s"]
+    assert draw(used, seconds=3.14).texts() == ["1.2k in / 300 out · cost unknown · 3.1 s"]
+    assert draw(used, cost=0.004, seconds=3.14, live=False).texts() == ["1.2k in / 300 out"]
+
+
+def test_a_model_that_does_not_stream_is_shown_as_well_and_one_that_does_only_once() -> None:
+    done = AssistantMessageCompleted(text="Hello.")
+    assert draw(done).texts() == ["Hello."]
+    assert draw(AssistantTokenDelta(delta="Hello."), done).texts() == ["Hello."]
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("%mentra allow", PermissionDecision(allow=True)),
+        ("  %mentra allow once  # fine\n", PermissionDecision(allow=True)),
+        ("%mentra allow always", PermissionDecision(allow=True, remember="session")),
+        ("%mentra deny", PermissionDecision(allow=False)),
+        ("%mentra deny because it is late # really", PermissionDecision(allow=False, reason="it is late")),
+        ("%mentra stop", "stop"),
+        ("%mentra stop writing so long", None),
+        ("%mentra allow me to explain", None),
+        ("%mentra allowance", None),
+        ("%%mentra\nallow", None),
+        ("%mentra allow\nprint(1)", None),
+        ("x = 1\n%mentra allow", None),
+        ("print('%mentra allow')", None),
+        ("", None),
+    ],
+)
+def test_only_a_cell_that_is_nothing_else_is_an_answer(code: str, answer: object) -> None:
+    assert parse_answer(code) == answer
+
+
+@pytest.mark.parametrize(("text", "allow"), [("a", True), ("Y", True), ("w", True), ("d", False), ("deny", False)])
+def test_an_answer_may_be_one_letter(text: str, allow: bool) -> None:
+    answer = parse_reply(text)
+    assert isinstance(answer, PermissionDecision)
+    assert answer.allow is allow
+
+
+@pytest.mark.parametrize("text", ["", " ", "maybe", "\n", "allow x"])
+def test_anything_else_typed_is_no_answer(text: str) -> None:
+    assert parse_reply(text) is None

@@ -1,0 +1,144 @@
+"""The policy: which paths may be read and written, whether commands run at all, and what they get."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    folder = tmp_path / "base"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("s")
+    return folder
+
+
+def test_the_base_folder_may_be_read_and_written(base: Path) -> None:
+    policy = RuntimePolicy()
+    assert policy.readable(base, "a.txt") == base / "a.txt"
+    assert policy.writable(base, "new/deep.txt") == base / "new" / "deep.txt"
+    assert policy.readable(base, str(base / "a.txt")) == base / "a.txt"
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside/secret", "sub/../../outside/secret", "/etc/passwd", "../../../../../../etc/passwd", "~root/x"]
+)
+def test_a_path_that_leads_outside_is_refused(base: Path, path: str) -> None:
+    with pytest.raises(PolicyViolation, match=r"outside the runtime policy read roots|cannot be resolved") as refusal:
+        RuntimePolicy().readable(base, path)
+    assert refusal.value.action == "files_read"
+    with pytest.raises(PolicyViolation) as refusal:
+        RuntimePolicy().writable(base, path)
+    assert refusal.value.action == "files_write"
+
+
+def test_authorize_file_write_rejects_symlink_escape(base: Path) -> None:
+    (base / "link").symlink_to(base.parent / "outside")
+    with pytest.raises(PolicyViolation, match="outside the runtime policy write roots"):
+        RuntimePolicy().writable(base, "link/secret")
+    with pytest.raises(PolicyViolation, match="outside the runtime policy write roots"):
+        RuntimePolicy().writable(base, "link/not-yet-there")
+
+
+def test_a_link_that_stays_inside_is_followed(base: Path) -> None:
+    (base / "link").symlink_to(base / "a.txt")
+    assert RuntimePolicy().readable(base, "link") == base / "a.txt"
+
+
+def test_parent_of_a_link_is_what_it_says(base: Path) -> None:
+    (base / "link").symlink_to(base.parent / "outside")
+    assert RuntimePolicy().readable(base, "link/../a.txt") == base / "a.txt"
+
+
+def test_a_loop_of_links_is_refused(base: Path) -> None:
+    (base / "one").symlink_to(base / "two")
+    (base / "two").symlink_to(base / "one")
+    with pytest.raises(PolicyViolation):
+        RuntimePolicy().readable(base, "one/x")
+
+
+def test_a_nul_character_is_refused(base: Path) -> None:
+    with pytest.raises(PolicyViolation, match="NUL"):
+        RuntimePolicy().readable(base, "a\0.txt")
+
+
+def test_roots_compare_by_path_component(base: Path) -> None:
+    (base.parent / "base-two").mkdir()
+    with pytest.raises(PolicyViolation):
+        RuntimePolicy().readable(base, "../base-two/x")
+
+
+def test_a_read_root_is_for_reading_and_a_write_root_for_both(base: Path) -> None:
+    outside = base.parent / "outside"
+    readable = RuntimePolicy(allowed_read_roots=(outside,))
+    assert readable.readable(base, "../outside/secret") == outside / "secret"
+    with pytest.raises(PolicyViolation):
+        readable.writable(base, "../outside/secret")
+    writable = RuntimePolicy(allowed_write_roots=(outside,))
+    assert writable.writable(base, "../outside/x") == outside / "x"
+    assert writable.readable(base, "../outside/secret") == outside / "secret"
+
+
+def test_a_root_that_is_a_link_counts_as_where_it_points(base: Path) -> None:
+    link = base.parent / "link"
+    link.symlink_to(base.parent / "outside")
+    assert RuntimePolicy(allowed_read_roots=(link,)).readable(base, str(link / "secret")).name == "secret"
+
+
+def test_read_only_refuses_every_write_and_every_command_also_in_the_base_folder(base: Path) -> None:
+    policy = RuntimePolicy(read_only=True, allow_shell_commands=True, allowed_write_roots=(base,))
+    with pytest.raises(PolicyViolation, match="read-only"):
+        policy.writable(base, "a.txt")
+    with pytest.raises(PolicyViolation, match="read-only"):
+        policy.check_command(base, base)
+    assert policy.readable(base, "a.txt")
+
+
+def test_shell_roots_and_background_switches_short_circuit(base: Path) -> None:
+    with pytest.raises(PolicyViolation, match="disabled by the runtime policy") as refusal:
+        RuntimePolicy().check_command(base, Path("/"))
+    assert refusal.value.action == "shell_command"
+
+
+def test_authorize_command_execution_rejects_working_directory_outside_roots(base: Path) -> None:
+    policy = RuntimePolicy.permissive()
+    policy.check_command(base, base / "sub")
+    with pytest.raises(PolicyViolation, match="outside the runtime policy roots"):
+        policy.check_command(base, base / "sub" / ".." / "..")
+    RuntimePolicy(allow_shell_commands=True, allowed_working_roots=(base.parent,)).check_command(base, base.parent)
+
+
+def test_a_command_gets_only_the_allowed_names_that_exist() -> None:
+    environment = RuntimePolicy(allowed_env_vars=("PATH", "NO_SUCH_VARIABLE")).environment()
+    assert environment == {"PATH": os.environ["PATH"]}
+
+
+def test_a_requested_time_is_clamped() -> None:
+    policy = RuntimePolicy(default_command_timeout=5, max_command_timeout=10)
+    assert [policy.command_timeout(t) for t in (None, 1, 100)] == [5, 1, 10]
+
+
+def test_the_default_has_no_shell_and_the_notebook_has() -> None:
+    assert not RuntimePolicy().allow_shell_commands
+    assert RuntimePolicy.for_notebook().allow_shell_commands
+    assert RuntimePolicy.permissive().allow_background_commands
+
+
+@given(st.lists(st.sampled_from(["..", ".", "a", "sub", "~", "link", "", "b.txt"]), max_size=6))
+def test_whatever_may_be_written_is_inside(parts: list[str]) -> None:
+    base = Path("/nowhere/base")
+    try:
+        target = RuntimePolicy().writable(base, "/".join(parts))
+    except PolicyViolation:
+        return
+    assert target.is_relative_to(base)
+    assert ".." not in target.parts

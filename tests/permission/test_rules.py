@@ -1,0 +1,236 @@
+"""Rules: which calls a remembered answer covers, and that no shell trick gets past one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from mentra_nb.authorization import PermissionRule
+from mentra_nb.permission.rules import exactly, find_rule, matches, simple_commands
+
+
+def allow(pattern: str, tool: str = "shell") -> PermissionRule:
+    return PermissionRule(id=f"allow {pattern}", tool=tool, pattern=pattern, allow=True)
+
+
+def deny(pattern: str, tool: str = "shell") -> PermissionRule:
+    return PermissionRule(id=f"deny {pattern}", tool=tool, pattern=pattern, allow=False)
+
+
+def decided(line: str, *rules: PermissionRule) -> str | None:
+    rule = find_rule(rules, "shell", line, shell=True)
+    return rule.id if rule is not None else None
+
+
+# ---- patterns -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "covered"),
+    [
+        ("git *", "git status", True),
+        ("git *", "git", False),
+        ("git *", "xgit status", False),
+        ("*", "", True),
+        ("*", "a/b\nc", True),
+        ("a?c", "abc", True),
+        ("a?c", "ac", False),
+        ("a.c", "abc", False),
+        ("[ab]", "a", False),
+        ("{a,b}", "a", False),
+        ("!x", "y", False),
+        ("src/*", "src/deep/er.py", True),
+        ("[*]", "*", True),
+        ("[*]", "x", False),
+        ("[?]", "?", True),
+        ("[?]", "x", False),
+    ],
+)
+def test_a_star_is_any_run_a_question_mark_is_one_and_the_rest_is_literal(
+    pattern: str, subject: str, covered: bool
+) -> None:
+    assert matches(pattern, subject) is covered
+
+
+def test_a_pattern_reaches_a_key_that_follows_an_absolute_path() -> None:
+    assert matches("*cargo test*", '{"command":"cargo test","working_directory":"/repo"}')
+
+
+def test_json_punctuation_in_a_pattern_is_matched_literally() -> None:
+    assert matches('{"body":"cargo test"*', '{"body":"cargo test","x":[1]}')
+
+
+@given(st.text())
+def test_a_text_matches_itself(text: str) -> None:
+    assert matches(exactly(text), text)
+    assert matches("*", text)
+
+
+@given(st.text(alphabet="a*?[]\\"), st.text(alphabet="a*?[]\\"))
+@example("x[*]", "x[y]")
+@example("rm *", "rm -rf /")
+def test_the_exact_pattern_of_a_text_matches_no_other(text: str, other: str) -> None:
+    assert matches(exactly(text), other) is (text == other)
+
+
+# ---- which rule -----------------------------------------------------------------------------------------------
+
+
+def test_rule_store_empty_check_returns_none() -> None:
+    assert find_rule([], "read", "a.txt") is None
+
+
+def test_a_rule_is_for_its_tool_only() -> None:
+    assert find_rule([allow("*", tool="write")], "read", "a.txt") is None
+
+
+def test_a_denial_wins_over_any_allowance() -> None:
+    rules = [allow("src/secret.txt", "read"), deny("src/*", "read"), allow("*", "read")]
+    found = find_rule(rules, "read", "src/secret.txt")
+    assert found is not None
+    assert found.id == "deny src/*"
+
+
+def test_the_longest_pattern_wins_among_equals() -> None:
+    found = find_rule([allow("*", "read"), allow("src/*", "read"), allow("s*", "read")], "read", "src/a.py")
+    assert found is not None
+    assert found.pattern == "src/*"
+
+
+def test_check_non_matching_pattern_falls_through() -> None:
+    assert find_rule([allow("src/*", "read"), deny("etc/*", "read")], "read", "docs/a.md") is None
+
+
+# ---- shell lines ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "commands"),
+    [
+        ("ls", ["ls"]),
+        ("  git status -s  ", ["git status -s"]),
+        ("cd a && make; echo done", ["cd a", "make", "echo done"]),
+        ("a | b || c & d", ["a", "b", "c", "d"]),
+        ("sleep 1 &", ["sleep 1"]),
+        ("echo 'a; b' \"c | d\"", ["echo 'a; b' \"c | d\""]),
+        ("echo 'it $(is) `literal` \\n'", ["echo 'it $(is) `literal` \\n'"]),
+        ("/usr/bin/env x", ["/usr/bin/env x"]),
+        ("ls *.py", ["ls *.py"]),
+    ],
+)
+def test_a_plain_line_is_taken_apart_into_its_commands(line: str, commands: list[str]) -> None:
+    assert simple_commands(line) == commands
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "   ", ";", "a ;; b", "a && && b", "| a",
+        "echo $(id)", "echo `id`", "echo $HOME", 'echo "$(id)"', 'echo "`id`"', "echo \\; id",
+        "cat < x", "echo x > y", "cat <(id)", "(id)", "{ id; }", "f() { id; }", "! id",
+        "echo a # b", "a\nb", "a\r\nb", "a\0b", "echo 'open", 'echo "open',
+        "r''m x", '"rm" x', "'r'm x", "r? x", "/bin/r* x", "[ab] x", "A=1 rm x", "PATH=/tmp rm x",
+        "if true; then id; fi", "for x in a; do id; done", "time rm x", "~root/x=1 y",
+    ],
+)  # fmt: skip
+def test_a_line_whose_commands_cannot_be_read_off_it_is_not_taken_apart(line: str) -> None:
+    assert simple_commands(line) is None
+    assert decided(line, allow("*")) is None
+
+
+def test_every_command_of_a_line_must_be_allowed() -> None:
+    assert decided("git status && git diff", allow("git *")) == "allow git *"
+    assert decided("git status && rm x", allow("git *")) is None
+    assert decided("git status && rm x", allow("git *"), allow("rm *")) == "allow git *"
+
+
+@pytest.mark.parametrize("line", ["rm x", "ls && rm x", "ls | rm x", "ls; rm x", "sleep 1 & rm x"])
+def test_one_denied_command_denies_the_line(line: str) -> None:
+    assert decided(line, allow("*"), deny("rm *")) == "deny rm *"
+
+
+def test_a_denial_of_a_whole_line_holds_for_lines_that_cannot_be_taken_apart() -> None:
+    assert decided("echo $(id)", allow("*"), deny("*$(*")) == "deny *$(*"
+
+
+@pytest.mark.parametrize("line", ["cd a && make", "echo $(id)", "rm *", "cat < x", "ls ?"])
+def test_the_very_line_that_was_allowed_is_covered(line: str) -> None:
+    assert decided(line, allow(exactly(line))) is not None
+    assert decided(line + " ; id", allow(exactly(line))) is None
+    assert decided(line + "x", allow(exactly(line))) is None
+
+
+def test_a_wildcard_over_a_whole_line_does_not_cover_what_is_chained_to_it() -> None:
+    assert decided("cd a && make; rm -rf x", allow("cd a && *")) is None
+
+
+WORDS = ["git", "status", "marker", "./marker", "-x", "a b", "'", '"', "\\", ";", "&", "&&", "|", "||", "$(", ")", "`"]
+WORDS += ["\n", "\t", " ", ">", "<", "(", "{", "}", "#", "!", "$", "if", "then", "fi", "*", "?", "=", "A=1", "~", "\r"]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where `git` does nothing and `marker` leaves a trace."""
+    folder = tmp_path_factory.mktemp("workshop")
+    for name, script in (("git", "#!/bin/sh\nexit 0\n"), ("marker", f"#!/bin/sh\n: > {folder}/ran\n")):
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=7), glue=st.sampled_from(["", " "]))
+@example(words=["\n", "marker"], glue="")
+@example(words=[";", "marker"], glue=" ")
+@example(words=["$(", "marker", ")"], glue="")
+@example(words=["'", ";", "'", ";", "marker"], glue="")
+@example(words=['"', "`", "marker", "`", '"'], glue="")
+@example(words=["\\", "'", ";", "marker", "'"], glue="")
+@example(words=["#", "\n", "marker"], glue=" ")
+def test_what_a_wildcard_covers_never_runs_another_command(words: list[str], glue: str, workshop: Path) -> None:
+    """The real shell is the judge: an allowed line of `git` runs nothing but `git`."""
+    line = "git " + glue.join(words)
+    if decided(line, allow("git *")) is None:
+        return
+    trace = workshop / "ran"
+    subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=workshop,
+        env={"PATH": str(workshop)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=10,
+        check=False,
+    )
+    assert not trace.exists(), line
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=6), glue=st.sampled_from(["", " "]))
+@example(words=["mark", "er"], glue="")
+@example(words=["'", "'", "marker"], glue="")
+@example(words=["A=1", "marker"], glue=" ")
+@example(words=["if", "git", ";", "then", "marker", ";", "fi"], glue=" ")
+@example(words=["mar", "?", "er", "\t", "x"], glue="")
+def test_a_denied_command_never_runs_under_an_allowance_for_everything(
+    words: list[str], glue: str, workshop: Path
+) -> None:
+    line = glue.join(words)
+    rule = find_rule([allow("*"), deny("*marker*")], "shell", line, shell=True)
+    if rule is None or not rule.allow or "\0" in line:
+        return
+    trace = workshop / "ran"
+    subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=workshop,
+        env={"PATH": str(workshop)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=10,
+        check=False,
+    )
+    assert not trace.exists(), line

@@ -1,0 +1,162 @@
+"""Files that are torn, bit-flipped or not ours: a sentence says so, the rest is read, and nothing is written over."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from pathlib import Path
+
+import pytest
+
+from mentra_nb.errors import StoreError
+from mentra_nb.record.keep.compact import compact
+from mentra_nb.record.keep.verify import verify
+from mentra_nb.record.read import frames, views
+from mentra_nb.record.write import files
+from mentra_nb.record.write.journal import Journal
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "record"
+
+
+def write(folder: Path, *notes: str) -> Path:
+    """A sealed segment with an event for each note."""
+    journal = Journal(folder)
+    for note in notes:
+        journal.record_audit_event("agent-1", "run_aborted", {"reason": note})
+    name = journal.health().segment
+    journal.close()
+    return folder / "events" / f"{name}.jsonl"
+
+
+def parquet(folder: Path, *notes: str) -> Path:
+    text = write(folder, *notes)
+    compact(folder, grace=0)
+    compact(folder, grace=0)
+    return text.with_suffix(".parquet")
+
+
+def seen(folder: Path) -> list[str]:
+    return list(frames.sql("SELECT reason FROM events WHERE kind = 'run_aborted' ORDER BY id", folder=folder).reason)
+
+
+def problems(folder: Path) -> dict[str, str]:
+    found = verify(folder).dropna(subset="problem")
+    return dict(zip(found.segment, found.problem, strict=True))
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b'{"id":"01a1fbe9-7f85-719e-9a62-192db57fbea3","ts":17882',
+        b"\x00" * 4096,
+        b"\xff\xfe\n{}\n[1]\nnull\n\n",
+        b'{"id":"no id","ts":"x","seq":[],"source":1,"v":{},"scope":null,"event_type":7,"payload":3}\n',
+    ],
+)
+def test_what_is_no_event_in_a_segment_is_passed_over_and_counted(folder: Path, junk: bytes) -> None:
+    file = write(folder, "a", "b")
+    other = write(folder, "c")
+    first, second = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + junk + b"\n" + second + junk)
+    content = file.read_bytes()
+    assert seen(folder) == ["a", "b", "c"]
+    report = verify(folder).set_index("segment")
+    assert report.bad_lines[file.stem] >= 1
+    assert report.events[file.stem] == 2
+    assert report.bad_lines[other.stem] == 0
+    assert file.read_bytes() == content
+    compact(folder, grace=0)
+    assert seen(folder) == ["a", "b", "c"]
+    assert problems(folder) == {}
+
+
+def test_a_gap_is_told_of_and_counted(folder: Path) -> None:
+    (folder.parent / "record").write_text("in the way")
+    journal = Journal(folder)
+    journal.record_audit_event("agent-1", "run_aborted", {"reason": "lost"})
+    folder.unlink()
+    journal.record_audit_event("agent-1", "run_aborted", {"reason": "kept"})
+    journal.close()
+    assert seen(folder) == ["kept"]
+    gap = frames.sql("SELECT lost, reason FROM events WHERE kind = 'journal_gap'", folder=folder)
+    assert (list(gap.lost), "File exists" in gap.reason[0]) == ([1], True)
+    assert list(verify(folder).lost) == [1]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-20],
+        lambda whole: whole[:-6] + b"\xff" + whole[-5:],
+        lambda whole: b"",
+        lambda whole: b"not Parquet at all",
+    ],
+)
+def test_a_broken_parquet_file_is_named_and_the_rest_is_read(folder: Path, harm: object) -> None:
+    broken = parquet(folder, "a", "b")
+    parquet(folder, "c")
+    write(folder, "d")
+    whole = broken.read_bytes()
+    broken.write_bytes(harm(whole))  # type: ignore[operator]
+    content = broken.read_bytes()
+    with pytest.warns(RuntimeWarning, match=f"damaged files of .* is left out.*{broken.name}"):
+        assert seen(folder) == ["c", "d"]
+    assert "cannot be read" in problems(folder)[broken.stem]
+    compact(folder, grace=0, many=2)
+    assert broken.read_bytes() == content
+    broken.write_bytes(whole)  # put back from a backup
+    assert seen(folder) == ["a", "b", "c", "d"]
+    assert problems(folder) == {}
+
+
+def test_a_file_that_fails_while_it_is_read_is_named_and_then_left_out(folder: Path) -> None:
+    broken, other = parquet(folder, *(f"note {n}" for n in range(300))), parquet(folder, "other")
+    whole, chance, found = broken.read_bytes(), random.Random(4), 0
+    for at in chance.sample(range(4, len(whole) - 2000), 40):  # before the footer
+        broken.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :])
+        views._damaged.clear()
+        told = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of those that fail when they are opened
+            try:
+                frames.events(folder=folder)
+            except StoreError as error:
+                told = str(error)
+        if told:
+            found += 1
+            assert broken.name in told
+            assert other.name not in told
+            with pytest.warns(RuntimeWarning, match=broken.name):
+                assert list(frames.events(folder=folder).reason) == ["other"]
+    assert found > 3
+
+
+def test_files_that_are_not_ours_are_not_read_and_not_touched(folder: Path) -> None:
+    mine = parquet(folder, "a")
+    write(folder, "b")
+    strange = {
+        "notes.jsonl": b'{"id":"01a1fbe9-7f85-719e-9a62-192db57fbea3","ts":1,"payload":{"kind":"run_aborted"}}\n',
+        "copy of a.parquet": mine.read_bytes(),
+        "broken.parquet": b"PAR1",
+        "empty.jsonl": b"",
+        "image.png": b"\x89PNG",
+    }
+    for name, content in strange.items():
+        (folder / "events" / name).write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert seen(folder) == ["a", "b"]
+    assert set(problems(folder)) == set(strange) == set(files.foreign(folder))
+    compact(folder, grace=0, many=2)
+    views.write_database(folder)
+    import duckdb
+
+    with duckdb.connect(str(folder / "record.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM events").fetchone() == (2,)
+    assert {name: (folder / "events" / name).read_bytes() for name in strange} == strange

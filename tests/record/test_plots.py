@@ -1,0 +1,196 @@
+"""The pictures: each from a documented frame, drawn for real, bounded, and readable on light and on dark pages."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from kits.records import SONNET, Record
+
+import mentra_nb as mn
+import mentra_nb.event.types as e
+from mentra_nb.content import TokenUsage
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.record.read import frames, plots
+
+pytestmark = pytest.mark.slow
+
+NAMES = ("timeline", "cost", "approvals", "tools")
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return Record(tmp_path / "record")
+
+
+@pytest.fixture
+def full(record: Record) -> Record:
+    return record.one_session()
+
+
+def texts(spec: Any) -> Iterator[str]:
+    """Every text of a chart's specification but its data."""
+    if isinstance(spec, dict):
+        for key, value in spec.items():
+            yield from texts(value if key != "datasets" else None)
+    elif isinstance(spec, list):
+        yield from itertools.chain.from_iterable(map(texts, spec))
+    elif isinstance(spec, str):
+        yield spec
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_is_drawn_from_a_documented_frame(full: Record, name: str) -> None:
+    picture, documented = getattr(mn.plot, name), mn.columns(f"plot.{name}")
+    frame = picture.frame(folder=full.folder)
+    assert list(frame.columns) == list(documented.column)
+    assert [str(dtype) for dtype in frame.dtypes] == list(documented.dtype)
+    assert picture.draw(frame).to_dict() == picture(folder=full.folder).to_dict()
+    assert picture.__doc__ == picture.frame.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_can_be_rendered(full: Record, name: str) -> None:
+    vl_convert = pytest.importorskip("vl_convert")
+    chart = getattr(mn.plot, name)(folder=full.folder)
+    svg = vl_convert.vegalite_to_svg(chart.to_json())
+    title = next(iter(texts(chart.to_dict()["title"])))
+    assert title in svg
+    assert "NaN" not in svg
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_of_nothing_is_drawn_too(tmp_path: Path, name: str) -> None:
+    vl_convert = pytest.importorskip("vl_convert")
+    chart = getattr(mn.plot, name)(folder=tmp_path / "nothing")
+    assert "nothing to draw" in vl_convert.vegalite_to_svg(chart.to_json())
+
+
+def luminance(color: str) -> float:
+    channels = [int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#111111"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_colour_holds_on_light_and_dark_pages(full: Record, name: str, page: str) -> None:
+    """Three to one is what large texts and shapes need; what is written is four to one."""
+    chart = getattr(mn.plot, name)(folder=full.folder).to_dict()
+    assert chart["config"]["background"] == "transparent"
+    colours = {text for text in texts(chart) if text.startswith("#") and len(text) == 7}
+    assert colours
+    assert {colour: contrast(colour, page) for colour in colours if contrast(colour, page) < 3} == {}
+    assert contrast(chart["config"]["title"]["color"], page) >= 4
+    inside = {text for text in texts(chart) if text == "#000"}
+    assert not inside or all(contrast(colour, "#000000") > 4 for colour in plots.ANSWERS.values())
+
+
+def test_the_timeline_says_what_each_second_went_into(full: Record) -> None:
+    spans = mn.plot.timeline.frame("Files", folder=full.folder)
+    assert list(spans.groupby("lane", observed=True).size().items()) == [("model", 2), ("person", 2), ("tool", 3)]
+    assert sorted(spans.status[spans.lane == "tool"]) == ["denied", "error", "ok"]
+    assert list(spans.end_s[spans.lane == "person"] - spans.start_s[spans.lane == "person"]) == [1.5, 1.5]
+    assert set(spans.turn_s) == {2.0}
+    assert (spans.start_s >= 0).all()
+    with pytest.raises(ConfigurationError, match="'nobody' is no session with a turn"):
+        mn.plot.timeline.frame("nobody", folder=full.folder)
+
+
+def test_the_timeline_is_of_the_latest_session_and_its_last_turns(record: Record) -> None:
+    record.two_sessions()
+    assert set(mn.plot.timeline.frame(folder=record.folder).run_id) == {"s2-r1", "s2-r2"}
+    assert set(mn.plot.timeline.frame("s1", turns=1, folder=record.folder).turn) == {2}
+
+
+def test_pictures_stay_small_over_a_large_record(record: Record) -> None:
+    usage = TokenUsage(input_tokens=1000, output_tokens=10)
+    for n in range(60):
+        record.turn(f"r{n}", "s1")
+        record.response(f"q{n}", f"r{n}", usage, of=(("openai", f"model-{n}")))
+        for k in range(20):
+            record.call(f"c{n}-{k}", f"r{n}", tool=f"tool-{(n + k) % 30}")
+    frames = {name: getattr(mn.plot, name).frame(folder=record.folder) for name in NAMES}
+    assert frames["timeline"].turn.nunique() == plots.MAX_TURNS
+    assert frames["cost"].model.nunique() == plots.MAX_SERIES + 1
+    assert frames["cost"].tokens.sum() == 60 * 1010
+    assert frames["approvals"].tool.nunique() == frames["tools"].tool.nunique() == plots.MAX_TOOLS
+    for name, frame in frames.items():
+        assert len(frame) <= plots.MAX_SPANS
+        assert len(json.dumps(getattr(mn.plot, name).draw(frame).to_dict())) < 500_000
+
+
+def test_costs_are_by_day_week_or_month(full: Record) -> None:
+    by_month = mn.plot.cost.frame("month", folder=full.folder)
+    assert by_month.period[0].date() == date.today().replace(day=1)
+    daily = mn.plot.cost.frame(folder=full.folder)
+    assert daily.period[0].date() == pd.Timestamp.now("UTC").date()
+    assert daily.cost_usd[0] == pytest.approx(frames.usage("model", folder=full.folder).cost_usd[0])
+    assert daily.model[0] == "/".join(SONNET)
+
+
+def test_what_has_no_price_is_not_drawn_as_free(record: Record) -> None:
+    record.response("q1", "r1", TokenUsage(input_tokens=10), of=("ollama", "qwen3"))
+    chart = mn.plot.cost(folder=record.folder).to_dict()
+    assert "no price is known" in chart["title"]["subtitle"]
+    assert len(chart["vconcat"]) == 1
+    record.response("q2", "r1", TokenUsage(input_tokens=10))
+    chart = mn.plot.cost(folder=record.folder).to_dict()
+    assert "of 50% of the responses the price is not known" in chart["title"]["subtitle"]
+    assert len(chart["vconcat"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "by", "answer"),
+    [
+        ("allow", "user", "allowed by a person"),
+        ("allow", "rule:1", "allowed by a rule"),
+        ("allow", "setting", "allowed by a setting"),
+        ("deny", "user", "denied by a person"),
+        ("deny", "rule:1", "denied by a rule"),
+        ("deny", "policy", "denied by policy or setting"),
+        ("deny", "timeout", "nobody answered"),
+        ("prompt", "authorizer", "nobody answered"),
+    ],
+)
+def test_who_decided_is_told_apart(record: Record, outcome: str, by: str, answer: str) -> None:
+    same = {"run_id": "r", "tool_call_id": "c", "tool_name": "shell"}
+    record.add(e.ToolAuthorizationFinished, **same, outcome=outcome, decided_by=by)
+    (row,) = mn.plot.approvals.frame(folder=record.folder).itertuples()
+    assert (row.tool, row.answer, row.calls) == ("shell", answer, 1)
+    assert answer in plots.ANSWERS
+
+
+def test_without_altair_the_error_names_the_extra(full: Record) -> None:
+    program = f"""
+import sys
+sys.modules["altair"] = None
+from pathlib import Path
+import mentra_nb as mn
+print(len(mn.plot.tools.frame(folder=Path({str(full.folder)!r}))))
+try:
+    mn.plot.tools(folder=Path({str(full.folder)!r}))
+except Exception as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "1\npictures need Altair: pip install 'mentra-nb[plots]'\n", done.stderr
+
+
+def test_altair_is_loaded_by_drawing_only() -> None:
+    program = "import sys; import mentra_nb as mn; mn.plot.cost; print('altair' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "False\n", done.stderr

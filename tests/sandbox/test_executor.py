@@ -1,0 +1,146 @@
+"""Commands: what they give back, what bounds them, and that nothing of them is left running."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from mentra_nb.sandbox.executor import TIMED_OUT, CommandRequest, ExecOutput, LocalExecutor
+
+pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")]
+
+FOREVER = f"{shlex.quote(sys.executable)} -c 'import time; time.sleep(60)'"
+
+
+def request(command: str, folder: Path, **options: Any) -> CommandRequest:
+    return CommandRequest(command, folder, **{"timeout": 20.0, "env": {"PATH": os.environ["PATH"]}} | options)
+
+
+async def run(command: str, folder: Path, **options: Any) -> ExecOutput:
+    return await LocalExecutor().run(request(command, folder, **options))
+
+
+async def until_gone(pid: int) -> None:
+    with anyio.fail_after(10):
+        while True:
+            try:
+                os.kill(pid, 0)
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            except (ProcessLookupError, FileNotFoundError):
+                return
+            if state == "Z":  # dead; whoever adopted it has not looked yet
+                return
+            await anyio.sleep(0.01)
+
+
+async def until_written(file: Path) -> str:
+    with anyio.fail_after(10):
+        while not file.exists() or not file.read_text().endswith("\n"):
+            await anyio.sleep(0.01)
+    return file.read_text()
+
+
+async def test_both_streams_and_the_status_come_back(tmp_path: Path) -> None:
+    output = await run("echo out; echo err >&2; exit 3", tmp_path)
+    assert output == ExecOutput("out\n", "err\n", 3)
+    assert not output.success
+
+
+async def test_it_runs_in_its_folder_with_nothing_to_read(tmp_path: Path) -> None:
+    assert (await run("pwd; cat", tmp_path)).stdout == f"{tmp_path.resolve()}\n"
+
+
+async def test_allowlisted_environment_is_enforced(tmp_path: Path) -> None:
+    output = await run("env", tmp_path, env={"PATH": os.environ["PATH"], "ONLY": "this"})
+    names = {line.split("=")[0] for line in output.stdout.splitlines()}
+    assert names - {"PWD", "_", "SHLVL", "OLDPWD"} == {"PATH", "ONLY"}
+
+
+async def test_caps_stdout_and_stderr_independently(tmp_path: Path) -> None:
+    output = await run("printf 1234567890; printf 123 >&2", tmp_path, max_output_bytes_per_stream=4)
+    assert (output.stdout, output.stdout_truncated) == ("1234", True)
+    assert (output.stderr, output.stderr_truncated) == ("123", False)
+
+
+async def test_what_is_over_the_cap_is_read_and_dropped(tmp_path: Path) -> None:
+    """A full pipe must not stop the command."""
+    output = await run("head -c 3000000 /dev/zero; echo done >&2", tmp_path, max_output_bytes_per_stream=10)
+    assert (len(output.stdout), output.stderr, output.status_code) == (10, "done\n", 0)
+
+
+async def test_invalid_utf8_is_replaced(tmp_path: Path) -> None:
+    assert (await run(r"printf 'a\377b'", tmp_path)).stdout == "a\ufffdb"
+
+
+async def test_a_command_ended_by_a_signal_has_no_status(tmp_path: Path) -> None:
+    output = await run("kill -9 $$", tmp_path)
+    assert (output.status_code, output.timed_out, output.success) == (None, False, False)
+
+
+async def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        await run("true", tmp_path / "nowhere")
+
+
+async def test_timeout_marks_output_and_uses_timeout_exit_code(tmp_path: Path) -> None:
+    output = await run("echo before; " + FOREVER, tmp_path, timeout=0.3)
+    assert (output.stdout, output.status_code, output.timed_out) == ("before\n", TIMED_OUT, True)
+
+
+async def test_a_timeout_kills_the_whole_group(tmp_path: Path) -> None:
+    await run(f"{FOREVER} & echo $! > child; {FOREVER}", tmp_path, timeout=0.3)
+    await until_gone(int((tmp_path / "child").read_text()))
+
+
+async def test_cancelling_kills_the_whole_group_at_once(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    began = 0.0
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, f"{FOREVER} & echo $! > child; {FOREVER}", tmp_path)
+        await until_written(child)
+        began = time.monotonic()
+        group.cancel_scope.cancel()
+    assert time.monotonic() - began < 2
+    await until_gone(int(child.read_text()))
+
+
+async def test_a_daemon_of_the_command_does_not_outlive_it_nor_hold_it_up(tmp_path: Path) -> None:
+    began = time.monotonic()
+    output = await run(f"{FOREVER} & echo $! > child; echo done", tmp_path)
+    assert time.monotonic() - began < 1.5
+    assert (output.stdout, output.status_code) == ("done\n", 0)
+    await until_gone(int((tmp_path / "child").read_text()))
+
+
+async def test_a_daemon_that_left_the_group_and_holds_the_pipe_does_not_hold_us(tmp_path: Path) -> None:
+    script = "import os,time; os.setsid(); open('child','w').write(str(os.getpid())+chr(10)); time.sleep(60)"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} & until [ -s child ]; do :; done; echo done"
+    try:
+        with anyio.fail_after(15):
+            output = await run(command, tmp_path)
+        assert (output.stdout, output.status_code) == ("done\n", 0)
+    finally:
+        os.kill(int(await until_written(tmp_path / "child")), 9)
+
+
+async def test_lines_are_reported_while_it_runs(tmp_path: Path) -> None:
+    """The command waits for a file that only its first line makes us write."""
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if line == "stdout: first":
+            (tmp_path / "go").touch()
+
+    command = "echo first; until [ -e go ]; do :; done; echo second >&2; printf unfinished"
+    output = await LocalExecutor().run(request(command, tmp_path), on_line)
+    assert lines[:2] == ["stdout: first", "stderr: second"]
+    assert output.stdout == "first\nunfinished"
+    assert "stdout: unfinished" in lines

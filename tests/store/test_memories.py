@@ -1,0 +1,176 @@
+"""The state store: long-term memory, what is found and in which order."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mentra_nb.store.protocols import MemoryRecord
+from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.tables.memories import MAX_WORDS, score, words_of
+from mentra_nb.store.volatile import VolatileStore
+
+pytestmark = pytest.mark.anyio
+DAY = 86400.0
+
+
+def memory(id: str, content: str, *, agent_id: str = "agent-1", age: float = 0.0, **rest: Any) -> MemoryRecord:
+    fields = {"kind": "episode", "source": "auto_ingest", "metadata": {"n": ["ä", None]}} | rest
+    return MemoryRecord(record_id=id, agent_id=agent_id, content=content, created_at=time.time() - age, **fields)
+
+
+async def found(store: Statements, query: str, limit: int = 10, agent_id: str = "agent-1") -> list[str]:
+    return [hit.record_id for hit in await store.search_memories(agent_id, query, limit)]
+
+
+async def test_a_memory_is_found_by_any_of_its_words_and_comes_back_as_it_was(store: Statements) -> None:
+    made = memory("a", "The harbour of Kraków, opened in 1901.", source_revision=7)
+    await store.save_memories([made, memory("b", "Something else")])
+    [hit] = await store.search_memories("agent-1", "when was the HARBOUR opened?", 5)
+    assert MemoryRecord.model_validate(hit.model_dump()) == made
+    assert hit.why_retrieved == "matched the,harbour"
+    assert await store.load_memory("agent-1", "a") == made
+    assert await store.load_memory("agent-2", "a") is None
+    for query in ("1901", "kraków", "harbour-master", 'opened" OR "'):
+        assert await found(store, query) == ["a"]
+
+
+async def test_sqlite_memory_search_is_namespaced_per_agent(store: Statements) -> None:
+    await store.save_memories([memory("a", "shared word"), memory("a", "shared word", agent_id="agent-2")])
+    assert len(await store.search_memories("agent-1", "shared", 10)) == 1
+    assert await store.forget_memories("agent-1", ["a"]) == 1
+    assert (await found(store, "shared"), await found(store, "shared", agent_id="agent-2")) == ([], ["a"])
+    assert await store.delete_memories("agent-1", ["a"]) == 1
+    assert await found(store, "shared", agent_id="agent-2") == ["a"]
+
+
+@pytest.mark.parametrize("query", ["", "   ", "--- !! ,;", "_ _", "\n", "🙂"])
+async def test_fts_query_returns_none_when_input_has_no_searchable_terms(store: Statements, query: str) -> None:
+    await store.save_memories([memory("a", "word")])
+    assert words_of(query) == []
+    assert await found(store, query) == []
+
+
+async def test_sqlite_memory_search_ignores_non_searchable_queries(store: Statements) -> None:
+    await store.save_memories([memory("a", "word")])
+    assert await found(store, "word", limit=0) == []
+    assert await found(store, "absent") == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        '"word',
+        "word*",
+        "NEAR(word, 2)",
+        "a AND NOT word",
+        "{content}: word",
+        "word'; --",
+        "^word",
+        "(word",
+        "wo:rd word",
+    ],
+)
+async def test_sqlite_memory_search_sanitizes_punctuation_heavy_queries(store: Statements, query: str) -> None:
+    await store.save_memories([memory("a", "a word")])
+    assert await found(store, query) == ["a"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=st.text(max_size=40), content=st.text(max_size=40))
+def test_any_text_can_be_remembered_and_searched_for(query: str, content: str) -> None:
+    async def check() -> None:
+        store = VolatileStore()
+        await store.save_memories([memory("a", content), memory("b", "certainly")])
+        hits = await found(store, query)
+        assert set(hits) <= {"a", "b"}
+        assert "b" in await found(store, f"{query} certainly")
+        store.close()
+
+    anyio.run(check)
+
+
+async def test_a_query_as_long_as_a_conversation_is_searched_by_its_last_words(store: Statements) -> None:
+    await store.save_memories([memory("first", "alpha"), memory("last", "omega")])
+    query = " ".join(["alpha", *(f"word{n}" for n in range(5000)), "omega"])
+    assert len(words_of(query)) == MAX_WORDS
+    assert await found(store, query) == ["last"]
+
+
+async def test_pinned_manual_facts_outrank_episodes(store: Statements) -> None:
+    records = [memory(f"e{n}", "deploy on friday deploy deploy") for n in range(3)]
+    pin = memory("pin", "never deploy on a friday", kind="fact", pinned=True, source="manual_pin", age=30 * DAY)
+    await store.save_memories([*records, pin, memory("other", "unrelated")])
+    hits = await store.search_memories("agent-1", "deploy", 2)
+    assert next(hit.record_id for hit in hits) == "pin"
+    assert hits[0].score > hits[1].score
+    assert hits[0].why_retrieved == "matched deploy; fact; manual"
+    assert len(hits) == 2
+
+
+async def test_of_equal_texts_the_kind_then_the_age_decides(store: Statements) -> None:
+    await store.save_memories(
+        [
+            memory("old", "word", age=100 * DAY),
+            memory("new", "word"),
+            memory("summary", "word", kind="summary", age=100 * DAY),
+            memory("fact", "word", kind="fact", age=100 * DAY),
+        ]
+    )
+    assert await found(store, "word") == ["fact", "summary", "new", "old"]
+    assert await found(store, "word", limit=1) == ["fact"]
+
+
+async def test_a_better_match_of_the_words_ranks_higher(store: Statements) -> None:
+    others = [memory(f"o{n}", f"filler number {n} about nothing at all") for n in range(20)]
+    await store.save_memories([*others, memory("both", "copper kettle"), memory("one", "copper pipes and filler text")])
+    assert (await found(store, "copper kettle"))[:2] == ["both", "one"]
+
+
+def test_the_score_grows_with_the_match_and_is_bounded() -> None:
+    points = [score(relevance, "episode", pinned=False, age=0) for relevance in (0, 0.1, 1, 10, 1e9)]
+    assert points == sorted(points)
+    assert points[0] == 0.5
+    assert points[-1] <= 8.5
+    assert score(1, "fact", pinned=True, age=0) == 4 + 3 + 2 + 0.5
+    assert score(1, "summary", pinned=False, age=DAY) == 4 + 1.5 + 0.25
+
+
+async def test_tombstoned_records_are_excluded_from_reads(store: Statements) -> None:
+    made = memory("a", "word")
+    await store.save_memories([made, memory("b", "word")])
+    assert await store.forget_memories("agent-1", ["a", "nothing"]) == 1
+    assert await store.forget_memories("agent-1", ["a"]) == 0
+    assert await store.forget_memories("agent-1", []) == 0
+    assert (await found(store, "word"), await store.load_memory("agent-1", "a")) == (["b"], None)
+    await store.save_memories([made])
+    assert set(await found(store, "word")) == {"a", "b"}
+
+
+async def test_a_memory_that_is_replaced_is_found_by_its_new_words_only(store: Statements) -> None:
+    await store.save_memories([memory("a", "before")])
+    await store.save_memories([memory("a", "after", pinned=True)])
+    assert (await found(store, "before"), await found(store, "after")) == ([], ["a"])
+    loaded = await store.load_memory("agent-1", "a")
+    assert loaded is not None
+    assert loaded.pinned is True
+
+
+async def test_what_is_deleted_is_gone(store: Statements) -> None:
+    await store.save_memories([memory("a", "word"), memory("b", "word")])
+    await store.forget_memories("agent-1", ["b"])
+    assert await store.delete_memories("agent-1", ["a", "b", "c"]) == 2
+    assert await found(store, "word") == []
+
+
+async def test_the_cursor_is_kept_for_each_agent(store: Statements) -> None:
+    assert await store.load_memory_cursor("agent-1") is None
+    await store.save_memory_cursor("agent-1", 3)
+    await store.save_memory_cursor("agent-1", 5)
+    await store.save_memory_cursor("agent-2", 1)
+    assert await store.load_memory_cursor("agent-1") == 5

@@ -1,0 +1,102 @@
+"""What loads what: importing is light, layers point one way, and every public name is there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mentra_nb
+
+ROOT = Path(mentra_nb.__file__).parents[1]
+SCREENS = {"IPython", "ipywidgets", "anywidget", "pandas", "duckdb", "ipykernel"}
+
+
+def loaded_by(program: str) -> set[str]:
+    """The top-level modules a fresh interpreter has after running `program`."""
+    program += "\nimport sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = SCREENS | {"pydantic", "anyio", "httpx", "httpx2", "sqlite3", "asyncio"}
+    assert loaded_by("import mentra_nb") & heavy == set()
+
+
+def test_the_runtime_loads_no_screen_and_no_database() -> None:
+    assert loaded_by("import mentra_nb; mentra_nb.Runtime") & (SCREENS | {"httpx", "httpx2"}) == set()
+
+
+def test_a_first_turn_loads_no_screen_and_no_database(tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+import anyio
+from mentra_nb import ModelInfo, Runtime, SqliteStore, tool
+from mentra_nb.record.write.journal import Journal
+from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
+
+@tool
+def add(a: int, b: int) -> int:
+    "Add."
+    return a + b
+
+async def main():
+    provider = ScriptedProvider([tool_calls([("add", {{"a": 1, "b": 2}})]), text("3")])
+    folder = Path({str(tmp_path)!r})
+    async with Runtime([provider], [add], store=SqliteStore(folder / "s"), audit=Journal(folder / "record")) as runtime:
+        agent = await runtime.spawn("a", ModelInfo(id="scripted", provider="scripted"))
+        assert (await agent.send("1 + 2?")).text() == "3"
+
+anyio.run(main)
+"""
+    assert loaded_by(program) & (SCREENS | {"httpx", "httpx2"}) == set()
+
+
+@pytest.mark.parametrize("name", mentra_nb.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(mentra_nb, name) is not None
+    assert name in dir(mentra_nb)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mentra_nb.nothing  # noqa: B018
+
+
+def test_layers_point_one_way() -> None:
+    pytest.importorskip("importlinter")
+    program = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_the_package_has_no_import_cycle() -> None:
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("mentra_nb", cache_dir=None)
+    uses = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for used in sorted(uses[module]):
+                visit(used, (*path, module))
+            done.add(module)
+
+    for module in sorted(uses):
+        visit(module, ())

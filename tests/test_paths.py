@@ -1,0 +1,91 @@
+"""Where the record may be kept: on a disk of this machine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from mentra_nb import paths
+from mentra_nb.errors import StoreError
+from mentra_nb.record.read import views
+from mentra_nb.record.write.journal import Journal
+
+LOCAL = "6 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard"
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A list of mounts that is ours to write: an ordinary root, and what a test adds."""
+    file = tmp_path / "mountinfo"
+    file.write_text(LOCAL + "\n")
+    monkeypatch.setattr(paths, "MOUNTS", file)
+    monkeypatch.setattr("sys.platform", "linux")
+    return file
+
+
+def mount(mounts: Path, at: Path, kind: str) -> None:
+    point = str(at).replace("\\", "\\134").replace(" ", "\\040")
+    with mounts.open("a") as file:
+        file.write(f"99 6 0:44 / {point} rw,relatime shared:9 master:1 - {kind} host:/export rw,vers=4.2\n")
+
+
+@pytest.mark.skipif(not paths.MOUNTS.exists(), reason="Linux")
+def test_a_folder_of_this_machine_is_fine(tmp_path: Path) -> None:
+    assert paths.network_filesystem(tmp_path / "not" / "there" / "yet") is None
+    assert paths.problem_with(Path("relative")) is None
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.rclone", "lustre", "ceph"])
+def test_a_network_file_system_is_told_by_its_kind(mounts: Path, tmp_path: Path, kind: str) -> None:
+    share = tmp_path / "my share"
+    share.mkdir()
+    mount(mounts, share, kind)
+    assert paths.network_filesystem(share / "a" / "b") == kind
+    assert paths.network_filesystem(tmp_path / "my share 2") is None
+    (tmp_path / "link").symlink_to(share)
+    assert paths.network_filesystem(tmp_path / "link" / "a") == kind
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "fuseblk", "fuse.gocryptfs"])
+def test_what_is_on_this_machine_is_let_be(mounts: Path, tmp_path: Path, kind: str) -> None:
+    mount(mounts, tmp_path, kind)
+    assert paths.network_filesystem(tmp_path) is None
+
+
+def test_what_was_mounted_last_and_nearest_counts(mounts: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    mount(mounts, tmp_path, "nfs4")
+    mount(mounts, tmp_path / "disk", "ext4")
+    assert paths.network_filesystem(tmp_path / "disk") is None
+    assert paths.network_filesystem(tmp_path) == "nfs4"
+    mount(mounts, tmp_path, "ext4")
+    assert paths.network_filesystem(tmp_path) is None
+
+
+def test_where_it_cannot_be_told_nothing_is_refused(mounts: Path, tmp_path: Path) -> None:
+    mounts.unlink()
+    assert paths.network_filesystem(tmp_path) is None
+
+
+def test_a_record_on_a_network_file_system_is_refused_once_with_the_fix(
+    mounts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    mount(mounts, home, "nfs4")
+    journal = Journal(home / "record")
+    assert caplog.records == []
+    for _ in range(3):
+        journal.record_audit_event("agent-1", "run_aborted", {"reason": "x"})
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "on a network file system (nfs4)" in record.getMessage()
+    assert "set MENTRA_HOME to a folder on a local disk" in record.getMessage()
+    health = journal.health()
+    assert (health.alive, health.written, health.lost) == (False, 0, 3)
+    assert "MENTRA_HOME" in (health.last_error or "")
+    assert list(home.iterdir()) == []
+    with pytest.raises(StoreError, match="MENTRA_HOME"):
+        views.write_database(home / "record")

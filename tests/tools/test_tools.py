@@ -1,0 +1,374 @@
+"""Tools: how a function becomes one, and what the built-in ones do to files and commands."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from kits.core import context
+from pydantic import BaseModel, Field
+
+from mentra_nb.authorization import ToolCapability, ToolExecutionCategory
+from mentra_nb.errors import InvalidTool
+from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
+from mentra_nb.tools.builtin.files import ReadTool, WriteTool
+from mentra_nb.tools.builtin.shell import ShellTool
+from mentra_nb.tools.tool import FunctionTool, Tool, ToolContext, ToolError, ToolOutput, as_content, as_tool, tool
+
+pytestmark = pytest.mark.anyio
+
+
+async def call(made: Tool, folder: Path, policy: RuntimePolicy | None = None, **arguments: Any) -> Any:
+    """Validate and run, as the scheduler does."""
+    ctx = context(folder, policy)
+    return (await made.execute(ctx, made.validate(arguments))).content
+
+
+# ---- a function as a tool -------------------------------------------------------------------------------------
+
+
+def weather(city: str, days: int = 1, unit: Literal["C", "F"] = "C") -> str:
+    """The weather somewhere.
+
+    Args:
+        city: Where.
+        days: How far ahead.
+    """
+    return f"{city} {days} {unit}"
+
+
+def test_a_model_is_shown_name_docstring_and_typed_parameters() -> None:
+    spec = tool(weather).spec
+    assert (spec.name, spec.description) == ("weather", "The weather somewhere.")
+    assert spec.input_schema == {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "Where."},
+            "days": {"type": "integer", "default": 1, "description": "How far ahead."},
+            "unit": {"enum": ["C", "F"], "type": "string", "default": "C"},
+        },
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+
+
+def test_a_parameter_without_a_hint_is_a_string() -> None:
+    def untyped(x):  # type: ignore[no-untyped-def]
+        return x
+
+    assert tool(untyped).spec.input_schema["properties"] == {"x": {"type": "string"}}
+
+
+def test_constraints_in_a_hint_reach_the_model() -> None:
+    def take(n: Annotated[int, Field(ge=1, le=9)]) -> int:
+        return n
+
+    assert tool(take).spec.input_schema["properties"]["n"] == {"type": "integer", "minimum": 1, "maximum": 9}
+
+
+def test_a_tool_asks_and_changes_things_unless_it_says_otherwise() -> None:
+    plain, quiet = tool(weather), tool(reads_only=True, asks=False)(weather)
+    assert (plain.spec.asks, plain.spec.reads_only, plain.spec.effect) == (True, False, "once")
+    assert plain.spec.execution_category is ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION
+    assert (quiet.spec.asks, quiet.spec.reads_only, quiet.spec.effect) == (False, True, "none")
+    assert quiet.spec.execution_category is ToolExecutionCategory.READ_ONLY_PARALLEL
+
+
+async def test_arguments_are_parsed_into_what_the_hints_say(tmp_path: Path) -> None:
+    class Point(BaseModel):
+        x: int
+
+    def where(point: Point, path: Path = Path("here")) -> list[str]:
+        return [type(point).__name__, type(path).__name__, str(point.x)]
+
+    # a class of this function is not found by name
+    where.__annotations__ = {"point": Point, "path": Path, "return": list[str]}
+    assert await call(tool(where), tmp_path, point={"x": 3}) == ["Point", "PosixPath", "3"]
+
+
+@pytest.mark.parametrize("name", ["schema", "json", "copy", "model_config", "model_dump", "dict", "_private", "self_"])
+async def test_a_parameter_may_have_any_name(tmp_path: Path, name: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(f"def echo({name}: str) -> str: return {name}", scope)
+    assert await call(tool(scope["echo"]), tmp_path, **{name: "value"}) == "value"
+
+
+async def test_the_context_is_handed_in_and_not_shown_to_the_model(tmp_path: Path) -> None:
+    def who(ctx: ToolContext, greeting: str = "hi") -> str:
+        return f"{greeting} {ctx.agent_name}"
+
+    made = tool(who)
+    assert set(made.spec.input_schema["properties"]) == {"greeting"}
+    assert await call(made, tmp_path) == "hi tester"
+
+
+async def test_tools_can_read_registered_app_context(tmp_path: Path) -> None:
+    class Shop:
+        name = "corner"
+
+    ctx = context(tmp_path, shop=Shop())
+    assert ctx.app_context(Shop).name == "corner"
+    with pytest.raises(ToolError, match="no application context of type Path"):
+        ctx.app_context(Path)
+
+
+async def test_a_plain_function_runs_on_a_thread_of_its_own(tmp_path: Path) -> None:
+    assert await call(tool(lambda: threading.get_ident(), name="ident"), tmp_path) != threading.get_ident()
+
+
+async def test_a_coroutine_function_runs_on_the_loop(tmp_path: Path) -> None:
+    async def loop() -> bool:
+        return asyncio.get_running_loop() is here
+
+    here = asyncio.get_running_loop()
+    assert await call(tool(loop), tmp_path) is True
+
+
+async def test_an_object_with_an_asynchronous_call_is_awaited(tmp_path: Path) -> None:
+    class Adder:
+        async def __call__(self, a: int) -> int:
+            return a + 1
+
+    assert await call(tool(Adder().__call__, name="add"), tmp_path, a=1) == 2
+    lazy: Callable[[], Any] = lambda: Adder()(a=4)  # noqa: E731
+    assert await call(tool(lazy, name="lazy"), tmp_path) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({}, "invalid arguments: city: Field required"),
+        ({"city": 3}, "invalid arguments: city: Input should be a valid string"),
+        ({"city": "x", "unit": "K"}, "invalid arguments: unit: Input should be 'C' or 'F'"),
+        ({"city": "x", "extra": 1}, "invalid arguments: extra: Extra inputs are not permitted"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_in_one_sentence(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ToolError) as refusal:
+        tool(weather).validate(arguments)
+    assert str(refusal.value) == sentence
+
+
+def variadic(*args: str) -> None: ...
+def keyworded(**kwargs: str) -> None: ...
+def positional(x: str, /) -> None: ...
+def unresolved(x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+def indescribable(x: threading.Thread) -> None: ...
+def callback(x: Callable[[int], int]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function", [variadic, keyworded, positional, unresolved, indescribable, callback, lambda: 1, threading.get_ident]
+)
+def test_a_function_that_cannot_be_offered_is_an_invalid_tool(function: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidTool):
+        tool(function)
+
+
+def test_what_is_neither_a_tool_nor_a_function_is_an_invalid_tool() -> None:
+    with pytest.raises(InvalidTool, match="neither a tool nor a function"):
+        as_tool(3)  # type: ignore[arg-type]
+    made = ReadTool()
+    assert as_tool(made) is made
+    assert isinstance(as_tool(weather), FunctionTool)
+
+
+def test_a_decorated_function_is_still_a_function() -> None:
+    assert tool(weather)("Rome", 2) == "Rome 2 C"
+    assert repr(tool(weather)).startswith("<tool weather(city")
+
+
+class Answer(BaseModel):
+    n: int
+
+
+class Odd:
+    def __str__(self) -> str:
+        return "odd"
+
+
+@pytest.mark.parametrize(
+    ("value", "content"),
+    [
+        (None, ""),
+        ("text", "text"),
+        ({"a": [1, None]}, {"a": [1, None]}),
+        (Answer(n=1), {"n": 1}),
+        (Odd(), "odd"),
+        ({1}, "{1}"),
+        (float("nan"), "nan"),
+        ("half \ud800", "half ?"),
+        (["half \ud800"], "['half \\ud800']"),
+    ],
+)
+def test_whatever_is_returned_becomes_text_or_json(value: Any, content: Any) -> None:
+    assert as_content(value) == content
+
+
+def test_the_subject_of_a_function_is_its_arguments_as_compact_sorted_json(tmp_path: Path) -> None:
+    assert tool(weather).subject(context(tmp_path), {"b": 1, "a": "ä"}) == '{"a":"ä","b":1}'
+
+
+def test_default_preview_shows_the_arguments_as_they_are(tmp_path: Path) -> None:
+    preview = tool(weather).preview(context(tmp_path), {"city": "Rome"})
+    assert preview.raw_input == preview.structured_input == {"city": "Rome"}
+    assert preview.working_directory == str(tmp_path)
+
+
+# ---- read and write -------------------------------------------------------------------------------------------
+
+
+async def test_files_tool_reads_numbered_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\r\nthree\n")
+    assert await call(ReadTool(), tmp_path, path="a.txt", offset=2, limit=1) == "L2: two"
+    assert await call(ReadTool(), tmp_path, path="a.txt") == "L1: one\nL2: two\nL3: three"
+    assert await call(ReadTool(), tmp_path, path="a.txt", offset=9) == "(no lines)"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("none", "does not exist"), (".", "is not a file"), ("bin", "is not valid UTF-8 text")]
+)
+async def test_what_cannot_be_read_is_said(tmp_path: Path, path: str, words: str) -> None:
+    (tmp_path / "bin").write_bytes(b"\xff\xfe")
+    with pytest.raises(ToolError, match=words):
+        await call(ReadTool(), tmp_path, path=path)
+
+
+async def test_reading_outside_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PolicyViolation, match="read roots"):
+        await call(ReadTool(), tmp_path, path="/etc/passwd")
+
+
+async def test_writing_creates_folders_and_replaces_the_whole(tmp_path: Path) -> None:
+    assert await call(WriteTool(), tmp_path, path="deep/a.txt", content="ä") == "Wrote 2 byte(s) to deep/a.txt"
+    await call(WriteTool(), tmp_path, path="deep/a.txt", content="b")
+    assert (tmp_path / "deep" / "a.txt").read_text() == "b"
+    assert [f.name for f in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+async def test_replacing_keeps_the_mode_and_follows_the_link(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "real").chmod(0o750)
+    (tmp_path / "link").symlink_to("real")
+    await call(WriteTool(), tmp_path, path="link", content="new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o750
+
+
+async def test_a_folder_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ToolError, match="is a folder"):
+        await call(WriteTool(), tmp_path, path="folder", content="x")
+
+
+async def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ToolError, match="cannot be written"):
+        await call(WriteTool(), tmp_path, path="file/below", content="x")
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+
+
+async def test_files_tool_denies_writes_outside_workspace_roots(tmp_path: Path) -> None:
+    with pytest.raises(PolicyViolation, match="write roots"):
+        await call(WriteTool(), tmp_path, path="../x", content="x")
+
+
+def test_files_tool_authorization_preview_exposes_resolved_paths(tmp_path: Path) -> None:
+    ctx, made = context(tmp_path), WriteTool()
+    preview = made.preview(ctx, made.validate({"path": "./sub/../a.txt", "content": "secret"}))
+    operation = preview.structured_input["operations"][0]
+    assert operation == {"op": "create", "resolved_path": str(tmp_path / "a.txt")}
+    assert made.subject(ctx, {"path": "./sub/../a.txt"}) == "a.txt"
+    (tmp_path / "a.txt").touch()
+    assert made.structured_input(ctx, {"path": "a.txt"})["operations"][0]["op"] == "set"
+
+
+def test_reading_is_declared_read_only_and_parallel_and_writing_is_not() -> None:
+    assert ToolCapability.READ_ONLY in ReadTool.spec.capabilities
+    assert ReadTool.spec.execution_category is ToolExecutionCategory.READ_ONLY_PARALLEL
+    assert WriteTool.spec.effect == "idempotent"
+    assert ShellTool.spec.effect == "once"
+
+
+# ---- shell ----------------------------------------------------------------------------------------------------
+
+ON = RuntimePolicy.permissive()
+
+
+async def test_shell_returns_what_the_command_wrote(tmp_path: Path) -> None:
+    assert await call(ShellTool(), tmp_path, ON, command="echo out; echo err >&2") == "out\nerr"
+    assert await call(ShellTool(), tmp_path, ON, command="true") == "(no output)"
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("echo out; exit 3", "out\n[exit status 3]"),
+        ("kill -9 $$", "[killed by a signal]"),
+        ("echo before; sleep 60", "before\n[timed out after 0.3s and was killed]"),
+    ],
+)
+async def test_a_failed_command_is_an_error_that_says_how(tmp_path: Path, command: str, text: str) -> None:
+    with pytest.raises(ToolError) as failure:
+        await call(ShellTool(), tmp_path, ON, command=command, timeoutMs=300)
+    assert str(failure.value) == text
+
+
+async def test_truncation_is_said(tmp_path: Path) -> None:
+    policy = RuntimePolicy(allow_shell_commands=True, max_output_bytes_per_stream=3)
+    text = await call(ShellTool(), tmp_path, policy, command="printf 12345")
+    assert text == "123\n[stdout truncated: only the first 3 bytes are shown]"
+
+
+async def test_policy_can_deny_shell_tool_execution(tmp_path: Path) -> None:
+    with pytest.raises(PolicyViolation, match="disabled by the runtime policy"):
+        await call(ShellTool(), tmp_path, RuntimePolicy(), command="true")
+
+
+async def test_shell_working_directory_overrides_the_default(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    assert await call(ShellTool(), tmp_path, ON, command="pwd", workingDirectory="sub") == str(tmp_path / "sub")
+    with pytest.raises(ToolError, match="is not a folder"):
+        await call(ShellTool(), tmp_path, ON, command="pwd", workingDirectory="none")
+    with pytest.raises(PolicyViolation, match="outside the runtime policy roots"):
+        await call(ShellTool(), tmp_path, ON, command="pwd", workingDirectory="..")
+
+
+async def test_shell_tool_emits_progress_events_with_output_lines(tmp_path: Path) -> None:
+    lines: list[str] = []
+    await ShellTool().execute(context(tmp_path, ON, lines.append), {"command": "echo one; echo two"})
+    assert lines == ["stdout: one", "stdout: two"]
+
+
+async def test_a_command_sees_the_allowed_variables_only(tmp_path: Path) -> None:
+    text = await call(ShellTool(), tmp_path, ON, command="env")
+    assert {line.split("=")[0] for line in text.splitlines()} - {"PWD", "_", "SHLVL", "OLDPWD"} == {"PATH"}
+
+
+def test_the_preview_of_a_command_shows_what_would_run_where(tmp_path: Path) -> None:
+    made = ShellTool()
+    arguments = made.validate({"command": "ls", "justification": "to see", "timeoutMs": 5})
+    assert made.preview(context(tmp_path), arguments).structured_input == {
+        "kind": "shell",
+        "command": "ls",
+        "working_directory": str(tmp_path),
+        "timeout_ms": 5,
+        "justification": "to see",
+        "background": False,
+    }
+    assert made.subject(context(tmp_path), arguments) == "ls"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"command": ""}, {"command": 3}, {"command": "ls", "timeoutMs": -1}])
+def test_a_command_must_be_a_text(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ToolError, match="invalid arguments"):
+        ShellTool().validate(arguments)
+
+
+def test_the_result_of_a_tool_may_end_the_turn() -> None:
+    assert ToolOutput("done", terminate=True).terminate
