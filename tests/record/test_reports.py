@@ -15,9 +15,10 @@ import mentra_nb as mn
 import mentra_nb.event.types as e
 from mentra_nb.authorization import PermissionRule, ToolAuthorizationPreview, ToolCapability
 from mentra_nb.chat import engine as engines
-from mentra_nb.chat.backtest import backtest, messages
+from mentra_nb.chat.backtest import backtest
 from mentra_nb.chat.chat import Chat
 from mentra_nb.chat.engine import Engine
+from mentra_nb.chat.messages import messages
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
