@@ -17,8 +17,8 @@ import anyio.lowlevel
 from mentra_nb.agent import recovery
 from mentra_nb.agent.ending import Ending
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.agent.limits import RunLimits, RunOptions
-from mentra_nb.agent.loop import Run, check_priced, go_on, run_rounds
+from mentra_nb.agent.limits import RunOptions, TurnLimits
+from mentra_nb.agent.loop import Turn, check_priced, go_on, run_rounds
 from mentra_nb.agent.output import OutputTool
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.scheduler import Caller, Scheduler
@@ -83,7 +83,7 @@ class Agent:
         self.home: AgentHome | None = None
         self._sources: list[RoundSource] = [self.steering]
         self._status = record.status
-        self._run: Run | None = None
+        self._turn: Turn | None = None
         self._busy: anyio.Event | None = None
         """Set when the run that is on its way has ended."""
         self._closed: str | None = None
@@ -110,11 +110,11 @@ class Agent:
     @property
     def status(self) -> str:
         """As `AgentSnapshot.status`."""
-        return self._run.phase if self._run is not None else self._status
+        return self._turn.phase if self._turn is not None else self._status
 
     def snapshot(self) -> AgentSnapshot:
         """What it is doing now."""
-        run = self._run
+        run = self._turn
         pending = run.pending if run is not None else None
         return AgentSnapshot(
             status=self.status,
@@ -134,8 +134,8 @@ class Agent:
     def use_model(self, model: NamedModel, provider: Provider) -> None:
         """Ask another model from the next request on. Not stored."""
         self.model, self.provider = model.id, provider
-        if self._run is not None:
-            self._run.model, self._run.provider = model.id, provider
+        if self._turn is not None:
+            self._turn.model, self._turn.provider = model.id, provider
 
     async def set_model(self, model: NamedModel) -> None:
         """Ask another model from the next request on; kept with the agent. Raises `ProviderNotFound`."""
@@ -149,8 +149,8 @@ class Agent:
         config = self.config.model_copy(update=change)
         await self.environment.store.update_agent(self.id, config=config.model_dump(mode="json"))
         self.config = config
-        if self._run is not None:
-            self._run.config = self._run.config.model_copy(update=change)
+        if self._turn is not None:
+            self._turn.config = self._turn.config.model_copy(update=change)
 
     async def _adjust(self, change: Adjustment) -> None:
         if change.model is not None:
@@ -165,7 +165,7 @@ class Agent:
         return await self.run(content)
 
     async def run(
-        self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.RunOrigin | None = None
+        self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.TurnOrigin | None = None
     ) -> Message:
         """One user turn, to the model's final message.
 
@@ -177,7 +177,7 @@ class Agent:
             OperationDenied: a turn is already running.
         """
         message = Message.user(content)
-        return await self._exclusively(self._fresh(message, options or RunOptions(), origin or e.RunOrigin()))
+        return await self._exclusively(self._fresh(message, options or RunOptions(), origin or e.TurnOrigin()))
 
     @overload
     async def run_to_output(
@@ -185,7 +185,7 @@ class Agent:
         content: str | Iterable[Any],
         output: type[T],
         options: RunOptions | None = None,
-        origin: e.RunOrigin | None = None,
+        origin: e.TurnOrigin | None = None,
         *,
         name: str | None = None,
         description: str | None = None,
@@ -197,7 +197,7 @@ class Agent:
         content: str | Iterable[Any],
         output: Any,
         options: RunOptions | None = None,
-        origin: e.RunOrigin | None = None,
+        origin: e.TurnOrigin | None = None,
         *,
         name: str | None = None,
         description: str | None = None,
@@ -208,7 +208,7 @@ class Agent:
         content: str | Iterable[Any],
         output: Any,
         options: RunOptions | None = None,
-        origin: e.RunOrigin | None = None,
+        origin: e.TurnOrigin | None = None,
         *,
         name: str | None = None,
         description: str | None = None,
@@ -229,17 +229,17 @@ class Agent:
         tool = OutputTool(output, name, description, keeps_tools=keeps_tools)
         message, options = Message.user(content), options or RunOptions()
         try:
-            await self._exclusively(self._fresh(message, options, origin or e.RunOrigin(), tool))
+            await self._exclusively(self._fresh(message, options, origin or e.TurnOrigin(), tool))
         except EmptyAssistantResponse:
             if options.ended_early is not None:
                 raise
         return tool.value()
 
-    async def run_queued(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
+    async def run_queued(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
         """A turn that begins with the next thing in `steering`. Raises as `run`; `OperationDenied` for nothing."""
-        return await self._exclusively(self._fresh(None, options or RunOptions(), origin or e.RunOrigin()))
+        return await self._exclusively(self._fresh(None, options or RunOptions(), origin or e.TurnOrigin()))
 
-    async def resume(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
+    async def resume(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
         """Go on with the turn that failed or was interrupted, from the last thing that is whole.
 
         Results that are known stay; calls that never began are taken up again; a call that may have taken effect runs
@@ -249,7 +249,7 @@ class Agent:
             NoResumableTurn: the last turn finished, or the conversation has gone on from elsewhere since.
             MentraError: as `run`.
         """
-        return await self._exclusively(self._resumed(options or RunOptions(), origin or e.RunOrigin()))
+        return await self._exclusively(self._resumed(options or RunOptions(), origin or e.TurnOrigin()))
 
     async def unknown_calls(self) -> list[ToolCallRecord]:
         """The calls of the interrupted turn that began and may have taken effect, and are not resolved yet."""
@@ -338,14 +338,14 @@ class Agent:
             return await taken
         finally:
             self._busy.set()
-            if self._run is not None:
-                self._status = self._run.phase
-            self._run = self._busy = None
+            if self._turn is not None:
+                self._status = self._turn.phase
+            self._turn = self._busy = None
             if self.home is not None:
                 self.home.turn_ended(self)
 
     async def _fresh(
-        self, message: Message | None, options: RunOptions, origin: e.RunOrigin, answer_tool: OutputTool | None = None
+        self, message: Message | None, options: RunOptions, origin: e.TurnOrigin, answer_tool: OutputTool | None = None
     ) -> Message:
         for source in self._sources:  # what a failed run had drained is not in this conversation
             await source.requeue()
@@ -354,7 +354,7 @@ class Agent:
             raise OperationDenied("there is nothing queued to steer by")
         return await self._drive(said, None, said.text(), options, origin, answer_tool)
 
-    async def _resumed(self, options: RunOptions, origin: e.RunOrigin) -> Message:
+    async def _resumed(self, options: RunOptions, origin: e.TurnOrigin) -> Message:
         store = self.environment.store
         last = await store.latest_run(self.id)
         if last is None or last.state not in ("failed", "interrupted"):
@@ -377,11 +377,11 @@ class Agent:
         resumed: tuple[recovery.OpenEnd, list[Entry]] | None,
         prompt: str,
         options: RunOptions,
-        origin: e.RunOrigin,
+        origin: e.TurnOrigin,
         answer_tool: OutputTool | None = None,
     ) -> Message:
         """A run from its first row to its end: of what was `said`, or going on where another had stopped."""
-        before, run = self.transcript.place(), self._new_run(options, answer_tool)
+        before, run = self.transcript.place(), self._new_turn(options, answer_tool)
         end, path = resumed if resumed is not None else (None, [])
         record = RunRecord(
             id=run.id,
@@ -393,17 +393,22 @@ class Agent:
         )
         # stopped before it began: then nothing was said
         entries = [self.transcript.append(said, run.id)] if said is not None and not options.is_over() else []
-        self._run = run
+        self._turn = run
         try:
             await self.environment.store.start_run(record, entries=entries, holder=self.environment.holder)
         except BaseException:
             self.transcript.go_back(before)
-            self._run = None
+            self._turn = None
             raise
         self.run_generation += 1
         run.emit(
-            e.RunStarted(
-                agent_id=self.id, run_id=run.id, model=self.model, prompt=prompt, origin=origin, resumes=record.resumes
+            e.TurnStarted(
+                agent_id=self.id,
+                run_id=run.id,
+                model=self.model,
+                prompt=prompt,
+                resumes=record.resumes,
+                **origin.model_dump(),
             )
         )
         ends = Ending(run, origin, before)
@@ -437,14 +442,14 @@ class Agent:
             raise EmptyAssistantResponse
         return final
 
-    def _new_run(self, options: RunOptions, answer_tool: OutputTool | None = None) -> Run:
-        run_id, limits = new_id("run"), RunLimits(options)
+    def _new_turn(self, options: RunOptions, answer_tool: OutputTool | None = None) -> Turn:
+        run_id, limits = new_id("run"), TurnLimits(options)
         config, environment = self.config, self.environment
         if answer_tool is not None:
             config, environment = answer_tool.config(config), answer_tool.environment(environment)
         if options.cost_budget is not None:
             check_priced(self.provider.descriptor.id, self.model)
-        return Run(
+        return Turn(
             id=run_id,
             agent_id=self.id,
             model=self.model,

@@ -141,7 +141,7 @@ class RunOptions:
             yield scope
 
 
-class RunLimits:
+class TurnLimits:
     """The counters of one run, checked before the thing they count happens."""
 
     def __init__(self, options: RunOptions) -> None:

@@ -15,7 +15,7 @@ import anyio
 
 from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.agent.limits import RunLimits, RunOptions
+from mentra_nb.agent.limits import RunOptions, TurnLimits
 from mentra_nb.agent.recovery import OpenEnd
 from mentra_nb.agent.request import AgentConfig, assemble
 from mentra_nb.agent.scheduler import Scheduler
@@ -42,7 +42,7 @@ MAX_MALFORMED_ROUNDS = 3
 
 
 @dataclass
-class Run:
+class Turn:
     """One turn on its way: what it uses, and what it has reached so far.
 
     `model`, `provider` and `config` may change while it runs; each request takes them as they are when it begins.
@@ -55,7 +55,7 @@ class Run:
     provider: Provider
     environment: AgentEnvironment
     transcript: Transcript
-    limits: RunLimits
+    limits: TurnLimits
     scheduler: Scheduler
     adjust: Callable[[Adjustment], Awaitable[None]]
     """What a strategy changes goes through here."""
@@ -84,51 +84,51 @@ class Run:
         await self.environment.store.append_entries([entry], holder=self.environment.holder)
 
 
-async def run_rounds(run: Run) -> str:
+async def run_rounds(turn: Turn) -> str:
     """Take rounds until the model answers without calling a tool. Returns the stop reason."""
     malformed, at = 0, Boundary.ROUND
-    while not run.limits.ends_early():
-        run.limits.begin_round()
-        if run.injected is not None:
-            await run.commit(run.injected)
-            run.injected = None
-        await take_up(run, at)
+    while not turn.limits.ends_early():
+        turn.limits.begin_round()
+        if turn.injected is not None:
+            await turn.commit(turn.injected)
+            turn.injected = None
+        await take_up(turn, at)
         at = Boundary.ROUND
-        answer = await ask_model(run)
+        answer = await ask_model(turn)
         calls = answer.message.tool_uses()
         goes_on = answer.stop_reason == "pause" and not calls and bool(answer.message.content)
         if answer.message.content:
-            await run.commit(answer.message, "assistant_part" if goes_on else None)
-            run.emit(e.AssistantMessageCommitted(agent_id=run.agent_id, message=answer.message))
-        response_finished(run)
-        run.pending = None
+            await turn.commit(answer.message, "assistant_part" if goes_on else None)
+            turn.emit(e.AssistantMessageCommitted(agent_id=turn.agent_id, message=answer.message))
+        response_finished(turn)
+        turn.pending = None
 
         if goes_on:
             continue  # the provider goes on where it broke off
         if not calls:
-            if not run.limits.has_room():
+            if not turn.limits.has_room():
                 return answer.stop_reason
-            is_waiting = any(source.is_waiting(Boundary.ANSWER) for source in run.sources)
-            if not is_waiting and not isinstance(await consult(run, answer.message), Inject):
+            is_waiting = any(source.is_waiting(Boundary.ANSWER) for source in turn.sources)
+            if not is_waiting and not isinstance(await consult(turn, answer.message), Inject):
                 return answer.stop_reason
             at = Boundary.ANSWER
             continue
         malformed = malformed + 1 if all(call.error for call in calls) else 0
         if malformed >= MAX_MALFORMED_ROUNDS:
             raise FailedToStreamResponse(MalformedStream(f"{malformed} rounds in a row of malformed tool arguments"))
-        if (ended := await execute(run, calls)) is not None:
+        if (ended := await execute(turn, calls)) is not None:
             return ended
-    return "stopped" if run.limits.options.ended_early == "stop_requested" else "budget"
+    return "stopped" if turn.limits.options.ended_early == "stop_requested" else "budget"
 
 
-async def go_on(run: Run, end: OpenEnd) -> str | None:
+async def go_on(turn: Turn, end: OpenEnd) -> str | None:
     """Finish the round another run left open at the end of the transcript. A stop reason when that was the last one."""
-    last = run.transcript.last
+    last = turn.transcript.last
     assert last is not None
-    for entry in run.transcript.tail:
+    for entry in turn.transcript.tail:
         if entry.run_id in end.calls.run_ids:
             for call in entry.message.tool_uses():
-                run.ids.take(call.id)
+                turn.ids.take(call.id)
     calls = last.message.tool_uses()
     if any(result.tool_use_id in end.calls.ends_turn for result in last.message.tool_results()):
         return "ended_by_tool"
@@ -136,33 +136,33 @@ async def go_on(run: Run, end: OpenEnd) -> str | None:
         return "end" if last.kind == "assistant_turn" else None
     for index, call in enumerate(calls):
         if call.id not in end.calls.results:
-            run.emit(e.ToolUseReady(agent_id=run.agent_id, index=index, call=call))
-    return await execute(run, calls, end)
+            turn.emit(e.ToolUseReady(agent_id=turn.agent_id, index=index, call=call))
+    return await execute(turn, calls, end)
 
 
-async def execute(run: Run, calls: Sequence[ToolUse], end: OpenEnd | None = None) -> str | None:
+async def execute(turn: Turn, calls: Sequence[ToolUse], end: OpenEnd | None = None) -> str | None:
     """Run the calls of one answer and commit their results. A stop reason when the turn is over with them."""
-    run.phase, run.scheduler.history_len = "ExecutingTool", len(run.transcript)
-    ended = await run.scheduler.execute(calls, end.calls if end is not None else None)
-    results = run.scheduler.take_results()
-    if not run.provider.takes_result_images(run.model):
+    turn.phase, turn.scheduler.history_len = "ExecutingTool", len(turn.transcript)
+    ended = await turn.scheduler.execute(calls, end.calls if end is not None else None)
+    results = turn.scheduler.take_results()
+    if not turn.provider.takes_result_images(turn.model):
         results = [without_images(result) for result in results]
     message = Message.user(results)
-    await run.commit(message)
+    await turn.commit(message)
     if ended:
         return "ended_by_tool"
-    if any(isinstance(source, Steering) and source.is_waiting(Boundary.ROUND) for source in run.sources):
+    if any(isinstance(source, Steering) and source.is_waiting(Boundary.ROUND) for source in turn.sources):
         return None
     tools = [ToolSummary(use.id, use.name, result.is_error) for use, result in zip(calls, results, strict=True)]
-    if isinstance(await consult(run, message, tools), Stop):
-        run.limits.stop()
+    if isinstance(await consult(turn, message, tools), Stop):
+        turn.limits.stop()
         return "stopped"
     return None
 
 
-async def consult(run: Run, committed: Message, tools: Sequence[ToolSummary] = ()) -> Decision:
+async def consult(turn: Turn, committed: Message, tools: Sequence[ToolSummary] = ()) -> Decision:
     """What the strategy says, unless a limit has decided already. What it changes and injects is taken up."""
-    strategy, limits = run.limits.options.round_strategy, run.limits
+    strategy, limits = turn.limits.options.round_strategy, turn.limits
     if strategy is None or limits.early_end() is not None or not limits.has_room():
         return Continue()
     context = RoundContext(
@@ -170,14 +170,14 @@ async def consult(run: Run, committed: Message, tools: Sequence[ToolSummary] = (
         message=committed,
         tools=tuple(tools),
         rounds_completed=limits.rounds,
-        model_requests=run.requests,
-        transport_retries=run.retries,
+        model_requests=turn.requests,
+        transport_retries=turn.retries,
     )
     decision = await strategy(context) or Continue()
     if not isinstance(decision, Stop) and decision.adjust is not None:
-        await run.adjust(decision.adjust)
+        await turn.adjust(decision.adjust)
     if isinstance(decision, Inject):
-        run.injected = Message.user(decision.content)
+        turn.injected = Message.user(decision.content)
     return decision
 
 
@@ -189,12 +189,12 @@ def without_images(result: ToolResult) -> ToolResult:
     return result.model_copy(update={"content": f"{result.display()}\n{note}".strip(), "images": ()})
 
 
-async def take_up(run: Run, at: Boundary) -> None:
+async def take_up(turn: Turn, at: Boundary) -> None:
     """Put what the sources have into the conversation, in their order."""
-    for source in run.sources:
+    for source in turn.sources:
         if source.is_waiting(at):
             for kind, message in await source.drain(at):
-                await run.commit(message, kind)
+                await turn.commit(message, kind)
 
 
 @dataclass(frozen=True)
@@ -203,68 +203,68 @@ class Answer:
     stop_reason: str
 
 
-async def ask_model(run: Run) -> Answer:
+async def ask_model(turn: Turn) -> Answer:
     """One model answer. A transient error is retried until the answer has begun to show; after that it is final."""
-    run.phase = "AwaitingModel"
-    provider, model = run.provider, run.model  # another model is asked from the next request on
-    if run.limits.options.cost_budget is not None:
+    turn.phase = "AwaitingModel"
+    provider, model = turn.provider, turn.model  # another model is asked from the next request on
+    if turn.limits.options.cost_budget is not None:
         check_priced(provider.descriptor.id, model)
-    run.scheduler.caller = replace(run.scheduler.caller, model=model)
-    await run.transcript.ready_for((provider, model))
-    request = assemble(model, run.config, run.transcript.messages(), run.environment)
-    run.limits.count_request()
+    turn.scheduler.caller = replace(turn.scheduler.caller, model=model)
+    await turn.transcript.ready_for((provider, model))
+    request = assemble(model, turn.config, turn.transcript.messages(), turn.environment)
+    turn.limits.count_request()
     for attempt in count(1):
-        run.request = e.ModelRequestStarted(
-            agent_id=run.agent_id,
-            run_id=run.id,
+        turn.request = e.ModelRequestStarted(
+            agent_id=turn.agent_id,
+            run_id=turn.id,
             model=model,
             provider=provider.descriptor.id,
             attempt=attempt,
             request_id=new_id("request"),
         )
-        run.emit(run.request)
-        run.requests += 1
-        run.retries += attempt > 1
+        turn.emit(turn.request)
+        turn.requests += 1
+        turn.retries += attempt > 1
         try:
             async with provider.stream(request) as events:
-                request_opened(run)
-                run.pending = PendingMessage(run.agent_id, provider.descriptor.id, model, run.ids)
-                return await read_answer(run, run.pending, events)
+                request_opened(turn)
+                turn.pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, turn.ids)
+                return await read_answer(turn, turn.pending, events)
         except ProviderError as error:
-            said_something = run.pending is not None and run.pending.said_something
-            request_failed(run, error)
-            run.pending = None
-            if said_something or not error.is_transient or attempt > run.limits.options.retry_budget:
+            said_something = turn.pending is not None and turn.pending.said_something
+            request_failed(turn, error)
+            turn.pending = None
+            if said_something or not error.is_transient or attempt > turn.limits.options.retry_budget:
                 raise FailedToStreamResponse(error) from error
-            run.limits.count_request()  # before the wait: nobody waits for a request that may not go out
-            await wait_before_retry(run, error, attempt)
+            turn.limits.count_request()  # before the wait: nobody waits for a request that may not go out
+            await wait_before_retry(turn, error, attempt)
     raise AssertionError("unreachable")
 
 
-async def read_answer(run: Run, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:
+async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:
     """Fold the stream into a message; tell of each piece, and save the text every 250 ms at most and at block ends."""
     saved, saved_at = "", time.monotonic()
     async for event in events:
         meaning = pending.apply(event)
         if meaning is not None:
-            run.emit(meaning)
+            turn.emit(meaning)
         if time.monotonic() - saved_at >= SAVE_EVERY or isinstance(event, ContentBlockStopped):
             saved_at = time.monotonic()
             if (text := pending.partial_text()) != saved:
-                await run.environment.store.save_partial(run.id, text)
+                await turn.environment.store.save_partial(turn.id, text)
                 saved = text
     return Answer(pending.message(), pending.stop_reason or "end")
 
 
-async def wait_before_retry(run: Run, error: ProviderError, attempt: int) -> None:
+async def wait_before_retry(turn: Turn, error: ProviderError, attempt: int) -> None:
     """Announce the next attempt, and wait for it."""
-    delay = retry_delay(error, attempt, random.random(), run.limits.options)  # noqa: S311  # no secret
-    run.emit(
+    delay = retry_delay(error, attempt, random.random(), turn.limits.options)  # noqa: S311  # no secret
+    turn.emit(
         e.RetryAttempt(
-            agent_id=run.agent_id,
+            agent_id=turn.agent_id,
             error_message=str(error),
             attempt=attempt,
-            max_attempts=run.limits.options.retry_budget,
+            max_attempts=turn.limits.options.retry_budget,
             next_delay_ms=int(delay * 1000),
         )
     )
@@ -282,41 +282,41 @@ def retry_delay(error: ProviderError, attempt: int, chance: float, options: RunO
     return max(chance * longest, min(asked or 0.0, options.retry_after_cap))
 
 
-def request_opened(run: Run) -> None:
-    assert run.request is not None
-    run.opened, run.phase = True, "Streaming"
-    run.emit(e.ModelRequestFinished(success=True, **run.request.model_dump(exclude={"kind"})))
+def request_opened(turn: Turn) -> None:
+    assert turn.request is not None
+    turn.opened, turn.phase = True, "Streaming"
+    turn.emit(e.ModelRequestFinished(success=True, **turn.request.model_dump(exclude={"kind"})))
 
 
-def request_failed(run: Run, error: BaseException) -> None:
+def request_failed(turn: Turn, error: BaseException) -> None:
     """Close the record of the open model request, if there is one: its stream never opened, or broke."""
-    if run.request is None:
+    if turn.request is None:
         return
     text = str(error) or type(error).__name__
-    if run.opened:
-        run.emit(e.ModelResponseFinished(success=False, error=text, **run.request.model_dump(exclude={"kind"})))
+    if turn.opened:
+        turn.emit(e.ModelResponseFinished(success=False, error=text, **turn.request.model_dump(exclude={"kind"})))
     else:
-        run.emit(e.ModelRequestFinished(success=False, error=text, **run.request.model_dump(exclude={"kind"})))
-    run.request, run.opened = None, False
+        turn.emit(e.ModelRequestFinished(success=False, error=text, **turn.request.model_dump(exclude={"kind"})))
+    turn.request, turn.opened = None, False
 
 
-def response_finished(run: Run) -> None:
+def response_finished(turn: Turn) -> None:
     """Close the record of the open model request, with what the provider counted."""
-    assert run.request is not None
-    assert run.pending is not None
-    about, pending = run.request.model_dump(exclude={"kind"}), run.pending
-    run.request, run.opened = None, False
-    run.emit(
+    assert turn.request is not None
+    assert turn.pending is not None
+    about, pending = turn.request.model_dump(exclude={"kind"}), turn.pending
+    turn.request, turn.opened = None, False
+    turn.emit(
         e.ModelResponseFinished(success=True, stop_reason=pending.stop_reason, usage=pending.usage, **about),
     )
     if pending.usage is None:
         return
     usage = pending.usage
-    run.usage = run.usage + usage
-    count_usage(run, pending.provider, pending.model, usage)
-    run.emit(
+    turn.usage = turn.usage + usage
+    count_usage(turn, pending.provider, pending.model, usage)
+    turn.emit(
         e.UsageReport(
-            agent_id=run.agent_id,
+            agent_id=turn.agent_id,
             input_tokens=usage.input_tokens or 0,
             output_tokens=usage.output_tokens or 0,
             cache_read_tokens=usage.cache_read_input_tokens or 0,
@@ -325,13 +325,13 @@ def response_finished(run: Run) -> None:
     )
 
 
-def count_usage(run: Run, provider: str, model: str, usage: TokenUsage) -> None:
+def count_usage(turn: Turn, provider: str, model: str, usage: TokenUsage) -> None:
     """Add a response to what the run and its budgets have used."""
     tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
     cost = 0.0
-    if run.limits.options.cost_budget is not None:
+    if turn.limits.options.cost_budget is not None:
         cost = _cost(provider, model, usage) or 0.0
-    run.limits.count_usage(tokens, cost)
+    turn.limits.count_usage(tokens, cost)
 
 
 def check_priced(provider: str, model: str) -> None:

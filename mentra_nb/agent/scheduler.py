@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.agent.limits import RunLimits
+from mentra_nb.agent.limits import TurnLimits
 from mentra_nb.agent.results import NOT_RUN, SKIPPED, STOPPED, limited
 from mentra_nb.authorization import (
     ToolAuthorizationDecision,
@@ -83,7 +83,7 @@ class Scheduler:
 
     environment: AgentEnvironment
     caller: Caller
-    limits: RunLimits
+    limits: TurnLimits
     offers: Callable[[str], bool] = lambda name: True
     """Whether the agent may use a tool of that name."""
     delegate: Callable[[str], Awaitable[str]] | None = None

@@ -105,7 +105,7 @@ class Chat:
         *,
         model: str | None = None,
         tools: Iterable[Tool | Callable[..., Any]] = (),
-        origin: e.RunOrigin | None = None,
+        origin: e.TurnOrigin | None = None,
         can_ask: bool = True,
     ) -> RunningTurn:
         """Begin a turn and return its handle at once. `tools` are offered in this turn only.
@@ -118,7 +118,7 @@ class Chat:
             raise ConfigurationError("there is nothing to ask: write a prompt")
         return self._begin(prompt, model or self.model, origin, can_ask, tools)
 
-    def resume(self, *, origin: e.RunOrigin | None = None, can_ask: bool = True) -> RunningTurn:
+    def resume(self, *, origin: e.TurnOrigin | None = None, can_ask: bool = True) -> RunningTurn:
         """Go on with the turn that failed, was stopped, or died with its kernel; returns its handle at once.
 
         A conversation without a name that has no turn yet takes up the notebook's last one first. The turn ends with
@@ -130,7 +130,7 @@ class Chat:
         self,
         prompt: str | None,
         model: str | None,
-        origin: e.RunOrigin | None,
+        origin: e.TurnOrigin | None,
         can_ask: bool,
         tools: Iterable[Tool | Callable[..., Any]],
     ) -> RunningTurn:
@@ -147,7 +147,7 @@ class Chat:
         turn: RunningTurn,
         prompt: str | None,
         model_name: str | None,
-        origin: e.RunOrigin | None,
+        origin: e.TurnOrigin | None,
         can_ask: bool,
         extra: dict[str, Tool],
     ) -> Reply:
@@ -166,7 +166,7 @@ class Chat:
             self._engine.refresh_record()
 
     async def _answer(
-        self, turn: RunningTurn, prompt: str | None, model_name: str | None, origin: e.RunOrigin | None, can_ask: bool
+        self, turn: RunningTurn, prompt: str | None, model_name: str | None, origin: e.TurnOrigin | None, can_ask: bool
     ) -> Reply:
         options = RunOptions(cancellation=turn.token)
         with options.stoppable() as scope:  # finding the model may take a server's time

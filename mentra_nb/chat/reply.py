@@ -59,7 +59,7 @@ class ReplyBuilder:
 
     def __init__(self) -> None:
         self.tools: list[ToolCallSummary] = []
-        self.finished: e.RunFinished | None = None
+        self.finished: e.TurnFinished | None = None
         self.summaries: dict[str, str] = {}
 
     def hear(self, event: e.AgentEvent) -> None:
@@ -72,7 +72,7 @@ class ReplyBuilder:
                         event.tool_name, self.summaries.get(event.tool_call_id, ""), event.is_error, event.duration_ms
                     )
                 )
-            case e.RunFinished():
+            case e.TurnFinished():
                 self.finished = event
 
     def reply(self, model: ModelInfo, session_id: str) -> Reply:
@@ -83,9 +83,9 @@ class ReplyBuilder:
             text=done.text,
             model=str(model),
             session=session_id,
-            turn_id=done.run_id,
+            turn_id=done.run_id or "",
             stop_reason=done.stop_reason,
-            seconds=done.duration_ms / 1000,
+            seconds=(done.duration_ms or 0) / 1000,
             usage=done.usage,
             cost=cost_usd(model.provider, model.id, done.usage),
             tools=self.tools,

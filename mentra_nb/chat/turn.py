@@ -15,7 +15,7 @@ from mentra_nb.authorization import PermissionDecision, PermissionQuestion
 from mentra_nb.chat.reply import Reply
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
-from mentra_nb.event.types import RunOrigin
+from mentra_nb.event.types import TurnOrigin
 from mentra_nb.runtime.session import Session
 
 
@@ -58,7 +58,7 @@ class Presenter:
     """
 
     show: Callable[[RunningTurn], Reply]
-    origin: Callable[[str], RunOrigin]
+    origin: Callable[[str], TurnOrigin]
     notebook: Callable[[], str | None]
 
 

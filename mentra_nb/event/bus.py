@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from mentra_nb.event.projections import to_audit
 from mentra_nb.event.types import AgentEvent, RuntimeEvent
 
 log = logging.getLogger(__name__)
@@ -122,9 +121,7 @@ class EventBus:
 
     def emit(self, event: AgentEvent) -> list[Exception]:
         """Record and show an event. Returns the errors of hooks; a tap that fails is logged and dropped."""
-        errors: list[Exception] = []
-        for recorded in to_audit(event):
-            errors += self.hooks.emit(self.audit, recorded)
+        errors = self.hooks.emit(self.audit, event) if isinstance(event, RuntimeEvent) else []
         for tap in list(self._taps):
             try:
                 tap(event)

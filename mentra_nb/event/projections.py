@@ -1,7 +1,4 @@
-"""From what happened to who wants to know: `AgentEvent` → recorded events, `AgentEvent` → screen events.
-
-Pure functions in two tables; an event that is in neither is seen by hooks and taps only.
-"""
+"""What a screen is told of what happened: `AgentEvent` → `SessionEvent`, one table of pure functions."""
 
 from __future__ import annotations
 
@@ -30,90 +27,6 @@ def summarize_call(name: str, arguments: dict[str, Any]) -> str:
     return _cut(f"{name}({json.dumps(arguments, ensure_ascii=False)})", ARGUMENTS_LIMIT)
 
 
-# ---- recorded -------------------------------------------------------------------------------------------------
-
-
-def _turn_started(event: e.RunStarted) -> list[e.RuntimeEvent]:
-    return [
-        e.TurnStarted(
-            agent_id=event.agent_id,
-            run_id=event.run_id,
-            model=event.model,
-            prompt=event.prompt,
-            resumes=event.resumes,
-            **event.origin.model_dump(),
-        )
-    ]
-
-
-def _turn_finished(event: e.RunFinished) -> list[e.RuntimeEvent]:
-    return [
-        e.TurnFinished(
-            agent_id=event.agent_id,
-            run_id=event.run_id,
-            stop_reason=event.stop_reason,
-            success=True,
-            duration_ms=event.duration_ms,
-            session_id=event.origin.session_id,
-            cell_id=event.origin.cell_id,
-            execution_count=event.origin.execution_count,
-        )
-    ]
-
-
-def _turn_failed(event: e.RunFailed) -> list[e.RuntimeEvent]:
-    return [
-        e.RunAborted(agent_id=event.agent_id, run_id=event.run_id, reason=event.error),
-        e.TurnFinished(
-            agent_id=event.agent_id,
-            run_id=event.run_id,
-            stop_reason="cancelled" if event.cancelled else "error",
-            success=False,
-            error=event.error,
-            duration_ms=event.duration_ms,
-            session_id=event.origin.session_id,
-            cell_id=event.origin.cell_id,
-            execution_count=event.origin.execution_count,
-        ),
-    ]
-
-
-def _permission_requested(event: e.QuestionAsked) -> list[e.RuntimeEvent]:
-    q = event.question
-    return [
-        e.PermissionRequested(
-            agent_id=event.agent_id,
-            run_id=q.run_id,
-            request_id=q.request_id,
-            tool_name=q.tool_name,
-            tool_call_id=q.tool_call_id,
-            description=q.description,
-            subject=q.subject,
-            deadline=q.deadline,
-            session_id=q.session_id,
-        )
-    ]
-
-
-_AUDIT: dict[type[e.AgentEvent], Callable[[Any], list[e.RuntimeEvent]]] = {
-    e.RunStarted: _turn_started,
-    e.RunFinished: _turn_finished,
-    e.RunFailed: _turn_failed,
-    e.QuestionAsked: _permission_requested,
-}
-
-
-def to_audit(event: e.AgentEvent) -> list[e.RuntimeEvent]:
-    """The recorded form of an event: itself if it is a `RuntimeEvent`, else what the table says, else nothing."""
-    if isinstance(event, e.RuntimeEvent):
-        return [event]
-    project = _AUDIT.get(type(event))
-    return project(event) if project else []
-
-
-# ---- shown ----------------------------------------------------------------------------------------------------
-
-
 def _queued(call: ToolUse) -> shown.ToolQueued:
     return shown.ToolQueued(
         tool_call_id=call.id,
@@ -124,21 +37,27 @@ def _queued(call: ToolUse) -> shown.ToolQueued:
     )
 
 
-def _asked(event: e.QuestionAsked) -> shown.PermissionAsked:
+def _asked(event: e.QuestionAsked) -> shown.QuestionAsked:
     q = event.question
-    return shown.PermissionAsked(
-        request_id=q.request_id,
-        tool_call_id=q.tool_call_id,
-        tool_name=q.tool_name,
-        description=q.description,
-        preview=json.dumps(q.preview.structured_input, ensure_ascii=False),
+    return shown.QuestionAsked(
+        request_id=event.request_id,
+        tool_call_id=event.tool_call_id,
+        tool_name=event.tool_name,
+        description=event.description,
+        preview=json.dumps(q.preview.structured_input if q is not None else None, ensure_ascii=False),
         agent_id=event.agent_id,
         question=q,
     )
 
 
-def _answered(event: e.PermissionResolved) -> shown.PermissionAnswered:
-    return shown.PermissionAnswered(
+def _finished(event: e.TurnFinished) -> shown.SessionEvent:
+    if event.success:
+        return shown.AssistantMessageCompleted(text=event.text)
+    return shown.SessionError(message=event.error or "", recoverable=event.recoverable)
+
+
+def _answered(event: e.QuestionAnswered) -> shown.QuestionAnswered:
+    return shown.QuestionAnswered(
         request_id=event.request_id,
         tool_call_id=event.tool_call_id,
         tool_name=event.tool_name,
@@ -150,10 +69,9 @@ def _answered(event: e.PermissionResolved) -> shown.PermissionAnswered:
 
 
 _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
-    e.SessionRecorded: lambda x: shown.SessionStarted(session_id=x.session_id),
-    e.RunStarted: lambda x: shown.UserMessage(text=x.prompt),
-    e.RunFinished: lambda x: shown.AssistantMessageCompleted(text=x.text),
-    e.RunFailed: lambda x: shown.SessionError(message=x.error, recoverable=x.recoverable),
+    e.SessionStarted: lambda x: shown.SessionStarted(session_id=x.session_id),
+    e.TurnStarted: lambda x: shown.UserMessage(text=x.prompt),
+    e.TurnFinished: _finished,
     e.RetryAttempt: lambda x: shown.RetryNotice(**x.model_dump()),
     e.TextDelta: lambda x: shown.AssistantTokenDelta(delta=x.delta),
     e.ReasoningDelta: lambda x: shown.AssistantReasoningDelta(delta=x.delta),
@@ -169,7 +87,7 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
     ),
     e.UsageReport: lambda x: shown.UsageReported(**x.model_dump()),
     e.QuestionAsked: _asked,
-    e.PermissionResolved: _answered,
+    e.QuestionAnswered: _answered,
     e.SubagentSpawned: lambda x: shown.TaskUpdated(
         task_id=x.subagent_id, kind="subagent", status="spawned", title=x.name
     ),

@@ -70,7 +70,7 @@ class ToolCompleted(SessionEvent):
     duration_ms: int | None = None
 
 
-class PermissionAsked(SessionEvent):
+class QuestionAsked(SessionEvent):
     type: Literal["permission_requested"] = "permission_requested"
     request_id: str
     tool_call_id: str
@@ -82,7 +82,7 @@ class PermissionAsked(SessionEvent):
     question: PermissionQuestion | None = None
 
 
-class PermissionAnswered(SessionEvent):
+class QuestionAnswered(SessionEvent):
     type: Literal["permission_resolved"] = "permission_resolved"
     request_id: str
     tool_call_id: str

@@ -1,7 +1,7 @@
 """What happens, said once: `AgentEvent` is emitted; `RuntimeEvent` (audit) is what is recorded of it.
 
-A `RuntimeEvent` is an `AgentEvent` that is recorded as it is. Which other events are recorded, and what each looks
-like on a screen, is the table in `projections.py`.
+A `RuntimeEvent` is an `AgentEvent` that is recorded; no other is. What each looks like on a screen is the table in
+`projections.py`.
 """
 
 from __future__ import annotations
@@ -28,44 +28,14 @@ class AgentEvent(Data):
 # ---- seen while it happens; not recorded as such --------------------------------------------------------------
 
 
-class RunOrigin(Data):
-    """Where a turn came from. All optional: a program has no cell."""
+class TurnOrigin(Data):
+    """Where a turn came from. Every field is optional: a program has no cell."""
 
     session_id: str | None = None
     cell_id: str | None = None
     execution_count: int | None = None
     notebook: str | None = None
     project: str | None = None
-
-
-class RunStarted(AgentEvent):
-    run_id: str
-    model: str
-    prompt: str
-    origin: RunOrigin = RunOrigin()
-    resumes: str | None = None
-    """The run it goes on with."""
-
-
-class RunFinished(AgentEvent):
-    run_id: str
-    stop_reason: str
-    """`end`, `max_tokens`, `refusal`, `content_filter`, `budget`, `stopped`, …"""
-    text: str
-    duration_ms: int
-    usage: TokenUsage = TokenUsage()
-    origin: RunOrigin = RunOrigin()
-
-
-class RunFailed(AgentEvent):
-    run_id: str
-    error: str
-    error_type: str
-    cancelled: bool
-    duration_ms: int
-    recoverable: bool = False
-    usage: TokenUsage = TokenUsage()
-    origin: RunOrigin = RunOrigin()
 
 
 class RetryAttempt(AgentEvent):
@@ -140,12 +110,6 @@ class Branched(AgentEvent):
     abandoned_entries: int
 
 
-class QuestionAsked(AgentEvent):
-    """A person is asked; recorded as `permission_requested`."""
-
-    question: PermissionQuestion
-
-
 # ---- RuntimeEvent: recorded --------------------------------------------------------------------------------
 
 
@@ -159,24 +123,24 @@ class RuntimeEvent(AgentEvent):
         return self.agent_id
 
 
-class _InRun(RuntimeEvent):
+class _InTurn(RuntimeEvent):
     run_id: str | None = None
 
 
-class AuthorizationDenied(_InRun):
+class AuthorizationDenied(_InTurn):
     kind: Literal["authorization_denied"] = "authorization_denied"
     action: str
     detail: str
 
 
-class ToolAuthorizationStarted(_InRun):
+class ToolAuthorizationStarted(_InTurn):
     kind: Literal["tool_authorization_started"] = "tool_authorization_started"
     tool_name: str
     tool_call_id: str
     preview: ToolAuthorizationPreview
 
 
-class ToolAuthorizationFinished(_InRun):
+class ToolAuthorizationFinished(_InTurn):
     """The one decision about a call. `decided_by` says who took it, `wait_ms` how long it took."""
 
     kind: Literal["tool_authorization_finished"] = "tool_authorization_finished"
@@ -190,7 +154,7 @@ class ToolAuthorizationFinished(_InRun):
     subject: str | None = None
 
 
-class ToolAuthorizationBlocked(_InRun):
+class ToolAuthorizationBlocked(_InTurn):
     kind: Literal["tool_authorization_blocked"] = "tool_authorization_blocked"
     tool_name: str
     tool_call_id: str
@@ -207,7 +171,7 @@ class RecoveryPrepared(RuntimeEvent):
         return self.runtime_instance_id
 
 
-class ModelRequestStarted(_InRun):
+class ModelRequestStarted(_InTurn):
     kind: Literal["model_request_started"] = "model_request_started"
     model: str
     attempt: int
@@ -215,7 +179,7 @@ class ModelRequestStarted(_InRun):
     provider: str | None = None
 
 
-class ModelRequestFinished(_InRun):
+class ModelRequestFinished(_InTurn):
     kind: Literal["model_request_finished"] = "model_request_finished"
     model: str
     attempt: int
@@ -225,7 +189,7 @@ class ModelRequestFinished(_InRun):
     provider: str | None = None
 
 
-class ModelResponseFinished(_InRun):
+class ModelResponseFinished(_InTurn):
     kind: Literal["model_response_finished"] = "model_response_finished"
     model: str
     attempt: int
@@ -237,14 +201,14 @@ class ModelResponseFinished(_InRun):
     provider: str | None = None
 
 
-class ToolExecutionStarted(_InRun):
+class ToolExecutionStarted(_InTurn):
     kind: Literal["tool_execution_started"] = "tool_execution_started"
     tool_name: str
     tool_call_id: str
     input: dict[str, Any] | None = None
 
 
-class ToolExecutionFinished(_InRun):
+class ToolExecutionFinished(_InTurn):
     kind: Literal["tool_execution_finished"] = "tool_execution_finished"
     tool_name: str
     tool_call_id: str
@@ -254,45 +218,45 @@ class ToolExecutionFinished(_InRun):
     duration_ms: int | None = None
 
 
-class PolicyDenied(_InRun):
+class PolicyDenied(_InTurn):
     kind: Literal["policy_denied"] = "policy_denied"
     tool_name: str
     reason: str
     tool_call_id: str | None = None
 
 
-class BackgroundTaskStarted(_InRun):
+class BackgroundTaskStarted(_InTurn):
     kind: Literal["background_task_started"] = "background_task_started"
     task_id: str
     command: str
     cwd: str
 
 
-class BackgroundTaskFinished(_InRun):
+class BackgroundTaskFinished(_InTurn):
     kind: Literal["background_task_finished"] = "background_task_finished"
     task_id: str
     status: str
 
 
-class MemorySearchStarted(_InRun):
+class MemorySearchStarted(_InTurn):
     kind: Literal["memory_search_started"] = "memory_search_started"
     limit: int
     query_preview: str
 
 
-class MemorySearchFinished(_InRun):
+class MemorySearchFinished(_InTurn):
     kind: Literal["memory_search_finished"] = "memory_search_finished"
     success: bool
     result_count: int
     error: str | None = None
 
 
-class MemoryIngestStarted(_InRun):
+class MemoryIngestStarted(_InTurn):
     kind: Literal["memory_ingest_started"] = "memory_ingest_started"
     source_revision: int
 
 
-class MemoryIngestFinished(_InRun):
+class MemoryIngestFinished(_InTurn):
     kind: Literal["memory_ingest_finished"] = "memory_ingest_finished"
     source_revision: int
     success: bool
@@ -300,29 +264,29 @@ class MemoryIngestFinished(_InRun):
     error: str | None = None
 
 
-class MemoryCompactionProposed(_InRun):
+class MemoryCompactionProposed(_InTurn):
     kind: Literal["memory_compaction_proposed"] = "memory_compaction_proposed"
     base_revision: int
     transcript_path: str
 
 
-class MemoryCompactionApplied(_InRun):
+class MemoryCompactionApplied(_InTurn):
     kind: Literal["memory_compaction_applied"] = "memory_compaction_applied"
     base_revision: int
     resulting_history_len: int
 
 
-class MemoryCompactionSkipped(_InRun):
+class MemoryCompactionSkipped(_InTurn):
     kind: Literal["memory_compaction_skipped"] = "memory_compaction_skipped"
     base_revision: int
 
 
-class RunAborted(_InRun):
+class RunAborted(_InTurn):
     kind: Literal["run_aborted"] = "run_aborted"
     reason: str
 
 
-class ToolExecutionBlocked(_InRun):
+class ToolExecutionBlocked(_InTurn):
     kind: Literal["tool_execution_blocked"] = "tool_execution_blocked"
     tool_name: str
     tool_call_id: str
@@ -356,7 +320,7 @@ SEED_KINDS: tuple[type[RuntimeEvent], ...] = (
 """The 22 kinds of the original, in its order."""
 
 
-class TurnStarted(_InRun):
+class TurnStarted(_InTurn):
     kind: Literal["turn_started"] = "turn_started"
     model: str
     prompt: str
@@ -366,20 +330,33 @@ class TurnStarted(_InRun):
     notebook: str | None = None
     project: str | None = None
     resumes: str | None = None
+    """The `run_id` of the turn it continues."""
 
 
-class TurnFinished(_InRun):
+class TurnFinished(_InTurn):
+    """A turn has ended: finished, stopped or failed. The last four fields are not recorded."""
+
     kind: Literal["turn_finished"] = "turn_finished"
     stop_reason: str
+    """`end`, `max_tokens`, `refusal`, `content_filter`, `budget`, `stopped`, or `cancelled`, `interrupted`, `error`."""
     success: bool
     error: str | None = None
     duration_ms: int | None
     session_id: str | None = None
     cell_id: str | None = None
     execution_count: int | None = None
+    text: str = Field(default="", exclude=True)
+    """The answer."""
+    usage: TokenUsage = Field(default=TokenUsage(), exclude=True)
+    error_type: str | None = Field(default=None, exclude=True)
+    """The class of the exception that ended it."""
+    recoverable: bool = Field(default=False, exclude=True)
+    """Whether the same turn may succeed when it is tried again."""
 
 
-class PermissionRequested(_InRun):
+class QuestionAsked(_InTurn):
+    """A person is asked whether a call may run. `question`, the whole of it, is not recorded."""
+
     kind: Literal["permission_requested"] = "permission_requested"
     request_id: str
     tool_name: str
@@ -388,9 +365,10 @@ class PermissionRequested(_InRun):
     subject: str
     deadline: float
     session_id: str | None = None
+    question: PermissionQuestion | None = Field(default=None, exclude=True)
 
 
-class PermissionResolved(_InRun):
+class QuestionAnswered(_InTurn):
     """A question is closed, by `user`, `timeout`, `cancelled` or `headless`, `waited_ms` after it was asked."""
 
     kind: Literal["permission_resolved"] = "permission_resolved"
@@ -405,7 +383,7 @@ class PermissionResolved(_InRun):
     session_id: str | None = None
 
 
-class SessionRecorded(RuntimeEvent):
+class SessionStarted(RuntimeEvent):
     kind: Literal["session_started"] = "session_started"
     session_id: str
     title: str
@@ -429,9 +407,9 @@ class JournalGap(RuntimeEvent):
 ADDED_KINDS: tuple[type[RuntimeEvent], ...] = (
     TurnStarted,
     TurnFinished,
-    PermissionRequested,
-    PermissionResolved,
-    SessionRecorded,
+    QuestionAsked,
+    QuestionAnswered,
+    SessionStarted,
     JournalGap,
 )
 

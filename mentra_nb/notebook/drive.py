@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import Cancelled, MentraError
-from mentra_nb.event.screen import PermissionAnswered, PermissionAsked, SessionEvent
+from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
 from mentra_nb.notebook import asking, kernel
 from mentra_nb.notebook.asking import Answer, parse_answer
 from mentra_nb.notebook.pump import NullPump, Pump, make_pump
@@ -206,11 +206,11 @@ class _Questions:
 
     def handle(self, event: SessionEvent) -> None:
         match event:
-            case PermissionAsked(question=PermissionQuestion() as question):
+            case QuestionAsked(question=PermissionQuestion() as question):
                 self._view.question(question, None)
                 self._waiting.append(question)
                 self._next()
-            case PermissionAnswered(request_id=request_id):
+            case QuestionAnswered(request_id=request_id):
                 self._waiting = deque(q for q in self._waiting if q.request_id != request_id)
                 if self.current is not None and self.current.request_id == request_id:
                     self._put_away()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.doctor import Finding
     from mentra_nb.chat.reply import Reply
     from mentra_nb.chat.turn import RunningTurn
-    from mentra_nb.event.types import RunOrigin
+    from mentra_nb.event.types import TurnOrigin
 
 _HELP = {name: field.description or "" for name, field in Settings.model_fields.items()}
 
@@ -275,12 +275,12 @@ def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Re
     return reply
 
 
-def origin(prompt: str) -> RunOrigin:
+def origin(prompt: str) -> TurnOrigin:
     """The running cell, as the origin of `prompt`. Where the front end names no cell, the prompt stands for it."""
-    from mentra_nb.event.types import RunOrigin
+    from mentra_nb.event.types import TurnOrigin
 
     cell = kernel.cell_id() or hashlib.sha256(prompt.encode()).hexdigest()[:16]
-    return RunOrigin(cell_id=cell, execution_count=kernel.execution_count())
+    return TurnOrigin(cell_id=cell, execution_count=kernel.execution_count())
 
 
 def apply_nest_asyncio() -> None:

@@ -17,7 +17,7 @@ from mentra_nb.event.screen import (
     AssistantTokenDelta,
     CompactionCompleted,
     Notice,
-    PermissionAnswered,
+    QuestionAnswered,
     RetryNotice,
     SessionEvent,
     TaskUpdated,
@@ -104,7 +104,7 @@ class TurnView:
                 if event.is_error and event.duration_ms is None:
                     call.progress = "not run"
                 self._draw_call(call)
-            case PermissionAnswered():
+            case QuestionAnswered():
                 self._draw_answer(event)
             case UsageReported():
                 self._usage += TokenUsage(input_tokens=event.input_tokens, output_tokens=event.output_tokens)
@@ -157,7 +157,7 @@ class TurnView:
         self.settle()
         for request_id, (question, _) in list(self._questions.items()):
             self._draw_answer(
-                PermissionAnswered(
+                QuestionAnswered(
                     request_id=request_id,
                     tool_call_id=question.tool_call_id,
                     tool_name=question.tool_name,
@@ -214,7 +214,7 @@ class TurnView:
         else:
             self.out.update(data, call.display)
 
-    def _draw_answer(self, answer: PermissionAnswered) -> None:
+    def _draw_answer(self, answer: QuestionAnswered) -> None:
         question, display = self._questions.pop(answer.request_id, (None, None))
         what = asking.subject(question) if question else answer.tool_name
         clock = time.strftime("%H:%M") if self.live else ""
@@ -260,7 +260,7 @@ _WHO = {
 }
 
 
-def _decision(answer: PermissionAnswered) -> str:
+def _decision(answer: QuestionAnswered) -> str:
     verb = "Allowed" if answer.outcome == "allowed" else "Denied"
     if answer.outcome == "allowed":
         verb += f" {_HOW[answer.rule_scope]}" if answer.rule_scope else " once"

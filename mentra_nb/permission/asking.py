@@ -174,7 +174,7 @@ class SessionPermissions:
         decided = PermissionDecision(allow=False, by="cancelled", reason="the run was stopped")
         try:
             await self.store.open_question(question)
-            self.bus.emit(e.QuestionAsked(agent_id=question.agent_id, question=question))
+            self.bus.emit(asked(question))
             with anyio.move_on_after(self.ask_timeout):
                 await waiting.answered.wait()
             late = f"nobody answered within {duration(self.ask_timeout)}"
@@ -244,7 +244,7 @@ class SessionPermissions:
     ) -> None:
         """Record how a question was closed, and have it safe on disk."""
         self.bus.emit(
-            e.PermissionResolved(
+            e.QuestionAnswered(
                 agent_id=question.agent_id,
                 run_id=question.run_id,
                 request_id=question.request_id,
@@ -300,9 +300,25 @@ class SessionPermissions:
         return await self.store.list_rules(self.session_id, self.project)
 
 
-def expired(question: PermissionQuestion) -> e.PermissionResolved:
+def asked(question: PermissionQuestion) -> e.QuestionAsked:
+    """The event that tells of a question."""
+    return e.QuestionAsked(
+        agent_id=question.agent_id,
+        run_id=question.run_id,
+        request_id=question.request_id,
+        tool_name=question.tool_name,
+        tool_call_id=question.tool_call_id,
+        description=question.description,
+        subject=question.subject,
+        deadline=question.deadline,
+        session_id=question.session_id,
+        question=question,
+    )
+
+
+def expired(question: PermissionQuestion) -> e.QuestionAnswered:
     """What the record is told of a question that outlived its run and its deadline."""
-    return e.PermissionResolved(
+    return e.QuestionAnswered(
         agent_id=question.agent_id,
         run_id=question.run_id,
         request_id=question.request_id,

@@ -19,7 +19,7 @@ from mentra_nb.providers.base import (
     ProviderEvent,
     Request,
 )
-from mentra_nb.providers.scripted import ScriptedCall, Turn, call_block, message, text_block
+from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedCall, call_block, message, text_block
 
 CALLS = (
     ("files", {"operations": [{"op": "list", "path": ".", "limit": 10}]}, "First a tool that only reads: `files`."),
@@ -64,7 +64,7 @@ class DemoProvider(Provider):
         async with aclosing(events):
             yield events
 
-    async def _play(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+    async def _play(self, turn: ScriptedAnswer) -> AsyncGenerator[ProviderEvent, None]:
         for event in turn.events:
             await anyio.sleep(self._pace)
             yield event
@@ -73,7 +73,7 @@ class DemoProvider(Provider):
         return [ModelInfo(id="demo", provider="demo", display_name="Demo (a script, not an AI)")]
 
 
-def _answer(request: Request) -> Turn:
+def _answer(request: Request) -> ScriptedAnswer:
     before, since = _split_at_prompt(request)
     if any(sent.role is Role.ASSISTANT for sent in before):
         return _say(AGAIN)
@@ -108,7 +108,7 @@ def _report(use: ToolUse, results: dict[str, ToolResult]) -> str:
     return f"The tool `{use.name}` {verdict}:\n\n{quoted}\n\n"
 
 
-def _say(content: str) -> Turn:
+def _say(content: str) -> ScriptedAnswer:
     return message([text_block(0, _pieces(content))], "end")
 
 

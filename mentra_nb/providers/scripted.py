@@ -32,7 +32,7 @@ from mentra_nb.providers.base import (
 
 
 @dataclass(frozen=True)
-class Turn:
+class ScriptedAnswer:
     """What one request gets: `events`, then `error` if there is one (with no events, opening the stream fails)."""
 
     events: tuple[ProviderEvent, ...] = ()
@@ -48,11 +48,13 @@ class ScriptedCall:
     id: str | None = None
 
 
-def message(blocks: Iterable[Sequence[ProviderEvent]], stop_reason: str, usage: TokenUsage | None = None) -> Turn:
+def message(
+    blocks: Iterable[Sequence[ProviderEvent]], stop_reason: str, usage: TokenUsage | None = None
+) -> ScriptedAnswer:
     """A whole message from the events of its blocks."""
     inner = [event for block in blocks for event in block]
     end = (MessageDelta(stop_reason=stop_reason, usage=usage), MessageStopped())
-    return Turn((MessageStarted(id="message", model="scripted"), *inner, *end))
+    return ScriptedAnswer((MessageStarted(id="message", model="scripted"), *inner, *end))
 
 
 def text_block(index: int, chunks: Iterable[str]) -> list[ProviderEvent]:
@@ -69,12 +71,12 @@ def call_block(index: int, call: ScriptedCall, default_id: str) -> list[Provider
     ]
 
 
-def text(content: str, *, usage: TokenUsage | None = None) -> Turn:
+def text(content: str, *, usage: TokenUsage | None = None) -> ScriptedAnswer:
     """One text answer, in one piece."""
     return stream_text([content], usage=usage)
 
 
-def stream_text(chunks: Iterable[str], *, usage: TokenUsage | None = None) -> Turn:
+def stream_text(chunks: Iterable[str], *, usage: TokenUsage | None = None) -> ScriptedAnswer:
     """One text answer, one delta per chunk."""
     return message([text_block(0, chunks)], "end", usage)
 
@@ -84,7 +86,7 @@ def tool_calls(
     *,
     text: str | None = None,
     usage: TokenUsage | None = None,
-) -> Turn:
+) -> ScriptedAnswer:
     """Tool calls, after an optional text. Calls without an id get `tool-1`, `tool-2`, … in each turn anew."""
     blocks: list[list[ProviderEvent]] = [text_block(0, [text])] if text is not None else []
     for number, call in enumerate(calls, start=1):
@@ -93,19 +95,19 @@ def tool_calls(
     return message(blocks, "tool_use", usage)
 
 
-def failure(error: MentraError) -> Turn:
+def failure(error: MentraError) -> ScriptedAnswer:
     """Opening the stream fails with `error`; a transient one is retried and so takes the next turn too."""
-    return Turn(error=error)
+    return ScriptedAnswer(error=error)
 
 
-def raw(events: Iterable[ProviderEvent]) -> Turn:
+def raw(events: Iterable[ProviderEvent]) -> ScriptedAnswer:
     """Exactly these events, valid or not."""
-    return Turn(tuple(events))
+    return ScriptedAnswer(tuple(events))
 
 
-def erroring(events: Iterable[ProviderEvent], error: MentraError) -> Turn:
+def erroring(events: Iterable[ProviderEvent], error: MentraError) -> ScriptedAnswer:
     """These events, and then `error` from inside the stream."""
-    return Turn(tuple(events), error)
+    return ScriptedAnswer(tuple(events), error)
 
 
 class ControlledStream:
@@ -121,7 +123,7 @@ class ControlledStream:
     def send(self, *events: ProviderEvent) -> None:
         self._put(*events)
 
-    def send_turn(self, turn: Turn) -> None:
+    def send_turn(self, turn: ScriptedAnswer) -> None:
         """The events of a whole turn, then its end."""
         self._put(*turn.events, turn.error)
 
@@ -175,7 +177,7 @@ class ScriptedProvider(Provider):
 
     def __init__(
         self,
-        turns: Iterable[Turn | ControlledStream] = (),
+        turns: Iterable[ScriptedAnswer | ControlledStream] = (),
         *,
         id: str = "scripted",
         models: Sequence[str] = ("scripted",),
@@ -187,7 +189,7 @@ class ScriptedProvider(Provider):
         self._models = models
         self._turns = deque(turns)
 
-    def push(self, *turns: Turn | ControlledStream) -> None:
+    def push(self, *turns: ScriptedAnswer | ControlledStream) -> None:
         """Add turns at the end of the script."""
         self._turns.extend(turns)
 
@@ -203,7 +205,7 @@ class ScriptedProvider(Provider):
             asked = len(self.recorded_requests)
             raise InvalidRequest(f"the script has no turn for request {asked}: give ScriptedProvider another turn")
         turn = self._turns.popleft()
-        if isinstance(turn, Turn) and turn.error is not None and not turn.events:
+        if isinstance(turn, ScriptedAnswer) and turn.error is not None and not turn.events:
             raise turn.error
         events = turn._run() if isinstance(turn, ControlledStream) else _play(turn)
         try:
@@ -217,7 +219,7 @@ class ScriptedProvider(Provider):
         return [ModelInfo(id=model, provider=self.descriptor.id) for model in self._models]
 
 
-async def _play(turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+async def _play(turn: ScriptedAnswer) -> AsyncGenerator[ProviderEvent, None]:
     for event in turn.events:
         yield event
     if turn.error is not None:

@@ -31,7 +31,7 @@ class Session:
         self.turn_count = 0
         self._opening: shown.SessionEvent | None = None
         if not resumed:
-            event = e.SessionRecorded(
+            event = e.SessionStarted(
                 agent_id=agent.id,
                 session_id=self.id,
                 title=self.name,
@@ -63,7 +63,7 @@ class Session:
         return self._bus.tap(hear)
 
     async def append_turn(
-        self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.RunOrigin | None = None
+        self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.TurnOrigin | None = None
     ) -> Message:
         """Say something and get the answer. Raises as `Agent.run`."""
         message = await self.agent.run(content, options, self._from_here(origin))
@@ -75,7 +75,7 @@ class Session:
         content: str | Iterable[Any],
         output: Any,
         options: RunOptions | None = None,
-        origin: e.RunOrigin | None = None,
+        origin: e.TurnOrigin | None = None,
         **how: Any,
     ) -> Any:
         """Say something and get a value of the type `output`. Arguments and errors as `Agent.run_to_output`."""
@@ -83,14 +83,14 @@ class Session:
         self.turn_count += 1
         return value
 
-    async def resume_turn(self, options: RunOptions | None = None, origin: e.RunOrigin | None = None) -> Message:
+    async def resume_turn(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
         """Go on with the turn that failed or was interrupted. Raises as `Agent.resume`."""
         message = await self.agent.resume(options, self._from_here(origin))
         self.turn_count += 1
         return message
 
-    def _from_here(self, origin: e.RunOrigin | None) -> e.RunOrigin:
-        return (origin or e.RunOrigin()).model_copy(
+    def _from_here(self, origin: e.TurnOrigin | None) -> e.TurnOrigin:
+        return (origin or e.TurnOrigin()).model_copy(
             update={"session_id": self.id, "project": self.project, "notebook": self.notebook}
         )
 

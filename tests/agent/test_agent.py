@@ -85,8 +85,8 @@ async def test_send_streamed_text_turn_emits_events_and_commits_history() -> Non
         final = await agent.send("hi")
     assert final.text() == "Hello"
     assert said(agent.history()) == [("user", "hi"), ("assistant", "Hello")]
-    assert isinstance(events[0], e.RunStarted)
-    assert isinstance(events[-1], e.RunFinished)
+    assert isinstance(events[0], e.TurnStarted)
+    assert isinstance(events[-1], e.TurnFinished)
     assert [d.delta for d in of(events, e.TextDelta)] == ["Hel", "lo"]
     assert (events[-1].text, events[-1].stop_reason) == ("Hello", "end")
     assert of(events, e.AssistantMessageCommitted)[0].message == final
@@ -279,7 +279,7 @@ async def test_usage_is_summed_over_the_requests_of_a_run() -> None:
         agent = await table.agent()
         events = heard(agent)
         await agent.send("go")
-    assert of(events, e.RunFinished)[0].usage == TokenUsage(input_tokens=30, output_tokens=5)
+    assert of(events, e.TurnFinished)[0].usage == TokenUsage(input_tokens=30, output_tokens=5)
     assert [(r.input_tokens, r.cache_read_tokens) for r in of(events, e.UsageReport)] == [(10, 0), (20, 0)]
 
 
@@ -325,7 +325,7 @@ async def test_an_empty_answer_is_an_error_and_the_prompt_is_not_its_text() -> N
         with pytest.raises(EmptyAssistantResponse):
             await agent.send("hi")
     assert said(agent.history()) == [("user", "hi")]
-    assert of(events, e.RunFinished)[0].text == ""
+    assert of(events, e.TurnFinished)[0].text == ""
 
 
 async def test_empty_assistant_response_preserves_committed_tool_results() -> None:
@@ -339,7 +339,7 @@ async def test_empty_assistant_response_preserves_committed_tool_results() -> No
     assert len(agent.history()) == 3
     assert len(table.provider.recorded_requests) == 1
     assert run.state == "finished"
-    assert of(events, e.RunFinished)[0].stop_reason == "ended_by_tool"
+    assert of(events, e.TurnFinished)[0].stop_reason == "ended_by_tool"
 
 
 # ---- failures -------------------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ async def test_send_failure_rolls_history_back_and_emits_run_failed() -> None:
         ):
             await agent.send("second")
         assert agent.history() == before
-        assert isinstance(events[-1], e.RunFailed)
+        assert isinstance(events[-1], e.TurnFinished)
         assert (events[-1].error_type, events[-1].recoverable) == ("FailedToStreamResponse", False)
         again = await table.runtime.resume_agent(agent.id)
         assert again.history() == before
@@ -465,7 +465,7 @@ async def test_an_answer_that_broke_after_it_said_something_is_final() -> None:
         with pytest.raises(FailedToStreamResponse):
             await agent.send("hi")
     assert table.provider.remaining == 1
-    assert of(events, e.RunFailed)[0].recoverable
+    assert of(events, e.TurnFinished)[0].recoverable
 
 
 async def test_a_retry_budget_of_nothing_fails_at_once() -> None:
@@ -519,7 +519,7 @@ async def test_waits_differ_from_one_another() -> None:
         for _ in range(20):
             with anyio.CancelScope() as scope:
                 scope.cancel()
-                await wait_before_retry(agent._new_run(RunOptions()), HttpError(503), 50)
+                await wait_before_retry(agent._new_turn(RunOptions()), HttpError(503), 50)
     waits = [r.next_delay_ms for r in of(events, e.RetryAttempt)]
     assert len(set(waits)) > 1
     assert all(0 <= wait <= 5000 for wait in waits)
@@ -714,8 +714,8 @@ async def test_a_stop_keeps_the_text_so_far_and_the_conversation_goes_on_from_th
         events = heard(agent)
         assert await stopped(agent, token, when_heard(agent, e.TextDelta)) < AT_ONCE
         assert said(agent.history()) == [("user", "go"), ("assistant", "half")]
-        assert isinstance(events[-1], e.RunFailed)
-        assert (events[-1].cancelled, events[-1].error) == (True, "enough")
+        assert isinstance(events[-1], e.TurnFinished)
+        assert (events[-1].stop_reason, events[-1].error) == ("cancelled", "enough")
         again = await table.runtime.resume_agent(agent.id)
         assert again.history() == agent.history()
         assert (await again.send("and?")).text() == "later"
@@ -755,7 +755,7 @@ async def test_a_stop_while_a_person_is_asked_closes_the_question() -> None:
         assert await table.runtime.store.open_questions() == []
     [result] = agent.history()[-1].tool_results()
     assert result.content == "not executed: the turn was stopped"
-    assert [r.decided_by for r in table.recorder.of(e.PermissionResolved)] == ["cancelled"]
+    assert [r.decided_by for r in table.recorder.of(e.QuestionAnswered)] == ["cancelled"]
     assert [(str(d.outcome), d.decided_by) for d in table.recorder.of(e.ToolAuthorizationFinished)] == [
         ("deny", "cancelled")
     ]

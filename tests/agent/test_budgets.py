@@ -58,7 +58,7 @@ async def test_token_budget_stops_gracefully_after_the_round_that_crosses_it() -
         assert len(agent.history()) == 3
         assert len(table.provider.recorded_requests) == 1
     assert (options.ended_early, options.spent.tokens) == ("token_budget", 10)
-    assert [x.stop_reason for x in of(events, e.RunFinished)] == ["budget"]
+    assert [x.stop_reason for x in of(events, e.TurnFinished)] == ["budget"]
 
 
 async def test_a_budget_that_is_not_crossed_lets_the_run_go_on() -> None:

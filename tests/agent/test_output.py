@@ -32,7 +32,7 @@ from mentra_nb.errors import (
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.base import ProviderEvent, ProviderToolSpec, Request, ResponseFormat, ToolChoice
-from mentra_nb.providers.scripted import ScriptedProvider, Turn, failure, text, tool_calls
+from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedProvider, failure, text, tool_calls
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
@@ -73,8 +73,8 @@ class Model(ScriptedProvider):
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
-        if self.remaining and isinstance(turn := self._turns[0], Turn) and (offered := terminal(request)):
-            self._turns[0] = Turn(tuple(_named(event, offered[0].name) for event in turn.events), turn.error)
+        if self.remaining and isinstance(turn := self._turns[0], ScriptedAnswer) and (offered := terminal(request)):
+            self._turns[0] = ScriptedAnswer(tuple(_named(event, offered[0].name) for event in turn.events), turn.error)
         async with super().stream(request) as events:
             yield events
 
@@ -88,7 +88,7 @@ def terminal(request: Request) -> list[ProviderToolSpec]:
 
 
 @asynccontextmanager
-async def table_of(*turns: Turn, **options: Any) -> AsyncIterator[Bench]:
+async def table_of(*turns: ScriptedAnswer, **options: Any) -> AsyncIterator[Bench]:
     model, recorder = Model(turns), Recorder()
     options = {"store": VolatileStore(), "audit": NullAudit(), "builtin_tools": False, "hooks": [recorder]} | options
     async with Runtime([model], **options) as runtime:
@@ -101,7 +101,7 @@ def act() -> str:
     return "done"
 
 
-def answer(*values: dict[str, Any]) -> Turn:
+def answer(*values: dict[str, Any]) -> ScriptedAnswer:
     return tool_calls([(ANSWER, value) for value in values])
 
 
@@ -314,7 +314,7 @@ async def test_a_run_that_a_budget_ended_says_so() -> None:
 
 
 @pytest.mark.parametrize("turns", [(failure(HttpError(400)),), (text("Paris."),), (answer({}),), (answer(PARIS),)])
-async def test_whatever_way_the_run_ends_it_is_gone(turns: tuple[Turn, ...]) -> None:
+async def test_whatever_way_the_run_ends_it_is_gone(turns: tuple[ScriptedAnswer, ...]) -> None:
     async with table_of(*turns, text("ok"), tools=[act]) as table:
         agent = await table.agent()
         with_error = None

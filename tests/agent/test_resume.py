@@ -438,10 +438,10 @@ async def test_a_person_is_asked_before_an_unknown_call_runs_again_whatever_the_
     async with bench(text("there"), store=left.store, tools=[act]) as table:
         session = await died_in_session(left, table)
         await session.permissions.add_rule("act", "*", allow=True)
-        asked: list[shown.PermissionAsked] = []
+        asked: list[shown.QuestionAsked] = []
 
         def answer(event: shown.SessionEvent) -> None:
-            if isinstance(event, shown.PermissionAsked):
+            if isinstance(event, shown.QuestionAsked):
                 asked.append(event)
                 session.resolve_permission(event.request_id, PermissionDecision(allow=allow))
 
@@ -466,7 +466,7 @@ async def test_an_answer_given_after_the_run_died_is_honoured(allow: bool) -> No
         await session.resume_turn()
         [decision] = table.recorder.of(e.ToolAuthorizationFinished)
         assert (decision.decided_by, decision.request_id) == ("user", "perm-1")
-        assert table.recorder.of(e.PermissionRequested) == []
+        assert table.recorder.of(e.QuestionAsked) == []
     assert ran == (["a"] if allow else [])
 
 
@@ -477,7 +477,7 @@ async def test_an_answer_given_after_the_run_died_is_remembered_and_recorded() -
         session = await died_in_session(left, table)
         await left.store.open_question(_question())
         await session.answer("perm-1", PermissionDecision(allow=True, remember="session", pattern="*"))
-        [resolved] = table.recorder.of(e.PermissionResolved)
+        [resolved] = table.recorder.of(e.QuestionAnswered)
         assert (resolved.request_id, resolved.outcome, resolved.rule_scope) == ("perm-1", "allowed", "session")
         assert [(rule.tool, rule.pattern) for rule in await session.remembered_rules()] == [("act", "*")]
 
@@ -490,7 +490,7 @@ async def test_what_is_asked_anew_closes_the_question_of_the_run_that_died() -> 
         await left.store.open_question(_question())
 
         def answer(event: shown.SessionEvent) -> None:
-            if isinstance(event, shown.PermissionAsked):
+            if isinstance(event, shown.QuestionAsked):
                 session.resolve_permission(event.request_id, PermissionDecision(allow=True))
 
         session.subscribe(answer)
@@ -498,7 +498,7 @@ async def test_what_is_asked_anew_closes_the_question_of_the_run_that_died() -> 
         with pytest.raises(OperationDenied):
             await session.answer("perm-1", PermissionDecision(allow=True))
         assert await left.store.open_questions() == []
-        assert [(r.request_id == "perm-1", r.decided_by) for r in table.recorder.of(e.PermissionResolved)] == [
+        assert [(r.request_id == "perm-1", r.decided_by) for r in table.recorder.of(e.QuestionAnswered)] == [
             (True, "cancelled"),
             (False, "user"),
         ]

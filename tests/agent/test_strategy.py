@@ -32,7 +32,7 @@ from mentra_nb.errors import (
 )
 from mentra_nb.event import types as e
 from mentra_nb.providers.base import ModelInfo
-from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, Turn, failure, text, tool_calls
+from mentra_nb.providers.scripted import ControlledStream, ScriptedAnswer, ScriptedProvider, failure, text, tool_calls
 from mentra_nb.tools.tool import ToolContext, ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,7 @@ def sent(table: Bench, request: int) -> list[str]:
     return [m.text() for m in table.provider.recorded_requests[request].messages if m.text()]
 
 
-def two_rounds() -> tuple[Turn, Turn]:
+def two_rounds() -> tuple[ScriptedAnswer, ScriptedAnswer]:
     return tool_calls([("act", {})]), text("ok")
 
 

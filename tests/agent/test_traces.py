@@ -519,7 +519,7 @@ async def test_a_run_that_died_is_closed_with_what_is_not_known_of_its_call() ->
 async def test_the_turn_carries_where_it_came_from() -> None:
     async with bench(text("hi")) as table:
         session = await table.session(project="/p", notebook="nb.ipynb")
-        await session.append_turn("go", origin=e.RunOrigin(cell_id="cell-7", execution_count=3))
+        await session.append_turn("go", origin=e.TurnOrigin(cell_id="cell-7", execution_count=3))
         [started], [finished] = table.recorder.of(e.TurnStarted), table.recorder.of(e.TurnFinished)
     assert (started.session_id, started.cell_id, started.execution_count) == (session.id, "cell-7", 3)
     assert (started.prompt, started.project, started.notebook) == ("go", "/p", "nb.ipynb")

@@ -73,9 +73,9 @@ def turn(n: int) -> list[tuple[float, dict[str, Any]]]:
         question = f"perm-@R-{k}" if asked else None
         if asked:
             about = {**same, "request_id": question, "session_id": "session-@S"}
-            add(e.PermissionRequested, **about, description="no rule", subject=subject, deadline=2e9)
+            add(e.QuestionAsked, **about, description="no rule", subject=subject, deadline=2e9)
             outcome = "allowed" if allowed else "denied"
-            add(e.PermissionResolved, wait, **about, outcome=outcome, decided_by="user", waited_ms=int(wait * 1e3))
+            add(e.QuestionAnswered, wait, **about, outcome=outcome, decided_by="user", waited_ms=int(wait * 1e3))
         decision = ToolAuthorizationOutcome.ALLOW if allowed else ToolAuthorizationOutcome.DENY
         by = "user" if asked else "setting"
         reason = None if allowed else text(of, 4)

@@ -34,8 +34,8 @@ from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.scripted import (
     ControlledStream,
+    ScriptedAnswer,
     ScriptedProvider,
-    Turn,
     failure,
     stream_text,
     text,
@@ -49,7 +49,9 @@ from mentra_nb.tools.tool import ToolError, tool
 
 
 @contextmanager
-def engine_of(*turns: Turn | ControlledStream, store: SqliteStore | None = None, **settings: Any) -> Iterator[Engine]:
+def engine_of(
+    *turns: ScriptedAnswer | ControlledStream, store: SqliteStore | None = None, **settings: Any
+) -> Iterator[Engine]:
     runtime = Runtime([ScriptedProvider(turns)], builtin_tools=False, store=store or VolatileStore(), audit=NullAudit())
     engine = Engine(Settings(model="scripted/scripted", **settings), runtime)
     try:
@@ -220,7 +222,7 @@ def test_the_demo_is_used_without_a_model_and_says_so() -> None:
 def test_a_question_of_a_turn_is_answered_from_this_thread() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
         turn = Chat(engine_=engine, tools=[act]).start("go")
-        asked = until(turn, shown.PermissionAsked)
+        asked = until(turn, shown.QuestionAsked)
         assert [q.request_id for q in turn.open_questions()] == [asked.request_id]
         turn.answer(asked.request_id, PermissionDecision(allow=True))
         assert [t.is_error for t in turn.result().tools] == [False]
@@ -255,7 +257,7 @@ def test_the_settings_in_force_hold_for_the_next_turn() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok"), ask_timeout=0.05) as engine:
         turn = Chat(engine_=engine, tools=[act]).start("go")
         assert turn.result().tools[0].is_error
-        answered = until(turn, shown.PermissionAnswered)
+        answered = until(turn, shown.QuestionAnswered)
     assert answered.decided_by == "timeout"
 
 
@@ -306,7 +308,7 @@ def test_a_second_turn_while_one_is_running_is_refused_and_leaves_the_first_alon
             second.result()
         assert second.events.empty()
         stream.send_turn(tool_calls([("act", {})]))
-        first.answer(until(first, shown.PermissionAsked).request_id, PermissionDecision(allow=True))
+        first.answer(until(first, shown.QuestionAsked).request_id, PermissionDecision(allow=True))
         assert [t.is_error for t in first.result().tools] == [False]
 
 

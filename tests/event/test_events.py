@@ -10,12 +10,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kits.core import Recorder
 from pydantic import BaseModel
 
 from mentra_nb.content import Message, TokenUsage
 from mentra_nb.event import screen as se
 from mentra_nb.event import types as e
-from mentra_nb.event.projections import to_audit, to_session
+from mentra_nb.event.bus import EventBus, NullAudit, RuntimeHooks
+from mentra_nb.event.projections import to_session
 
 SEED = {
     "authorization_denied": "agent_id action detail",
@@ -180,24 +182,40 @@ def test_whatever_is_in_a_response_event_comes_back(
 # ---- projections ----------------------------------------------------------------------------------------------
 
 
+def recorded(*events: e.AgentEvent) -> list[e.RuntimeEvent]:
+    recorder = Recorder()
+    bus = EventBus(RuntimeHooks([recorder]), NullAudit())
+    for event in events:
+        bus.emit(event)
+    return recorder.events
+
+
 def test_a_recorded_event_is_recorded_as_it_is() -> None:
     event = e.PolicyDenied(agent_id="a", tool_name="t", reason="r")
-    assert to_audit(event) == [event]
+    assert recorded(event) == [event]
 
 
 def test_a_delta_is_shown_and_not_recorded() -> None:
     event = e.TextDelta(agent_id="a", delta="x")
-    assert to_audit(event) == []
+    assert recorded(event) == []
     assert to_session(event) == se.AssistantTokenDelta(delta="x")
 
 
-def test_a_failed_run_is_recorded_as_aborted_and_then_as_a_finished_turn() -> None:
-    event = e.RunFailed(agent_id="a", run_id="r", error="boom", error_type="X", cancelled=False, duration_ms=1)
-    aborted, finished = to_audit(event)
-    assert aborted == e.RunAborted(agent_id="a", run_id="r", reason="boom")
-    assert isinstance(finished, e.TurnFinished)
-    assert (finished.success, finished.stop_reason) == (False, "error")
-    assert to_session(event) == se.SessionError(message="boom", recoverable=False)
+def test_what_only_this_process_needs_of_a_turn_or_question_is_not_recorded() -> None:
+    failed = e.TurnFinished(
+        agent_id="a",
+        run_id="r",
+        stop_reason="error",
+        success=False,
+        error="boom",
+        error_type="X",
+        text="secret",
+        recoverable=True,
+        duration_ms=1,
+    )
+    assert {"text", "usage", "error_type", "recoverable"} & failed.model_dump(mode="json").keys() == set()
+    assert to_session(failed) == se.SessionError(message="boom", recoverable=True)
+    assert "question" not in e.QuestionAsked.model_construct(question=None).model_dump()
 
 
 def queued(name: str, **arguments: Any) -> str:
@@ -250,7 +268,7 @@ CALL = e.ToolUse(id="1", name="t", input={"n": "ä"})
             e.SubagentFinished(agent_id="a", subagent_id="b", name="a::task", error="boom"),
             se.TaskUpdated(task_id="b", kind="subagent", status="failed", title="a::task", detail="boom"),
         ),
-        (e.RunStarted(agent_id="a", run_id="r", model="m", prompt="hi"), se.UserMessage(text="hi")),
+        (e.TurnStarted(agent_id="a", run_id="r", model="m", prompt="hi"), se.UserMessage(text="hi")),
         (e.ToolUseUpdated(agent_id="a", index=0, id="1", name="t", delta="{"), None),
         (e.AssistantMessageCommitted(agent_id="a", message=Message.assistant("hi")), None),
         (e.MemoryIngestStarted(agent_id="a", source_revision=1), None),

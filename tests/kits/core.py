@@ -16,7 +16,7 @@ from mentra_nb.event import types as e
 from mentra_nb.event.bus import AuditStore, NullAudit
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo
-from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, Turn
+from mentra_nb.providers.scripted import ControlledStream, ScriptedAnswer, ScriptedProvider
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.runtime.session import Session
 from mentra_nb.sandbox.executor import LocalExecutor
@@ -59,7 +59,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(*turns: Turn | ControlledStream, **options: Any) -> AsyncIterator[Bench]:
+async def bench(*turns: ScriptedAnswer | ControlledStream, **options: Any) -> AsyncIterator[Bench]:
     """A runtime that answers from `turns`, with nothing on disk unless `options` say so."""
     provider, recorder = ScriptedProvider(turns), Recorder()
     hooks = [*options.pop("hooks", ()), recorder]
@@ -79,7 +79,7 @@ def allow_all(session: Session) -> None:
     """Answer every question of the session at once."""
 
     def hear(event: shown.SessionEvent) -> None:
-        if isinstance(event, shown.PermissionAsked):
+        if isinstance(event, shown.QuestionAsked):
             session.resolve_permission(event.request_id, PermissionDecision(allow=True))
 
     session.subscribe(hear)

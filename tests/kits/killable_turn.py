@@ -34,7 +34,15 @@ from mentra_nb.event import screen as shown
 from mentra_nb.event.bus import AuditStore
 from mentra_nb.permission.binding import AGAIN
 from mentra_nb.providers.base import ModelInfo, ProviderEvent, Request
-from mentra_nb.providers.scripted import ScriptedProvider, Turn, message, stream_text, text, text_block, tool_calls
+from mentra_nb.providers.scripted import (
+    ScriptedAnswer,
+    ScriptedProvider,
+    message,
+    stream_text,
+    text,
+    text_block,
+    tool_calls,
+)
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.runtime.session import Session
@@ -50,7 +58,7 @@ MODEL = ModelInfo(id="scripted", provider="scripted")
 NAME = "talk"
 FIRST, SECOND, STEER = "Lay the table.", "Clear it again.", "The blue plates, please."
 ANSWER = ("The ", "table ", "is ", "laid ", "for ", "six, ", "with ", "the ", "good ", "plates.")
-SCRIPT: dict[str, tuple[Turn, ...]] = {
+SCRIPT: dict[str, tuple[ScriptedAnswer, ...]] = {
     FIRST: (
         tool_calls([("look", {"what": "a"}), ("look", {"what": "b"}), ("act", {"what": "a"})], text="Let me see."),
         tool_calls([("keep", {"what": "a"}), ("act", {"what": "b1"})]),
@@ -75,7 +83,7 @@ class Model(ScriptedProvider):
             yield events
 
 
-def next_answer(messages: Sequence[Message]) -> Turn:
+def next_answer(messages: Sequence[Message]) -> ScriptedAnswer:
     at = max(n for n, said in enumerate(messages) if said.role is Role.USER and prompt_in(said))
     return SCRIPT[prompt_in(messages[at])][sum(said.role is Role.ASSISTANT for said in messages[at:])]
 
@@ -173,7 +181,7 @@ class Person:
         session.subscribe(self.hear)
 
     def hear(self, event: shown.SessionEvent) -> None:
-        if not isinstance(event, shown.PermissionAsked):
+        if not isinstance(event, shown.QuestionAsked):
             return
         assert event.question is not None
         what, again = event.question.arguments["what"], event.description == AGAIN
@@ -271,10 +279,10 @@ class WatchedPerson(Person):
 
     def hear(self, event: shown.SessionEvent) -> None:
         self.doomed.step(f"shown.{event.type}:before")
-        if isinstance(event, shown.PermissionAsked) and event.question is not None and event.description == AGAIN:
+        if isinstance(event, shown.QuestionAsked) and event.question is not None and event.description == AGAIN:
             self.doomed.note(again=event.question.arguments["what"])
         super().hear(event)
-        if isinstance(event, shown.PermissionAnswered) and event.decided_by == "user":
+        if isinstance(event, shown.QuestionAnswered) and event.decided_by == "user":
             self.doomed.note(answered=event.request_id, outcome=event.outcome)
         if isinstance(event, shown.ToolCompleted) and event.tool_name == "keep":
             self.session.agent.steering.steer(STEER)
@@ -306,7 +314,7 @@ async def say_the_rest(session: Session) -> None:
             assert answer.text() == words(answers[-1])
 
 
-def words(answer: Turn) -> str:
+def words(answer: ScriptedAnswer) -> str:
     return "".join(getattr(event, "text", "") for event in answer.events)
 
 

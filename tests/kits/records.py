@@ -49,7 +49,7 @@ class Record:
         question = f"question-{call}" if asked else None
         if asked:
             self.add(
-                e.PermissionRequested,
+                e.QuestionAsked,
                 **same,
                 request_id=question,
                 description="no rule",
@@ -62,7 +62,7 @@ class Record:
         if asked:
             outcome = "allowed" if decision == "allow" else "denied"
             self.add(
-                e.PermissionResolved,
+                e.QuestionAnswered,
                 **same,
                 request_id=question,
                 outcome=outcome,
@@ -114,7 +114,7 @@ class Record:
 
     def one_session(self) -> Record:
         """A session of one turn: two responses, three calls, one of them denied by a person."""
-        self.add(e.SessionRecorded, session_id="s1", title="Files", model=SONNET[1], project="p", notebook="n.ipynb")
+        self.add(e.SessionStarted, session_id="s1", title="Files", model=SONNET[1], project="p", notebook="n.ipynb")
         self.turn("r1")
         usage = TokenUsage(
             input_tokens=1000, output_tokens=100, cache_read_input_tokens=500, cache_creation_input_tokens=200
@@ -133,9 +133,7 @@ class Record:
     def two_sessions(self) -> Record:
         """Two sessions of two turns each, a call in every turn; the second session is named by its title too."""
         for session in ("s1", "s2"):
-            self.add(
-                e.SessionRecorded, session_id=session, title=f"talk {session}", model=SONNET[1], notebook="n.ipynb"
-            )
+            self.add(e.SessionStarted, session_id=session, title=f"talk {session}", model=SONNET[1], notebook="n.ipynb")
             for n in (1, 2):
                 run = f"{session}-r{n}"
                 self.turn(run, session)

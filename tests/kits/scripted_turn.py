@@ -19,8 +19,8 @@ from mentra_nb.errors import Cancelled, OperationDenied
 from mentra_nb.event.screen import (
     AssistantMessageCompleted,
     AssistantTokenDelta,
-    PermissionAnswered,
-    PermissionAsked,
+    QuestionAnswered,
+    QuestionAsked,
     SessionError,
     SessionEvent,
     ToolCompleted,
@@ -134,7 +134,7 @@ class ScriptedTurn:
         with self._lock:
             self._questions[request_id] = question
         self.events.put(
-            PermissionAsked(
+            QuestionAsked(
                 request_id=request_id,
                 tool_call_id=call_id,
                 tool_name="shell",
@@ -151,7 +151,7 @@ class ScriptedTurn:
         with self._lock:
             self._questions.pop(request_id, None)
         self.events.put(
-            PermissionAnswered(
+            QuestionAnswered(
                 request_id=request_id,
                 tool_call_id=call_id,
                 tool_name="shell",

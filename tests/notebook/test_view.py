@@ -8,7 +8,7 @@ from mentra_nb.authorization import PermissionDecision
 from mentra_nb.event.screen import (
     AssistantMessageCompleted,
     AssistantTokenDelta,
-    PermissionAnswered,
+    QuestionAnswered,
     SessionEvent,
     ToolCompleted,
     ToolQueued,
@@ -115,7 +115,7 @@ def test_a_tool_call_becomes_one_line() -> None:
 
 
 def test_a_call_that_never_ran_says_so() -> None:
-    denied = PermissionAnswered(request_id="q", tool_call_id="1", tool_name="shell", outcome="denied", reason="no")
+    denied = QuestionAnswered(request_id="q", tool_call_id="1", tool_name="shell", outcome="denied", reason="no")
     line, answer = draw(*CALL, denied).texts()
     assert line == "✗ shell  ls  not run"
     assert answer.startswith("✗ Denied by you")

@@ -60,7 +60,7 @@ def answering(
     asked: list[PermissionQuestion] = []
 
     def hear(event: shown.SessionEvent) -> None:
-        if isinstance(event, shown.PermissionAsked):
+        if isinstance(event, shown.QuestionAsked):
             assert event.question is not None
             asked.append(event.question)
             if isinstance(answer, PermissionDecision):
@@ -97,7 +97,7 @@ async def test_session_tool_authorizer_emits_permission_request_and_waits() -> N
     assert (question.arguments, question.subject) == ({"what": "x"}, '{"what":"x"}')
     assert question.deadline == pytest.approx(question.asked_at + 600)
     assert decided(table) == [("allow", "user")]
-    [requested], [resolved] = table.recorder.of(e.PermissionRequested), table.recorder.of(e.PermissionResolved)
+    [requested], [resolved] = table.recorder.of(e.QuestionAsked), table.recorder.of(e.QuestionAnswered)
     assert requested.request_id == resolved.request_id == question.request_id
     assert (resolved.outcome, resolved.decided_by, resolved.rule_scope) == ("allowed", "user", None)
     assert table.recorder.of(e.ToolAuthorizationFinished)[0].request_id == question.request_id
@@ -210,7 +210,7 @@ async def test_nobody_answers_in_time_and_a_late_answer_is_refused_and_stores_no
         assert await table.runtime.store.open_questions() == []
     assert result.content == "Tool execution denied: nobody answered within 50ms"
     assert decided(table) == [("deny", "timeout")]
-    assert [r.decided_by for r in table.recorder.of(e.PermissionResolved)] == ["timeout"]
+    assert [r.decided_by for r in table.recorder.of(e.QuestionAnswered)] == ["timeout"]
 
 
 async def test_a_stopped_run_cancels_its_question_and_a_late_answer_is_refused() -> None:
@@ -223,7 +223,7 @@ async def test_a_stopped_run_cancels_its_question_and_a_late_answer_is_refused()
             await session.append_turn("go", RunOptions(cancellation=token))
         with pytest.raises(OperationDenied):
             session.resolve_permission(asked[0].request_id, ALLOW)
-    [resolved] = table.recorder.of(e.PermissionResolved)
+    [resolved] = table.recorder.of(e.QuestionAnswered)
     assert (resolved.outcome, resolved.decided_by) == ("denied", "cancelled")
 
 
@@ -260,7 +260,7 @@ async def test_resolve_permission_emits_event_and_sends_decision_and_remembers()
     assert (first.tool, first.pattern, first.allow, first.scope) == ("act", '{"what":"x"}', True, "session")
     assert (first.times_used, second.times_used) == (1, 0)
     assert decided(table) == [("allow", "user"), ("allow", f"rule:{first.id}"), ("allow", "user")]
-    assert [r.rule_scope for r in table.recorder.of(e.PermissionResolved)] == ["session", "session"]
+    assert [r.rule_scope for r in table.recorder.of(e.QuestionAnswered)] == ["session", "session"]
 
 
 async def test_remembering_a_pattern_covers_what_fits_it() -> None:
@@ -310,7 +310,7 @@ async def test_an_answer_that_cannot_be_remembered_counts_and_closes_its_questio
         with pytest.raises(OperationDenied):
             await session.answer(asked[0].request_id, DENY)
     assert result.content == "done"
-    assert [resolved.rule_scope for resolved in table.recorder.of(e.PermissionResolved)] == [None]
+    assert [resolved.rule_scope for resolved in table.recorder.of(e.QuestionAnswered)] == [None]
 
 
 async def test_a_rule_of_one_session_is_not_for_another() -> None:

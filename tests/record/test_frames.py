@@ -244,8 +244,8 @@ def test_a_question_nobody_answered_is_pending(record: Record) -> None:
 
 def test_a_question_answered_just_before_a_crash_is_no_longer_pending(record: Record) -> None:
     same = {"run_id": "r1", "tool_call_id": "c1", "tool_name": "shell", "request_id": "p1"}
-    record.add(e.PermissionRequested, **same, description="", subject="ls", deadline=1.0)
-    record.add(e.PermissionResolved, **same, outcome="denied", decided_by="timeout", waited_ms=10)
+    record.add(e.QuestionAsked, **same, description="", subject="ls", deadline=1.0)
+    record.add(e.QuestionAnswered, **same, outcome="denied", decided_by="timeout", waited_ms=10)
     decision = only(frames.decisions(folder=record.folder))
     assert (decision.outcome, decision.decided_by) == ("deny", "timeout")
 

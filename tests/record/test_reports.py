@@ -126,7 +126,7 @@ def test_two_sessions_side_by_side(record: Record) -> None:
 def test_a_session_that_cannot_be_compared_is_named(two: Record) -> None:
     with pytest.raises(ConfigurationError, match="'s9' is no session: mn"):
         reports.compare("s1", "s9", folder=two.folder)
-    two.add(e.SessionRecorded, session_id="s3", title="talk s1", model="m")
+    two.add(e.SessionStarted, session_id="s3", title="talk s1", model="m")
     with pytest.raises(ConfigurationError, match="'talk s1' names 2 sessions; take the session_id"):
         reports.compare("talk s1", "s2", folder=two.folder)
 

@@ -45,7 +45,7 @@ async def test_create_session_produces_valid_metadata() -> None:
         session = await table.session("talk", "/p", notebook="nb.ipynb")
     assert session.id.startswith("session-")
     assert (session.name, session.project, session.notebook, session.turn_count) == ("talk", "/p", "nb.ipynb", 0)
-    [recorded] = table.recorder.of(e.SessionRecorded)
+    [recorded] = table.recorder.of(e.SessionStarted)
     assert (recorded.session_id, recorded.title, recorded.model) == (session.id, "talk", "scripted/scripted")
 
 
@@ -151,7 +151,7 @@ async def test_full_scenario_prompt_shell_file_events_end_to_end(tmp_path: Path)
         ("write", "Wrote 5 byte(s) to a.txt", False),
     ]
     assert [p.progress for p in of(events, shown.ToolProgress)] == ["stdout: hello"]
-    assert [q.tool_name for q in of(events, shown.PermissionAsked)] == ["shell", "write"]
+    assert [q.tool_name for q in of(events, shown.QuestionAsked)] == ["shell", "write"]
     assert (tmp_path / "a.txt").read_text() == "hello"
 
 
@@ -301,7 +301,7 @@ async def test_resume_session_restores_state_and_rules(tmp_path: Path, by: str) 
         assert [rule.tool for rule in await again.remembered_rules()] == ["act"]
         await again.append_turn("two")
         assert [m.text() for m in table.provider.recorded_requests[0].messages] == ["one", "first", "two"]
-        assert table.recorder.of(e.SessionRecorded) == []
+        assert table.recorder.of(e.SessionStarted) == []
 
 
 async def test_a_session_is_resumed_by_its_agent_and_an_agent_without_one_gets_one(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ async def test_a_session_is_resumed_by_its_agent_and_an_agent_without_one_gets_o
         assert (again.id, again.project, len(again.history())) == (session.id, "/p", 2)
         made = await table.runtime.resume_session(lonely.id, "/q")
         assert (made.name, made.project, len(made.history())) == ("tester", "/q", 2)
-        assert [s.session_id for s in table.recorder.of(e.SessionRecorded)] == [made.id]
+        assert [s.session_id for s in table.recorder.of(e.SessionStarted)] == [made.id]
         assert (await table.runtime.resume_session(lonely.id)).id == made.id
 
 
