@@ -37,7 +37,7 @@ from mentra_nb.errors import (
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.providers.base import Provider
-from mentra_nb.store.protocols import AgentRecord, Entry, Resolution, RunRecord, ToolCallRecord
+from mentra_nb.store.records import AgentRecord, Entry, Resolution, RunRecord, ToolCallRecord
 
 T = TypeVar("T")
 

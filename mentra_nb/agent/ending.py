@@ -14,7 +14,7 @@ from mentra_nb.agent.transcript import Place
 from mentra_nb.content import Message, Text, ToolUse
 from mentra_nb.errors import Cancelled, MentraError, StoreError, is_transient_runtime_error
 from mentra_nb.event import types as e
-from mentra_nb.store.protocols import Entry, RunState
+from mentra_nb.store.records import Entry, RunState
 
 log = logging.getLogger(__name__)
 

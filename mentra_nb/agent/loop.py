@@ -34,7 +34,7 @@ from mentra_nb.errors import (
 from mentra_nb.event import types as e
 from mentra_nb.ids import UniqueIds, new_id
 from mentra_nb.providers.base import ContentBlockStopped, Provider, ProviderEvent
-from mentra_nb.store.protocols import EntryKind
+from mentra_nb.store.records import EntryKind
 
 SAVE_EVERY = 0.25
 """Seconds between saves of the text that is streaming."""

@@ -13,7 +13,8 @@ from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, Text, ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
-from mentra_nb.store.protocols import Entry, RunRecord, RuntimeStore, ToolCallRecord
+from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import Entry, RunRecord, ToolCallRecord
 
 DIED = "interrupted: its process ended"
 NEVER_RAN = "not executed: the process ended before it ran"

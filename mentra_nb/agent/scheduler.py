@@ -33,7 +33,7 @@ from mentra_nb.event import types as e
 from mentra_nb.event.bus import PreExecutionContext
 from mentra_nb.permission.binding import arguments_hash, decide_in_time, duration
 from mentra_nb.permission.policy import PolicyViolation
-from mentra_nb.store.protocols import Resolution, ToolCallRecord
+from mentra_nb.store.records import Resolution, ToolCallRecord
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, as_content
 
 Allow, Deny = ToolAuthorizationOutcome.ALLOW, ToolAuthorizationOutcome.DENY

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, Literal, Protocol
 
 from mentra_nb.content import ContentBlock, Message
-from mentra_nb.store.protocols import EntryKind
+from mentra_nb.store.records import EntryKind
 
 
 class Boundary(Enum):

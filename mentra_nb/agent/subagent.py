@@ -10,7 +10,7 @@ from mentra_nb.agent.limits import RunOptions
 from mentra_nb.errors import MentraError, OperationDenied
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
-from mentra_nb.store.protocols import AgentRecord
+from mentra_nb.store.records import AgentRecord
 
 MAX_ROUNDS = 30
 SYSTEM = "You are a subagent with one task. Use the tools where they help, and end with a short final answer."

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from mentra_nb.content import ContentBlock, Message, Role, ToolResult, ToolUse
 from mentra_nb.ids import new_id
-from mentra_nb.store.protocols import Entry, EntryKind, TranscriptStore
+from mentra_nb.store.protocols import TranscriptStore
+from mentra_nb.store.records import Entry, EntryKind
 
 KEEP = 8
 """Entries at the end of the path that stay whole."""

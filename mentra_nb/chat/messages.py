@@ -10,7 +10,7 @@ from mentra_nb.chat.engine import engine
 from mentra_nb.content import ContentBlock
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.record.read.columns import described
-from mentra_nb.store.protocols import Entry, SessionRecord
+from mentra_nb.store.records import Entry, SessionRecord
 
 _PARTS = TypeAdapter(tuple[ContentBlock, ...])
 

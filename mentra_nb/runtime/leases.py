@@ -10,7 +10,8 @@ import anyio
 import anyio.to_thread
 
 from mentra_nb.errors import LeaseUnavailable, StoreError
-from mentra_nb.store.protocols import LeaseHolder, RuntimeStore
+from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import LeaseHolder
 
 log = logging.getLogger(__name__)
 

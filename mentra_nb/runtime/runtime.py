@@ -39,7 +39,8 @@ from mentra_nb.runtime.leases import Leases
 from mentra_nb.runtime.live_agents import LiveAgents
 from mentra_nb.runtime.session import Session, new_record
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
-from mentra_nb.store.protocols import AgentRecord, RuntimeStore
+from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import AgentRecord
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.event.projections import to_session
 from mentra_nb.permission.asking import SessionPermissions
-from mentra_nb.store.protocols import SessionRecord
+from mentra_nb.store.records import SessionRecord
 
 
 class Session:

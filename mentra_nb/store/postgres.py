@@ -15,7 +15,7 @@ from psycopg.rows import DictRow, dict_row
 
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, statements
-from mentra_nb.store.protocols import MemoryRecord
+from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import Statements
 from mentra_nb.store.tables.memories import all_words
 from mentra_nb.store.transactions import PATIENCE, Transaction, storable

@@ -14,12 +14,10 @@ from mentra_nb.store.records import (
     AgentRecord,
     BackgroundJob,
     Entry,
-    EntryKind,
     JobStatus,
     Lease,
     LeaseHolder,
     MemoryHit,
-    MemoryKind,
     MemoryRecord,
     QuestionAnswer,
     Resolution,
@@ -27,22 +25,11 @@ from mentra_nb.store.records import (
     RunState,
     SessionRecord,
     TaskItem,
-    TaskStatus,
     TeamMember,
     TeamMessage,
     TeamRequest,
     ToolCallRecord,
 )
-
-# fmt: off
-__all__ = [
-    "AgentKind", "AgentRecord", "AgentStore", "BackgroundJob", "BackgroundStore", "Entry", "EntryKind", "JobStatus",
-    "Lease", "LeaseHolder", "LeaseStore", "MemoryHit", "MemoryKind", "MemoryRecord", "MemoryStore", "QuestionAnswer",
-    "QuestionStore", "Resolution", "RuleStore", "RunRecord", "RunState", "RunStore", "RuntimeStore", "SessionRecord",
-    "SessionStore", "TaskItem", "TaskStatus", "TaskStore", "TeamMember", "TeamMessage", "TeamRequest", "TeamStore",
-    "ToolCallRecord", "TranscriptStore",
-]
-# fmt: on
 
 T = TypeVar("T")
 

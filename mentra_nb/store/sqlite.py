@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, statements
-from mentra_nb.store.protocols import MemoryRecord
+from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import Statements
 from mentra_nb.store.transactions import PATIENCE, Transaction, storable
 

@@ -31,7 +31,7 @@ from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash
 from mentra_nb.providers.scripted import ControlledStream, ScriptedCall, failure, text, tool_calls
 from mentra_nb.runtime.session import Session
-from mentra_nb.store.protocols import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
+from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import tool
@@ -422,7 +422,7 @@ async def test_an_authorizer_alone_cannot_have_an_unknown_call_run_again() -> No
 
 
 async def died_in_session(left: Left, table: Bench) -> Session:
-    from mentra_nb.store.protocols import SessionRecord
+    from mentra_nb.store.records import SessionRecord
 
     await left.store.save_session(
         SessionRecord(id="session-1", name="talk", agent_id="agent-1", model="scripted", created_at=NOW, updated_at=NOW)

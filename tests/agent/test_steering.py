@@ -13,7 +13,7 @@ from mentra_nb.agent.steering import Boundary, Steering
 from mentra_nb.content import Message
 from mentra_nb.errors import EmptyAssistantResponse, FailedToStreamResponse, HttpError, OperationDenied, StoreError
 from mentra_nb.providers.scripted import failure, text, tool_calls
-from mentra_nb.store.protocols import EntryKind
+from mentra_nb.store.records import EntryKind
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import Tool, tool
 

@@ -22,7 +22,7 @@ from mentra_nb.event.bus import AuditStore, PreExecutionContext, PreExecutionDec
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.providers.base import ContentBlockDelta, ContentBlockStarted, MessageStarted, ProviderToolSpec
 from mentra_nb.providers.scripted import ControlledStream, erroring, failure, stream_text, text, tool_calls
-from mentra_nb.store.protocols import ToolCallRecord
+from mentra_nb.store.records import ToolCallRecord
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec, tool
 

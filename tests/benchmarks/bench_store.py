@@ -17,15 +17,8 @@ from pathlib import Path
 
 from mentra_nb.content import Message
 from mentra_nb.store.open import open_store
-from mentra_nb.store.protocols import (
-    AgentRecord,
-    Entry,
-    LeaseHolder,
-    MemoryRecord,
-    RunRecord,
-    RuntimeStore,
-    ToolCallRecord,
-)
+from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, MemoryRecord, RunRecord, ToolCallRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 

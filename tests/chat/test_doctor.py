@@ -68,7 +68,7 @@ def test_what_is_wrong_with_the_record(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_another_kernel_at_work_on_the_store_is_counted(engine: Engine, tmp_path: Path) -> None:
-    from mentra_nb.store.protocols import LeaseHolder
+    from mentra_nb.store.records import LeaseHolder
 
     engine.call(engine.runtime.store.acquire_lease, "agent:1", LeaseHolder.here("runtime-other"), 60)
     assert "1 other kernel at work" in found(engine, "state store").detail

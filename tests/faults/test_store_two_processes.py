@@ -33,7 +33,7 @@ WORKER = """
 import asyncio, json, os, random, sys, time
 from mentra_nb.content import Message
 from mentra_nb.ids import new_id
-from mentra_nb.store.protocols import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
+from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
 from mentra_nb.store.open import open_store
 
 where, agents, until, log = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), os.open(sys.argv[4], os.O_WRONLY)

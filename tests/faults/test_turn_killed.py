@@ -41,7 +41,7 @@ from mentra_nb.providers.responses import ResponsesProvider
 from mentra_nb.record.read import frames
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.session import Session
-from mentra_nb.store.protocols import Resolution
+from mentra_nb.store.records import Resolution
 from mentra_nb.store.sqlite import SqliteStore
 
 KILLS = int(os.environ.get("MENTRA_FAULT_KILLS", "0"))

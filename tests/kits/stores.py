@@ -9,15 +9,7 @@ from typing import Any
 
 from mentra_nb.authorization import PermissionQuestion, PermissionRule, ToolAuthorizationPreview
 from mentra_nb.content import Message
-from mentra_nb.store.protocols import (
-    AgentRecord,
-    Entry,
-    EntryKind,
-    LeaseHolder,
-    RunRecord,
-    SessionRecord,
-    ToolCallRecord,
-)
+from mentra_nb.store.records import AgentRecord, Entry, EntryKind, LeaseHolder, RunRecord, SessionRecord, ToolCallRecord
 
 
 def agent(id: str = "agent-1", at: float = 1.0, runtime: str = "default", **rest: Any) -> AgentRecord:

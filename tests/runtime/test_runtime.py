@@ -32,7 +32,7 @@ from mentra_nb.event.bus import AuditHook, AuditLogHook, AuditStore, NullAudit, 
 from mentra_nb.providers.base import ModelInfo, ModelSelector
 from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, text, tool_calls
 from mentra_nb.runtime.runtime import Runtime
-from mentra_nb.store.protocols import AgentRecord
+from mentra_nb.store.records import AgentRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import ToolContext, tool

@@ -20,7 +20,7 @@ from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, failure, stream_text, text, tool_calls
 from mentra_nb.runtime.session import Session
-from mentra_nb.store.protocols import SessionRecord
+from mentra_nb.store.records import SessionRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.tools.tool import ToolError, tool
 

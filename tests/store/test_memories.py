@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mentra_nb.store.protocols import MemoryRecord
+from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import Statements
 from mentra_nb.store.tables.memories import MAX_WORDS, score, words_of
 from mentra_nb.store.volatile import VolatileStore

@@ -16,7 +16,7 @@ from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS
 from mentra_nb.store.open import open_store
 from mentra_nb.store.postgres import PostgresStore
-from mentra_nb.store.protocols import TaskItem
+from mentra_nb.store.records import TaskItem
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.transactions import Transaction
 

@@ -7,7 +7,7 @@ import time
 import pytest
 from kits.stores import question, rule
 
-from mentra_nb.store.protocols import QuestionAnswer
+from mentra_nb.store.records import QuestionAnswer
 from mentra_nb.store.sql_store import Statements
 
 pytestmark = pytest.mark.anyio

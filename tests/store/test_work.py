@@ -9,7 +9,7 @@ import pytest
 from kits.stores import gone_pid, holder
 
 from mentra_nb.errors import StoreError
-from mentra_nb.store.protocols import BackgroundJob, TaskItem, TeamMember, TeamMessage, TeamRequest
+from mentra_nb.store.records import BackgroundJob, TaskItem, TeamMember, TeamMessage, TeamRequest
 from mentra_nb.store.sql_store import Statements
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from mentra_nb.errors import StoreError
-from mentra_nb.store.protocols import AgentKind, AgentRecord, SessionRecord
+from mentra_nb.store.records import AgentKind, AgentRecord, SessionRecord
 from mentra_nb.store.transactions import Database, Transaction, insert, marks, to_json
 
 

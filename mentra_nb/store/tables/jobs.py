@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from mentra_nb.store.protocols import BackgroundJob, JobStatus, LeaseHolder
+from mentra_nb.store.records import BackgroundJob, JobStatus, LeaseHolder
 from mentra_nb.store.tables.leases import is_running
 from mentra_nb.store.tables.mailbox import Box
 from mentra_nb.store.transactions import Database, Transaction, insert

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mentra_nb.errors import LeaseUnavailable
-from mentra_nb.store.protocols import Lease, LeaseHolder
+from mentra_nb.store.records import Lease, LeaseHolder
 from mentra_nb.store.transactions import Database, Transaction, insert, marks
 
 CLOCK_TOLERANCE = 10.0

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from mentra_nb.store.protocols import MemoryHit, MemoryRecord
+from mentra_nb.store.records import MemoryHit, MemoryRecord
 from mentra_nb.store.transactions import Database, Transaction, insert, marks, to_json
 
 MAX_WORDS = 64

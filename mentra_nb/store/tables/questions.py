@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from mentra_nb.authorization import PermissionQuestion
-from mentra_nb.store.protocols import QuestionAnswer
+from mentra_nb.store.records import QuestionAnswer
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 
 COLUMNS = {"request_id", "session_id", "run_id", "tool_call_id", "arguments_hash", "asked_at", "deadline"}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mentra_nb.errors import StoreError
-from mentra_nb.store.protocols import Entry, Resolution, RunRecord, RunState, ToolCallRecord
+from mentra_nb.store.records import Entry, Resolution, RunRecord, RunState, ToolCallRecord
 from mentra_nb.store.tables.agents import update_agent
 from mentra_nb.store.tables.leases import check_holder
 from mentra_nb.store.tables.transcripts import entry_rows, insert_entries, to_entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from mentra_nb.store.protocols import TaskItem
+from mentra_nb.store.records import TaskItem
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 
 T = TypeVar("T")

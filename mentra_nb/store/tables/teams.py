@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 
-from mentra_nb.store.protocols import TeamMember, TeamMessage, TeamRequest
+from mentra_nb.store.records import TeamMember, TeamMessage, TeamRequest
 from mentra_nb.store.tables.mailbox import Box
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mentra_nb.content import Message
 from mentra_nb.errors import StoreError, UnknownEntry
-from mentra_nb.store.protocols import Entry
+from mentra_nb.store.records import Entry
 from mentra_nb.store.tables.agents import update_agent
 from mentra_nb.store.tables.leases import check_holder
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
