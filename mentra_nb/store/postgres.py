@@ -16,7 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, statements
 from mentra_nb.store.records import MemoryRecord
-from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.tables.memories import all_words
 from mentra_nb.store.transactions import PATIENCE, Transaction, storable
 
@@ -57,7 +57,7 @@ MAX_INDEXED = 400_000
 """Characters of a memory's words: what one index entry can hold."""
 
 
-class PostgresStore(Statements):
+class PostgresStore(SqlStore):
     """State at a `postgresql://` address. Safe to use from any event loop; a lost connection is opened again.
 
     Raises:
@@ -160,7 +160,7 @@ class PostgresStore(Statements):
 
 
 class _Transaction:
-    """Statements as the store writes them, for this database. Text it cannot keep is kept as far as it can be."""
+    """SqlStore as the store writes them, for this database. Text it cannot keep is kept as far as it can be."""
 
     def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
         self._connection = connection

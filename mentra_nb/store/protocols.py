@@ -24,6 +24,7 @@ from mentra_nb.store.records import (
     RunRecord,
     RunState,
     SessionRecord,
+    StoredConversation,
     TaskItem,
     TeamMember,
     TeamMessage,
@@ -61,6 +62,17 @@ class SessionStore(Protocol):
     async def save_session(self, session: SessionRecord) -> None: ...
     async def load_session(self, name: str, project: str | None = None) -> SessionRecord | None:
         """The newest session of that name, id or agent (in that project, when given)."""
+        ...
+
+    async def load_conversation(self, name: str, project: str | None = None) -> StoredConversation | None:
+        """Return the session that `load_session` finds, with its agent, runs and path length, in one read.
+
+        Without such a session, `name` may be an agent's id; then `session` is `None`.
+        """
+        ...
+
+    async def last_session(self, project: str | None, notebook: str | None) -> SessionRecord | None:
+        """Return the newest session of exactly this project and notebook (`None`: of no project, no notebook)."""
         ...
 
     async def list_sessions(self) -> list[SessionRecord]:

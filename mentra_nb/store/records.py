@@ -91,6 +91,20 @@ class RunRecord(Data):
     finished_at: float | None = None
 
 
+class StoredConversation(Data):
+    """A session with all that opening it needs, read at one moment."""
+
+    session: SessionRecord | None
+    """`None` for an agent without a session."""
+    agent: AgentRecord
+    latest_run: RunRecord | None
+    """The run that was started last."""
+    open_runs: tuple[RunRecord, ...]
+    """The runs still marked as running, oldest first: at work in another process, or left by one that died."""
+    path_length: int
+    """The number of transcript entries up to the agent's leaf."""
+
+
 class ToolCallRecord(Data):
     """Written before the tool runs. `finished_at` is `None` until its result is known: then it may have run or not."""
 

@@ -1,18 +1,31 @@
-"""Every statement of the store, for any engine. What each says is in the file of its subject."""
+"""The tables of the store in one class, for any SQL engine."""
 
 from __future__ import annotations
 
-from mentra_nb.store.tables.agents import Agents
-from mentra_nb.store.tables.jobs import Jobs
-from mentra_nb.store.tables.leases import Leases
-from mentra_nb.store.tables.memories import Memories
-from mentra_nb.store.tables.questions import Questions
-from mentra_nb.store.tables.rules import Rules
-from mentra_nb.store.tables.runs import Runs
-from mentra_nb.store.tables.tasks import Tasks
-from mentra_nb.store.tables.teams import Teams
-from mentra_nb.store.tables.transcripts import Transcripts
+from mentra_nb.store.tables.agents import AgentTable
+from mentra_nb.store.tables.jobs import JobTable
+from mentra_nb.store.tables.leases import LeaseTable
+from mentra_nb.store.tables.memories import MemoryTable
+from mentra_nb.store.tables.questions import QuestionTable
+from mentra_nb.store.tables.rules import RuleTable
+from mentra_nb.store.tables.runs import RunTable
+from mentra_nb.store.tables.sessions import SessionTable
+from mentra_nb.store.tables.tasks import TaskTable
+from mentra_nb.store.tables.teams import TeamTable
+from mentra_nb.store.tables.transcripts import TranscriptTable
 
 
-class Statements(Agents, Transcripts, Runs, Leases, Rules, Questions, Tasks, Teams, Jobs, Memories):
-    """A `RuntimeStore` but for how it is connected."""
+class SqlStore(
+    AgentTable,
+    SessionTable,
+    TranscriptTable,
+    RunTable,
+    LeaseTable,
+    RuleTable,
+    QuestionTable,
+    TaskTable,
+    TeamTable,
+    JobTable,
+    MemoryTable,
+):
+    """Every operation of `RuntimeStore`. A subclass adds the connection to its engine."""

@@ -14,7 +14,7 @@ from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, statements
 from mentra_nb.store.records import MemoryRecord
-from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.transactions import PATIENCE, Transaction, storable
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ MATCHING_MEMORIES = """
 """`bm25` is the smaller the better, and below 0."""
 
 
-class SqliteStore(Statements):
+class SqliteStore(SqlStore):
     """State in `path` (default: `MENTRA_STATE`, else `state.sqlite` in the home). Safe to use from any event loop."""
 
     failures = (sqlite3.Error,)

@@ -10,7 +10,7 @@ import pytest
 from kits import http_server
 from kits.postgres import Server, start_server
 from kits.programs import postgresql
-from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 
@@ -25,8 +25,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(params=["sqlite", "volatile", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Statements]:
-    make: dict[str, Callable[[], Statements]] = {
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
+    make: dict[str, Callable[[], SqlStore]] = {
         "sqlite": lambda: SqliteStore(tmp_path / "state.sqlite"),
         "volatile": VolatileStore,
         "postgresql": lambda: request.getfixturevalue("postgres").empty_store(),

@@ -17,8 +17,9 @@ def agent(id: str = "agent-1", at: float = 1.0, runtime: str = "default", **rest
     return AgentRecord(id=id, runtime_identifier=runtime, created_at=at, updated_at=at, **fields)
 
 
-def session(id: str, name: str = "talk", project: str | None = None, at: float = 1.0) -> SessionRecord:
-    return SessionRecord(id=id, name=name, agent_id="agent-1", model="m", project=project, created_at=at, updated_at=at)
+def session(id: str, name: str = "talk", project: str | None = None, at: float = 1.0, **rest: Any) -> SessionRecord:
+    fields = {"agent_id": "agent-1", "model": "m"} | rest
+    return SessionRecord(id=id, name=name, project=project, created_at=at, updated_at=at, **fields)
 
 
 def entry(

@@ -14,7 +14,7 @@ import pytest
 from kits.stores import agent, entry, gone_pid, holder, run, tool_call
 
 from mentra_nb.errors import LeaseUnavailable
-from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.tables.leases import is_running
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
     process.communicate()
 
 
-async def test_a_lease_is_had_by_one_until_it_is_released(store: Statements) -> None:
+async def test_a_lease_is_had_by_one_until_it_is_released(store: SqlStore) -> None:
     one, two = holder("one"), holder("two")
     assert await store.acquire_lease(KEY, one, MINUTE) is None
     in_the_way = await store.acquire_lease(KEY, two, MINUTE)
@@ -45,7 +45,7 @@ async def test_a_lease_is_had_by_one_until_it_is_released(store: Statements) -> 
     assert [lease.holder for lease in await store.list_leases()] == [two]
 
 
-async def test_the_same_owner_enters_again_and_has_it_renewed(store: Statements) -> None:
+async def test_the_same_owner_enters_again_and_has_it_renewed(store: SqlStore) -> None:
     one = holder("one")
     await store.acquire_lease(KEY, one, MINUTE)
     [first] = await store.list_leases()
@@ -55,25 +55,25 @@ async def test_the_same_owner_enters_again_and_has_it_renewed(store: Statements)
     assert again.expires_at > first.expires_at
 
 
-async def test_an_expired_lease_is_taken_over(store: Statements) -> None:
+async def test_an_expired_lease_is_taken_over(store: SqlStore) -> None:
     await store.acquire_lease(KEY, holder("one", host="elsewhere"), EXPIRED)
     assert await store.acquire_lease(KEY, holder("two"), MINUTE) is None
     assert [lease.holder.runtime_id for lease in await store.list_leases()] == ["two"]
 
 
-async def test_stale_runtime_owner_can_be_reclaimed(store: Statements) -> None:
+async def test_stale_runtime_owner_can_be_reclaimed(store: SqlStore) -> None:
     await store.acquire_lease(KEY, holder("dead", pid=gone_pid()), MINUTE)
     await store.acquire_lease("agent:other", holder("dead", pid=gone_pid()), MINUTE)
     assert await store.acquire_lease(KEY, holder("two"), MINUTE) is None
     assert [lease.holder.runtime_id for lease in await store.list_leases()] == ["two"]
 
 
-async def test_a_process_number_in_use_again_does_not_keep_a_lease(store: Statements) -> None:
+async def test_a_process_number_in_use_again_does_not_keep_a_lease(store: SqlStore) -> None:
     await store.acquire_lease(KEY, holder("dead", process_started=psutil.Process().create_time() - 60), MINUTE)
     assert await store.acquire_lease(KEY, holder("two"), MINUTE) is None
 
 
-async def test_a_lease_of_a_living_process_is_in_the_way(store: Statements, neighbour: subprocess.Popen[bytes]) -> None:
+async def test_a_lease_of_a_living_process_is_in_the_way(store: SqlStore, neighbour: subprocess.Popen[bytes]) -> None:
     other = holder("other", pid=neighbour.pid)
     await store.acquire_lease(KEY, other, MINUTE)
     in_the_way = await store.acquire_lease(KEY, holder("two"), MINUTE)
@@ -81,7 +81,7 @@ async def test_a_lease_of_a_living_process_is_in_the_way(store: Statements, neig
     assert in_the_way.holder == other
 
 
-async def test_a_process_of_another_host_is_judged_by_time_alone(store: Statements) -> None:
+async def test_a_process_of_another_host_is_judged_by_time_alone(store: SqlStore) -> None:
     far = holder("far", host="elsewhere", pid=gone_pid())
     await store.acquire_lease(KEY, far, MINUTE)
     in_the_way = await store.acquire_lease(KEY, holder("two"), MINUTE)
@@ -89,7 +89,7 @@ async def test_a_process_of_another_host_is_judged_by_time_alone(store: Statemen
     assert in_the_way.holder == far
 
 
-async def test_leases_are_renewed_together_and_the_lost_ones_named(store: Statements) -> None:
+async def test_leases_are_renewed_together_and_the_lost_ones_named(store: SqlStore) -> None:
     one, two = holder("one"), holder("two")
     for key in ("agent:a", "agent:b"):
         await store.acquire_lease(key, one, EXPIRED)
@@ -102,7 +102,7 @@ async def test_leases_are_renewed_together_and_the_lost_ones_named(store: Statem
     assert await store.renew_leases(one, [], MINUTE) == []
 
 
-async def test_of_many_who_ask_at_once_one_gets_it(store: Statements) -> None:
+async def test_of_many_who_ask_at_once_one_gets_it(store: SqlStore) -> None:
     answers: dict[str, Any] = {}
 
     async def ask(name: str) -> None:
@@ -133,7 +133,7 @@ def test_a_dead_process_that_nobody_has_waited_for_is_gone() -> None:
     process.wait()
 
 
-Write = Callable[[Statements, str | None], Awaitable[None]]
+Write = Callable[[SqlStore, str | None], Awaitable[None]]
 FENCED: dict[str, Write] = {
     "start_run": lambda store, by: store.start_run(run("run-2"), holder=by),
     "append_entries": lambda store, by: store.append_entries([entry("b", "a")], holder=by),
@@ -146,7 +146,7 @@ FENCED: dict[str, Write] = {
 }
 
 
-async def everything(store: Statements) -> list[Any]:
+async def everything(store: SqlStore) -> list[Any]:
     return [
         await store.load_agent("agent-1"),
         await store.list_runs("agent-1"),
@@ -156,7 +156,7 @@ async def everything(store: Statements) -> list[Any]:
 
 
 @pytest.fixture
-async def prepared(store: Statements) -> Statements:
+async def prepared(store: SqlStore) -> SqlStore:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.append_entries([entry("a", None)])
@@ -164,7 +164,7 @@ async def prepared(store: Statements) -> Statements:
 
 
 @pytest.mark.parametrize("name", FENCED)
-async def test_the_holder_of_the_lease_may_write(prepared: Statements, name: str) -> None:
+async def test_the_holder_of_the_lease_may_write(prepared: SqlStore, name: str) -> None:
     await prepared.acquire_lease(KEY, holder("one"), MINUTE)
     before = await everything(prepared)
     await FENCED[name](prepared, "one")
@@ -172,7 +172,7 @@ async def test_the_holder_of_the_lease_may_write(prepared: Statements, name: str
 
 
 @pytest.mark.parametrize("name", FENCED)
-async def test_who_lost_the_lease_writes_nothing(prepared: Statements, name: str) -> None:
+async def test_who_lost_the_lease_writes_nothing(prepared: SqlStore, name: str) -> None:
     before = await everything(prepared)
     with pytest.raises(LeaseUnavailable, match="was lost"):
         await FENCED[name](prepared, "one")
@@ -184,7 +184,7 @@ async def test_who_lost_the_lease_writes_nothing(prepared: Statements, name: str
     assert await everything(prepared) != before
 
 
-async def test_an_expired_lease_that_nobody_took_still_counts(prepared: Statements) -> None:
+async def test_an_expired_lease_that_nobody_took_still_counts(prepared: SqlStore) -> None:
     await prepared.acquire_lease(KEY, holder("one"), EXPIRED)
     await prepared.append_entries([entry("b", "a")], holder="one")
     assert len(await prepared.children("agent-1", "a")) == 1

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mentra_nb.store.records import MemoryRecord
-from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.tables.memories import MAX_WORDS, score, words_of
 from mentra_nb.store.volatile import VolatileStore
 
@@ -24,11 +24,11 @@ def memory(id: str, content: str, *, agent_id: str = "agent-1", age: float = 0.0
     return MemoryRecord(record_id=id, agent_id=agent_id, content=content, created_at=time.time() - age, **fields)
 
 
-async def found(store: Statements, query: str, limit: int = 10, agent_id: str = "agent-1") -> list[str]:
+async def found(store: SqlStore, query: str, limit: int = 10, agent_id: str = "agent-1") -> list[str]:
     return [hit.record_id for hit in await store.search_memories(agent_id, query, limit)]
 
 
-async def test_a_memory_is_found_by_any_of_its_words_and_comes_back_as_it_was(store: Statements) -> None:
+async def test_a_memory_is_found_by_any_of_its_words_and_comes_back_as_it_was(store: SqlStore) -> None:
     made = memory("a", "The harbour of Kraków, opened in 1901.", source_revision=7)
     await store.save_memories([made, memory("b", "Something else")])
     [hit] = await store.search_memories("agent-1", "when was the HARBOUR opened?", 5)
@@ -40,7 +40,7 @@ async def test_a_memory_is_found_by_any_of_its_words_and_comes_back_as_it_was(st
         assert await found(store, query) == ["a"]
 
 
-async def test_sqlite_memory_search_is_namespaced_per_agent(store: Statements) -> None:
+async def test_sqlite_memory_search_is_namespaced_per_agent(store: SqlStore) -> None:
     await store.save_memories([memory("a", "shared word"), memory("a", "shared word", agent_id="agent-2")])
     assert len(await store.search_memories("agent-1", "shared", 10)) == 1
     assert await store.forget_memories("agent-1", ["a"]) == 1
@@ -50,13 +50,13 @@ async def test_sqlite_memory_search_is_namespaced_per_agent(store: Statements) -
 
 
 @pytest.mark.parametrize("query", ["", "   ", "--- !! ,;", "_ _", "\n", "🙂"])
-async def test_fts_query_returns_none_when_input_has_no_searchable_terms(store: Statements, query: str) -> None:
+async def test_fts_query_returns_none_when_input_has_no_searchable_terms(store: SqlStore, query: str) -> None:
     await store.save_memories([memory("a", "word")])
     assert words_of(query) == []
     assert await found(store, query) == []
 
 
-async def test_sqlite_memory_search_ignores_non_searchable_queries(store: Statements) -> None:
+async def test_sqlite_memory_search_ignores_non_searchable_queries(store: SqlStore) -> None:
     await store.save_memories([memory("a", "word")])
     assert await found(store, "word", limit=0) == []
     assert await found(store, "absent") == []
@@ -76,7 +76,7 @@ async def test_sqlite_memory_search_ignores_non_searchable_queries(store: Statem
         "wo:rd word",
     ],
 )
-async def test_sqlite_memory_search_sanitizes_punctuation_heavy_queries(store: Statements, query: str) -> None:
+async def test_sqlite_memory_search_sanitizes_punctuation_heavy_queries(store: SqlStore, query: str) -> None:
     await store.save_memories([memory("a", "a word")])
     assert await found(store, query) == ["a"]
 
@@ -95,14 +95,14 @@ def test_any_text_can_be_remembered_and_searched_for(query: str, content: str) -
     anyio.run(check)
 
 
-async def test_a_query_as_long_as_a_conversation_is_searched_by_its_last_words(store: Statements) -> None:
+async def test_a_query_as_long_as_a_conversation_is_searched_by_its_last_words(store: SqlStore) -> None:
     await store.save_memories([memory("first", "alpha"), memory("last", "omega")])
     query = " ".join(["alpha", *(f"word{n}" for n in range(5000)), "omega"])
     assert len(words_of(query)) == MAX_WORDS
     assert await found(store, query) == ["last"]
 
 
-async def test_pinned_manual_facts_outrank_episodes(store: Statements) -> None:
+async def test_pinned_manual_facts_outrank_episodes(store: SqlStore) -> None:
     records = [memory(f"e{n}", "deploy on friday deploy deploy") for n in range(3)]
     pin = memory("pin", "never deploy on a friday", kind="fact", pinned=True, source="manual_pin", age=30 * DAY)
     await store.save_memories([*records, pin, memory("other", "unrelated")])
@@ -113,7 +113,7 @@ async def test_pinned_manual_facts_outrank_episodes(store: Statements) -> None:
     assert len(hits) == 2
 
 
-async def test_of_equal_texts_the_kind_then_the_age_decides(store: Statements) -> None:
+async def test_of_equal_texts_the_kind_then_the_age_decides(store: SqlStore) -> None:
     await store.save_memories(
         [
             memory("old", "word", age=100 * DAY),
@@ -126,7 +126,7 @@ async def test_of_equal_texts_the_kind_then_the_age_decides(store: Statements) -
     assert await found(store, "word", limit=1) == ["fact"]
 
 
-async def test_a_better_match_of_the_words_ranks_higher(store: Statements) -> None:
+async def test_a_better_match_of_the_words_ranks_higher(store: SqlStore) -> None:
     others = [memory(f"o{n}", f"filler number {n} about nothing at all") for n in range(20)]
     await store.save_memories([*others, memory("both", "copper kettle"), memory("one", "copper pipes and filler text")])
     assert (await found(store, "copper kettle"))[:2] == ["both", "one"]
@@ -141,7 +141,7 @@ def test_the_score_grows_with_the_match_and_is_bounded() -> None:
     assert score(1, "summary", pinned=False, age=DAY) == 4 + 1.5 + 0.25
 
 
-async def test_tombstoned_records_are_excluded_from_reads(store: Statements) -> None:
+async def test_tombstoned_records_are_excluded_from_reads(store: SqlStore) -> None:
     made = memory("a", "word")
     await store.save_memories([made, memory("b", "word")])
     assert await store.forget_memories("agent-1", ["a", "nothing"]) == 1
@@ -152,7 +152,7 @@ async def test_tombstoned_records_are_excluded_from_reads(store: Statements) -> 
     assert set(await found(store, "word")) == {"a", "b"}
 
 
-async def test_a_memory_that_is_replaced_is_found_by_its_new_words_only(store: Statements) -> None:
+async def test_a_memory_that_is_replaced_is_found_by_its_new_words_only(store: SqlStore) -> None:
     await store.save_memories([memory("a", "before")])
     await store.save_memories([memory("a", "after", pinned=True)])
     assert (await found(store, "before"), await found(store, "after")) == ([], ["a"])
@@ -161,14 +161,14 @@ async def test_a_memory_that_is_replaced_is_found_by_its_new_words_only(store: S
     assert loaded.pinned is True
 
 
-async def test_what_is_deleted_is_gone(store: Statements) -> None:
+async def test_what_is_deleted_is_gone(store: SqlStore) -> None:
     await store.save_memories([memory("a", "word"), memory("b", "word")])
     await store.forget_memories("agent-1", ["b"])
     assert await store.delete_memories("agent-1", ["a", "b", "c"]) == 2
     assert await found(store, "word") == []
 
 
-async def test_the_cursor_is_kept_for_each_agent(store: Statements) -> None:
+async def test_the_cursor_is_kept_for_each_agent(store: SqlStore) -> None:
     assert await store.load_memory_cursor("agent-1") is None
     await store.save_memory_cursor("agent-1", 3)
     await store.save_memory_cursor("agent-1", 5)

@@ -8,7 +8,7 @@ import pytest
 from kits.stores import question, rule
 
 from mentra_nb.store.records import QuestionAnswer
-from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.anyio
 
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.anyio
 # ---- rules and questions --------------------------------------------------------------------------------------
 
 
-async def test_permission_rules_save_and_load_round_trip(store: Statements) -> None:
+async def test_permission_rules_save_and_load_round_trip(store: SqlStore) -> None:
     assert await store.save_rule(rule("r1")) == rule("r1")
     assert await store.list_rules("s1") == [rule("r1")]
 
 
-async def test_load_rules_with_project_id_returns_all_applicable_scopes(store: Statements) -> None:
+async def test_load_rules_with_project_id_returns_all_applicable_scopes(store: SqlStore) -> None:
     for made in (rule("s"), rule("p", "project", "/p"), rule("g", "global", ""), rule("x", "session", "s2")):
         await store.save_rule(made)
     assert {r.id for r in await store.list_rules("s1", "/p")} == {"s", "p", "g"}
@@ -29,14 +29,14 @@ async def test_load_rules_with_project_id_returns_all_applicable_scopes(store: S
     assert {r.id for r in await store.list_rules(None)} == {"g"}
 
 
-async def test_the_last_decision_replaces_the_earlier_one(store: Statements) -> None:
+async def test_the_last_decision_replaces_the_earlier_one(store: SqlStore) -> None:
     await store.save_rule(rule("r1", allow=True))
     await store.save_rule(rule("r2", allow=False))
     await store.save_rule(rule("r3", pattern="other"))
     assert [(r.id, r.allow) for r in await store.list_rules("s1")] == [("r2", False), ("r3", True)]
 
 
-async def test_uses_are_counted_and_a_rule_can_be_revoked(store: Statements) -> None:
+async def test_uses_are_counted_and_a_rule_can_be_revoked(store: SqlStore) -> None:
     await store.save_rule(rule("r1"))
     await store.count_rule_use("r1")
     await store.count_rule_use("r1")
@@ -46,33 +46,33 @@ async def test_uses_are_counted_and_a_rule_can_be_revoked(store: Statements) -> 
     assert await store.list_rules("s1") == []
 
 
-async def test_permission_rules_are_scoped_per_session(store: Statements) -> None:
+async def test_permission_rules_are_scoped_per_session(store: SqlStore) -> None:
     await store.save_rule(rule("r1", key="s1"))
     await store.save_rule(rule("r2", key="s2"))
     assert [r.id for r in await store.list_rules("s1")] == ["r1"]
     assert [r.id for r in await store.list_rules("s2")] == ["r2"]
 
 
-async def test_permission_rules_load_returns_empty_for_unknown_session(store: Statements) -> None:
+async def test_permission_rules_load_returns_empty_for_unknown_session(store: SqlStore) -> None:
     await store.save_rule(rule("r1", key="s1"))
     assert await store.list_rules("s9") == []
 
 
-async def test_project_scoped_rules_are_visible_across_sessions(store: Statements) -> None:
+async def test_project_scoped_rules_are_visible_across_sessions(store: SqlStore) -> None:
     await store.save_rule(rule("r1", "project", "/p"))
     for session_id in ("s1", "s2", None):
         assert [r.id for r in await store.list_rules(session_id, "/p")] == ["r1"]
     assert await store.list_rules("s1", "/q") == []
 
 
-async def test_a_revoked_project_or_global_allowance_stays_revoked(store: Statements) -> None:
+async def test_a_revoked_project_or_global_allowance_stays_revoked(store: SqlStore) -> None:
     for made in (rule("r1", "project", "/p"), rule("r2", "global", "")):
         await store.save_rule(made)
         await store.save_rule(made.model_copy(update={"id": f"{made.id}-again", "allow": False}))
     assert [(r.id, r.allow) for r in await store.list_rules("s1", "/p")] == [("r1-again", False), ("r2-again", False)]
 
 
-async def test_questions_are_open_until_closed_and_listed_by_session(store: Statements) -> None:
+async def test_questions_are_open_until_closed_and_listed_by_session(store: SqlStore) -> None:
     one, two = question("q1"), question("q2", "s2")
     await store.open_question(one)
     await store.open_question(two)
@@ -82,7 +82,7 @@ async def test_questions_are_open_until_closed_and_listed_by_session(store: Stat
     assert await store.open_questions() == [two]
 
 
-async def test_a_question_can_be_answered_from_elsewhere_until_its_deadline(store: Statements) -> None:
+async def test_a_question_can_be_answered_from_elsewhere_until_its_deadline(store: SqlStore) -> None:
     await store.open_question(question("q1", deadline=100.0))
     assert await store.answered_question("run-1", "c", "h") is None
     assert await store.answer_question("q1", allow=True, decided_by="user", at=100.0) is False
@@ -94,7 +94,7 @@ async def test_a_question_can_be_answered_from_elsewhere_until_its_deadline(stor
     assert await store.open_questions() == []
 
 
-async def test_an_answer_is_for_exactly_the_call_that_was_asked_about(store: Statements) -> None:
+async def test_an_answer_is_for_exactly_the_call_that_was_asked_about(store: SqlStore) -> None:
     await store.open_question(question("q1"))
     await store.open_question(question("q2", run_id=None))
     assert await store.answer_question("q1", allow=True, decided_by="user") is True
@@ -107,7 +107,7 @@ async def test_an_answer_is_for_exactly_the_call_that_was_asked_about(store: Sta
     assert (found.request_id, found.outcome) == ("q1", "allowed")
 
 
-async def test_the_first_answer_counts(store: Statements) -> None:
+async def test_the_first_answer_counts(store: SqlStore) -> None:
     await store.open_question(question("q1"))
     assert await store.answer_question("q1", allow=True, decided_by="user") is True
     assert await store.answer_question("q1", allow=False, decided_by="user") is False
@@ -117,7 +117,7 @@ async def test_the_first_answer_counts(store: Statements) -> None:
     assert (found.outcome, found.decided_by) == ("allowed", "user")
 
 
-async def test_the_latest_of_several_answers_about_a_call_is_found(store: Statements) -> None:
+async def test_the_latest_of_several_answers_about_a_call_is_found(store: SqlStore) -> None:
     for number in (1, 2, 3):
         await store.open_question(question(f"q{number}"))
     await store.answer_question("q2", allow=True, decided_by="user", at=time.time() + 2)
@@ -127,7 +127,7 @@ async def test_the_latest_of_several_answers_about_a_call_is_found(store: Statem
     assert found.request_id == "q2"
 
 
-async def test_a_question_past_its_deadline_is_closed_as_denied(store: Statements) -> None:
+async def test_a_question_past_its_deadline_is_closed_as_denied(store: SqlStore) -> None:
     late, later, open = (question(f"q{n}", deadline=deadline) for n, deadline in ((1, 10.0), (2, 20.0), (3, 30.0)))
     for made in (late, later, open):
         await store.open_question(made)

@@ -10,7 +10,7 @@ from kits.stores import agent, entry, run, session, tool_call
 
 from mentra_nb.content import Message, ToolResult
 from mentra_nb.errors import StoreError, UnknownEntry
-from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.transactions import Transaction
 from mentra_nb.store.volatile import VolatileStore
 
@@ -20,19 +20,19 @@ pytestmark = pytest.mark.anyio
 # ---- agents, sessions -----------------------------------------------------------------------------------------
 
 
-async def test_an_agent_comes_back_as_it_was(store: Statements) -> None:
+async def test_an_agent_comes_back_as_it_was(store: SqlStore) -> None:
     await store.create_agent(agent())
     assert await store.load_agent("agent-1") == agent()
     assert await store.load_agent("other") is None
 
 
-async def test_an_agent_is_created_once(store: Statements) -> None:
+async def test_an_agent_is_created_once(store: SqlStore) -> None:
     await store.create_agent(agent())
     with pytest.raises(StoreError, match="failed"):
         await store.create_agent(agent())
 
 
-async def test_agents_are_listed_oldest_first_and_by_runtime(store: Statements) -> None:
+async def test_agents_are_listed_oldest_first_and_by_runtime(store: SqlStore) -> None:
     for made in (agent("b", 2.0), agent("a", 2.0), agent("c", 1.0, "other")):
         await store.create_agent(made)
     assert [a.id for a in await store.list_agents()] == ["c", "a", "b"]
@@ -40,7 +40,7 @@ async def test_agents_are_listed_oldest_first_and_by_runtime(store: Statements) 
     assert await store.list_agents("none") == []
 
 
-async def test_a_status_is_set_and_the_change_is_dated(store: Statements) -> None:
+async def test_a_status_is_set_and_the_change_is_dated(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.set_status("agent-1", "Interrupted")
     loaded = await store.load_agent("agent-1")
@@ -49,7 +49,7 @@ async def test_a_status_is_set_and_the_change_is_dated(store: Statements) -> Non
     assert loaded.updated_at > 1.0
 
 
-async def test_the_newest_session_of_a_name_is_loaded_by_name_or_id(store: Statements) -> None:
+async def test_the_newest_session_of_a_name_is_loaded_by_name_or_id(store: SqlStore) -> None:
     await store.create_agent(agent())
     for made in (session("s1"), session("s2", at=2.0), session("s3", project="/p"), session("s4", name="else", at=9.0)):
         await store.save_session(made)
@@ -62,7 +62,72 @@ async def test_the_newest_session_of_a_name_is_loaded_by_name_or_id(store: State
     assert (await store.load_session("s1")) == session("s1", name="renamed")
 
 
-async def test_agents_are_listed_by_kind_and_subagents_only_when_asked_for(store: Statements) -> None:
+async def test_the_last_session_of_a_notebook_is_the_newest_of_exactly_its_project_and_notebook(
+    store: SqlStore,
+) -> None:
+    await store.create_agent(agent())
+    made = [
+        session("s1", project="/p", at=2.0, notebook="a.ipynb"),
+        session("s2", project="/p", at=2.0, notebook="a.ipynb"),
+        session("s3", project="/p", at=1.0, notebook="a.ipynb"),
+        session("s4", project="/p", at=8.0, notebook="b.ipynb"),
+        session("s5", project="/q", at=9.0, notebook="a.ipynb"),
+        session("s6", project="/p", at=7.0),
+        session("s7", at=6.0),
+    ]
+    for one in made:
+        await store.save_session(one)
+    assert await store.last_session("/p", "a.ipynb") == made[1]
+    assert await store.last_session("/p", None) == made[5]
+    assert await store.last_session(None, None) == made[6]
+    assert await store.last_session(None, "a.ipynb") is None
+    assert await store.last_session("/r", "a.ipynb") is None
+
+
+async def test_a_conversation_is_loaded_with_its_agent_its_runs_and_the_length_of_its_path(store: SqlStore) -> None:
+    await store.create_agent(agent())
+    await store.save_session(session("s1", project="/p"))
+    await store.start_run(run("run-1", at=5.0))
+    await store.finish_run("run-1", "finished", leaf="b", entries=[entry("a", None), entry("b", "a")])
+    await store.append_entries([entry("x", "a")])
+    await store.start_run(run("run-2", at=2.0))
+    await store.start_run(run("run-3", at=4.0))
+    await store.finish_run("run-3", "failed", leaf=None)
+    found = await store.load_conversation("talk", "/p")
+    assert found is not None
+    assert found.session == await store.load_session("talk", "/p") == session("s1", project="/p")
+    assert found.agent == await store.load_agent("agent-1")
+    assert found.latest_run == await store.latest_run("agent-1")
+    assert list(found.open_runs) == await store.open_runs("agent-1") == [run("run-2", at=2.0)]
+    assert found.path_length == await store.path_length("agent-1", "b") == 2
+    assert await store.load_conversation("s1") == await store.load_conversation("agent-1", "/p") == found
+
+
+async def test_the_latest_run_of_a_conversation_may_be_open(store: SqlStore) -> None:
+    await store.create_agent(agent())
+    await store.save_session(session("s1"))
+    new = await store.load_conversation("talk")
+    await store.start_run(run())
+    at_work = await store.load_conversation("talk")
+    assert new is not None
+    assert at_work is not None
+    assert (new.latest_run, new.open_runs, new.path_length) == (None, (), 0)
+    assert (at_work.latest_run, at_work.open_runs) == (run(), (run(),))
+
+
+async def test_a_conversation_without_a_session_is_found_by_its_agent_only(store: SqlStore) -> None:
+    await store.create_agent(agent())
+    await store.create_agent(agent("agent-2"))
+    await store.save_session(session("s1", project="/p"))
+    elsewhere, alone = await store.load_conversation("agent-1", "/q"), await store.load_conversation("agent-2")
+    assert elsewhere is not None
+    assert alone is not None
+    assert (elsewhere.session, elsewhere.agent.id, alone.session, alone.agent.id) == (None, "agent-1", None, "agent-2")
+    assert await store.load_conversation("talk", "/q") is None
+    assert await store.load_conversation("nowhere") is None
+
+
+async def test_agents_are_listed_by_kind_and_subagents_only_when_asked_for(store: SqlStore) -> None:
     lead, mate = agent("lead"), agent("mate", 2.0, kind="teammate", parent_id="lead")
     child = agent("child", 3.0, kind="subagent", parent_id="lead")
     for made in (lead, mate, child):
@@ -72,7 +137,7 @@ async def test_agents_are_listed_by_kind_and_subagents_only_when_asked_for(store
     assert await store.list_agents("other", kinds=["subagent"]) == []
 
 
-async def test_an_agent_is_changed_in_what_is_given_and_nothing_else(store: Statements) -> None:
+async def test_an_agent_is_changed_in_what_is_given_and_nothing_else(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.update_agent("agent-1", model="m2", config={"system": "b"})
     loaded = await store.load_agent("agent-1")
@@ -88,7 +153,7 @@ async def test_an_agent_is_changed_in_what_is_given_and_nothing_else(store: Stat
         await store.update_agent("agent-2", model="m")
 
 
-async def test_runtime_identifier_round_trips(store: Statements) -> None:
+async def test_runtime_identifier_round_trips(store: SqlStore) -> None:
     """Identifiers are values, not file names: any text will do."""
     names = ["a/b", "../up", "ü ∕ 'x'; --", "a%20b", ""]
     for name in names:
@@ -100,7 +165,7 @@ async def test_runtime_identifier_round_trips(store: Statements) -> None:
 # ---- transcript -----------------------------------------------------------------------------------------------
 
 
-async def test_the_path_to_a_leaf_is_read_from_the_root_and_branches_do_not_mix(store: Statements) -> None:
+async def test_the_path_to_a_leaf_is_read_from_the_root_and_branches_do_not_mix(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.append_entries([entry("a", None), entry("b", "a"), entry("c", "b")])
     await store.append_entries([entry("x", "a")])
@@ -110,14 +175,14 @@ async def test_the_path_to_a_leaf_is_read_from_the_root_and_branches_do_not_mix(
     assert await store.load_path("agent-2", "c") == []
 
 
-async def test_entries_are_appended_together_or_not_at_all(store: Statements) -> None:
+async def test_entries_are_appended_together_or_not_at_all(store: SqlStore) -> None:
     await store.create_agent(agent())
     with pytest.raises(StoreError):
         await store.append_entries([entry("a", None), entry("b", "nowhere")])
     assert await store.load_path("agent-1", "a") == []
 
 
-async def test_a_message_comes_back_as_it_was(store: Statements) -> None:
+async def test_a_message_comes_back_as_it_was(store: SqlStore) -> None:
     await store.create_agent(agent())
     message = Message.user([ToolResult(tool_use_id="1", content={"a": [1, "ä", None]}, is_error=True)])
     await store.append_entries([entry("a", None, message)])
@@ -160,7 +225,7 @@ def test_any_tree_is_read_back_by_path_by_children_and_by_leaf(choices: list[int
     anyio.run(check)
 
 
-async def test_the_leaf_can_be_moved_to_any_entry_of_the_agent_or_before_the_first(store: Statements) -> None:
+async def test_the_leaf_can_be_moved_to_any_entry_of_the_agent_or_before_the_first(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.append_entries([entry("a", None), entry("b", "a")])
     await store.set_leaf("agent-1", "a")
@@ -177,7 +242,7 @@ async def test_the_leaf_can_be_moved_to_any_entry_of_the_agent_or_before_the_fir
         await store.set_leaf("agent-2", None)
 
 
-async def test_entries_of_another_agent_are_not_found(store: Statements) -> None:
+async def test_entries_of_another_agent_are_not_found(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.append_entries([entry("a", None)])
     assert await store.load_entry("agent-2", "a") is None
@@ -187,7 +252,7 @@ async def test_entries_of_another_agent_are_not_found(store: Statements) -> None
     assert await store.children("agent-2", None) == []
 
 
-async def test_text_that_is_not_quite_unicode_is_kept_as_far_as_it_can_be(store: Statements) -> None:
+async def test_text_that_is_not_quite_unicode_is_kept_as_far_as_it_can_be(store: SqlStore) -> None:
     half = "caf\udce9 \ud83d"
     await store.create_agent(agent())
     await store.start_run(run())
@@ -206,7 +271,7 @@ async def test_text_that_is_not_quite_unicode_is_kept_as_far_as_it_can_be(store:
 # ---- runs and tool calls --------------------------------------------------------------------------------------
 
 
-async def test_a_run_moves_the_leaf_when_it_ends_with_one(store: Statements) -> None:
+async def test_a_run_moves_the_leaf_when_it_ends_with_one(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     running = await store.load_agent("agent-1")
@@ -228,9 +293,7 @@ async def test_a_run_moves_the_leaf_when_it_ends_with_one(store: Statements) -> 
 
 
 @pytest.mark.parametrize(("state", "status"), [("failed", "Failed"), ("interrupted", "Interrupted")])
-async def test_a_run_that_ends_without_a_leaf_leaves_it_where_it_was(
-    store: Statements, state: str, status: str
-) -> None:
+async def test_a_run_that_ends_without_a_leaf_leaves_it_where_it_was(store: SqlStore, state: str, status: str) -> None:
     await store.create_agent(agent().model_copy(update={"leaf": "before"}))
     await store.start_run(run())
     await store.finish_run("run-1", state, leaf=None, error="why")  # type: ignore[arg-type]
@@ -239,7 +302,7 @@ async def test_a_run_that_ends_without_a_leaf_leaves_it_where_it_was(
     assert (loaded.leaf, loaded.status, closed.error) == ("before", status, "why")
 
 
-async def test_runs_are_listed_in_order_and_by_agent(store: Statements) -> None:
+async def test_runs_are_listed_in_order_and_by_agent(store: SqlStore) -> None:
     await store.create_agent(agent())
     for made in (run("run-2", 2.0), run("run-1", 1.0)):
         await store.start_run(made)
@@ -247,7 +310,7 @@ async def test_runs_are_listed_in_order_and_by_agent(store: Statements) -> None:
     assert await store.list_runs("agent-2") == []
 
 
-async def test_what_begins_a_run_is_stored_with_its_start_or_not_at_all(store: Statements) -> None:
+async def test_what_begins_a_run_is_stored_with_its_start_or_not_at_all(store: SqlStore) -> None:
     await store.create_agent(agent())
     with pytest.raises(StoreError):
         await store.start_run(run(), entries=[entry("a", None), entry("b", "nowhere")])
@@ -256,7 +319,7 @@ async def test_what_begins_a_run_is_stored_with_its_start_or_not_at_all(store: S
     assert [e.id for e in await store.run_entries("run-1")] == ["a"]
 
 
-async def test_what_ends_a_run_is_stored_with_its_end_or_not_at_all(store: Statements) -> None:
+async def test_what_ends_a_run_is_stored_with_its_end_or_not_at_all(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.append_entries([entry("a", None)])
@@ -271,7 +334,7 @@ async def test_what_ends_a_run_is_stored_with_its_end_or_not_at_all(store: State
     assert [e.id for e in await store.run_entries("run-1")] == ["a", "b", "c"]
 
 
-async def test_a_run_is_closed_once(store: Statements) -> None:
+async def test_a_run_is_closed_once(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.finish_run("run-1", "finished", leaf="x")
@@ -285,7 +348,7 @@ async def test_a_run_is_closed_once(store: Statements) -> None:
     assert await store.load_entry("agent-1", "late") is None
 
 
-async def test_text_that_arrives_after_the_end_of_its_run_is_not_kept(store: Statements) -> None:
+async def test_text_that_arrives_after_the_end_of_its_run_is_not_kept(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.finish_run("run-1", "finished", leaf="x")
@@ -293,7 +356,7 @@ async def test_text_that_arrives_after_the_end_of_its_run_is_not_kept(store: Sta
     assert [r.partial for r in await store.list_runs("agent-1")] == [""]
 
 
-async def test_open_runs_and_the_latest_one(store: Statements) -> None:
+async def test_open_runs_and_the_latest_one(store: SqlStore) -> None:
     await store.create_agent(agent())
     assert await store.latest_run("agent-1") is None
     one, two, three = run("run-1", 1.0), run("run-3", 2.0), run("run-2", 2.0, resumes="run-1")
@@ -305,7 +368,7 @@ async def test_open_runs_and_the_latest_one(store: Statements) -> None:
     assert await store.open_runs("agent-2") == []
 
 
-async def test_the_latest_run_is_the_one_started_last_whatever_the_clock_says(store: Statements) -> None:
+async def test_the_latest_run_is_the_one_started_last_whatever_the_clock_says(store: SqlStore) -> None:
     await store.create_agent(agent())
     for made in (run("run-1", 100.0), run("run-0", 50.0)):
         await store.start_run(made)
@@ -314,7 +377,7 @@ async def test_the_latest_run_is_the_one_started_last_whatever_the_clock_says(st
     assert latest.id == "run-0"
 
 
-async def test_a_tool_call_is_open_until_its_result_is_known(store: Statements) -> None:
+async def test_a_tool_call_is_open_until_its_result_is_known(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
@@ -325,7 +388,7 @@ async def test_a_tool_call_is_open_until_its_result_is_known(store: Statements) 
     assert closed.finished_at is not None
 
 
-async def test_of_a_result_is_kept_that_it_ended_the_turn(store: Statements) -> None:
+async def test_of_a_result_is_kept_that_it_ended_the_turn(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
@@ -333,7 +396,7 @@ async def test_of_a_result_is_kept_that_it_ended_the_turn(store: Statements) -> 
     assert [call.ends_turn for call in await store.list_tool_calls("run-1")] == [True]
 
 
-async def test_only_a_call_whose_result_nobody_knows_is_decided_about_and_once(store: Statements) -> None:
+async def test_only_a_call_whose_result_nobody_knows_is_decided_about_and_once(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
@@ -346,7 +409,7 @@ async def test_only_a_call_whose_result_nobody_knows_is_decided_about_and_once(s
     assert [c.resolution for c in await store.list_tool_calls("run-1")] == ["skipped", None]
 
 
-async def test_a_call_of_no_run_is_refused(store: Statements) -> None:
+async def test_a_call_of_no_run_is_refused(store: SqlStore) -> None:
     with pytest.raises(StoreError):
         await store.begin_tool_call(tool_call())
 
@@ -354,7 +417,7 @@ async def test_a_call_of_no_run_is_refused(store: Statements) -> None:
 # ---- concurrency ----------------------------------------------------------------------------------------------
 
 
-async def test_many_calls_at_once_are_all_kept(store: Statements) -> None:
+async def test_many_calls_at_once_are_all_kept(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.append_entries([entry("root", None)])
     async with anyio.create_task_group() as group:
@@ -364,7 +427,7 @@ async def test_many_calls_at_once_are_all_kept(store: Statements) -> None:
         assert len(await store.load_path("agent-1", f"e{number}")) == 2
 
 
-async def test_a_write_that_was_begun_is_kept_although_its_caller_was_cancelled(store: Statements) -> None:
+async def test_a_write_that_was_begun_is_kept_although_its_caller_was_cancelled(store: SqlStore) -> None:
     await store.create_agent(agent())
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -373,13 +436,13 @@ async def test_a_write_that_was_begun_is_kept_although_its_caller_was_cancelled(
     assert len(await store.load_path("agent-1", "a")) == 1
 
 
-async def test_one_store_serves_several_event_loops(store: Statements) -> None:
+async def test_one_store_serves_several_event_loops(store: SqlStore) -> None:
     await store.create_agent(agent())
     loaded = await anyio.to_thread.run_sync(lambda: anyio.run(store.load_agent, "agent-1"))
     assert loaded == agent()
 
 
-async def test_work_that_fails_changes_nothing(store: Statements) -> None:
+async def test_work_that_fails_changes_nothing(store: SqlStore) -> None:
     def work(db: Transaction) -> None:
         db.execute("UPDATE agents SET name = 'changed'")
         raise RuntimeError("half way")

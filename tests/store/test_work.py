@@ -10,7 +10,7 @@ from kits.stores import gone_pid, holder
 
 from mentra_nb.errors import StoreError
 from mentra_nb.store.records import BackgroundJob, TaskItem, TeamMember, TeamMessage, TeamRequest
-from mentra_nb.store.sql_store import Statements
+from mentra_nb.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +28,7 @@ def mail(id: str, at: float = 1.0) -> TeamMessage:
 # ---- tasks ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_board_is_changed_in_place_and_what_the_change_returns_comes_back(store: Statements) -> None:
+async def test_a_board_is_changed_in_place_and_what_the_change_returns_comes_back(store: SqlStore) -> None:
     def change(tasks: list[TaskItem]) -> str:
         tasks.append(TaskItem(id=2, subject="second", blocked_by=(1,)))
         tasks.append(TaskItem(id=1, subject="first", blocks=(2,), working_directory="/w"))
@@ -50,7 +50,7 @@ async def test_a_board_is_changed_in_place_and_what_the_change_returns_comes_bac
     assert await store.load_tasks("another") == []
 
 
-async def test_a_change_that_raises_installs_nothing(store: Statements) -> None:
+async def test_a_change_that_raises_installs_nothing(store: SqlStore) -> None:
     await store.mutate_tasks("board", lambda tasks: tasks.append(TaskItem(id=1, subject="kept")))
 
     def change(tasks: list[TaskItem]) -> None:
@@ -63,7 +63,7 @@ async def test_a_change_that_raises_installs_nothing(store: Statements) -> None:
     assert await store.load_tasks("board") == [TaskItem(id=1, subject="kept")]
 
 
-async def test_a_task_is_claimed_by_one_of_many(store: Statements) -> None:
+async def test_a_task_is_claimed_by_one_of_many(store: SqlStore) -> None:
     await store.mutate_tasks("board", lambda tasks: tasks.append(TaskItem(id=1, subject="s")))
     won: list[str] = []
 
@@ -87,7 +87,7 @@ async def test_a_task_is_claimed_by_one_of_many(store: Statements) -> None:
 # ---- teams ----------------------------------------------------------------------------------------------------
 
 
-async def test_members_are_kept_by_name_within_their_team(store: Statements) -> None:
+async def test_members_are_kept_by_name_within_their_team(store: SqlStore) -> None:
     ada = TeamMember(id="agent-1", name="ada", role="r", model="m")
     bob = TeamMember(id="agent-2", name="bob", role="r", model="m", status="failed", failure="why")
     for made in (bob, ada, ada.model_copy(update={"status": "working"})):
@@ -96,7 +96,7 @@ async def test_members_are_kept_by_name_within_their_team(store: Statements) -> 
     assert await store.list_members("u") == []
 
 
-async def test_mail_is_taken_in_the_order_it_was_sent_and_by_its_recipient_alone(store: Statements) -> None:
+async def test_mail_is_taken_in_the_order_it_was_sent_and_by_its_recipient_alone(store: SqlStore) -> None:
     one, two, three = mail("one", 1.0), mail("two", 2.0), mail("three", 3.0)
     for sent in (two, one):
         await store.post_message("t", ["ada"], sent)
@@ -109,7 +109,7 @@ async def test_mail_is_taken_in_the_order_it_was_sent_and_by_its_recipient_alone
     assert one.model_dump(by_alias=True)["from"] == "lead"
 
 
-async def test_mail_of_a_failed_run_waits_again_and_acknowledged_mail_never(store: Statements) -> None:
+async def test_mail_of_a_failed_run_waits_again_and_acknowledged_mail_never(store: SqlStore) -> None:
     one, two, three = mail("one", 1.0), mail("two", 2.0), mail("three", 3.0)
     await store.post_message("t", ["ada"], one)
     await store.post_message("t", ["ada"], two)
@@ -123,7 +123,7 @@ async def test_mail_of_a_failed_run_waits_again_and_acknowledged_mail_never(stor
     assert await store.count_messages("t", "ada") == 2
 
 
-async def test_a_request_is_answered_once(store: Statements) -> None:
+async def test_a_request_is_answered_once(store: SqlStore) -> None:
     asked = TeamRequest(request_id="q", protocol="shutdown", sender="lead", recipient="ada", content="?", created_at=1)
     other = asked.model_copy(update={"request_id": "p", "created_at": 2.0})
     for made in (other, asked):
@@ -138,7 +138,7 @@ async def test_a_request_is_answered_once(store: Statements) -> None:
 # ---- background jobs ------------------------------------------------------------------------------------------
 
 
-async def test_background_tasks_are_scoped_per_agent(store: Statements) -> None:
+async def test_background_tasks_are_scoped_per_agent(store: SqlStore) -> None:
     one, two = job("bg-1"), job("bg-1", "agent-2")
     await store.start_job(one)
     await store.start_job(two)
@@ -154,7 +154,7 @@ async def test_background_tasks_are_scoped_per_agent(store: Statements) -> None:
     assert await store.count_notifications("agent-2") == 0
 
 
-async def test_a_job_id_is_never_used_twice(store: Statements) -> None:
+async def test_a_job_id_is_never_used_twice(store: SqlStore) -> None:
     await store.start_job(job("bg-1"))
     await store.finish_job("agent-1", "bg-1", "finished")
     with pytest.raises(StoreError):
@@ -163,7 +163,7 @@ async def test_a_job_id_is_never_used_twice(store: Statements) -> None:
     assert kept.status == "finished"
 
 
-async def test_a_job_ends_once(store: Statements) -> None:
+async def test_a_job_ends_once(store: SqlStore) -> None:
     await store.start_job(job("bg-1"))
     assert await store.finish_job("agent-1", "bg-1", "failed", output_preview="no") is True
     assert await store.finish_job("agent-1", "bg-1", "finished") is False
@@ -172,7 +172,7 @@ async def test_a_job_ends_once(store: Statements) -> None:
 
 
 async def test_an_agent_is_told_of_ended_jobs_in_the_order_they_ended_and_again_if_its_run_fails(
-    store: Statements,
+    store: SqlStore,
 ) -> None:
     for number in (1, 2, 3):
         await store.start_job(job(f"bg-{number}", at=float(number)))
@@ -188,7 +188,7 @@ async def test_an_agent_is_told_of_ended_jobs_in_the_order_they_ended_and_again_
     assert await store.requeue_notifications("agent-1") == 0
 
 
-async def test_only_jobs_whose_process_is_gone_are_recovered(store: Statements) -> None:
+async def test_only_jobs_whose_process_is_gone_are_recovered(store: SqlStore) -> None:
     await store.start_job(job("mine"))
     await store.start_job(job("of-a-neighbour", runtime_id="two"))
     await store.start_job(job("of-the-dead", runtime_id="three", pid=gone_pid()))

@@ -1,4 +1,4 @@
-"""Agents, and the named conversations people have with them."""
+"""The table of agents."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Collection
 from typing import Any
 
 from mentra_nb.errors import StoreError
-from mentra_nb.store.records import AgentKind, AgentRecord, SessionRecord
+from mentra_nb.store.records import AgentKind, AgentRecord
 from mentra_nb.store.transactions import Database, Transaction, insert, marks, to_json
 
 
-class Agents(Database):
+class AgentTable(Database):
     async def create_agent(self, agent: AgentRecord) -> None:
         row = {**agent.model_dump(), "config": to_json(agent.config)}
         await self.write(lambda db: insert(db, "agents", row))
 
     async def load_agent(self, agent_id: str) -> AgentRecord | None:
         row = await self.read(lambda db: db.execute("SELECT * FROM agents WHERE id = ?", (agent_id,)).fetchone())
-        return None if row is None else _agent(row)
+        return None if row is None else to_agent(row)
 
     async def list_agents(
         self, runtime_identifier: str | None = None, *, kinds: Collection[AgentKind] = ("agent", "teammate")
@@ -28,7 +28,7 @@ class Agents(Database):
         if runtime_identifier is not None:
             where, parameters = f"{where} AND runtime_identifier = ?", [*parameters, runtime_identifier]
         statement = f"SELECT * FROM agents WHERE {where} ORDER BY created_at, id"
-        return [_agent(row) for row in await self.read(lambda db: db.execute(statement, parameters).fetchall())]
+        return [to_agent(row) for row in await self.read(lambda db: db.execute(statement, parameters).fetchall())]
 
     async def set_status(self, agent_id: str, status: str) -> None:
         await self.update_agent(agent_id, status=status)
@@ -52,28 +52,13 @@ class Agents(Database):
 
         await self.write(work)
 
-    async def save_session(self, session: SessionRecord) -> None:
-        await self.write(lambda db: insert(db, "sessions", session.model_dump(), replace="id"))
-
-    async def load_session(self, name: str, project: str | None = None) -> SessionRecord | None:
-        where, parameters = "(name = ? OR id = ? OR agent_id = ?)", [name, name, name]
-        if project is not None:
-            where, parameters = f"{where} AND project = ?", [*parameters, project]
-        statement = f"SELECT * FROM sessions WHERE {where} ORDER BY created_at DESC, id DESC LIMIT 1"
-        row = await self.read(lambda db: db.execute(statement, parameters).fetchone())
-        return None if row is None else SessionRecord.model_validate(dict(row))
-
-    async def list_sessions(self) -> list[SessionRecord]:
-        rows = await self.read(lambda db: db.execute("SELECT * FROM sessions ORDER BY created_at, id").fetchall())
-        return [SessionRecord.model_validate(dict(row)) for row in rows]
-
 
 def update_agent(db: Transaction, agent_id: str, changed: dict[str, Any]) -> bool:
-    """Set these columns, and when; `False` when there is no such agent."""
+    """Set these columns and `updated_at`. Return `False` when there is no such agent."""
     row = {**changed, "updated_at": time.time()}
     columns = ", ".join(f"{column} = ?" for column in row)
     return db.execute(f"UPDATE agents SET {columns} WHERE id = ?", [*row.values(), agent_id]).rowcount > 0
 
 
-def _agent(row: Any) -> AgentRecord:
+def to_agent(row: Any) -> AgentRecord:
     return AgentRecord.model_validate({**dict(row), "config": json.loads(row["config"])})

@@ -8,11 +8,11 @@ from typing import Any
 
 from mentra_nb.store.records import BackgroundJob, JobStatus, LeaseHolder
 from mentra_nb.store.tables.leases import is_running
-from mentra_nb.store.tables.mailbox import Box
+from mentra_nb.store.tables.mailbox import Mailbox
 from mentra_nb.store.transactions import Database, Transaction, insert
 
 
-class Jobs(Database):
+class JobTable(Database):
     async def start_job(self, job: BackgroundJob) -> None:
         row = {**job.model_dump(exclude={"owner"}), **job.owner.model_dump()}
         await self.write(lambda db: insert(db, "jobs", row))
@@ -73,8 +73,8 @@ def _is_there(db: Transaction, owner: Any, asker: LeaseHolder, now: float) -> bo
     return db.execute(lease, (owner["runtime_id"], now)).fetchone() is not None
 
 
-def _notifications(agent_id: str) -> Box:
-    return Box("jobs", ("agent_id",), (agent_id,))
+def _notifications(agent_id: str) -> Mailbox:
+    return Mailbox("jobs", ("agent_id",), (agent_id,))
 
 
 def _job(row: Any) -> BackgroundJob:

@@ -14,7 +14,7 @@ CLOCK_TOLERANCE = 10.0
 """Seconds a process may seem to have started late because the clock was set."""
 
 
-class Leases(Database):
+class LeaseTable(Database):
     async def acquire_lease(self, key: str, holder: LeaseHolder, ttl: float) -> Lease | None:
         def work(db: Transaction) -> Lease | None:
             now = time.time()

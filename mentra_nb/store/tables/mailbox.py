@@ -14,7 +14,7 @@ from mentra_nb.store.transactions import Transaction, marks
 
 
 @dataclass(frozen=True)
-class Box:
+class Mailbox:
     """What waits for one recipient: the rows of `table` whose `columns` have these `values`."""
 
     table: str

@@ -18,7 +18,7 @@ KIND_BONUS = {"fact": 3.0, "summary": 1.5, "episode": 0.0}
 PINNED_BONUS = 2.0
 
 
-class Memories(Database):
+class MemoryTable(Database):
     async def save_memories(self, records: Sequence[MemoryRecord]) -> None:
         def work(db: Transaction) -> None:
             for record in records:

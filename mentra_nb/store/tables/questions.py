@@ -11,7 +11,7 @@ from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 COLUMNS = {"request_id", "session_id", "run_id", "tool_call_id", "arguments_hash", "asked_at", "deadline"}
 
 
-class Questions(Database):
+class QuestionTable(Database):
     async def open_question(self, question: PermissionQuestion) -> None:
         row = {**question.model_dump(include=COLUMNS), "payload": to_json(question)}
         await self.write(lambda db: insert(db, "questions", row))

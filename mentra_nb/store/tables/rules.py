@@ -6,7 +6,7 @@ from mentra_nb.authorization import PermissionRule
 from mentra_nb.store.transactions import Database, insert
 
 
-class Rules(Database):
+class RuleTable(Database):
     async def save_rule(self, rule: PermissionRule) -> PermissionRule:
         await self.write(lambda db: insert(db, "rules", rule.model_dump(), replace="scope, scope_key, tool, pattern"))
         return rule

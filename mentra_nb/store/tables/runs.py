@@ -26,7 +26,7 @@ ENTRIES_OF_RUN = """
 """
 
 
-class Runs(Database):
+class RunTable(Database):
     async def start_run(self, run: RunRecord, *, entries: Sequence[Entry] = (), holder: str | None = None) -> None:
         rows = entry_rows(entries)
 
@@ -85,7 +85,7 @@ class Runs(Database):
 
     async def _runs(self, which: str, agent_id: str) -> list[RunRecord]:
         rows = await self.read(lambda db: db.execute(f"SELECT * FROM runs WHERE {which}", (agent_id,)).fetchall())
-        return [RunRecord.model_validate(dict(row)) for row in rows]
+        return [to_run(row) for row in rows]
 
     async def run_entries(self, run_id: str) -> list[Entry]:
         return to_entries(await self.read(lambda db: db.execute(ENTRIES_OF_RUN, (run_id, run_id)).fetchall()))
@@ -131,4 +131,8 @@ def _load_run(db: Transaction, run_id: str) -> RunRecord:
     row = db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
     if row is None:
         raise StoreError(f"there is no run '{run_id}'")
+    return to_run(row)
+
+
+def to_run(row: Any) -> RunRecord:
     return RunRecord.model_validate(dict(row))

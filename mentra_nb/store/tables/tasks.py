@@ -11,7 +11,7 @@ from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 T = TypeVar("T")
 
 
-class Tasks(Database):
+class TaskTable(Database):
     async def load_tasks(self, namespace: str) -> list[TaskItem]:
         return list((await self.read(lambda db: _load(db, namespace))).values())
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Collection, Sequence
 
 from mentra_nb.store.records import TeamMember, TeamMessage, TeamRequest
-from mentra_nb.store.tables.mailbox import Box
+from mentra_nb.store.tables.mailbox import Mailbox
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 
 
-class Teams(Database):
+class TeamTable(Database):
     async def save_member(self, team: str, member: TeamMember) -> None:
         row = {"team": team, **member.model_dump()}
         await self.write(lambda db: insert(db, "team_members", row, replace="team, name"))
@@ -64,5 +64,5 @@ class Teams(Database):
         return [TeamRequest.model_validate(dict(row)) for row in rows]
 
 
-def _mail(team: str, recipient: str) -> Box:
-    return Box("team_mail", ("team", "recipient"), (team, recipient))
+def _mail(team: str, recipient: str) -> Mailbox:
+    return Mailbox("team_mail", ("team", "recipient"), (team, recipient))

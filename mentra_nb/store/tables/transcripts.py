@@ -19,7 +19,7 @@ PATH = """
 """
 
 
-class Transcripts(Database):
+class TranscriptTable(Database):
     async def append_entries(self, entries: Sequence[Entry], *, holder: str | None = None) -> None:
         rows = entry_rows(entries)
 
@@ -35,8 +35,7 @@ class Transcripts(Database):
         return to_entries(await self.read(lambda db: db.execute(statement, (leaf, agent_id)).fetchall()))
 
     async def path_length(self, agent_id: str, leaf: str | None) -> int:
-        statement = f"{PATH} SELECT count(*) AS length FROM path"
-        return int((await self.read(lambda db: db.execute(statement, (leaf, agent_id)).fetchone()))["length"])
+        return await self.read(lambda db: path_length(db, agent_id, leaf))
 
     async def load_entry(self, agent_id: str, entry_id: str) -> Entry | None:
         statement = "SELECT * FROM entries WHERE id = ? AND agent_id = ?"
@@ -58,6 +57,11 @@ class Transcripts(Database):
                 raise StoreError(f"there is no stored agent '{agent_id}'")
 
         await self.write(work)
+
+
+def path_length(db: Transaction, agent_id: str, leaf: str | None) -> int:
+    """Return the number of entries from the root to `leaf`."""
+    return int(db.execute(f"{PATH} SELECT count(*) AS length FROM path", (leaf, agent_id)).fetchone()["length"])
 
 
 def entry_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:

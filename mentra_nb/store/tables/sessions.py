@@ -1,0 +1,72 @@
+"""The table of sessions: the named conversations people have with agents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mentra_nb.store.records import SessionRecord, StoredConversation
+from mentra_nb.store.tables.agents import to_agent
+from mentra_nb.store.tables.runs import to_run
+from mentra_nb.store.tables.transcripts import path_length
+from mentra_nb.store.transactions import Database, Transaction, insert
+
+LATEST_AND_OPEN_RUNS = """
+    SELECT * FROM runs WHERE agent_id = ? AND state = 'running'
+    UNION SELECT * FROM runs WHERE id = (SELECT last_run FROM agents WHERE id = ?)
+    ORDER BY started_at, id
+"""
+
+
+class SessionTable(Database):
+    async def save_session(self, session: SessionRecord) -> None:
+        await self.write(lambda db: insert(db, "sessions", session.model_dump(), replace="id"))
+
+    async def load_session(self, name: str, project: str | None = None) -> SessionRecord | None:
+        return await self.read(lambda db: _find(db, name, project))
+
+    async def load_conversation(self, name: str, project: str | None = None) -> StoredConversation | None:
+        def work(db: Transaction) -> StoredConversation | None:
+            session = _find(db, name, project)
+            agent_id = session.agent_id if session is not None else name
+            row = db.execute("SELECT * FROM agents WHERE id = ?", (agent_id,)).fetchone()
+            if row is None:
+                return None
+            agent = to_agent(row)
+            runs = [to_run(found) for found in db.execute(LATEST_AND_OPEN_RUNS, (agent_id, agent_id)).fetchall()]
+            return StoredConversation(
+                session=session,
+                agent=agent,
+                latest_run=next((run for run in runs if run.id == row["last_run"]), None),
+                open_runs=tuple(run for run in runs if run.state == "running"),
+                path_length=path_length(db, agent_id, agent.leaf),
+            )
+
+        return await self.read(work)
+
+    async def last_session(self, project: str | None, notebook: str | None) -> SessionRecord | None:
+        conditions, parameters = [], []
+        for column, value in (("project", project), ("notebook", notebook)):
+            conditions.append(f"{column} = ?" if value is not None else f"{column} IS NULL")
+            parameters += [value] if value is not None else []
+        return await self.read(lambda db: _newest(db, " AND ".join(conditions), parameters))
+
+    async def list_sessions(self) -> list[SessionRecord]:
+        rows = await self.read(lambda db: db.execute("SELECT * FROM sessions ORDER BY created_at, id").fetchall())
+        return [_session(row) for row in rows]
+
+
+def _find(db: Transaction, name: str, project: str | None) -> SessionRecord | None:
+    where, parameters = "(name = ? OR id = ? OR agent_id = ?)", [name, name, name]
+    if project is not None:
+        where, parameters = f"{where} AND project = ?", [*parameters, project]
+    return _newest(db, where, parameters)
+
+
+def _newest(db: Transaction, where: str, parameters: list[str]) -> SessionRecord | None:
+    statement = f"SELECT * FROM sessions WHERE {where} ORDER BY created_at DESC, id DESC LIMIT 1"
+    row = db.execute(statement, parameters).fetchone()
+    return None if row is None else _session(row)
+
+
+def _session(row: Any) -> SessionRecord:
+    return SessionRecord.model_validate(dict(row))
