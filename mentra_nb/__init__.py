@@ -43,7 +43,7 @@ _HOME = {
     "models": "chat.api",
     "connect": "chat.api",
     "replay": "chat.api",
-    "record": "chat.api",
+    "tape": "chat.api",
     # the record
     "events": "record.read.frames",
     "sessions": "record.read.frames",
@@ -106,9 +106,9 @@ if TYPE_CHECKING:
     from mentra_nb.chat.api import connect as connect
     from mentra_nb.chat.api import deny as deny
     from mentra_nb.chat.api import models as models
-    from mentra_nb.chat.api import record as record
     from mentra_nb.chat.api import replay as replay
     from mentra_nb.chat.api import rules as rules
+    from mentra_nb.chat.api import tape as tape
     from mentra_nb.chat.backtest import backtest as backtest
     from mentra_nb.chat.chat import Chat as Chat
     from mentra_nb.chat.messages import messages as messages

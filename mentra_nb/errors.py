@@ -25,7 +25,7 @@ MentraError
  │   ├─ InvalidFrontmatter             a file whose head is not what it must be
  │   └─ DuplicateSkillName             two files of one name
  ├─ ConfigurationError                 a setting, model name or option that is not valid terminal
- ├─ ReplayMiss                         a recording does not hold this request            terminal
+ ├─ ReplayMiss                         this request is not on the tape                   terminal
  └─ StoreError                         the state store or the record failed              degraded
      └─ LeaseUnavailable               another process has the agent                     degraded
 """
@@ -255,7 +255,7 @@ class ConfigurationError(MentraError):
 
 
 class ReplayMiss(ProviderError):
-    """A recording was asked for a request it does not hold."""
+    """The request is not on the tape that is replayed."""
 
 
 class StoreError(MentraError):

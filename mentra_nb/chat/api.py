@@ -120,31 +120,31 @@ def connect(
 
 
 def replay(path: str | Path) -> None:
-    """Answer from a recording from here on: offline, free, and the same each time.
+    """Answer from a tape from here on: offline, free, and the same each time.
 
-    A request the recording does not hold raises `ReplayMiss`, which says what differs.
+    A request that is not on the tape raises `ReplayMiss`, which says what differs.
 
     Raises:
-        ConfigurationError: there is no such file, or it is not a recording.
+        ConfigurationError: there is no such file, or it is not a tape.
     """
     from mentra_nb.providers.replay import replay_provider
 
     file = Path(path)
     if not file.is_file():
-        raise ConfigurationError(f"there is no recording at {path}: make one with mn.record({str(path)!r})")
+        raise ConfigurationError(f"there is no tape at {path}: make one with mn.tape({str(path)!r}, model)")
     provider = replay_provider(file)
     models = engine().call(provider.list_models)
     engine().use(provider, models[0].id if models else None)
 
 
-def record(path: str | Path, model: str) -> None:
-    """Ask `model` (as provider/model) from here on, and write what its server answers to `path` for `replay`.
+def tape(path: str | Path, model: str) -> None:
+    """Ask `model` (as provider/model) from here on, and write its server's answers to `path`, for `replay`.
 
     Raises:
-        ConfigurationError: the model is not known, or cannot be recorded.
+        ConfigurationError: the model is not known, or its provider cannot be taped.
     """
-    from mentra_nb.providers.replay import recording
+    from mentra_nb.providers.replay import taping
 
     used = engine()
     resolved, _ = used.call(used.model, model)
-    used.use(recording(used.runtime.provider(resolved.provider), path), resolved.id)
+    used.use(taping(used.runtime.provider(resolved.provider), path), resolved.id)

@@ -1,11 +1,11 @@
-"""Record what a provider's server answered, and answer from the record: offline, free, through the real adapter.
+"""Tapes: write down what a provider's server answered, and answer from that file, offline, through the real adapter.
 
-A recording is a JSONL file. Its first line says which wire, provider and model; then comes one line per exchange, with
-the request (never its headers), the status, and the body in the pieces it arrived in.
+A tape is a JSONL file. Its first line names the wire, provider and model; each further line is one exchange: the
+request (never its headers), the status, and the body in the pieces it arrived in.
 
 A request is matched by its content, with `VOLATILE` fields masked, so any change of prompt, tools or tool results is a
-`ReplayMiss`. Equal requests get their recordings in order, and the last of them again after that, so that a cell can be
-run twice.
+`ReplayMiss`. Equal requests get their answers in the order of the tape, and the last one again after that, so that a
+cell can be run twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import anyio
+import anyio.lowlevel
 from pydantic import Field, ValidationError
 
 from mentra_nb.content import Data
@@ -45,21 +45,21 @@ VOLATILE = (
     "contents.*.parts.*.functionCall.id",
     "contents.*.parts.*.functionResponse.id",
 )
-"""Paths in a request that may differ between recording and replay; `*` is any list index. Each distinct value becomes
-`#1`, `#2`, … in order of appearance, so that which result answers which call still counts."""
+"""Paths in a request that may differ between tape and replay; `*` is any list index. Each distinct value becomes
+`#1`, `#2`, … in order of appearance, so that a result still has to match its call."""
 
 VOLATILE_PATHS = frozenset(tuple(path.split(".")) for path in VOLATILE)
 
 KEPT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id")
 ABSENT = "absent"
-SECRET = 12
-"""A header value shorter than this is not taken for a secret: it may be a word that the conversation uses."""
+MIN_SECRET = 12
+"""Characters. Shorter header values are not removed from a tape: they may be ordinary words of the conversation."""
 
 
 class Header(Data):
-    """The first line of a recording. `base_path` is the address without its host."""
+    """The first line of a tape. `base_path` is the path of the provider's base URL."""
 
-    format: Literal["mentra-recording"] = "mentra-recording"
+    format: Literal["mentra-recording"] = "mentra-recording"  # the name of the format, as in files of 0.1
     version: Literal[1] = 1
     wire: str
     provider: str
@@ -70,7 +70,7 @@ class Header(Data):
 
 
 class Exchange(Data):
-    """One request and what came back. `request` is masked; `chunks` are the pieces of the body."""
+    """A request, masked, and its response; `chunks` are the pieces of the body."""
 
     endpoint: str
     request: Any
@@ -79,11 +79,11 @@ class Exchange(Data):
     chunks: tuple[str, ...] = ()
 
 
-class Recorder:
-    """A transport that passes everything on to `transport`, and writes each answered POST to `path`.
+class TapeWriter:
+    """A transport that passes every request on to `transport`, and writes each answered POST to the tape at `path`.
 
-    The file is begun anew at the first one. What was cancelled, broke off, or failed in a way that is tried again is
-    not recorded.
+    The first one replaces the file. Requests that were cancelled, broke off, or failed with a status that is retried
+    are left out.
     """
 
     def __init__(self, transport: Transport, path: str | Path, header: Header) -> None:
@@ -100,18 +100,18 @@ class Recorder:
                 yield Response(response.status, response.headers, _kept(response.chunks, pieces))
             except HttpError as error:
                 if not error.is_transient:
-                    self._record(url, headers, body, response, pieces)
+                    self._write(url, headers, body, response, pieces)
                 raise
-            self._record(url, headers, body, response, pieces)
+            self._write(url, headers, body, response, pieces)
 
-    def _record(
+    def _write(
         self, url: str, headers: Mapping[str, str], body: bytes | None, response: Response, pieces: list[bytes]
     ) -> None:
         if body is None:
             return
-        request = json.loads(scrub(body.decode(), headers, at_least=SECRET))
+        request = json.loads(scrub(body.decode(), headers, at_least=MIN_SECRET))
         texts = _texts(pieces)
-        clean = scrub("".join(texts), headers, at_least=SECRET)
+        clean = scrub("".join(texts), headers, at_least=MIN_SECRET)
         exchange = Exchange(
             endpoint=_endpoint(url, self._header.base_path),
             request=masked(request),
@@ -131,14 +131,14 @@ class Recorder:
         await self._transport.aclose()
 
 
-class Replayer:
-    """A transport that answers from the recording at `path`, with a pause of `pace` seconds before each piece.
+class TapePlayer:
+    """A transport that answers from the tape at `path`.
 
-    Raises `ConfigurationError` if the file is not a recording, and `ReplayMiss` for a request it does not hold.
+    Raises `ConfigurationError` if the file is not a tape, and `ReplayMiss` for a request that is not on it.
     """
 
-    def __init__(self, path: str | Path, pace: float = 0.0) -> None:
-        self._path, self._pace = Path(path), pace
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
         self.header, self._exchanges = _load(self._path)
         self._by_print: dict[str, list[Exchange]] = defaultdict(list)
         for exchange in self._exchanges:
@@ -165,7 +165,7 @@ class Replayer:
 
     async def _chunks(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
         for chunk in exchange.chunks:
-            await anyio.sleep(self._pace)
+            await anyio.lowlevel.checkpoint()  # so that a stop can come between two pieces
             yield chunk.encode()
 
     def _models(self, endpoint: str) -> Exchange:
@@ -181,23 +181,23 @@ class Replayer:
             for number, exchange in enumerate(self._exchanges, start=1)
         ]
         if not rivals:
-            return f"{self._path.name} holds no recorded answers; record it again"
+            return f"{self._path.name} holds no answers; tape it again"
         number, theirs = max(rivals, key=lambda rival: sum(rival[1].get(path) == leaf for path, leaf in ours.items()))
         path = next((path for path in (*ours, *theirs) if ours.get(path) != theirs.get(path)), "request")
         here, there = _window(ours.get(path), theirs.get(path))
         return (
             f"{self._path.name} has no answer to this request: {path.removeprefix('request.')} is {here} now, and was"
-            f" {there} in the nearest recorded one (number {number}); restore it, or record again"
+            f" {there} in the nearest one on tape (number {number}); restore it, or tape it again"
         )
 
     async def aclose(self) -> None:
         return
 
 
-def recording(provider: Provider, path: str | Path) -> Provider:
-    """The same provider, recording to `path`. Raises `ConfigurationError` for one that does not speak HTTP."""
+def taping(provider: Provider, path: str | Path) -> Provider:
+    """Return a copy of a provider that tapes to `path`. Raises `ConfigurationError` if it does not speak HTTP."""
     if not isinstance(provider, WireProvider):
-        raise ConfigurationError(f"provider '{provider.descriptor.id}' does not speak HTTP, so it cannot be recorded")
+        raise ConfigurationError(f"provider '{provider.descriptor.id}' does not speak HTTP, so it cannot be taped")
     header = Header(
         wire=provider.wire,
         provider=provider.descriptor.id,
@@ -205,26 +205,26 @@ def recording(provider: Provider, path: str | Path) -> Provider:
         base_path=urlsplit(provider.base_url).path,
         recorded_at=datetime.now(UTC),
     )
-    return provider.with_transport(Recorder(provider.http.transport, path, header))
+    return provider.with_transport(TapeWriter(provider.http.transport, path, header))
 
 
-def replay_provider(path: str | Path, pace: float = 0.0) -> Provider:
-    """A provider with the id and model of the recording at `path`: no network and no key.
+def replay_provider(path: str | Path) -> Provider:
+    """Return a provider with the id and model of the tape at `path`, which needs no network and no key.
 
-    Raises `ConfigurationError` if the file is missing or not a recording.
+    Raises `ConfigurationError` if the file is missing or not a tape.
     """
-    replayer = Replayer(path, pace)
-    header = replayer.header
+    player = TapePlayer(path)
+    header = player.header
     return adapter(header.wire)(
         header.provider,
         f"http://replay.invalid{header.base_path}",
         display_name=header.display_name,
-        http=HttpClient(replayer),
+        http=HttpClient(player),
     )
 
 
 def masked(request: Any) -> Any:
-    """`request` with the values at `VOLATILE` paths numbered instead."""
+    """Return `request` with the values at `VOLATILE` paths replaced by numbers."""
     numbers: dict[str, str] = {}
 
     def walk(value: Any, path: tuple[str, ...]) -> Any:
@@ -258,7 +258,7 @@ async def _kept(chunks: AsyncIterator[bytes], pieces: list[bytes]) -> AsyncItera
 
 
 def _texts(pieces: list[bytes]) -> list[str]:
-    """The pieces as text, cut only between characters."""
+    """Return the pieces as text, cut only between characters."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     texts = [decoder.decode(piece) for piece in pieces] + [decoder.decode(b"", final=True)]
     return [text for text in texts if text]
@@ -268,17 +268,17 @@ def _load(path: Path) -> tuple[Header, list[Exchange]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # not at U+2028
     except OSError as error:
-        raise ConfigurationError(f"cannot read the recording {path} ({error.strerror}); check the path") from error
+        raise ConfigurationError(f"cannot read the tape {path} ({error.strerror}); check the path") from error
     try:
         header = Header.model_validate_json(lines[0] if lines else "")
         exchanges = [Exchange.model_validate_json(line) for line in lines[1:] if line.strip()]
     except ValidationError as error:
-        raise ConfigurationError(f"{path.name} is not a recording this version can read; record it again") from error
+        raise ConfigurationError(f"{path.name} is not a tape that this version can read; tape it again") from error
     return header, [each.model_copy(update={"request": masked(each.request)}) for each in exchanges]
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every scalar and empty container, by dotted path."""
+    """Yield every scalar and empty container with its dotted path."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     if not inside:
         yield path, value
@@ -287,7 +287,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _window(here: Any, there: Any, width: int = 80) -> tuple[str, str]:
-    """Both values as JSON, cut to `width` characters around where they begin to differ."""
+    """Return both values as JSON, cut to `width` characters around their first difference."""
     texts = [ABSENT if value is None else json.dumps(value, ensure_ascii=False) for value in (here, there)]
     same = next((at for at, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
     start = max(0, same - width // 4)

@@ -272,7 +272,7 @@ def test_a_subcommand_answers_and_asks_no_model(notebook: Notebook, code: str, w
         ("mn.ask('')", "nothing to ask"),
         ("mn.ask('what now?', tools=[3])", "3"),
         ("mn.connect('mine', 'localhost:1')", "http://"),
-        ("mn.replay('nowhere.jsonl')", "mn.record"),
+        ("mn.replay('nowhere.jsonl')", "mn.tape"),
         ("mn.allow('shell', scope='everywhere')", "everywhere"),
     ],
 )

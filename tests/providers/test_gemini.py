@@ -14,7 +14,7 @@ from mentra_nb.errors import UnsupportedCapability as Unsupported
 from mentra_nb.providers.base import MessageStarted, ProviderToolSpec, Request, ResponseFormat, ToolChoice
 from mentra_nb.providers.gemini import FOREIGN_SIGNATURE, GeminiProvider
 from mentra_nb.providers.registry import builtin
-from mentra_nb.providers.replay import recording, replay_provider
+from mentra_nb.providers.replay import replay_provider, taping
 
 FLASH, PRO = "gemini-2.5-flash", "gemini-3-pro-preview"
 REQUEST = Request(PRO, [Message.user("hi")])
@@ -452,9 +452,9 @@ async def test_models_that_generate_are_listed_once_page_by_page(server):
 
 
 @pytest.mark.anyio
-async def test_a_recording_knows_its_model_and_replays(server, tmp_path):
+async def test_a_tape_knows_its_model_and_replays(server, tmp_path):
     path = tmp_path / "r.jsonl"
-    adapter = recording(GeminiProvider("gemini", f"{server.url}/v1beta", api_key="g-very-secret"), path)
+    adapter = taping(GeminiProvider("gemini", f"{server.url}/v1beta", api_key="g-very-secret"), path)
     request = Request(PRO, [Message.user("application/json")], response_format=ResponseFormat("a", WEATHER))
     server.reply(Reply([sse(chunk({"text": "x"}), STOP)]))
     live = await collect(adapter, request)

@@ -1,4 +1,4 @@
-"""Recording real answers over a socket, and replaying them without one."""
+"""Real answers taped over a socket, and replayed without one."""
 
 import json
 
@@ -11,7 +11,7 @@ from mentra_nb.content import Message, ToolResult, ToolUse
 from mentra_nb.errors import ConfigurationError, HttpError, ReplayMiss, TransportError
 from mentra_nb.providers.base import ProviderToolSpec, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
-from mentra_nb.providers.replay import recording, replay_provider
+from mentra_nb.providers.replay import replay_provider, taping
 from mentra_nb.providers.responses import ResponsesProvider
 from mentra_nb.providers.scripted import ScriptedProvider
 
@@ -44,10 +44,10 @@ async def tool_loop(provider, result="12:00"):
 
 
 @pytest.fixture
-async def recorded(server, tmp_path):
-    """A recording of a tool loop whose server gives no call ids, so that ours differ from run to run."""
+async def tape(server, tmp_path):
+    """The tape of a tool loop whose server gives no call ids, so that ours differ from run to run."""
     path = tmp_path / "turn.jsonl"
-    provider = recording(ChatCompletionsProvider("llamacpp", server.url, api_key=KEY, display_name="L"), path)
+    provider = taping(ChatCompletionsProvider("llamacpp", server.url, api_key=KEY, display_name="L"), path)
     call = [{"index": 0, "function": {"name": "clock", "arguments": "{}"}}]
     server.reply(chat("tool_calls", tool_calls=call), chat(content=f"Grüße 🌍, 12:00 {KEY}"))
     await tool_loop(provider)
@@ -56,9 +56,9 @@ async def recorded(server, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_a_tool_loop_replays_without_a_server_or_key_as_often_as_asked(recorded):
+async def test_a_tool_loop_replays_without_a_server_or_key_as_often_as_asked(tape):
     for _ in range(2):
-        provider = replay_provider(recorded)
+        provider = replay_provider(tape)
         assert (provider.descriptor.id, provider.descriptor.display_name) == ("llamacpp", "L")
         assert [str(model) for model in await provider.list_models()] == ["llamacpp/tiny"]
         for _ in range(2):
@@ -66,8 +66,8 @@ async def test_a_tool_loop_replays_without_a_server_or_key_as_often_as_asked(rec
 
 
 @pytest.mark.anyio
-async def test_the_file_holds_no_key_no_host_and_the_pieces_of_the_answer(recorded, server):
-    text = recorded.read_text()
+async def test_the_file_holds_no_key_no_host_and_the_pieces_of_the_answer(tape, server):
+    text = tape.read_text()
     assert KEY not in text
     assert server.url not in text
     header, first, _ = map(json.loads, text.splitlines())
@@ -78,19 +78,19 @@ async def test_the_file_holds_no_key_no_host_and_the_pieces_of_the_answer(record
 
 
 @pytest.mark.anyio
-async def test_a_changed_tool_result_or_prompt_is_a_miss_that_says_what_changed(recorded):
+async def test_a_changed_tool_result_or_prompt_is_a_miss_that_says_what_changed(tape):
     with pytest.raises(ReplayMiss, match=r'messages\.2\.content is "13:00" now, and was "12:00".*number 2'):
-        await tool_loop(replay_provider(recorded), result="13:00")
+        await tool_loop(replay_provider(tape), result="13:00")
     with pytest.raises(ReplayMiss, match=r'messages\.0\.content is "Bye" now'):
-        await collect(replay_provider(recorded), Request("tiny", [Message.user("Bye")], tools=TOOLS))
+        await collect(replay_provider(tape), Request("tiny", [Message.user("Bye")], tools=TOOLS))
     with pytest.raises(ReplayMiss, match=r"model"):
-        await collect(replay_provider(recorded), Request("big", [Message.user("What time is it?")], tools=TOOLS))
+        await collect(replay_provider(tape), Request("big", [Message.user("What time is it?")], tools=TOOLS))
 
 
 @pytest.mark.anyio
 async def test_equal_requests_get_their_answers_in_order_and_the_last_again(server, tmp_path):
     path = tmp_path / "r.jsonl"
-    provider = recording(ChatCompletionsProvider("x", server.url), path)
+    provider = taping(ChatCompletionsProvider("x", server.url), path)
     server.reply(chat(content="one"), chat(content="two"))
     for _ in range(2):
         await collect(provider, prompt())
@@ -101,9 +101,9 @@ async def test_equal_requests_get_their_answers_in_order_and_the_last_again(serv
 
 
 @pytest.mark.anyio
-async def test_terminal_refusals_are_recorded_and_what_is_tried_again_or_broke_off_is_not(server, tmp_path):
+async def test_terminal_refusals_are_taped_and_what_is_tried_again_or_broke_off_is_not(server, tmp_path):
     path = tmp_path / "r.jsonl"
-    provider = recording(ChatCompletionsProvider("x", server.url), path)
+    provider = taping(ChatCompletionsProvider("x", server.url), path)
     json_type = {"content-type": "application/json"}
     server.reply(
         Reply([b"busy"], 503, json_type), Reply([b"data: {"], end="cut"), Reply([b"no such model"], 404, json_type)
@@ -121,9 +121,9 @@ async def test_terminal_refusals_are_recorded_and_what_is_tried_again_or_broke_o
 
 
 @pytest.mark.anyio
-async def test_a_responses_recording_is_replayed_by_the_responses_adapter(server, tmp_path):
+async def test_a_responses_tape_is_replayed_by_the_responses_adapter(server, tmp_path):
     path = tmp_path / "r.jsonl"
-    provider = recording(ResponsesProvider("openai", server.url), path)
+    provider = taping(ResponsesProvider("openai", server.url), path)
     item = {"type": "message", "content": [{"type": "output_text", "text": "hi"}]}
     frame = {"type": "response.completed", "response": {"id": "r", "output": [item]}}
     server.reply(Reply([sse(frame)]))
@@ -132,12 +132,12 @@ async def test_a_responses_recording_is_replayed_by_the_responses_adapter(server
     assert await collect(replay_provider(path), prompt()) == live
 
 
-def test_what_is_not_a_recording_is_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="cannot read the recording"):
+def test_what_is_not_a_tape_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="cannot read the tape"):
         replay_provider(tmp_path / "none.jsonl")
     for text in ("", "{}", '{"format":"mentra-recording","version":2}', "plain"):
         (tmp_path / "x.jsonl").write_text(text)
-        with pytest.raises(ConfigurationError, match=r"x\.jsonl is not a recording"):
+        with pytest.raises(ConfigurationError, match=r"x\.jsonl is not a tape"):
             replay_provider(tmp_path / "x.jsonl")
-    with pytest.raises(ConfigurationError, match="cannot be recorded"):
-        recording(ScriptedProvider(), tmp_path / "y.jsonl")
+    with pytest.raises(ConfigurationError, match="cannot be taped"):
+        taping(ScriptedProvider(), tmp_path / "y.jsonl")

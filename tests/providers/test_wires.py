@@ -25,7 +25,7 @@ from mentra_nb.event.bus import NullAudit
 from mentra_nb.event.types import RetryAttempt
 from mentra_nb.providers.base import ModelInfo, ProviderToolSpec, Request, ResponseFormat, ToolChoice
 from mentra_nb.providers.registry import PRESETS, adapter, builtin
-from mentra_nb.providers.replay import recording
+from mentra_nb.providers.replay import taping
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.volatile import VolatileStore
 
@@ -132,11 +132,11 @@ async def test_keys_and_headers_are_sent_and_are_in_no_repr_error_or_log(server,
     await lab.aclose()
 
 
-async def test_keys_are_in_no_record_state_or_recording(server, wire, tmp_path, monkeypatch):
+async def test_keys_are_in_no_record_state_or_tape(server, wire, tmp_path, monkeypatch):
     monkeypatch.setenv("MENTRA_HOME", str(tmp_path))
     error = DIALECTS[wire].error(f"you sent {KEY} and {TOKEN}", False)
     server.reply(answer(wire), Reply([json.dumps(error).encode()], 401, JSON), Reply([stream([error])]))
-    async with Runtime([recording(made(wire, server.url), tmp_path / "r.jsonl")], builtin_tools=False) as runtime:
+    async with Runtime([taping(made(wire, server.url), tmp_path / "r.jsonl")], builtin_tools=False) as runtime:
         agent = await runtime.spawn("a", ModelInfo(id="m", provider="lab"))
         await agent.send("hi")
         for _ in range(2):
