@@ -381,7 +381,7 @@ class Agent:
         answer_tool: OutputTool | None = None,
     ) -> Message:
         """A run from its first row to its end: of what was `said`, or going on where another had stopped."""
-        before, run = self.transcript.place(), self._new_turn(options, answer_tool)
+        before, run = self.transcript.snapshot(), self._new_turn(options, answer_tool)
         end, path = resumed if resumed is not None else (None, [])
         record = RunRecord(
             id=run.id,

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from mentra_nb.agent.loop import Turn, request_failed
-from mentra_nb.agent.transcript import Place
+from mentra_nb.agent.transcript import TranscriptPath
 from mentra_nb.content import Message, Text, ToolUse
 from mentra_nb.errors import Cancelled, MentraError, StoreError, is_transient_runtime_error
 from mentra_nb.event import types as e
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Ending:
     """The three ways a run ends. Each is shielded: a second stop does not leave it half done."""
 
-    def __init__(self, turn: Turn, origin: e.TurnOrigin, before: Place) -> None:
+    def __init__(self, turn: Turn, origin: e.TurnOrigin, before: TranscriptPath) -> None:
         self.turn, self.origin, self.before = turn, origin, before
         self.began = time.monotonic()
         self.store, self.holder = turn.environment.store, turn.environment.holder

@@ -1,7 +1,7 @@
 """An agent's conversation: the active path through a tree of entries, appended to and never rewritten.
 
-It is sent whole with every request, but its beginning is hardly ever looked into. Of old messages only the form they
-were last sent in stays in memory; the rest of them is read from the store when it is asked for.
+All of it is sent with every request, but old messages are rarely read. Only the form they were last sent in stays in
+memory; the rest is read from the store when it is needed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar, cast
 
 from mentra_nb.content import ContentBlock, Message, Role, ToolResult, ToolUse
@@ -18,14 +20,13 @@ from mentra_nb.store.protocols import TranscriptStore
 from mentra_nb.store.records import Entry, EntryKind
 
 KEEP = 8
-"""Entries at the end of the path that stay whole."""
+"""The number of entries at the end of the path that stay whole in memory."""
 
 T = TypeVar("T")
-_NONE: frozenset[int] = frozenset()
 
 
 class Item(NamedTuple):
-    """An entry of the path without what follows from its place there."""
+    """An entry of the path, without the agent and the parent: the path implies them."""
 
     id: str
     run_id: str | None
@@ -34,19 +35,34 @@ class Item(NamedTuple):
     created_at: float
 
 
-class Place(NamedTuple):
-    """A path as it was: what `Transcript` has of it."""
+@dataclass(frozen=True, slots=True)
+class TranscriptPath:
+    """What is in memory of one path: its old entries, followed by `items`.
 
-    before: tuple[str | None, int]
-    wire: str
-    sent: list[Any]
-    images: frozenset[int]
-    recipient: object
-    items: list[Item]
+    Changing the path replaces this value as a whole, so no part of one path can remain in another. The lists of the
+    current value grow in place, because copying them for each append would take longer with every message.
+    """
+
+    old: int = 0
+    """The number of old entries."""
+    old_leaf: str | None = None
+    """The id of the last old entry."""
+    wire: str = ""
+    """The wire that `forms` are for."""
+    forms: list[Any] = field(default_factory=list)
+    """The old messages as they were last sent; `None` is encoded when it is needed. Empty while unloaded."""
+    pictures: bytearray = field(default_factory=bytearray)
+    """For each of `forms`, 1 if the message has images."""
+    recipient: object = None
+    """What the forms were made ready for."""
+    read: list[Message] | None = None
+    """The old messages, once one of them was read. May lack the last ones."""
+    items: list[Item] = field(default_factory=list)
+    """The entries that are whole in memory."""
 
 
 class Sent:
-    """A `Message` of long ago, and it reads like one: only the form it was last sent in is in memory."""
+    """Reads like a `Message`, but keeps only the form it was last sent in; the rest is read from the store."""
 
     __slots__ = ("_at", "_transcript")
 
@@ -57,7 +73,7 @@ class Sent:
         return self._transcript.form(self._at, wire, encode)
 
     def has_images(self) -> bool:
-        return self._at in self._transcript.images
+        return self._transcript.has_images(self._at)
 
     @property
     def role(self) -> Role:
@@ -81,157 +97,153 @@ class Sent:
 
 
 class Transcript:
-    """The path from the root to the leaf. Runs append to it; other branches stay in the store.
+    """The path from the root to the leaf. Turns append to it; other branches stay in the store.
 
-    While nobody uses it, it may be unloaded: then only its leaf and its length are known here.
+    An unloaded transcript knows only its leaf and its length.
     """
 
-    __slots__ = ("_before", "_items", "_read", "_recipient", "_sent", "_wire", "agent_id", "images", "store")
+    __slots__ = ("_path", "agent_id", "store")
 
     def __init__(self, agent_id: str, store: TranscriptStore, entries: Sequence[Entry] = ()) -> None:
         self.agent_id, self.store = agent_id, store
-        self._before: tuple[str | None, int] = (None, 0)
-        """The last entry of the part that is not whole here, and how many it has."""
-        self._wire, self._sent = "", list[Any]()
-        """The forms of that part's messages, and of which wire they are; none while the transcript is unloaded."""
-        self._recipient: object = None
-        """Whom it was last made ready for."""
-        self.images = _NONE
-        """Where in that part there are pictures."""
-        self._read: list[Message] | None = None
-        """That part, whole, if somebody looked into it."""
-        self._items: list[Item] = []
-        """What follows."""
+        self._path: TranscriptPath
         self.follow(entries)
 
     @classmethod
     def stored(cls, agent_id: str, store: TranscriptStore, leaf: str | None, length: int) -> Transcript:
-        """One that is in the store and not loaded yet."""
+        """Return the unloaded transcript of a stored path."""
         transcript = cls(agent_id, store)
-        transcript._before = (leaf, length)
+        transcript._path = TranscriptPath(length, leaf)
         return transcript
 
     def __len__(self) -> int:
-        return self._before[1] + len(self._items)
+        return self._path.old + len(self._path.items)
 
     @property
     def leaf(self) -> str | None:
-        return self._items[-1].id if self._items else self._before[0]
+        items = self._path.items
+        return items[-1].id if items else self._path.old_leaf
 
     # ---- what is in memory ------------------------------------------------------------------------------------
 
     @property
     def is_loaded(self) -> bool:
-        """Whether `messages` has all of it."""
-        return len(self._sent) == self._before[1]
+        """Whether `messages` returns all messages."""
+        return len(self._path.forms) == self._path.old
 
     async def ready_for(self, recipient: object) -> None:
-        """Have all of it in memory, in no other form than this recipient's: each model is sent forms of its own."""
-        if not self.is_loaded or self._recipient not in (None, recipient):
+        """Load what `messages` needs. Forms made for another recipient are dropped: each model gets its own."""
+        if not self.is_loaded or self._path.recipient not in (None, recipient):
             await self.load()
-        self._recipient = recipient
+        self._path = replace(self._path, recipient=recipient)
 
     async def load(self) -> None:
-        """Have all of it in memory, and whole."""
+        """Read all messages into memory, whole."""
         self.follow(await self.store.load_path(self.agent_id, self.leaf))
 
     def unload(self) -> None:
-        """Let go of the messages: the store has them."""
-        self._before = (self.leaf, len(self))
-        self._sent, self._items, self.images, self._read = [], [], _NONE, None
+        """Free the messages; they are read from the store again when needed."""
+        self._path = TranscriptPath(len(self), self.leaf)
 
     def history(self) -> list[Message]:
-        """All messages, whole. What is not in memory is read from the store, meanwhile blocking."""
-        return [*self._stored(), *(item.message for item in self._items)]
+        """Return all messages, whole. Blocks while it reads the old ones from the store."""
+        return [*self._read_old(), *(item.message for item in self._path.items)]
 
     def read(self, at: int) -> Message:
-        """A message of the part that is not in memory; whoever asks for one gets all read, and asks for the others."""
-        if self._read is None or at >= len(self._read):
-            self._read = self._stored()
-        return self._read[at]
+        """Return an old message, whole. Reads all old messages at once, since callers tend to want the others too."""
+        messages = self._path.read
+        if messages is None or at >= len(messages):
+            messages = self._read_old()
+            self._path = replace(self._path, read=messages)
+        return messages[at]
 
-    def _stored(self) -> list[Message]:
-        leaf, length = self._before
-        if not length:
+    def _read_old(self) -> list[Message]:
+        path = self._path
+        if not path.old:
             return []
         with ThreadPoolExecutor(1) as thread:
-            path = thread.submit(asyncio.run, self._path_to(leaf)).result()
-        return [entry.message for entry in path]
+            entries = thread.submit(asyncio.run, self._path_to(path.old_leaf)).result()
+        return [entry.message for entry in entries]
 
     async def _path_to(self, leaf: str | None) -> list[Entry]:
         return await self.store.load_path(self.agent_id, leaf)
 
-    # ---- for a run --------------------------------------------------------------------------------------------
+    # ---- for a turn -------------------------------------------------------------------------------------------
 
     def messages(self) -> list[Message]:
-        """The conversation to send; old messages may be `Sent`, which read the same."""
-        sent = [cast(Message, Sent(self, at)) for at in range(len(self._sent))]
-        return sent + [item.message for item in self._items]
+        """Return the conversation to send. Old messages may be `Sent`, which read the same."""
+        sent = [cast(Message, Sent(self, at)) for at in range(len(self._path.forms))]
+        return sent + [item.message for item in self._path.items]
 
     def form(self, at: int, wire: str, encode: Callable[[Message], T]) -> T:
-        """As `Message.encoded`, of an old message."""
-        if wire != self._wire:
-            self._wire, self._sent = wire, [None] * len(self._sent)
-        form: T | None = self._sent[at]
+        """Do for an old message what `Message.encoded` does."""
+        if wire != self._path.wire:
+            self._path = replace(self._path, wire=wire, forms=[None] * len(self._path.forms))
+        form: T | None = self._path.forms[at]
         if form is None:
-            form = self._sent[at] = encode(self.read(at))
+            form = encode(self.read(at))
+            self._path.forms[at] = form
         return form
+
+    def has_images(self, at: int) -> bool:
+        """Return whether an old message has images."""
+        return bool(self._path.pictures[at])
 
     @property
     def tail(self) -> tuple[Entry, ...]:
-        """The end of the path: what is whole in memory. All of it after `follow` and `load`."""
-        return tuple(self._entry(at) for at in range(len(self._items)))
+        """The entries that are whole in memory: all of them after `follow` and `load`, else the last ones."""
+        return tuple(self._entry(at) for at in range(len(self._path.items)))
 
     @property
     def last(self) -> Entry | None:
-        return self._entry(len(self._items) - 1) if self._items else None
+        items = self._path.items
+        return self._entry(len(items) - 1) if items else None
 
     def append(self, message: Message, run_id: str, kind: EntryKind | None = None) -> Entry:
-        """Put a message at the end of the path. The caller stores the entry before the next one."""
-        self._items.append(Item(new_id("entry"), run_id, kind or _kind(message), message, time.time()))
-        entry = self._entry(len(self._items) - 1)
-        self._let_go()
+        """Put a message at the end of the path. The caller stores the entry before it appends the next one."""
+        items = self._path.items
+        items.append(Item(new_id("entry"), run_id, kind or _kind(message), message, time.time()))
+        entry = self._entry(len(items) - 1)
+        self._shrink()
         return entry
 
-    def place(self) -> Place:
-        """The path as it is now, to `go_back` to."""
-        return Place(self._before, self._wire, list(self._sent), self.images, self._recipient, list(self._items))
+    def snapshot(self) -> TranscriptPath:
+        """Return the path as it is now, for `go_back`."""
+        path = self._path
+        return replace(path, forms=path.forms[:], pictures=path.pictures[:], items=path.items[:])
 
-    def go_back(self, place: Place) -> None:
-        """Leave the branch for a path that was. Nothing is deleted from the store."""
-        self._before, self._wire, self._sent, self.images, self._recipient, self._items = place
-        self._read = None
+    def go_back(self, path: TranscriptPath) -> None:
+        """Leave the branch for an earlier path. Nothing is deleted from the store."""
+        self._path = path
 
     def follow(self, entries: Sequence[Entry]) -> None:
-        """Take another path."""
-        self._before, self._sent, self.images, self._read = (None, 0), [], _NONE, None
-        self._recipient = None
-        self._items = [Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries]
+        """Take the path of these entries."""
+        self._path = TranscriptPath(items=[Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries])
 
-    def _let_go(self) -> None:
-        """Keep of what is old, and has been sent, the form it was sent in."""
-        old = 0
-        while old < len(self._items) - KEEP:
-            message = self._items[old].message
-            if not self._sent:
-                self._wire = message.last_wire
-            form = message.form(self._wire)
+    def _shrink(self) -> None:
+        """Replace old messages that have been sent by the form they were sent in."""
+        path, count = self._path, 0
+        wire = path.wire
+        for item in islice(path.items, max(0, len(path.items) - KEEP)):
+            if not path.forms:
+                wire = item.message.last_wire
+            form = item.message.form(wire)
             if form is None:
                 break
-            if message.has_images():
-                self.images |= {len(self._sent)}
-            self._sent.append(form)
-            old += 1
-        if old:
-            self._before = (self._items[old - 1].id, len(self._sent))
-            del self._items[:old]
+            path.forms.append(form)
+            path.pictures.append(item.message.has_images())
+            count += 1
+        if count:
+            self._path = replace(path, old=len(path.forms), old_leaf=path.items[count - 1].id, wire=wire)
+            del path.items[:count]
 
     def _entry(self, at: int) -> Entry:
-        item = self._items[at]
+        path = self._path
+        item = path.items[at]
         return Entry(
             id=item.id,
             agent_id=self.agent_id,
-            parent_id=self._items[at - 1].id if at else self._before[0],
+            parent_id=path.items[at - 1].id if at else path.old_leaf,
             run_id=item.run_id,
             kind=item.kind,
             message=item.message,
