@@ -251,7 +251,7 @@ async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator
         if time.monotonic() - saved_at >= SAVE_EVERY or isinstance(event, ContentBlockStopped):
             saved_at = time.monotonic()
             if (text := pending.partial_text()) != saved:
-                await turn.environment.store.save_partial(turn.id, text)
+                await turn.environment.store.save_partial(turn.id, text, holder=turn.environment.holder)
                 saved = text
     return Answer(pending.message(), pending.stop_reason or "end")
 

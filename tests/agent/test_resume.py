@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from kits.core import Bench, Judge, bench
 
@@ -568,6 +569,25 @@ async def test_an_agent_that_was_taken_over_writes_nothing_more() -> None:
         with pytest.raises(LeaseUnavailable):
             await agent.send("go")
         assert await store.list_runs(agent.id) == []
+
+
+async def test_an_agent_taken_over_while_it_streams_saves_no_partial_text() -> None:
+    store, stream = VolatileStore(), ControlledStream()
+    async with bench(stream, store=store) as table:
+        agent = await table.agent()
+
+        async def turn() -> None:
+            with pytest.raises(LeaseUnavailable, match="taken over by process 1 on elsewhere"):
+                await agent.send("go")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(turn)
+            await stream.wait_opened()
+            [lease] = await store.list_leases()
+            await store.release_lease(lease.key, lease.holder)
+            await store.acquire_lease(lease.key, OTHER, 60)
+            stream.send_turn(text("half a sentence"))
+        assert [(run.state, run.partial) for run in await store.list_runs(agent.id)] == [("running", "")]
 
 
 async def test_resuming_again_in_the_same_runtime_and_after_closing() -> None:
