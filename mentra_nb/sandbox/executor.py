@@ -1,10 +1,11 @@
-"""Runs a command as its own process group, within its time and output limits, and leaves nothing behind.
+"""Run a shell command as its own process group, within limits of time and output, and kill what it leaves behind.
 
-Whether it may run was decided before; nothing here knows of policy or permission.
+Policy and permission were checked before; this module knows neither.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,12 +19,14 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 
 TIMED_OUT = 124
+"""The status code after a timeout, as of timeout(1)."""
 DRAIN_SECONDS = 2.0
+"""Seconds to read on after the process group is gone."""
 
 
 @dataclass(frozen=True)
 class CommandRequest:
-    """A shell line to run in `cwd` with exactly `env`, for at most `timeout` seconds."""
+    """A shell line to run in `cwd` with `env` as its whole environment, for at most `timeout` seconds."""
 
     command: str
     cwd: Path
@@ -34,7 +37,7 @@ class CommandRequest:
 
 @dataclass(frozen=True)
 class ExecOutput:
-    """`status_code` is `None` when a signal ended the command, 124 when its time was up."""
+    """What a command returned. `status_code` is `None` after a signal and 124 after a timeout."""
 
     stdout: str
     stderr: str
@@ -50,12 +53,20 @@ class ExecOutput:
 
 class RuntimeExecutor(Protocol):
     async def run(self, request: CommandRequest, on_line: Callable[[str], None] | None = None) -> ExecOutput:
-        """Run to the end. `on_line` gets `stdout: …` and `stderr: …` while it runs. Raises `OSError`."""
+        """Run a command to its end and return its output.
+
+        Args:
+            request: The command and its limits.
+            on_line: Called with each line as `stdout: …` or `stderr: …` while the command runs.
+
+        Raises:
+            OSError: The command could not be started, for example because `cwd` does not exist.
+        """
         ...
 
 
 class LocalExecutor:
-    """`/bin/sh -c` (on Windows `cmd.exe /C`) on this machine. The whole group dies on every way out."""
+    """Run commands on this machine, by `/bin/sh -c` or `cmd.exe /C`. The process group is killed on every way out."""
 
     async def run(self, request: CommandRequest, on_line: Callable[[str], None] | None = None) -> ExecOutput:
         shell = ["cmd.exe", "/C", request.command] if sys.platform == "win32" else ["/bin/sh", "-c", request.command]
@@ -78,8 +89,8 @@ class LocalExecutor:
                 with anyio.move_on_after(request.timeout) as limit:
                     await process.wait()
                 timed_out = limit.cancelled_caught
-                _kill_group(process)  # what the command left running keeps the pipes open, and would keep us here
-                # something that left the group still may: read what there is, then stop reading
+                _kill_group(process)  # background processes of the command would hold the pipes open
+                # a process that left the group still may hold them: read for a while, then stop
                 readers.cancel_scope.deadline = anyio.current_time() + DRAIN_SECONDS
         finally:
             _kill_group(process)
@@ -99,7 +110,7 @@ class LocalExecutor:
 
 
 class _Capture:
-    """Keeps the first bytes of a stream and reports whole lines as they come."""
+    """The first bytes of a stream. Reports whole lines as they arrive."""
 
     def __init__(self, name: str, request: CommandRequest, on_line: Callable[[str], None] | None) -> None:
         self.name, self.limit, self.on_line = name, request.max_output_bytes_per_stream, on_line
@@ -129,11 +140,21 @@ class _Capture:
 
 
 def _kill_group(process: Process) -> None:
-    try:
-        if sys.platform == "win32":
-            if process.returncode is None:
-                subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], check=False)  # noqa: S603, S607
-        else:
+    """Kill the command and what it started. Does nothing when they are gone."""
+    if sys.platform == "win32":
+        if process.returncode is None:
+            kill_tree(process.pid)
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and its descendants. For systems without process groups."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        root = psutil.Process(pid)
+        for found in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                found.kill()

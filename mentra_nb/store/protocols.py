@@ -10,7 +10,6 @@ from typing import Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionQuestion, PermissionRule
 from mentra_nb.store.records import (
-    AgentKind,
     AgentRecord,
     BackgroundJob,
     Entry,
@@ -38,10 +37,8 @@ T = TypeVar("T")
 class AgentStore(Protocol):
     async def create_agent(self, agent: AgentRecord) -> None: ...
     async def load_agent(self, agent_id: str) -> AgentRecord | None: ...
-    async def list_agents(
-        self, runtime_identifier: str | None = None, *, kinds: Collection[AgentKind] = ("agent", "teammate")
-    ) -> list[AgentRecord]:
-        """Oldest first; of every runtime without an identifier."""
+    async def list_agents(self, runtime_identifier: str | None = None) -> list[AgentRecord]:
+        """Return the agents of a runtime, or of every runtime, oldest first. Subagents are left out."""
         ...
 
     async def set_status(self, agent_id: str, status: str) -> None: ...
@@ -195,9 +192,9 @@ class QuestionStore(Protocol):
     async def open_question(self, question: PermissionQuestion) -> None: ...
     async def close_question(self, request_id: str, outcome: str, decided_by: str) -> None: ...
     async def answer_question(
-        self, request_id: str, *, allow: bool, decided_by: str, reason: str | None = None, at: float | None = None
+        self, request_id: str, *, allow: bool, decided_by: str, reason: str | None = None
     ) -> bool:
-        """Close an open question before its deadline. `False`: too late (`at`, default now), or unknown."""
+        """Close an open question. Return `False` if it is unknown, closed, or past its deadline."""
         ...
 
     async def answered_question(self, run_id: str, tool_call_id: str, arguments_hash: str) -> QuestionAnswer | None:
@@ -258,9 +255,7 @@ class TeamStore(Protocol):
         ...
 
     async def save_request(self, team: str, request: TeamRequest) -> None: ...
-    async def resolve_request(
-        self, team: str, request_id: str, *, approve: bool, reason: str | None = None, at: float | None = None
-    ) -> bool:
+    async def resolve_request(self, team: str, request_id: str, *, approve: bool, reason: str | None = None) -> bool:
         """Answer a pending request; `False` when there is none, or it was answered."""
         ...
 

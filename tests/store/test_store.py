@@ -127,14 +127,14 @@ async def test_a_conversation_without_a_session_is_found_by_its_agent_only(store
     assert await store.load_conversation("nowhere") is None
 
 
-async def test_agents_are_listed_by_kind_and_subagents_only_when_asked_for(store: SqlStore) -> None:
+async def test_subagents_are_not_listed(store: SqlStore) -> None:
     lead, mate = agent("lead"), agent("mate", 2.0, kind="teammate", parent_id="lead")
     child = agent("child", 3.0, kind="subagent", parent_id="lead")
     for made in (lead, mate, child):
         await store.create_agent(made)
     assert await store.list_agents() == [lead, mate]
-    assert await store.list_agents("default", kinds=["subagent"]) == [child]
-    assert await store.list_agents("other", kinds=["subagent"]) == []
+    assert await store.list_agents("default") == [lead, mate]
+    assert await store.load_agent("child") == child
 
 
 async def test_an_agent_is_changed_in_what_is_given_and_nothing_else(store: SqlStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import anyio
@@ -128,11 +129,16 @@ async def test_a_request_is_answered_once(store: SqlStore) -> None:
     other = asked.model_copy(update={"request_id": "p", "created_at": 2.0})
     for made in (other, asked):
         await store.save_request("t", made)
-    assert await store.resolve_request("t", "q", approve=False, reason="busy", at=5.0) is True
+    before = time.time()
+    assert await store.resolve_request("t", "q", approve=False, reason="busy") is True
     assert await store.resolve_request("t", "q", approve=True) is False
     assert await store.resolve_request("u", "p", approve=True) is False
-    answered = {"status": "rejected", "resolution_reason": "busy", "resolved_at": 5.0}
-    assert await store.list_requests("t") == [asked.model_copy(update=answered), other]
+    [answered, waiting] = await store.list_requests("t")
+    assert waiting == other
+    assert answered.resolved_at is not None
+    assert before <= answered.resolved_at <= time.time()
+    changed = {"status": "rejected", "resolution_reason": "busy", "resolved_at": answered.resolved_at}
+    assert answered == asked.model_copy(update=changed)
 
 
 # ---- background jobs ------------------------------------------------------------------------------------------

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
 from typing import Any
 
 from mentra_nb.errors import StoreError
-from mentra_nb.store.records import AgentKind, AgentRecord
-from mentra_nb.store.transactions import Database, Transaction, insert, marks, to_json
+from mentra_nb.store.records import AgentRecord
+from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 
 
 class AgentTable(Database):
@@ -21,13 +20,11 @@ class AgentTable(Database):
         row = await self.read(lambda db: db.execute("SELECT * FROM agents WHERE id = ?", (agent_id,)).fetchone())
         return None if row is None else to_agent(row)
 
-    async def list_agents(
-        self, runtime_identifier: str | None = None, *, kinds: Collection[AgentKind] = ("agent", "teammate")
-    ) -> list[AgentRecord]:
-        where, parameters = f"kind IN ({marks([*kinds])})", list[str](kinds)
+    async def list_agents(self, runtime_identifier: str | None = None) -> list[AgentRecord]:
+        where, parameters = "", []
         if runtime_identifier is not None:
-            where, parameters = f"{where} AND runtime_identifier = ?", [*parameters, runtime_identifier]
-        statement = f"SELECT * FROM agents WHERE {where} ORDER BY created_at, id"
+            where, parameters = "AND runtime_identifier = ?", [runtime_identifier]
+        statement = f"SELECT * FROM agents WHERE kind <> 'subagent' {where} ORDER BY created_at, id"
         return [to_agent(row) for row in await self.read(lambda db: db.execute(statement, parameters).fetchall())]
 
     async def set_status(self, agent_id: str, status: str) -> None:

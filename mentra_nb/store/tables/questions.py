@@ -23,7 +23,7 @@ class QuestionTable(Database):
         await self.write(lambda db: db.execute(statement, (outcome, decided_by, time.time(), request_id)))
 
     async def answer_question(
-        self, request_id: str, *, allow: bool, decided_by: str, reason: str | None = None, at: float | None = None
+        self, request_id: str, *, allow: bool, decided_by: str, reason: str | None = None
     ) -> bool:
         statement = (
             "UPDATE questions SET outcome = ?, decided_by = ?, reason = ?, decided_at = ? "
@@ -31,7 +31,7 @@ class QuestionTable(Database):
         )
 
         def work(db: Transaction) -> bool:
-            now = time.time() if at is None else at
+            now = time.time()
             row = ("allowed" if allow else "denied", decided_by, reason, now, request_id, now)
             return db.execute(statement, row).rowcount > 0
 

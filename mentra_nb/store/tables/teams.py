@@ -47,15 +47,12 @@ class TeamTable(Database):
         row = {"team": team, **request.model_dump()}
         await self.write(lambda db: insert(db, "team_requests", row, replace="team, request_id"))
 
-    async def resolve_request(
-        self, team: str, request_id: str, *, approve: bool, reason: str | None = None, at: float | None = None
-    ) -> bool:
+    async def resolve_request(self, team: str, request_id: str, *, approve: bool, reason: str | None = None) -> bool:
         statement = (
             "UPDATE team_requests SET status = ?, resolution_reason = ?, resolved_at = ? "
             "WHERE team = ? AND request_id = ? AND status = 'pending'"
         )
-        status, now = "approved" if approve else "rejected", time.time() if at is None else at
-        row = (status, reason, now, team, request_id)
+        row = ("approved" if approve else "rejected", reason, time.time(), team, request_id)
         return await self.write(lambda db: db.execute(statement, row).rowcount > 0)
 
     async def list_requests(self, team: str) -> list[TeamRequest]:
