@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -16,26 +16,21 @@ from typing import Any
 from pydantic import SecretStr
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import MalformedStream, StreamTruncated, UnsupportedCapability
-from mentra_nb.ids import UniqueIds, new_id
+from mentra_nb.errors import MalformedStream, UnsupportedCapability
 from mentra_nb.providers import anthropic_models
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
-    ContentBlockStarted,
     ContentBlockStopped,
-    MessageDelta,
-    MessageStarted,
-    MessageStopped,
     ModelInfo,
     ProviderCapabilities,
-    ProviderEvent,
     ProviderToolSpec,
     Request,
 )
+from mentra_nb.providers.decoding import Decoder, check_size, check_text
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.json import Fragment, compact, count, encode, join_body, member, merge_roles
-from mentra_nb.providers.wire import MAX_ARGUMENTS, WireProvider, with_version
+from mentra_nb.providers.wire import WireProvider, with_version
 
 VERSION = "2023-06-01"
 SEARCH_TOOL = encode({"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"})
@@ -227,85 +222,68 @@ CACHE_COUNTS = ("cache_read_input_tokens", "cache_creation_input_tokens")
 COUNTS = ("input_tokens", "output_tokens", "total_tokens", *CACHE_COUNTS)
 
 
-class AnthropicDecoder:
-    """One answer's events to ours. With `cached_apart` the input tokens are left without the cached, as they come."""
+class AnthropicDecoder(Decoder):
+    """One answer's frames to events. With `cached_apart`, `input_tokens` are left without the cached, as they come."""
 
     def __init__(self, model: str, *, cached_apart: bool = True) -> None:
-        self.complete = False
-        self._model = model
+        super().__init__(model)
         self._cached_apart = cached_apart
-        self._started = False
         self._blocks: list[_Block] = []
         self._by_index: dict[Any, _Block] = {}
-        self._ids = UniqueIds()
         self._counted: dict[str, int] = {}
-        self._stop_reason: str | None = None
 
-    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+    def _take(self, frame: dict[str, Any]) -> None:
         match frame.get("type"):
             case "content_block_delta":
-                return self._delta(frame)
+                self._delta(frame)
             case "content_block_start":
-                return self._open(frame.get("index"), member(frame, "content_block"))
+                self._begin_block(frame.get("index"), member(frame, "content_block"))
             case "content_block_stop":
-                block = self._by_index.get(frame.get("index"))
-                return self._close(block) if block is not None else ()
+                if (block := self._by_index.get(frame.get("index"))) is not None:
+                    self._stop_block(block)
             case "message_start":
                 message = member(frame, "message")
                 self._count(message.get("usage"))
-                return self._start(message)
+                self._start(message.get("id"), message.get("model"))
             case "message_delta":
                 change = member(frame, "delta")
                 self._count(change.get("usage"))
                 self._count(frame.get("usage"))
-                self._stop_reason = change.get("stop_reason") or self._stop_reason
+                self._finish = change.get("stop_reason") or self._finish
             case "message_stop":
-                return self._end()
+                self._end()
             case "error":
                 raise stream_error(frame.get("error") or frame, frame.get("request_id"))
             case None if frame.get("error"):
                 raise stream_error(frame["error"])
-        return ()
 
-    def finish(self) -> Iterable[ProviderEvent]:
-        if self._stop_reason is None:
-            raise StreamTruncated
-        return self._end()
-
-    def _start(self, message: dict[str, Any]) -> list[ProviderEvent]:
-        if self._started:
-            return []
-        self._started = True
-        return [MessageStarted(str(message.get("id") or ""), str(message.get("model") or self._model))]
-
-    def _open(self, index: Any, whole: dict[str, Any]) -> list[ProviderEvent]:
-        """Begin a block, also when its index is in use: the older one then stays as it is until the end."""
-        events = self._start({})
+    def _begin_block(self, index: Any, whole: dict[str, Any]) -> _Block:
+        """Start a block, also when its index is in use: the older one then stays open until the end."""
+        self._start()
         kind = KINDS.get(whole.get("type"), "opaque")
-        block = self._by_index[index] = _Block(len(self._blocks), kind, whole)
-        self._blocks.append(block)
         if kind == "tool_use":
-            id = self._ids.take(whole.get("id") or new_id("call"))
-            events.append(ContentBlockStarted(block.index, kind, id=id, name=str(whole.get("name") or "")))
+            at = self._begin(kind, id=self._call_id(whole.get("id")), name=str(whole.get("name") or ""))
         else:
-            events.append(ContentBlockStarted(block.index, kind))
+            at = self._begin(kind)
+        block = self._by_index[index] = _Block(at, kind, whole)
+        self._blocks.append(block)
         if whole.get("signature"):
             block.signature.append(str(whole["signature"]))
         text = whole.get(kind) if kind in ("text", "thinking") else None
-        return events + self._add(block, text) if text else events
+        if text:
+            self._add(block, text)
+        return block
 
-    def _delta(self, frame: dict[str, Any]) -> list[ProviderEvent]:
+    def _delta(self, frame: dict[str, Any]) -> None:
         delta, index = member(frame, "delta"), frame.get("index")
-        events: list[ProviderEvent] = []
         known = DELTAS.get(delta.get("type") or "")
         block = self._by_index.get(index)
         if block is None:
             if known is None:
-                return events
+                return
             if known[0] == "tool_use":
                 raise MalformedStream(f"arguments for a call that never began: block {index}")
-            events = self._open(index, {"type": known[0]})
-            block = self._by_index[index]
+            block = self._begin_block(index, {"type": known[0]})
         if delta.get("type") == "signature_delta" and block.kind == "thinking":
             block.signature.append(str(delta.get("signature") or ""))
         elif known is None or block.kind == "opaque":
@@ -314,49 +292,45 @@ class AnthropicDecoder:
         elif known[0] != block.kind:
             raise MalformedStream(f"a {known[0]} delta for a {block.kind} block: block {index}")
         elif text := delta.get(known[1]):
-            events += self._add(block, text)
-        return events
+            self._add(block, text)
 
-    def _add(self, block: _Block, text: Any) -> list[ProviderEvent]:
-        if not isinstance(text, str):
-            raise MalformedStream(f"a piece of {block.kind} is not a string: {str(text)[:200]}")
+    def _add(self, block: _Block, text: Any) -> None:
+        check_text(block.kind, text)
         block.size += len(text)
-        if block.kind not in ("text", "thinking") and block.size > MAX_ARGUMENTS:
-            raise MalformedStream(f"the arguments of a call are longer than {MAX_ARGUMENTS} characters")
+        if block.kind not in ("text", "thinking"):
+            check_size(block.size)
         if block.kind == "opaque":
             block.arguments.append(text)
-            return []
-        return [ContentBlockDelta(block.index, text)]
+        else:
+            self._emit(ContentBlockDelta(block.index, text))
 
-    def _close(self, block: _Block) -> list[ProviderEvent]:
+    def _stop_block(self, block: _Block) -> None:
         if not block.is_open:
-            return []
+            return
         block.is_open = False
+        stopped = ContentBlockStopped(block.index)
         match block.kind:
             case "thinking":
                 data = block.whole.get("data") if block.whole.get("type") == "redacted_thinking" else None
-                return [ContentBlockStopped(block.index, signature="".join(block.signature) or None, encrypted=data)]
+                stopped = ContentBlockStopped(block.index, "".join(block.signature) or None, data)
             case "opaque":
-                return [ContentBlockStopped(block.index, encrypted=compact(_with_arguments(block)))]
+                stopped = ContentBlockStopped(block.index, encrypted=compact(_with_arguments(block)))
             case "tool_use" if not block.size and block.whole.get("input"):
-                return [ContentBlockDelta(block.index, compact(block.whole["input"])), ContentBlockStopped(block.index)]
-        return [ContentBlockStopped(block.index)]
+                self._emit(ContentBlockDelta(block.index, compact(block.whole["input"])))
+        self._emit(stopped)
 
-    def _end(self) -> list[ProviderEvent]:
-        events = self._start({})
+    def _end(self) -> None:
+        self._start()
         for block in self._blocks:
-            events += self._close(block)
-        reason = self._stop_reason or "end_turn"
+            self._stop_block(block)
+        reason = self._finish or "end_turn"
         reason = STOP_REASONS.get(reason, reason)
         if reason in ("end", "tool_use"):
             reason = "tool_use" if any(block.kind == "tool_use" for block in self._blocks) else "end"
-        events.append(MessageDelta(reason, self._usage()))
-        events.append(MessageStopped())
-        self.complete = True
-        return events
+        self._stop(reason, self._usage())
 
     def _count(self, usage: Any) -> None:
-        """Take counts in. They only grow in an answer, and some servers send 0 for what they said before."""
+        """Take in counts. They only grow within an answer; some servers send 0 for a count they gave before."""
         found = {name: count(usage, name) for name in COUNTS}
         details = usage.get("output_tokens_details") if isinstance(usage, dict) else None
         found["reasoning_tokens"] = count(details, "thinking_tokens", "reasoning_tokens")
@@ -374,7 +348,7 @@ class AnthropicDecoder:
 
 
 def _with_arguments(block: _Block) -> dict[str, Any]:
-    """A block of the provider's own, with the arguments that were streamed into it."""
+    """Return an opaque block with the arguments that were streamed into it."""
     if not block.arguments:
         return block.whole
     try:

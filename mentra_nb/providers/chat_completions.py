@@ -12,21 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking
-from mentra_nb.errors import HttpError, MalformedStream, StreamTruncated, UnsupportedCapability
-from mentra_nb.ids import UniqueIds, new_id
+from mentra_nb.errors import HttpError, UnsupportedCapability
 from mentra_nb.providers.base import (
-    BlockKind,
     ContentBlockDelta,
     ContentBlockStarted,
     ContentBlockStopped,
-    MessageDelta,
-    MessageStarted,
-    MessageStopped,
     ProviderEvent,
     ProviderToolSpec,
     Request,
     ResponseFormat,
 )
+from mentra_nb.providers.decoding import DONE, Decoder, check_size
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.json import compact, encode, join_body
 from mentra_nb.providers.openai_common import (
@@ -39,7 +35,7 @@ from mentra_nb.providers.openai_common import (
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import DONE, MAX_ARGUMENTS
+from mentra_nb.providers.think_tags import ThinkTags
 
 REASONING = ("reasoning_content", "reasoning")
 """Members of a message in which servers send reasoning. The id of a thinking block of this wire is its member."""
@@ -241,97 +237,68 @@ class _Call:
     started: bool = False
 
 
-class ChatDecoder:
+class ChatDecoder(Decoder):
     """One answer's chunks to events: text and reasoning in the order they come, one block per tool call."""
 
     def __init__(self, model: str) -> None:
-        self.complete = False
-        self._model = model
-        self._started = False
-        self._blocks = 0
-        self._open: tuple[int, BlockKind] | None = None
-        self._think = _ThinkTags()
+        super().__init__(model)
+        self._think = ThinkTags()
         self._calls: list[_Call] = []
         self._by_index: dict[Any, _Call] = {}
-        self._ids = UniqueIds()
         self._member: str | None = None
-        """Where reasoning comes, even when none does."""
+        """The first of `REASONING` that the server sent, even with nothing in it."""
         self._reasoned = False
         self._details: dict[Any, dict[str, Any]] = {}
-        self._finish: str | None = None
         self._usage: Any = None
         self._refused = False
 
-    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+    def _take(self, frame: dict[str, Any]) -> None:
         if frame is DONE:
-            return self._end()
+            self._end()
+            return
         if frame.get("error"):
             raise stream_error(frame["error"])
-        events: list[ProviderEvent] = []
-        if not self._started:
-            self._started = True
-            events.append(MessageStarted(str(frame.get("id") or ""), str(frame.get("model") or self._model)))
+        self._start(frame.get("id"), frame.get("model"))
         self._usage = frame.get("usage") or self._usage
         choices = [choice for choice in frame.get("choices") or () if not choice.get("index")]
-        if not choices:
-            return events + self._end() if self._finish and frame.get("usage") else events
-        choice = choices[0]
+        if choices:
+            self._choice(choices[0])
+        elif self._finish and frame.get("usage"):
+            self._end()
+
+    def _choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta") or choice.get("message") or {}
         for member in REASONING:
             if (reasoning := delta.get(member)) is not None:
-                self._reason(member, reasoning, events)
+                self._reason(member, reasoning)
         for detail in delta.get(DETAILS) or ():
             self._detail(detail)
         if content := delta.get("content"):
             for kind, text in self._think.split(content):
-                self._say(kind, text, events)
+                self._say(kind, text)
         if refusal := delta.get("refusal"):
             self._refused = True
-            self._say("text", refusal, events)
+            self._say("text", refusal)
         calls = delta.get("tool_calls") or ()
         if delta.get("function_call"):
             calls = [{"index": 0, "function": delta["function_call"]}]
         for call in calls:
-            self._call(call, events)
+            self._call(call)
         if finish := choice.get("finish_reason"):
             if finish in BROKEN_OFF:
                 raise stream_error(choice.get("error") or {"code": finish, "message": "the answer was broken off"})
             self._finish = str(finish)
-        return events
 
-    def finish(self) -> Iterable[ProviderEvent]:
-        if self._finish is None:
-            raise StreamTruncated
-        return self._end()
-
-    def _next(self) -> int:
-        self._blocks += 1
-        return self._blocks - 1
-
-    def _close(self, events: list[ProviderEvent]) -> None:
-        if self._open is not None:
-            events.append(ContentBlockStopped(self._open[0]))
-            self._open = None
-
-    def _say(self, kind: BlockKind, text: Any, events: list[ProviderEvent], member: str | None = None) -> None:
-        if not isinstance(text, str):
-            raise MalformedStream(f"a piece of {kind} is not a string: {str(text)[:200]}")
-        if self._open is None or self._open[1] != kind:
-            self._close(events)
-            self._open = (self._next(), kind)
-            events.append(ContentBlockStarted(self._open[0], kind, item_id=member))
-        events.append(ContentBlockDelta(self._open[0], text))
-
-    def _reason(self, member: str, text: Any, events: list[ProviderEvent]) -> None:
-        """Take reasoning, of which some servers send the same in two members."""
+    def _reason(self, member: str, text: Any) -> None:
+        """Take in reasoning, of one member only: some servers send the same text in both."""
         self._member = self._member or member
         if text and member == self._member:
             self._reasoned = True
             self._think.off()
-            self._say("thinking", text, events, member)
+            self._say("thinking", text, member)
 
     def _detail(self, piece: Any) -> None:
-        """Take a piece of the `DETAILS`."""
+        """Take in a piece of the `DETAILS`."""
         if not isinstance(piece, dict):
             return
         index = piece.get("index")
@@ -342,31 +309,29 @@ class ChatDecoder:
             elif value is not None:
                 known[name] = value
 
-    def _call(self, piece: dict[str, Any], events: list[ProviderEvent]) -> None:
+    def _call(self, piece: dict[str, Any]) -> None:
+        """Take in a piece of a call. Its block starts once its name is known."""
         function = piece.get("function") or {}
         name, arguments = function.get("name"), argument_delta(function.get("arguments"))
         id, index = piece.get("id"), piece.get("index")
         call = self._find(id, index, name, arguments)
         if call is None:
-            for kind, text in self._think.flush():
-                self._say(kind, text, events)
-            self._close(events)
-            call = _Call(self._ids.take(id or new_id("call")), self._next())
+            self._close_texts()
+            call = _Call(self._call_id(id), self._next_index())
             self._calls.append(call)
             self._by_index[index] = self._by_index[id or call.id] = call
         if not call.started and name:
             call.name = name
-            self._begin(call, events)
+            self._begin_call(call)
         if arguments:
             call.arguments.append(arguments)
             call.size += len(arguments)
-            if call.size > MAX_ARGUMENTS:
-                raise MalformedStream(f"the arguments of a call are longer than {MAX_ARGUMENTS} characters")
+            check_size(call.size)
             if call.started:
-                events.append(ContentBlockDelta(call.index, arguments))
+                self._emit(ContentBlockDelta(call.index, arguments))
 
     def _find(self, id: str | None, index: int | None, name: str | None, arguments: str) -> _Call | None:
-        """The call a piece belongs to, or `None` for a new one: servers leave out the index, the id, or both."""
+        """Return the call a piece belongs to, `None` for a new one: servers leave out the index, the id, or both."""
         if index is None and id:
             return self._by_index.get(id)
         call = self._by_index.get(index) if index is not None else (self._calls[-1] if self._calls else None)
@@ -378,89 +343,38 @@ class ChatDecoder:
             return None
         return call
 
-    def _begin(self, call: _Call, events: list[ProviderEvent]) -> None:
+    def _begin_call(self, call: _Call) -> None:
         call.started = True
-        events.append(ContentBlockStarted(call.index, "tool_use", id=call.id, name=call.name))
-        events.extend(ContentBlockDelta(call.index, piece) for piece in call.arguments)
+        self._emit(ContentBlockStarted(call.index, "tool_use", id=call.id, name=call.name))
+        self._emit(*(ContentBlockDelta(call.index, piece) for piece in call.arguments))
 
-    def _end(self) -> list[ProviderEvent]:
-        events: list[ProviderEvent] = []
+    def _close_texts(self) -> None:
+        """Give the text that was held back, and stop its block."""
         for kind, text in self._think.flush():
-            self._say(kind, text, events)
-        self._close(events)
+            self._say(kind, text)
+        self._close()
+
+    def _end(self) -> None:
+        self._close_texts()
         if self._details:
             kept = compact({DETAILS: list(self._details.values())})
-            index = self._next()
-            events += [ContentBlockStarted(index, "opaque"), ContentBlockStopped(index, encrypted=kept)]
-        elif self._calls and self._member and not self._reasoned:  # DeepSeek wants even that back
-            index = self._next()
-            events += [ContentBlockStarted(index, "thinking", item_id=self._member), ContentBlockStopped(index)]
+            self._emit(ContentBlockStopped(self._begin("opaque"), encrypted=kept))
+        elif self._calls and self._member and not self._reasoned:  # DeepSeek wants back even an empty one
+            self._emit(ContentBlockStopped(self._begin("thinking", item_id=self._member)))
         for call in self._calls:
             if not call.started:
-                self._begin(call, events)
-            events.append(ContentBlockStopped(call.index))
-        events.append(MessageDelta(self._stop_reason(), usage(self._usage)))
-        events.append(MessageStopped())
-        self.complete = True
-        return events
+                self._begin_call(call)
+            self._emit(ContentBlockStopped(call.index))
+        self._stop(self._stop_reason(), usage(self._usage))
 
     def _stop_reason(self) -> str:
-        """In neutral words; whether there are calls counts more than what the server says of it."""
+        """Return the neutral reason; calls in the answer count for more than the server's word."""
         if self._refused:
             return "refusal"
         reason = STOP_REASONS.get(self._finish or "stop", self._finish or "end")
         if reason in ("end", "tool_use"):
             return "tool_use" if self._calls else "end"
         return reason
-
-
-class _ThinkTags:
-    """Takes reasoning out of content that begins with `<think>`, whatever pieces the tags come in."""
-
-    OPEN, CLOSE = "<think>", "</think>"
-
-    def __init__(self) -> None:
-        self._state = "undecided"
-        self._at_edge = False
-        """Just past a tag, where line breaks are not part of the text."""
-        self._held = ""
-
-    def off(self) -> None:
-        """The server reports reasoning apart, so tags are only text."""
-        if self._state == "undecided":
-            self._state = "outside"
-
-    def split(self, text: str) -> list[tuple[BlockKind, str]]:
-        text, self._held = self._held + text, ""
-        if self._state == "undecided":
-            start = text.lstrip()
-            if len(start) < len(self.OPEN) and self.OPEN.startswith(start):
-                self._held = text
-                return []
-            self._state = "outside"
-            if start.startswith(self.OPEN):
-                text = start.removeprefix(self.OPEN)
-                self._state, self._at_edge = "inside", True
-        if self._at_edge:
-            text = text.lstrip("\n")
-            self._at_edge = not text
-        if self._state == "outside":
-            return [("text", text)] if text else []
-        thought, tag, rest = text.partition(self.CLOSE)
-        if tag:
-            rest = rest.lstrip("\n")
-            self._state, self._at_edge = "outside", not rest
-        else:
-            kept = next((n for n in range(len(self.CLOSE) - 1, 0, -1) if text.endswith(self.CLOSE[:n])), 0)
-            thought, self._held = text[: len(text) - kept], text[len(text) - kept :]
-        pieces: list[tuple[BlockKind, str]] = [("thinking", thought), ("text", rest)]
-        return [(kind, piece) for kind, piece in pieces if piece]
-
-    def flush(self) -> list[tuple[BlockKind, str]]:
-        """What was held back in case it was a tag."""
-        held, self._held = self._held, ""
-        kind: BlockKind = "thinking" if self._state == "inside" else "text"
-        return [(kind, held)] if held else []
 
 
 def _is_object(text: str) -> bool:

@@ -7,37 +7,27 @@ it goes to the part after it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import (
-    MalformedStream,
-    RetryableError,
-    StreamTruncated,
-    UnsupportedCapability,
-)
-from mentra_nb.ids import UniqueIds, new_id
+from mentra_nb.errors import RetryableError, UnsupportedCapability
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
-    ContentBlockStarted,
     ContentBlockStopped,
-    MessageDelta,
-    MessageStarted,
-    MessageStopped,
     ModelInfo,
     ProviderCapabilities,
-    ProviderEvent,
     ProviderToolSpec,
     Request,
 )
+from mentra_nb.providers.decoding import Decoder, check_size
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.json import Fragment, compact, count, encode, join_body, merge_roles
-from mentra_nb.providers.wire import MAX_ARGUMENTS, WireProvider
+from mentra_nb.providers.wire import WireProvider
 
 LEVELS = ("minimal", "low", "medium", "high")
 BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
@@ -239,29 +229,20 @@ def _model(entry: dict[str, Any], provider: str) -> ModelInfo:
 # ---- answers ----------------------------------------------------------------------------------------------------
 
 
-class GeminiDecoder:
+class GeminiDecoder(Decoder):
     """One answer's chunks to events: text and thoughts in the order they come, and each call as a block of its own."""
 
     def __init__(self, model: str) -> None:
-        self.complete = False
-        self._model = model
-        self._started = False
-        self._blocks = 0
-        self._open: tuple[int, BlockKind] | None = None
-        self._calls = 0
+        super().__init__(model)
+        self._has_calls = False
         self._seen: set[str] = set()
-        self._ids = UniqueIds()
-        self._finish: str | None = None
         self._counted: dict[str, int] = {}
 
-    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+    def _take(self, frame: dict[str, Any]) -> None:
         if frame.get("error"):
             raise stream_error(frame["error"])
-        events: list[ProviderEvent] = []
-        if frame and not self._started:
-            self._started = True
-            id = str(frame.get("responseId") or f"gemini-{self._model}")
-            events.append(MessageStarted(id, str(frame.get("modelVersion") or self._model)))
+        if frame:
+            self._start(frame.get("responseId") or f"gemini-{self._model}", frame.get("modelVersion"))
         usage = frame.get("usageMetadata")
         for name, counter in COUNTS.items() if usage else ():
             if (number := count(usage, counter)) is not None:
@@ -271,19 +252,15 @@ class GeminiDecoder:
                 continue
             content = candidate.get("content")
             for part in _objects(content.get("parts") if isinstance(content, dict) else None):
-                self._part(part, events)
+                self._part(part)
             if reason := candidate.get("finishReason"):
                 self._finished(str(reason), candidate.get("finishMessage"))
         feedback = frame.get("promptFeedback")
         if isinstance(feedback, dict) and feedback.get("blockReason") and self._finish is None:
             blocked = str(feedback["blockReason"])
             self._finish = "refusal" if blocked == "OTHER" else "content_filter"
-        return events + self._end() if self._finish and usage else events
-
-    def finish(self) -> Iterable[ProviderEvent]:
-        if self._finish is None:
-            raise StreamTruncated
-        return self._end()
+        if self._finish and usage:
+            self._end()
 
     def _finished(self, reason: str, detail: Any) -> None:
         if reason == "MALFORMED_FUNCTION_CALL":
@@ -291,78 +268,56 @@ class GeminiDecoder:
         if reason != "FINISH_REASON_UNSPECIFIED":
             self._finish = STOP_REASONS.get(reason, reason)
 
-    def _part(self, part: dict[str, Any], events: list[ProviderEvent]) -> None:
+    def _part(self, part: dict[str, Any]) -> None:
         signature, text, call = part.get("thoughtSignature") or None, part.get("text"), part.get("functionCall")
         if isinstance(call, dict):
-            self._call(call, signature, events)
+            self._call(call, signature)
         elif isinstance(text, str) and text:
             kind: BlockKind = "thinking" if part.get("thought") else "text"
             if signature is None:
-                self._say(kind, text, events)
+                self._say(kind, text)
             else:
-                self._signed(kind, text, str(signature), events)
+                self._signed(kind, text, str(signature))
         elif signature or set(part) - {"text", "thought", "thoughtSignature"}:
-            self._close(events)
-            index = self._begin("opaque", events)
-            events.append(ContentBlockStopped(index, encrypted=compact(part)))
+            self._close()
+            self._emit(ContentBlockStopped(self._begin("opaque"), encrypted=compact(part)))
 
-    def _begin(self, kind: BlockKind, events: list[ProviderEvent], **call: Any) -> int:
-        index, self._blocks = self._blocks, self._blocks + 1
-        events.append(ContentBlockStarted(index, kind, **call))
-        return index
-
-    def _close(self, events: list[ProviderEvent]) -> None:
-        if self._open is not None:
-            events.append(ContentBlockStopped(self._open[0]))
-            self._open = None
-
-    def _say(self, kind: BlockKind, text: str, events: list[ProviderEvent]) -> None:
-        if self._open is None or self._open[1] != kind:
-            self._close(events)
-            self._open = (self._begin(kind, events), kind)
-        events.append(ContentBlockDelta(self._open[0], text))
-
-    def _signed(self, kind: BlockKind, text: str, signature: str, events: list[ProviderEvent]) -> None:
-        """A part that carries a signature is never merged with its neighbours."""
-        self._close(events)
+    def _signed(self, kind: BlockKind, text: str, signature: str) -> None:
+        """Give a part with a signature as a block of its own: it may not be merged with its neighbours."""
+        self._close()
         if kind == "text":
-            self._carry(signature, events)
-        index = self._begin(kind, events)
-        events.append(ContentBlockDelta(index, text))
-        events.append(ContentBlockStopped(index, signature=signature if kind == "thinking" else None))
+            self._carry(signature)
+        index = self._begin(kind)
+        self._emit(ContentBlockDelta(index, text))
+        self._emit(ContentBlockStopped(index, signature=signature if kind == "thinking" else None))
 
-    def _carry(self, signature: str, events: list[ProviderEvent]) -> None:
-        """Keep a signature for the part that comes next."""
-        events.append(ContentBlockStopped(self._begin("thinking", events), signature=signature))
+    def _carry(self, signature: str) -> None:
+        """Give the signature of the part that comes next."""
+        self._emit(ContentBlockStopped(self._begin("thinking"), signature=signature))
 
-    def _call(self, call: dict[str, Any], signature: Any, events: list[ProviderEvent]) -> None:
+    def _call(self, call: dict[str, Any], signature: Any) -> None:
         given, arguments = call.get("id") or None, call.get("args")
         text = compact(arguments) if arguments else ""
-        if len(text) > MAX_ARGUMENTS:
-            raise MalformedStream(f"the arguments of a call are longer than {MAX_ARGUMENTS} characters")
+        check_size(len(text))
         if given is not None:
             again = compact([given, call.get("name"), arguments])
             if again in self._seen:
                 return
             self._seen.add(again)
-        self._close(events)
+        self._close()
         if signature:
-            self._carry(str(signature), events)
-        id = self._ids.take(str(given or new_id("call")))
-        index = self._begin("tool_use", events, id=id, name=str(call.get("name") or ""), item_id=given)
+            self._carry(str(signature))
+        id = self._call_id(str(given or ""))
+        index = self._begin("tool_use", id=id, name=str(call.get("name") or ""), item_id=given)
         if text:
-            events.append(ContentBlockDelta(index, text))
-        events.append(ContentBlockStopped(index))
-        self._calls += 1
+            self._emit(ContentBlockDelta(index, text))
+        self._emit(ContentBlockStopped(index))
+        self._has_calls = True
 
-    def _end(self) -> list[ProviderEvent]:
-        events: list[ProviderEvent] = []
-        self._close(events)
-        reason = "tool_use" if self._finish == "end" and self._calls else self._finish
-        events.append(MessageDelta(reason, TokenUsage(**self._counted) if self._counted else None))
-        events.append(MessageStopped())
-        self.complete = True
-        return events
+    def _end(self) -> None:
+        self._close()
+        reason = "tool_use" if self._finish == "end" and self._has_calls else self._finish
+        self._stop(reason, TokenUsage(**self._counted) if self._counted else None)
 
 
 def _objects(values: Any) -> Iterator[dict[str, Any]]:

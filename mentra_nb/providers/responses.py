@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, ToolResult, ToolUse
-from mentra_nb.errors import MalformedStream, StreamTruncated
-from mentra_nb.ids import UniqueIds, new_id
+from mentra_nb.errors import MalformedStream
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
-    ContentBlockStarted,
     ContentBlockStopped,
-    MessageDelta,
-    MessageStarted,
-    MessageStopped,
-    ProviderEvent,
     ProviderToolSpec,
     Request,
     ResponseFormat,
 )
+from mentra_nb.providers.decoding import Decoder, check_size
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.json import compact, encode, join_body, member
 from mentra_nb.providers.openai_common import (
@@ -39,7 +33,6 @@ from mentra_nb.providers.openai_common import (
     tool_choice,
     usage,
 )
-from mentra_nb.providers.wire import MAX_ARGUMENTS
 
 REASONS = re.compile(r"(^|/)(o[1-9]|gpt-5(?!.*chat))")
 """Models that reason unasked, and so can be asked for what goes back to them; others refuse that."""
@@ -185,7 +178,7 @@ class _Block:
     is_open: bool = True
 
 
-class ResponsesDecoder:
+class ResponsesDecoder(Decoder):
     """One answer's frames to events. Items are told apart by `output_index`, or by item id where that is missing.
 
     With `late_encryption`, a reasoning block stays open until its encrypted part has come, at the latest in the
@@ -193,129 +186,112 @@ class ResponsesDecoder:
     """
 
     def __init__(self, model: str, *, late_encryption: bool = False) -> None:
-        self.complete = False
-        self._model = model
+        super().__init__(model)
         self._late_encryption = late_encryption
-        self._started = False
         self._blocks: list[_Block] = []
         self._by_key: dict[int | str, _Block | None] = {}
-        self._ids = UniqueIds()
+        self._response: dict[str, Any] = {}
+        """The response as the terminal event has it."""
         self._refused = False
 
-    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
+    def _take(self, frame: dict[str, Any]) -> None:
         match frame.get("type"):
             case "response.output_text.delta":
-                return self._delta(frame, "text")
+                self._delta(frame, "text")
             case "response.function_call_arguments.delta":
-                return self._delta(frame, "tool_use")
+                self._delta(frame, "tool_use")
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                return self._delta(frame, "thinking")
+                self._delta(frame, "thinking")
             case "response.refusal.delta":
                 self._refused = True
-                return self._delta(frame, "text")
+                self._delta(frame, "text")
             case "response.reasoning_summary_part.added" if frame.get("summary_index"):
-                return self._delta(frame | {"delta": "\n\n"}, "thinking")
+                self._delta(frame | {"delta": "\n\n"}, "thinking")
             case "response.created" | "response.in_progress":
-                return self._start(member(frame, "response"))
+                response = member(frame, "response")
+                self._start(response.get("id"), response.get("model"))
             case "response.output_item.added":
-                return self._added(frame, member(frame, "item"))
+                self._begin_item(frame, member(frame, "item"))
             case "response.output_item.done":
-                return self._done(frame, member(frame, "item"))
+                self._done(frame, member(frame, "item"))
             case "response.completed" | "response.incomplete":
-                return self._end(member(frame, "response"))
+                self._response = member(frame, "response")
+                self._end()
             case "response.failed":
                 raise stream_error(member(frame, "response").get("error"))
             case "error":
                 raise stream_error(frame.get("error") or frame)
             case None if frame.get("error"):
                 raise stream_error(frame["error"])
-        return ()
-
-    def finish(self) -> Iterable[ProviderEvent]:
-        raise StreamTruncated
-
-    def _start(self, response: dict[str, Any]) -> list[ProviderEvent]:
-        if self._started:
-            return []
-        self._started = True
-        return [MessageStarted(str(response.get("id") or ""), str(response.get("model") or self._model))]
 
     def _find(self, frame: dict[str, Any], item_id: Any) -> _Block | None:
-        """The block a frame speaks of, `None` if its kind is ignored. Raises KeyError if it was never announced."""
+        """Return the block a frame belongs to, `None` if its kind is ignored. Raises KeyError if it never started."""
         index = frame.get("output_index")
         return self._by_key[index if index in self._by_key else item_id]
 
-    def _added(self, frame: dict[str, Any], item: dict[str, Any]) -> list[ProviderEvent]:
-        return self._open(frame, item)[0]
+    def _begin_item(self, frame: dict[str, Any], item: dict[str, Any]) -> _Block | None:
+        """Start the block of an item, also when its index is in use: the older one then stays open until the end.
 
-    def _open(self, frame: dict[str, Any], item: dict[str, Any]) -> tuple[list[ProviderEvent], _Block | None]:
-        """Begin a block, also when its index is in use: the older one then stays as it is until the end."""
-        events = self._start({})
-        id, index = item.get("id"), len(self._blocks)
+        Returns `None` for an item that is ignored.
+        """
+        self._start()
+        id = item.get("id")
         block: _Block | None = None
         match item.get("type"):
             case "message":
-                block = _Block(index, "text", id)
-                events.append(ContentBlockStarted(index, "text", item_id=id))
+                block = _Block(self._begin("text", item_id=id), "text", id)
             case "reasoning":
-                block = _Block(index, "thinking", id)
-                events.append(ContentBlockStarted(index, "thinking", id=id, item_id=id))
+                block = _Block(self._begin("thinking", id=id, item_id=id), "thinking", id)
             case "function_call":
-                block = _Block(index, "tool_use", id)
-                call_id = self._ids.take(item.get("call_id") or new_id("call"))
-                name = str(item.get("name") or "")
-                events.append(ContentBlockStarted(index, "tool_use", id=call_id, name=name, item_id=id))
+                call_id, name = self._call_id(item.get("call_id")), str(item.get("name") or "")
+                block = _Block(self._begin("tool_use", id=call_id, name=name, item_id=id), "tool_use", id)
             case "tool_search_call" | "tool_search_output":
-                block = _Block(index, "opaque", id)
-                events.append(ContentBlockStarted(index, "opaque", item_id=id))
+                block = _Block(self._begin("opaque", item_id=id), "opaque", id)
         if block is not None:
             self._blocks.append(block)
         for key in (frame.get("output_index"), id):
             if key is not None:
                 self._by_key[key] = block
-        return events, block
+        return block
 
-    def _delta(self, frame: dict[str, Any], kind: BlockKind) -> list[ProviderEvent]:
-        events: list[ProviderEvent] = []
+    def _delta(self, frame: dict[str, Any], kind: BlockKind) -> None:
         try:
             block = self._find(frame, frame.get("item_id"))
         except KeyError:
             if kind == "tool_use":
                 raise MalformedStream(f"arguments for a call that never began: {_name(frame)}") from None
             item = {"type": "message" if kind == "text" else "reasoning", "id": frame.get("item_id")}
-            events, block = self._open(frame, item)
+            block = self._begin_item(frame, item)
         if block is None:
-            return events
+            return
         if block.kind != kind:
             raise MalformedStream(f"a {kind} delta for a {block.kind} item: {_name(frame)}")
         text = argument_delta(frame.get("delta"))
         if text:
             block.size += len(text)
-            if kind == "tool_use" and block.size > MAX_ARGUMENTS:
-                raise MalformedStream(f"the arguments of a call are longer than {MAX_ARGUMENTS} characters")
-            events.append(ContentBlockDelta(block.index, text))
-        return events
+            if kind == "tool_use":
+                check_size(block.size)
+            self._emit(ContentBlockDelta(block.index, text))
 
-    def _done(self, frame: dict[str, Any], item: dict[str, Any]) -> list[ProviderEvent]:
-        events: list[ProviderEvent] = []
+    def _done(self, frame: dict[str, Any], item: dict[str, Any]) -> None:
         try:
             block = self._find(frame, item.get("id"))
         except KeyError:
-            events, block = self._open(frame, item)
+            block = self._begin_item(frame, item)
         if block is None or not block.is_open:
-            return events
+            return
         if block.kind == "opaque":
             block.is_open = False
-            return [*events, ContentBlockStopped(block.index, encrypted=compact(item))]
+            self._emit(ContentBlockStopped(block.index, encrypted=compact(item)))
+            return
         if not block.size and (text := self._whole_text(item)):
-            events.append(ContentBlockDelta(block.index, text))
+            self._emit(ContentBlockDelta(block.index, text))
         encrypted = item.get("encrypted_content") or None
         added = {name: item[name] for name in EXTENSIONS if item.get(name)}
         if block.kind == "thinking" and self._late_encryption and not (encrypted or added):
-            return events
+            return
         block.is_open = False
-        events.append(ContentBlockStopped(block.index, compact(added) if added else None, encrypted))
-        return events
+        self._emit(ContentBlockStopped(block.index, compact(added) if added else None, encrypted))
 
     def _whole_text(self, item: dict[str, Any]) -> str:
         if item.get("type") == "function_call":
@@ -325,26 +301,25 @@ class ResponsesDecoder:
         texts = [str(part.get("text") or part.get("refusal") or "") for part in parts]
         return ("\n\n" if item.get("type") == "reasoning" else "").join(texts)
 
-    def _end(self, response: dict[str, Any]) -> list[ProviderEvent]:
+    def _end(self) -> None:
+        response = self._response
         if response.get("status") == "failed":
             raise stream_error(response.get("error"))
-        events = self._start(response)
+        self._start(response.get("id"), response.get("model"))
         output = [item for item in response.get("output") or [] if isinstance(item, dict)]
         if not self._blocks:
             for index, item in enumerate(output):
-                events += self._done({"output_index": index}, item)
+                self._done({"output_index": index}, item)
         late = {item.get("id"): item.get("encrypted_content") for item in output if item.get("type") == "reasoning"}
         for block in self._blocks:
             if block.is_open:
                 block.is_open = False
                 encrypted = late.get(block.item_id) if block.kind == "thinking" else None
-                events.append(ContentBlockStopped(block.index, encrypted=encrypted or None))
-        events.append(MessageDelta(self._stop_reason(response), usage(response.get("usage"))))
-        events.append(MessageStopped())
-        self.complete = True
-        return events
+                self._emit(ContentBlockStopped(block.index, encrypted=encrypted or None))
+        self._stop(self._stop_reason(), usage(response.get("usage")))
 
-    def _stop_reason(self, response: dict[str, Any]) -> str:
+    def _stop_reason(self) -> str:
+        response = self._response
         if self._refused:
             return "refusal"
         reason = (response.get("incomplete_details") or {}).get("reason")

@@ -1,4 +1,4 @@
-"""What every provider over HTTP shares: key, address, headers, and the pump from event frames to neutral events.
+"""What every provider over HTTP shares: key, address, headers, checks of a request, and the list of models.
 
 A wire format is a subclass with a body and a decoder, in its own file.
 """
@@ -7,34 +7,23 @@ from __future__ import annotations
 
 import base64
 import copy
-import json
 import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
-from pydantic_core import from_json
 
 from mentra_nb.content import Image
 from mentra_nb.errors import (
     ConfigurationError,
     DecodeError,
     InvalidRequest,
-    MalformedStream,
-    ProviderError,
-    StreamTruncated,
     UnsupportedCapability,
 )
 from mentra_nb.providers.base import (
-    ContentBlockDelta,
-    ContentBlockStarted,
-    ContentBlockStopped,
-    MessageDelta,
-    MessageStarted,
     Provider,
     ProviderCapabilities,
     ProviderDescriptor,
@@ -42,26 +31,9 @@ from mentra_nb.providers.base import (
     ProviderToolSpec,
     Request,
 )
-from mentra_nb.providers.http import EventStream, HttpClient, Transport, scrub, stream_error
-from mentra_nb.providers.json import compact, encode
-
-MAX_ARGUMENTS = 4 * 1024 * 1024
-"""Characters in the arguments of one call; more is a malformed stream."""
-
-DONE: dict[str, Any] = {}
-"""The frame `[DONE]`."""
-
-
-class Decoder(Protocol):
-    """Turns the frames of one answer into events. `complete` is true once `MessageStopped` has been given."""
-
-    complete: bool
-
-    def feed(self, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
-        """The events of one frame. Raises `ProviderError`."""
-
-    def finish(self) -> Iterable[ProviderEvent]:
-        """The body ended: the closing events. Raises `StreamTruncated` if the answer is not whole."""
+from mentra_nb.providers.decoding import Decoder, pump
+from mentra_nb.providers.http import HttpClient, Transport
+from mentra_nb.providers.json import encode
 
 
 class WireProvider(Provider):
@@ -203,91 +175,12 @@ class WireProvider(Provider):
         headers = self.headers()
         async with (
             self.http.post_sse(self.address(request), headers, self.body(request)) as frames,
-            aclosing(_pump(frames, self.decoder(request), headers)) as events,
+            aclosing(pump(frames, self.decoder(request), headers)) as events,
         ):
             yield events
 
     async def aclose(self) -> None:
         await self.http.aclose()
-
-
-async def _pump(
-    stream: EventStream, decoder: Decoder, headers: Mapping[str, str]
-) -> AsyncGenerator[ProviderEvent, None]:
-    try:
-        async with aclosing(stream.events()) as frames:
-            async for data in frames:
-                for event in _events(decoder, _frame(data, stream)):
-                    if isinstance(event, MessageStarted):
-                        event = replace(event, request_id=stream.request_id)
-                    yield event
-                if decoder.complete:
-                    await stream.drain()
-                    return
-        for event in decoder.finish():
-            yield event
-    except ProviderError as error:
-        about = f", request {stream.request_id}" if stream.request_id and stream.request_id not in str(error) else ""
-        error.args = tuple(scrub(f"{part}{about}", headers) for part in error.args)
-        raise
-
-
-def _events(decoder: Decoder, frame: dict[str, Any]) -> Iterable[ProviderEvent]:
-    """What the decoder makes of a frame, whose values may be of any kind. Raises `MalformedStream`."""
-    try:
-        return [_checked(event) for event in decoder.feed(frame)]
-    except (TypeError, AttributeError, LookupError, ValueError) as error:  # it has values of other kinds than it should
-        raise MalformedStream(f"an event is not as this wire has them: {compact(frame)[:200]}") from error
-    except RecursionError as error:
-        raise MalformedStream("an event is nested too deeply") from error
-
-
-def _checked(event: ProviderEvent) -> ProviderEvent:
-    """An event whose texts are texts; an id may have been a number. Raises `TypeError`."""
-    match event:
-        case ContentBlockDelta():
-            texts: tuple[Any, ...] = (event.text,)
-        case ContentBlockStarted():
-            if isinstance(event.id, int) or isinstance(event.item_id, int):
-                ids = {"id": event.id, "item_id": event.item_id}
-                event = replace(event, **{name: id and str(id) for name, id in ids.items()})
-            texts = (event.id or "", event.name or "", event.item_id or "")
-        case ContentBlockStopped():
-            texts = (event.signature or "", event.encrypted or "")
-        case MessageDelta():
-            texts = (event.stop_reason or "",)
-        case _:
-            return event
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(text)
-    return event
-
-
-def _frame(data: str, stream: EventStream) -> dict[str, Any]:
-    if data == "[DONE]":
-        return DONE
-    try:
-        frame = _parsed(data)
-    except (ValueError, RecursionError) as error:
-        if stream.is_error:
-            raise stream_error(data[:200]) from error
-        if stream.ended:
-            raise StreamTruncated("it ended inside an event") from error
-        raise MalformedStream(f"an event is not JSON: {data[:200]}") from error
-    if not isinstance(frame, dict):
-        raise MalformedStream(f"an event is not a JSON object: {data[:200]}")
-    if stream.is_error and "error" not in frame and frame.get("type") != "error":  # llama.cpp on the Messages wire
-        raise stream_error(frame)
-    return frame
-
-
-def _parsed(data: str) -> Any:
-    try:
-        # three times as fast as json, and stricter: it takes no half of a surrogate pair; values do not come again
-        return from_json(data, cache_strings="keys")
-    except ValueError:
-        return json.loads(data)
 
 
 def with_version(base_url: str) -> str:
