@@ -17,7 +17,7 @@ from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, statements
 from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
-from mentra_nb.store.tables.memories import all_words
+from mentra_nb.store.tables.ranking import all_words
 from mentra_nb.store.transactions import PATIENCE, Transaction, storable
 
 T = TypeVar("T")

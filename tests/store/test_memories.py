@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
-from mentra_nb.store.tables.memories import MAX_WORDS, score, words_of
+from mentra_nb.store.tables.ranking import MAX_WORDS, score, words_of
 from mentra_nb.store.volatile import VolatileStore
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,51 @@
+"""How a memory search splits text into words and ranks its hits, the same on every engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+MAX_WORDS = 64
+"""The number of different words of a query that are searched for, its last ones."""
+KIND_BONUS = {"fact": 3.0, "summary": 1.5, "episode": 0.0}
+PINNED_BONUS = 2.0
+
+
+def words_of(query: str) -> list[str]:
+    """Return the different words of a query, at most `MAX_WORDS`. Empty when it has no letters or digits."""
+    return list(dict.fromkeys(all_words(query)))[-MAX_WORDS:]
+
+
+def all_words(text: str) -> list[str]:
+    """Return the words of a text in lower case: runs of letters and digits."""
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def candidate_count(limit: int) -> int:
+    """Return how many rows to take from the engine's own ranking so that `score` can reorder them."""
+    return max(limit, min(max(5 * limit, 10), 50))
+
+
+def score(relevance: float, kind: str, *, pinned: bool, age: float) -> float:
+    """Return the score of a hit: the match of its text (0 to 8), its kind, whether it is pinned, how new it is.
+
+    Args:
+        relevance: The engine's measure of the match, from 0 up.
+        kind: A key of `KIND_BONUS`.
+        pinned: Whether a person pinned the memory.
+        age: Seconds since the memory was made.
+    """
+    text = 8 * relevance / (1 + relevance)
+    recency = 0.5 / (1 + max(age, 0) / 86400)
+    return text + KIND_BONUS[kind] + (PINNED_BONUS if pinned else 0) + recency
+
+
+def reason(row: Any, words: Sequence[str]) -> str | None:
+    """Return in words what made this row a hit, or `None` if nothing did."""
+    content = row["content"].lower()
+    matched = [word for word in words if word in content][:2]
+    reasons = [f"matched {','.join(matched)}"] if matched else []
+    reasons += [row["kind"]] if row["kind"] != "episode" else []
+    reasons += ["manual"] if row["pinned"] or row["source"] == "manual_pin" else []
+    return "; ".join(reasons) or None
