@@ -89,8 +89,10 @@ class HttpError(ProviderError):
     def __init__(
         self, status: int, body: str = "", *, retry_after: float | None = None, request_id: str | None = None
     ) -> None:
-        self.status, self.body = status, body[: self.BODY_LIMIT]
-        self.retry_after, self.request_id = retry_after, request_id
+        self.status = status
+        self.body: str = body[: self.BODY_LIMIT]
+        self.retry_after = retry_after
+        self.request_id = request_id
         detail = f": {self.body.strip()}" if self.body.strip() else ""
         about = f", request {request_id}" if request_id else ""
         super().__init__(f"provider returned HTTP {status}{detail}{about}")
@@ -112,7 +114,8 @@ class InvalidRequest(ProviderError):
 class UnsupportedCapability(InvalidRequest):
     def __init__(self, provider: str, capability: str) -> None:
         super().__init__(f"{provider} does not support {capability}")
-        self.provider, self.capability = provider, capability
+        self.provider = provider
+        self.capability = capability
 
 
 class MalformedStream(ProviderError):
@@ -215,7 +218,8 @@ class InvalidOutput(MentraError):
 
     def __init__(self, output: str, problem: str) -> None:
         super().__init__(f"the model's answer is no {output}: {problem}")
-        self.output, self.problem = output, problem
+        self.output = output
+        self.problem = problem
 
 
 class InvalidTool(MentraError):
@@ -247,7 +251,9 @@ class InvalidFrontmatter(SkillLoadError):
 class DuplicateSkillName(SkillLoadError):
     def __init__(self, name: str, first: Path, second: Path) -> None:
         super().__init__(f"two skills are named '{name}': '{first}' and '{second}'; rename one of them")
-        self.name, self.first, self.second = name, first, second
+        self.name = name
+        self.first = first
+        self.second = second
 
 
 class ConfigurationError(MentraError):

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 
@@ -22,7 +22,7 @@ class Endpoint(BaseModel):
     the wire has it. `headers` are sent with every request, and are shown nowhere.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     base_url: str
     wire: Literal["responses", "chat_completions", "anthropic_messages", "gemini_generate_content"] = "chat_completions"
@@ -34,23 +34,24 @@ class Endpoint(BaseModel):
 class Settings(BaseModel):
     """The settings in force. Assigning checks the value and notes the source."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", validate_assignment=True)
 
-    model: str | None = Field(None, description="Model for a turn that names none, as provider/model.")
+    model: str | None = Field(default=None, description="Model for a turn that names none, as provider/model.")
     ask: Literal["always", "changes", "rules"] = Field(
-        "changes",
+        default="changes",
         description="When a tool call is asked about: always; unless declared read-only; or never (only rules).",
     )
-    ask_timeout: float = Field(600.0, gt=0, description="Seconds a question stays open; then it is denied.")
+    ask_timeout: float = Field(default=600.0, gt=0, description="Seconds a question stays open; then it is denied.")
     log_text: Literal["none", "preview", "full"] = Field(
-        "preview", description="How much of prompts and tool outputs the record keeps."
+        default="preview", description="How much of prompts and tool outputs the record keeps."
     )
     redact: tuple[str, ...] = Field(
-        (), description="Regular expressions for what the record never keeps; MENTRA_REDACT has one a line."
+        default=(), description="Regular expressions for what the record never keeps; MENTRA_REDACT has one a line."
     )
-    stream_hz: float = Field(12.0, ge=1, le=20, description="Screen updates a second while an answer streams.")
+    stream_hz: float = Field(default=12.0, ge=1, le=20, description="Screen updates a second while an answer streams.")
     nested_asyncio: bool = Field(
-        False, description="Apply nest-asyncio to the whole process (not on ipykernel 7, where it loses queued cells)."
+        default=False,
+        description="Apply nest-asyncio to the whole process (not on ipykernel 7, where it loses queued cells).",
     )
     providers: dict[str, Endpoint] = Field(default_factory=dict, description="Servers of one's own, by name.")
     aliases: dict[str, str] = Field(default_factory=dict, description="Short names for models.")

@@ -72,14 +72,17 @@ class Agent:
         environment: AgentEnvironment,
         transcript: Transcript | None = None,
     ) -> None:
-        self.id, self.name, self.model = record.id, record.name, record.model
-        self.runtime_identifier = record.runtime_identifier
-        self.config = AgentConfig.model_validate(record.config)
-        self.provider, self.environment = provider, environment
-        self.transcript = transcript or Transcript(record.id, environment.store)
-        self.steering = Steering()
+        self.id: str = record.id
+        self.name: str = record.name
+        self.model: str = record.model
+        self.runtime_identifier: str = record.runtime_identifier
+        self.config: AgentConfig = AgentConfig.model_validate(record.config)
+        self.provider: Provider = provider
+        self.environment = environment
+        self.transcript: Transcript = transcript or Transcript(record.id, environment.store)
+        self.steering: Steering = Steering()
         """What is said to it while it works."""
-        self.run_generation = 0
+        self.run_generation: int = 0
         self.home: AgentHome | None = None
         self._sources: list[RoundSource] = [self.steering]
         self._status = record.status
@@ -133,7 +136,8 @@ class Agent:
 
     def use_model(self, model: NamedModel, provider: Provider) -> None:
         """Ask another model from the next request on. Not stored."""
-        self.model, self.provider = model.id, provider
+        self.model = model.id
+        self.provider = provider
         if self._turn is not None:
             self._turn.model, self._turn.provider = model.id, provider
 

@@ -47,13 +47,15 @@ class PendingMessage:
     """The assistant message while it streams. Pieces are kept as pieces and joined once."""
 
     def __init__(self, agent_id: str, provider: str, model: str, ids: UniqueIds | None = None) -> None:
-        self.agent_id, self.provider, self.model = agent_id, provider, model
-        self.ids = ids or UniqueIds()
+        self.agent_id = agent_id
+        self.provider = provider
+        self.model = model
+        self.ids: UniqueIds = ids or UniqueIds()
         self.stop_reason: str | None = None
         self.usage: TokenUsage | None = None
         self.started: p.MessageStarted | None = None
-        self.complete = False
-        self.said_something = False
+        self.complete: bool = False
+        self.said_something: bool = False
         """Whether text or a whole call was shown: then asking again would show it twice."""
         self._blocks: dict[int, _Block] = {}
 

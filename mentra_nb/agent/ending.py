@@ -14,6 +14,7 @@ from mentra_nb.agent.transcript import TranscriptPath
 from mentra_nb.content import Message, Text, ToolUse
 from mentra_nb.errors import Cancelled, MentraError, StoreError, is_transient_runtime_error
 from mentra_nb.event import types as e
+from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import Entry, RunState
 
 log = logging.getLogger(__name__)
@@ -23,15 +24,18 @@ class Ending:
     """The three ways a run ends. Each is shielded: a second stop does not leave it half done."""
 
     def __init__(self, turn: Turn, origin: e.TurnOrigin, before: TranscriptPath) -> None:
-        self.turn, self.origin, self.before = turn, origin, before
-        self.began = time.monotonic()
-        self.store, self.holder = turn.environment.store, turn.environment.holder
+        self.turn = turn
+        self.origin = origin
+        self.before = before
+        self.began: float = time.monotonic()
+        self.store: RuntimeStore = turn.environment.store
+        self.holder: str | None = turn.environment.holder
 
     def _emit(self, **how: Any) -> None:
         where = self.origin.model_dump(include={"session_id", "cell_id", "execution_count"})
         ms = int((time.monotonic() - self.began) * 1000)
         turn = self.turn
-        about = {"agent_id": turn.agent_id, "run_id": turn.id, "duration_ms": ms, "usage": turn.usage}
+        about: dict[str, Any] = {"agent_id": turn.agent_id, "run_id": turn.id, "duration_ms": ms, "usage": turn.usage}
         turn.emit(e.TurnFinished(**about, **where, **how))
 
     def _emit_failure(self, stop_reason: str, text: str, error: BaseException, *, recoverable: bool = False) -> None:

@@ -145,8 +145,9 @@ class TurnLimits:
     """The counters of one run, checked before the thing they count happens."""
 
     def __init__(self, options: RunOptions) -> None:
-        self.options, self.spent = options, options.spent
-        self.rounds = 0
+        self.options = options
+        self.spent: Spent = options.spent
+        self.rounds: int = 0
         options._end.reason = None
         if not options.is_child:
             self.spent.requests = self.spent.tools = self.spent.tokens = 0

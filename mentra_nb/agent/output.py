@@ -27,7 +27,8 @@ class OutputTool(Tool):
     """
 
     def __init__(self, output: Any, name: str | None, description: str | None, *, keeps_tools: bool) -> None:
-        self.output, self.keeps_tools = output, keeps_tools
+        self.output = output
+        self.keeps_tools = keeps_tools
         self.given: dict[str, Any] | None = None
         """The arguments of the call that ended the turn."""
         try:
@@ -44,7 +45,7 @@ class OutputTool(Tool):
         about = ProviderToolSpec(
             name=_unique(name or _named(output)), description=description or DESCRIPTION, input_schema=schema
         )
-        self.spec = ToolSpec(provider=about)
+        self.spec: ToolSpec = ToolSpec(provider=about)
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         self.given = arguments
@@ -60,7 +61,7 @@ class OutputTool(Tool):
         if self.given is None:
             raise MalformedStream(f"the model never called '{self.spec.name}', so there is no {_named(self.output)}")
         try:
-            parsed = self._type.validate_json(json.dumps(self.given))
+            parsed: Any = self._type.validate_json(json.dumps(self.given))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -36,7 +36,8 @@ from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution, ToolCallRecord
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, as_content
 
-Allow, Deny = ToolAuthorizationOutcome.ALLOW, ToolAuthorizationOutcome.DENY
+Allow: ToolAuthorizationOutcome = ToolAuthorizationOutcome.ALLOW
+Deny: ToolAuthorizationOutcome = ToolAuthorizationOutcome.DENY
 
 
 @dataclass(frozen=True)

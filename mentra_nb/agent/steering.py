@@ -50,7 +50,8 @@ class Steering:
     """
 
     def __init__(self, steer_mode: QueueMode = "one_at_a_time", follow_up_mode: QueueMode = "one_at_a_time") -> None:
-        self.steer_mode, self.follow_up_mode = steer_mode, follow_up_mode
+        self.steer_mode: QueueMode = steer_mode
+        self.follow_up_mode: QueueMode = follow_up_mode
         self._lock = threading.Lock()
         self._steers: list[Message] = []
         self._follow_ups: list[Message] = []

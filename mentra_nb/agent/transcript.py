@@ -105,7 +105,8 @@ class Transcript:
     __slots__ = ("_path", "agent_id", "store")
 
     def __init__(self, agent_id: str, store: TranscriptStore, entries: Sequence[Entry] = ()) -> None:
-        self.agent_id, self.store = agent_id, store
+        self.agent_id: str = agent_id
+        self.store: TranscriptStore = store
         self._path: TranscriptPath
         self.follow(entries)
 

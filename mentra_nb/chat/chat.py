@@ -51,8 +51,9 @@ class Chat:
         engine_: Engine | None = None,
     ) -> None:
         screen = presenter()
-        self.name, self.model = name, model
-        self.notebook = notebook or (screen.notebook() if screen is not None else None)
+        self.name = name
+        self.model = model
+        self.notebook: str | None = notebook or (screen.notebook() if screen is not None else None)
         self._engine = engine_ or engine()
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None

@@ -34,8 +34,8 @@ class Engine:
     """The thread, its runtime and the settings. `engine()` is the process's own."""
 
     def __init__(self, settings: settings_module.Settings | None = None, runtime: Runtime | None = None) -> None:
-        self.settings = settings or settings_module.load()
-        self.runtime = runtime or Runtime(
+        self.settings: settings_module.Settings = settings or settings_module.load()
+        self.runtime: Runtime = runtime or Runtime(
             policy=RuntimePolicy.for_notebook(),
             audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
         )

@@ -25,7 +25,7 @@ class RunningTurn:
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[shown.SessionEvent] = queue.SimpleQueue()
         self.future: Future[Reply] = Future()
-        self.token = CancellationToken()
+        self.token: CancellationToken = CancellationToken()
         self.session: Session | None = None
 
     def answer(self, request_id: str, decision: PermissionDecision) -> None:

@@ -100,7 +100,8 @@ class EventBus:
     """The one way an event leaves the runtime: recorded first, then shown to taps in the order they were added."""
 
     def __init__(self, hooks: RuntimeHooks, audit: AuditStore) -> None:
-        self.hooks, self.audit = hooks, audit
+        self.hooks = hooks
+        self.audit = audit
         self._taps: list[Tap] = []
 
     def child(self) -> EventBus:

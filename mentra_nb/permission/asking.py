@@ -73,9 +73,13 @@ class SessionPermissions:
         ask: AskMode = "changes",
         ask_timeout: float = DEFAULT_ASK_TIMEOUT,
     ) -> None:
-        self.session_id, self.project = session_id, project
-        self.bus, self.store, self.inner = bus, store, inner
-        self.ask, self.ask_timeout = ask, ask_timeout
+        self.session_id = session_id
+        self.project = project
+        self.bus = bus
+        self.store = store
+        self.inner = inner
+        self.ask: AskMode = ask
+        self.ask_timeout: float = ask_timeout
         self.can_ask: Callable[[], bool] = lambda: True
         """Whether somebody is there. When not, what would be asked is denied at once."""
         self._open: dict[str, _Open] = {}

@@ -21,7 +21,8 @@ class PolicyViolation(OperationDenied):
 
     def __init__(self, action: str, detail: str) -> None:
         super().__init__(detail)
-        self.action, self.detail = action, detail
+        self.action = action
+        self.detail = detail
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import SecretStr
 
@@ -49,7 +49,7 @@ class AnthropicProvider(WireProvider):
 
     wire = "anthropic_messages"
     endpoint = "messages"
-    offers = ProviderCapabilities(
+    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities(
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,
@@ -58,7 +58,7 @@ class AnthropicProvider(WireProvider):
 
     def __init__(self, id: str, base_url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> None:
         super().__init__(id, base_url, headers={"anthropic-version": VERSION, **(headers or {})}, **options)
-        self.base_url = with_version(self.base_url)
+        self.base_url: str = with_version(self.base_url)
 
     def authentication(self, key: str) -> dict[str, SecretStr]:
         return {"x-api-key": SecretStr(key)}

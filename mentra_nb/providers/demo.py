@@ -53,7 +53,7 @@ class DemoProvider(Provider):
     """
 
     def __init__(self, pace: float = 0.012) -> None:
-        self.descriptor = ProviderDescriptor(
+        self.descriptor: ProviderDescriptor = ProviderDescriptor(
             id="demo", display_name="Demo", description="A script for the first minute; not an AI, needs no key."
         )
         self._pace = pace

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -62,7 +62,7 @@ class GeminiProvider(WireProvider):
 
     wire = "gemini_generate_content"
     endpoint = "streamGenerateContent"
-    offers = ProviderCapabilities(
+    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities(
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     def framed(body: EventStream) -> AsyncGenerator[Any, None]:
         """Server-sent events out of a body's text."""
+        ...
 else:
     try:
         import httpx2 as httpx
@@ -84,6 +85,7 @@ class Transport(Protocol):
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> AbstractAsyncContextManager[Response]:
         """Raises `TransportError`, on entering or while the chunks are read."""
+        ...
 
     async def aclose(self) -> None:
         """Release connections; the transport may be used again."""
@@ -211,11 +213,13 @@ class EventStream:
     given was called an error. `request_id` is the server's own name for the request.
     """
 
-    headers = {"content-type": "text/event-stream"}  # noqa: RUF012  # this and `request` are what framing looks at
+    headers: ClassVar[Mapping[str, str]] = {"content-type": "text/event-stream"}
+    """This and `request` are what framing looks at."""
     request = None
 
     def __init__(self, chunks: AsyncIterator[bytes], request_id: str | None = None, max_frame: int = MAX_FRAME) -> None:
-        self.ended = self.is_error = False
+        self.ended: bool = False
+        self.is_error: bool = False
         self.request_id = request_id
         self._chunks = chunks
         self._max_frame = max_frame

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from mentra_nb.content import Image, TokenUsage, ToolResult, ToolUse
 from mentra_nb.providers.base import ModelInfo, ProviderCapabilities, Request
@@ -28,7 +28,7 @@ STOP_REASONS = {
 class OpenAIProvider(WireProvider):
     """Shared by both wires: `base_url` with or without `/v1`, and `GET models`."""
 
-    offers = ProviderCapabilities(
+    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities(
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,
@@ -36,7 +36,7 @@ class OpenAIProvider(WireProvider):
 
     def __init__(self, id: str, base_url: str, **options: Any) -> None:
         super().__init__(id, base_url, **options)
-        self.base_url = with_version(self.base_url)
+        self.base_url: str = with_version(self.base_url)
 
     async def list_models(self) -> list[ModelInfo]:
         entries = await self.model_entries("data", {}, "", lambda page: None)

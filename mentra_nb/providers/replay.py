@@ -139,7 +139,8 @@ class TapePlayer:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self.header, self._exchanges = _load(self._path)
+        header, self._exchanges = _load(self._path)
+        self.header: Header = header
         self._by_print: dict[str, list[Exchange]] = defaultdict(list)
         for exchange in self._exchanges:
             self._by_print[_fingerprint(exchange.endpoint, exchange.request)].append(exchange)

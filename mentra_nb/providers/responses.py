@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, ToolResult, ToolUse
 from mentra_nb.errors import MalformedStream
@@ -16,6 +16,7 @@ from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
     ContentBlockStopped,
+    ProviderCapabilities,
     ProviderToolSpec,
     Request,
     ResponseFormat,
@@ -45,7 +46,9 @@ class ResponsesProvider(OpenAIProvider):
 
     wire = "responses"
     endpoint = "responses"
-    offers = OpenAIProvider.offers.model_copy(update={"supports_hosted_tool_search": True})
+    offers: ClassVar[ProviderCapabilities] = OpenAIProvider.offers.model_copy(
+        update={"supports_hosted_tool_search": True}
+    )
 
     def body(self, request: Request) -> bytes:
         key = f"{self.wire}:{self.descriptor.id}:{request.model}"

@@ -114,7 +114,7 @@ class ControlledStream:
     """A turn the test feeds by hand. `send`, `fail` and `finish` may be called from any thread, also beforehand."""
 
     def __init__(self) -> None:
-        self.opened = False
+        self.opened: bool = False
         self.closed = False
         self._items: deque[ProviderEvent | MentraError | None] = deque()
         self._changed: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -183,8 +183,8 @@ class ScriptedProvider(Provider):
         models: Sequence[str] = ("scripted",),
         capabilities: ProviderCapabilities | None = None,
     ) -> None:
-        self.descriptor = ProviderDescriptor(id=id, display_name="Scripted")
-        self.capabilities = capabilities or ProviderCapabilities(supports_images=True)
+        self.descriptor: ProviderDescriptor = ProviderDescriptor(id=id, display_name="Scripted")
+        self.capabilities: ProviderCapabilities = capabilities or ProviderCapabilities(supports_images=True)
         self.recorded_requests: list[Request] = []
         self._models = models
         self._turns = deque(turns)

@@ -60,10 +60,10 @@ class WireProvider(Provider):
         http: HttpClient | None = None,
         capabilities: ProviderCapabilities | None = None,
     ) -> None:
-        self.descriptor = ProviderDescriptor(id=id, display_name=display_name)
-        self.capabilities = capabilities or self.offers
-        self.base_url = _checked_url(base_url)
-        self.http = http if http is not None else HttpClient()
+        self.descriptor: ProviderDescriptor = ProviderDescriptor(id=id, display_name=display_name)
+        self.capabilities: ProviderCapabilities = capabilities or self.offers
+        self.base_url: str = _checked_url(base_url)
+        self.http: HttpClient = http if http is not None else HttpClient()
         key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
         self._headers = {name: SecretStr(_checked_header(name, value)) for name, value in (headers or {}).items()}
         if key and key.strip():
@@ -196,8 +196,8 @@ def _checked_url(url: str) -> str:
         parts = urlsplit(url.strip())
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        valid = False
-    if not valid:
+        parts, valid = None, False
+    if parts is None or not valid:
         raise ConfigurationError(f"base URL '{url}' is not valid; write http://host:port or https://host")
     return urlunsplit(parts._replace(path=parts.path.rstrip("/")))
 

@@ -23,8 +23,9 @@ class Leases:
     """The leases of one runtime. A thread of its own renews them, so that a busy event loop does not lose them."""
 
     def __init__(self, store: RuntimeStore, runtime_id: str, *, ttl: float = TTL) -> None:
-        self._store, self.ttl = store, ttl
-        self.holder = LeaseHolder.here(runtime_id)
+        self._store = store
+        self.ttl = ttl
+        self.holder: LeaseHolder = LeaseHolder.here(runtime_id)
         self._keys: set[str] = set()
         self._lock = threading.Lock()
         self._ended = threading.Event()

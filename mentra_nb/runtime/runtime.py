@@ -111,9 +111,10 @@ class Runtime:
         working_directory: Path | None = None,
         identifier: str = "default",
     ) -> None:
-        self.id, self.identifier = new_id("runtime"), identifier
-        self.policy = policy or RuntimePolicy()
-        self.hooks = RuntimeHooks(hooks)
+        self.id: str = new_id("runtime")
+        self.identifier = identifier
+        self.policy: RuntimePolicy = policy or RuntimePolicy()
+        self.hooks: RuntimeHooks = RuntimeHooks(hooks)
         self.store: RuntimeStore = store or _default_store()
         self.audit: AuditStore = audit or _default_record()
         self.working_directory = working_directory

@@ -24,11 +24,15 @@ class Session:
     def __init__(
         self, record: SessionRecord, agent: Agent, permissions: SessionPermissions, bus: EventBus, *, resumed: bool
     ) -> None:
-        self.id, self.name = record.id, record.name
-        self.project, self.notebook = record.project, record.notebook
-        self.created_at = record.created_at
-        self.agent, self.permissions, self._bus = agent, permissions, bus
-        self.turn_count = 0
+        self.id: str = record.id
+        self.name: str = record.name
+        self.project: str | None = record.project
+        self.notebook: str | None = record.notebook
+        self.created_at: float = record.created_at
+        self.agent = agent
+        self.permissions = permissions
+        self._bus = bus
+        self.turn_count: int = 0
         self._opening: shown.SessionEvent | None = None
         if not resumed:
             event = e.SessionStarted(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -64,7 +64,7 @@ class PostgresStore(SqlStore):
         ConfigurationError: the address is not one that PostgreSQL understands.
     """
 
-    failures = (psycopg.Error,)
+    failures: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
 
     def __init__(self, url: str) -> None:
         super().__init__()

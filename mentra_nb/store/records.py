@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -160,7 +160,7 @@ class QuestionAnswer(Data):
 class TaskItem(Data):
     """One task of a board; in JSON (`by_alias=True`) its names are the original's."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     id: int
     subject: str
@@ -187,7 +187,7 @@ class TeamMember(Data):
 class TeamMessage(Data):
     """What one member of a team wrote to others. In JSON (`by_alias=True`) the sender is `from`."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
 
     id: str
     type: Literal["message", "broadcast", "request", "response"] = "message"
@@ -202,7 +202,7 @@ class TeamMessage(Data):
 class TeamRequest(Data):
     """Something one member asked another to agree to. In JSON (`by_alias=True`) the sender is `from`."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
 
     request_id: str
     protocol: str

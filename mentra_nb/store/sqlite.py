@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
@@ -30,11 +30,11 @@ MATCHING_MEMORIES = """
 class SqliteStore(SqlStore):
     """State in `path` (default: `MENTRA_STATE`, else `state.sqlite` in the home). Safe to use from any event loop."""
 
-    failures = (sqlite3.Error,)
+    failures: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error,)
 
     def __init__(self, path: Path | str | None = None) -> None:
         super().__init__()
-        self.path = Path(path) if path is not None else paths.state_file()
+        self.path: Path = Path(path) if path is not None else paths.state_file()
         if str(self.path).startswith(("postgres:", "postgresql:")):
             raise ConfigurationError("the state store is set to a PostgreSQL address: open it with open_store()")
 

@@ -204,12 +204,13 @@ class FunctionTool(Tool):
         self._name = str(name or getattr(function, "__name__", ""))
         if not self._name.isidentifier():
             raise InvalidTool(f"a tool needs a name that is an identifier; {self._name!r} is not: pass name=…")
-        self.arguments, self._context_parameter = self._read_signature()
+        arguments, self._context_parameter = self._read_signature()
+        self.arguments: type[BaseModel] = arguments
         try:
             schema = schema_of(self.arguments)
         except Exception as error:
             raise InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {error}") from error
-        self.spec = ToolSpec(
+        self.spec: ToolSpec = ToolSpec(
             provider=ProviderToolSpec(
                 name=self._name,
                 description=(self._doc.description or "").strip() or None,

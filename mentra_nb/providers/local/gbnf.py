@@ -64,9 +64,10 @@ class Shape:
         self._names: dict[str, str] = {}
         """Of the rules, by the reference or the expression they stand for."""
         try:
-            self.expression = self._of(schema)
+            self.expression: str = self._of(schema)
         except RecursionError:  # it is part of itself, with nothing between
-            self.rules, self.expression = {}, "value"
+            self.rules = {}
+            self.expression = "value"
 
     def _of(self, schema: Any, within: frozenset[str] = frozenset()) -> str:
         """`within` are the references that led here with nothing between: to follow one again would lead nowhere."""

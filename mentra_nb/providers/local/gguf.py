@@ -97,7 +97,7 @@ def _pairs(file: BinaryIO, size: int) -> Iterator[tuple[str, Any]]:
             raise ValueError("it names a length beyond its own")
         return found
 
-    def value(kind: int) -> Any:
+    def value(kind: Any) -> Any:
         match kind:
             case 8:
                 return take(f"<{length()}s").decode()

@@ -41,7 +41,7 @@ class LocalProvider(ChatCompletionsProvider):
     """
 
     def __init__(self, context: int | None = None) -> None:
-        self.models = LocalTransport(partial(load_model, context=context))
+        self.models: LocalTransport = LocalTransport(partial(load_model, context=context))
         self._context = context
         super().__init__(
             ID,

@@ -42,6 +42,7 @@ def described(function: F) -> F:
 def documented() -> dict[str, list[tuple[str, ...]]]:
     """The tables of `RECORD.md`: for each frame its rows of column, dtype, unit and meaning."""
     found: dict[str, list[tuple[str, ...]]] = {}
+    rows: list[tuple[str, ...]] = []
     for line in Path(__file__).parents[1].joinpath("RECORD.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
             found[line[3:]] = rows = []

@@ -36,7 +36,8 @@ class Picture(Generic[P]):
     """A picture: call it to draw, `frame` is its data, `draw` draws other data with the same columns."""
 
     def __init__(self, frame: Callable[P, pd.DataFrame], draw: Callable[[Any, pd.DataFrame], Any]) -> None:
-        self.frame, self._draw = frame, draw
+        self.frame = frame
+        self._draw = draw
         update_wrapper(self, frame)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> alt.TopLevelMixin:
@@ -367,4 +368,4 @@ class Pictures:
     tools = Picture(tools_frame, _draw_tools)
 
 
-plot = Pictures()
+plot: Pictures = Pictures()

@@ -85,7 +85,8 @@ class Journal:
 
     @log_text.setter
     def log_text(self, value: LogText) -> None:
-        self._log_text, self._limit = value, FULL_LIMIT if value == "full" else PREVIEW_LIMIT
+        self._log_text: LogText = value
+        self._limit = FULL_LIMIT if value == "full" else PREVIEW_LIMIT
 
     @property
     def redact(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def _shown(context: ToolContext, path: Path) -> str:
 class ReadTool(Tool):
     """`read`: lines of a text file. Runs unasked by default, within the policy's read roots."""
 
-    spec = ToolSpec(
+    spec: ToolSpec = ToolSpec(
         provider=ProviderToolSpec(
             name="read", description="Read a text file. Lines come numbered.", input_schema=schema_of(_Read)
         ),
@@ -104,7 +104,7 @@ def _read_lines(target: Path, path: str, offset: int, limit: int) -> str:
 class WriteTool(Tool):
     """`write`: create or replace a file as a whole, atomically, keeping its mode."""
 
-    spec = ToolSpec(
+    spec: ToolSpec = ToolSpec(
         provider=ProviderToolSpec(
             name="write", description="Create or overwrite a text file.", input_schema=schema_of(_Write)
         ),

@@ -37,7 +37,7 @@ class ShellTool(Tool):
     """`shell`: what the command wrote, with its exit code whenever that was not 0."""
 
     shell_subject = True
-    spec = ToolSpec(
+    spec: ToolSpec = ToolSpec(
         provider=ProviderToolSpec(
             name="shell",
             description="Run a shell command and return its output.",

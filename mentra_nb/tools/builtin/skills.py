@@ -92,7 +92,7 @@ class _LoadSkill(BaseModel):
 class LoadSkillTool(Tool):
     """`load_skill`: the instructions of one skill. Runs unasked by default; its rule subject is the skill's name."""
 
-    spec = ToolSpec(
+    spec: ToolSpec = ToolSpec(
         provider=ProviderToolSpec(
             name="load_skill",
             description="Read the instructions of a skill listed in the system prompt.",
