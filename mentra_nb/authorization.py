@@ -1,6 +1,6 @@
-"""May this call run? The questions and answers of authorization, as frozen data, and the authorizer's protocol.
+"""May this call run? The questions and answers of authorization as frozen data, and the authorizer's protocol.
 
-Matching of rules is `control/rules.py`; asking a person is `session/permissions.py`.
+Matching rules is `permission/rules.py`; asking a person is `permission/asking.py`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mentra_nb.content import Data
 
 
 class ToolCapability(StrEnum):
+    """What a tool can touch, in the original runtime's names."""
+
     READ_ONLY = "ReadOnly"
     FILESYSTEM_READ = "FilesystemRead"
     FILESYSTEM_WRITE = "FilesystemWrite"
@@ -27,50 +29,56 @@ class ToolCapability(StrEnum):
 
 
 class CustomCapability(Data):
-    """A capability of an application's own: `{"Custom": "name"}`."""
+    """A capability that an application defines: `{"Custom": "name"}`."""
 
     Custom: str
 
 
-class ToolSideEffectLevel(StrEnum):
-    NONE = "None"
-    LOCAL_STATE = "LocalState"
-    PROCESS = "Process"
-    EXTERNAL = "External"
+class Subject(Data):
+    """What a call acts on, for rules to match and people to judge: a command line, paths, or the arguments as text.
 
+    A rule covers the call only if its pattern covers every part; a denial needs to match one.
+    """
 
-class ToolDurability(StrEnum):
-    EPHEMERAL = "Ephemeral"
-    PERSISTENT = "Persistent"
-    REPLAY_SAFE = "ReplaySafe"
+    kind: Literal["shell", "path", "text"] = "text"
+    """`shell`: each part is a command line, matched command by command. Otherwise a part is matched as a whole."""
+    parts: tuple[str, ...] = ()
+    sandboxed: bool = False
+    """Whether the call runs where its effect can still be discarded."""
 
+    @classmethod
+    def shell(cls, command: str) -> Subject:
+        """Return the subject of one command line."""
+        return cls(kind="shell", parts=(command,))
 
-class ToolExecutionCategory(StrEnum):
-    READ_ONLY_PARALLEL = "ReadOnlyParallel"
-    EXCLUSIVE_LOCAL_MUTATION = "ExclusiveLocalMutation"
-    EXCLUSIVE_PERSISTENT_MUTATION = "ExclusivePersistentMutation"
-    BACKGROUND_JOB = "BackgroundJob"
-    DELEGATION = "Delegation"
+    @classmethod
+    def path(cls, *paths: str) -> Subject:
+        """Return the subject of a call that touches these files."""
+        return cls(kind="path", parts=paths)
 
+    @classmethod
+    def text(cls, text: str) -> Subject:
+        """Return the subject of any other call."""
+        return cls(parts=(text,))
 
-class ToolApprovalCategory(StrEnum):
-    DEFAULT = "Default"
-    READ_ONLY = "ReadOnly"
-    FILESYSTEM = "Filesystem"
-    PROCESS = "Process"
-    BACKGROUND = "Background"
-    DELEGATION = "Delegation"
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"parts": (value,) if value else ()} if isinstance(value, str) else value  # stored by an earlier version
+
+    def __str__(self) -> str:
+        return "\n".join(self.parts)
 
 
 class ToolAuthorizationPreview(Data):
-    """What a call would do, before it does it."""
+    """What a call would do, before it does it. The levels are the original runtime's names, derived from the tool."""
 
     working_directory: str
     capabilities: tuple[ToolCapability | CustomCapability, ...] = ()
-    side_effect_level: ToolSideEffectLevel = ToolSideEffectLevel.NONE
-    durability: ToolDurability = ToolDurability.EPHEMERAL
-    execution_category: ToolExecutionCategory = ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION
-    approval_category: ToolApprovalCategory = ToolApprovalCategory.DEFAULT
+    side_effect_level: str = "None"
+    durability: str = "Ephemeral"
+    execution_category: str = "ExclusiveLocalMutation"
+    approval_category: str = "Default"
     raw_input: Any = None
     """The arguments as the model sent them."""
     structured_input: Any = None
@@ -78,18 +86,17 @@ class ToolAuthorizationPreview(Data):
 
 
 class ToolAuthorizationRequest(Data):
+    """One call that wants to run, with everything an authorizer may judge by."""
+
     agent_id: str
     agent_name: str
-    model: str
-    history_len: int
+    model: str = ""
+    history_len: int = 0
     tool_call_id: str
     tool_name: str
     preview: ToolAuthorizationPreview
     run_id: str | None = None
-    subject: str = ""
-    """What a rule's pattern is matched against: the command, the path, else the arguments as compact JSON."""
-    shell_subject: bool = False
-    """Whether `subject` is a shell line, matched command by command."""
+    subject: Subject = Subject()
     arguments: dict[str, Any] = Field(default_factory=dict)
     """The effective arguments, in full."""
     asks: bool = True
@@ -97,7 +104,7 @@ class ToolAuthorizationRequest(Data):
     again: bool = False
     """Whether the call was interrupted and may have taken effect: then only a person can allow it."""
     earlier_runs: tuple[str, ...] = ()
-    """The runs that had taken up this call before: a person may have answered for them."""
+    """`run_id`s of turns that had taken up this call before: a person may have answered there."""
 
 
 class ToolAuthorizationOutcome(StrEnum):
@@ -128,7 +135,7 @@ class ToolAuthorizationDecision(Data):
 
 
 class ToolAuthorizer(Protocol):
-    """Decides whether a call may run. Raising is a denial."""
+    """Decide whether a call may run. Raising is a denial."""
 
     async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision: ...
 
@@ -140,22 +147,13 @@ class ToolAuthorizer(Protocol):
 PermissionScope = Literal["session", "project", "global"]
 
 
-class PermissionQuestion(Data):
-    """A question put to a person: may this one call run? Bound to its arguments by `arguments_hash`."""
+class PermissionQuestion(ToolAuthorizationRequest):
+    """A request put to a person: may this one call run? Bound to its arguments by `arguments_hash`."""
 
     request_id: str
     session_id: str
-    agent_id: str
-    agent_name: str
-    run_id: str | None
-    tool_call_id: str
-    tool_name: str
     description: str
     """Why it is asked, in one line."""
-    subject: str
-    arguments: dict[str, Any]
-    """The effective arguments, in full."""
-    preview: ToolAuthorizationPreview
     arguments_hash: str
     asked_at: float
     """Unix seconds."""

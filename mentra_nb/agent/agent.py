@@ -15,13 +15,14 @@ import anyio
 import anyio.lowlevel
 
 from mentra_nb.agent import recovery
+from mentra_nb.agent.calls import Caller
 from mentra_nb.agent.ending import Ending
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.limits import RunOptions, TurnLimits
 from mentra_nb.agent.loop import Turn, check_priced, go_on, run_rounds
 from mentra_nb.agent.output import OutputTool
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.agent.scheduler import Caller, Scheduler
+from mentra_nb.agent.scheduler import Scheduler
 from mentra_nb.agent.steering import RoundSource, Steering
 from mentra_nb.agent.strategy import Adjustment, NamedModel
 from mentra_nb.agent.transcript import Transcript

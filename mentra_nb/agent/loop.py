@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 
 import anyio
@@ -209,7 +209,7 @@ async def ask_model(turn: Turn) -> Answer:
     provider, model = turn.provider, turn.model  # another model is asked from the next request on
     if turn.limits.options.cost_budget is not None:
         check_priced(provider.descriptor.id, model)
-    turn.scheduler.caller = replace(turn.scheduler.caller, model=model)
+    turn.scheduler.use_model(model)
     await turn.transcript.ready_for((provider, model))
     request = assemble(model, turn.config, turn.transcript.messages(), turn.environment)
     turn.limits.count_request()

@@ -45,7 +45,7 @@ class OutputTool(Tool):
         about = ProviderToolSpec(
             name=_unique(name or _named(output)), description=description or DESCRIPTION, input_schema=schema
         )
-        self.spec: ToolSpec = ToolSpec(provider=about)
+        self.spec: ToolSpec = ToolSpec(wire=about, effect="none")
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         self.given = arguments

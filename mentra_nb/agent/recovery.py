@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mentra_nb.agent.calls import Earlier
 from mentra_nb.agent.results import SKIPPED
-from mentra_nb.agent.scheduler import Earlier
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, Text, ToolResult, ToolUse
 from mentra_nb.event import types as e

@@ -40,7 +40,7 @@ class AgentConfig(Data):
 def assemble(model: str, config: AgentConfig, messages: Sequence[Message], environment: AgentEnvironment) -> Request:
     """The next request. Tools come sorted by name: the same set always reads the same, and caches."""
     tools = environment.tools
-    offered = [tools[name].spec.provider for name in sorted(tools) if config.offers(name)]
+    offered = [tools[name].spec.wire for name in sorted(tools) if config.offers(name)]
     sections = [config.system, *(section(config.offers) for section in environment.system_sections)]
     return Request(
         model=model,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from mentra_nb.authorization import PermissionRule
+from mentra_nb.authorization import PermissionRule, Subject
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.permission.asking import AskMode
 from mentra_nb.permission.rules import find_rule
@@ -56,7 +56,7 @@ def backtest(
         refused = call.decided_by if call.decision == "deny" else None
         if refused in ("runtime", "policy"):
             return "deny", None, f"refused by the {refused}"
-        shell = call.shell or call.tool == ShellTool.spec.provider.name
+        shell = call.shell or call.tool == ShellTool.spec.name
         rule, certain = find(call.tool, call.subject if call.whole else None, shell)
         if refused == "authorizer" and not (rule is not None and certain and not rule.allow):
             return "deny", None, "refused by the application"
@@ -78,7 +78,7 @@ def backtest(
 def _find(rules: Sequence[PermissionRule], tool: str, subject: str | None, shell: bool) -> tuple[Any, bool]:
     """The rule that decides a call, if any, and whether that is certain without its subject."""
     if subject is not None:
-        return find_rule(rules, tool, subject, shell=shell), True
+        return find_rule(rules, tool, Subject.shell(subject) if shell else Subject.text(subject)), True
     own = [rule for rule in rules if rule.tool == tool]
     denying = [rule for rule in own if not rule.allow]
     always = next((rule for rule in denying or own if set(rule.pattern) == {"*"}), None)

@@ -1,14 +1,13 @@
-"""Who is told what happened: the audit hook first and alone, then other hooks, then the taps of sessions and screens.
+"""The bus: each event goes to the record first, then to the other hooks, then to the taps of sessions and screens.
 
-The store the audit hook writes to is a protocol here; `audit/sink.py` fits it by shape.
+The record is a protocol here, `AuditStore`, in the original's name; `record/write/journal.py` implements it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from mentra_nb.event.types import AgentEvent, RuntimeEvent
 
@@ -16,15 +15,19 @@ log = logging.getLogger(__name__)
 
 
 class AuditStore(Protocol):
-    def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None: ...
+    """Where recorded events go."""
+
+    def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
+        """Store one event: `payload` is its `kind`-tagged JSON object."""
+        ...
 
     def sync(self) -> None:
-        """Return when everything recorded so far would survive a power cut."""
+        """Return when everything stored so far would survive a power cut."""
         ...
 
 
 class NullAudit:
-    """Records nothing. For programs that say so by name."""
+    """Null record: pass it explicitly as `Runtime(audit=NullAudit())` to disable the record."""
 
     def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
         return
@@ -34,15 +37,17 @@ class NullAudit:
 
 
 class RuntimeHook(Protocol):
-    """Sees every recorded event, in order, on the engine's thread. Must not block."""
+    """Receive every recorded event, in order, on the engine's thread. Must not block."""
 
-    def on_event(self, store: AuditStore, event: RuntimeEvent) -> None: ...
+    def on_event(self, store: AuditStore, event: RuntimeEvent) -> None:
+        """Handle one event. Raising at `tool_execution_started` blocks that call; elsewhere it is only logged."""
+        ...
 
 
 class AuditHook:
-    """Writes each event to the record: scope, event type, and the `kind`-tagged JSON object.
+    """Write each event to the record: scope, event type, and the `kind`-tagged JSON object.
 
-    A record that fails is warned of once and holds nothing up.
+    A failing record is logged once and never fails a turn.
     """
 
     def __init__(self) -> None:
@@ -51,7 +56,7 @@ class AuditHook:
     def on_event(self, store: AuditStore, event: RuntimeEvent) -> None:
         try:
             store.record_audit_event(event.scope(), event.kind, event.model_dump(mode="json"))
-        except Exception as error:  # noqa: BLE001 - the record must never fail a run
+        except Exception as error:  # noqa: BLE001 - the record must never fail a turn
             if not self._failing:
                 log.warning("the record fails and events are missing from it: %s", error)
             self._failing = True
@@ -60,29 +65,32 @@ class AuditHook:
 
 
 AuditLogHook = AuditHook
+"""The original runtime's other name for it."""
 
 
 class RuntimeHooks:
-    """An ordered list of hooks. Adding appends; the audit hook stays unless `replace_all` is called by name."""
+    """An ordered list of hooks. Adding appends; the audit hook stays first unless `replace_all` removes it."""
 
     def __init__(self, hooks: Iterable[RuntimeHook] = ()) -> None:
         self._hooks: list[RuntimeHook] = [AuditHook(), *hooks]
 
     def with_hook(self, hook: RuntimeHook) -> RuntimeHooks:
+        """Append a hook and return this list."""
         self._hooks.append(hook)
         return self
 
     def extend(self, hooks: Iterable[RuntimeHook]) -> RuntimeHooks:
+        """Append hooks and return this list."""
         self._hooks.extend(hooks)
         return self
 
     def replace_all(self, hooks: Iterable[RuntimeHook]) -> RuntimeHooks:
-        """Also drops the audit hook: from here on nothing is recorded unless one of `hooks` does it."""
+        """Replace all hooks, the audit hook too: from here on nothing is recorded unless one of `hooks` does it."""
         self._hooks = list(hooks)
         return self
 
     def emit(self, store: AuditStore, event: RuntimeEvent) -> list[Exception]:
-        """Tell every hook, whatever the ones before it did. Returns what they raised."""
+        """Call every hook, also after one has raised. Returns what they raised."""
         errors: list[Exception] = []
         for hook in self._hooks:
             try:
@@ -97,7 +105,7 @@ Tap = Callable[[AgentEvent], None]
 
 
 class EventBus:
-    """The one way an event leaves the runtime: recorded first, then shown to taps in the order they were added."""
+    """Record each event, then pass it to the taps in the order they were added."""
 
     def __init__(self, hooks: RuntimeHooks, audit: AuditStore) -> None:
         self.hooks = hooks
@@ -105,52 +113,28 @@ class EventBus:
         self._taps: list[Tap] = []
 
     def child(self) -> EventBus:
-        """A bus with the same hooks and record and taps of its own: a session's."""
+        """Return a bus with the same hooks and record but no taps: a session's."""
         return EventBus(self.hooks, self.audit)
 
     def tap(self, tap: Tap) -> Callable[[], None]:
-        """See every event from now on. Returns the function that ends it."""
+        """Call `tap` with every event from now on. Returns the function that ends it."""
         self._taps.append(tap)
         return lambda: self._taps.remove(tap) if tap in self._taps else None
 
     def sync(self) -> None:
-        """Return when the record would survive a power cut. One that cannot say so is warned of and fails no run."""
+        """Return when the record would survive a power cut. A failure is logged and never fails a turn."""
         try:
             self.audit.sync()
         except Exception as error:  # noqa: BLE001 - as in `AuditHook`
             log.warning("the record could not be synced: %s", error)
 
     def emit(self, event: AgentEvent) -> list[Exception]:
-        """Record and show an event. Returns the errors of hooks; a tap that fails is logged and dropped."""
+        """Record an event and pass it to the taps; a tap that raises is removed. Returns the errors of hooks."""
         errors = self.hooks.emit(self.audit, event) if isinstance(event, RuntimeEvent) else []
         for tap in list(self._taps):
             try:
                 tap(event)
             except Exception:
-                log.exception("a subscriber failed and is dropped")
+                log.exception("a subscriber failed and was removed")
                 self._taps.remove(tap)
         return errors
-
-
-@dataclass(frozen=True)
-class PreExecutionContext:
-    agent_id: str
-    tool_name: str
-    tool_call_id: str
-    input: dict[str, Any]
-    working_directory: str
-
-
-@dataclass(frozen=True)
-class PreExecutionDecision:
-    """`allow`, `deny` with a reason, or `modify` with the arguments to use instead."""
-
-    outcome: Literal["allow", "deny", "modify"]
-    reason: str | None = None
-    input: dict[str, Any] | None = None
-
-
-class PreExecutionHook(Protocol):
-    """Asked after authorization, before a tool runs. The first denial wins, changes chain, raising is a denial."""
-
-    async def before_execution(self, context: PreExecutionContext) -> PreExecutionDecision: ...

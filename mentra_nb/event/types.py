@@ -152,6 +152,8 @@ class ToolAuthorizationFinished(_InTurn):
     request_id: str | None = None
     wait_ms: int | None = None
     subject: str | None = None
+    subjects: tuple[str, ...] | None = None
+    """The parts of the subject, when there are several."""
 
 
 class ToolAuthorizationBlocked(_InTurn):

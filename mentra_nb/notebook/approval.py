@@ -53,7 +53,7 @@ class ApprovalCard(anywidget.AnyWidget):
             "who": visible(question.agent_name),
             "why": visible(question.description),
             "arguments": asking.arguments(question),
-            "subject": question.subject,
+            "subject": str(question.subject),
             "scopes": list(self._scopes),
         }
         super().__init__(question=text)

@@ -221,7 +221,7 @@ class TurnView:
         text = " · ".join(filter(None, (_decision(answer), clock, what)))
         note = answer.reason or ""
         if answer.decided_by == "headless" and question:
-            note = f"to allow it beforehand: mn.allow({question.tool_name!r}, pattern={question.subject!r})"
+            note = f"to allow it beforehand: mn.allow({question.tool_name!r}, pattern={str(question.subject)!r})"
         data = line(text, "✓" if answer.outcome == "allowed" else "✗", note=note)
         if display is not None:
             self.out.update(data, display)

@@ -92,7 +92,7 @@ class SessionPermissions:
 
     async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
         rules = await self.store.list_rules(self.session_id, self.project)
-        rule = find_rule(rules, request.tool_name, request.subject, shell=request.shell_subject)
+        rule = find_rule(rules, request.tool_name, request.subject)
         if rule is not None and not rule.allow:
             return await self._by_rule(rule)
         verdict = await self._asked_inner(request)
@@ -107,7 +107,7 @@ class SessionPermissions:
         prompted = verdict is not None or request.again
         if not prompted and self.ask == "changes" and _runs_unasked(request):
             return ToolAuthorizationDecision.allow("setting")
-        how = HOW_TO_ALLOW.format(tool=request.tool_name, subject=request.subject)
+        how = HOW_TO_ALLOW.format(tool=request.tool_name, subject=str(request.subject))
         if self.ask == "rules":
             return ToolAuthorizationDecision.deny(f"no rule covers it and ask is 'rules'; {how}", "setting")
         if not self.can_ask():
@@ -201,17 +201,10 @@ class SessionPermissions:
     def _question(self, request: ToolAuthorizationRequest, reason: str) -> PermissionQuestion:
         now = time.time()
         return PermissionQuestion(
+            **vars(request),
             request_id=new_id("perm"),
             session_id=self.session_id,
-            agent_id=request.agent_id,
-            agent_name=request.agent_name,
-            run_id=request.run_id,
-            tool_call_id=request.tool_call_id,
-            tool_name=request.tool_name,
             description=reason,
-            subject=request.subject,
-            arguments=request.arguments,
-            preview=request.preview,
             arguments_hash=arguments_hash(request.tool_name, request.arguments),
             asked_at=now,
             deadline=now + self.ask_timeout,
@@ -232,13 +225,12 @@ class SessionPermissions:
         if decided.remember is None:
             return None
         try:
-            return await self.add_rule(
-                question.tool_name,
-                decided.pattern or exactly(question.subject),
-                allow=decided.allow,
-                scope=decided.remember,
-                reason=decided.reason,
-            )
+            rule = None
+            for pattern in [decided.pattern] if decided.pattern else map(exactly, question.subject.parts):
+                rule = await self.add_rule(
+                    question.tool_name, pattern, allow=decided.allow, scope=decided.remember, reason=decided.reason
+                )
+            return rule
         except StoreError:
             log.exception("the answer to %s could not be remembered", question.request_id)
             return None
@@ -313,7 +305,7 @@ def asked(question: PermissionQuestion) -> e.QuestionAsked:
         tool_name=question.tool_name,
         tool_call_id=question.tool_call_id,
         description=question.description,
-        subject=question.subject,
+        subject=str(question.subject),
         deadline=question.deadline,
         session_id=question.session_id,
         question=question,

@@ -1,7 +1,7 @@
-"""The runtime's hard limits on files and commands, whatever a rule or a person says. Checks only; nothing is run here.
+"""The runtime's hard limits on files and commands, which no rule or person can lift. Nothing is run here.
 
-A path check and the use of the path are two steps, so this guards against a careless model, not against a hostile
-program running beside it; and a shell command, once allowed, can touch anything its user can.
+Checking a path and using it are two steps, so this guards against a careless model, not against a hostile program that
+runs beside it. A shell command, once allowed, can touch anything its user can.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DEFAULT_ENV = ("PATH",) if sys.platform != "win32" else ("PATH", "PATHEXT", "Sys
 
 
 class PolicyViolation(OperationDenied):
-    """The policy refuses. `action` is the audit name of what was refused."""
+    """The policy forbids a call. `action` is the name of what was refused, as in `authorization_denied`."""
 
     def __init__(self, action: str, detail: str) -> None:
         super().__init__(detail)
@@ -46,12 +46,12 @@ class RuntimePolicy:
 
     @classmethod
     def permissive(cls) -> RuntimePolicy:
-        """Shell and background commands on; the rest as by default."""
+        """Return the default policy with shell and background commands on."""
         return cls(allow_shell_commands=True, allow_background_commands=True)
 
     @classmethod
     def for_notebook(cls) -> RuntimePolicy:
-        """Shell on (it asks), with the user's environment names that commands commonly need and time to work."""
+        """Return the notebook's policy: shell on, common environment variables, up to ten minutes a command."""
         return replace(
             cls.permissive(),
             allowed_env_vars=(*DEFAULT_ENV, "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "CONDA_PREFIX"),
@@ -60,14 +60,15 @@ class RuntimePolicy:
         )
 
     def environment(self) -> dict[str, str]:
-        """The variables a command gets: the allowed names that exist."""
+        """Return the variables a command gets: the allowed names that are set."""
         return {name: os.environ[name] for name in self.allowed_env_vars if name in os.environ}
 
     def command_timeout(self, requested: float | None) -> float:
+        """Return the seconds a command may take, given the seconds it asks for."""
         return min(requested or self.default_command_timeout, self.max_command_timeout)
 
     def check_command(self, base: Path, cwd: Path) -> None:
-        """Raises `PolicyViolation` when a shell command may not run in `cwd`."""
+        """Raise `PolicyViolation` when a shell command may not run in `cwd`."""
         if not self.allow_shell_commands:
             raise PolicyViolation("shell_command", "shell commands are disabled by the runtime policy")
         if self.read_only:
@@ -75,29 +76,36 @@ class RuntimePolicy:
         if not _inside(cwd.resolve(), (base, *self.allowed_working_roots)):
             raise PolicyViolation("shell_command", f"'{cwd}' is outside the runtime policy roots")
 
-    def readable(self, base: Path, path: str, action: str = "files_read") -> Path:
-        """`path` as it would be read, symlinks resolved. Raises `PolicyViolation`."""
-        target = _resolve(base, path, action)
+    def readable(self, base: Path, path: str) -> Path:
+        """Return `path` with symlinks resolved. Raises `PolicyViolation` when it may not be read."""
+        target = _resolve(base, path, "files_read")
         if not _inside(target, (base, *self.allowed_read_roots, *self.allowed_write_roots)):
-            raise PolicyViolation(action, f"'{path}' is outside the runtime policy read roots")
+            raise PolicyViolation("files_read", f"'{path}' is outside the runtime policy read roots")
         return target
 
-    def writable(self, base: Path, path: str, action: str = "files_write") -> Path:
-        """`path` as it would be written, symlinks resolved. Raises `PolicyViolation`."""
+    def writable(self, base: Path, path: str) -> Path:
+        """Return `path` with symlinks resolved. Raises `PolicyViolation` when it may not be written."""
         if self.read_only:
-            raise PolicyViolation(action, f"'{path}' cannot be written: the runtime policy is read-only")
-        target = _resolve(base, path, action)
+            raise PolicyViolation("files_write", f"'{path}' cannot be written: the runtime policy is read-only")
+        target = _resolve(base, path, "files_write")
         if not _inside(target, (base, *self.allowed_write_roots)):
-            raise PolicyViolation(action, f"'{path}' is outside the runtime policy write roots")
+            raise PolicyViolation("files_write", f"'{path}' is outside the runtime policy write roots")
         return target
+
+
+def resolved(base: Path, path: str) -> Path:
+    """Return the file that `path` names, relative to `base`, with symlinks resolved. Raises `OSError`, `ValueError`.
+
+    `..` is removed before links are followed, so that `link/..` is `base` and not the parent of the link's target.
+    """
+    return Path(os.path.normpath(base / Path(path).expanduser())).resolve()
 
 
 def _resolve(base: Path, path: str, action: str) -> Path:
     if "\0" in path:
         raise PolicyViolation(action, "a path may not contain a NUL character")
     try:
-        # lexical first, so that `link/..` means what it says and not the parent of what the link points to
-        return Path(os.path.normpath(base / Path(path).expanduser())).resolve()
+        return resolved(base, path)
     except (OSError, RuntimeError) as error:
         raise PolicyViolation(action, f"'{path}' cannot be resolved: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Remembered answers: whether a rule covers a call. Pure functions over frozen rules.
+"""Whether a rule covers a call: pure functions over frozen rules.
 
 A pattern is matched against the whole subject: `*` is any run of characters, `?` is one, `[*]` and `[?]` are those
 characters themselves, everything else is literal. A shell line is matched command by command, and a line that cannot
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from mentra_nb.authorization import PermissionRule
+from mentra_nb.authorization import PermissionRule, Subject
 
 _PATTERN = re.compile(r"\[[*?]\]|.", re.DOTALL)
 
@@ -30,17 +30,17 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def exactly(subject: str) -> str:
-    """The pattern that covers this subject and no other."""
+    """Return the pattern that covers this text and no other."""
     return re.sub(r"[*?]", r"[\g<0>]", subject)
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether `pattern` covers the whole of `subject`."""
+    """Return whether `pattern` covers the whole of `subject`."""
     return _compiled(pattern).fullmatch(subject) is not None
 
 
 def simple_commands(line: str) -> list[str] | None:
-    """The simple commands of a shell line, each as written, or `None` when it cannot be split with certainty.
+    """Return the simple commands of a shell line, each as written, or `None` when it cannot be split with certainty.
 
     Splits at `;`, `&`, `&&`, `|` and `||` outside quotes. Substitutions, variables, escapes, redirections, groups,
     comments, line breaks, open quotes, assignments, shell keywords and names that are quoted or globbed are not
@@ -73,20 +73,36 @@ def _is_plain(command: str) -> bool:
     return name is not None and not _GRAMMAR.fullmatch(name.group())
 
 
-def find_rule(
-    rules: Iterable[PermissionRule], tool: str, subject: str, *, shell: bool = False
-) -> PermissionRule | None:
-    """The rule that decides a call, or `None`. A denial wins over any allowance; then the longest pattern."""
-    own = sorted((r for r in rules if r.tool == tool), key=lambda r: -len(r.pattern))
-    commands = simple_commands(subject) if shell else None
-    for rule in own:
-        if not rule.allow and any(matches(rule.pattern, text) for text in (subject, *(commands or ()))):
-            return rule
+def find_rule(rules: Iterable[PermissionRule], tool: str, subject: Subject) -> PermissionRule | None:
+    """Return the rule that decides a call, or `None`.
+
+    A denial that matches any part wins. Otherwise every part must be covered by an allowance, the longest pattern
+    first; the one that covers the first part is returned.
+    """
+    own = sorted((rule for rule in rules if rule.tool == tool), key=lambda rule: -len(rule.pattern))
+    denying = [rule for rule in own if not rule.allow]
     allowing = [rule for rule in own if rule.allow]
-    if not shell:
-        return next((rule for rule in allowing if matches(rule.pattern, subject)), None)
-    whole = next((rule for rule in allowing if rule.pattern == exactly(subject)), None)
-    if whole is not None or commands is None:  # a line as a whole is covered only by the very line that was allowed
+    parts = subject.parts or ("",)  # a call without a subject is covered by `*` only
+    texts = [text for part in parts for text in _texts(part, subject.kind)]
+    for rule in denying:
+        if any(matches(rule.pattern, text) for text in texts):
+            return rule
+    covering = [_covering(allowing, part, subject.kind) for part in parts]
+    return covering[0] if all(covering) else None
+
+
+def _texts(part: str, kind: str) -> list[str]:
+    """Return what a denial is matched against: the part itself, and the simple commands of a shell line."""
+    return [part, *(simple_commands(part) or ())] if kind == "shell" else [part]
+
+
+def _covering(allowing: list[PermissionRule], part: str, kind: str) -> PermissionRule | None:
+    """Return an allowance for one part of a subject. Each simple command of a shell line needs one."""
+    if kind != "shell":
+        return next((rule for rule in allowing if matches(rule.pattern, part)), None)
+    whole = next((rule for rule in allowing if rule.pattern == exactly(part)), None)
+    commands = simple_commands(part)
+    if whole is not None or commands is None:  # a line that cannot be split is covered only by its exact pattern
         return whole
-    covering = [next((r for r in allowing if matches(r.pattern, command)), None) for command in commands]
+    covering = [next((rule for rule in allowing if matches(rule.pattern, command)), None) for command in commands]
     return covering[0] if all(covering) else None

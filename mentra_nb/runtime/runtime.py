@@ -28,7 +28,7 @@ from mentra_nb.errors import (
     ProviderError,
     StoreError,
 )
-from mentra_nb.event.bus import AuditStore, EventBus, PreExecutionHook, RuntimeHook, RuntimeHooks
+from mentra_nb.event.bus import AuditStore, EventBus, RuntimeHook, RuntimeHooks
 from mentra_nb.event.types import RecoveryPrepared
 from mentra_nb.ids import new_id
 from mentra_nb.permission.asking import AskMode, SessionPermissions, expired
@@ -41,6 +41,7 @@ from mentra_nb.runtime.session import Session, new_record
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import AgentRecord
+from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
 if TYPE_CHECKING:
@@ -407,7 +408,7 @@ class Runtime:
             executor=self._executor,
             authorizer=authorizer,
             pre_hooks=self._pre_hooks,
-            app_contexts=self._app_contexts,
+            services=self._app_contexts,
             system_sections=(self._skills_section,),
             delegate=delegate,
             holder=self.id,

@@ -9,21 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints, overload
+from typing import Any, Literal, Protocol, TypeVar, get_type_hints, overload
 
 import anyio.to_thread
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic.json_schema import GenerateJsonSchema
 
-from mentra_nb.authorization import (
-    CustomCapability,
-    ToolApprovalCategory,
-    ToolAuthorizationPreview,
-    ToolCapability,
-    ToolDurability,
-    ToolExecutionCategory,
-    ToolSideEffectLevel,
-)
+from mentra_nb.authorization import CustomCapability, Subject, ToolAuthorizationPreview, ToolCapability
 from mentra_nb.content import Data, Image
 from mentra_nb.errors import InvalidTool, MentraError
 from mentra_nb.permission.policy import RuntimePolicy
@@ -41,45 +33,98 @@ class ToolError(MentraError):
 
 
 class ToolSpec(Data):
-    """A tool's descriptor: what the provider is told, and what the runtime must know to schedule and authorize it."""
+    """A tool's descriptor: what the provider is told, and what the runtime must know to schedule and authorize it.
 
-    provider: ProviderToolSpec
+    `side_effect_level`, `durability`, `execution_category` and `approval_category` are the original runtime's levels,
+    derived from the rest.
+    """
+
+    wire: ProviderToolSpec
+    """The tool as a provider is told of it."""
     capabilities: tuple[ToolCapability | CustomCapability, ...] = ()
-    side_effect_level: ToolSideEffectLevel = ToolSideEffectLevel.NONE
-    durability: ToolDurability = ToolDurability.EPHEMERAL
-    execution_category: ToolExecutionCategory = ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION
-    approval_category: ToolApprovalCategory = ToolApprovalCategory.DEFAULT
+    reads_only: bool = False
+    """Whether a call changes nothing; then it runs unasked by default."""
+    effect: Effect = "once"
+    """What running a call a second time would do."""
+    parallel: bool = False
+    """Whether calls may run beside other parallel ones. Such a call cannot end the turn."""
     execution_timeout: float | None = None
     """Seconds."""
     asks: bool = True
     """Whether the tool's author wants a person asked before it runs."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _reading_has_no_effect(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("reads_only"):
+            others = [each for each in value.get("capabilities", ()) if each != ToolCapability.READ_ONLY]
+            return {"effect": "none", **value, "capabilities": (*others, ToolCapability.READ_ONLY)}
+        return value
+
     @property
     def name(self) -> str:
-        return self.provider.name
+        return self.wire.name
 
     @property
     def description(self) -> str | None:
-        return self.provider.description
+        return self.wire.description
 
     @property
     def input_schema(self) -> dict[str, Any]:
-        return self.provider.input_schema
+        return self.wire.input_schema
 
     @property
-    def reads_only(self) -> bool:
-        return ToolCapability.READ_ONLY in self.capabilities
+    def side_effect_level(self) -> str:
+        """`None`, `LocalState`, `Process` or `External`."""
+        if self.effect == "none":
+            return "None"
+        if {ToolCapability.PROCESS_EXEC, ToolCapability.BACKGROUND_EXEC} & set(self.capabilities):
+            return "Process"
+        local = {ToolCapability.FILESYSTEM_WRITE, ToolCapability.TASK_MUTATION, ToolCapability.CONTEXT_COMPACTION}
+        return "LocalState" if local & set(self.capabilities) else "External"
 
     @property
-    def effect(self) -> Effect:
-        if self.reads_only or self.side_effect_level is ToolSideEffectLevel.NONE:
-            return "none"
-        return "idempotent" if self.durability is ToolDurability.REPLAY_SAFE else "once"
+    def durability(self) -> str:
+        """`Ephemeral` or `ReplaySafe`."""
+        return "ReplaySafe" if self.reads_only or self.effect == "idempotent" else "Ephemeral"
+
+    @property
+    def execution_category(self) -> str:
+        """`ReadOnlyParallel`, `BackgroundJob`, `Delegation` or `ExclusiveLocalMutation`."""
+        if self.parallel:
+            return "ReadOnlyParallel"
+        if ToolCapability.BACKGROUND_EXEC in self.capabilities:
+            return "BackgroundJob"
+        return "Delegation" if ToolCapability.DELEGATION in self.capabilities else "ExclusiveLocalMutation"
+
+    @property
+    def approval_category(self) -> str:
+        """`ReadOnly`, `Background`, `Process`, `Filesystem`, `Delegation` or `Default`."""
+        if self.reads_only:
+            return "ReadOnly"
+        categories = {
+            ToolCapability.BACKGROUND_EXEC: "Background",
+            ToolCapability.PROCESS_EXEC: "Process",
+            ToolCapability.FILESYSTEM_WRITE: "Filesystem",
+            ToolCapability.DELEGATION: "Delegation",
+        }
+        return next((name for kind, name in categories.items() if kind in self.capabilities), "Default")
+
+
+class Delegate(Protocol):
+    """The service that gives a task to a subagent, within the turn's own limits."""
+
+    def __call__(self, prompt: str) -> Awaitable[str]:
+        """Return the subagent's answer. Raises what its turn raises."""
+        ...
 
 
 @dataclass(frozen=True)
 class ToolContext:
-    """What a running tool may know and use. Ask for it with a parameter annotated `ToolContext`."""
+    """What a running tool may know and use. Ask for it with a parameter annotated `ToolContext`.
+
+    `services` maps a type to the service or application object of that type: `context.service(Delegate)`.
+    """
 
     agent_id: str
     agent_name: str
@@ -92,16 +137,20 @@ class ToolContext:
     executor: RuntimeExecutor
     progress: Callable[[str], None] = lambda text: None
     """Show a line while the tool runs."""
-    app_contexts: Mapping[type, Any] = field(default_factory=dict)
-    delegate: Callable[[str], Awaitable[str]] | None = None
-    """Give a task to a subagent within the run's own limits, and wait for its answer. Raises what its run raises."""
+    services: Mapping[type, Any] = field(default_factory=dict)
+
+    def service(self, kind: type[T]) -> T:
+        """Return the service of exactly this type. Raises `ToolError` if there is none."""
+        try:
+            return self.services[kind]  # type: ignore[no-any-return]
+        except KeyError:
+            raise ToolError(f"no {kind.__name__} is available to this tool") from None
 
     def app_context(self, kind: type[T]) -> T:
-        """The application object registered under its exact type. Raises `ToolError`."""
-        try:
-            return self.app_contexts[kind]  # type: ignore[no-any-return]
-        except KeyError:
-            raise ToolError(f"no application context of type {kind.__name__} is registered") from None
+        """Return the object given to `Runtime.register_context` of exactly this type. Raises `ToolError`."""
+        if kind not in self.services:
+            raise ToolError(f"no application context of type {kind.__name__} is registered")
+        return self.service(kind)
 
 
 @dataclass(frozen=True)
@@ -117,42 +166,49 @@ class ToolOutput:
 
 
 class Tool(ABC):
-    """Something a model can call. Raising from `execute` is an error result; the turn goes on."""
+    """Something a model can call. Raising from `execute` is an error result; the turn goes on.
+
+    A call goes through `validate`, `check_policy`, `subject` and `preview`, in this order, before anybody is asked.
+    """
 
     spec: ToolSpec
-    shell_subject: bool = False
-    """Whether `subject` is a shell line, to be matched command by command."""
 
     @abstractmethod
-    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput: ...
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        """Run the call and return its result."""
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments in normal form. Raises `ToolError` with one sentence when they do not fit the schema."""
+        """Return the arguments in normal form. Raises `ToolError` with one sentence when they do not fit the schema."""
         return arguments
 
-    def execution_category(self, arguments: dict[str, Any]) -> ToolExecutionCategory:
-        return self.spec.execution_category
-
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        """What a rule's pattern is matched against."""
-        return json.dumps(arguments, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-
-    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        """The arguments for a person or a rule to judge: resolved paths, no file contents."""
-        return arguments
+    def is_parallel(self, arguments: dict[str, Any]) -> bool:
+        """Return whether this call may run beside other parallel ones."""
+        return self.spec.parallel
 
     def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
-        """Raises `PolicyViolation` when the policy forbids this call, whoever may allow it."""
+        """Raise `PolicyViolation` when the policy forbids this call, whoever may allow it."""
         return
 
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
+        """Return what a rule's pattern is matched against: by default the arguments as compact JSON."""
+        return Subject.text(
+            json.dumps(arguments, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+        )
+
+    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        """Return the arguments for a person to judge: resolved paths, no file contents."""
+        return arguments
+
     def preview(self, context: ToolContext, arguments: dict[str, Any]) -> ToolAuthorizationPreview:
+        """Return what the call would do."""
+        spec = self.spec
         return ToolAuthorizationPreview(
             working_directory=str(context.working_directory),
-            capabilities=self.spec.capabilities,
-            side_effect_level=self.spec.side_effect_level,
-            durability=self.spec.durability,
-            execution_category=self.execution_category(arguments),
-            approval_category=self.spec.approval_category,
+            capabilities=spec.capabilities,
+            side_effect_level=spec.side_effect_level,
+            durability=spec.durability,
+            execution_category=spec.execution_category,
+            approval_category=spec.approval_category,
             raw_input=arguments,
             structured_input=self.structured_input(context, arguments),
         )
@@ -211,18 +267,13 @@ class FunctionTool(Tool):
         except Exception as error:
             raise InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {error}") from error
         self.spec: ToolSpec = ToolSpec(
-            provider=ProviderToolSpec(
+            wire=ProviderToolSpec(
                 name=self._name,
                 description=(self._doc.description or "").strip() or None,
                 input_schema=schema,
             ),
-            capabilities=(ToolCapability.READ_ONLY,) if reads_only else (),
-            side_effect_level=ToolSideEffectLevel.NONE if reads_only else ToolSideEffectLevel.EXTERNAL,
-            durability=ToolDurability.REPLAY_SAFE if reads_only else ToolDurability.EPHEMERAL,
-            execution_category=ToolExecutionCategory.READ_ONLY_PARALLEL
-            if reads_only
-            else ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION,
-            approval_category=ToolApprovalCategory.READ_ONLY if reads_only else ToolApprovalCategory.DEFAULT,
+            reads_only=reads_only,
+            parallel=reads_only,
             asks=asks,
         )
 

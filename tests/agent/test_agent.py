@@ -56,7 +56,7 @@ from mentra_nb.providers.scripted import (
 )
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import FunctionTool, ToolContext, ToolOutput, tool
+from mentra_nb.tools.tool import Delegate, FunctionTool, ToolContext, ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -234,7 +234,7 @@ def test_tool_spec_deserialization_defaults_loading_policy() -> None:
 
 def deferred(name: str) -> FunctionTool:
     made = tool(name=name)(lambda: "done")
-    made.spec = made.spec.model_copy(update={"provider": made.spec.provider.model_copy(update={"deferred": True})})
+    made.spec = made.spec.model_copy(update={"wire": made.spec.wire.model_copy(update={"deferred": True})})
     return made
 
 
@@ -885,8 +885,7 @@ async def test_a_block_that_ends_is_saved_at_once() -> None:
 @tool
 async def ask_another(question: str, context: ToolContext) -> str:
     """Give a task to a subagent."""
-    assert context.delegate is not None
-    return await context.delegate(question)
+    return await context.service(Delegate)(question)
 
 
 async def test_task_tool_wraps_child_failure_and_parent_continues() -> None:

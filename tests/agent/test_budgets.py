@@ -20,7 +20,7 @@ from mentra_nb.errors import (
 from mentra_nb.event import types as e
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, text, tool_calls
-from mentra_nb.tools.tool import ToolContext, tool
+from mentra_nb.tools.tool import Delegate, ToolContext, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -36,8 +36,7 @@ def act() -> str:
 @tool
 async def ask_another(question: str, context: ToolContext) -> str:
     """Give a task to a subagent."""
-    assert context.delegate is not None
-    return await context.delegate(question)
+    return await context.service(Delegate)(question)
 
 
 async def turn(table: Bench, options: RunOptions) -> list[e.AgentEvent]:

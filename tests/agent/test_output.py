@@ -36,7 +36,7 @@ from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedProvider, failu
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import ToolContext, tool
+from mentra_nb.tools.tool import Delegate, ToolContext, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -224,8 +224,7 @@ async def test_a_subagent_is_not_offered_it() -> None:
     @tool
     async def ask_another(context: ToolContext) -> str:
         """Give a task to a subagent."""
-        assert context.delegate is not None
-        return await context.delegate("well?")
+        return await context.service(Delegate)("well?")
 
     async with table_of(tool_calls([("ask_another", {})]), text("inner"), answer(PARIS), tools=[ask_another]) as table:
         await (await table.agent()).run_to_output("Where?", City, keeps_tools=True)

@@ -454,6 +454,21 @@ async def test_a_person_is_asked_before_an_unknown_call_runs_again_whatever_the_
     assert ran == (["a"] if allow else [])
 
 
+async def test_a_denial_refuses_an_unknown_call_without_asking() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT))
+    await left.call(ACT)
+    async with bench(text("there"), store=left.store, tools=[act]) as table:
+        session = await died_in_session(left, table)
+        await session.permissions.add_rule("act", "*", allow=False)
+        await session.resume_turn()
+        [decision] = table.recorder.of(e.ToolAuthorizationFinished)
+        assert decision.outcome == "deny"
+        assert (decision.decided_by or "").startswith("rule")
+        assert table.recorder.of(e.QuestionAsked) == []
+    assert ran == []
+
+
 @pytest.mark.parametrize("allow", [True, False])
 async def test_an_answer_given_after_the_run_died_is_honoured(allow: bool) -> None:
     left = Left(VolatileStore())

@@ -20,17 +20,17 @@ from mentra_nb.authorization import (
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
     ToolAuthorizationPreview,
-    ToolSideEffectLevel,
 )
 from mentra_nb.content import Image, ToolResult
 from mentra_nb.errors import Cancelled, EmptyAssistantResponse, ToolBudgetExceeded
 from mentra_nb.event import types as e
-from mentra_nb.event.bus import NullAudit, PreExecutionContext, PreExecutionDecision
+from mentra_nb.event.bus import NullAudit
 from mentra_nb.permission.binding import arguments_hash, duration
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ProviderCapabilities, ProviderToolSpec
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision
 from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, tool
 
 pytestmark = pytest.mark.anyio
@@ -53,9 +53,8 @@ class Custom(Tool):
 
     def __post_init__(self) -> None:
         self.spec = ToolSpec(
-            provider=ProviderToolSpec(name=self.name),
+            wire=ProviderToolSpec(name=self.name),
             execution_timeout=self.timeout,
-            side_effect_level=ToolSideEffectLevel.EXTERNAL,
         )
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:

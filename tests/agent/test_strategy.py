@@ -33,7 +33,7 @@ from mentra_nb.errors import (
 from mentra_nb.event import types as e
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.scripted import ControlledStream, ScriptedAnswer, ScriptedProvider, failure, text, tool_calls
-from mentra_nb.tools.tool import ToolContext, ToolOutput, tool
+from mentra_nb.tools.tool import Delegate, ToolContext, ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -183,8 +183,7 @@ async def test_delegated_runs_have_none() -> None:
     @tool
     async def ask_another(context: ToolContext) -> str:
         """Give a task to a subagent."""
-        assert context.delegate is not None
-        return await context.delegate("well?")
+        return await context.service(Delegate)("well?")
 
     strategy = says()
     script = tool_calls([("ask_another", {})]), tool_calls([("act", {})]), text("inner"), text("outer")

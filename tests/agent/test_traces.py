@@ -18,13 +18,14 @@ from mentra_nb.authorization import ToolAuthorizationDecision, ToolAuthorization
 from mentra_nb.content import Message, TokenUsage, ToolUse
 from mentra_nb.errors import HttpError, MalformedStream, MentraError, StoreError
 from mentra_nb.event import types as e
-from mentra_nb.event.bus import AuditStore, PreExecutionContext, PreExecutionDecision, RuntimeHook
+from mentra_nb.event.bus import AuditStore, RuntimeHook
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.providers.base import ContentBlockDelta, ContentBlockStarted, MessageStarted, ProviderToolSpec
 from mentra_nb.providers.scripted import ControlledStream, erroring, failure, stream_text, text, tool_calls
 from mentra_nb.store.records import ToolCallRecord
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec, tool
+from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision
+from mentra_nb.tools.tool import Delegate, Tool, ToolContext, ToolOutput, ToolSpec, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -56,8 +57,7 @@ def act() -> str:
 @tool
 async def ask_another(context: ToolContext) -> str:
     """Give a task to a subagent."""
-    assert context.delegate is not None
-    return await context.delegate("well?")
+    return await context.service(Delegate)("well?")
 
 
 CALL, CALLS = tool_calls([("act", {})]), tool_calls([("act", {}), ("act", {})])
@@ -96,7 +96,7 @@ class Gate:
 
 
 class Secretive(Tool):
-    spec = ToolSpec(provider=ProviderToolSpec(name="act"))
+    spec = ToolSpec(wire=ProviderToolSpec(name="act"), effect="none")
 
     def preview(self, context: ToolContext, arguments: dict[str, Any]) -> ToolAuthorizationPreview:
         raise ValueError("no preview today")

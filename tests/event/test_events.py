@@ -51,7 +51,17 @@ ADDED = {
     "session_started",
     "journal_gap",
 }
-OUR_FIELDS = {"run_id", "request_id", "provider", "duration_ms", "decided_by", "wait_ms", "subject", "input"}
+OUR_FIELDS = {
+    "run_id",
+    "request_id",
+    "provider",
+    "duration_ms",
+    "decided_by",
+    "wait_ms",
+    "subject",
+    "subjects",
+    "input",
+}
 
 SESSION = {
     "session_started": "session_id",

@@ -104,7 +104,7 @@ def context(
         policy=policy or RuntimePolicy(),
         executor=LocalExecutor(),
         progress=progress or (lambda line: None),
-        app_contexts={type(app): app for app in apps.values()},
+        services={type(app): app for app in apps.values()},
     )
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import anyio
 
 from mentra_nb.agent import loop
-from mentra_nb.authorization import PermissionDecision, ToolDurability
+from mentra_nb.authorization import PermissionDecision
 from mentra_nb.content import Message, Role, TokenUsage
 from mentra_nb.errors import NoResumableTurn
 from mentra_nb.event import screen as shown
@@ -118,7 +118,7 @@ def make_tools(home: Path, step: Step) -> list[Tool]:
         """Do it, for good."""
         return take_effect("act", what)
 
-    keep.spec = keep.spec.model_copy(update={"durability": ToolDurability.REPLAY_SAFE})
+    keep.spec = keep.spec.model_copy(update={"effect": "idempotent"})
     return [look, keep, act]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -16,6 +17,7 @@ from mentra_nb.authorization import (
     PermissionDecision,
     PermissionQuestion,
     PermissionRule,
+    Subject,
     ToolAuthorizationDecision,
     ToolAuthorizer,
 )
@@ -24,11 +26,12 @@ from mentra_nb.errors import Cancelled, OperationDenied, StoreError
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import tool
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +97,7 @@ async def test_session_tool_authorizer_emits_permission_request_and_waits() -> N
         [question] = asked
     assert result.content == "done"
     assert (question.tool_name, question.tool_call_id, question.session_id) == ("act", "tool-1", session.id)
-    assert (question.arguments, question.subject) == ({"what": "x"}, '{"what":"x"}')
+    assert (question.arguments, str(question.subject)) == ({"what": "x"}, '{"what":"x"}')
     assert question.deadline == pytest.approx(question.asked_at + 600)
     assert decided(table) == [("allow", "user")]
     [requested], [resolved] = table.recorder.of(e.QuestionAsked), table.recorder.of(e.QuestionAnswered)
@@ -279,7 +282,7 @@ async def test_remembering_a_command_with_a_star_remembers_that_command_only(tmp
         asked = answering(session, PermissionDecision(allow=True, remember="session"))
         for command in ("echo *", "echo *", "echo secret", "echo a && echo *", "echo a && echo *"):
             await call(table, session, ("shell", {"command": command}))
-    assert [q.subject for q in asked] == ["echo *", "echo secret", "echo a && echo *"]
+    assert [str(q.subject) for q in asked] == ["echo *", "echo secret", "echo a && echo *"]
 
 
 async def test_a_remembered_refusal_keeps_its_reason_across_a_restart(tmp_path: Path) -> None:
@@ -479,5 +482,38 @@ async def test_the_reading_tool_runs_unasked_and_the_writing_tool_asks(tmp_path:
         session = await table.session()
         asked = answering(session, DENY)
         await call(table, session, ("read", {"path": "a.txt"}), ("write", {"path": "b.txt", "content": "x"}))
-    assert [(q.tool_name, q.subject) for q in asked] == [("write", "b.txt")]
+    assert [(q.tool_name, str(q.subject)) for q in asked] == [("write", "b.txt")]
     assert not (tmp_path / "b.txt").exists()
+
+
+async def test_an_authorizer_is_not_reached_past_a_denial() -> None:
+    judge = Judge(ToolAuthorizationDecision.allow())
+    async with bench(tools=[act], authorizer=judge) as table:
+        session = await table.session()
+        await session.permissions.add_rule("act", "*", allow=False)
+        [result] = await call(table, session, ("act", {}))
+    assert result.is_error
+    assert judge.asked == []
+
+
+class ManyFiles(Tool):
+    """Acts on several files in one call."""
+
+    spec = ToolSpec(wire=ProviderToolSpec(name="many"))
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
+        return Subject.path("src/a", "docs/b*")
+
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        return ToolOutput("done")
+
+
+async def test_always_for_a_call_with_several_parts_remembers_each_of_them() -> None:
+    async with bench(tools=[ManyFiles()]) as table:
+        session = await table.session()
+        asked = answering(session, PermissionDecision(allow=True, remember="session"))
+        await call(table, session, ("many", {}), ("many", {}))
+        assert [rule.pattern for rule in await session.remembered_rules()] == ["src/a", "docs/b[*]"]
+    assert len(asked) == 1
+    first = table.recorder.of(e.ToolAuthorizationFinished)[0]
+    assert (first.subject, first.subjects) == ("src/a\ndocs/b*", ("src/a", "docs/b*"))

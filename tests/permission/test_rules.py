@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mentra_nb.authorization import PermissionRule
+from mentra_nb.authorization import PermissionRule, Subject
 from mentra_nb.permission.rules import exactly, find_rule, matches, simple_commands
 
 
@@ -22,7 +22,7 @@ def deny(pattern: str, tool: str = "shell") -> PermissionRule:
 
 
 def decided(line: str, *rules: PermissionRule) -> str | None:
-    rule = find_rule(rules, "shell", line, shell=True)
+    rule = find_rule(rules, "shell", Subject.shell(line))
     return rule.id if rule is not None else None
 
 
@@ -81,28 +81,30 @@ def test_the_exact_pattern_of_a_text_matches_no_other(text: str, other: str) -> 
 
 
 def test_rule_store_empty_check_returns_none() -> None:
-    assert find_rule([], "read", "a.txt") is None
+    assert find_rule([], "read", Subject.path("a.txt")) is None
 
 
 def test_a_rule_is_for_its_tool_only() -> None:
-    assert find_rule([allow("*", tool="write")], "read", "a.txt") is None
+    assert find_rule([allow("*", tool="write")], "read", Subject.path("a.txt")) is None
 
 
 def test_a_denial_wins_over_any_allowance() -> None:
     rules = [allow("src/secret.txt", "read"), deny("src/*", "read"), allow("*", "read")]
-    found = find_rule(rules, "read", "src/secret.txt")
+    found = find_rule(rules, "read", Subject.path("src/secret.txt"))
     assert found is not None
     assert found.id == "deny src/*"
 
 
 def test_the_longest_pattern_wins_among_equals() -> None:
-    found = find_rule([allow("*", "read"), allow("src/*", "read"), allow("s*", "read")], "read", "src/a.py")
+    found = find_rule(
+        [allow("*", "read"), allow("src/*", "read"), allow("s*", "read")], "read", Subject.path("src/a.py")
+    )
     assert found is not None
     assert found.pattern == "src/*"
 
 
 def test_check_non_matching_pattern_falls_through() -> None:
-    assert find_rule([allow("src/*", "read"), deny("etc/*", "read")], "read", "docs/a.md") is None
+    assert find_rule([allow("src/*", "read"), deny("etc/*", "read")], "read", Subject.path("docs/a.md")) is None
 
 
 # ---- shell lines ----------------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ def test_a_denied_command_never_runs_under_an_allowance_for_everything(
     words: list[str], glue: str, workshop: Path
 ) -> None:
     line = glue.join(words)
-    rule = find_rule([allow("*"), deny("*marker*")], "shell", line, shell=True)
+    rule = find_rule([allow("*"), deny("*marker*")], "shell", Subject.shell(line))
     if rule is None or not rule.allow or "\0" in line:
         return
     trace = workshop / "ran"
@@ -234,3 +236,40 @@ def test_a_denied_command_never_runs_under_an_allowance_for_everything(
         check=False,
     )
     assert not trace.exists(), line
+
+
+def test_every_part_of_a_subject_must_be_allowed_and_one_denied_part_is_enough() -> None:
+    rules = [allow("src/*", "files"), allow("docs/*", "files"), deny("*/secret", "files")]
+    assert find_rule(rules, "files", Subject.path("src/a", "docs/b")) == rules[0]
+    assert find_rule(rules, "files", Subject.path("src/a", "etc/b")) is None
+    assert find_rule(rules, "files", Subject.path("src/a", "docs/secret")) == rules[2]
+
+
+def test_a_call_without_a_subject_is_covered_by_a_rule_for_everything_only() -> None:
+    assert find_rule([allow("a*", "read")], "read", Subject()) is None
+    assert find_rule([deny("*", "read"), allow("*", "read")], "read", Subject()) == deny("*", "read")
+
+
+KEYWORDS = [
+    "if",
+    "then",
+    "elif",
+    "else",
+    "fi",
+    "for",
+    "while",
+    "until",
+    "do",
+    "done",
+    "case",
+    "esac",
+    "in",
+    "function",
+    "select",
+    "time",
+]
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_a_word_of_the_shells_grammar_is_not_a_command(keyword: str) -> None:
+    assert simple_commands(f"{keyword} x") is None

@@ -66,7 +66,7 @@ async def talk(agent, wire, server, turns=TURNS):
 
 def as_fresh(wire, server, agent, messages, model="m"):
     """The body of a request with these messages, by a provider that has seen none of them."""
-    tools = [agent.environment.tools["clock"].spec.provider]
+    tools = [agent.environment.tools["clock"].spec.wire]
     request = Request(model, [Message(role=x.role, content=x.content) for x in messages], tools=tools)
     return json.loads(provider(wire, server).body(request))
 

@@ -14,12 +14,8 @@ from kits.core import Judge, bench, context
 from pydantic import ValidationError
 
 from mentra_nb.authorization import (
-    ToolApprovalCategory,
     ToolAuthorizationDecision,
     ToolCapability,
-    ToolDurability,
-    ToolExecutionCategory,
-    ToolSideEffectLevel,
 )
 from mentra_nb.content import ToolResult
 from mentra_nb.errors import (
@@ -472,9 +468,9 @@ def test_load_skill_describes_itself() -> None:
     spec = LoadSkillTool(Skills()).spec
     assert spec.name == "load_skill"
     assert spec.capabilities == (ToolCapability.SKILL_LOAD, ToolCapability.READ_ONLY)
-    assert (spec.side_effect_level, spec.durability) == (ToolSideEffectLevel.NONE, ToolDurability.REPLAY_SAFE)
-    assert spec.execution_category is ToolExecutionCategory.READ_ONLY_PARALLEL
-    assert spec.approval_category is ToolApprovalCategory.READ_ONLY
+    assert (spec.side_effect_level, spec.durability) == ("None", "ReplaySafe")
+    assert spec.execution_category == "ReadOnlyParallel"
+    assert spec.approval_category == "ReadOnly"
     assert (spec.asks, spec.reads_only, spec.effect) == (False, True, "none")
     assert spec.input_schema["required"] == ["name"]
     assert spec.input_schema["properties"]["name"]["type"] == "string"
@@ -517,7 +513,7 @@ async def test_skills_are_loaded_in_a_turn_and_a_rule_can_name_them(tmp_path: Pa
         ('<skill name="git">\nCommit small.\n</skill>', False),
         ("Unknown skill 'nope'", True),
     ]
-    assert [(request.subject, request.asks) for request in judge.asked] == [("git", False), ("nope", False)]
+    assert [(str(request.subject), request.asks) for request in judge.asked] == [("git", False), ("nope", False)]
 
 
 # ---- cost -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from kits.core import context
 from pydantic import BaseModel, Field
 
-from mentra_nb.authorization import ToolCapability, ToolExecutionCategory
+from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.errors import InvalidTool
 from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.tools.builtin.files import ReadTool, WriteTool
@@ -73,9 +73,9 @@ def test_constraints_in_a_hint_reach_the_model() -> None:
 def test_a_tool_asks_and_changes_things_unless_it_says_otherwise() -> None:
     plain, quiet = tool(weather), tool(reads_only=True, asks=False)(weather)
     assert (plain.spec.asks, plain.spec.reads_only, plain.spec.effect) == (True, False, "once")
-    assert plain.spec.execution_category is ToolExecutionCategory.EXCLUSIVE_LOCAL_MUTATION
+    assert plain.spec.execution_category == "ExclusiveLocalMutation"
     assert (quiet.spec.asks, quiet.spec.reads_only, quiet.spec.effect) == (False, True, "none")
-    assert quiet.spec.execution_category is ToolExecutionCategory.READ_ONLY_PARALLEL
+    assert quiet.spec.execution_category == "ReadOnlyParallel"
 
 
 async def test_arguments_are_parsed_into_what_the_hints_say(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_whatever_is_returned_becomes_text_or_json(value: Any, content: Any) -> 
 
 
 def test_the_subject_of_a_function_is_its_arguments_as_compact_sorted_json(tmp_path: Path) -> None:
-    assert tool(weather).subject(context(tmp_path), {"b": 1, "a": "ä"}) == '{"a":"ä","b":1}'
+    assert tool(weather).subject(context(tmp_path), {"b": 1, "a": "ä"}) == Subject.text('{"a":"ä","b":1}')
 
 
 def test_default_preview_shows_the_arguments_as_they_are(tmp_path: Path) -> None:
@@ -283,14 +283,14 @@ def test_files_tool_authorization_preview_exposes_resolved_paths(tmp_path: Path)
     preview = made.preview(ctx, made.validate({"path": "./sub/../a.txt", "content": "secret"}))
     operation = preview.structured_input["operations"][0]
     assert operation == {"op": "create", "resolved_path": str(tmp_path / "a.txt")}
-    assert made.subject(ctx, {"path": "./sub/../a.txt"}) == "a.txt"
+    assert made.subject(ctx, {"path": "./sub/../a.txt"}) == Subject.path("a.txt")
     (tmp_path / "a.txt").touch()
     assert made.structured_input(ctx, {"path": "a.txt"})["operations"][0]["op"] == "set"
 
 
 def test_reading_is_declared_read_only_and_parallel_and_writing_is_not() -> None:
     assert ToolCapability.READ_ONLY in ReadTool.spec.capabilities
-    assert ReadTool.spec.execution_category is ToolExecutionCategory.READ_ONLY_PARALLEL
+    assert ReadTool.spec.execution_category == "ReadOnlyParallel"
     assert WriteTool.spec.effect == "idempotent"
     assert ShellTool.spec.effect == "once"
 
@@ -361,7 +361,7 @@ def test_the_preview_of_a_command_shows_what_would_run_where(tmp_path: Path) -> 
         "justification": "to see",
         "background": False,
     }
-    assert made.subject(context(tmp_path), arguments) == "ls"
+    assert made.subject(context(tmp_path), arguments) == Subject.shell("ls")
 
 
 @pytest.mark.parametrize("arguments", [{}, {"command": ""}, {"command": 3}, {"command": "ls", "timeoutMs": -1}])

@@ -1,4 +1,4 @@
-"""Reading and writing files within the policy's roots. Work runs off the event loop; symlinks are resolved first."""
+"""The tools `read` and `write`: text files within the policy's roots. Symlinks are resolved; I/O runs off the loop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from typing import Any
 import anyio.to_thread
 from pydantic import BaseModel, Field
 
-from mentra_nb.authorization import (
-    ToolApprovalCategory,
-    ToolCapability,
-    ToolDurability,
-    ToolExecutionCategory,
-    ToolSideEffectLevel,
-)
+from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.ids import uuid7
+from mentra_nb.permission.policy import resolved
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, schema_of, validated
 
@@ -43,24 +38,26 @@ class ReadTool(Tool):
     """`read`: lines of a text file. Runs unasked by default, within the policy's read roots."""
 
     spec: ToolSpec = ToolSpec(
-        provider=ProviderToolSpec(
+        wire=ProviderToolSpec(
             name="read", description="Read a text file. Lines come numbered.", input_schema=schema_of(_Read)
         ),
-        capabilities=(ToolCapability.READ_ONLY, ToolCapability.FILESYSTEM_READ),
-        durability=ToolDurability.REPLAY_SAFE,
-        execution_category=ToolExecutionCategory.READ_ONLY_PARALLEL,
-        approval_category=ToolApprovalCategory.READ_ONLY,
+        capabilities=(ToolCapability.FILESYSTEM_READ,),
+        reads_only=True,
+        parallel=True,
         asks=False,
     )
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return validated(_Read, arguments).model_dump()
 
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        return _shown(context, context.policy.readable(context.working_directory, arguments["path"]))
+    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+        context.policy.readable(context.working_directory, arguments["path"])
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
+        return Subject.path(_shown(context, resolved(context.working_directory, arguments["path"])))
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        target = context.policy.readable(context.working_directory, arguments["path"])
+        target = resolved(context.working_directory, arguments["path"])
         return {
             "kind": "files",
             "working_directory": str(context.working_directory),
@@ -105,23 +102,24 @@ class WriteTool(Tool):
     """`write`: create or replace a file as a whole, atomically, keeping its mode."""
 
     spec: ToolSpec = ToolSpec(
-        provider=ProviderToolSpec(
+        wire=ProviderToolSpec(
             name="write", description="Create or overwrite a text file.", input_schema=schema_of(_Write)
         ),
         capabilities=(ToolCapability.FILESYSTEM_WRITE,),
-        side_effect_level=ToolSideEffectLevel.LOCAL_STATE,
-        durability=ToolDurability.REPLAY_SAFE,
-        approval_category=ToolApprovalCategory.FILESYSTEM,
+        effect="idempotent",
     )
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return validated(_Write, arguments).model_dump()
 
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        return _shown(context, context.policy.writable(context.working_directory, arguments["path"]))
+    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+        context.policy.writable(context.working_directory, arguments["path"])
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
+        return Subject.path(_shown(context, resolved(context.working_directory, arguments["path"])))
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        target = context.policy.writable(context.working_directory, arguments["path"])
+        target = resolved(context.working_directory, arguments["path"])
         return {
             "kind": "files",
             "working_directory": str(context.working_directory),

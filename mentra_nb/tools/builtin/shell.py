@@ -1,4 +1,4 @@
-"""`shell`: run a command line. The policy must allow it, a rule or a person must allow the line."""
+"""The tool `shell`. The policy must allow commands at all; a rule or a person must allow the line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from mentra_nb.authorization import (
-    ToolApprovalCategory,
-    ToolCapability,
-    ToolSideEffectLevel,
-)
+from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.sandbox.executor import CommandRequest, ExecOutput
 from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, schema_of, validated
@@ -34,26 +30,23 @@ class _Shell(BaseModel):
 
 
 class ShellTool(Tool):
-    """`shell`: what the command wrote, with its exit code whenever that was not 0."""
+    """`shell`: run a command line and return what it wrote, with its exit status if that was not 0."""
 
-    shell_subject = True
     spec: ToolSpec = ToolSpec(
-        provider=ProviderToolSpec(
+        wire=ProviderToolSpec(
             name="shell",
             description="Run a shell command and return its output.",
             input_schema=schema_of(_Shell),
         ),
         capabilities=(ToolCapability.PROCESS_EXEC, ToolCapability.FILESYSTEM_WRITE),
-        side_effect_level=ToolSideEffectLevel.PROCESS,
-        approval_category=ToolApprovalCategory.PROCESS,
     )
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         given = validated(_Shell, arguments).model_dump()
         return {name: value for name, value in given.items() if value}  # empty is as good as not given
 
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        return str(arguments["command"])
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
+        return Subject.shell(arguments["command"])
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
         return {
@@ -95,7 +88,7 @@ def _cwd(context: ToolContext, arguments: dict[str, Any]) -> Path:
 
 
 def _report(output: ExecOutput, request: CommandRequest) -> str:
-    """Both streams, then what a reader must know besides: truncation, time-out, exit status."""
+    """Return both streams, followed by notices of truncation, time-out and exit status."""
     parts = [text.rstrip("\n") for text in (output.stdout, output.stderr) if text.strip()]
     kept = request.max_output_bytes_per_stream
     for name, cut in (("stdout", output.stdout_truncated), ("stderr", output.stderr_truncated)):

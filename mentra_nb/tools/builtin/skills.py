@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from mentra_nb.authorization import ToolApprovalCategory, ToolCapability, ToolDurability, ToolExecutionCategory
+from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.content import Data
 from mentra_nb.errors import DuplicateSkillName, InvalidFrontmatter, ReadDir, ReadFile
 from mentra_nb.providers.base import ProviderToolSpec
@@ -93,15 +93,14 @@ class LoadSkillTool(Tool):
     """`load_skill`: the instructions of one skill. Runs unasked by default; its rule subject is the skill's name."""
 
     spec: ToolSpec = ToolSpec(
-        provider=ProviderToolSpec(
+        wire=ProviderToolSpec(
             name="load_skill",
             description="Read the instructions of a skill listed in the system prompt.",
             input_schema=schema_of(_LoadSkill),
         ),
-        capabilities=(ToolCapability.SKILL_LOAD, ToolCapability.READ_ONLY),
-        durability=ToolDurability.REPLAY_SAFE,
-        execution_category=ToolExecutionCategory.READ_ONLY_PARALLEL,
-        approval_category=ToolApprovalCategory.READ_ONLY,
+        capabilities=(ToolCapability.SKILL_LOAD,),
+        reads_only=True,
+        parallel=True,
         asks=False,
     )
 
@@ -114,8 +113,8 @@ class LoadSkillTool(Tool):
             raise ToolError("Skill name is required")
         return {"name": name.strip()}
 
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        return str(arguments["name"])
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
+        return Subject.text(arguments["name"])
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         return ToolOutput(self.skills.load(arguments["name"]))

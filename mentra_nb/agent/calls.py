@@ -1,0 +1,160 @@
+"""One tool call on its way: its state, what is known of it from an earlier turn, and the events that tell of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.authorization import Subject, ToolAuthorizationDecision
+from mentra_nb.content import ToolResult, ToolUse
+from mentra_nb.event import types as e
+from mentra_nb.permission.policy import PolicyViolation
+from mentra_nb.store.records import ToolCallRecord
+from mentra_nb.tools.tool import Delegate, Tool, ToolContext
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The agent whose turn a call belongs to."""
+
+    agent_id: str
+    agent_name: str
+    model: str
+    run_id: str
+
+
+@dataclass
+class Call:
+    """A call whose tool is known and whose arguments fit. Pre-execution hooks may change `arguments`."""
+
+    use: ToolUse
+    tool: Tool
+    context: ToolContext
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of calls that an interrupted turn had taken up."""
+
+    results: Mapping[str, ToolResult] = field(default_factory=dict)
+    """By call id: the results that are known."""
+    unknown: Mapping[str, ToolCallRecord] = field(default_factory=dict)
+    """By call id: calls that began and may have taken effect."""
+    ends_turn: frozenset[str] = frozenset()
+    """Ids of the calls whose results ended the turn."""
+    run_ids: tuple[str, ...] = ()
+    """The turn, and those it had continued."""
+
+
+class Refused(Exception):
+    """A gate refused the call. The text is the result that the model reads."""
+
+
+@dataclass
+class CallEvents:
+    """Emits what happens to the calls of one turn. `undecided` holds the ids of calls that still need a decision."""
+
+    environment: AgentEnvironment
+    caller: Caller
+    undecided: set[str] = field(default_factory=set)
+
+    def emit(self, event: e.AgentEvent) -> list[Exception]:
+        """Emit an event. Returns the errors of hooks."""
+        return self.environment.bus.emit(event)
+
+    def about(self, use: ToolUse) -> dict[str, Any]:
+        """Return the fields that every event of a call has."""
+        return {
+            "agent_id": self.caller.agent_id,
+            "run_id": self.caller.run_id,
+            "tool_name": use.name,
+            "tool_call_id": use.id,
+        }
+
+    def decided(
+        self, use: ToolUse, decision: ToolAuthorizationDecision, subject: Subject | None = None, wait_ms: int = 0
+    ) -> None:
+        """Record the call's one decision."""
+        self.undecided.discard(use.id)
+        parts = subject.parts if subject is not None else ()
+        self.emit(
+            e.ToolAuthorizationFinished(
+                outcome=decision.outcome,
+                reason=decision.reason,
+                decided_by=decision.decided_by,
+                request_id=decision.request_id,
+                wait_ms=wait_ms,
+                subject="\n".join(parts) or None,
+                subjects=parts if len(parts) > 1 else None,
+                **self.about(use),
+            )
+        )
+
+    def denied(self, use: ToolUse, text: str, decided_by: str) -> Refused:
+        """Record a denial, and return the exception to raise."""
+        self.decided(use, ToolAuthorizationDecision.deny(text, decided_by))
+        return Refused(text)
+
+    def blocked(self, use: ToolUse, reason: str) -> Refused:
+        """Record that a pre-execution hook refused the call, and return the exception to raise."""
+        self.emit(e.ToolExecutionBlocked(reason=reason, **self.about(use)))
+        return Refused(f"Blocked by pre-execution hook: {reason}")
+
+    def policy_denied(self, use: ToolUse, violation: PolicyViolation) -> None:
+        """Record what the policy refused."""
+        self.emit(e.PolicyDenied(reason=violation.detail, **self.about(use)))
+        caller = self.caller
+        self.emit(
+            e.AuthorizationDenied(
+                agent_id=caller.agent_id, run_id=caller.run_id, action=violation.action, detail=violation.detail
+            )
+        )
+
+    def finished(self, use: ToolUse, result: ToolResult, duration_ms: int | None) -> None:
+        """Record a call's result."""
+        text = result.display()
+        self.emit(
+            e.ToolExecutionFinished(
+                is_error=result.is_error,
+                error=text if result.is_error else None,
+                output_preview=text,
+                duration_ms=duration_ms,
+                **self.about(use),
+            )
+        )
+
+    def context(self, use: ToolUse, is_open: Callable[[str], bool], delegate: Delegate | None = None) -> ToolContext:
+        """Return what the running tool may use. Its progress is shown from any thread while `is_open(call id)`."""
+        env, caller = self.environment, self.caller
+        loop, ours = asyncio.get_running_loop(), threading.get_ident()
+
+        def show(text: str) -> None:
+            if is_open(use.id):  # an abandoned tool may still be reporting
+                self.emit(e.ToolExecutionProgress(agent_id=caller.agent_id, id=use.id, name=use.name, progress=text))
+
+        def progress(text: str) -> None:
+            if threading.get_ident() == ours:
+                show(text)
+            else:
+                with contextlib.suppress(RuntimeError):  # the loop is closed, and the turn has ended
+                    loop.call_soon_threadsafe(show, text)
+
+        return ToolContext(
+            agent_id=caller.agent_id,
+            agent_name=caller.agent_name,
+            model=caller.model,
+            run_id=caller.run_id,
+            tool_call_id=use.id,
+            tool_name=use.name,
+            working_directory=env.working_directory,
+            policy=env.policy,
+            executor=env.executor,
+            progress=progress,
+            services=env.services if delegate is None else {**env.services, Delegate: delegate},
+        )

@@ -1,0 +1,160 @@
+"""The gates between a model's call and its run:
+
+    offered? → arguments fit? → policy → authorizer → pre-execution hooks
+
+Every refusal is an error result for the model, and every call has exactly one decision in the record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
+from mentra_nb.agent.results import SKIPPED
+from mentra_nb.authorization import (
+    Subject,
+    ToolAuthorizationDecision,
+    ToolAuthorizationOutcome,
+    ToolAuthorizationPreview,
+    ToolAuthorizationRequest,
+)
+from mentra_nb.content import ToolUse
+from mentra_nb.event import types as e
+from mentra_nb.permission.binding import decide_in_time
+from mentra_nb.permission.policy import PolicyViolation
+from mentra_nb.store.records import Resolution
+from mentra_nb.tools.pre_hooks import PreExecutionContext
+from mentra_nb.tools.tool import Delegate, Tool
+
+Allow, Deny = ToolAuthorizationOutcome.ALLOW, ToolAuthorizationOutcome.DENY
+
+
+@dataclass
+class Gates:
+    """Decide about the calls of one turn. `answer_tool`, which takes a typed answer, needs no permission."""
+
+    events: CallEvents
+    offers: Callable[[str], bool]
+    delegate: Delegate | None
+    answer_tool: Tool | None
+    is_open: Callable[[str], bool]
+    """Whether a call, by its id, has no result yet."""
+    history_len: int = 0
+    earlier: Earlier = field(default_factory=Earlier)
+
+    async def clear(self, use: ToolUse) -> Call:
+        """Take a call through every gate. Raises `Refused` with the text for the model."""
+        call = self._prepare(use)
+        await self._authorize(call)
+        await self._pre_hooks(call)
+        return call
+
+    def _prepare(self, use: ToolUse) -> Call:
+        tools = self.events.environment.tools
+        tool = tools.get(use.name)
+        if tool is not None and not self.offers(use.name):
+            raise self.events.denied(use, f"Tool '{use.name}' is not available for this agent", "runtime")
+        if tool is None:
+            known = ", ".join(filter(self.offers, sorted(tools))) or "none"
+            raise self.events.denied(use, f"Tool not found: '{use.name}'; available: {known}", "runtime")
+        if use.error is not None:
+            text = f"The arguments of '{use.name}' are not a JSON object: {use.error}"
+            raise self.events.denied(use, text, "runtime")
+        context = self.events.context(use, self.is_open, self.delegate)
+        try:
+            return Call(use, tool, context, tool.validate(use.input))
+        except Exception as error:
+            raise self.events.denied(use, f"Tool execution denied: {error}", "runtime") from error
+
+    def _describe(self, call: Call) -> tuple[Subject, ToolAuthorizationPreview]:
+        """Return what the call acts on and would do, once the policy has passed it."""
+        use, tool = call.use, call.tool
+        try:
+            tool.check_policy(call.context, call.arguments)
+            preview = tool.preview(call.context, call.arguments).model_copy(update={"raw_input": use.input})
+            return tool.subject(call.context, call.arguments), preview
+        except PolicyViolation as violation:
+            self.events.policy_denied(use, violation)
+            raise self.events.denied(use, f"Tool execution denied: {violation}", "policy") from violation
+        except Exception as error:
+            raise self.events.denied(use, f"Tool execution denied: {error}", "runtime") from error
+
+    async def _authorize(self, call: Call) -> None:
+        use = call.use
+        subject, preview = self._describe(call)
+        before = self.earlier.unknown.get(use.id)
+        if before is not None and before.resolution == "run_again":
+            self.events.decided(use, ToolAuthorizationDecision.allow("user"), subject)
+            return
+        again = before is not None and call.tool.spec.effect == "once"
+        needs_nobody = self.events.environment.authorizer is None or call.tool is self.answer_tool
+        if needs_nobody and not again:
+            self.events.decided(use, ToolAuthorizationDecision.allow("runtime"), subject)
+            return
+        self.events.emit(e.ToolAuthorizationStarted(preview=preview, **self.events.about(use)))
+        began = time.monotonic()
+        decision = await self._ask(call, subject, preview, again=again)
+        if again and decision.outcome is Allow and decision.decided_by != "user":
+            decision = ToolAuthorizationDecision.deny("only a person can decide to run it again", "runtime")
+        self.events.decided(use, decision, subject, int((time.monotonic() - began) * 1000))
+        if before is not None:
+            resolution: Resolution = "run_again" if decision.outcome is Allow else "skipped"
+            await self.events.environment.store.resolve_tool_call(before.run_id, use.id, resolution)
+        if decision.outcome is not Allow:
+            raise self._refused(use, decision, again=again)
+
+    def _refused(self, use: ToolUse, decision: ToolAuthorizationDecision, *, again: bool) -> Refused:
+        self.events.emit(
+            e.ToolAuthorizationBlocked(outcome=decision.outcome, reason=decision.reason, **self.events.about(use))
+        )
+        if again:
+            return Refused(f"{SKIPPED}: {decision.reason}" if decision.reason else SKIPPED)
+        if decision.outcome is Deny:
+            return Refused(f"Tool execution denied: {decision.reason or 'denied by authorizer'}")
+        return Refused(f"Tool execution requires approval: {decision.reason or 'nobody could be asked'}")
+
+    async def _ask(
+        self, call: Call, subject: Subject, preview: ToolAuthorizationPreview, *, again: bool
+    ) -> ToolAuthorizationDecision:
+        authorizer, caller = self.events.environment.authorizer, self.events.caller
+        if authorizer is None:
+            return ToolAuthorizationDecision.deny("nobody could be asked", "runtime")
+        request = ToolAuthorizationRequest(
+            agent_id=caller.agent_id,
+            agent_name=caller.agent_name,
+            model=caller.model,
+            history_len=self.history_len,
+            tool_call_id=call.use.id,
+            tool_name=call.use.name,
+            preview=preview,
+            run_id=caller.run_id,
+            subject=subject,
+            arguments=call.arguments,
+            asks=call.tool.spec.asks,
+            again=again,
+            earlier_runs=self.earlier.run_ids,
+        )
+        try:
+            return await decide_in_time(authorizer, request)
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever went wrong
+            return ToolAuthorizationDecision.deny(str(error) or type(error).__name__)
+
+    async def _pre_hooks(self, call: Call) -> None:
+        use = call.use
+        for hook in self.events.environment.pre_hooks:
+            folder = str(call.context.working_directory)
+            context = PreExecutionContext(self.events.caller.agent_id, use.name, use.id, call.arguments, folder)
+            try:
+                decision = await hook.before_execution(context)
+                if decision.outcome == "modify":
+                    call.arguments = call.tool.validate(decision.input or {})
+                    call.tool.check_policy(call.context, call.arguments)
+            except PolicyViolation as violation:
+                self.events.policy_denied(use, violation)
+                raise self.events.blocked(use, str(violation)) from violation
+            except Exception as error:
+                raise self.events.blocked(use, str(error) or type(error).__name__) from error
+            if decision.outcome == "deny":
+                raise self.events.blocked(use, decision.reason or "refused")
