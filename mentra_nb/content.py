@@ -9,7 +9,8 @@ import base64
 import json
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
+from inspect import Signature
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -26,10 +27,28 @@ class _Frozen(ModelMetaclass):
     """Tells type checkers that the fields of `Data` cannot be assigned: they do not read `model_config`."""
 
 
+class _LateSignature:
+    """The signature of a model that is built when first used: builds it, and gives way to pydantic's own."""
+
+    def __get__(self, instance: object, model: type[BaseModel]) -> Signature:
+        if instance is not None or not model.model_rebuild(raise_errors=False):
+            raise AttributeError("__signature__")
+        return model.__signature__
+
+
 class Data(BaseModel, metaclass=_Frozen):
-    """A frozen record. Unknown keys are ignored on load, so that newer files still open."""
+    """A frozen record. Unknown keys are ignored on load, so that newer files still open.
+
+    Validators are built at the first instance, which keeps the import of the package short.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if not cls.__pydantic_complete__:
+            type.__setattr__(cls, "__signature__", _LateSignature())
 
 
 class Role(StrEnum):
@@ -56,7 +75,7 @@ class Image(Data):
 
 
 class Thinking(Data):
-    """Reasoning a model showed. `signature`/`encrypted` are opaque and go back to the same provider and model only."""
+    """Reasoning of a model. `signature` and `encrypted` are opaque and go back to the same provider and model only."""
 
     type: Literal["thinking"] = "thinking"
     text: str = ""
@@ -68,7 +87,7 @@ class Thinking(Data):
 
 
 class ToolUse(Data):
-    """A call the model asked for. `error` is set, and `input` empty, when its arguments were not a JSON object."""
+    """A call the model made. `error` is set, and `input` empty, when its arguments were not a JSON object."""
 
     type: Literal["tool_use"] = "tool_use"
     id: str
@@ -85,19 +104,19 @@ class ToolResult(Data):
     """Text, or any JSON value."""
     is_error: bool = False
     images: tuple[Image, ...] = ()
-    """Pictures that belong to the result, shown after its content."""
+    """Pictures that belong to the result; they follow its content."""
 
     def display(self) -> str:
-        """The result as text: itself, or compact JSON."""
+        """Return the content as text: text as it is, anything else as compact JSON."""
         if isinstance(self.content, str):
             return self.content
         return json.dumps(self.content, ensure_ascii=False, separators=(",", ":"))
 
 
 class Opaque(Data):
-    """Part of an answer that only its provider understands, such as a hosted search: as JSON text, and never shown.
+    """A part of an answer that only its provider understands, such as a hosted search. `data` is JSON text.
 
-    It goes back as it came, to the same provider and model only.
+    It is never shown, and goes back unchanged to the same provider and model only.
     """
 
     type: Literal["opaque"] = "opaque"
@@ -110,14 +129,14 @@ ContentBlock = Annotated[Text | Image | Thinking | ToolUse | ToolResult | Opaque
 
 
 class Message(Data):
-    """One message of a conversation. Its wire forms are computed once and kept on it."""
+    """One message of a conversation. Its encoded forms are computed once per wire and kept with it."""
 
     role: Role
     content: tuple[ContentBlock, ...]
     _encoded: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
-        """Whether they say the same, sent or not."""
+        """Compare role and content; encoded forms do not count."""
         return isinstance(other, Message) and (self.role, self.content) == (other.role, other.content)
 
     def __hash__(self) -> int:
@@ -125,16 +144,18 @@ class Message(Data):
 
     @classmethod
     def user(cls, content: str | Iterable[Any]) -> Message:
+        """Return a message of the user, from text or from blocks."""
         blocks = (Text(text=content),) if isinstance(content, str) else tuple(content)
         return cls(role=Role.USER, content=blocks)
 
     @classmethod
     def assistant(cls, content: str | Iterable[Any]) -> Message:
+        """Return a message of the model, from text or from blocks."""
         blocks = (Text(text=content),) if isinstance(content, str) else tuple(content)
         return cls(role=Role.ASSISTANT, content=blocks)
 
     def text(self) -> str:
-        """All text blocks, joined without a separator."""
+        """Return all text blocks, joined without a separator."""
         return "".join(block.text for block in self.content if isinstance(block, Text))
 
     def tool_uses(self) -> list[ToolUse]:
@@ -144,34 +165,51 @@ class Message(Data):
         return [block for block in self.content if isinstance(block, ToolResult)]
 
     def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
-        """This message in a wire's form: `encode(self)`, computed at most once per wire."""
-        # read past pydantic's attribute lookup: this runs for every message of a conversation at every request
-        forms: dict[str, T] = self.__pydantic_private__["_encoded"]  # type: ignore[index]  # there is one
+        """Return this message in the form of a wire: `encode(self)`, computed at most once per wire."""
+        # bypasses pydantic's attribute lookup: this runs for every message of a conversation at every request
+        forms: dict[str, T] = self.__pydantic_private__["_encoded"]  # type: ignore[index]  # always set
         form = forms.get(wire)
         if form is None:
             form = forms[wire] = encode(self)
         return form
 
     def form(self, wire: str) -> Any:
-        """Its form for that wire, `None` when it was not encoded for it."""
+        """Return the form kept for a wire, or `None`."""
         return self._encoded.get(wire)
 
     @property
     def last_wire(self) -> str:
-        """The wire that `encoded` first met last; empty when there was none."""
+        """The wire this was most recently encoded for, for the first time; empty if never encoded."""
         return next(reversed(self._encoded), "")
 
     def has_images(self) -> bool:
-        """Whether a picture is in it, also as part of a tool's result."""
+        """Return whether it has a picture, including in the result of a tool."""
         return any(isinstance(block, Image) or getattr(block, "images", ()) for block in self.content)
 
 
-class TokenUsage(Data):
-    """Tokens of one model response, as the provider counted them. `None` means it did not say.
+class Sendable(Protocol):
+    """What a wire reads of a message: a `Message`, or a stand-in that loads the whole of it only when needed.
 
-    Cached tokens are part of `input_tokens`, except from the provider `anthropic`, which counts them apart.
-    `reasoning_tokens` are part of `output_tokens`; `thoughts_tokens` come on top of them, and `tool_input_tokens` on
-    top of `input_tokens`.
+    The members mean what they mean in `Message`.
+    """
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def content(self) -> tuple[ContentBlock, ...]: ...
+    def text(self) -> str: ...
+    def tool_uses(self) -> list[ToolUse]: ...
+    def tool_results(self) -> list[ToolResult]: ...
+    def has_images(self) -> bool: ...
+    def encoded(self, wire: str, encode: Callable[[Sendable], T]) -> T: ...
+
+
+class TokenUsage(Data):
+    """Tokens of one model response, as the provider counted them. `None` means it gave no count.
+
+    Cached tokens are part of `input_tokens`, except from the provider `anthropic`, which counts them separately.
+    `reasoning_tokens` are part of `output_tokens`; `thoughts_tokens` are not, nor `tool_input_tokens` part of
+    `input_tokens`.
     """
 
     input_tokens: int | None = None
@@ -187,7 +225,7 @@ class TokenUsage(Data):
         return all(value is None for value in self.__dict__.values())
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
-        """Field by field; a count neither side knows stays `None`."""
+        """Add field by field; a count that is `None` on both sides stays `None`."""
         mine, theirs = self.__dict__, other.__dict__
         return TokenUsage(
             **{

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import subprocess
+import sys
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from mentra_nb.content import Image, Message, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
+import mentra_nb
+from mentra_nb.content import Data, Image, Message, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -89,3 +96,38 @@ def test_messages_are_equal_whether_they_were_sent_or_not() -> None:
     assert (sent == fresh, hash(sent) == hash(fresh)) == (True, True)
     assert (sent == Message.user("ho"), sent == Message.assistant("hi"), sent == "hi") == (False, False, False)
     assert len({sent, fresh, Message.user("ho")}) == 2
+
+
+MODELS = [
+    name
+    for name in mentra_nb.__all__
+    if inspect.isclass(kind := getattr(mentra_nb, name)) and issubclass(kind, BaseModel)
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_public_model_shows_its_fields_before_its_first_instance(name: str) -> None:
+    program = f"import inspect, mentra_nb; print(*inspect.signature(mentra_nb.{name}).parameters)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == list(getattr(mentra_nb, name).model_fields)
+
+
+def test_a_signature_is_that_of_the_class_itself_whatever_was_built_before() -> None:
+    class First(Data):
+        a: int
+
+    assert First(a=1).a == 1
+
+    class Second(First):
+        b: str = ""
+
+    assert list(inspect.signature(Second).parameters) == ["a", "b"]
+    assert list(inspect.signature(First).parameters) == ["a"]
+    assert Second(a=1).b == ""
+
+
+def test_a_model_that_cannot_be_built_yet_has_the_signature_of_any_model() -> None:
+    class Later(Data):
+        a: Unknown  # type: ignore[name-defined]  # noqa: F821
+
+    assert list(inspect.signature(Later).parameters) == ["data"]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from pydantic import SecretStr
 
-from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
+from mentra_nb.content import Image, Opaque, Role, Sendable, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import MalformedStream, UnsupportedCapability
 from mentra_nb.providers import anthropic_models
 from mentra_nb.providers.base import (
@@ -113,7 +113,7 @@ class AnthropicProvider(WireProvider):
             fragments[at_once[-1]] = _cached(fragments[at_once[-1]])
         return [*fragments, *[SEARCH_TOOL] * any(deferred)]
 
-    def _fragment(self, message: Message, model: str) -> Fragment:
+    def _fragment(self, message: Sendable, model: str) -> Fragment:
         """One message; results come first, as the API wants them."""
         ours = (self.descriptor.id, model)
         blocks: list[bytes] = []

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mentra_nb.content import Data, Message, TokenUsage
+from mentra_nb.content import Data, Message, Sendable, TokenUsage
 from mentra_nb.errors import UnsupportedCapability
 
 
@@ -111,7 +111,7 @@ class Request:
     """
 
     model: str
-    messages: Sequence[Message]
+    messages: Sequence[Sendable]
     system: str | None = None
     tools: Sequence[ProviderToolSpec] = ()
     tool_choice: ToolChoice | None = None

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking
+from mentra_nb.content import Image, Opaque, Role, Sendable, Text, Thinking
 from mentra_nb.errors import HttpError, UnsupportedCapability
 from mentra_nb.providers.base import (
     ContentBlockDelta,
@@ -104,7 +104,7 @@ class ChatCompletionsProvider(OpenAIProvider):
     def decoder(self, request: Request) -> ChatDecoder:
         return ChatDecoder(request.model)
 
-    def _form(self, message: Message, model: str) -> _Form:
+    def _form(self, message: Sendable, model: str) -> _Form:
         results = [
             encode({"role": "tool", "tool_call_id": result.tool_use_id, "content": result_text(result)})
             for result in message.tool_results()
@@ -179,7 +179,7 @@ def _parts(content: bytes) -> bytes:
     return b'{"type":"text","text":' + content + b"}" if content.startswith(b'"') else content[1:-1]
 
 
-def _reasoning(message: Message, ours: tuple[str, str]) -> dict[str, Any]:
+def _reasoning(message: Sendable, ours: tuple[str, str]) -> dict[str, Any]:
     """The members in which the server itself sent this model's reasoning: DeepSeek and OpenRouter need them back."""
     found: dict[str, str] = {}
     for block in message.content:

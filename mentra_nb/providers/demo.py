@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import anyio
 
-from mentra_nb.content import Message, Role, ToolResult, ToolUse
+from mentra_nb.content import Role, Sendable, ToolResult, ToolUse
 from mentra_nb.providers.base import (
     ModelInfo,
     Provider,
@@ -90,7 +90,7 @@ def _answer(request: Request) -> ScriptedAnswer:
     return _say(report + CONNECT)
 
 
-def _split_at_prompt(request: Request) -> tuple[list[Message], list[Message]]:
+def _split_at_prompt(request: Request) -> tuple[list[Sendable], list[Sendable]]:
     """The messages before the newest prompt, and those from it on."""
     messages = list(request.messages)
     for at in range(len(messages) - 1, -1, -1):

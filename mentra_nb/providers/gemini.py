@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolResult, ToolUse
+from mentra_nb.content import Image, Opaque, Role, Sendable, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import RetryableError, UnsupportedCapability
 from mentra_nb.providers.base import (
     BlockKind,
@@ -139,7 +139,7 @@ class GeminiProvider(WireProvider):
             return {"thinkingBudget": BUDGETS[effort], "includeThoughts": effort != "none"}
         return {"thinkingLevel": effort, "includeThoughts": True}
 
-    def _fragment(self, message: Message, model: str, earlier: Sequence[Message]) -> Fragment:
+    def _fragment(self, message: Sendable, model: str, earlier: Sequence[Sendable]) -> Fragment:
         """One message; results come first. `earlier` is where the calls are that they answer."""
         ours = (self.descriptor.id, model)
         parts: list[dict[str, Any] | bytes] = []
@@ -181,7 +181,7 @@ class GeminiProvider(WireProvider):
             return {"fileData": {"fileUri": image.url}}
         raise UnsupportedCapability(self.descriptor.id, "images by URL; send the image's bytes")
 
-    def _result(self, result: ToolResult, model: str, earlier: Sequence[Message]) -> dict[str, Any]:
+    def _result(self, result: ToolResult, model: str, earlier: Sequence[Sendable]) -> dict[str, Any]:
         if result.images and OLDER.search(model):
             raise UnsupportedCapability(self.descriptor.id, f"images in tool results with {model}")
         calls = (use for message in reversed(earlier) for use in message.tool_uses())

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mentra_nb.content import Image, Message, Opaque, Role, Text, Thinking, ToolResult, ToolUse
+from mentra_nb.content import Image, Opaque, Role, Sendable, Text, Thinking, ToolResult, ToolUse
 from mentra_nb.errors import MalformedStream
 from mentra_nb.providers.base import (
     BlockKind,
@@ -81,7 +81,7 @@ class ResponsesProvider(OpenAIProvider):
         searched = any(request.defers(tool) for tool in request.tools)
         return [*fragments, *[b'{"type":"tool_search"}'] * searched] or None
 
-    def _items(self, message: Message, model: str) -> bytes:
+    def _items(self, message: Sendable, model: str) -> bytes:
         """The input items of one message, joined by commas; results come first, so that they follow their calls."""
         ours = (self.descriptor.id, model)
         items: list[dict[str, Any]] = []
