@@ -1,4 +1,4 @@
-"""What a call is answered with: how long an answer may be, and the words for calls that nobody ran to their end."""
+"""Limits of a tool's result, and the results of calls that did not run to their end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_RUN = "not executed: the turn was stopped"
 
 
 def limited(content: Any) -> Any:
-    """A result within 2,000 lines and 50 KiB: whole leading lines and a notice. JSON is replaced, never cut."""
+    """Return a result within 2,000 lines and 50 KiB: whole leading lines and a notice. JSON is replaced, not cut."""
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
     size = len(text.encode())
     if size <= MAX_RESULT_BYTES and text.count("\n") < MAX_RESULT_LINES:

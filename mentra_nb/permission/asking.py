@@ -1,9 +1,9 @@
-"""Who may decide about a call, in what order, and the life of a question put to a person.
+"""The order in which a call is decided, and the life of a question put to a person.
 
     deny rule → authorizer deny → allow rule → authorizer allow → setting → ask
 
-(The policy's hard denials come before all of this, in the scheduler.) A question has a deadline, is bound to its
-arguments, and is closed exactly once: answered, timed out, or cancelled with its run. A late answer is refused.
+The policy's hard denials come before all of this, in `agent/gates.py`. A question has a deadline, is bound to its
+arguments, and is closed exactly once: answered, timed out, or cancelled with its turn. A late answer is refused.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ HOW_TO_ALLOW = "allow it beforehand with mn.allow({tool!r}, pattern={subject!r})
 
 @dataclass
 class _Open:
+    """A question that waits for its answer."""
+
     question: PermissionQuestion
     answered: anyio.Event
     loop: asyncio.AbstractEventLoop
@@ -60,7 +62,7 @@ class _Open:
 
 
 class SessionPermissions:
-    """The authorizer of one session. `ask`, `ask_timeout` (seconds) and `headless` may be changed between turns."""
+    """The authorizer of one session. `ask`, `ask_timeout` (seconds) and `can_ask` may be changed between turns."""
 
     def __init__(
         self,
@@ -81,21 +83,23 @@ class SessionPermissions:
         self.ask: AskMode = ask
         self.ask_timeout: float = ask_timeout
         self.can_ask: Callable[[], bool] = lambda: True
-        """Whether somebody is there. When not, what would be asked is denied at once."""
+        """Returns whether a person can be asked. If not, the call is denied at once."""
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 
     def timeout(self) -> float | None:
-        return None  # a question carries its own deadline; the inner authorizer is bounded in `_asked_inner`
+        """Return `None`: a question has its own deadline, and the inner authorizer its own time-out."""
+        return None
 
     # ---- deciding ---------------------------------------------------------------------------------------------
 
     async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+        """Decide about a call, asking a person when nothing else decides."""
         rules = await self.store.list_rules(self.session_id, self.project)
         rule = find_rule(rules, request.tool_name, request.subject)
         if rule is not None and not rule.allow:
             return await self._by_rule(rule)
-        verdict = await self._asked_inner(request)
+        verdict = await self._inner_verdict(request)
         if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY:
             return verdict
         if rule is not None and not request.again:
@@ -118,7 +122,7 @@ class SessionPermissions:
         return await self._put_question(request, reason)
 
     async def _answered_before(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
-        """What a person answered when the run that asked had died, in time and about these very arguments."""
+        """Return what a person answered about these exact arguments after the turn that asked had died, if anything."""
         if request.again:
             return None
         bound_to = arguments_hash(request.tool_name, request.arguments)
@@ -134,7 +138,7 @@ class SessionPermissions:
         return None
 
     async def answer(self, request_id: str, decision: PermissionDecision) -> None:
-        """As `resolve`, also for a question whose run has died: `resume` then acts on the answer.
+        """Answer a question as `resolve` does, also one whose turn has died: resuming the turn then acts on the answer.
 
         Raises:
             OperationDenied: the question is closed, or its deadline has passed.
@@ -149,15 +153,15 @@ class SessionPermissions:
         ):
             raise OperationDenied(CLOSED)
         question = left[request_id]
-        await self._tell(question, decision, await self._remembered(question, decision))
+        await self._record(question, decision, await self._store_rules(question, decision))
 
     async def _close_earlier(self, request: ToolAuthorizationRequest) -> None:
-        """Close what a run that died had asked about the same call: from here on the new question counts."""
+        """Close the questions that a dead turn had asked about the same call: the new question replaces them."""
         if not request.earlier_runs:
             return
         for question in await self.store.open_questions(self.session_id):
             if question.tool_call_id == request.tool_call_id and question.run_id in request.earlier_runs:
-                await self._close(question, PermissionDecision(allow=False, by="cancelled", reason="asked anew"))
+                await self._close(question, PermissionDecision(allow=False, by="cancelled", reason="asked again"))
 
     async def _by_rule(self, rule: PermissionRule) -> ToolAuthorizationDecision:
         await self.store.count_rule_use(rule.id)
@@ -166,7 +170,8 @@ class SessionPermissions:
         why = f"blocked by a remembered rule for '{rule.pattern}'; asking again will not help"
         return ToolAuthorizationDecision.deny(f"{rule.reason}; {why}" if rule.reason else why, f"rule:{rule.id}")
 
-    async def _asked_inner(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
+    async def _inner_verdict(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
+        """Return what the application's own authorizer says, if there is one."""
         return None if self.inner is None else await decide_in_time(self.inner, request)
 
     # ---- the life of a question -------------------------------------------------------------------------------
@@ -175,16 +180,16 @@ class SessionPermissions:
         await self._close_earlier(request)
         question = self._question(request, reason)
         waiting = self._open[question.request_id] = _Open(question, anyio.Event(), asyncio.get_running_loop())
-        decided = PermissionDecision(allow=False, by="cancelled", reason="the run was stopped")
+        decided = PermissionDecision(allow=False, by="cancelled", reason="the turn was stopped")
         try:
             await self.store.open_question(question)
             self.bus.emit(asked(question))
             with anyio.move_on_after(self.ask_timeout):
                 await waiting.answered.wait()
             late = f"nobody answered within {duration(self.ask_timeout)}"
-            decided = self._shut(waiting) or PermissionDecision(allow=False, by="timeout", reason=late)
+            decided = self._stop_waiting(waiting) or PermissionDecision(allow=False, by="timeout", reason=late)
         finally:
-            self._shut(waiting)
+            self._stop_waiting(waiting)
             with anyio.CancelScope(shield=True):
                 await self._close(question, decided)
         if decided.allow:
@@ -212,16 +217,16 @@ class SessionPermissions:
         )
 
     async def _close(self, question: PermissionQuestion, decided: PermissionDecision) -> None:
-        """Write the answer down before it takes effect: the rule, the question's row, the record, the disk."""
-        rule = await self._remembered(question, decided)
+        """Store an answer before it takes effect: the rule, the question's row, the event, synced to disk."""
+        rule = await self._store_rules(question, decided)
         try:
             await self.store.close_question(question.request_id, "allowed" if decided.allow else "denied", decided.by)
         except StoreError:
             log.exception("the answer to %s could not be stored", question.request_id)
-        await self._tell(question, decided, rule)
+        await self._record(question, decided, rule)
 
-    async def _remembered(self, question: PermissionQuestion, decided: PermissionDecision) -> PermissionRule | None:
-        """The rule that an answer asks for, stored; `None` for none, or when it cannot be: the answer stands."""
+    async def _store_rules(self, question: PermissionQuestion, decided: PermissionDecision) -> PermissionRule | None:
+        """Store the rules that an answer asks for and return the last; `None` if it asks for none or storing fails."""
         if decided.remember is None:
             return None
         try:
@@ -235,10 +240,10 @@ class SessionPermissions:
             log.exception("the answer to %s could not be remembered", question.request_id)
             return None
 
-    async def _tell(
+    async def _record(
         self, question: PermissionQuestion, decided: PermissionDecision, rule: PermissionRule | None
     ) -> None:
-        """Record how a question was closed, and have it safe on disk."""
+        """Record how a question was closed, and sync the record."""
         self.bus.emit(
             e.QuestionAnswered(
                 agent_id=question.agent_id,
@@ -256,14 +261,14 @@ class SessionPermissions:
         )
         await anyio.to_thread.run_sync(self.bus.sync)
 
-    def _shut(self, waiting: _Open) -> PermissionDecision | None:
-        """From here on an answer is late. Returns the one that came, if any."""
+    def _stop_waiting(self, waiting: _Open) -> PermissionDecision | None:
+        """Stop accepting an answer. Returns the one that came, if any."""
         with self._lock:
             self._open.pop(waiting.question.request_id, None)
             return waiting.decision
 
     def open_questions(self) -> list[PermissionQuestion]:
-        """The questions waiting now, oldest first."""
+        """Return the questions that wait for an answer, oldest first."""
         return [waiting.question for waiting in list(self._open.values())]
 
     def resolve(self, request_id: str, decision: PermissionDecision) -> None:
@@ -286,18 +291,18 @@ class SessionPermissions:
     async def add_rule(
         self, tool: str, pattern: str, *, allow: bool, scope: PermissionScope = "session", reason: str | None = None
     ) -> PermissionRule:
-        """Remember a decision of this session. Raises as `remember`."""
+        """Store a decision of this session as a rule. Raises as `remember`."""
         return await remember(
             self.store, self.session_id, self.project, tool, pattern, allow=allow, scope=scope, reason=reason
         )
 
     async def rules(self) -> list[PermissionRule]:
-        """The rules that hold here: the session's, the project's and the global ones."""
+        """Return the rules that apply: the session's, its project's and the global ones."""
         return await self.store.list_rules(self.session_id, self.project)
 
 
 def asked(question: PermissionQuestion) -> e.QuestionAsked:
-    """The event that tells of a question."""
+    """Return the event for a question that was asked."""
     return e.QuestionAsked(
         agent_id=question.agent_id,
         run_id=question.run_id,
@@ -313,7 +318,7 @@ def asked(question: PermissionQuestion) -> e.QuestionAsked:
 
 
 def expired(question: PermissionQuestion) -> e.QuestionAnswered:
-    """What the record is told of a question that outlived its run and its deadline."""
+    """Return the event for a question whose turn has died and whose deadline has passed."""
     return e.QuestionAnswered(
         agent_id=question.agent_id,
         run_id=question.run_id,

@@ -1,4 +1,4 @@
-"""What an approval of a call is bound to, and how long it is waited for."""
+"""The hash that binds an approval to its arguments, and the time-out of authorizers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import anyio
 from mentra_nb.authorization import ToolAuthorizationDecision, ToolAuthorizationRequest, ToolAuthorizer
 
 AGAIN = "it was interrupted while it ran and may have taken effect: run it again?"
-"""What a person is asked about a call whose result nobody knows."""
+"""The question about a call that began in a turn that died."""
 
 
 def arguments_hash(tool: str, arguments: dict[str, Any]) -> str:
-    """Binds an approval to exactly these arguments: SHA-256 of the tool's name and canonical JSON, in hex."""
+    """Return the SHA-256, in hex, of the tool's name and its arguments as canonical JSON."""
     canonical = json.dumps([tool, arguments], sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 async def decide_in_time(authorizer: ToolAuthorizer, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
-    """What an authorizer says, or a denial when it does not within its own time-out. Raises what it raises."""
+    """Return an authorizer's decision, or a denial when its time-out passes. Raises what the authorizer raises."""
     timeout = authorizer.timeout()
     with anyio.move_on_after(timeout):
         return await authorizer.authorize(request)
@@ -29,7 +29,7 @@ async def decide_in_time(authorizer: ToolAuthorizer, request: ToolAuthorizationR
 
 
 def duration(seconds: float) -> str:
-    """Whole seconds as `3s`, else `20ms`, `5us` or `7ns`, whichever is the largest that is not zero."""
+    """Format seconds as `3s`, `20ms`, `5us` or `7ns`: whole seconds, else the largest unit that is not zero."""
     if seconds >= 1 and seconds == int(seconds):
         return f"{int(seconds)}s"
     for factor, unit in ((1e3, "ms"), (1e6, "us")):

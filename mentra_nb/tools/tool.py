@@ -1,4 +1,4 @@
-"""What a tool is: its description for models and people, its context while it runs, and how a function becomes one."""
+"""Tools: the descriptor, the context of a running call, and how a function becomes a tool."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.sandbox.executor import RuntimeExecutor
 
 Effect = Literal["none", "idempotent", "once"]
-"""What running a call twice would do: nothing, the same again, or something a person must decide about."""
+"""What a second run of a call would do: nothing, the same again, or something a person must decide about."""
 
 T = TypeVar("T")
 
 
 class ToolError(MentraError):
-    """A tool's own failure, told to the model in these words."""
+    """Raise it in a tool to fail with a text for the model."""
 
 
 class ToolSpec(Data):
@@ -215,7 +215,7 @@ class Tool(ABC):
 
 
 class Untitled(GenerateJsonSchema):
-    """JSON Schema without generated titles and null defaults: they tell a model nothing and cost tokens."""
+    """JSON Schema without generated titles and null defaults, which cost tokens and tell a model nothing."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -226,7 +226,7 @@ class Untitled(GenerateJsonSchema):
 
 
 def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
-    """The JSON Schema a model is shown for these arguments."""
+    """Return the JSON Schema that a model is shown for these arguments."""
     schema = arguments.model_json_schema(schema_generator=Untitled)
     schema.pop("title", None)
     schema.pop("description", None)
@@ -234,7 +234,7 @@ def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
 
 
 def validated(arguments: type[BaseModel], given: dict[str, Any]) -> BaseModel:
-    """The given arguments, parsed. Raises `ToolError` with one sentence naming the first that does not fit."""
+    """Parse the given arguments. Raises `ToolError` with one sentence naming the first that does not fit."""
     try:
         return arguments.model_validate(given)
     except ValidationError as error:
@@ -303,7 +303,7 @@ class FunctionTool(Tool):
                 context = parameter.name
                 continue
             default = ... if parameter.default is parameter.empty else parameter.default
-            # under an alias any name will do, also those that a model's class has a use for
+            # an alias allows any parameter name, also names that pydantic's model class uses itself
             about = Field(default, alias=parameter.name, description=described.get(parameter.name))
             fields[f"argument_{number}"] = (hint, about)
         try:
@@ -323,7 +323,7 @@ class FunctionTool(Tool):
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**keywords)
         else:
-            # a thread cannot be interrupted: when the run is stopped it is abandoned and its result dropped
+            # a thread cannot be interrupted: when the turn is stopped it is abandoned and its result dropped
             result = await anyio.to_thread.run_sync(partial(self.function, **keywords), abandon_on_cancel=True)
             if inspect.isawaitable(result):
                 result = await result
@@ -337,7 +337,7 @@ class FunctionTool(Tool):
 
 
 def as_content(value: Any) -> Any:
-    """A returned value as text or JSON: `None` is empty, models are dumped, anything else is its `str`."""
+    """Return a value as text or JSON: `None` is empty, models are dumped, anything else becomes its `str`."""
     if value is None:
         return ""
     if isinstance(value, BaseModel):
@@ -377,7 +377,7 @@ def tool(
 
 
 def as_tool(item: Tool | Callable[..., Any]) -> Tool:
-    """A tool as it is, or a plain function made one."""
+    """Return a tool as it is, or make a function one. Raises `InvalidTool` for anything else."""
     if isinstance(item, Tool):
         return item
     if callable(item):
