@@ -54,11 +54,12 @@ class Chat:
         self.name = name
         self.model = model
         self.notebook: str | None = notebook or (screen.notebook() if screen is not None else None)
-        self._engine = engine_ or engine()
+        self._own_engine = engine_
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
         self._new_id = new_id("session")  # known before there is a session, so that rules can be made for it
         self._stored = False
+        self._turns = 0
         self._opening, self._busy = anyio.Lock(), False
         self.last: Reply | None = None
         for tool in tools:
@@ -67,10 +68,25 @@ class Chat:
     def __repr__(self) -> str:
         return f"<Chat {self.name or '(unnamed)'!r}: {self.turn_count} turns>"
 
+    @classmethod
+    def on(cls, engine: Engine, name: str | None = None, **how: Any) -> Chat:
+        """A conversation on another engine than the one of this process. `how` is as for `Chat`."""
+        return cls(name, engine_=engine, **how)
+
+    @property
+    def _engine(self) -> Engine:
+        return self._own_engine or engine()
+
+    def forget_session(self) -> None:
+        """Open the conversation anew for the next turn: what it was opened on has been closed."""
+        if self._session is not None:
+            self._stored, self._new_id, self._session = True, self._session.id, None
+        self._opening, self._busy = anyio.Lock(), False
+
     @property
     def turn_count(self) -> int:
         """Turns answered in this process."""
-        return self._session.turn_count if self._session is not None else 0
+        return self._turns
 
     def tools(self) -> list[ToolSpec]:
         """What is offered here beside the runtime's own tools."""
@@ -193,6 +209,7 @@ class Chat:
         finally:
             for unsubscribe in leave:
                 unsubscribe()
+        self._turns += 1
         self.last = summary.reply(model, session.id)
         return self.last
 
@@ -235,6 +252,7 @@ class Chat:
                 tools=self._tools,
                 session_id=self._new_id,
             )
+        self._engine.opened.add(self)
         self._session.agent.use_model(model, runtime.provider(model.provider))
         return self._session
 
@@ -288,7 +306,7 @@ class Chat:
 
 def _pass_on(done: Future[Reply], to: Future[Reply]) -> None:
     if done.cancelled():
-        to.cancel()
+        to.set_exception(Cancelled("the engine has ended"))
     elif (error := done.exception()) is not None:
         to.set_exception(error)
     else:

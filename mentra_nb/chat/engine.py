@@ -1,37 +1,42 @@
 """One runtime on one background thread, shared by everything synchronous in this process.
 
-The thread starts with the first call and is a daemon: it never keeps the interpreter alive.
+The thread starts with the first call and is a daemon. Another thread closes the engine when the program has ended.
 """
 
 from __future__ import annotations
 
-import atexit
+import contextlib
+import logging
 import os
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
-from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from mentra_nb import settings as settings_module
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, Provider
+from mentra_nb.record.keep.change import wait_for_upkeep
 from mentra_nb.record.open import open_journal
-from mentra_nb.record.read.views import refresh_database_later
+from mentra_nb.record.read.views import refresh_database, refresh_database_later
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
-SETTLE_SECONDS = 2.0
+SETTLE_SECONDS = 1.0
 """How long `close` waits for the turns it stopped."""
 
 
 class Engine:
-    """The thread, its runtime and the settings. `engine()` is the process's own."""
+    """The thread, its runtime and the settings. `engine()` returns the one of this process."""
 
     def __init__(self, settings: settings_module.Settings | None = None, runtime: Runtime | None = None) -> None:
         self.settings: settings_module.Settings = settings or settings_module.load()
@@ -40,20 +45,53 @@ class Engine:
             audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
         )
         self.default_model: str | None = None
-        """What `connect` or `replay` made the default; before it the setting, after it what keys there are."""
+        """What `connect` or `replay` made the default; it comes before the setting and the keys."""
         self.chats: dict[str | None, Any] = {}
         """The conversations of this process, by name."""
+        self.opened: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The conversations that have a session of the runtime."""
         self.turns: set[Any] = set()
         """The turns that are running."""
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self._portal: BlockingPortal | None = None
-        self._stack = ExitStack()
 
     def portal(self) -> BlockingPortal:
+        """The way onto the engine's thread, which is started if there is none or it has ended."""
         with self._lock:
             if self._portal is None:
-                self._portal = self._stack.enter_context(start_blocking_portal("asyncio", name="mentra-engine"))
+                if self._thread is not None:
+                    self._thread.join()
+                started: Future[BlockingPortal] = Future()
+                self._thread = threading.Thread(target=self._serve, args=(started,), name="mentra-engine", daemon=True)
+                self._thread.start()
+                self._portal = started.result()
             return self._portal
+
+    def _serve(self, started: Future[BlockingPortal]) -> None:
+        async def main() -> None:
+            try:
+                async with BlockingPortal() as portal:
+                    started.set_result(portal)
+                    await portal.sleep_until_stopped()
+            finally:
+                self._portal = None
+                self.forget_sessions()
+                await self.runtime.close()  # its connections belong to this loop
+
+        try:
+            anyio.run(main)
+        except BaseException as error:  # noqa: BLE001  # what a turn raised to end the program is raised by its future
+            if not started.done():
+                started.set_exception(error)
+            else:
+                log.warning("the engine has ended: %r", error)
+
+    def forget_sessions(self) -> None:
+        """Let conversations open their sessions anew: those they have are of a runtime that is closed, or forked."""
+        for chat in list(self.opened):
+            chat.forget_session()
+        self.opened.clear()
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function on the engine and wait for its result."""
@@ -92,37 +130,48 @@ class Engine:
         self.default_model = f"{provider.descriptor.id}/{model}" if model else provider.descriptor.id
 
     def refresh_record(self) -> None:
-        """Let other DuckDB clients see the record: its database file is written once there is one, in a thread."""
+        """Write the record's database file, for other DuckDB clients, in a thread if there is none."""
         if isinstance(self.runtime.audit, Journal):
-            refresh_database_later(self.runtime.audit.folder)
+            with contextlib.suppress(RuntimeError):  # no thread can be started at exit; `close` writes it then
+                refresh_database_later(self.runtime.audit.folder)
 
     def close(self) -> None:
-        """Stop the turns, then the thread, and close the runtime. The next call starts again."""
+        """Stop the turns, close the runtime, end the thread and finish the record. The next call starts again.
+
+        Starts no thread, because at exit none can be started.
+        """
         turns = list(self.turns)
         for turn in turns:
             turn.stop()
         wait([turn.future for turn in turns], SETTLE_SECONDS)
         with self._lock:
-            if self._portal is not None:
-                try:
-                    self._portal.call(self.runtime.close)
-                    self._portal.call(self._portal.stop, True)
-                finally:
-                    self._portal = None
-                    self._stack.close()
+            thread, portal = self._thread, self._portal
+            self._thread = None
+            if portal is not None:
+                with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
+                    portal.call(portal.stop, True)
+            if thread is not None:
+                thread.join()
+                wait_for_upkeep()
+                if isinstance(self.runtime.audit, Journal):
+                    refresh_database(self.runtime.audit.folder)
 
 
 _engine: Engine | None = None
 _engine_lock = threading.Lock()
+_closer: threading.Thread | None = None
+_of_the_parent: list[Engine] = []
 
 
 def engine() -> Engine:
     """The engine of this process, made by the first call. Raises `ConfigurationError` for a bad setting."""
-    global _engine
+    global _engine, _closer
     with _engine_lock:
         if _engine is None:
             _engine = Engine()
-            atexit.register(_engine.close)
+        if _closer is None:
+            _closer = threading.Thread(target=_close_at_exit, name="mentra-exit", daemon=False)
+            _closer.start()
         return _engine
 
 
@@ -132,5 +181,33 @@ def reset() -> None:
     with _engine_lock:
         old, _engine = _engine, None
     if old is not None:
-        atexit.unregister(old.close)
         old.close()
+
+
+def _close_at_exit() -> None:
+    """Close the engine when the program's other threads have ended.
+
+    Not a daemon thread: the interpreter waits for it while threads still work. `atexit` comes too late for that.
+    """
+    threading.main_thread().join()
+    me = threading.current_thread()
+    while others := [thread for thread in threading.enumerate() if thread.is_alive() and not thread.daemon]:
+        if others == [me]:
+            break
+        for thread in others:
+            if thread is not me:
+                thread.join()
+    reset()
+
+
+def _forked() -> None:
+    """Let the child of a fork have an engine of its own; the parent's threads are not in it."""
+    global _engine, _engine_lock, _closer
+    if _engine is not None:
+        _engine.forget_sessions()
+        _of_the_parent.append(_engine)  # what it holds is the parent's to close
+    _engine, _engine_lock, _closer = None, threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

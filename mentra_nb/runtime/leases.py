@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import AsyncExitStack
 
 import anyio
-import anyio.to_thread
 
 from mentra_nb.errors import LeaseUnavailable, StoreError
 from mentra_nb.store.protocols import RuntimeStore
@@ -60,15 +60,17 @@ class Leases:
             await self._store.release_lease(_key(agent_id), self.holder)
 
     async def close(self) -> None:
-        """Release them all."""
+        """Release them all, and end the thread."""
         self._ended.set()
         with self._lock:
             keys, self._keys = list(self._keys), set()
             thread, self._thread = self._thread, None
-        if thread is not None:
-            await anyio.to_thread.run_sync(thread.join)
-        for key in keys:
-            await self._store.release_lease(key, self.holder)
+        async with AsyncExitStack() as steps:  # each is released, also after one that failed
+            for key in keys:
+                steps.push_async_callback(self._store.release_lease, key, self.holder)
+            # at exit no thread can be started to wait in
+            while thread is not None and thread.is_alive():  # noqa: ASYNC110
+                await anyio.sleep(0.005)
 
     def _renew(self) -> None:
         while not self._ended.wait(self.ttl / 3):

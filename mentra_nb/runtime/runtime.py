@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -149,15 +150,15 @@ class Runtime:
         await self.close()
 
     async def close(self) -> None:
-        """Release agents, connections, files and threads."""
-        await self._registry.aclose()
-        if self._http is not None:
-            await self._http.aclose()
-        await self._leases.close()
-        self.store.close()
-        close_audit = getattr(self.audit, "close", None)
-        if close_audit is not None:
-            close_audit()
+        """Release agents, connections, files and threads. Every step is taken, also after one that failed."""
+        async with AsyncExitStack() as steps:  # the last one is taken first
+            if (close_audit := getattr(self.audit, "close", None)) is not None:
+                steps.callback(close_audit)
+            steps.callback(self.store.close)
+            steps.push_async_callback(self._leases.close)
+            if self._http is not None:
+                steps.push_async_callback(self._http.aclose)
+            steps.push_async_callback(self._registry.aclose)
 
     def _announce(self) -> None:
         if not self._announced:

@@ -13,7 +13,6 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -21,6 +20,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
 from mentra_nb.errors import StoreError
+from mentra_nb.store.worker import Worker
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Database(ABC):
 
     def __init__(self) -> None:
         self._connection: Any = None
-        self._thread = _new_thread()
+        self._worker = Worker("mentra-store")
         _open_databases.add(self)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
@@ -61,7 +61,7 @@ class Database(ABC):
         return await self._on_thread(work, True)
 
     async def _on_thread(self, work: Callable[[Transaction], T], writes: bool) -> T:
-        return await asyncio.shield(asyncio.wrap_future(self._thread.submit(self._transact, work, writes)))
+        return await asyncio.shield(asyncio.wrap_future(self._worker.submit(self._transact, work, writes)))
 
     def _transact(self, work: Callable[[Transaction], T], writes: bool) -> T:
         until = time.monotonic() + PATIENCE
@@ -97,22 +97,15 @@ class Database(ABC):
                 self._connection.close()
                 self._connection = None
 
-        try:
-            self._thread.submit(shut).result()
-        except RuntimeError:  # the interpreter is going down and its worker threads are gone already
-            shut()
+        self._worker.stop(last=shut)
 
     def _forked(self) -> None:
         _of_the_parent.append(self._connection)  # closing it here would disturb the parent's
-        self._connection, self._thread = None, _new_thread()
+        self._connection, self._worker = None, Worker("mentra-store")
 
 
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
 _of_the_parent: list[Any] = []
-
-
-def _new_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="mentra-store")
 
 
 def _forked() -> None:

@@ -90,7 +90,7 @@ class Kernel:
             display_name="test",
             language="python",
         )
-        paths = [str(p) for p in (overlay, TESTS) if p]
+        paths = [str(p) for p in (overlay, TESTS, os.environ.get("PYTHONPATH")) if p]
         own = {"PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         self.manager.start_kernel(env={**os.environ, **own, **environment})
         self.client = self.manager.client()

@@ -64,7 +64,7 @@ def lab_server() -> Iterator[Lab]:
         environment = {
             **os.environ,
             **{name: str(home / path) for name, path in own.items()},
-            "PYTHONPATH": os.pathsep.join(str(path) for path in (TESTS,)),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             "PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", ""),
         }
@@ -94,7 +94,9 @@ def _offer_ipykernel_6(folder: Path) -> None:
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": "Python with ipykernel 6",
         "language": "python",
-        "env": {"PYTHONPATH": os.pathsep.join(str(path) for path in (IPYKERNEL_6, TESTS))},
+        "env": {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(IPYKERNEL_6), str(TESTS), os.environ.get("PYTHONPATH"))))
+        },
     }
     (folder / "kernel.json").write_text(json.dumps(spec))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,8 +85,14 @@ def drop(folder: Path, known: Links, gone: Collection[str]) -> None:
     (folder / "events" / ".pruning").unlink(missing_ok=True)
 
 
+_upkeep: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
 def in_thread(name: str, work: Callable[[], object]) -> threading.Thread:
-    """Not a daemon thread: DuckDB must not be at work while the interpreter goes away."""
+    """Start `work` in a thread and return it; a failure is logged.
+
+    Not a daemon thread, whoever starts it: DuckDB must not be at work while the interpreter goes away.
+    """
 
     def run() -> None:
         try:
@@ -93,6 +100,13 @@ def in_thread(name: str, work: Callable[[], object]) -> threading.Thread:
         except Exception as error:  # noqa: BLE001  # it is tried again by the next process or query
             log.warning("Upkeep of the record failed: %s", error)
 
-    thread = threading.Thread(target=run, name=name)
+    thread = threading.Thread(target=run, name=name, daemon=False)
     thread.start()
+    _upkeep.add(thread)
     return thread
+
+
+def wait_for_upkeep() -> None:
+    """Return when every thread that `in_thread` started has ended."""
+    for thread in list(_upkeep):
+        thread.join()

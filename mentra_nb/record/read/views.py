@@ -156,11 +156,21 @@ def refresh_database_later(folder: Path) -> threading.Thread | None:
         return None
     compact_later(folder)
     lake.ship_later(folder)
+    return in_thread("mentra-record-views", lambda: write_database(folder)) if _is_stale(folder) else None
+
+
+def refresh_database(folder: Path) -> None:
+    """Write `record.duckdb` if there is a record and the file is missing, of another schema, or for another place."""
+    folder = folder.resolve()
+    if (folder / "events").is_dir() and _is_stale(folder):
+        write_database(folder)
+
+
+def _is_stale(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         mark = (folder / "events" / ".schema").read_text(encoding="utf-8")
-        if mark == _schema_mark(folder) and (folder / "record.duckdb").exists():
-            return None
-    return in_thread("mentra-record-views", lambda: write_database(folder))
+        return mark != _schema_mark(folder) or not (folder / "record.duckdb").exists()
+    return True
 
 
 # ---- small steps -------------------------------------------------------------------------------------------------

@@ -1,0 +1,77 @@
+"""The thread on which a store does its work."""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_Job = Callable[[], None]
+
+
+class Worker:
+    """One thread that runs jobs in the order they were given. It starts with the first job.
+
+    A `ThreadPoolExecutor` refuses work as soon as the main thread has ended, which is when leases are released.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        weakref.finalize(self, self._jobs.put, None).atexit = False  # the thread ends with its owner
+        _workers.add(self)
+
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Run `function` on the thread; the future holds its result or its error."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = function(*args)
+            except BaseException as error:  # noqa: BLE001  # the caller raises it
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=_run, args=(self._jobs,), name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+            self._jobs.put(job)
+        return future
+
+    def stop(self, last: _Job | None = None) -> None:
+        """Finish the jobs, then `last`, and end the thread. The next job starts it again."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._jobs.put(None)
+                thread.join()
+            if last is not None:
+                last()
+
+
+def _run(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # it holds the store
+
+
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Finish what was submitted before the interpreter ends its daemon threads."""
+    for worker in list(_workers):
+        worker.stop()
