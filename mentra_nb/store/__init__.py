@@ -1,1 +1,1 @@
-"""Operational state: agents, transcripts, runs, tool calls, rules, questions, sessions. Small transactional rows."""
+"""The state store: agents, sessions, transcripts, turns, tool calls, rules and questions, as small rows in SQL."""

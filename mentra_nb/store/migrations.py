@@ -1,6 +1,6 @@
-"""The schema of the state store, as numbered steps, in the words of SQLite.
+"""The schema of the state store, as numbered steps in SQLite's dialect.
 
-A step is never edited once it has landed; add the next one.
+Never edit a step that has been released: add the next one.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from typing import Literal
+
+from mentra_nb.errors import StoreError
 
 Engine = Literal["sqlite", "postgresql"]
 
@@ -140,12 +142,31 @@ STEPS: tuple[str, ...] = (
 )
 
 
+def missing_steps(version: int, where: str, remedy: str) -> tuple[str, ...]:
+    """Return the steps that a store at schema `version` still needs.
+
+    Args:
+        version: The number of steps the store has had.
+        where: The store by name, for the message.
+        remedy: What to do besides upgrading, for the message.
+
+    Raises:
+        StoreError: A newer version of this package wrote the store.
+    """
+    if version > len(STEPS):
+        raise StoreError(
+            f"the state store {where} was written by a newer mentra-nb (schema {version}, this one knows "
+            f"{len(STEPS)}): upgrade mentra-nb or {remedy}"
+        )
+    return STEPS[version:]
+
+
 def statements(step: str, engine: Engine) -> Iterator[str]:
-    """The statements of a step, one by one; a line `-- engine` before one says that it is for that engine alone."""
+    """Yield the statements of a step. One after a line `-- sqlite` or `-- postgresql` is for that engine only."""
     statement = ""
     for part in step.split(";")[:-1]:
         statement += f"{part};"
-        if sqlite3.complete_statement(statement):  # a trigger has semicolons of its own
+        if sqlite3.complete_statement(statement):  # a trigger has semicolons inside
             first = statement.strip().partition("\n")[0]
             if not first.startswith("-- ") or first == f"-- {engine}":
                 yield statement

@@ -1,4 +1,4 @@
-"""Which store: a file of one's own, or a database that several machines share."""
+"""Open the state store: a file, or a database that several machines share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ ADDRESSES = ("postgresql://", "postgres://")
 
 
 def open_store(where: str | Path | None = None) -> RuntimeStore:
-    """The store at `where`: a file, or a `postgresql://` address. Default: `MENTRA_STATE`, else a file in the home.
+    """Return the store at `where`. It connects with its first call.
 
-    Nothing is opened before the first call. Raises `ConfigurationError` for an address without the extra `lake`.
+    Args:
+        where: A file or a `postgresql://` address. Default: `MENTRA_STATE`, else `state.sqlite` in the home.
+
+    Raises:
+        ConfigurationError: The address is invalid, or the extra `lake` is not installed.
     """
     where = where or os.environ.get("MENTRA_STATE") or paths.state_file()
     if not str(where).startswith(ADDRESSES):

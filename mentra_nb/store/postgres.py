@@ -1,6 +1,6 @@
 """The state store in PostgreSQL, for kernels of several machines: `MENTRA_STATE=postgresql://…`, extra `lake`.
 
-It keeps its tables in a schema of their own, `mentra`, and makes them with the first call.
+Its tables are in the schema `mentra`, made with the first call.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
-from mentra_nb.errors import ConfigurationError, StoreError
-from mentra_nb.store.migrations import STEPS, statements
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.store.migrations import STEPS, missing_steps, statements
 from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.tables.ranking import all_words
-from mentra_nb.store.transactions import PATIENCE, Transaction, storable
+from mentra_nb.store.transactions import LOCK_TIMEOUT, Transaction, storable
 
 T = TypeVar("T")
 
 DEFAULTS = {"connect_timeout": "10", "tcp_user_timeout": "15000", "application_name": "mentra-nb"}
-"""What an address may say otherwise; the timeouts are in seconds and milliseconds."""
+"""Connection options that an address may override: timeouts in seconds and in milliseconds."""
 
 WRITE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -36,7 +36,7 @@ DIALECT = (
     (", WITHOUT ROWID", ""),
     (" STRICT", ""),
 )
-"""What the schema's words are here. Text is compared by its bytes, as in SQLite."""
+"""Replacements from SQLite's dialect to this one. Text is compared by its bytes, as in SQLite."""
 
 MATCHING_MEMORIES = """
     WITH found AS MATERIALIZED (
@@ -51,17 +51,17 @@ MATCHING_MEMORIES = """
       GROUP BY number ORDER BY relevance DESC, number DESC LIMIT ?)
     SELECT memories.*, relevance FROM best JOIN memories USING (number) ORDER BY relevance DESC, number DESC
 """
-"""As in `bm25`, a word counts the more, the oftener a memory has it and the fewer memories do."""
+"""As in `bm25`, a word weighs more the more often this memory has it and the fewer memories have it."""
 
 MAX_INDEXED = 400_000
-"""Characters of a memory's words: what one index entry can hold."""
+"""Characters of a memory that are indexed: the limit of one index entry."""
 
 
 class PostgresStore(SqlStore):
-    """State at a `postgresql://` address. Safe to use from any event loop; a lost connection is opened again.
+    """A store at a `postgresql://` address. Any event loop may use it; a lost connection is opened again.
 
     Raises:
-        ConfigurationError: the address is not one that PostgreSQL understands.
+        ConfigurationError: PostgreSQL does not understand the address.
     """
 
     failures: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
@@ -70,7 +70,7 @@ class PostgresStore(SqlStore):
         super().__init__()
         try:
             self._address: dict[str, Any] = {**DEFAULTS, **conninfo_to_dict(url)}
-        except psycopg.ProgrammingError:  # whose text may show the password
+        except psycopg.ProgrammingError:  # its text may show the password
             raise ConfigurationError(
                 "this is not a PostgreSQL address: write postgresql://user:password@host:5432/database"
             ) from None
@@ -93,11 +93,11 @@ class PostgresStore(SqlStore):
             raise
         return result
 
-    def _lost_to_another(self, error: Exception) -> bool:
+    def _is_conflict(self, error: Exception) -> bool:
         return isinstance(error, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected))
 
     def _begin(self, statement: str) -> psycopg.Connection[DictRow]:
-        """Begin, on a new connection if the one there was is lost: nothing was asked of it yet."""
+        """Begin a transaction. A lost connection is replaced: nothing has been sent in this transaction yet."""
         connection: psycopg.Connection[DictRow] | None = self._connection
         if connection is not None:
             try:
@@ -114,8 +114,8 @@ class PostgresStore(SqlStore):
         connection = psycopg.connect(make_conninfo(**self._address), autocommit=True, row_factory=dict_row)
         try:
             connection.execute("SET search_path = mentra")
-            connection.execute("SET jit = off")  # compiling takes longer than any of our statements
-            connection.execute(f"SET lock_timeout = '{PATIENCE:.0f}s'")
+            connection.execute("SET jit = off")  # compiling would take longer than any of these statements
+            connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT:.0f}s'")
             with connection.transaction():
                 self._migrate(connection)
         except BaseException:
@@ -126,21 +126,17 @@ class PostgresStore(SqlStore):
     def _migrate(self, connection: psycopg.Connection[DictRow]) -> None:
         if _version(connection) == len(STEPS):
             return
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('mentra schema'))")  # another kernel may be at it
-        version = _version(connection)
-        if version > len(STEPS):
-            raise StoreError(
-                f"the state store {self.where} was written by a newer mentra-nb (schema {version}, this one knows "
-                f"{len(STEPS)}): upgrade mentra-nb or set MENTRA_STATE to another database"
-            )
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('mentra schema'))")
+        version = _version(connection)  # again: another kernel may have migrated it
+        missing = missing_steps(version, self.where, "set MENTRA_STATE to another database")
         if version == 0:
             connection.execute("CREATE SCHEMA IF NOT EXISTS mentra")
             connection.execute("CREATE TABLE schema_version(version BIGINT NOT NULL)")
             connection.execute("INSERT INTO schema_version VALUES (0)")
-        for step in STEPS[version:]:
+        for step in missing:
             for statement in statements(step, "postgresql"):
-                for theirs, ours in DIALECT:
-                    statement = statement.replace(theirs, ours)
+                for sqlite, here in DIALECT:
+                    statement = statement.replace(sqlite, here)
                 connection.execute(statement)
         connection.execute("UPDATE schema_version SET version = %s", (len(STEPS),))
 
@@ -160,7 +156,7 @@ class PostgresStore(SqlStore):
 
 
 class _Transaction:
-    """SqlStore as the store writes them, for this database. Text it cannot keep is kept as far as it can be."""
+    """Runs statements that have `?` for parameters. Characters that PostgreSQL cannot store are replaced."""
 
     def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
         self._connection = connection

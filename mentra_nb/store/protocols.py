@@ -1,6 +1,6 @@
-"""How what is kept is asked for: protocols by what they keep, joined as `RuntimeStore`, and their records.
+"""The operations of a state store: one protocol per subject, joined as `RuntimeStore`.
 
-Rows are appended; a transcript is never rewritten. Every call has committed when it returns. Times are Unix seconds.
+Every call has committed when it returns. A transcript is only appended to, never rewritten. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 
 class AgentStore(Protocol):
+    """Agents."""
+
     async def create_agent(self, agent: AgentRecord) -> None: ...
     async def load_agent(self, agent_id: str) -> AgentRecord | None: ...
     async def list_agents(self, runtime_identifier: str | None = None) -> list[AgentRecord]:
@@ -51,14 +53,16 @@ class AgentStore(Protocol):
         config: dict[str, Any] | None = None,
         status: str | None = None,
     ) -> None:
-        """Change what is given. Raises `StoreError` for an unknown agent."""
+        """Change the given fields. Raises `StoreError` for an unknown agent."""
         ...
 
 
 class SessionStore(Protocol):
+    """Sessions: the named conversations of people with agents."""
+
     async def save_session(self, session: SessionRecord) -> None: ...
     async def load_session(self, name: str, project: str | None = None) -> SessionRecord | None:
-        """The newest session of that name, id or agent (in that project, when given)."""
+        """Return the newest session whose name, id or agent is `name`, in `project` if given."""
         ...
 
     async def load_conversation(self, name: str, project: str | None = None) -> StoredConversation | None:
@@ -73,42 +77,50 @@ class SessionStore(Protocol):
         ...
 
     async def list_sessions(self) -> list[SessionRecord]:
-        """Oldest first."""
+        """Return all sessions, oldest first."""
         ...
 
 
 class TranscriptStore(Protocol):
-    """A write that names its `holder` (a runtime's id) is refused with `LeaseUnavailable` unless that runtime holds the
-    lease `agent:<agent id>`. A lease that has expired counts as held until somebody else takes it.
+    """Transcripts: a tree of entries for each agent.
+
+    A write with `holder` (a runtime's id) raises `LeaseUnavailable` unless that runtime holds the lease
+    `agent:<agent id>`. An expired lease counts as held until another runtime takes it.
     """
 
     async def append_entries(self, entries: Sequence[Entry], *, holder: str | None = None) -> None:
-        """All of them, or none. The partial text of their run is dropped: it is in them, or was given up."""
+        """Append all entries or none. The partial text of their turn is dropped."""
         ...
 
     async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
-        """The entries from the root to `leaf`."""
+        """Return the entries from the root to `leaf`."""
         ...
 
-    async def path_length(self, agent_id: str, leaf: str | None) -> int: ...
+    async def path_length(self, agent_id: str, leaf: str | None) -> int:
+        """Return the number of entries from the root to `leaf`."""
+        ...
+
     async def load_entry(self, agent_id: str, entry_id: str) -> Entry | None: ...
     async def children(self, agent_id: str, entry_id: str | None) -> list[Entry]:
-        """The entries that follow this one, oldest first; of `None` the roots."""
+        """Return the entries that follow this one, oldest first; for `None` the roots."""
         ...
 
     async def set_leaf(self, agent_id: str, leaf: str | None, *, holder: str | None = None) -> None:
-        """Continue there next time. Raises `UnknownEntry` when the agent has no such entry."""
+        """Let the next turn continue from `leaf`. Raises `UnknownEntry` when the agent has no such entry."""
         ...
 
 
 class RunStore(Protocol):
-    """`holder` as in `TranscriptStore`."""
+    """Turns (`runs`) and their tool calls. `holder` is as in `TranscriptStore`."""
 
     async def start_run(self, run: RunRecord, *, entries: Sequence[Entry] = (), holder: str | None = None) -> None:
-        """Open a run, with what it begins with. One transaction."""
+        """Store a turn that begins, with its first entries, in one transaction."""
         ...
 
-    async def save_partial(self, run_id: str, text: str, *, holder: str | None = None) -> None: ...
+    async def save_partial(self, run_id: str, text: str, *, holder: str | None = None) -> None:
+        """Replace the partial text of a turn that is running. Does nothing for a closed turn."""
+        ...
+
     async def finish_run(
         self,
         run_id: str,
@@ -119,26 +131,26 @@ class RunStore(Protocol):
         entries: Sequence[Entry] = (),
         holder: str | None = None,
     ) -> None:
-        """Append `entries` and close a run; with a `leaf`, the agent's next turn continues there. One transaction.
+        """Append `entries` and close a turn, in one transaction. With `leaf` the next turn continues from there.
 
-        Raises `StoreError`, changing nothing, when the run is not running.
+        Raises `StoreError` and changes nothing when the turn is closed already.
         """
         ...
 
     async def list_runs(self, agent_id: str) -> list[RunRecord]:
-        """Oldest first."""
+        """Return the turns of an agent, oldest first."""
         ...
 
     async def latest_run(self, agent_id: str) -> RunRecord | None:
-        """The one started last, whatever the clocks said."""
+        """Return the turn that was stored last, regardless of the clocks of the machines."""
         ...
 
     async def open_runs(self, agent_id: str) -> list[RunRecord]:
-        """Those still running, or whose process died; oldest first."""
+        """Return the turns that are running, or whose process died, oldest first."""
         ...
 
     async def run_entries(self, run_id: str) -> list[Entry]:
-        """What a run appended, in the order of the path."""
+        """Return the entries that a turn appended, in the order of the path."""
         ...
 
     async def begin_tool_call(self, call: ToolCallRecord, *, holder: str | None = None) -> None: ...
@@ -146,48 +158,54 @@ class RunStore(Protocol):
         self, run_id: str, call_id: str, result: Any, *, is_error: bool, ends_turn: bool = False
     ) -> None: ...
     async def resolve_tool_call(self, run_id: str, call_id: str, resolution: Resolution) -> bool:
-        """Decide about a call that was begun and has no result; `False` when it has one, or was decided about."""
+        """Store a decision about a call without a result. Return `False` when it has a result or a decision."""
         ...
 
     async def list_tool_calls(self, run_id: str) -> list[ToolCallRecord]:
-        """In the order they began."""
+        """Return the tool calls of a turn in the order they began."""
         ...
 
 
 class LeaseStore(Protocol):
-    async def acquire_lease(self, key: str, holder: LeaseHolder, ttl: float) -> Lease | None:
-        """`None` when `holder` has the lease now, for `ttl` seconds; else the lease that is in the way.
+    """Leases: the right of one runtime to write."""
 
-        Who has it already has it renewed. Leases that have expired, or whose process is gone from this host, are
-        removed first. One transaction.
+    async def acquire_lease(self, key: str, holder: LeaseHolder, ttl: float) -> Lease | None:
+        """Take or renew a lease for `ttl` seconds. Return `None`, or the lease of another holder that prevents it.
+
+        Leases that have expired, or whose process on this host has ended, are removed first, in the same transaction.
         """
         ...
 
     async def renew_leases(self, holder: LeaseHolder, keys: Sequence[str], ttl: float) -> list[str]:
-        """Hold them for `ttl` seconds from now. Returns those that this holder does not hold any more."""
+        """Renew leases for `ttl` seconds from now. Return the keys that this holder has lost."""
         ...
 
     async def release_lease(self, key: str, holder: LeaseHolder) -> None: ...
     async def list_leases(self) -> list[Lease]:
-        """By key."""
+        """Return all leases, by key."""
         ...
 
 
 class RuleStore(Protocol):
+    """Permission rules."""
+
     async def save_rule(self, rule: PermissionRule) -> PermissionRule:
-        """Remember a rule. The last decision for the same scope, key, tool and pattern replaces the earlier one."""
+        """Store a rule and return it. It replaces one with the same scope, key, tool and pattern."""
         ...
 
     async def list_rules(self, session_id: str | None, project: str | None = None) -> list[PermissionRule]:
-        """The session's own rules, the project's, and the global ones."""
+        """Return the rules of the session, those of the project and the global ones, oldest first."""
         ...
 
-    async def revoke_rule(self, rule_id: str) -> bool: ...
+    async def revoke_rule(self, rule_id: str) -> bool:
+        """Delete a rule. Return `False` when there is no rule with that id."""
+        ...
+
     async def count_rule_use(self, rule_id: str) -> None: ...
 
 
 class QuestionStore(Protocol):
-    """A question is closed once: later closings and answers change nothing."""
+    """Permission questions. Each is closed once: later answers change nothing."""
 
     async def open_question(self, question: PermissionQuestion) -> None: ...
     async def close_question(self, request_id: str, outcome: str, decided_by: str) -> None: ...
@@ -198,38 +216,38 @@ class QuestionStore(Protocol):
         ...
 
     async def answered_question(self, run_id: str, tool_call_id: str, arguments_hash: str) -> QuestionAnswer | None:
-        """The latest answer about exactly this call."""
+        """Return the latest answer about exactly this call."""
         ...
 
     async def expire_questions(self, now: float) -> list[PermissionQuestion]:
-        """Close as denied by `timeout` what is past its deadline, and return it, oldest first."""
+        """Close the questions past their deadline as denied by `timeout`. Return them, oldest first."""
         ...
 
     async def open_questions(self, session_id: str | None = None) -> list[PermissionQuestion]:
-        """Oldest first."""
+        """Return the open questions of a session, or of all sessions, oldest first."""
         ...
 
 
 class TaskStore(Protocol):
-    """Task boards, each under its namespace."""
+    """Task boards, one per namespace."""
 
     async def load_tasks(self, namespace: str) -> list[TaskItem]:
-        """By id."""
+        """Return the tasks of a board, by id."""
         ...
 
     async def mutate_tasks(self, namespace: str, change: Callable[[list[TaskItem]], T]) -> T:
-        """Let `change` edit the list of tasks in place, and keep what it made of it. One transaction.
+        """Let `change` edit the list of tasks in place, store the result in one transaction, return what it returned.
 
-        Whatever `change` raises is raised here, and then nothing is kept. It runs on the store's thread, and again on
-        a fresh list should another process have come between: it must do nothing else.
+        An error of `change` is raised here and nothing is stored. `change` runs on the store's thread, and again on a
+        fresh list if another process interfered, so it must have no other effects.
         """
         ...
 
 
 class TeamStore(Protocol):
-    """Teams, each under its key: members, mail, requests.
+    """Teams, one per key: members, mail, requests.
 
-    Mail that was taken is in flight until it is acknowledged, or put back because the run it was for failed.
+    Mail that was taken is in flight until it is acknowledged, or put back because the turn it was taken for failed.
     """
 
     async def save_member(self, team: str, member: TeamMember) -> None:
@@ -237,93 +255,93 @@ class TeamStore(Protocol):
         ...
 
     async def list_members(self, team: str) -> list[TeamMember]:
-        """By name."""
+        """Return the members of a team, by name."""
         ...
 
     async def post_message(self, team: str, recipients: Sequence[str], message: TeamMessage) -> None: ...
     async def take_messages(self, team: str, recipient: str) -> list[TeamMessage]:
-        """What waits for this member, oldest first; in flight from now on."""
+        """Take the pending mail of this member and return it, oldest first."""
         ...
 
     async def acknowledge_messages(self, team: str, recipient: str, ids: Collection[str]) -> None: ...
     async def requeue_messages(self, team: str, recipient: str, ids: Collection[str] | None = None) -> int:
-        """Let them wait again; without `ids`, everything in flight to this member. Returns how many."""
+        """Put mail in flight to this member back, all of it without `ids`. Return how many messages."""
         ...
 
     async def count_messages(self, team: str, recipient: str) -> int:
-        """How many wait."""
+        """Return the number of pending messages."""
         ...
 
     async def save_request(self, team: str, request: TeamRequest) -> None: ...
     async def resolve_request(self, team: str, request_id: str, *, approve: bool, reason: str | None = None) -> bool:
-        """Answer a pending request; `False` when there is none, or it was answered."""
+        """Answer a request. Return `False` when it is unknown or answered already."""
         ...
 
     async def list_requests(self, team: str) -> list[TeamRequest]:
-        """Oldest first."""
+        """Return the requests of a team, oldest first."""
         ...
 
 
 class BackgroundStore(Protocol):
-    """Background jobs. The end of one is a notification, taken and acknowledged as mail is (`TeamStore`)."""
+    """Background jobs. The end of a job is a notification, taken and acknowledged like mail in `TeamStore`."""
 
     async def start_job(self, job: BackgroundJob) -> None:
-        """Raises `StoreError` when the agent has had a job of that id."""
+        """Store a job that begins. Raises `StoreError` when the agent has had a job with that id."""
         ...
 
     async def finish_job(
         self, agent_id: str, job_id: str, status: JobStatus, *, output_preview: str | None = None
     ) -> bool:
-        """Close a running job and have its agent notified; `False` when it is not running."""
+        """Close a job and leave a notification for its agent. Return `False` when it is not running."""
         ...
 
     async def list_jobs(self, agent_id: str) -> list[BackgroundJob]:
-        """In the order they started."""
+        """Return the jobs of an agent in the order they started."""
         ...
 
     async def take_notifications(self, agent_id: str) -> list[BackgroundJob]:
-        """The jobs that ended and were not told of, in the order they ended; in flight from now on."""
+        """Take the pending notifications and return their jobs in the order they ended."""
         ...
 
     async def acknowledge_notifications(self, agent_id: str, job_ids: Collection[str]) -> None: ...
     async def requeue_notifications(self, agent_id: str, job_ids: Collection[str] | None = None) -> int:
-        """Let them wait again; without ids, everything in flight to this agent. Returns how many."""
+        """Put notifications in flight to this agent back, all of them without `job_ids`. Return how many."""
         ...
 
     async def count_notifications(self, agent_id: str) -> int:
-        """How many wait."""
+        """Return the number of pending notifications."""
         ...
 
     async def recover_jobs(self, asker: LeaseHolder) -> list[BackgroundJob]:
-        """Close as `interrupted` the running jobs whose process is gone, and return them.
+        """Close the jobs whose process has ended as `interrupted`, and return them.
 
-        On the asker's host that is looked up; elsewhere a runtime with no lease left counts as gone.
+        The asker's host is checked for the process; on another host a runtime without a lease counts as ended.
         """
         ...
 
 
 class MemoryStore(Protocol):
-    """Long-term memory, each agent's its own."""
+    """Long-term memory, separate for each agent."""
 
     async def save_memories(self, records: Sequence[MemoryRecord]) -> None:
-        """Add or replace; what was forgotten under the same id is remembered again."""
+        """Add or replace memories. One that was forgotten under the same id is found again."""
         ...
 
     async def load_memory(self, agent_id: str, record_id: str) -> MemoryRecord | None: ...
     async def search_memories(self, agent_id: str, query: str, limit: int) -> list[MemoryHit]:
-        """The best hits for any word of the query, best first; none for a query without words."""
+        """Return the best hits for any word of the query, best first; none for a query without words."""
         ...
 
     async def forget_memories(self, agent_id: str, record_ids: Collection[str]) -> int:
-        """Hide them from now on. Returns how many were there to be hidden."""
+        """Hide memories from every read. Return how many were visible before."""
         ...
 
     async def delete_memories(self, agent_id: str, record_ids: Collection[str]) -> int:
-        """Remove them, forgotten ones too. Returns how many there were."""
+        """Delete memories, forgotten ones too. Return how many there were."""
         ...
 
     async def load_memory_cursor(self, agent_id: str) -> int | None:
-        """The revision of the agent's history up to which it has been remembered."""
+        """Return the revision up to which the agent's history has been stored as memories."""
         ...
 
     async def save_memory_cursor(self, agent_id: str, revision: int) -> None: ...
@@ -343,6 +361,8 @@ class RuntimeStore(
     MemoryStore,
     Protocol,
 ):
-    """Any store with these operations will do. All raise `StoreError`."""
+    """All operations of a state store. Each may raise `StoreError`."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection. The next call opens it again."""
+        ...

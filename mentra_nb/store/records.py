@@ -1,4 +1,4 @@
-"""What is kept: frozen records. Times are Unix seconds."""
+"""The records of the state store, all frozen. Times are Unix seconds."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ MemoryKind = Literal["episode", "summary", "fact"]
 
 
 class AgentRecord(Data):
+    """An agent, its settings and where its conversation is."""
+
     id: str
     runtime_identifier: str
     name: str
@@ -46,12 +48,14 @@ class AgentRecord(Data):
     """The transcript entry the next turn continues from."""
     kind: AgentKind = "agent"
     parent_id: str | None = None
-    """The agent that made it, of a subagent or teammate."""
+    """The agent that made this one, for a subagent or teammate."""
     created_at: float
     updated_at: float
 
 
 class SessionRecord(Data):
+    """A named conversation of a person with an agent."""
+
     id: str
     name: str
     agent_id: str
@@ -75,7 +79,7 @@ class Entry(Data):
 
 
 class RunRecord(Data):
-    """A turn. `base` is the leaf it began at; `leaf` is set when it moved it; `partial` is text not yet committed."""
+    """A turn. `base` is the leaf it began at; `leaf` is where it moved the agent; `partial` is streamed text."""
 
     id: str
     agent_id: str
@@ -86,7 +90,7 @@ class RunRecord(Data):
     partial: str = ""
     cell_id: str | None = None
     resumes: str | None = None
-    """The run it continues."""
+    """The id of the turn that it continues."""
     started_at: float
     finished_at: float | None = None
 
@@ -106,7 +110,7 @@ class StoredConversation(Data):
 
 
 class ToolCallRecord(Data):
-    """Written before the tool runs. `finished_at` is `None` until its result is known: then it may have run or not."""
+    """A tool call, stored before the tool runs. While `finished_at` is `None` the call may have run or not."""
 
     run_id: str
     call_id: str
@@ -120,27 +124,29 @@ class ToolCallRecord(Data):
     is_error: bool | None = None
     result: Any = None
     resolution: Resolution | None = None
-    """What was decided about a call that was begun and whose result nobody knows."""
+    """The decision about a call whose result is unknown."""
     ends_turn: bool = False
     """Whether its result ended the turn."""
 
 
 class LeaseHolder(Data):
-    """Who holds a lease: one runtime in one process. A process of the same `host` can be looked for by its `pid`."""
+    """The holder of a lease: one runtime in one process, which is found by its `pid` on the same `host`."""
 
     runtime_id: str
     host: str
     pid: int
     process_started: float
-    """Not before the process started (Unix seconds): a process with this pid that began later is another one."""
+    """A time (Unix seconds) at which the process ran: one with this pid that started later is another process."""
 
     @classmethod
     def here(cls, runtime_id: str) -> LeaseHolder:
-        """A holder in this process."""
+        """Return a holder in this process."""
         return cls(runtime_id=runtime_id, host=_host(), pid=os.getpid(), process_started=time.time())
 
 
 class Lease(Data):
+    """The right of one runtime to write what `key` names, until `expires_at`."""
+
     key: str
     holder: LeaseHolder
     acquired_at: float
@@ -148,7 +154,7 @@ class Lease(Data):
 
 
 class QuestionAnswer(Data):
-    """How a question was closed."""
+    """The answer that closed a permission question."""
 
     request_id: str
     outcome: Literal["allowed", "denied"]
@@ -158,7 +164,7 @@ class QuestionAnswer(Data):
 
 
 class TaskItem(Data):
-    """One task of a board; in JSON (`by_alias=True`) its names are the original's."""
+    """A task of a board. In JSON (`by_alias=True`) its names are in camelCase."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -167,14 +173,14 @@ class TaskItem(Data):
     description: str = ""
     status: TaskStatus = "pending"
     blocked_by: tuple[int, ...] = ()
-    """The tasks to be completed first, as far as they are not."""
+    """The ids of the open tasks that must be completed before this one."""
     blocks: tuple[int, ...] = ()
     owner: str = ""
     working_directory: str | None = None
 
 
 class TeamMember(Data):
-    """A teammate as its team sees it. `id` is its agent; `failure` says why, when `status` is `failed`."""
+    """A member of a team. `id` is its agent's; `failure` is the reason when `status` is `failed`."""
 
     id: str
     name: str
@@ -185,7 +191,7 @@ class TeamMember(Data):
 
 
 class TeamMessage(Data):
-    """What one member of a team wrote to others. In JSON (`by_alias=True`) the sender is `from`."""
+    """A message from one member of a team to others. In JSON (`by_alias=True`) the sender is `from`."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
 
@@ -200,7 +206,7 @@ class TeamMessage(Data):
 
 
 class TeamRequest(Data):
-    """Something one member asked another to agree to. In JSON (`by_alias=True`) the sender is `from`."""
+    """A request for another member's agreement. In JSON (`by_alias=True`) the sender is `from`, the recipient `to`."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
 
@@ -216,32 +222,32 @@ class TeamRequest(Data):
 
 
 class BackgroundJob(Data):
-    """A command that runs beside the conversation. `owner` is the runtime whose process runs it."""
+    """A command that runs in the background. `owner` is the runtime whose process runs it."""
 
     agent_id: str
     id: str
-    """Never used twice for an agent."""
+    """Unique among all jobs of the agent."""
     command: str
     cwd: str
     status: JobStatus = "running"
     output_preview: str | None = None
     output_path: str | None = None
-    """The file that has the whole output."""
+    """The file with the whole output."""
     owner: LeaseHolder
     started_at: float
     finished_at: float | None = None
 
 
 class MemoryRecord(Data):
-    """Something remembered beyond a conversation."""
+    """A memory that outlives a conversation."""
 
     record_id: str
     agent_id: str
-    """Whose memory it is: no other agent finds it."""
+    """The owner: no other agent finds the memory."""
     kind: MemoryKind
     content: str
     source_revision: int = 0
-    """Where in its agent's history it comes from: later is greater."""
+    """The revision of the agent's history it comes from; later ones are greater."""
     created_at: float
     metadata: dict[str, Any] = Field(default_factory=dict)
     source: Literal["auto_ingest", "auto_compaction", "manual_pin"] | None = None
@@ -249,21 +255,21 @@ class MemoryRecord(Data):
 
 
 class MemoryHit(MemoryRecord):
-    """A memory that was searched for. A higher `score` is a better hit; `why_retrieved` says in words what matched."""
+    """A memory found by a search. Higher `score`s are better; `why_retrieved` says in words what matched."""
 
     score: float
     why_retrieved: str | None = None
 
 
-THE_MACHINES_OWN = "4026531836"
-"""The namespace of process numbers that is no container's, on any Linux."""
+ROOT_NAMESPACE = "4026531836"
+"""The process namespace of a Linux machine outside any container."""
 
 
 @functools.cache
 def _host() -> str:
-    """This machine; in a container, also whose process numbers these are."""
+    """Return the name of this machine; in a container with its process namespace, as pids are only valid there."""
     try:
         namespace = Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")
     except OSError:  # not Linux
-        namespace = THE_MACHINES_OWN
-    return platform.node() if namespace == THE_MACHINES_OWN else f"{platform.node()}/{namespace}"
+        namespace = ROOT_NAMESPACE
+    return platform.node() if namespace == ROOT_NAMESPACE else f"{platform.node()}/{namespace}"

@@ -1,5 +1,6 @@
-"""The state store in one SQLite file, shared by every kernel of a user: WAL, so that reading and writing do not wait
-for each other. The file and its folder are made by the first call, not by the constructor.
+"""The state store in one SQLite file, shared by all kernels of a user.
+
+In WAL mode readers and writers do not block each other. The first call makes the file and its folder.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any, ClassVar, TypeVar
 
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
-from mentra_nb.store.migrations import STEPS, statements
+from mentra_nb.store.migrations import STEPS, missing_steps, statements
 from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
-from mentra_nb.store.transactions import PATIENCE, Transaction, storable
+from mentra_nb.store.transactions import LOCK_TIMEOUT, Transaction, storable
 
 T = TypeVar("T")
 MATCHING_MEMORIES = """
@@ -24,11 +25,15 @@ MATCHING_MEMORIES = """
     WHERE memories_words MATCH ? AND agent_id = ? AND tombstoned_at IS NULL
     ORDER BY bm25(memories_words), number DESC LIMIT ?
 """
-"""`bm25` is the smaller the better, and below 0."""
+"""`bm25` is negative, and smaller for a better match."""
 
 
 class SqliteStore(SqlStore):
-    """State in `path` (default: `MENTRA_STATE`, else `state.sqlite` in the home). Safe to use from any event loop."""
+    """A store in the file `path` (default: `MENTRA_STATE`, else `state.sqlite` in the home). Any event loop may use it.
+
+    Raises:
+        ConfigurationError: `path` is a PostgreSQL address.
+    """
 
     failures: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error,)
 
@@ -52,16 +57,16 @@ class SqliteStore(SqlStore):
             result = work(connection)
             connection.execute("COMMIT")
         except BaseException:
-            if connection.in_transaction:  # a full disk has ended it already
+            if connection.in_transaction:  # a full disk ends it by itself
                 connection.execute("ROLLBACK")
             raise
         return result
 
-    def _lost_to_another(self, error: Exception) -> bool:
+    def _is_conflict(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
     def _index_memory(self, db: Transaction, record: MemoryRecord) -> None:
-        """Triggers do it."""
+        """Nothing to do: triggers keep the index."""
 
     def _match_memories(self, db: Transaction, agent_id: str, words: Sequence[str], count: int) -> list[Any]:
         query = " OR ".join(f'"{word}"' for word in words)
@@ -79,7 +84,7 @@ class SqliteStore(SqlStore):
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=_Connection)
         try:
             connection.row_factory = sqlite3.Row
-            connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
+            connection.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000:.0f}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -93,15 +98,9 @@ class SqliteStore(SqlStore):
     def _migrate(self, connection: sqlite3.Connection) -> None:
         if _version(connection) == len(STEPS):
             return
-        connection.execute("BEGIN IMMEDIATE")  # another kernel may be at it: look again inside
-        version = _version(connection)
-        if version > len(STEPS):
-            connection.execute("ROLLBACK")
-            raise StoreError(
-                f"the state store {self.path} was written by a newer mentra-nb (schema {version}, this one knows "
-                f"{len(STEPS)}): upgrade mentra-nb or set MENTRA_HOME to another folder"
-            )
-        for step in STEPS[version:]:
+        connection.execute("BEGIN IMMEDIATE")
+        version = _version(connection)  # again: another kernel may have migrated it
+        for step in missing_steps(version, self.where, "set MENTRA_HOME to another folder"):
             for statement in statements(step, "sqlite"):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(STEPS)}")
@@ -109,7 +108,7 @@ class SqliteStore(SqlStore):
 
 
 class _Connection(sqlite3.Connection):
-    """Keeps text that is not quite Unicode (a file name of another encoding) instead of failing."""
+    """Stores invalid Unicode, such as a file name in another encoding, with `?` for each invalid character."""
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> sqlite3.Cursor:  # type: ignore[override]
         try:

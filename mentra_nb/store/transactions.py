@@ -1,6 +1,6 @@
-"""How the statements of a store reach its database: transactions, one after the other, on a thread of the store's own.
+"""Run transactions one after the other on the store's own thread; helpers for rows and JSON.
 
-What the statements say is in the files beside this one, once, in SQL that every engine understands.
+The statements are in `tables`, in SQL that every engine understands.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mentra_nb.store.worker import Worker
 
 T = TypeVar("T")
 
-PATIENCE = 5.0
-"""Seconds in which a transaction that others are in the way of is tried again."""
+LOCK_TIMEOUT = 5.0
+"""Seconds for which a transaction that conflicts with others is retried."""
 
 
 class Rows(Protocol):
@@ -36,13 +36,13 @@ class Rows(Protocol):
 
 
 class Transaction(Protocol):
-    """What a piece of work is given. Parameters are `?`, columns are read by name."""
+    """The database as a piece of work sees it. Parameters are written `?`; rows are read by column name."""
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Rows: ...
 
 
 class Database(ABC):
-    """One connection, opened by the first call. Safe to use from any thread and event loop, and after a fork."""
+    """One connection, opened by the first call. Any thread and event loop may use it, also after a fork."""
 
     def __init__(self) -> None:
         self._connection: Any = None
@@ -50,13 +50,16 @@ class Database(ABC):
         _open_databases.add(self)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` on one state of the database, without keeping writers waiting."""
+        """Run `work` on a snapshot of the database and return its result. Writers are not blocked."""
         return await self._on_thread(work, False)
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in one transaction. It commits even if the caller is cancelled meanwhile.
+        """Run `work` in one transaction and return its result. It commits even if the caller is cancelled meanwhile.
 
-        When somebody else came between, `work` is run again.
+        `work` runs again if another transaction conflicted, so it must have no other effects.
+
+        Raises:
+            StoreError: The engine failed, or conflicts went on for `LOCK_TIMEOUT` seconds.
         """
         return await self._on_thread(work, True)
 
@@ -64,33 +67,33 @@ class Database(ABC):
         return await asyncio.shield(asyncio.wrap_future(self._worker.submit(self._transact, work, writes)))
 
     def _transact(self, work: Callable[[Transaction], T], writes: bool) -> T:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 return self._attempt(work, writes)
             except self.failures as error:
-                if not self._lost_to_another(error) or time.monotonic() > until:
+                if not self._is_conflict(error) or time.monotonic() > until:
                     raise StoreError(f"the state store {self.where} failed: {str(error).strip()}") from error
-            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311  # whoever won goes first
+            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311  # let the other transaction finish
 
     failures: ClassVar[tuple[type[Exception], ...]]
-    """What the engine raises."""
+    """The exceptions of the engine."""
 
     @property
     @abstractmethod
     def where(self) -> str:
-        """The database by name, for messages."""
+        """The name of the database, for messages."""
 
     @abstractmethod
     def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
-        """Begin, work, and commit; or roll back."""
+        """Run `work` in one transaction: commit, or roll back and raise."""
 
     @abstractmethod
-    def _lost_to_another(self, error: Exception) -> bool:
-        """Whether a failure came of somebody else being at the database, and nothing was written."""
+    def _is_conflict(self, error: Exception) -> bool:
+        """Return whether another transaction caused this failure, so that a retry may succeed."""
 
     def close(self) -> None:
-        """Finish what was asked for and close the connection. The next call opens it again."""
+        """Finish the pending transactions and close the connection. The next call opens it again."""
 
         def shut() -> None:
             if self._connection is not None:
@@ -100,12 +103,12 @@ class Database(ABC):
         self._worker.stop(last=shut)
 
     def _forked(self) -> None:
-        _of_the_parent.append(self._connection)  # closing it here would disturb the parent's
+        _inherited.append(self._connection)  # kept open: closing it here would close the parent's
         self._connection, self._worker = None, Worker("mentra-store")
 
 
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_of_the_parent: list[Any] = []
+_inherited: list[Any] = []
 
 
 def _forked() -> None:
@@ -121,7 +124,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def insert(db: Transaction, table: str, row: Mapping[str, Any], *, replace: str = "") -> None:
-    """Add a row. One that has the same values in the `replace` columns (`a, b`) already becomes this one."""
+    """Insert a row.
+
+    Args:
+        replace: Columns, as `a, b`: an existing row with the same values in them is updated instead.
+    """
     values = [int(value) if isinstance(value, bool) else value for value in row.values()]
     db.execute(_insertion(table, tuple(row), replace), values)
 
@@ -136,12 +143,12 @@ def _insertion(table: str, columns: tuple[str, ...], replace: str) -> str:
 
 
 def marks(values: Sequence[Any]) -> str:
-    """As many question marks as there are values."""
+    """Return one `?` per value, joined by commas."""
     return ", ".join("?" * len(values))
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON of a record or of plain data; half a surrogate pair becomes `?`."""
+    """Return compact JSON of a record or of plain data. A lone surrogate becomes `?`."""
     if isinstance(value, BaseModel):
         try:
             return value.model_dump_json()
@@ -151,5 +158,5 @@ def to_json(value: Any) -> str:
 
 
 def storable(text: str) -> str:
-    """The text without what UTF-8 cannot say."""
+    """Return the text with `?` for every character that UTF-8 cannot encode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""The same store with nothing on disk: for tests, and for sessions that must leave no trace."""
+"""A state store in memory, for tests and for sessions that must leave no trace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mentra_nb.store.sqlite import SqliteStore
 
 
 class VolatileStore(SqliteStore):
-    """Keeps everything in memory; closing it forgets."""
+    """A store in memory. Closing it discards everything."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")

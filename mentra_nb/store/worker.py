@@ -29,7 +29,7 @@ class Worker:
         _workers.add(self)
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """Run `function` on the thread; the future holds its result or its error."""
+        """Run `function` on the thread. Return a future of its result or error."""
         future: Future[T] = Future()
 
         def job() -> None:

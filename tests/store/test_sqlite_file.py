@@ -21,7 +21,7 @@ from mentra_nb.content import Message
 from mentra_nb.errors import StoreError
 from mentra_nb.store.migrations import STEPS
 from mentra_nb.store.sqlite import SqliteStore
-from mentra_nb.store.transactions import PATIENCE, Transaction
+from mentra_nb.store.transactions import LOCK_TIMEOUT, Transaction
 from mentra_nb.store.volatile import VolatileStore
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,7 @@ async def test_reading_does_not_wait_for_a_writer(path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     other.execute("UPDATE agents SET name = 'uncommitted'")
-    with anyio.fail_after(PATIENCE / 2):
+    with anyio.fail_after(LOCK_TIMEOUT / 2):
         assert await store.load_agent("agent-1") == agent()
         assert await store.list_leases() == []
     other.close()

@@ -1,1 +1,1 @@
-"""The store's tables, one module each."""
+"""The tables of the store, one module per subject, as mixins of `SqlStore`."""

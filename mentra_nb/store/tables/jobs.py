@@ -1,4 +1,4 @@
-"""Background jobs, and that their agent is told when they end."""
+"""The table of background jobs, and the notifications of their ends."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class JobTable(Database):
         def work(db: Transaction) -> list[Any]:
             now, recovered = time.time(), []
             for owner in db.execute(owners, (asker.runtime_id,)).fetchall():
-                if not _is_there(db, owner, asker, now):
+                if not _is_alive(db, owner, asker, now):
                     recovered += db.execute(interrupt, (now, owner["runtime_id"])).fetchall()
             return recovered
 
@@ -66,7 +66,7 @@ class JobTable(Database):
         return sorted(jobs, key=lambda job: (job.started_at, job.id))
 
 
-def _is_there(db: Transaction, owner: Any, asker: LeaseHolder, now: float) -> bool:
+def _is_alive(db: Transaction, owner: Any, asker: LeaseHolder, now: float) -> bool:
     if owner["host"] == asker.host:
         return is_running(owner["pid"], owner["process_started"])
     lease = "SELECT key FROM leases WHERE runtime_id = ? AND expires_at > ? LIMIT 1"

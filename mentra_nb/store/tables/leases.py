@@ -1,4 +1,4 @@
-"""Leases: one runtime at a time has an agent. A lease ends by release, by time, or with its process."""
+"""The table of leases: one runtime at a time holds an agent. A lease ends by release, expiry, or with its process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mentra_nb.store.records import Lease, LeaseHolder
 from mentra_nb.store.transactions import Database, Transaction, insert, marks
 
 CLOCK_TOLERANCE = 10.0
-"""Seconds a process may seem to have started late because the clock was set."""
+"""Seconds by which a process may seem to have started too late because the clock was set."""
 
 
 class LeaseTable(Database):
@@ -51,7 +51,7 @@ class LeaseTable(Database):
 
 
 def check_holder(db: Transaction, agent_id: str, runtime_id: str | None) -> None:
-    """Refuse a write of a runtime that does not have the agent any more."""
+    """Raise `LeaseUnavailable` unless this runtime holds the agent's lease. `None` is not checked."""
     if runtime_id is None:
         return
     row = db.execute("SELECT runtime_id, host, pid FROM leases WHERE key = ?", (f"agent:{agent_id}",)).fetchone()
@@ -62,7 +62,7 @@ def check_holder(db: Transaction, agent_id: str, runtime_id: str | None) -> None
 
 
 def _remove_stale(db: Transaction, asker: LeaseHolder, now: float) -> None:
-    """What is held by nobody: expired (unless it is the asker's own), or of a process of this host that is gone."""
+    """Delete leases of others that have expired, or whose process on this host has ended."""
     db.execute("DELETE FROM leases WHERE expires_at <= ? AND runtime_id <> ?", (now, asker.runtime_id))
     others = db.execute(
         "SELECT DISTINCT runtime_id, pid, process_started FROM leases WHERE host = ? AND runtime_id <> ?",
@@ -74,7 +74,7 @@ def _remove_stale(db: Transaction, asker: LeaseHolder, now: float) -> None:
 
 
 def is_running(pid: int, started: float) -> bool:
-    """Whether the process of this host that had this pid at that time (Unix seconds) still runs."""
+    """Return whether the process of this host that had this pid at `started` (Unix seconds) still runs."""
     import psutil
 
     try:
@@ -82,7 +82,7 @@ def is_running(pid: int, started: float) -> bool:
         return bool(process.create_time() <= started + CLOCK_TOLERANCE and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # it is there, and of another user
+    except psutil.AccessDenied:  # it runs, as another user
         return True
 
 

@@ -1,4 +1,4 @@
-"""Delivery once: what waits is taken for a run, then acknowledged, or put back because the run failed.
+"""Deliver rows once: they are taken for a turn, then acknowledged, or put back because the turn failed.
 
 pending → in_flight → acknowledged
    └──────────┘
@@ -15,7 +15,7 @@ from mentra_nb.store.transactions import Transaction, marks
 
 @dataclass(frozen=True)
 class Mailbox:
-    """What waits for one recipient: the rows of `table` whose `columns` have these `values`."""
+    """The mail of one recipient: the rows of `table` whose `columns` have these `values`."""
 
     table: str
     columns: tuple[str, ...]
@@ -25,11 +25,12 @@ class Mailbox:
         return " AND ".join(f"{column} = ?" for column in self.columns)
 
     def count(self, db: Transaction) -> int:
-        statement = f"SELECT count(*) AS waiting FROM {self.table} WHERE {self._where()} AND delivery = 'pending'"
-        return int(db.execute(statement, self.values).fetchone()["waiting"])
+        """Return the number of pending rows."""
+        statement = f"SELECT count(*) AS pending FROM {self.table} WHERE {self._where()} AND delivery = 'pending'"
+        return int(db.execute(statement, self.values).fetchone()["pending"])
 
     def take(self, db: Transaction) -> list[dict[str, Any]]:
-        """The rows that wait, in no order; in flight from now on."""
+        """Mark the pending rows as in flight and return them, in no order."""
         statement = (
             f"UPDATE {self.table} SET delivery = 'in_flight' WHERE {self._where()} AND delivery = 'pending' RETURNING *"
         )
@@ -38,7 +39,7 @@ class Mailbox:
     def settle(
         self, db: Transaction, state: Literal["pending", "acknowledged"], ids: Collection[str] | None = None
     ) -> int:
-        """Settle what is in flight, all of it without `ids`. Returns how many."""
+        """Set the state of the rows in flight (only of those with these `ids`, if given). Return how many."""
         statement = f"UPDATE {self.table} SET delivery = ? WHERE {self._where()} AND delivery = 'in_flight'"
         parameters: list[str] = [state, *self.values]
         if ids is not None:

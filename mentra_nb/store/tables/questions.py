@@ -1,4 +1,4 @@
-"""Questions put to a person: rows, so that they outlive the process that asked. Each is closed once."""
+"""The table of permission questions, which outlive the process that asked. Each is closed once."""
 
 from __future__ import annotations
 

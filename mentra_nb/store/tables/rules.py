@@ -1,4 +1,4 @@
-"""Remembered answers: one per scope, key, tool and pattern."""
+"""The table of permission rules, one per scope, key, tool and pattern."""
 
 from __future__ import annotations
 

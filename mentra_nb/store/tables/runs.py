@@ -1,4 +1,4 @@
-"""Runs, and the tool calls that are written down before they are made."""
+"""The tables of turns (`runs`) and of their tool calls, which are stored before they are made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mentra_nb.store.tables.transcripts import entry_rows, insert_entries, to_en
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 
 AGENT_STATUS = {"finished": "Finished", "interrupted": "Interrupted", "failed": "Failed", "running": "Running"}
-"""What a run's state makes of its agent."""
+"""The status of an agent by the state of its latest turn."""
 
 ENTRIES_OF_RUN = """
     WITH RECURSIVE branch(id, depth) AS (

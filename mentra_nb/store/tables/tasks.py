@@ -1,4 +1,4 @@
-"""Task boards: lists of tasks that change whole, in one transaction."""
+"""The table of task boards. A board changes in one transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teams: who is in them, what they write to each other, what they ask each other to agree to."""
+"""The tables of teams: members, mail, and requests between members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transcripts: trees of entries, appended to and read by path."""
+"""The table of transcript entries: trees, appended to and read by path."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def entry_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 def insert_entries(db: Transaction, rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         insert(db, "entries", row)
-        if row["run_id"] is not None:  # what was streaming before this entry is in it, or was given up
+        if row["run_id"] is not None:  # the partial text is in the entries now, or was discarded
             db.execute("UPDATE runs SET partial = '' WHERE id = ? AND partial <> ''", (row["run_id"],))
 
 
