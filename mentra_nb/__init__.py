@@ -13,30 +13,117 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "AgentEvent",
+    "AgentSnapshot",
+    "AuditHook",
+    "AuditStore",
+    "Boundary",
+    "CancellationToken",
+    "Chat",
+    "CommandRequest",
+    "ExecOutput",
+    "FunctionTool",
+    "Image",
+    "Journal",
+    "JournalHealth",
+    "LocalExecutor",
+    "Message",
+    "ModelInfo",
+    "ModelSelector",
+    "NullAudit",
+    "PermissionDecision",
+    "PermissionQuestion",
+    "PermissionRule",
+    "PersistedAgentSummary",
+    "PreExecutionContext",
+    "PreExecutionDecision",
+    "PreExecutionHook",
+    "Provider",
+    "ProviderCapabilities",
+    "ProviderDescriptor",
+    "Reply",
+    "Request",
+    "ResponseFormat",
+    "RoundSource",
+    "RunOptions",
+    "RunningTurn",
+    "Runtime",
+    "RuntimeEvent",
+    "RuntimeExecutor",
+    "RuntimeHook",
+    "RuntimeHooks",
+    "RuntimePolicy",
+    "RuntimeStore",
+    "ScriptedProvider",
+    "Session",
+    "SessionEvent",
+    "Skill",
+    "Spent",
+    "SqliteStore",
+    "TokenUsage",
+    "Tool",
+    "ToolAuthorizationDecision",
+    "ToolAuthorizationOutcome",
+    "ToolAuthorizationPreview",
+    "ToolAuthorizationRequest",
+    "ToolAuthorizer",
+    "ToolCallSummary",
+    "ToolChoice",
+    "ToolContext",
+    "ToolError",
+    "ToolOutput",
+    "ToolSpec",
+    "TurnOrigin",
+    "VolatileStore",
+    "__version__",
+    "allow",
+    "ask",
+    "authorization",
+    "backtest",
+    "columns",
+    "compare",
+    "connect",
+    "content",
+    "decisions",
+    "denial_reasons",
+    "deny",
+    "errors",
+    "event_types",
+    "events",
+    "export",
+    "http",
+    "load_ipython_extension",
+    "messages",
+    "model_calls",
+    "models",
+    "plot",
+    "provider",
+    "prune",
+    "records",
+    "replay",
+    "rules",
+    "screen_events",
+    "scripted",
+    "sessions",
+    "slowest_tools",
+    "sql",
+    "strategy",
+    "tape",
+    "time_spent",
+    "tool",
+    "tool_calls",
+    "turns",
+    "unload_ipython_extension",
+    "usage",
+    "verify",
+]
+
 _HOME = {
-    # the asynchronous core
-    "Runtime": "runtime.runtime",
-    "Session": "runtime.session",
-    "Agent": "agent.agent",
-    "AgentConfig": "agent.request",
-    "RunOptions": "agent.limits",
-    "CancellationToken": "agent.limits",
-    "RuntimePolicy": "permission.policy",
-    "ModelInfo": "providers.base",
-    "ModelSelector": "providers.base",
-    "ScriptedProvider": "providers.scripted",
-    "VolatileStore": "store.volatile",
-    "SqliteStore": "store.sqlite",
-    # tools
-    "tool": "tools.tool",
-    "ToolContext": "tools.tool",
-    "ToolError": "tools.tool",
-    "ToolOutput": "tools.tool",
-    "Image": "content",
     # the synchronous face
     "ask": "chat.api",
-    "Chat": "chat.chat",
-    "Reply": "chat.reply",
     "allow": "chat.api",
     "deny": "chat.api",
     "rules": "chat.api",
@@ -44,6 +131,12 @@ _HOME = {
     "connect": "chat.api",
     "replay": "chat.api",
     "tape": "chat.api",
+    "Chat": "chat.chat",
+    "Reply": "chat.reply",
+    "ToolCallSummary": "chat.reply",
+    "RunningTurn": "chat.turn",
+    "messages": "chat.messages",
+    "backtest": "chat.backtest",
     # the record
     "events": "record.read.frames",
     "sessions": "record.read.frames",
@@ -58,22 +151,101 @@ _HOME = {
     "denial_reasons": "record.read.reports",
     "time_spent": "record.read.reports",
     "compare": "record.read.reports",
-    "backtest": "chat.backtest",
-    "messages": "chat.messages",
     "plot": "record.read.plots",
     "export": "record.read.export",
     "verify": "record.keep.verify",
     "prune": "record.keep.prune",
+    "Journal": "record.write.journal",
+    "JournalHealth": "record.write.health",
+    # tools
+    "tool": "tools.tool",
+    "Tool": "tools.tool",
+    "ToolSpec": "tools.tool",
+    "ToolContext": "tools.tool",
+    "ToolError": "tools.tool",
+    "ToolOutput": "tools.tool",
+    "FunctionTool": "tools.tool",
+    "Skill": "tools.builtin.skills",
+    "RuntimeExecutor": "sandbox.executor",
+    "LocalExecutor": "sandbox.executor",
+    "CommandRequest": "sandbox.executor",
+    "ExecOutput": "sandbox.executor",
+    "Image": "content",
+    "Message": "content",
+    "TokenUsage": "content",
+    # permission
+    "RuntimePolicy": "permission.policy",
+    "PermissionDecision": "authorization",
+    "PermissionQuestion": "authorization",
+    "PermissionRule": "authorization",
+    "ToolAuthorizer": "authorization",
+    "ToolAuthorizationRequest": "authorization",
+    "ToolAuthorizationDecision": "authorization",
+    "ToolAuthorizationOutcome": "authorization",
+    "ToolAuthorizationPreview": "authorization",
+    "PreExecutionHook": "tools.pre_hooks",
+    "PreExecutionContext": "tools.pre_hooks",
+    "PreExecutionDecision": "tools.pre_hooks",
+    # the asynchronous core
+    "Runtime": "runtime.runtime",
+    "PersistedAgentSummary": "runtime.runtime",
+    "Session": "runtime.session",
+    "Agent": "agent.agent",
+    "AgentSnapshot": "agent.agent",
+    "AgentConfig": "agent.request",
+    "RunOptions": "agent.limits",
+    "CancellationToken": "agent.limits",
+    "Spent": "agent.limits",
+    "RoundSource": "agent.steering",
+    "Boundary": "agent.steering",
+    "RuntimeStore": "store.protocols",
+    "SqliteStore": "store.sqlite",
+    "VolatileStore": "store.volatile",
+    # events and hooks
+    "AgentEvent": "event.types",
+    "RuntimeEvent": "event.types",
+    "TurnOrigin": "event.types",
+    "SessionEvent": "event.screen",
+    "AuditHook": "event.bus",
+    "AuditStore": "event.bus",
+    "NullAudit": "event.bus",
+    "RuntimeHook": "event.bus",
+    "RuntimeHooks": "event.bus",
+    # models
+    "ModelInfo": "providers.base",
+    "ModelSelector": "providers.base",
+    "Provider": "providers.base",
+    "ProviderCapabilities": "providers.base",
+    "ProviderDescriptor": "providers.base",
+    "Request": "providers.base",
+    "ResponseFormat": "providers.base",
+    "ToolChoice": "providers.base",
+    "ScriptedProvider": "providers.scripted",
 }
+"""The module that each name is taken from."""
 
-__all__ = list(_HOME)
-__all__ += ["load_ipython_extension", "unload_ipython_extension"]
+_MODULES = {
+    "authorization": "authorization",
+    "content": "content",
+    "errors": "errors",
+    "http": "providers.http",
+    "event_types": "event.types",
+    "provider": "providers.base",
+    "records": "store.records",
+    "screen_events": "event.screen",
+    "scripted": "providers.scripted",
+    "strategy": "agent.strategy",
+}
+"""Modules with the rest of a family: all errors, all kinds of events, all parts of a message."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name in _MODULES:
+        value: Any = import_module(f"mentra_nb.{_MODULES[name]}")
+    elif name in _HOME:
+        value = getattr(import_module(f"mentra_nb.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module 'mentra_nb' has no attribute {name!r}")
-    value = getattr(import_module(f"mentra_nb.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
@@ -83,63 +255,78 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """`%load_ext mentra_nb`"""
+    """Load the magics: `%load_ext mentra_nb`."""
     from mentra_nb.notebook.extension import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """`%unload_ext mentra_nb`"""
+    """Unload the magics: `%unload_ext mentra_nb`."""
     from mentra_nb.notebook.extension import unload
 
     unload(shell)
 
 
 if TYPE_CHECKING:
-    from mentra_nb.agent.agent import Agent as Agent
-    from mentra_nb.agent.limits import CancellationToken as CancellationToken
-    from mentra_nb.agent.limits import RunOptions as RunOptions
-    from mentra_nb.agent.request import AgentConfig as AgentConfig
-    from mentra_nb.chat.api import allow as allow
-    from mentra_nb.chat.api import ask as ask
-    from mentra_nb.chat.api import connect as connect
-    from mentra_nb.chat.api import deny as deny
-    from mentra_nb.chat.api import models as models
-    from mentra_nb.chat.api import replay as replay
-    from mentra_nb.chat.api import rules as rules
-    from mentra_nb.chat.api import tape as tape
-    from mentra_nb.chat.backtest import backtest as backtest
-    from mentra_nb.chat.chat import Chat as Chat
-    from mentra_nb.chat.messages import messages as messages
-    from mentra_nb.chat.reply import Reply as Reply
-    from mentra_nb.content import Image as Image
-    from mentra_nb.permission.policy import RuntimePolicy as RuntimePolicy
-    from mentra_nb.providers.base import ModelInfo as ModelInfo
-    from mentra_nb.providers.base import ModelSelector as ModelSelector
-    from mentra_nb.providers.scripted import ScriptedProvider as ScriptedProvider
-    from mentra_nb.record.keep.prune import prune as prune
-    from mentra_nb.record.keep.verify import verify as verify
-    from mentra_nb.record.read.columns import columns as columns
-    from mentra_nb.record.read.export import export as export
-    from mentra_nb.record.read.frames import decisions as decisions
-    from mentra_nb.record.read.frames import events as events
-    from mentra_nb.record.read.frames import model_calls as model_calls
-    from mentra_nb.record.read.frames import sessions as sessions
-    from mentra_nb.record.read.frames import sql as sql
-    from mentra_nb.record.read.frames import tool_calls as tool_calls
-    from mentra_nb.record.read.frames import turns as turns
-    from mentra_nb.record.read.frames import usage as usage
-    from mentra_nb.record.read.plots import plot as plot
-    from mentra_nb.record.read.reports import compare as compare
-    from mentra_nb.record.read.reports import denial_reasons as denial_reasons
-    from mentra_nb.record.read.reports import slowest_tools as slowest_tools
-    from mentra_nb.record.read.reports import time_spent as time_spent
-    from mentra_nb.runtime.runtime import Runtime as Runtime
-    from mentra_nb.runtime.session import Session as Session
-    from mentra_nb.store.sqlite import SqliteStore as SqliteStore
-    from mentra_nb.store.volatile import VolatileStore as VolatileStore
-    from mentra_nb.tools.tool import ToolContext as ToolContext
-    from mentra_nb.tools.tool import ToolError as ToolError
-    from mentra_nb.tools.tool import ToolOutput as ToolOutput
-    from mentra_nb.tools.tool import tool as tool
+    from mentra_nb import authorization, content, errors
+    from mentra_nb.agent import strategy
+    from mentra_nb.agent.agent import Agent, AgentSnapshot
+    from mentra_nb.agent.limits import CancellationToken, RunOptions, Spent
+    from mentra_nb.agent.request import AgentConfig
+    from mentra_nb.agent.steering import Boundary, RoundSource
+    from mentra_nb.authorization import (
+        PermissionDecision,
+        PermissionQuestion,
+        PermissionRule,
+        ToolAuthorizationDecision,
+        ToolAuthorizationOutcome,
+        ToolAuthorizationPreview,
+        ToolAuthorizationRequest,
+        ToolAuthorizer,
+    )
+    from mentra_nb.chat.api import allow, ask, connect, deny, models, replay, rules, tape
+    from mentra_nb.chat.backtest import backtest
+    from mentra_nb.chat.chat import Chat
+    from mentra_nb.chat.messages import messages
+    from mentra_nb.chat.reply import Reply, ToolCallSummary
+    from mentra_nb.chat.turn import RunningTurn
+    from mentra_nb.content import Image, Message, TokenUsage
+    from mentra_nb.event import screen as screen_events
+    from mentra_nb.event import types as event_types
+    from mentra_nb.event.bus import AuditHook, AuditStore, NullAudit, RuntimeHook, RuntimeHooks
+    from mentra_nb.event.screen import SessionEvent
+    from mentra_nb.event.types import AgentEvent, RuntimeEvent, TurnOrigin
+    from mentra_nb.permission.policy import RuntimePolicy
+    from mentra_nb.providers import base as provider
+    from mentra_nb.providers import http, scripted
+    from mentra_nb.providers.base import (
+        ModelInfo,
+        ModelSelector,
+        Provider,
+        ProviderCapabilities,
+        ProviderDescriptor,
+        Request,
+        ResponseFormat,
+        ToolChoice,
+    )
+    from mentra_nb.providers.scripted import ScriptedProvider
+    from mentra_nb.record.keep.prune import prune
+    from mentra_nb.record.keep.verify import verify
+    from mentra_nb.record.read.columns import columns
+    from mentra_nb.record.read.export import export
+    from mentra_nb.record.read.frames import decisions, events, model_calls, sessions, sql, tool_calls, turns, usage
+    from mentra_nb.record.read.plots import plot
+    from mentra_nb.record.read.reports import compare, denial_reasons, slowest_tools, time_spent
+    from mentra_nb.record.write.health import JournalHealth
+    from mentra_nb.record.write.journal import Journal
+    from mentra_nb.runtime.runtime import PersistedAgentSummary, Runtime
+    from mentra_nb.runtime.session import Session
+    from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, LocalExecutor, RuntimeExecutor
+    from mentra_nb.store import records
+    from mentra_nb.store.protocols import RuntimeStore
+    from mentra_nb.store.sqlite import SqliteStore
+    from mentra_nb.store.volatile import VolatileStore
+    from mentra_nb.tools.builtin.skills import Skill
+    from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision, PreExecutionHook
+    from mentra_nb.tools.tool import FunctionTool, Tool, ToolContext, ToolError, ToolOutput, ToolSpec, tool

@@ -1,0 +1,147 @@
+"""What `mentra_nb` exports: these names, from these modules, with every type that their signatures mention."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import mentra_nb
+
+# fmt: off
+EXPORTED = [
+    "Agent", "AgentConfig", "AgentEvent", "AgentSnapshot", "AuditHook", "AuditStore", "Boundary", "CancellationToken",
+    "Chat", "CommandRequest", "ExecOutput", "FunctionTool", "Image", "Journal", "JournalHealth", "LocalExecutor",
+    "Message", "ModelInfo", "ModelSelector", "NullAudit", "PermissionDecision", "PermissionQuestion",
+    "PermissionRule", "PersistedAgentSummary", "PreExecutionContext", "PreExecutionDecision", "PreExecutionHook",
+    "Provider", "ProviderCapabilities", "ProviderDescriptor", "Reply", "Request", "ResponseFormat", "RoundSource",
+    "RunOptions", "RunningTurn", "Runtime", "RuntimeEvent", "RuntimeExecutor", "RuntimeHook", "RuntimeHooks",
+    "RuntimePolicy", "RuntimeStore", "ScriptedProvider", "Session", "SessionEvent", "Skill", "Spent", "SqliteStore",
+    "TokenUsage", "Tool", "ToolAuthorizationDecision", "ToolAuthorizationOutcome", "ToolAuthorizationPreview",
+    "ToolAuthorizationRequest", "ToolAuthorizer", "ToolCallSummary", "ToolChoice", "ToolContext", "ToolError",
+    "ToolOutput", "ToolSpec", "TurnOrigin", "VolatileStore", "__version__", "allow", "ask", "authorization",
+    "backtest", "columns", "compare", "connect", "content", "decisions", "denial_reasons", "deny", "errors",
+    "event_types", "events", "export", "http", "load_ipython_extension", "messages", "model_calls", "models", "plot",
+    "provider", "prune", "records", "replay", "rules", "screen_events", "scripted", "sessions", "slowest_tools",
+    "sql", "strategy", "tape", "time_spent", "tool", "tool_calls", "turns", "unload_ipython_extension", "usage",
+    "verify",
+]
+# fmt: on
+
+MADE_BY_THE_RUNTIME = {"Agent", "Session"}
+"""Classes that programs get from a `Runtime`; what their constructors take is internal."""
+
+
+def test_exported_names() -> None:
+    assert sorted(mentra_nb.__all__) == EXPORTED
+    assert dir(mentra_nb) == mentra_nb.__all__
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_exported_name_can_be_used(name: str) -> None:
+    assert getattr(mentra_nb, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mentra_nb.nothing  # noqa: B018
+
+
+def test_type_checkers_and_the_lazy_loader_take_each_name_from_the_same_module() -> None:
+    """The `TYPE_CHECKING` block is what editors read; `_HOME` and `_MODULES` are what runs."""
+    tree = ast.parse(Path(mentra_nb.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    for_checkers = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    loaded = {name: (f"mentra_nb.{module}", name) for name, module in mentra_nb._HOME.items()}
+    for name, module in mentra_nb._MODULES.items():
+        package, _, last = f"mentra_nb.{module}".rpartition(".")
+        loaded[name] = (package, last)
+    assert for_checkers == loaded
+    own = {"__version__", "load_ipython_extension", "unload_ipython_extension"}
+    assert set(mentra_nb.__all__) == set(loaded) | own
+
+
+def test_all_is_a_literal_that_editors_can_read() -> None:
+    tree = ast.parse(Path(mentra_nb.__file__).read_text(encoding="utf-8"))
+    assigned = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AugAssign) and "__all__" in ast.unparse(node).partition("=")[0]
+    ]
+    assert [ast.literal_eval(value) for value in assigned] == [mentra_nb.__all__]
+
+
+@pytest.mark.parametrize("name", sorted(mentra_nb._MODULES))
+def test_an_exported_module_is_there_before_anything_else_was_used(name: str) -> None:
+    program = f"import mentra_nb as mn; print(mn.{name}.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == f"mentra_nb.{mentra_nb._MODULES[name]}"
+
+
+# ---- every type that a signature mentions can be named --------------------------------------------------------------
+
+
+def every_class() -> dict[str, Any]:
+    """Every class by the name it has in the package: some annotations are only imported for type checkers."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.walk_packages(mentra_nb.__path__, "mentra_nb."):
+        if not any(part in module.name for part in ("postgres", "lake", "notebook")):
+            names = vars(importlib.import_module(module.name))
+            found |= {name: value for name, value in names.items() if inspect.isclass(value)}
+    return found | {"pd": importlib.import_module("pandas")}
+
+
+def annotated(name: str, exported: Any) -> Iterator[tuple[str, Any]]:
+    """What carries annotations: the function itself, or a class with its public methods and properties."""
+    if inspect.isroutine(exported):
+        yield name, exported
+    if inspect.isclass(exported):
+        yield name, exported
+        for method, value in list(vars(exported).items()):
+            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            is_public = not method.startswith("_") or (method == "__init__" and name not in MADE_BY_THE_RUNTIME)
+            if is_public and inspect.isfunction(function):
+                yield f"{name}.{method}", function
+
+
+def classes_in(annotation: Any) -> set[type]:
+    """The package's classes anywhere in an annotation."""
+    if isinstance(annotation, list | tuple):
+        return {each for part in annotation for each in classes_in(part)}
+    if parts := typing.get_args(annotation):
+        return {each for part in (typing.get_origin(annotation), *parts) for each in classes_in(part)}
+    if isinstance(annotation, type) and annotation.__module__.startswith("mentra_nb"):
+        return {annotation}
+    return set()
+
+
+def test_every_type_that_a_public_signature_mentions_is_exported_too() -> None:
+    known = every_class()
+    exported = {name: getattr(mentra_nb, name) for name in mentra_nb.__all__}
+    modules = {value.__name__ for value in exported.values() if isinstance(value, ModuleType)}
+    missing = {}
+    seen = 0
+    for name, value in exported.items():
+        for where, holder in annotated(name, value):
+            for part, annotation in typing.get_type_hints(holder, localns=known).items():
+                for mentioned in classes_in(annotation) if part.strip("_") == part else ():
+                    seen += 1
+                    if not any(mentioned is each for each in exported.values()) and mentioned.__module__ not in modules:
+                        missing[f"{mentioned.__module__}.{mentioned.__name__}"] = where
+    assert not missing
+    assert seen > 100
