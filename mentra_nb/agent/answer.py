@@ -138,17 +138,6 @@ class PendingMessage:
         blocks = (self._content(self._blocks[index]) for index in sorted(self._blocks))
         return Message(role=Role.ASSISTANT, content=tuple(block for block in blocks if block is not None))
 
-    def response(self) -> p.Response:
-        """The whole answer, with what is known about it. Raises as `message`."""
-        return p.Response(
-            id=self.started.id if self.started else "",
-            model=(self.started.model if self.started else "") or self.model,
-            message=self.message(),
-            stop_reason=self.stop_reason or "end",
-            usage=self.usage,
-            request_id=self.started.request_id if self.started else None,
-        )
-
     def _content(self, block: _Block) -> Text | Thinking | ToolUse | Opaque | None:
         if block.call is not None:
             return block.call
@@ -167,15 +156,6 @@ class PendingMessage:
             provider=self.provider,
             model=self.model,
         )
-
-
-async def send(provider: p.Provider, request: p.Request) -> p.Response:
-    """Ask, and wait for the whole answer. Raises `ProviderError`; bad arguments of a call are told on the call."""
-    pending = PendingMessage("", provider.descriptor.id, request.model)
-    async with provider.stream(request) as events:
-        async for event in events:
-            pending.apply(event)
-    return pending.response()
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:

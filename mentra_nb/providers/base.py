@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mentra_nb.content import Data, Message, Sendable, TokenUsage
+from mentra_nb.content import Data, Sendable, TokenUsage
 from mentra_nb.errors import UnsupportedCapability
 
 
@@ -201,18 +201,6 @@ StopReason = Literal[
 `pause`: the provider broke off its own long turn, and goes on if asked again with the answer so far in the history.
 `context_overflow`: the model's context was full before the answer was. `error`: the model's output was unusable.
 """
-
-
-@dataclass(frozen=True)
-class Response:
-    """A whole answer. `id`, `model` and `request_id` are those of `MessageStarted`; `usage` is `None` if unknown."""
-
-    id: str
-    model: str
-    message: Message
-    stop_reason: str
-    usage: TokenUsage | None = None
-    request_id: str | None = None
 
 
 class Provider(ABC):

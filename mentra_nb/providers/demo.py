@@ -1,15 +1,19 @@
-"""A scripted model for the first minute, when there is no key: it streams, calls a real tool, and says what it is.
+"""A scripted model for the first minute, when there is no key: it streams, calls real tools, and says what it is.
 
 Its text is fixed and it understands nothing; it never pretends otherwise.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from itertools import islice
+from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from mentra_nb.content import Role, Sendable, ToolResult, ToolUse
 from mentra_nb.providers.base import (
@@ -21,15 +25,12 @@ from mentra_nb.providers.base import (
 )
 from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedCall, call_block, message, text_block
 
-CALLS = (
-    ("files", {"operations": [{"op": "list", "path": ".", "limit": 10}]}, "First a tool that only reads: `files`."),
-    (
-        "shell",
-        {"command": "echo hello from your shell"},
-        "Next one that runs a command, `shell`. Unless a rule covers it, you decide.",
-    ),
-)
-"""Tool, arguments, announcement: each is called once, in this order, if it is offered."""
+FIRST = "First a tool that only reads: `read`. It runs unasked."
+SECOND = "Now one that runs a command: `shell`. Unless a rule covers it, you decide."
+TEXTS = (".csv", ".md", ".txt", ".py", ".ipynb")
+"""Suffixes of the files that `read` is tried on, the preferred first."""
+MOST_ENTRIES = 1000
+"""How many entries of the working folder are looked at."""
 
 INTRO = (
     "Hello! I am the **demo**: a script, not an AI. I did not read your question, "
@@ -60,7 +61,7 @@ class DemoProvider(Provider):
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
-        events = self._play(_answer(request))
+        events = self._play(await anyio.to_thread.run_sync(_answer, request))
         async with aclosing(events):
             yield events
 
@@ -80,18 +81,34 @@ def _answer(request: Request) -> ScriptedAnswer:
     called = [use for sent in since for use in sent.tool_uses()]
     results = {result.tool_use_id: result for sent in since for result in sent.tool_results()}
     report = _report(called[-1], results) if called else INTRO
-    offered = {tool.name for tool in request.tools}
-    used = {use.name for use in called}
-    for name, arguments, announcement in CALLS:
-        if name in offered and name not in used:
-            call = ScriptedCall(name, arguments)
+    left = {tool.name for tool in request.tools} - {use.name for use in called}
+    for call, announcement in _calls():
+        if call.name in left:
             blocks = [text_block(0, _pieces(report + announcement)), call_block(1, call, f"demo-{len(called) + 1}")]
             return message(blocks, "tool_use")
     return _say(report + CONNECT)
 
 
+def _calls() -> Iterator[tuple[ScriptedCall, str]]:
+    """Yield the calls with their announcements. Each is made once, in this order, if its tool is offered."""
+    if (file := _text_file(Path.cwd())) is not None:
+        yield ScriptedCall("read", {"path": file, "limit": 5}), FIRST
+    yield ScriptedCall("shell", {"command": "echo hello from your shell"}), SECOND
+
+
+def _text_file(folder: Path) -> str | None:
+    """Return the name of a text file in a folder, or `None`. A link is not taken: it may lead out of the folder."""
+    try:
+        with os.scandir(folder) as entries:
+            files = [entry.name for entry in islice(entries, MOST_ENTRIES) if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return None
+    names = [name for name in files if name.endswith(TEXTS) and not name.startswith(".")]
+    return min(names, key=lambda name: (TEXTS.index(Path(name).suffix), name), default=None)
+
+
 def _split_at_prompt(request: Request) -> tuple[list[Sendable], list[Sendable]]:
-    """The messages before the newest prompt, and those from it on."""
+    """Return the messages before the newest prompt, and those from it on."""
     messages = list(request.messages)
     for at in range(len(messages) - 1, -1, -1):
         if messages[at].role is Role.USER and not messages[at].tool_results():
@@ -100,7 +117,7 @@ def _split_at_prompt(request: Request) -> tuple[list[Sendable], list[Sendable]]:
 
 
 def _report(use: ToolUse, results: dict[str, ToolResult]) -> str:
-    """What came of the last call, quoted."""
+    """Return a sentence on the last call, with its result quoted."""
     result = results.get(use.id)
     lines = result.display().strip().splitlines() if result else []
     quoted = "\n".join("    " + line[:200] for line in lines[:10]) or "    (nothing)"

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.util import find_spec, module_from_spec
 from unittest.mock import patch
 
+from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.providers.base import (
     ContentBlockDelta,
     ContentBlockStarted,
@@ -52,6 +53,14 @@ class Bytes:
 async def collect(provider, request):
     async with provider.stream(request) as events:
         return [event async for event in events]
+
+
+async def answer_of(provider, request):
+    """The whole answer, folded as the agent folds it."""
+    pending = PendingMessage("agent", provider.descriptor.id, request.model)
+    for event in await collect(provider, request):
+        pending.apply(event)
+    return pending
 
 
 def blocks(events):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -89,16 +90,20 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_wrong_is_said_in_one_sentence_before_loading(tmp_path: Path, file: Path) -> None:
+def test_what_is_wrong_is_said_in_one_sentence_before_loading(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "other.gguf").write_bytes(b"PK\x03\x04")
-    assert problem_with(str(file), "json") is None
+    monkeypatch.setitem(sys.modules, "xllamacpp", json)  # any module: as if it were installed
+    assert problem_with(str(file)) is None
     for path, package, words in (
-        (tmp_path / "none.gguf", "json", "there is no model file"),
-        (tmp_path, "json", "there is no model file"),
-        (tmp_path / "other.gguf", "json", "is not a GGUF file"),
-        (file, "no_such_package_at_all", "pip install 'mentra-nb[local]'"),
+        (tmp_path / "none.gguf", json, "there is no model file"),
+        (tmp_path, json, "there is no model file"),
+        (tmp_path / "other.gguf", json, "is not a GGUF file"),
+        (file, None, "pip install 'mentra-nb[local]'"),
     ):
-        problem = problem_with(str(path), package)
+        monkeypatch.setitem(sys.modules, "xllamacpp", package)
+        problem = problem_with(str(path))
         assert problem is not None
         assert words in problem
         assert "\n" not in problem

@@ -2,16 +2,18 @@
 
 import anyio
 import pytest
+from kits.wires import answer_of
 
-from mentra_nb.agent.answer import send
 from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import ConfigurationError, InvalidRequest, MalformedStream, ProviderNotFound, TransportError
+from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.base import (
     ContentBlockDelta,
     ContentBlockStarted,
     MessageDelta,
     MessageStarted,
     MessageStopped,
+    ModelInfo,
     ProviderToolSpec,
     Request,
 )
@@ -27,6 +29,8 @@ from mentra_nb.providers.scripted import (
     text,
     tool_calls,
 )
+from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.store.volatile import VolatileStore
 
 REQUEST = Request("scripted", [Message.user("hello")])
 
@@ -34,6 +38,14 @@ REQUEST = Request("scripted", [Message.user("hello")])
 async def ask(provider, request=REQUEST):
     async with provider.stream(request) as events:
         return [event async for event in events]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, with one file."""
+    (tmp_path / "sales.csv").write_text("month,units\nMay,3\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def deltas(events):
@@ -116,12 +128,12 @@ async def test_leaving_a_controlled_stream_early_closes_it():
 
 
 @pytest.mark.anyio
-async def test_the_demo_calls_real_tools_quotes_their_results_and_names_real_models():
+async def test_the_demo_calls_real_tools_quotes_their_results_and_names_real_models(folder):
     demo = DemoProvider(pace=0)
-    tools = (ProviderToolSpec(name="shell"), ProviderToolSpec(name="files"), ProviderToolSpec(name="other"))
+    tools = (ProviderToolSpec(name="shell"), ProviderToolSpec(name="read"), ProviderToolSpec(name="other"))
     messages = [Message.user("Which month looks odd?")]
     said = []
-    for result in ("[file] sales.csv", "Python 3.11", None):
+    for result in ("L1: month,units", "Python 3.11", None):
         events = await ask(demo, Request("demo", messages, tools=tools))
         start = next((e for e in events if isinstance(e, ContentBlockStarted) and e.kind == "tool_use"), None)
         said.append("".join(deltas(events)))
@@ -131,11 +143,37 @@ async def test_the_demo_calls_real_tools_quotes_their_results_and_names_real_mod
             messages.append(Message.assistant([ToolUse(id=start.id, name=start.name)]))
             messages.append(Message.user([ToolResult(tool_use_id=start.id, content=result)]))
     assert "not an AI" in said[0]
-    assert "[file] sales.csv" in said[1]
+    assert "`read`" in said[0]
+    assert "L1: month,units" in said[1]
+    assert "`shell`" in said[1]
     assert "Python 3.11" in said[2]
     assert "OPENAI_API_KEY" in said[2]
     again = await ask(demo, Request("demo", [*messages, Message.assistant("…"), Message.user("more")], tools=tools))
     assert "still the **demo**" in "".join(deltas(again))
+
+
+@pytest.mark.anyio
+async def test_the_demos_first_call_reads_a_file_of_the_working_folder(folder):
+    (folder / ".a.csv").write_text("hidden")
+    (folder / "b.csv").symlink_to(folder / "sales.csv")
+    (folder / "notes.md").write_text("# Notes")
+    async with Runtime([DemoProvider(pace=0)], store=VolatileStore(), audit=NullAudit()) as runtime:
+        agent = await runtime.spawn("a", ModelInfo(id="demo", provider="demo"))
+        await agent.send("hi")
+        called = [use for message in agent.history() for use in message.tool_uses()]
+        results = [result for message in agent.history() for result in message.tool_results()]
+    assert [use.name for use in called] == ["read", "shell"]
+    assert called[0].input == {"path": "sales.csv", "limit": 5}
+    assert (results[0].is_error, results[0].content) == (False, "L1: month,units\nL2: May,3")
+
+
+@pytest.mark.anyio
+async def test_the_demo_goes_straight_to_the_shell_where_there_is_nothing_to_read(folder):
+    (folder / "sales.csv").unlink()
+    tools = (ProviderToolSpec(name="read"), ProviderToolSpec(name="shell"))
+    events = await ask(DemoProvider(pace=0), Request("demo", [Message.user("hi")], tools=tools))
+    assert [e.name for e in events if isinstance(e, ContentBlockStarted) and e.kind == "tool_use"] == ["shell"]
+    assert "`read`" not in "".join(deltas(events))
 
 
 @pytest.mark.anyio
@@ -187,11 +225,11 @@ def test_builtin_providers_have_their_ids_and_say_what_they_need():
 
 
 @pytest.mark.anyio
-async def test_send_gives_the_whole_answer():
+async def test_the_events_of_an_answer_fold_into_the_whole_of_it():
     usage = TokenUsage(input_tokens=3, output_tokens=2)
     provider = ScriptedProvider([stream_text(["Hel", "lo."], usage=usage), erroring([], MalformedStream("cut"))])
-    answer = await send(provider, REQUEST)
-    assert (answer.message, answer.stop_reason, answer.usage) == (Message.assistant("Hello."), "end", usage)
-    assert (answer.id, answer.model) == ("message", "scripted")
+    answer = await answer_of(provider, REQUEST)
+    assert (answer.message(), answer.stop_reason, answer.usage) == (Message.assistant("Hello."), "end", usage)
+    assert (answer.started.id, answer.started.model) == ("message", "scripted")
     with pytest.raises(MalformedStream, match="cut"):
-        await send(provider, REQUEST)
+        await answer_of(provider, REQUEST)

@@ -23,8 +23,8 @@ SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=T
 """How GGUF packs its types of numbers; 8 is text, 9 an array."""
 
 
-def problem_with(path: str, package: str = "xllamacpp") -> str | None:
-    """Why this model cannot be used, in one sentence, or `None`. Loads nothing; `package` is what would load it."""
+def problem_with(path: str) -> str | None:
+    """Return why this model cannot be used, in one sentence, or `None`. Loads nothing."""
     file = resolved(path)
     if not file.is_file():
         return f"there is no model file {file}: name a GGUF file, as local:/path/model.gguf"
@@ -35,7 +35,7 @@ def problem_with(path: str, package: str = "xllamacpp") -> str | None:
         return f"the model file {file} cannot be read: {error.strerror}"
     if magic != b"GGUF":
         return f"{file} is not a GGUF file: a local model needs one"
-    if find_spec(package) is None:
+    if find_spec("xllamacpp") is None:
         return "models in the process need llama.cpp: pip install 'mentra-nb[local]'"
     return None
 
