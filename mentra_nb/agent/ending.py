@@ -1,16 +1,18 @@
-"""How a run ends: what is stored of it and said of it, whether it finished, was stopped or failed."""
+"""How a turn ends: what is stored and announced when it finishes, is stopped or fails."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 
-from mentra_nb.agent.loop import Turn, request_failed
+from mentra_nb.agent.loop import request_failed
 from mentra_nb.agent.transcript import TranscriptPath
+from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message, Text, ToolUse
 from mentra_nb.errors import Cancelled, MentraError, StoreError, is_transient_runtime_error
 from mentra_nb.event import types as e
@@ -20,8 +22,30 @@ from mentra_nb.store.records import Entry, RunState
 log = logging.getLogger(__name__)
 
 
-class Ending:
-    """The three ways a run ends. Each is shielded: a second stop does not leave it half done."""
+@asynccontextmanager
+async def ending(turn: Turn, origin: e.TurnOrigin, before: TranscriptPath) -> AsyncIterator[None]:
+    """Run the block, then store and announce how the turn ended. Whatever ended the block is raised again.
+
+    A turn that finished moves the leaf to its end. So does one that was stopped, after its open calls were answered or
+    its partial text kept. A turn that failed leaves the leaf where it was `before`; its entries stay in the store.
+    """
+    end = _Ending(turn, origin, before)
+    try:
+        yield
+        await end.finished()
+    except anyio.get_cancelled_exc_class():  # the task itself was cancelled, from outside
+        await end.settled(Cancelled())
+        raise
+    except Cancelled as stop:
+        await end.settled(stop)
+        raise
+    except BaseException as error:
+        await end.failed(error)
+        raise
+
+
+class _Ending:
+    """The three ways a turn ends. Each is shielded: a second stop does not interrupt it."""
 
     def __init__(self, turn: Turn, origin: e.TurnOrigin, before: TranscriptPath) -> None:
         self.turn = turn
@@ -48,17 +72,18 @@ class Ending:
             recoverable=recoverable,
         )
 
-    async def finished(self, stop_reason: str, text: str) -> None:
+    async def finished(self) -> None:
+        """Finished: the conversation continues from here."""
         turn = self.turn
         turn.phase = "Finished"
         with anyio.CancelScope(shield=True):
             await self.store.finish_run(turn.id, "finished", leaf=turn.transcript.leaf, holder=self.holder)
             for source in turn.sources:
                 await source.acknowledge()
-        self._emit(stop_reason=stop_reason, success=True, text=text)
+        self._emit(stop_reason=turn.stop_reason, success=True, text=turn.answer.text() if turn.answer else "")
 
     async def settled(self, stop: Cancelled) -> None:
-        """Stopped: keep what was said, answer what was called, and continue from there next time."""
+        """Stopped: the partial text is kept, open calls are answered, and the conversation continues from here."""
         turn, text = self.turn, str(stop) or "stopped"
         turn.phase = "Interrupted"
         with anyio.CancelScope(shield=True):
@@ -72,7 +97,7 @@ class Ending:
         self._emit_failure("cancelled", text, stop)
 
     async def failed(self, error: BaseException) -> None:
-        """Failed: the branch is left where it is."""
+        """Failed: the conversation continues from before the turn."""
         turn, text = self.turn, str(error) or type(error).__name__
         turn.phase = "Failed"
         turn.scheduler.abandon(open_calls(turn), f"not executed: {text}", "runtime")
@@ -84,22 +109,22 @@ class Ending:
         self._emit_failure("error", text, error, recoverable=recoverable)
 
     async def _close(self, state: RunState, error: str, leaf: str | None = None, owed: Sequence[Entry] = ()) -> bool:
-        """Store the end. `False` when that fails: what ended the run is the error to show; recovery closes it later."""
+        """Store the end, and return whether that succeeded. If not, recovery closes the turn when it is next loaded."""
         try:
             await self.store.finish_run(self.turn.id, state, leaf=leaf, error=error, entries=owed, holder=self.holder)
         except StoreError:
-            log.exception("the end of run %s could not be stored", self.turn.id)
+            log.exception("the end of turn %s could not be stored", self.turn.id)
             return False
         return True
 
 
 def open_calls(turn: Turn) -> list[ToolUse]:
-    """The calls at the end of the transcript, whose results are not in it yet."""
+    """Return the calls of the last message, whose results are not in the transcript yet."""
     return turn.transcript.last.message.tool_uses() if turn.transcript.last is not None else []
 
 
 def _left_open(turn: Turn) -> list[Message]:
-    """What a stopped run still owes its transcript: a result for every open call, or the text so far."""
+    """Return what completes the transcript of a stopped turn: a result for every open call, or the text so far."""
     if calls := open_calls(turn):
         return [Message.user(turn.scheduler.abandon(calls))]
     text = turn.pending.partial_text() if turn.pending is not None else ""

@@ -17,7 +17,7 @@ from typing import Literal
 import anyio
 
 from mentra_nb.agent.strategy import RoundStrategy
-from mentra_nb.errors import DeadlineExceeded, MaxRoundsExceeded, ModelBudgetExceeded, ToolBudgetExceeded
+from mentra_nb.errors import Cancelled, DeadlineExceeded, MaxRoundsExceeded, ModelBudgetExceeded, ToolBudgetExceeded
 
 
 class CancellationToken:
@@ -133,12 +133,19 @@ class RunOptions:
 
     @contextmanager
     def stoppable(self) -> Iterator[anyio.CancelScope]:
-        """The run's one cancel scope: left early when the token trips or the deadline passes."""
+        """Run the block in a cancel scope that ends when the token is cancelled or the deadline passes.
+
+        Raises:
+            Cancelled: the token was cancelled before the block had ended.
+            DeadlineExceeded: the deadline passed before the block had ended.
+        """
         token = self.cancellation or CancellationToken()
         with anyio.CancelScope() as scope, token.bound_to(scope):
             if self.deadline is not None:
                 scope.deadline = anyio.current_time() + (self.deadline - time.time())
             yield scope
+        if scope.cancelled_caught:
+            raise Cancelled(token.reason) if token.is_cancelled else DeadlineExceeded
 
 
 class TurnLimits:

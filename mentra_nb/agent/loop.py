@@ -1,27 +1,26 @@
-"""The turn itself: ask the model, run what it calls, tell it the results, until it answers.
+"""The rounds of a turn: ask the model, run its calls, send it the results, until it answers.
 
-It reads top to bottom like a turn. What surrounds a turn (its start, its end, a stop) is `agent.py`.
+How a turn begins and ends is in `beginning.py` and `ending.py`.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import anyio
 
 from mentra_nb.agent.answer import PendingMessage
-from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.agent.limits import RunOptions, TurnLimits
+from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.recovery import OpenEnd
-from mentra_nb.agent.request import AgentConfig, assemble
-from mentra_nb.agent.scheduler import Scheduler
-from mentra_nb.agent.steering import Boundary, RoundSource, Steering
-from mentra_nb.agent.strategy import Adjustment, Continue, Decision, Inject, RoundContext, Stop, ToolSummary
-from mentra_nb.agent.transcript import Transcript
+from mentra_nb.agent.request import assemble
+from mentra_nb.agent.steering import Boundary, Steering
+from mentra_nb.agent.strategy import Continue, Decision, Inject, RoundContext, Stop, ToolSummary
+from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
     ConfigurationError,
@@ -32,56 +31,13 @@ from mentra_nb.errors import (
     RetryableError,
 )
 from mentra_nb.event import types as e
-from mentra_nb.ids import UniqueIds, new_id
-from mentra_nb.providers.base import ContentBlockStopped, Provider, ProviderEvent
-from mentra_nb.store.records import EntryKind
+from mentra_nb.ids import new_id
+from mentra_nb.providers.base import ContentBlockStopped, ProviderEvent
 
 SAVE_EVERY = 0.25
-"""Seconds between saves of the text that is streaming."""
+"""The least seconds between two saves of the text that is streaming, within a block."""
 MAX_MALFORMED_ROUNDS = 3
-
-
-@dataclass
-class Turn:
-    """One turn on its way: what it uses, and what it has reached so far.
-
-    `model`, `provider` and `config` may change while it runs; each request takes them as they are when it begins.
-    """
-
-    id: str
-    agent_id: str
-    model: str
-    config: AgentConfig
-    provider: Provider
-    environment: AgentEnvironment
-    transcript: Transcript
-    limits: TurnLimits
-    scheduler: Scheduler
-    adjust: Callable[[Adjustment], Awaitable[None]]
-    """What a strategy changes goes through here."""
-    sources: Sequence[RoundSource] = ()
-    injected: Message | None = None
-    """What the strategy has to say with the next request."""
-    requests: int = 0
-    retries: int = 0
-    phase: str = "AwaitingModel"
-    """What it is doing, in the words of `AgentSnapshot.status`."""
-    pending: PendingMessage | None = None
-    request: e.ModelRequestStarted | None = None
-    """The model request whose answer is still open."""
-    opened: bool = False
-    """Whether its stream is."""
-    ids: UniqueIds = field(default_factory=UniqueIds)
-    """The ids of the run's tool calls: models repeat them from answer to answer."""
-    usage: TokenUsage = field(default_factory=TokenUsage)
-
-    def emit(self, event: e.AgentEvent) -> None:
-        self.environment.bus.emit(event)
-
-    async def commit(self, message: Message, kind: EntryKind | None = None) -> None:
-        """Append to the run's branch, in the store too."""
-        entry = self.transcript.append(message, self.id, kind)
-        await self.environment.store.append_entries([entry], holder=self.environment.holder)
+"""A turn fails after this many rounds in a row whose calls all have malformed arguments."""
 
 
 async def run_rounds(turn: Turn) -> str:
@@ -92,7 +48,7 @@ async def run_rounds(turn: Turn) -> str:
         if turn.injected is not None:
             await turn.commit(turn.injected)
             turn.injected = None
-        await take_up(turn, at)
+        await drain_sources(turn, at)
         at = Boundary.ROUND
         answer = await ask_model(turn)
         calls = answer.message.tool_uses()
@@ -101,10 +57,9 @@ async def run_rounds(turn: Turn) -> str:
             await turn.commit(answer.message, "assistant_part" if goes_on else None)
             turn.emit(e.AssistantMessageCommitted(agent_id=turn.agent_id, message=answer.message))
         response_finished(turn)
-        turn.pending = None
 
         if goes_on:
-            continue  # the provider goes on where it broke off
+            continue  # the provider continues the same answer
         if not calls:
             if not turn.limits.has_room():
                 return answer.stop_reason
@@ -121,8 +76,8 @@ async def run_rounds(turn: Turn) -> str:
     return "stopped" if turn.limits.options.ended_early == "stop_requested" else "budget"
 
 
-async def go_on(turn: Turn, end: OpenEnd) -> str | None:
-    """Finish the round another run left open at the end of the transcript. A stop reason when that was the last one."""
+async def finish_open_round(turn: Turn, end: OpenEnd) -> str | None:
+    """Finish the round that an earlier turn left open. Returns the stop reason if the turn ends with it."""
     last = turn.transcript.last
     assert last is not None
     for entry in turn.transcript.tail:
@@ -141,7 +96,7 @@ async def go_on(turn: Turn, end: OpenEnd) -> str | None:
 
 
 async def execute(turn: Turn, calls: Sequence[ToolUse], end: OpenEnd | None = None) -> str | None:
-    """Run the calls of one answer and commit their results. A stop reason when the turn is over with them."""
+    """Run the calls of one answer and commit their results. Returns the stop reason if the turn ends with them."""
     turn.phase, turn.scheduler.history_len = "ExecutingTool", len(turn.transcript)
     ended = await turn.scheduler.execute(calls, end.calls if end is not None else None)
     results = turn.scheduler.take_results()
@@ -161,7 +116,7 @@ async def execute(turn: Turn, calls: Sequence[ToolUse], end: OpenEnd | None = No
 
 
 async def consult(turn: Turn, committed: Message, tools: Sequence[ToolSummary] = ()) -> Decision:
-    """What the strategy says, unless a limit has decided already. What it changes and injects is taken up."""
+    """Ask the strategy, unless a limit decides already. Applies its changes, and keeps what it injects for later."""
     strategy, limits = turn.limits.options.round_strategy, turn.limits
     if strategy is None or limits.early_end() is not None or not limits.has_room():
         return Continue()
@@ -182,15 +137,15 @@ async def consult(turn: Turn, committed: Message, tools: Sequence[ToolSummary] =
 
 
 def without_images(result: ToolResult) -> ToolResult:
-    """The result for a model that is shown no pictures: a line says that there were some."""
+    """Replace the images of a result by a note, for models that take none in results."""
     if not result.images:
         return result
     note = f"[{len(result.images)} image(s) left out: this model takes none in the results of tools]"
     return result.model_copy(update={"content": f"{result.display()}\n{note}".strip(), "images": ()})
 
 
-async def take_up(turn: Turn, at: Boundary) -> None:
-    """Put what the sources have into the conversation, in their order."""
+async def drain_sources(turn: Turn, at: Boundary) -> None:
+    """Put the waiting messages of the sources into the conversation, source by source."""
     for source in turn.sources:
         if source.is_waiting(at):
             for kind, message in await source.drain(at):
@@ -204,9 +159,9 @@ class Answer:
 
 
 async def ask_model(turn: Turn) -> Answer:
-    """One model answer. A transient error is retried until the answer has begun to show; after that it is final."""
+    """Ask for one answer. Transient errors are retried until part of the answer was shown."""
     turn.phase = "AwaitingModel"
-    provider, model = turn.provider, turn.model  # another model is asked from the next request on
+    provider, model = turn.provider, turn.model  # a change meanwhile is for the next request
     if turn.limits.options.cost_budget is not None:
         check_priced(provider.descriptor.id, model)
     turn.scheduler.use_model(model)
@@ -236,18 +191,18 @@ async def ask_model(turn: Turn) -> Answer:
             turn.pending = None
             if said_something or not error.is_transient or attempt > turn.limits.options.retry_budget:
                 raise FailedToStreamResponse(error) from error
-            turn.limits.count_request()  # before the wait: nobody waits for a request that may not go out
+            turn.limits.count_request()  # before the wait, so that no time is lost when the budget is spent
             await wait_before_retry(turn, error, attempt)
     raise AssertionError("unreachable")
 
 
 async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:
-    """Fold the stream into a message; tell of each piece, and save the text every 250 ms at most and at block ends."""
+    """Fold the stream into a message, announce each piece, and save the text every `SAVE_EVERY` and at block ends."""
     saved, saved_at = "", time.monotonic()
     async for event in events:
-        meaning = pending.apply(event)
-        if meaning is not None:
-            turn.emit(meaning)
+        announced = pending.apply(event)
+        if announced is not None:
+            turn.emit(announced)
         if time.monotonic() - saved_at >= SAVE_EVERY or isinstance(event, ContentBlockStopped):
             saved_at = time.monotonic()
             if (text := pending.partial_text()) != saved:
@@ -257,8 +212,8 @@ async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator
 
 
 async def wait_before_retry(turn: Turn, error: ProviderError, attempt: int) -> None:
-    """Announce the next attempt, and wait for it."""
-    delay = retry_delay(error, attempt, random.random(), turn.limits.options)  # noqa: S311  # no secret
+    """Announce the next attempt and wait until it is due."""
+    delay = retry_delay(error, attempt, random.random(), turn.limits.options)  # noqa: S311  # not a secret
     turn.emit(
         e.RetryAttempt(
             agent_id=turn.agent_id,
@@ -272,9 +227,10 @@ async def wait_before_retry(turn: Turn, error: ProviderError, attempt: int) -> N
 
 
 def retry_delay(error: ProviderError, attempt: int, chance: float, options: RunOptions) -> float:
-    """Seconds: the share `chance`, in [0, 1], of a time that doubles, so that many clients do not return at once.
+    """Return the seconds to wait after a failed attempt.
 
-    It is never less than what the server asked for, as far as the options let it ask.
+    They are the share `chance`, in [0, 1], of a time that doubles with each attempt, so that many clients do not retry
+    at the same moment; but no less than the server asks for, up to `retry_after_cap`.
     """
     asked = error.delay if isinstance(error, RetryableError) else None
     asked = error.retry_after if isinstance(error, HttpError) else asked
@@ -283,35 +239,28 @@ def retry_delay(error: ProviderError, attempt: int, chance: float, options: RunO
 
 
 def request_opened(turn: Turn) -> None:
-    assert turn.request is not None
+    """Announce that the answer to the open model request has begun."""
     turn.opened, turn.phase = True, "Streaming"
-    turn.emit(e.ModelRequestFinished(success=True, **turn.request.model_dump(exclude={"kind"})))
+    _announce(turn, e.ModelRequestFinished, success=True)
 
 
 def request_failed(turn: Turn, error: BaseException) -> None:
-    """Close the record of the open model request, if there is one: its stream never opened, or broke."""
+    """Announce the failure of the open model request, if there is one: its stream never opened, or broke."""
     if turn.request is None:
         return
-    text = str(error) or type(error).__name__
-    if turn.opened:
-        turn.emit(e.ModelResponseFinished(success=False, error=text, **turn.request.model_dump(exclude={"kind"})))
-    else:
-        turn.emit(e.ModelRequestFinished(success=False, error=text, **turn.request.model_dump(exclude={"kind"})))
+    event = e.ModelResponseFinished if turn.opened else e.ModelRequestFinished
+    _announce(turn, event, success=False, error=str(error) or type(error).__name__)
     turn.request, turn.opened = None, False
 
 
 def response_finished(turn: Turn) -> None:
-    """Close the record of the open model request, with what the provider counted."""
-    assert turn.request is not None
+    """Announce the end of the open model request, and count its tokens as the provider reported them."""
     assert turn.pending is not None
-    about, pending = turn.request.model_dump(exclude={"kind"}), turn.pending
-    turn.request, turn.opened = None, False
-    turn.emit(
-        e.ModelResponseFinished(success=True, stop_reason=pending.stop_reason, usage=pending.usage, **about),
-    )
-    if pending.usage is None:
+    pending, usage = turn.pending, turn.pending.usage
+    _announce(turn, e.ModelResponseFinished, success=True, stop_reason=pending.stop_reason, usage=usage)
+    turn.request, turn.opened, turn.pending = None, False, None
+    if usage is None:
         return
-    usage = pending.usage
     turn.usage = turn.usage + usage
     count_usage(turn, pending.provider, pending.model, usage)
     turn.emit(
@@ -325,8 +274,13 @@ def response_finished(turn: Turn) -> None:
     )
 
 
+def _announce(turn: Turn, event: type[e.ModelRequestFinished] | type[e.ModelResponseFinished], **outcome: Any) -> None:
+    assert turn.request is not None
+    turn.emit(event(**turn.request.model_dump(exclude={"kind"}), **outcome))
+
+
 def count_usage(turn: Turn, provider: str, model: str, usage: TokenUsage) -> None:
-    """Add a response to what the run and its budgets have used."""
+    """Count the tokens and the cost of an answer against the budgets."""
     tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
     cost = 0.0
     if turn.limits.options.cost_budget is not None:
@@ -335,10 +289,10 @@ def count_usage(turn: Turn, provider: str, model: str, usage: TokenUsage) -> Non
 
 
 def check_priced(provider: str, model: str) -> None:
-    """Raises `ConfigurationError` for a model without a known price: no budget in money can hold it."""
+    """Raise `ConfigurationError` for a model without a known price, since a cost budget cannot limit it."""
     if _cost(provider, model, TokenUsage(input_tokens=1, output_tokens=1)) is None:
         raise ConfigurationError(
-            f"{provider}/{model} has no known price, so a cost budget cannot hold it: use token_budget"
+            f"{provider}/{model} has no known price, so a cost budget cannot limit it: use token_budget"
         )
 
 

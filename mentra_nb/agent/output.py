@@ -6,7 +6,7 @@ import json
 import re
 from collections import ChainMap
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import TypeAdapter, ValidationError, create_model
 
@@ -17,6 +17,18 @@ from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec, Untitled
 
+
+class OutputOptions(TypedDict, total=False):
+    """How the model is asked for a value. Every key is optional."""
+
+    name: str | None
+    """What the value is called; by default the name of its type."""
+    description: str | None
+    """What the value is."""
+    keeps_tools: bool
+    """Whether the model may use its other tools first."""
+
+
 DESCRIPTION = "Give the final answer. Call this once, with all of it."
 
 
@@ -26,7 +38,9 @@ class OutputTool(Tool):
     Without `keeps_tools` it is the only tool its run offers, and the model must call it.
     """
 
-    def __init__(self, output: Any, name: str | None, description: str | None, *, keeps_tools: bool) -> None:
+    def __init__(
+        self, output: Any, name: str | None = None, description: str | None = None, *, keeps_tools: bool = False
+    ) -> None:
         self.output = output
         self.keeps_tools = keeps_tools
         self.given: dict[str, Any] | None = None

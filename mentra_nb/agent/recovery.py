@@ -77,6 +77,14 @@ async def open_end(store: RuntimeStore, run: RunRecord) -> OpenEnd:
     return OpenEnd(run, tip, _resting_leaf(lineage), earlier)
 
 
+async def unknown_calls(store: RuntimeStore, agent_id: str) -> list[ToolCallRecord]:
+    """Return the calls of the agent's unfinished turn that may have taken effect and are not resolved."""
+    last = await store.latest_run(agent_id)
+    if last is None or last.state == "finished":
+        return []
+    return list((await open_end(store, last)).calls.unknown.values())
+
+
 async def _lineage(store: RuntimeStore, run: RunRecord) -> list[RunRecord]:
     if run.resumes is None:
         return [run]

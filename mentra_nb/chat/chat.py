@@ -186,14 +186,12 @@ class Chat:
         self, turn: RunningTurn, prompt: str | None, model_name: str | None, origin: e.TurnOrigin | None, can_ask: bool
     ) -> Reply:
         options = RunOptions(cancellation=turn.token)
-        with options.stoppable() as scope:  # finding the model may take a server's time
+        with options.stoppable():  # finding the model may take a server's time
             if prompt is None:
                 await self._take_up_last()
                 model_name = model_name or await self._stored_model()
             model, notice = await self._engine.model(model_name)
             session = turn.session = await self._open(model)
-        if scope.cancelled_caught:
-            raise Cancelled(turn.token.reason)
         if notice:
             turn.events.put(shown.Notice(severity="info", message=notice))
         permissions, settings = session.permissions, self._engine.settings

@@ -114,7 +114,7 @@ class ToolSpec(Data):
 class Delegate(Protocol):
     """The service that gives a task to a subagent, within the turn's own limits."""
 
-    def __call__(self, prompt: str) -> Awaitable[str]:
+    def __call__(self, prompt: str, /) -> Awaitable[str]:
         """Return the subagent's answer. Raises what its turn raises."""
         ...
 

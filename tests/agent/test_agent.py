@@ -19,7 +19,7 @@ from kits.core import bench, heard, of
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.answer import PendingMessage, parse_arguments
 from mentra_nb.agent.limits import CancellationToken, RunOptions
-from mentra_nb.agent.loop import retry_delay, wait_before_retry
+from mentra_nb.agent.loop import retry_delay
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.content import Message, Role, Text, Thinking, TokenUsage, ToolResult
 from mentra_nb.errors import (
@@ -55,7 +55,6 @@ from mentra_nb.providers.scripted import (
     tool_calls,
 )
 from mentra_nb.store.sqlite import SqliteStore
-from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import Delegate, FunctionTool, ToolContext, ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
@@ -412,8 +411,10 @@ async def test_a_bug_of_a_provider_fails_the_run_and_closes_the_record_of_its_re
 
 
 @pytest.mark.parametrize("how", ["stopped", "failed"])
-async def test_a_store_that_fails_at_the_end_hides_neither_the_reason_nor_what_is_said_later(how: str) -> None:
-    class Full(VolatileStore):
+async def test_a_store_that_fails_at_the_end_hides_neither_the_reason_nor_what_is_said_later(
+    how: str, tmp_path: Path
+) -> None:
+    class Full(SqliteStore):
         full = True
 
         async def finish_run(self, run_id: str, state: Any, **rest: Any) -> None:
@@ -421,7 +422,8 @@ async def test_a_store_that_fails_at_the_end_hides_neither_the_reason_nor_what_i
                 raise StoreError("the disk is full")
             await super().finish_run(run_id, state, **rest)
 
-    store, token, stream = Full(), CancellationToken(), ControlledStream()
+    file = tmp_path / "state.sqlite"
+    store, token, stream = Full(file), CancellationToken(), ControlledStream()
     stream.send(*HALF)
     first = stream if how == "stopped" else failure(InvalidRequest("no"))
     async with bench(first, text("two"), store=store) as table:
@@ -432,10 +434,11 @@ async def test_a_store_that_fails_at_the_end_hides_neither_the_reason_nor_what_i
         assert table.recorder.kinds()[-2:] == ["run_aborted", "turn_finished"]
         store.full = False
         await agent.send("later")
-        table.runtime._live._agents.clear()  # as the next process would find it
+    async with bench(store=SqliteStore(file)) as table:
         again = await table.runtime.resume_agent(agent.id)
         assert said(again.history()) == [("user", "later"), ("assistant", "two")]
-        assert [run.state for run in await store.list_runs(agent.id)] == ["interrupted", "finished"]
+        runs = await table.runtime.store.list_runs(agent.id)
+        assert [run.state for run in runs] == ["interrupted", "finished"]
         assert again.status == "Finished"
 
 
@@ -513,14 +516,20 @@ def test_the_wait_is_never_shorter_than_the_server_asked_for() -> None:
 
 
 async def test_waits_differ_from_one_another() -> None:
-    async with bench() as table:
+    times = 20
+    async with bench(*[failure(HttpError(503))] * times) as table:
         agent = await table.agent()
         events = heard(agent)
-        for _ in range(20):
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                await wait_before_retry(agent._new_turn(RunOptions()), HttpError(503), 50)
+        for _ in range(times):
+            token = CancellationToken()
+            stop = agent.environment.bus.tap(
+                lambda event, token=token: token.cancel() if isinstance(event, e.RetryAttempt) else None
+            )
+            with pytest.raises(Cancelled):
+                await agent.run("hi", RunOptions(cancellation=token, retry_base=5))
+            stop()
     waits = [r.next_delay_ms for r in of(events, e.RetryAttempt)]
+    assert len(waits) == times
     assert len(set(waits)) > 1
     assert all(0 <= wait <= 5000 for wait in waits)
 

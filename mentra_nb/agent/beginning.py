@@ -1,0 +1,72 @@
+"""How a turn begins: with a message, or at the open end of an earlier turn; and the first row and event of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mentra_nb.agent.loop import check_priced
+from mentra_nb.agent.recovery import OpenEnd, open_end
+from mentra_nb.agent.turn import Turn
+from mentra_nb.content import Message
+from mentra_nb.event import types as e
+from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import Entry, RunRecord
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a turn starts from: a new message, or an open end and the path to it."""
+
+    prompt: str
+    """The text of the message that the turn answers."""
+    message: Message | None = None
+    end: OpenEnd | None = None
+    path: Sequence[Entry] = ()
+
+
+async def find_open_end(store: RuntimeStore, agent_id: str, leaf: str | None) -> Beginning | None:
+    """Return where the last turn can continue; `None` if it finished, or the conversation is at another leaf."""
+    last = await store.latest_run(agent_id)
+    if last is None or last.state not in ("failed", "interrupted"):
+        return None
+    end = await open_end(store, last)
+    if end.tip is None or end.leaf != leaf:
+        return None
+    path = await store.load_path(agent_id, end.tip)
+    prompt = next((entry.message.text() for entry in reversed(path) if entry.kind == "user_turn"), None)
+    return Beginning(prompt, end=end, path=path) if prompt is not None else None
+
+
+async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin) -> None:
+    """Store the turn and its message, and announce it. When the store fails, the transcript is as before."""
+    if turn.limits.options.cost_budget is not None:
+        check_priced(turn.provider.descriptor.id, turn.model)
+    before, end, entries = turn.transcript.snapshot(), beginning.end, []
+    record = RunRecord(
+        id=turn.id,
+        agent_id=turn.agent_id,
+        base=end.tip if end is not None else turn.transcript.leaf,
+        cell_id=origin.cell_id,
+        started_at=time.time(),
+        resumes=end.run.id if end is not None else None,
+    )
+    if beginning.message is not None and not turn.limits.options.is_over():  # else it was stopped before it began
+        entries.append(turn.transcript.append(beginning.message, turn.id))
+    try:
+        await turn.environment.store.start_run(record, entries=entries, holder=turn.environment.holder)
+    except BaseException:
+        turn.transcript.go_back(before)
+        raise
+    turn.phase = "AwaitingModel"
+    turn.emit(
+        e.TurnStarted(
+            agent_id=turn.agent_id,
+            run_id=turn.id,
+            model=turn.model,
+            prompt=beginning.prompt,
+            resumes=record.resumes,
+            **origin.model_dump(),
+        )
+    )

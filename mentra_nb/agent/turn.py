@@ -1,0 +1,85 @@
+"""One turn while it runs: what it uses, what it has reached, and what an agent shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from mentra_nb.agent.answer import PendingMessage
+from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.agent.limits import TurnLimits
+from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.scheduler import Scheduler
+from mentra_nb.agent.steering import RoundSource
+from mentra_nb.agent.strategy import Adjustment
+from mentra_nb.agent.transcript import Transcript
+from mentra_nb.content import Data, Message, Role, TokenUsage, ToolUse
+from mentra_nb.event import types as e
+from mentra_nb.ids import UniqueIds
+from mentra_nb.providers.base import Provider
+from mentra_nb.store.records import EntryKind
+
+
+class AgentSnapshot(Data):
+    """What an agent is doing now. `run_generation` counts its turns in this process."""
+
+    status: str
+    """`Idle`, `AwaitingModel`, `Streaming`, `ExecutingTool`, `Interrupted`, `Finished` or `Failed`."""
+    history_len: int
+    current_text: str = ""
+    """The text so far of the answer that is streaming."""
+    pending_tool_uses: tuple[ToolUse, ...] = ()
+    """The calls that have no result yet."""
+    run_generation: int = 0
+
+
+@dataclass
+class Turn:
+    """What one turn uses, and what it has reached so far.
+
+    `model`, `provider` and `config` may change while it runs; each request uses the values at its beginning.
+    """
+
+    id: str
+    agent_id: str
+    model: str
+    config: AgentConfig
+    provider: Provider
+    environment: AgentEnvironment
+    transcript: Transcript
+    limits: TurnLimits
+    scheduler: Scheduler
+    adjust: Callable[[Adjustment], Awaitable[None]]
+    """Applies the changes of a strategy."""
+    sources: Sequence[RoundSource]
+    phase: str
+    """As `AgentSnapshot.status`."""
+    injected: Message | None = None
+    """The strategy's message for the next request."""
+    requests: int = 0
+    retries: int = 0
+    stop_reason: str | None = None
+    """Why the turn ended; `None` until then."""
+    pending: PendingMessage | None = None
+    """The answer that is streaming."""
+    request: e.ModelRequestStarted | None = None
+    """The model request whose answer is not complete."""
+    opened: bool = False
+    """Whether the stream of `request` is open."""
+    ids: UniqueIds = field(default_factory=UniqueIds)
+    """The ids of the turn's tool calls, made unique: models use the same ones in several answers."""
+    usage: TokenUsage = field(default_factory=TokenUsage)
+
+    @property
+    def answer(self) -> Message | None:
+        """The last message, if it is the model's and has text."""
+        last = self.transcript.last
+        return last.message if last and last.message.role is Role.ASSISTANT and last.message.text() else None
+
+    def emit(self, event: e.AgentEvent) -> None:
+        self.environment.bus.emit(event)
+
+    async def commit(self, message: Message, kind: EntryKind | None = None) -> None:
+        """Append a message to the transcript and store it."""
+        entry = self.transcript.append(message, self.id, kind)
+        await self.environment.store.append_entries([entry], holder=self.environment.holder)
