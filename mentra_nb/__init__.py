@@ -191,7 +191,7 @@ _HOME = {
     "PersistedAgentSummary": "runtime.runtime",
     "Session": "runtime.session",
     "Agent": "agent.agent",
-    "AgentSnapshot": "agent.agent",
+    "AgentSnapshot": "agent.turn",
     "AgentConfig": "agent.request",
     "RunOptions": "agent.limits",
     "CancellationToken": "agent.limits",
@@ -271,10 +271,11 @@ def unload_ipython_extension(shell: Any) -> None:
 if TYPE_CHECKING:
     from mentra_nb import authorization, content, errors
     from mentra_nb.agent import strategy
-    from mentra_nb.agent.agent import Agent, AgentSnapshot
+    from mentra_nb.agent.agent import Agent
     from mentra_nb.agent.limits import CancellationToken, RunOptions, Spent
     from mentra_nb.agent.request import AgentConfig
     from mentra_nb.agent.steering import Boundary, RoundSource
+    from mentra_nb.agent.turn import AgentSnapshot
     from mentra_nb.authorization import (
         PermissionDecision,
         PermissionQuestion,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.content import Data, Message
+from mentra_nb.content import Data, Sendable
 from mentra_nb.providers.base import Request, ResponseFormat, ToolChoice
 
 
@@ -37,7 +37,7 @@ class AgentConfig(Data):
         return name not in self.hidden_tools and (self.tools is None or name in self.tools)
 
 
-def assemble(model: str, config: AgentConfig, messages: Sequence[Message], environment: AgentEnvironment) -> Request:
+def assemble(model: str, config: AgentConfig, messages: Sequence[Sendable], environment: AgentEnvironment) -> Request:
     """The next request. Tools come sorted by name: the same set always reads the same, and caches."""
     tools = environment.tools
     offered = [tools[name].spec.wire for name in sorted(tools) if config.offers(name)]

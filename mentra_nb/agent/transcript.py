@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
-from mentra_nb.content import ContentBlock, Message, Role, ToolResult, ToolUse
+from mentra_nb.content import ContentBlock, Message, Role, Sendable, ToolResult, ToolUse
 from mentra_nb.ids import new_id
 from mentra_nb.store.protocols import TranscriptStore
 from mentra_nb.store.records import Entry, EntryKind
@@ -62,7 +62,7 @@ class TranscriptPath:
 
 
 class Sent:
-    """Reads like a `Message`, but keeps only the form it was last sent in; the rest is read from the store."""
+    """A `Sendable` of which only the form it was last sent in is in memory; the rest is read from the store."""
 
     __slots__ = ("_at", "_transcript")
 
@@ -171,10 +171,10 @@ class Transcript:
 
     # ---- for a turn -------------------------------------------------------------------------------------------
 
-    def messages(self) -> list[Message]:
-        """Return the conversation to send. Old messages may be `Sent`, which read the same."""
-        sent = [cast(Message, Sent(self, at)) for at in range(len(self._path.forms))]
-        return sent + [item.message for item in self._path.items]
+    def messages(self) -> list[Sendable]:
+        """Return the conversation to send. Old messages may be `Sent`."""
+        sent = [Sent(self, at) for at in range(len(self._path.forms))]
+        return [*sent, *(item.message for item in self._path.items)]
 
     def form(self, at: int, wire: str, encode: Callable[[Message], T]) -> T:
         """Do for an old message what `Message.encoded` does."""
