@@ -34,6 +34,7 @@ __all__ = [
     "ModelInfo",
     "ModelSelector",
     "NullAudit",
+    "OutputOptions",
     "PermissionDecision",
     "PermissionQuestion",
     "PermissionRule",
@@ -193,6 +194,7 @@ _HOME = {
     "Agent": "agent.agent",
     "AgentSnapshot": "agent.turn",
     "AgentConfig": "agent.request",
+    "OutputOptions": "agent.output",
     "RunOptions": "agent.limits",
     "CancellationToken": "agent.limits",
     "Spent": "agent.limits",
@@ -273,6 +275,7 @@ if TYPE_CHECKING:
     from mentra_nb.agent import strategy
     from mentra_nb.agent.agent import Agent
     from mentra_nb.agent.limits import CancellationToken, RunOptions, Spent
+    from mentra_nb.agent.output import OutputOptions
     from mentra_nb.agent.request import AgentConfig
     from mentra_nb.agent.steering import Boundary, RoundSource
     from mentra_nb.agent.turn import AgentSnapshot

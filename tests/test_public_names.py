@@ -22,7 +22,7 @@ import mentra_nb
 EXPORTED = [
     "Agent", "AgentConfig", "AgentEvent", "AgentSnapshot", "AuditHook", "AuditStore", "Boundary", "CancellationToken",
     "Chat", "CommandRequest", "ExecOutput", "FunctionTool", "Image", "Journal", "JournalHealth", "LocalExecutor",
-    "Message", "ModelInfo", "ModelSelector", "NullAudit", "PermissionDecision", "PermissionQuestion",
+    "Message", "ModelInfo", "ModelSelector", "NullAudit", "OutputOptions", "PermissionDecision", "PermissionQuestion",
     "PermissionRule", "PersistedAgentSummary", "PreExecutionContext", "PreExecutionDecision", "PreExecutionHook",
     "Provider", "ProviderCapabilities", "ProviderDescriptor", "Reply", "Request", "ResponseFormat", "RoundSource",
     "RunOptions", "RunningTurn", "Runtime", "RuntimeEvent", "RuntimeExecutor", "RuntimeHook", "RuntimeHooks",

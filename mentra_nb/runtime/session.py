@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Unpack
 
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.limits import RunOptions
+from mentra_nb.agent.output import OutputOptions
 from mentra_nb.authorization import PermissionDecision, PermissionRule
 from mentra_nb.content import Message
 from mentra_nb.event import screen as shown
@@ -80,7 +81,7 @@ class Session:
         output: Any,
         options: RunOptions | None = None,
         origin: e.TurnOrigin | None = None,
-        **how: Any,
+        **how: Unpack[OutputOptions],
     ) -> Any:
         """Say something and get a value of the type `output`. Arguments and errors as `Agent.run_to_output`."""
         value = await self.agent.run_to_output(content, output, options, self._from_here(origin), **how)
