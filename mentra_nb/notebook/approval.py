@@ -1,6 +1,6 @@
-"""The approval card: one permission question as a widget, from the moment it is shown until it is decided.
+"""The approval card: one permission question as a widget.
 
-It only asks. What an answer does is its callback's business; what the card says comes from `console.py`.
+Its texts come from `asking.py`. An answer goes to a callback, which acts on it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import traitlets
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import MentraError
 from mentra_nb.notebook import asking
+from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.render import Bundle, visible
 
 _HERE = Path(__file__).parent
@@ -24,10 +25,10 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class ApprovalCard(anywidget.AnyWidget):
-    """Shows a question and hands the first valid answer to `on_decision`, on whatever thread it arrived.
+    """Shows a question and passes the first valid answer to `on_decision`, on the thread the answer arrived on.
 
-    `on_decision` may raise `MentraError` to refuse an answer: its message is shown and the card asks again. `ready`
-    is set once the card is really on a page.
+    `on_decision` may raise `MentraError` to refuse an answer: the card shows its message and asks again. `ready` is
+    set once a page has drawn the card.
     """
 
     _esm = _HERE / "approval.js"
@@ -37,7 +38,7 @@ class ApprovalCard(anywidget.AnyWidget):
     def __init__(
         self,
         question: PermissionQuestion,
-        on_decision: Callable[[asking.Answer], None],
+        on_decision: Callable[[Answer], None],
         *,
         scopes: Sequence[PermissionScope] = ("session",),
     ) -> None:
@@ -60,12 +61,12 @@ class ApprovalCard(anywidget.AnyWidget):
         self.on_msg(self._on_message)
 
     def bundle(self) -> Bundle:
-        """For `display(raw=True)`; the text is what front ends without widgets show."""
+        """Return the card as a mimebundle, with the question as text for front ends without widgets."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return {_WIDGET: view, "text/plain": asking.question_text(self._asked)}
 
     def close(self) -> None:
-        """Take the card off every page and leave no comm behind."""
+        """Remove the card from every page and close its comms."""
         layout: Any = self.layout
         super().close()
         layout.close()
@@ -75,7 +76,7 @@ class ApprovalCard(anywidget.AnyWidget):
             return
         if content.get("ready"):
             self.ready.set()
-            # Seconds left, not the deadline: the page's clock may differ, and a reloaded page asks anew.
+            # Seconds left, not the deadline: the page's clock may differ. A reloaded page asks again.
             self.send({"left": max(0.0, self._asked.deadline - time.time())})
             return
         answer = self._answer(content)
@@ -89,8 +90,8 @@ class ApprovalCard(anywidget.AnyWidget):
             self._taken = False
             self.send({"refused": str(error)})
 
-    def _answer(self, content: dict[str, Any]) -> asking.Answer | None:
-        """What the page sent, if it is one of the four answers in full; anything else is ignored."""
+    def _answer(self, content: dict[str, Any]) -> Answer | None:
+        """Return the answer the page sent, or `None` if it is not one of the four in full."""
         match content:
             case {"answer": "allow"}:
                 return PermissionDecision(allow=True)

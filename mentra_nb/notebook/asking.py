@@ -1,53 +1,43 @@
-"""A permission question as plain text, and its answer as typed: for terminals, input boxes and `%mentra allow`.
+"""A permission question as plain text, and its answer as typed: in terminals, input boxes and `%mentra allow`.
 
-What a question says is decided here for the card as well, so that every way of asking says the same.
+The card shows the same texts.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Literal
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolCapability
+from mentra_nb.notebook.commands.command import Answer
+from mentra_nb.notebook.commands.table import COMMANDS
+from mentra_nb.notebook.grammar import find_command
 from mentra_nb.notebook.render import visible
 
-Answer = PermissionDecision | Literal["stop"]
-
-_COMMAND = re.compile(
-    r"\s*%mentra[ \t]+(?:(?P<allow>allow)(?:[ \t]+(?:once|(?P<always>always)))?"
-    r"|(?P<deny>deny)(?:[ \t]+because[ \t]+(?P<reason>\S[^\n]*?))?"
-    r"|stop)[ \t]*(?:[ \t]#[^\n]*)?\s*"
-)
-_SHORT = {"a": "allow", "y": "allow", "yes": "allow", "w": "allow always", "always": "allow always"} | {
-    "d": "deny",
-    "n": "deny",
-    "no": "deny",
-    "s": "stop",
-}
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
+
+_CELL = re.compile(r"\s*%mentra[ \t]+([^\n]+?)\s*")
+_SHORT = {typed: line for command in COMMANDS for typed, line in command.short.items()}
 
 
 def parse_answer(code: str) -> Answer | None:
-    """A cell that is nothing but `%mentra allow [once|always]`, `deny [because …]` or `stop`; else `None`."""
-    found = _COMMAND.fullmatch(code)
+    """Return the answer in a cell that holds only `%mentra allow`, `deny` or `stop` in full; else `None`."""
+    cell = _CELL.fullmatch(code)
+    found = find_command(cell[1]) if cell is not None else None
     if found is None:
         return None
-    if found["allow"]:
-        return PermissionDecision(allow=True, remember="session" if found["always"] else None)
-    if found["deny"]:
-        return PermissionDecision(allow=False, reason=found["reason"])
-    return "stop"
+    command, words = found
+    return command.answer(words) if command.answer is not None else None
 
 
 def parse_reply(text: str) -> Answer | None:
-    """The same, as typed at a prompt: without `%mentra`, or one letter of `CHOICES`."""
+    """Return the answer typed at a prompt: as in a cell but without `%mentra`, or a letter of `CHOICES`."""
     text = text.strip()
     return parse_answer("%mentra " + _SHORT.get(text.lower(), text))
 
 
 def headline(question: PermissionQuestion) -> str:
-    """What the call would do, in words no model or tool has written, save the tool's name."""
+    """Return what the call would do. Apart from the tool's name, no model or tool has written any of it."""
     match set(question.preview.capabilities):
         case kinds if ToolCapability.PROCESS_EXEC in kinds:
             return "Run a command"
@@ -61,7 +51,7 @@ def headline(question: PermissionQuestion) -> str:
 
 
 def arguments(question: PermissionQuestion) -> str:
-    """The effective arguments in full, each a line or a ruled block: no value can look like another argument."""
+    """Return all arguments, each as a line or a ruled block, so that no value can look like another argument."""
     rows = []
     for name, value in question.arguments.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
@@ -71,20 +61,20 @@ def arguments(question: PermissionQuestion) -> str:
 
 
 def subject(question: PermissionQuestion) -> str:
-    """Tool and what it acts on, on one line."""
+    """Return the tool and its subject on one line."""
     return visible(f"{question.tool_name}: {question.subject}").replace("\n", "␊")
 
 
 def question_text(question: PermissionQuestion) -> str:
-    """The whole question for a screen without widgets."""
+    """Return the whole question for a screen without widgets."""
     who = visible(question.agent_name)
     why = visible(question.description).replace("\n", "␊")
     return f"{who} asks: {headline(question)} ({visible(question.tool_name)})\n{arguments(question)}\n{why}"
 
 
 def ask(question: PermissionQuestion) -> Answer:
-    """Ask at a terminal, and again until the answer is one. End of input is a denial; Ctrl-C raises."""
-    print(question_text(question), flush=True)  # noqa: T201  # a terminal is what this is for
+    """Ask at a terminal until the answer is valid. The end of input is a denial; Ctrl-C raises `KeyboardInterrupt`."""
+    print(question_text(question), flush=True)  # noqa: T201
     while True:
         try:
             answer = parse_reply(input(f"{CHOICES}: "))

@@ -1,6 +1,6 @@
-"""The cell's side of a turn: draw what happens, serve clicks, ask, obey the stop button, hand back the reply.
+"""The cell's side of a turn: shows its events, serves clicks, asks the user, obeys the stop button, returns the reply.
 
-The turn runs on the engine's thread and knows nothing of notebooks; this loop is all that the cell's thread does.
+The turn itself runs on the engine's thread. All of this runs on the cell's thread.
 """
 
 from __future__ import annotations
@@ -13,74 +13,58 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
 from mentra_nb.notebook import asking, kernel
-from mentra_nb.notebook.asking import Answer, parse_answer
+from mentra_nb.notebook.commands.command import Answer
+from mentra_nb.notebook.output import CellOut
 from mentra_nb.notebook.pump import NullPump, Pump, make_pump
-from mentra_nb.notebook.view import CellOut, TurnView
+from mentra_nb.notebook.view import TurnView
 
 if TYPE_CHECKING:
+    from mentra_nb.chat.reply import Reply
+    from mentra_nb.chat.turn import RunningTurn
     from mentra_nb.notebook.approval import ApprovalCard
 
-__all__ = ["RunningTurn", "TurnStopped", "drive", "parse_answer"]
-
-R = TypeVar("R")
-T = TypeVar("T")
-
 TICK = 0.05
-"""Seconds between looks at the pump while nothing happens."""
+"""Seconds between two steps of the pump while nothing happens."""
 ASKING_TICK = 0.02
-"""The same while a question is open: a click should be felt at once."""
-SETTLE = 1.0
-"""Seconds a stopped turn gets to settle before the cell returns without it."""
-READY = 3.0
-"""Seconds a card gets to appear on a page before the question is put to the input box instead."""
-
-
-class RunningTurn(Protocol[R]):
-    """A turn as `chat` hands it over."""
-
-    @property
-    def events(self) -> queue.SimpleQueue[SessionEvent]:
-        """What happens, filled from the engine's thread."""
-
-    @property
-    def future(self) -> Future[R]:
-        """Done when the turn has ended; `Cancelled` when it was stopped."""
-
-    def answer(self, request_id: str, decision: PermissionDecision) -> None:
-        """From any thread. Raises `OperationDenied` when the question is closed."""
-
-    def stop(self) -> None:
-        """From any thread; `future` is done soon after."""
-
-    def open_questions(self) -> list[PermissionQuestion]: ...
+"""The same while a question is open, so that a click acts at once."""
+STOP_TIMEOUT = 1.0
+"""Seconds a stopped turn may take to end; then the cell returns without it."""
+CARD_TIMEOUT = 3.0
+"""Seconds a page may take to draw a card; then the input box asks instead."""
 
 
 class TurnStopped(KeyboardInterrupt):
-    """A person stopped the turn. An interrupt, so that the cells queued after this one do not run."""
+    """The user stopped the turn. A `KeyboardInterrupt`, so that the cells queued after this one do not run."""
 
     def _render_traceback_(self) -> list[str]:
         return ["Stopped."]
 
 
 def drive(
-    turn: RunningTurn[R],
+    turn: RunningTurn,
     *,
-    model: str | None = None,
+    hz: float,
     quiet: bool = False,
     verbose: bool = False,
-    hz: float = 12.0,
     scopes: Sequence[PermissionScope] = ("session",),
-) -> R:
+) -> Reply:
     """Show `turn` in the running cell until it ends, and return its reply.
 
-    Raises `TurnStopped` when a person stopped it, else whatever the turn raised. `model` is named in the footer;
-    `scopes` are what *Always* offers.
+    Args:
+        hz: The most screen updates a second.
+        quiet: Show only the text and the questions.
+        verbose: Show tool results and thinking as well.
+        scopes: The scopes an answer of *Always* can have.
+
+    Raises:
+        TurnStopped: The user stopped the turn.
+        MentraError: The turn failed.
     """
     live = kernel.front_end_answers()
     view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose)
@@ -88,42 +72,36 @@ def drive(
         questions = _Questions(turn, view, live=live, terminal=kernel.in_terminal(), scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
             questions.pump = pump
-            _loop(turn, view, questions, stop, model)
+            _loop(turn, view, questions, stop)
     if stop.pressed or turn.future.cancelled() or isinstance(turn.future.exception(), Cancelled):
         raise TurnStopped from None
     return turn.future.result()
 
 
-def _loop(
-    turn: RunningTurn[Any],
-    view: TurnView,
-    questions: _Questions,
-    stop: _StopButton,
-    model: str | None,
-) -> None:
+def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopButton) -> None:
     began, give_up = time.monotonic(), None
     try:
         while True:
-            ended = turn.future.done()  # looked at first: what it said before it ended is in the queue by then
+            ended = turn.future.done()  # before reading the queue: all events are in it once the turn has ended
             for event in _arrived(turn.events, 0 if ended else ASKING_TICK if questions.current else TICK):
                 view.handle(event)
                 questions.handle(event)
             if ended or (give_up is not None and time.monotonic() > give_up):
                 break
             if stop.pressed and give_up is None:
-                give_up = time.monotonic() + SETTLE
+                give_up = time.monotonic() + STOP_TIMEOUT
                 turn.stop()
             questions.step()
             view.tick()
     except BaseException:
-        turn.stop()  # nobody watches any more
+        turn.stop()
         raise
     finally:
         reply = turn.future.result() if _succeeded(turn.future) else None
         view.finish(
-            model=getattr(reply, "model", None) or model,
-            usage=getattr(reply, "usage", None),
-            cost=getattr(reply, "cost", None),
+            model=reply.model if reply is not None else None,
+            usage=reply.usage if reply is not None else None,
+            cost=reply.cost if reply is not None else None,
             seconds=time.monotonic() - began,
             stopped=stop.pressed,
         )
@@ -131,7 +109,10 @@ def _loop(
 
 
 def _arrived(events: queue.SimpleQueue[SessionEvent], timeout: float) -> Iterator[SessionEvent]:
-    """Events that are there, after waiting for the first; not for ever, however fast they come."""
+    """Yield the events that have arrived, after waiting `timeout` seconds for the first.
+
+    Ends `TICK` seconds later even if more keep coming, unless `timeout` is 0.
+    """
     until = time.monotonic() + timeout + TICK
     try:
         yield events.get(timeout=timeout) if timeout else events.get_nowait()
@@ -148,7 +129,7 @@ def _succeeded(future: Future[Any]) -> bool:
 class _StopButton:
     """Turns the interrupt of this cell into a flag.
 
-    An exception raised anywhere would lose a message the pump has just read, or leave one half sent.
+    A `KeyboardInterrupt` at any point could lose a message the pump has just read, or leave one half sent.
     """
 
     def __init__(self) -> None:
@@ -169,7 +150,7 @@ class _StopButton:
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """Around code that waits by itself: an interrupt ends it and counts as pressed."""
+        """Let an interrupt end the code inside, which blocks; it then counts as pressed."""
         if self._before is None:
             yield
             return
@@ -183,11 +164,11 @@ class _StopButton:
 
 
 class _Questions:
-    """The open questions of a turn, put to the person one at a time, so that `%mentra allow` can mean only one."""
+    """The open questions of a turn, shown one at a time so that `%mentra allow` answers exactly one."""
 
     def __init__(
         self,
-        turn: RunningTurn[Any],
+        turn: RunningTurn,
         view: TurnView,
         *,
         live: bool,
@@ -217,12 +198,12 @@ class _Questions:
                 self._next()
 
     def step(self) -> None:
-        """Serve clicks and commands; where no card appears, ask in the input box."""
+        """Serve clicks and commands. If no page draws the card in time, ask in the input box."""
         self.pump.step()
         question = self.current
         if question is None or self._card is None or not self.pump.can_ask:
             return
-        if not self._typing and not self._card.ready.is_set() and time.monotonic() > self._shown_at + READY:
+        if not self._typing and not self._card.ready.is_set() and time.monotonic() > self._shown_at + CARD_TIMEOUT:
             self._ask_in_box(question)
         elif self._typing and (text := self.pump.poll_stdin()) is not None:
             answer = asking.parse_reply(text)
@@ -232,8 +213,8 @@ class _Questions:
                 self._answer(question, answer)
 
     def on_command(self, code: str) -> Callable[[], str] | None:
-        """`%mentra allow`, `deny` or `stop` from another cell, while a question is shown."""
-        answer, question = parse_answer(code), self.current
+        """Return what to do for `%mentra allow`, `deny` or `stop` from another cell; `None` for any other code."""
+        answer, question = asking.parse_answer(code), self.current
         if answer is None or question is None:
             return None
         return lambda: self._answer(question, answer)
@@ -259,7 +240,7 @@ class _Questions:
     def _show_card(self, question: PermissionQuestion) -> None:
         from mentra_nb.notebook.approval import ApprovalCard
 
-        # Made, with its callback, before it is shown: a click may come on another thread the moment it is.
+        # The card is complete before it is shown: a click may then come at any time, on another thread.
         self._card = ApprovalCard(question, lambda answer: self._decide(question, answer), scopes=self._scopes)
         self._typing = False
         self.pump.question_shown()
@@ -284,7 +265,7 @@ class _Questions:
             self._turn.answer(question.request_id, answer)
 
     def _answer(self, question: PermissionQuestion, answer: Answer) -> str:
-        """Decide, and say in one line what came of it."""
+        """Decide, and return the outcome in one line."""
         try:
             self._decide(question, answer)
         except MentraError as error:

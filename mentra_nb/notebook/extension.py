@@ -1,17 +1,18 @@
-"""`%load_ext mentra_nb`: registers the magic, its completion and how a reply shows itself, and takes it all back.
+"""`%load_ext mentra_nb`: registers the magic, its completion and the display of replies; unloading removes them.
 
-Loading prints nothing, writes nothing and asks no network.
+Loading prints nothing, writes nothing and sends nothing over the network.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
 from mentra_nb.chat.turn import Presenter, present_with
 from mentra_nb.notebook import kernel
-from mentra_nb.notebook.grammar import completions
+from mentra_nb.notebook.grammar import VISIBLE, completions
 from mentra_nb.notebook.magics import Mentra, origin, show
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
@@ -19,7 +20,7 @@ _QUESTION = re.compile(r"(?P<before>\s*(?:[\w.]+\s*=\s*)?)%mentra[ \t]+(?P<promp
 
 
 def load(shell: Any) -> None:
-    """Register everything once. Loading again changes nothing."""
+    """Register everything. Loading again changes nothing."""
     if _magics(shell) is not None:
         return
     shell.register_magics(Mentra)
@@ -30,7 +31,7 @@ def load(shell: Any) -> None:
 
 
 def unload(shell: Any) -> None:
-    """Take back what `load` registered. Conversations and the record stay."""
+    """Remove everything `load` registered. Conversations and the record stay."""
     magics = _magics(shell)
     if magics is None:
         return
@@ -51,12 +52,12 @@ def _magics(shell: Any) -> Mentra | None:
 
 
 def keep_question_mark(lines: list[str]) -> list[str]:
-    """A question ends in `?`, and IPython would show help for its last word: pass such a line on as a call."""
+    """Rewrite a `%mentra` line that ends in `?` as a call: IPython would show help for its last word instead."""
     if not any(_QUESTION.fullmatch(text) for text in lines) or lines[0].startswith("%%"):
         return lines
     from IPython.core.inputtransformer2 import make_tokens_by_line
 
-    # What looks like a question inside a longer text is no line of code: none begins there.
+    # A matching line inside a multi-line string is left alone: no token begins on it.
     begins = {tokens[0].start[0] - 1 for tokens in make_tokens_by_line(lines) if tokens}
     return [_as_call(text) if number in begins else text for number, text in enumerate(lines)]
 
@@ -67,13 +68,13 @@ def _as_call(text: str) -> str:
 
 
 def complete(context: Any) -> Any:
-    """Completion on `%mentra` and `%%mentra` lines: options, subcommands, functions after `-t`, models after `-m`."""
+    """Complete `%mentra` and `%%mentra` lines: options, their values, subcommands and their words."""
     from IPython.core.completer import SimpleCompletion
 
     line = context.line_with_cursor[: context.cursor_position]
     if not line.startswith(("%mentra ", "%%mentra ")):
         return {"completions": []}
-    found, fragment = completions(line, _functions(), _models())
+    found, fragment = completions(line, _Names())
     return {
         "completions": [SimpleCompletion(text=text, type="magic") for text in found],
         "matched_fragment": fragment,
@@ -81,32 +82,37 @@ def complete(context: Any) -> Any:
     }
 
 
-def _functions() -> list[str]:
-    """The person's own functions and tools."""
-    from IPython import get_ipython
+class _Names:
+    """The names completion offers in this notebook."""
 
-    from mentra_nb.tools.tool import Tool
+    def functions(self) -> list[str]:
+        """Return the functions and tools the user defined."""
+        from IPython import get_ipython
 
-    shell: Any = get_ipython()
-    names, hidden = shell.user_ns, shell.user_ns_hidden
-    own = (name for name in names if not name.startswith("_") and names[name] is not hidden.get(name, names))
-    return sorted(name for name in own if isinstance(names[name], (FunctionType, Tool)))
+        from mentra_nb.tools.tool import Tool
+
+        shell: Any = get_ipython()
+        names, hidden = shell.user_ns, shell.user_ns_hidden
+        mine = (name for name in names if not name.startswith("_") and names[name] is not hidden.get(name, names))
+        return sorted(name for name in mine if isinstance(names[name], (FunctionType, Tool)))
+
+    def models(self) -> list[str]:
+        """Return aliases and the prefixes of model names, without a request to any server."""
+        from mentra_nb.chat.engine import engine
+        from mentra_nb.chat.models import known_names
+        from mentra_nb.errors import ConfigurationError
+        from mentra_nb.settings import Settings
+
+        try:
+            return known_names(engine().settings)
+        except ConfigurationError:  # a wrong setting is reported by the next turn, not by completion
+            return known_names(Settings())
+
+    def commands(self) -> Sequence[str]:
+        return VISIBLE
 
 
-def _models() -> list[str]:
-    """Aliases and what names begin with. Asks no server."""
-    from mentra_nb.chat.engine import engine
-    from mentra_nb.chat.models import known_names
-    from mentra_nb.errors import ConfigurationError
-    from mentra_nb.settings import Settings
-
-    try:
-        return known_names(engine().settings)
-    except ConfigurationError:  # about a setting: completing is not the moment to say so
-        return known_names(Settings())
-
-
-complete.matcher_api_version = 2  # type: ignore[attr-defined]  # how IPython tells this form from the older one
+complete.matcher_api_version = 2  # type: ignore[attr-defined]  # IPython's mark of the newer form
 
 
 def _set_matcher(shell: Any, *, add: bool) -> None:
@@ -118,11 +124,10 @@ def _set_matcher(shell: Any, *, add: bool) -> None:
 
 
 def show_reply(reply: Any) -> None:
-    """A reply that streamed into its cell does not print again as its `Out`; the next time it shows itself."""
-    from mentra_nb.notebook.render import bundle
-    from mentra_nb.notebook.view import CellOut
+    """Show a reply as the value of a cell, unless the same cell has just streamed it."""
+    from mentra_nb.notebook.output import show_markdown
 
     if reply.shown:
         reply.shown = False
         return
-    CellOut().show(bundle(reply.text))
+    show_markdown(reply.text)

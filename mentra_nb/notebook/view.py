@@ -6,7 +6,6 @@ Work per delta does not grow with what was shown before: finished text is closed
 from __future__ import annotations
 
 import time
-from typing import Protocol
 from uuid import uuid4
 
 from mentra_nb.authorization import PermissionQuestion
@@ -28,30 +27,9 @@ from mentra_nb.event.screen import (
     UsageReported,
 )
 from mentra_nb.notebook import asking
+from mentra_nb.notebook.output import Out
 from mentra_nb.notebook.render import Bundle, bundle, line
 from mentra_nb.notebook.text_blocks import TextBlocks
-
-
-class Out(Protocol):
-    """Where bundles go."""
-
-    def show(self, data: Bundle, display_id: str | None = None) -> None: ...
-
-    def update(self, data: Bundle, display_id: str) -> None: ...
-
-
-class CellOut:
-    """The running cell, on its own thread."""
-
-    def show(self, data: Bundle, display_id: str | None = None) -> None:
-        from IPython.display import display
-
-        display(data, raw=True, **({"display_id": display_id} if display_id else {}))  # type: ignore[no-untyped-call]
-
-    def update(self, data: Bundle, display_id: str) -> None:
-        from IPython.display import update_display
-
-        update_display(data, raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
 
 
 class TurnView:

@@ -94,7 +94,7 @@ def test_a_click_made_by_a_script_is_refused(opened: Opener) -> None:
 
 
 def test_always_offers_the_exact_subject_as_an_editable_pattern(opened: Opener) -> None:
-    notebook = opened(*SOURCES[:2], "d = reply.decisions[0]; print(d.remember, d.pattern)")
+    notebook = opened(*SOURCES[:2], "d = decisions[0]; print(d.remember, d.pattern)")
     notebook.run_all()
     shown = card(notebook.page)
     shown.get_by_role("button", name="Always…").click()
@@ -107,7 +107,7 @@ def test_always_offers_the_exact_subject_as_an_editable_pattern(opened: Opener) 
 
 
 def test_the_card_works_again_after_a_reload(opened: Opener) -> None:
-    notebook = opened(*SOURCES, "print(reply.decisions)")
+    notebook = opened(*SOURCES, "print(decisions)")
     notebook.run_all()
     card(notebook.page)
     notebook.saved()

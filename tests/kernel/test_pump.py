@@ -43,7 +43,7 @@ def test_a_decision_carries_what_was_typed(kernel: Kernel) -> None:
     asking = kernel.send("%%turn\nls -la")
     kernel.choose(asking, answer="always", pattern="ls*", scope="session")
     kernel.finish(asking)
-    shown = kernel.run("d = reply.decisions[0]; print(d.allow, d.remember, d.pattern, d.by)").stdout
+    shown = kernel.run("d = decisions[0]; print(d.allow, d.remember, d.pattern, d.by)").stdout
     assert shown == "True session ls* user\n"
 
 

@@ -1,0 +1,32 @@
+"""`allow`, `deny` and `stop`: the answers to an open question, typed in any other cell.
+
+While a turn waits, its own cell reads them (`asking.parse_answer`). They only run as cells where nothing waits.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from mentra_nb.authorization import PermissionDecision
+from mentra_nb.errors import OperationDenied
+from mentra_nb.notebook.commands.command import Answer, Context, Words
+
+
+def allowed(words: Words) -> Answer:
+    return PermissionDecision(allow=True, remember="session" if words["how"] == "always" else None)
+
+
+def denied(words: Words) -> Answer:
+    return PermissionDecision(allow=False, reason=words["reason"])
+
+
+def stopped(_words: Words) -> Answer:
+    return "stop"
+
+
+def no_question(_context: Context, _words: Words) -> NoReturn:
+    raise OperationDenied("no question is open here: type it in another cell while one waits")
+
+
+def no_turn(_context: Context, _words: Words) -> NoReturn:
+    raise OperationDenied("no turn is running here: type it in another cell while one runs")

@@ -1,0 +1,41 @@
+"""`model`, `models` and `alias`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.notebook.commands.command import Context, Words, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def model(_context: Context, words: Words) -> None:
+    from mentra_nb.chat.engine import engine
+
+    used, name = engine(), words["name"]
+    if name is not None:
+        used.call(used.model, name)  # raises if the model cannot be used
+        used.default_model = name
+    say(used.default_model or used.settings.model or "no model is set: it is chosen by the keys there are")
+
+
+def models(_context: Context, words: Words) -> pd.DataFrame:
+    from mentra_nb.chat import api
+
+    return api.models(words["text"], all=words["all"] is not None)
+
+
+def alias(_context: Context, words: Words) -> None:
+    from mentra_nb.chat.engine import engine
+    from mentra_nb.chat.models import with_alias
+
+    used, name, target = engine(), words["name"], words["target"]
+    if name is not None and target is not None:
+        aliases = with_alias(name, target, used.settings, used.registered())
+        used.settings.change("aliases", aliases, "%mentra alias")
+    shown = {key: value for key, value in used.settings.aliases.items() if name in (None, key)}
+    if name is not None and not shown:
+        raise ConfigurationError(f"there is no alias '{name}': %mentra alias {name} provider/model makes it")
+    say("\n".join(f"{key} → {value}" for key, value in sorted(shown.items())) or "there are no aliases")

@@ -1,0 +1,43 @@
+"""Subcommands of later versions. Their names are reserved: typed as a command they are refused, not sent to a model."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from mentra_nb.errors import OperationDenied
+from mentra_nb.notebook.commands.command import Command, Context, Words
+
+_PATTERNS = {
+    "bad": "bad",
+    "budgets": "budgets",
+    "cells": "cells",
+    "code": r"code(?: \d+)?",
+    "compact": "compact",
+    "context": "context",
+    "diff": "diff",
+    "export": r"export(?: \S+\.(?:md|ipynb|jsonl))?",
+    "fix": "fix",
+    "forget": r"forget(?: session-\S+)?",
+    "fork": r"fork(?: [\w-]+)?",
+    "good": "good",
+    "history": r"history(?: \S+)?",
+    "jobs": "jobs",
+    "memories": "memories",
+    "say": "say",
+    "sessions": "sessions",
+    "skills": "skills",
+    "team": "team",
+    "trust": "trust",
+    "undo": "undo",
+}
+"""Narrower than what is planned where prose would fit too: `say it again` is a question."""
+
+
+def _planned(name: str, pattern: str) -> Command:
+    def refuse(_context: Context, _words: Words) -> NoReturn:
+        raise OperationDenied(f"%mentra {name} is not available yet. To ask the model: %mentra -- {name}")
+
+    return Command(name, pattern, name, "", refuse, planned=True)
+
+
+PLANNED = tuple(_planned(name, pattern) for name, pattern in _PATTERNS.items())

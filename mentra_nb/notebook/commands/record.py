@@ -1,0 +1,28 @@
+"""`usage` and `log`: tables of the record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.notebook.commands.command import Context, Words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def usage(_context: Context, words: Words) -> pd.DataFrame:
+    from mentra_nb.record.read import frames
+
+    return frames.usage(by=words["by"] or "model")  # type: ignore[arg-type]  # raises for an unknown group
+
+
+def log(_context: Context, words: Words) -> pd.DataFrame:
+    import duckdb
+
+    from mentra_nb.record.read import frames
+
+    try:
+        return frames.sql(words["sql"]) if words["sql"] else frames.decisions()
+    except duckdb.Error as error:  # a mistake in the user's SQL
+        raise ConfigurationError(" ".join(str(error).split())) from None

@@ -1,0 +1,61 @@
+"""`check` and `config`: what works here, and what is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mentra_nb.notebook import kernel
+from mentra_nb.notebook.commands.command import Context, Words
+from mentra_nb.notebook.pump import clicks_are_served
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mentra_nb.chat.doctor import Finding
+
+
+def check(_context: Context, _words: Words) -> pd.DataFrame:
+    import pandas as pd
+
+    from mentra_nb.chat.doctor import findings
+    from mentra_nb.chat.engine import engine
+
+    return pd.DataFrame([vars(found) for found in (*_kernel_findings(), *findings(engine()))])
+
+
+def config(_context: Context, _words: Words) -> pd.DataFrame:
+    import pandas as pd
+
+    from mentra_nb.chat.engine import engine
+
+    settings = engine().settings
+    rows = [(name, getattr(settings, name), settings.source(name)) for name in type(settings).model_fields]
+    return pd.DataFrame(rows, columns=["setting", "value", "source"])
+
+
+def _kernel_findings() -> Iterator[Finding]:
+    """Check this kernel and its front end."""
+    from importlib.metadata import version
+
+    from mentra_nb.chat.doctor import Finding
+
+    if kernel.ipykernel_kernel() is None:
+        where = "a terminal: questions are asked as text" if kernel.in_terminal() else "no kernel and no terminal"
+        yield Finding("front end", kernel.in_terminal() or None, where)
+        return
+    answers = kernel.front_end_answers()
+    yield Finding(
+        "front end",
+        True if answers else None,
+        "a person can be asked" if answers else "nobody can be asked: an automatic run",
+        "" if answers else "allow beforehand with mn.allow(…)",
+    )
+    served = clicks_are_served()
+    yield Finding(
+        "clicks while a cell runs",
+        served,
+        f"ipykernel {version('ipykernel')}",
+        "" if served else "questions are asked as text; ipykernel 6.29 to 7.4 is known to work",
+    )
+    yield Finding("widgets", True, f"ipywidgets {version('ipywidgets')}, anywidget {version('anywidget')}")

@@ -1,0 +1,132 @@
+"""Every subcommand and option, a row each. Parsing, help, completion and answers to open questions all read it."""
+
+from __future__ import annotations
+
+from mentra_nb.notebook.commands import answers, models, record, rules, session, setup
+from mentra_nb.notebook.commands.command import Command, Context, Option, Words, one_of, say
+from mentra_nb.notebook.commands.help import help_text
+from mentra_nb.notebook.commands.planned import PLANNED
+
+OPTIONS = (
+    Option(("-m", "--model"), "model for this turn, as provider/model", "NAME", complete=lambda names: names.models()),
+    Option(("-s", "--session"), "named conversation (default: the notebook's own)", "NAME"),
+    Option(
+        ("-t", "--tool"),
+        "functions of this notebook the model may call",
+        "NAME",
+        many=True,
+        complete=lambda names: names.functions(),
+    ),
+    Option(("-o", "--out"), "store the reply under this name", "NAME"),
+    Option(("-q", "--quiet"), "show only the answer"),
+    Option(("-v", "--verbose"), "also show tool results and thinking"),
+)
+FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
+
+
+def _help(_context: Context, words: Words) -> None:
+    say(help_text(COMMANDS, OPTIONS, words["word"]))
+
+
+STATUS = Command("", "", "", "what is set up here, and what to try", session.status)
+"""`%mentra` alone."""
+
+COMMANDS = (
+    Command(
+        "help",
+        r"help(?: (?P<word>\w+))?",
+        "help [WORD]",
+        "what you can type",
+        _help,
+        complete=(lambda names: names.commands(),),
+    ),
+    Command(
+        "model",
+        r"model(?: (?P<name>\S+))?",
+        "model [NAME]",
+        "show or set the model",
+        models.model,
+        complete=(lambda names: names.models(),),
+    ),
+    Command(
+        "models",
+        r"models(?: (?P<text>(?!--)\S+))?(?P<all> --all)?",
+        "models [TEXT] [--all]",
+        "models you have keys for, and local servers",
+        models.models,
+        complete=(one_of("--all"), one_of("--all")),
+    ),
+    Command(
+        "alias",
+        r"alias(?: (?P<name>\S+)(?: (?P<target>\S+))?)?",
+        "alias [NAME [TARGET]]",
+        "show or set short names for models",
+        models.alias,
+        complete=(one_of(), lambda names: names.models()),
+    ),
+    Command("tools", "tools", "tools", "what the model may call, and whether it asks", rules.tools),
+    Command(
+        "rules",
+        r"rules(?: revoke (?P<id>rule-[\w-]+))?",
+        "rules [revoke ID]",
+        "remembered answers",
+        rules.rules,
+        complete=(one_of("revoke"),),
+    ),
+    Command(
+        "allow",
+        r"allow(?: (?P<how>once|always))?",
+        "allow [always]",
+        "answer the open question: yes",
+        answers.no_question,
+        complete=(one_of("once", "always"),),
+        answer=answers.allowed,
+        short={"a": "allow", "y": "allow", "yes": "allow", "w": "allow always", "always": "allow always"},
+    ),
+    Command(
+        "deny",
+        r"deny(?: because (?P<reason>\S.*))?",
+        "deny [because …]",
+        "answer the open question: no",
+        answers.no_question,
+        complete=(one_of("because"),),
+        answer=answers.denied,
+        short={"d": "deny", "n": "deny", "no": "deny"},
+    ),
+    Command(
+        "stop",
+        "stop",
+        "stop",
+        "stop the turn that is running",
+        answers.no_turn,
+        answer=answers.stopped,
+        short={"s": "stop"},
+    ),
+    Command(
+        "resume",
+        r"resume(?: (?P<name>\S+))?",
+        "resume [NAME]",
+        "go on with the turn that was interrupted, also after a restart",
+        session.resume,
+    ),
+    Command("last", "last", "last", "show the last answer again", session.last),
+    Command(
+        "usage",
+        r"usage(?: (?:--by|by) (?P<by>\w+))?",
+        "usage [--by model|day|session|provider]",
+        "tokens, cost and time",
+        record.usage,
+        complete=(one_of("--by"), one_of("model", "day", "session", "provider")),
+    ),
+    Command(
+        "log",
+        r"log(?: (?P<sql>(?i:select|with|from|explain)\b.+))?",
+        "log [SQL]",
+        "the record, as a table",
+        record.log,
+    ),
+    Command("check", "check", "check", "what works here, and how to fix what does not", setup.check),
+    Command("config", "config", "config", "the settings and where each comes from", setup.config),
+    *PLANNED,
+)
+BY_NAME = {command.name: command for command in COMMANDS}

@@ -1,0 +1,187 @@
+"""The table of subcommands and options: what is a command, what is a question, and what completion offers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mentra_nb.errors import ConfigurationError, OperationDenied
+from mentra_nb.notebook.asking import parse_answer
+from mentra_nb.notebook.commands.command import Command, Context
+from mentra_nb.notebook.commands.help import help_text
+from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
+from mentra_nb.notebook.grammar import Parsed, completions, parse
+
+PLANNED = [command.name for command in COMMANDS if command.planned]
+READY = [command.name for command in COMMANDS if not command.planned]
+
+
+class Names:
+    def functions(self) -> list[str]:
+        return ["revenue", "costs"]
+
+    def models(self) -> list[str]:
+        return ["ollama/", "quick"]
+
+    def commands(self) -> list[str]:
+        return READY
+
+
+def named(line: str) -> str | None:
+    """The subcommand a line is, or `None` for a question."""
+    command = parse(line).command
+    return command.name if command is not None else None
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "words"),
+    [
+        ("help", "help", {"word": None}),
+        ("models qwen --all", "models", {"text": "qwen", "all": " --all"}),
+        ("alias quick ollama/qwen3", "alias", {"name": "quick", "target": "ollama/qwen3"}),
+        ("rules revoke rule-1a", "rules", {"id": "rule-1a"}),
+        ("usage  --by   day  # since when?", "usage", {"by": "day"}),
+        ("deny because it is the #1 risk", "deny", {"reason": "it is the #1 risk"}),
+        ("log SELECT 1", "log", {"sql": "SELECT 1"}),
+        ("", "", {}),
+    ],
+)
+def test_a_line_that_wholly_fits_is_a_command(line: str, name: str, words: dict[str, str | None]) -> None:
+    parsed = parse(line)
+    assert parsed.command is not None
+    assert parsed.command.name == name
+    assert parsed.words == words
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "stop writing so long",
+        "allow me to explain",
+        "models are small programs",
+        "log the problem",
+        "undo the sort",
+        "fix the bug in cell 3",
+        "say it again",
+        "code for a bubble sort",
+        "history of the sort algorithm",
+        "export the frame to Excel",
+        "forget it",
+        "team sports",
+        "-- history",
+        "-- allow",
+    ],
+)
+def test_prose_that_begins_like_a_command_is_a_question(line: str) -> None:
+    parsed = parse(line)
+    assert parsed.command is None
+    assert parsed.prompt == line.removeprefix("-- ")
+
+
+def test_below_the_cell_magic_nothing_is_a_command() -> None:
+    assert parse("allow", "").command is None
+    assert parse("", "undo").prompt == "undo"
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_planned_command_is_refused_and_not_asked(name: str) -> None:
+    command = parse(f"{name}  # soon").command
+    assert command is not None
+    context = Context({}, show=pytest.fail, origin=pytest.fail)
+    with pytest.raises(OperationDenied, match=f"^%mentra {name} is not available yet"):
+        command.run(context, {})
+
+
+@pytest.mark.parametrize(
+    "line", ["code 2", "export notes.ipynb", "fork second-try", "forget session-12ab", "history regression"]
+)
+def test_planned_words_are_reserved_with_their_arguments(line: str) -> None:
+    assert named(line) == line.split()[0]
+
+
+def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
+    words = "fix code good bad cells say context compact skills memories team trust jobs diff undo budgets export"
+    assert set(PLANNED) == {*words.split(), "sessions", "fork", "forget", "history"}
+    shown = help_text(COMMANDS, OPTIONS)
+    assert [name for name in PLANNED if f"    {name} " in shown] == []
+    assert help_text(COMMANDS, OPTIONS, "undo") == shown
+    assert [name for name in PLANNED if name in completions("%mentra ", Names())[0]] == []
+    with pytest.raises(ConfigurationError, match="did you mean %mentra models"):
+        parse("modles")
+    assert parse("trustt").prompt == "trustt"
+
+
+def test_every_command_and_option_is_in_help_and_in_completion() -> None:
+    shown = help_text(COMMANDS, OPTIONS)
+    assert [command for command in READY if f"    {command}" not in shown] == []
+    assert [flag for option in OPTIONS for flag in option.flags if flag not in shown] == []
+    assert completions("%mentra ", Names())[0] == READY
+    assert completions("%%mentra -", Names())[0] == [flag for option in OPTIONS for flag in option.flags]
+    assert all(hasattr(Parsed(), option.name) for option in OPTIONS)
+    for name in READY:
+        assert name in help_text(COMMANDS, OPTIONS, name)
+
+
+def test_a_row_is_all_a_command_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    row = Command("greet", r"greet(?: (?P<who>\w+))?", "greet [WHO]", "say hello", lambda _, words: print(words["who"]))
+    assert "    greet [WHO]" in help_text([*COMMANDS, row], OPTIONS)
+    words = row.words("greet you")
+    assert words is not None
+    row.run(Context({}, show=pytest.fail, origin=pytest.fail), words)
+    assert capsys.readouterr().out == "you\n"
+    assert row.words("greet you all") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("%mentra us", ["usage"]),
+        ("%%mentra us", []),
+        ("%mentra help al", ["alias", "allow"]),
+        ("%mentra usage ", ["--by"]),
+        ("%mentra usage --by ", ["model", "day", "session", "provider"]),
+        ("%mentra allow ", ["once", "always"]),
+        ("%mentra rules re", ["revoke"]),
+        ("%mentra model ol", ["ollama/"]),
+        ("%mentra alias fast qu", ["quick"]),
+        ("%mentra -m qu", ["quick"]),
+        ("%%mentra --model qu", ["quick"]),
+        ("%mentra -o a -t rev", ["revenue"]),
+        ("%%mentra --t", ["--tool"]),
+        ("%mentra tell me mo", []),
+        ("%mentra undo ", []),
+    ],
+)
+def test_completion_offers_what_may_follow(text: str, found: list[str]) -> None:
+    assert completions(text, Names())[0] == found
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("-m x", "model='x'"),
+        ("--model=x", "model='x'"),
+        ("-t a -t b", "tool=['a', 'b']"),
+        ("-s 'a b'", "session='a b'"),
+    ],
+)
+def test_options_are_read_up_to_the_first_word_that_is_not_one(option: str, value: str) -> None:
+    parsed = parse(f"{option} what is -z for?")
+    assert value in repr(parsed)
+    assert parsed.prompt == "what is -z for?"
+
+
+@pytest.mark.parametrize("name", [name for name in READY if name not in ("allow", "deny", "stop")])
+def test_no_other_command_answers_a_question(name: str) -> None:
+    assert parse_answer(f"%mentra {name}") is None
+
+
+def test_the_table_loads_no_engine_and_no_database() -> None:
+    program = (
+        "import mentra_nb.notebook.extension, sys; print(*(set(sys.modules) & {'pandas', 'duckdb', 'anywidget'})); "
+    )
+    program += "print('mentra_nb.chat.engine' in sys.modules, 'mentra_nb.record' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "\nFalse False\n"
