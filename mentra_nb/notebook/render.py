@@ -1,6 +1,6 @@
-"""Text of a model or a tool → something a trusted notebook page may show.
+"""Rendering of untrusted text (of a model or a tool) for a trusted notebook page.
 
-Everything a turn shows goes through here, as a raw mimebundle; nothing else builds HTML from text that is not ours.
+All output of a turn is a raw mimebundle made here. No other module builds HTML from untrusted text.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 Bundle = dict[str, Any]
 """MIME type → data, for `display(bundle, raw=True)`."""
 
-# A host may hold no user name and no backslash: browsers and urlsplit disagree on which part of those is the host.
-_LINK = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#]|$)|mailto:[^\s?]+$", re.IGNORECASE)
+# No user name and no `%` before the path: with them, browsers and urlsplit disagree about the host. markdown-it has
+# written a backslash as %5C by then.
+_LINK = re.compile(r"https?://[^\s/?#@%]+(?:[/?#]|$)|mailto:[^\s?]+$", re.IGNORECASE)
 _REL = "noopener noreferrer nofollow"
 _MUTED = "color:var(--jp-ui-font-color2,#666)"
 _MONO = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
-# JupyterLab's own names for both MathJax generations: no formula pass over text that is not ours.
+# The classes by which JupyterLab keeps MathJax (2, and 3 or later) from searching untrusted text for formulas.
 _NO_MATH = "tex2jax_ignore mathjax_ignore"
 
 _UNUSUAL = re.compile(r"[^\x20-\x7e\n\t]")
@@ -36,17 +37,17 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 
 
 def escape(text: str) -> str:
-    """For HTML text and attribute values. `$` too, which some pages would read as mathematics."""
+    """Escape for HTML text and attribute values. `$` as well, which some pages read as mathematics."""
     return _escape(text, quote=True).replace("$", "&#36;")
 
 
 def visible(text: str) -> str:
-    """Every character that could hide or reorder others made visible: `␛`, `\\u202e`. Not HTML-escaped."""
+    """Replace every character that could hide or reorder others by a visible form: `␛`, `\\u202e`. No HTML escapes."""
     return _UNUSUAL.sub(lambda found: _shown(found[0]), text)
 
 
 def plain(text: str) -> str:
-    """Prose for a terminal or a `text/plain` entry: only control characters are made visible."""
+    """Make control characters visible and leave the rest: for prose in a terminal or a `text/plain` entry."""
     return _CONTROL.sub(lambda found: _shown(found[0]), text)
 
 
@@ -62,23 +63,27 @@ def _shown(char: str) -> str:
 
 
 def safe_html(markdown: str) -> str:
-    """Markdown as static HTML: no HTML of the text's own, no pictures, no scripts, links that show their host."""
+    """Render Markdown as static HTML without raw HTML, images or scripts; links show their host."""
     body: str = _parser().render(plain(markdown)).replace("$", "&#36;")
     return f'<div class="mentra-text jp-RenderedMarkdown {_NO_MATH}">{body}</div>'
 
 
 def bundle(markdown: str, *, opener: str = "") -> Bundle:
-    """What a notebook keeps of a text: HTML from this module, and the Markdown source.
+    """Return the text as a mimebundle: HTML, and the Markdown source as plain text.
 
-    `opener` is a line put before the text for the HTML only: the fence a block of code goes on in.
+    `opener` goes before the text in the HTML only: the opening fence, where the text begins inside a block of code.
     """
     return {"text/html": safe_html(opener + markdown), "text/plain": plain(markdown)}
 
 
 def line(text: str, mark: str = "", *, detail: str = "", note: str = "") -> Bundle:
-    """One static line (a tool that ran, a decision, a footer): `mark` carries the meaning, never colour alone.
+    """Return one static line (a tool call, a decision, a footer) as a mimebundle.
 
-    `note` follows in grey; `detail` is folded behind the line.
+    Args:
+        text: The line itself.
+        mark: A sign before it, such as ✓; it carries the meaning without colour.
+        detail: Text folded behind the line.
+        note: Text after it, in grey.
     """
     text, note, detail = visible(text).replace("\n", "␊"), visible(note).replace("\n", "␊"), visible(detail)
     head = f'<span style="{_MONO};white-space:pre-wrap">{escape(" ".join(filter(None, (mark, text))))}</span>'
@@ -109,7 +114,7 @@ def _parser() -> MarkdownIt:
 
     class Renderer(RendererHTML):
         def image(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-            # Never fetched: the address of a picture can carry data out.
+            # A link, so that nothing is fetched: the address of an image can carry data out.
             url, name = str(tokens[idx].attrs.get("src", "")), escape(tokens[idx].content)
             return f'<a href="{escape(url)}" rel="{_REL}" target="_blank">[image: {name}]</a>{_host_note(url)}'
 
@@ -138,7 +143,7 @@ def _host_note(url: str) -> str:
 
 
 def _code(code: str, info: str) -> str:
-    """A block of code, coloured when its language is known. No more of its info string than a name is kept."""
+    """Render a block of code, coloured if its language is known. Of the info string only the name is used."""
     found = re.match(r"[\w+#.-]*", info.strip(), re.ASCII)
     language = found[0].lower() if found else ""
     spans = _coloured(code, language) if language and len(code) < 20_000 else escape(code)
@@ -153,7 +158,7 @@ def _coloured(code: str, language: str) -> str:
         tokens = get_lexer_by_name(language, stripnl=False).get_tokens(code)
     except ClassNotFound:
         return escape(code)
-    # Our own loop, not an HtmlFormatter: its colours are fixed, these follow the page's light or dark theme.
+    # Not an HtmlFormatter: its colours are fixed, these follow the page's light or dark theme.
     return "".join(
         f'<span style="{style}">{escape(text)}</span>' if (style := _colour(str(kind))) else escape(text)
         for kind, text in tokens
@@ -176,7 +181,7 @@ _COLOURS = {
 
 @cache
 def _colour(kind: str) -> str:
-    """The inline style of a Pygments token type, in the variables JupyterLab colours its own editors with."""
+    """Return the inline style of a Pygments token type, in the variables of JupyterLab's editors."""
     for name, colour in _COLOURS.items():
         if kind == name or kind.startswith(name + "."):
             return f"color:var(--jp-mirror-editor-{colour})"

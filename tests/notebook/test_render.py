@@ -78,10 +78,33 @@ def test_a_link_shows_its_host(markdown: str, host: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["https://bank.example@evil.example/", "https://evil.example\\@bank.example", "//evil.example", "file:///etc"],
+    [
+        "https://bank.example@evil.example/",
+        "https://evil.example\\@bank.example",
+        "https://evil.example\\\\.bank.example/",
+        "https://evil.example\\x.bank.example/",
+        "https://evil.example%5C.bank.example/",
+        "https://evil.example%2F.bank.example/",
+        "//evil.example",
+        "file:///etc",
+    ],
 )
-def test_an_address_whose_host_is_in_doubt_is_no_link(url: str) -> None:
+def test_an_address_whose_host_is_in_doubt_is_not_a_link(url: str) -> None:
     assert "a" not in [tag for tag, _ in Page(safe_html(f"[x]({url})")).tags]
+
+
+@pytest.mark.parametrize("url", ["https://evil.example/a%20b\\c", "https://bücher.example/ü", "https://[::1]:80/"])
+def test_an_address_with_a_plain_host_is_a_link(url: str) -> None:
+    assert "a" in [tag for tag, _ in Page(safe_html(f"[x]({url})")).tags]
+
+
+@pytest.mark.parametrize("data", [bundle("$x$"), line("$x$", note="$y$", detail="$z$")])
+def test_mathjax_leaves_all_of_it_alone(data: dict[str, str]) -> None:
+    _, attributes = Page(data["text/html"]).tags[0]
+    classes = (attributes["class"] or "").split()
+    assert {"tex2jax_ignore", "mathjax_ignore"} <= set(classes)  # MathJax 2, MathJax 3 and later
+    assert data["text/html"].startswith("<div")
+    assert data["text/html"].count("<div") == 1
 
 
 def test_ordinary_markdown_looks_like_itself() -> None:
@@ -107,6 +130,9 @@ def test_code_that_goes_on_from_another_block_is_still_code() -> None:
         ("x\u00a0y\u2028z", "x\\u00a0y\\u2028z"),
         ("\U000e0041", "\\U000e0041"),
         ("\x85\x7f\r", "\\u0085␡␍"),
+        ("a\u115fb\u1160c", "a\\u115fb\\u1160c"),
+        ("a\u2800b\u3164c\uffa0", "a\\u2800b\\u3164c\\uffa0"),
+        ("a\u034fb\U000e0100", "a\\u034fb\\U000e0100"),
         ("naïve Ω 漢字 🙂\n\t.", "naïve Ω 漢字 🙂\n\t."),
     ],
 )
