@@ -1,47 +1,50 @@
-# Everything is installed into .venv; nothing outside this folder is changed, but for a browser where one is missing.
+# Everything is installed into this folder. Only a missing browser or PostgreSQL is installed in the system, by `test`.
 PYTHON ?= python3
 BIN := .venv/bin
 KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check lab kernels browser postgres notebooks oldest faults lake bench clean
+.PHONY: demo test quick check types lab kernels browser postgres notebooks oldest faults lake bench clean
 
-demo: .venv/.base  ## a first turn, offline: prints the conversation and the usage table
+demo: .venv/.base  ## run a first turn offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
 
-test: check kernels browser postgres  ## everything: lint, types, contracts, tests, notebooks
+test: check kernels browser postgres  ## run everything: lint, types, import contracts, tests, notebooks
 	$(PYTEST)
 	$(MAKE) notebooks oldest lake
 
-quick: .venv/.dev  ## the fast subset: no kernel, no browser, no killed processes, little DuckDB
+quick: .venv/.dev  ## run the fast tests, within 60 s of CPU: no kernels, browsers, killed processes, PostgreSQL
 	$(BIN)/ruff check
 	$(PYTEST) -m "not kernel and not browser and not fault and not slow"
 
-check: .venv/.dev
+check: types  ## run the linters and type checkers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-notebooks: .venv/.dev
+types: .venv/.dev  ## check types strictly, then as an editor does
+	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+notebooks: .venv/.dev  ## run the notebooks and compare their outputs
 	MENTRA_HOME=$$(mktemp -d) $(NBVAL) notebooks
 
-oldest: .venv-oldest/.done  ## the record's tests on the oldest DuckDB and pandas that will do
+oldest: .venv-oldest/.done  ## run the record's tests on the oldest supported DuckDB and pandas
 	PYTHONPATH=.venv-oldest $(PYTEST) tests/record/test_frames.py tests/record/test_chain.py tests/record/test_export.py tests/record/test_plots.py tests/record/test_reports.py tests/record/test_old_versions.py
 
-lab: .venv/.dev  ## JupyterLab on the notebooks
+lab: .venv/.dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-faults: .venv/.dev kernels  ## the fault tests, long
+faults: .venv/.dev kernels  ## run the fault tests in their long form
 	MENTRA_FAULT_SECONDS=120 MENTRA_FAULT_KILLS=500 $(PYTEST) tests/faults --timeout 1200
 
-lake: pyproject.toml  ## the tests of a shared record, on the DuckDB that the extra `lake` pins; needs PostgreSQL
+lake: pyproject.toml  ## run the tests of a shared record on the DuckDB of the extra `lake`; needs PostgreSQL
 	@test -x .venv-lake/bin/python || $(PYTHON) -m venv .venv-lake
 	.venv-lake/bin/pip install -q --disable-pip-version-check -e ".[lake]" anyio hypothesis pytest pytest-timeout
 	.venv-lake/bin/python -m pytest tests/record/test_lake.py
 
-bench: .venv/.dev  ## benchmarks, by hand
+bench: .venv/.dev  ## run the benchmarks
 	for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 kernels: $(KERNEL6)/.done
