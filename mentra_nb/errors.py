@@ -1,11 +1,11 @@
-"""The exceptions of mentra-nb. Nothing else raises errors of our own; every message says what to do next.
+"""The exceptions of mentra-nb: the only ones it raises on purpose. Every message says what to do next.
 
 MentraError
  ├─ ProviderError                      the model's side of the wire
  │   ├─ TransportError                 no connection, or it broke                        retryable
  │   ├─ HttpError                      a status other than 2xx                           by status
  │   ├─ RetryableError                 the provider asked to try again                   retryable
- │   ├─ DecodeError                    a body that is not what was promised              retryable
+ │   ├─ DecodeError                    a body that is not of the expected form           retryable
  │   ├─ InvalidRequest                 refused before or by the provider                 terminal
  │   │   └─ UnsupportedCapability      this provider cannot do what was asked
  │   └─ MalformedStream                a stream that broke the wire's own rules          terminal
@@ -17,12 +17,12 @@ MentraError
  ├─ ToolBudgetExceeded, ModelBudgetExceeded, MaxRoundsExceeded                           terminal
  ├─ NoResumableTurn                    no turn was interrupted or failed                 terminal
  ├─ UnknownEntry                       the transcript has no such entry                  terminal
- ├─ EmptyAssistantResponse             the run finished without a final message          terminal
+ ├─ EmptyAssistantResponse             the turn finished without a final message         terminal
  ├─ InvalidOutput                      a typed answer that does not fit its type         terminal
  ├─ InvalidTool                        a function that cannot be offered as a tool       terminal
- ├─ SkillLoadError                     a folder of skills of which nothing was taken     terminal
+ ├─ SkillLoadError                     a folder of skills that cannot be loaded          terminal
  │   ├─ ReadDir, ReadFile              it, or a file in it, cannot be read
- │   ├─ InvalidFrontmatter             a file whose head is not what it must be
+ │   ├─ InvalidFrontmatter             a file whose front matter is not valid
  │   └─ DuplicateSkillName             two files of one name
  ├─ ConfigurationError                 a setting, model name or option that is not valid terminal
  ├─ ReplayMiss                         this request is not on the tape                   terminal
@@ -54,16 +54,16 @@ class MentraError(Exception):
     category = ErrorCategory.TERMINAL
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows: the sentence, without our frames."""
+        """Return what IPython shows: the sentence, without the frames of this package."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class ProviderError(MentraError):
-    """Something went wrong between us and a model provider."""
+    """A request to a model provider failed."""
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may succeed if sent again."""
+        """True if the same request may succeed when sent again."""
         return self.category is ErrorCategory.RETRYABLE
 
 
@@ -72,7 +72,7 @@ class TransportError(ProviderError):
 
 
 class RetryableError(ProviderError):
-    """The provider said to try again, after `delay` seconds when it named a time."""
+    """The provider asked to try again, after `delay` seconds if it named a time."""
 
     category = ErrorCategory.RETRYABLE
 
@@ -175,7 +175,7 @@ class Cancelled(MentraError):
 
 class DeadlineExceeded(MentraError):
     def __init__(self) -> None:
-        super().__init__("the deadline of this run has passed")
+        super().__init__("the deadline of this turn has passed")
 
 
 class _LimitExceeded(MentraError):
@@ -200,7 +200,7 @@ class MaxRoundsExceeded(_LimitExceeded):
 
 class NoResumableTurn(MentraError):
     def __init__(self, agent: str) -> None:
-        super().__init__(f"agent '{agent}' has no interrupted or failed turn to go on with")
+        super().__init__(f"agent '{agent}' has no interrupted or failed turn to resume")
 
 
 class UnknownEntry(MentraError):
@@ -214,10 +214,10 @@ class EmptyAssistantResponse(MentraError):
 
 
 class InvalidOutput(MentraError):
-    """The model gave a typed answer that does not fit the type. The conversation keeps it."""
+    """The model's typed answer does not fit its type. It stays in the conversation."""
 
     def __init__(self, output: str, problem: str) -> None:
-        super().__init__(f"the model's answer is no {output}: {problem}")
+        super().__init__(f"the model's answer does not match {output}: {problem}")
         self.output = output
         self.problem = problem
 
@@ -227,7 +227,7 @@ class InvalidTool(MentraError):
 
 
 class SkillLoadError(MentraError):
-    """A folder of skills cannot be used as it is; nothing of it was taken."""
+    """A folder of skills cannot be loaded; none of it is used."""
 
 
 class ReadDir(SkillLoadError):
@@ -269,14 +269,14 @@ class StoreError(MentraError):
 
 
 class LeaseUnavailable(StoreError):
-    """Another runtime has the agent, or took it over while this one was away."""
+    """Another runtime holds the lease of the agent, or has taken it over."""
 
 
 def is_transient_provider_error(error: ProviderError) -> bool:
-    """Whether a provider error is likely to pass if the request is sent again."""
+    """Return whether the request may succeed if it is sent again."""
     return error.is_transient
 
 
 def is_transient_runtime_error(error: MentraError) -> bool:
-    """Whether an error's category is `retryable`."""
+    """Return whether the error's category is `retryable`."""
     return error.category is ErrorCategory.RETRYABLE

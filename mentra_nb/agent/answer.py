@@ -1,4 +1,4 @@
-"""A provider's stream on its way to becoming a message: folds events into blocks and says what they mean."""
+"""A model's answer while it streams: folds a provider's events into a message and returns them as agent events."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class _Block:
     pieces: list[str] = field(default_factory=list)
     size: int = 0
     held: str = ""
-    """Half of a surrogate pair whose other half has not come yet."""
+    """The first half of a surrogate pair whose other half has not arrived."""
     stopped: p.ContentBlockStopped | None = None
     call: ToolUse | None = None
 
     def take(self, text: str) -> str:
-        """Add a piece; returns it as valid Unicode, which a server need not send: pairs may come in halves."""
+        """Add a piece and return it as valid Unicode: some servers split surrogate pairs."""
         if self.held or not text.isascii():
             text = self._mended(text)
         self.pieces.append(text)
@@ -56,11 +56,11 @@ class PendingMessage:
         self.started: p.MessageStarted | None = None
         self.complete: bool = False
         self.said_something: bool = False
-        """Whether text or a whole call was shown: then asking again would show it twice."""
+        """True once text or a whole call was shown: the request is not retried then, as it would be shown twice."""
         self._blocks: dict[int, _Block] = {}
 
     def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
-        """Fold one event in; returns what it means, if anything. Raises `MalformedStream`."""
+        """Fold in one event and return the agent event for it, or `None`. Raises `MalformedStream`."""
         if isinstance(event, p.ContentBlockDelta):
             return self._delta(self._open_block(event.index), event.text)
         match event:
@@ -125,11 +125,11 @@ class PendingMessage:
         return e.ToolUseReady(agent_id=self.agent_id, index=block.start.index, call=block.call)
 
     def partial_text(self) -> str:
-        """The text shown so far."""
+        """Return the text received so far."""
         return "".join(self._blocks[i].text() for i in sorted(self._blocks) if self._blocks[i].start.kind == "text")
 
     def message(self) -> Message:
-        """The whole message, blocks in index order. Raises `StreamTruncated` when it never became whole."""
+        """Return the whole message, blocks in index order. Raises `StreamTruncated` if it is not complete."""
         if not self.complete:
             raise StreamTruncated
         unfinished = [index for index, block in self._blocks.items() if block.stopped is None]
@@ -159,12 +159,12 @@ class PendingMessage:
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
-    """A call's arguments and what is wrong with them, if anything. Nothing at all means no arguments."""
+    """Return a call's arguments, and what is wrong with them or `None`. An empty text means no arguments."""
     if not text.strip():
         return {}, None
     try:
         value = json.loads(text, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # an escape can smuggle in half a surrogate pair
+        json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair, which an escape can spell
     except (ValueError, RecursionError) as error:
         return {}, f"{error}; received {_cut(text)}"
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
 """The Anthropic Messages wire: Claude, and the local servers that speak it (llama.cpp, Ollama, proxies).
 
-Prompt caching is on: the tools, the system text and the conversation so far are marked at the places where the next
-request begins the same.
+Prompt caching is on: the tools, the system text and the conversation so far are marked where the next
+request will still be the same.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class AnthropicProvider(WireProvider):
 
     def body(self, request: Request) -> bytes:
         key = f"{self.wire}:{self.descriptor.id}:{request.model}"
-        turns = merge_roles(
+        merged = merge_roles(
             message.encoded(key, lambda m: self._fragment(m, request.model)) for message in request.messages
         )
-        _mark(turns)
+        _mark(merged)
         max_tokens = request.max_output_tokens or anthropic_models.default_max_tokens(request.model)
         thinking, output = anthropic_models.thinking(request, max_tokens, self.descriptor.id)
         if request.response_format is not None:
@@ -92,7 +92,7 @@ class AnthropicProvider(WireProvider):
             },
             system=[_cached(encode({"type": "text", "text": request.system}))] if request.system else None,
             tools=self._offered(request),
-            messages=turns,
+            messages=merged,
         )
 
     def decoder(self, request: Request) -> AnthropicDecoder:
@@ -114,7 +114,7 @@ class AnthropicProvider(WireProvider):
         return [*fragments, *[SEARCH_TOOL] * any(deferred)]
 
     def _fragment(self, message: Sendable, model: str) -> Fragment:
-        """One message; results come first, as the API wants them."""
+        """Encode one message; tool results come first, as the API requires."""
         ours = (self.descriptor.id, model)
         blocks: list[bytes] = []
         for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
@@ -154,11 +154,11 @@ class AnthropicProvider(WireProvider):
         return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
 
 
-def _mark(turns: list[Fragment]) -> None:
-    """Mark where this conversation ends and where the last request's did, so that each finds what the other left."""
-    users = (at for at in reversed(range(len(turns))) if turns[at].is_user)
+def _mark(merged: list[Fragment]) -> None:
+    """Mark the last two user messages: the end of this request, and that of the one before, which is in the cache."""
+    users = (at for at in reversed(range(len(merged))) if merged[at].is_user)
     for at in islice(users, 2):
-        turns[at] = turns[at].with_member(CACHED)
+        merged[at] = merged[at].with_member(CACHED)
 
 
 def _cached(block: bytes) -> bytes:
@@ -166,7 +166,7 @@ def _cached(block: bytes) -> bytes:
 
 
 def _call_id(id: str) -> str:
-    """The API refuses other characters, which another provider may have put into a call's id."""
+    """Return the id of a call with only the characters the API accepts: another provider may have used others."""
     return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"_{ord(match[0]):x}", id)
 
 
@@ -203,11 +203,11 @@ class _Block:
     index: int
     kind: BlockKind
     whole: dict[str, Any]
-    """The block as it was announced: the whole of it, for a kind that is not streamed."""
+    """The block as it was started; complete, for a kind that is not streamed."""
     size: int = 0
     signature: list[str] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
-    """Of a call the provider makes itself."""
+    """Streamed arguments of a call that the provider makes itself."""
     is_open: bool = True
 
 

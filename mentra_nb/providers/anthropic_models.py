@@ -1,6 +1,6 @@
-"""What is known of the Claude models: how they think, and how much they may say.
+"""Options that depend on the Claude model: how it thinks, and how long its answers may be.
 
-The wire is one, but which options it takes depends on the model. One that is not named here is taken for a newer one.
+A model that is not named here is treated as a newer one.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from mentra_nb.providers.base import ModelInfo, Request
 from mentra_nb.providers.json import count
 
 DEFAULT_MAX_TOKENS = 8192
-"""The API must be told a limit; the oldest models allow half of this."""
+"""Tokens. The API requires a limit; the oldest models allow half of this."""
 HALF_LIMIT = re.compile(r"claude-3-(opus|sonnet|haiku)")
 
 NO_THINKING = re.compile(r"claude-(instant|2|3-(opus|sonnet|haiku|5))")
 EFFORT_ONLY = re.compile(r"claude-opus-4-5")
-"""Takes an effort, but does not choose by itself when to think."""
+"""Accepts an effort, but has no adaptive thinking."""
 BY_BUDGET = re.compile(r"claude-(3-7|(opus|sonnet|haiku)-4(-[015])?(-\d{8}|$|@))")
-"""Thinks within a budget of tokens. Every other model decides by itself how much thinking an effort needs."""
+"""Thinks within a budget of tokens. Every other model has adaptive thinking."""
 NO_XHIGH = re.compile(r"claude-(mythos-preview|(opus|sonnet)-4-6)")
 
 BUDGETS = {"low": 0.2, "medium": 0.5, "high": 0.8}
 """The share of an answer's `max_tokens` that may be thinking."""
 MIN_BUDGET = 1024
-"""Tokens; the API takes no smaller budget."""
+"""Tokens: the smallest budget the API accepts."""
 
 
 def default_max_tokens(model: str) -> int:
-    """Tokens of an answer for which nothing was asked."""
+    """Return the limit of an answer, in tokens, for a request that sets none."""
     return DEFAULT_MAX_TOKENS // 2 if HALF_LIMIT.search(model) else DEFAULT_MAX_TOKENS
 
 
 def thinking(request: Request, max_tokens: int, provider: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """`thinking` and `output_config` for the request's effort.
+    """Return `thinking` and `output_config` for the request's effort.
 
-    Raises `UnsupportedCapability` for an effort the model does not know, and `InvalidRequest` for options that cannot
-    go with it.
+    Raises `UnsupportedCapability` for an effort the model does not have, and `InvalidRequest` for options that cannot
+    be combined with it.
     """
     effort, model = request.reasoning_effort, request.model
     if effort is None:
@@ -63,7 +63,7 @@ def thinking(request: Request, max_tokens: int, provider: str) -> tuple[dict[str
 
 
 def model_info(entry: dict[str, Any], provider: str) -> ModelInfo:
-    """A model as the API lists it."""
+    """Return a model from its entry in the API's list."""
     window = count(entry, "max_input_tokens", "context_window")
     name = entry.get("display_name")
     return ModelInfo(

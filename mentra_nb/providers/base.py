@@ -25,7 +25,7 @@ class ProviderDescriptor(Data):
 
 
 class ProviderCapabilities(Data):
-    """What a provider can do. A request that needs what is false here is refused before anything is sent."""
+    """What a provider can do. A request that needs a capability that is false is refused before anything is sent."""
 
     supports_tool_calls: bool = True
     supports_images: bool = False
@@ -60,7 +60,7 @@ class ModelSelector:
 
 
 class ProviderToolSpec(Data):
-    """A tool as a provider is told of it.
+    """A tool as it is described to the model.
 
     `strict` asks for arguments that fit the schema exactly. A `deferred` tool's schema stays out of the prompt until
     the provider's own search finds it; it needs `Request.tool_search`.
@@ -75,7 +75,7 @@ class ProviderToolSpec(Data):
 
 @dataclass(frozen=True)
 class ResponseFormat:
-    """The answer is to be JSON that fits `schema`. With `strict` the provider enforces it where it knows a difference.
+    """Asks for an answer in JSON that fits `schema`. With `strict` the provider enforces it, where it has that option.
 
     `name` is letters, digits, `_` and `-`.
     """
@@ -95,16 +95,16 @@ class ToolChoice:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to a model, in nobody's wire format.
+    """One request to a model, independent of any wire format.
 
     A wire honours every option that is set, or refuses the request with `InvalidRequest` before anything is sent. Two
     are hints that a wire may leave out: `metadata` (labels for the provider's own records) and `ToolSpec.strict`.
 
     - `tool_choice` and `parallel_tool_calls` count only when there are tools; `None` is the provider's own default.
-    - `max_output_tokens` is per answer, reasoning included; a wire that must be told a limit has one of its own.
-    - `reasoning_effort` is `low`, `medium`, `high`, `xhigh` or `max`, and `minimal` or `none` where a wire knows them.
+    - `max_output_tokens` is per answer, reasoning included; a wire that requires a limit has a default.
+    - `reasoning_effort` is `low`, `medium`, `high`, `xhigh` or `max`, and `minimal` or `none` where a wire has them.
     - `reasoning_summary` asks for reasoning that can be read: `auto`, `concise` or `detailed`. Without it, OpenAI's
-      models show none; where a wire knows no degrees, each means the same.
+      models show none; on a wire without degrees, all mean the same.
     - `response_format` asks for JSON of one shape.
     - `tool_search` lets the provider search among the deferred tools.
     - `prompt_cache_key` names requests that share a beginning, for providers that route by it.
@@ -126,19 +126,19 @@ class Request:
     prompt_cache_key: str | None = None
 
     def defers(self, tool: ProviderToolSpec) -> bool:
-        """Whether a tool is left to the search; the one that must be called never is."""
+        """Return whether a tool is left to the search. A tool that must be called never is."""
         choice = self.tool_choice
         return tool.deferred and not (choice is not None and choice.mode == "tool" and choice.name == tool.name)
 
 
-# ---- what a stream says ---------------------------------------------------------------------------------------
+# ---- events of a stream ---------------------------------------------------------------------------------------
 
 BlockKind = Literal["text", "thinking", "tool_use", "opaque"]
 
 
 @dataclass(frozen=True, slots=True)
 class MessageStarted:
-    """`id` and `model` are as the server named them; `request_id` is what its operators find the request by."""
+    """The answer starts. `id` and `model` are the server's; `request_id` is the id its operators need to find it."""
 
     id: str
     model: str
@@ -147,7 +147,7 @@ class MessageStarted:
 
 @dataclass(frozen=True, slots=True)
 class ContentBlockStarted:
-    """A block opens. Tool uses carry their call `id` and `name`; `item_id` is the wire's own id for it, if any."""
+    """A block starts. Tool uses carry their call `id` and `name`; `item_id` is the wire's id of the block, if any."""
 
     index: int
     kind: BlockKind
@@ -166,7 +166,7 @@ class ContentBlockDelta:
 
 @dataclass(frozen=True, slots=True)
 class ContentBlockStopped:
-    """A block is whole. `signature` and `encrypted` are a thinking block's opaque parts.
+    """A block is complete. `signature` and `encrypted` are a thinking block's opaque parts.
 
     An `opaque` block has no deltas; all of it is `encrypted`, as JSON text.
     """
@@ -178,7 +178,7 @@ class ContentBlockStopped:
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta:
-    """Stop reason and usage so far; what is `None` leaves the earlier value."""
+    """Stop reason and usage so far; `None` leaves the earlier value."""
 
     stop_reason: str | None = None
     usage: TokenUsage | None = None
@@ -186,7 +186,7 @@ class MessageDelta:
 
 @dataclass(frozen=True, slots=True)
 class MessageStopped:
-    """The wire's own terminal event was seen: the message is whole. Always the last event."""
+    """The message is complete: the wire's terminal event has come. Always the last event."""
 
 
 ProviderEvent = (
@@ -196,9 +196,9 @@ ProviderEvent = (
 StopReason = Literal[
     "end", "tool_use", "max_tokens", "refusal", "content_filter", "pause", "context_overflow", "error", "unknown"
 ]
-"""Stop reasons in neutral words. An adapter maps what it knows and passes the rest on as it came.
+"""Stop reasons in neutral words. An adapter maps those it knows and passes others on unchanged.
 
-`pause`: the provider broke off its own long turn, and goes on if asked again with the answer so far in the history.
+`pause`: the provider interrupted a long answer, and continues if asked again with the answer so far in the history.
 `context_overflow`: the model's context was full before the answer was. `error`: the model's output was unusable.
 """
 
@@ -211,19 +211,20 @@ class Provider(ABC):
 
     @abstractmethod
     def stream(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
-        """Ask. Entering opens the stream; leaving closes it, whatever happened.
+        """Send a request and return its events. Entering opens the stream; leaving always closes it.
 
         Raises `ProviderError` on entering (the request may be retried) or while iterating (it may not). An iteration
         that ends without raising has yielded `MessageStopped` last.
         """
 
     def takes_result_images(self, model: str) -> bool:
-        """Whether a tool's result may come with pictures."""
+        """Return whether the result of a tool may have pictures."""
         return self.capabilities.supports_images
 
     async def list_models(self) -> list[ModelInfo]:
+        """Return the models the provider offers. Raises `ProviderError`."""
         raise UnsupportedCapability(self.descriptor.id, "listing models")
 
     async def aclose(self) -> None:
-        """Release connections. The provider may be used again afterwards."""
+        """Close connections. The provider may be used again afterwards."""
         return

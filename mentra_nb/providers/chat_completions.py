@@ -1,6 +1,6 @@
 """The Chat Completions wire, in the dialects of llama.cpp, vLLM, Ollama, OpenRouter and other compatible servers.
 
-Requests keep to what the strictest of them accept; answers are read as the loosest of them send.
+Requests use only what the strictest of them accept; the decoder reads what the most lenient of them send.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from mentra_nb.providers.openai_common import (
 from mentra_nb.providers.think_tags import ThinkTags
 
 REASONING = ("reasoning_content", "reasoning")
-"""Members of a message in which servers send reasoning. The id of a thinking block of this wire is its member."""
+"""Members of a message that hold reasoning. A thinking block of this wire has the name of its member as id."""
 DETAILS = "reasoning_details"
-"""What OpenRouter sends beside the reasoning: signed or encrypted, and wanted back as it came."""
+"""OpenRouter's member beside the reasoning: signed or encrypted, to be sent back unchanged."""
 BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
-"""Finish reasons of an answer that is not whole: OpenRouter's, vLLM's, DeepSeek's."""
+"""Finish reasons of an answer that is incomplete: OpenRouter's, vLLM's, DeepSeek's."""
 
 
 RESULT_IMAGES = "Images of the results above:"
@@ -115,20 +115,20 @@ class ChatCompletionsProvider(OpenAIProvider):
             if not images and not shown:
                 text = message.text()
                 return _Form.of(results, encode(text) if text else b"")
-            # a result is only text on this wire: its pictures follow as the user's
+            # a tool message may only hold text: its pictures follow in a user message
             blocks = [*([Text(text=RESULT_IMAGES)] if shown else []), *shown, *message.content]
             return _Form.of(results, encode([self._part(x) for x in blocks if isinstance(x, Text | Image)]))
         if images:
             raise self.misplaced_image()
-        said: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
+        answer: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
         calls = [
             {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": arguments_text(use)}}
             for use in message.tool_uses()
         ]
         if calls:
-            said["tool_calls"] = calls
-        said |= _reasoning(message, (self.descriptor.id, model))
-        return _Form.of([encode(said), *results] if message.text() or calls else results)
+            answer["tool_calls"] = calls
+        answer |= _reasoning(message, (self.descriptor.id, model))
+        return _Form.of([encode(answer), *results] if message.text() or calls else results)
 
     def _part(self, block: Text | Image) -> dict[str, Any]:
         if isinstance(block, Text):
@@ -143,33 +143,33 @@ _USER = b'{"role":"user","content":'
 
 
 class _Form(bytes):
-    """A message on this wire: JSON messages joined by commas, of which one of the user's is the last."""
+    """A message on this wire: JSON messages joined by commas, of which a user message is the last."""
 
     __slots__ = ()
 
     @classmethod
     def of(cls, fixed: Sequence[bytes] = (), content: bytes = b"") -> _Form:
-        """`content` is the user's: a JSON string when it is only text, else a list of parts."""
-        said = [_USER + content + b"}"] if content else []
-        return (_Answer if fixed and said else cls)(b",".join([*fixed, *said]))
+        """Join `fixed` messages and a user message with `content`: a JSON string, or a list of parts."""
+        last = [_USER + content + b"}"] if content else []
+        return (_Answer if fixed and last else cls)(b",".join([*fixed, *last]))
 
     def parted(self) -> tuple[bytes, bytes]:
-        """What comes before what the user says, and the content of that."""
+        """Return what comes before the user message, and the content of that message."""
         return (b"", self[len(_USER) : -1]) if self.startswith(_USER) else (self, b"")
 
 
 class _Answer(_Form):
-    """Results of tools, and then what the user says."""
+    """Results of tools, and then a user message."""
 
     __slots__ = ()
 
     def parted(self) -> tuple[bytes, bytes]:
-        at = self.rindex(b"," + _USER)  # within a text its quotes would be escaped
+        at = self.rindex(b"," + _USER)  # inside a text its quotes would be escaped
         return self[:at], self[at + 1 + len(_USER) : -1]
 
 
 def _joined(first: bytes, second: bytes) -> bytes:
-    """The contents of two user messages as one."""
+    """Return the contents of two user messages as one."""
     if first.startswith(b'"') and second.startswith(b'"'):
         return first[:-1] + rb"\n\n" + second[1:]
     return b"[%s,%s]" % (_parts(first), _parts(second))
@@ -180,7 +180,7 @@ def _parts(content: bytes) -> bytes:
 
 
 def _reasoning(message: Sendable, ours: tuple[str, str]) -> dict[str, Any]:
-    """The members in which the server itself sent this model's reasoning: DeepSeek and OpenRouter need them back."""
+    """Return this model's reasoning in the members it came in: DeepSeek and OpenRouter need it back."""
     found: dict[str, str] = {}
     for block in message.content:
         match block:
@@ -193,20 +193,20 @@ def _reasoning(message: Sendable, ours: tuple[str, str]) -> dict[str, Any]:
 
 
 def _merged(forms: Iterable[_Form]) -> list[bytes]:
-    """The wire's messages in order, neighbouring user messages as one: strict templates want turns to alternate."""
+    """Return the messages in order, neighbouring user messages merged: strict templates require roles to alternate."""
     messages: list[bytes] = []
     before = b""
     for form in forms:
-        fixed, said = form.parted()
+        fixed, content = form.parted()
         if fixed:
             messages.append(fixed)
             before = b""
-        if said:
+        if content:
             if before:
-                said = _joined(before, said)
+                content = _joined(before, content)
                 messages.pop()
-            messages.append(_USER + said + b"}")
-            before = said
+            messages.append(_USER + content + b"}")
+            before = content
     return messages
 
 

@@ -65,8 +65,8 @@ class DemoProvider(Provider):
         async with aclosing(events):
             yield events
 
-    async def _play(self, turn: ScriptedAnswer) -> AsyncGenerator[ProviderEvent, None]:
-        for event in turn.events:
+    async def _play(self, answer: ScriptedAnswer) -> AsyncGenerator[ProviderEvent, None]:
+        for event in answer.events:
             await anyio.sleep(self._pace)
             yield event
 

@@ -1,7 +1,7 @@
 """The Gemini wire, `streamGenerateContent` as server-sent events.
 
-A thought signature belongs to a part. Here it is a `Thinking` block: with text it is a part of its own, without text
-it goes to the part after it.
+A thought signature belongs to a part. It is kept as a `Thinking` block: one with text is a part itself, one without
+text signs the part after it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576
 """Tokens of thinking for the models before Gemini 3, which take a number."""
 NO_THINKING = re.compile(r"gemini-(1|2\.0)|gemma")
 OLDER = re.compile(r"gemini-[12]|gemma")
-"""Models that take a call back without its signature, and no images in a result."""
+"""Models that accept a call without its signature, and no images in a result."""
 FOREIGN_SIGNATURE = "skip_thought_signature_validator"
-"""What the API takes instead of the signature of a call that this model never made."""
+"""Accepted by the API in place of a signature, for a call that another model made."""
 
 STOP_REASONS = {
     "STOP": "end",
@@ -87,7 +87,7 @@ class GeminiProvider(WireProvider):
 
     def body(self, request: Request) -> bytes:
         key, messages = f"{self.wire}:{self.descriptor.id}:{request.model}", request.messages
-        turns = merge_roles(
+        merged = merge_roles(
             message.encoded(key, lambda m, at=at: self._fragment(m, request.model, messages[:at]))  # type: ignore[misc]
             for at, message in enumerate(messages)
         )
@@ -99,7 +99,7 @@ class GeminiProvider(WireProvider):
                 "generationConfig": self._generation(request) or None,
             },
             tools=[join_body({}, functionDeclarations=tools)] if tools else None,
-            contents=turns,
+            contents=merged,
         )
 
     def decoder(self, request: Request) -> GeminiDecoder:
@@ -140,7 +140,7 @@ class GeminiProvider(WireProvider):
         return {"thinkingLevel": effort, "includeThoughts": True}
 
     def _fragment(self, message: Sendable, model: str, earlier: Sequence[Sendable]) -> Fragment:
-        """One message; results come first. `earlier` is where the calls are that they answer."""
+        """Encode one message; results come first. `earlier` holds the messages with their calls."""
         ours = (self.descriptor.id, model)
         parts: list[dict[str, Any] | bytes] = []
         signature: str | None = None
@@ -166,7 +166,7 @@ class GeminiProvider(WireProvider):
                     call = {"id": block.item_id} if block.item_id else {}
                     if needs_signature and not signed:
                         signed = {"thoughtSignature": FOREIGN_SIGNATURE}
-                    needs_signature = False  # of parallel calls only the first has one
+                    needs_signature = False  # only the first of parallel calls has one
                     parts.append({"functionCall": call | {"name": block.name, "args": block.input}} | signed)
                 case ToolResult():
                     parts.append(self._result(block, model, earlier))
@@ -187,7 +187,7 @@ class GeminiProvider(WireProvider):
         calls = (use for message in reversed(earlier) for use in message.tool_uses())
         call = next((use for use in calls if use.id == result.tool_use_id), None)
         if call is None:
-            raise self.refusal(f"the tool result {result.tool_use_id} answers no call; leave it out")
+            raise self.refusal(f"the tool result {result.tool_use_id} belongs to no call; leave it out")
         id = {"id": call.item_id} if call.item_id else {}
         response: dict[str, Any] = {"response": {"error" if result.is_error else "output": result.content}}
         if result.images:
@@ -321,5 +321,5 @@ class GeminiDecoder(Decoder):
 
 
 def _objects(values: Any) -> Iterator[dict[str, Any]]:
-    """The objects of what should be a list of them."""
+    """Yield the objects in a value that should be a list of objects."""
     return (value for value in values if isinstance(value, dict)) if isinstance(values, list) else iter(())

@@ -1,7 +1,7 @@
-"""HTTP and server-sent events for every provider, and the `Transport` seam that recordings plug into.
+"""HTTP and server-sent events for every provider, and the `Transport` protocol that tapes implement too.
 
-The one importer of the HTTP client: httpx2 where it is installed (the extra `fast`), httpx otherwise. No wire format is
-known here.
+The only module that imports the HTTP client: httpx2 if it is installed (the extra `fast`), else httpx. It knows no wire
+format.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import httpx
 
     def framed(body: EventStream) -> AsyncGenerator[Any, None]:
-        """Server-sent events out of a body's text."""
+        """Yield the server-sent events in the text of a body."""
         ...
 else:
     try:
@@ -65,12 +65,12 @@ TRANSIENT_CODES = {
 
 
 PUBLIC_HEADERS = {"accept", "content-type", "anthropic-version", "anthropic-beta"}
-"""Headers of ours whose values are no secrets."""
+"""Headers whose values are not secret."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """An answer whose body is still coming: `chunks` are its decoded bytes in the pieces they arrived in."""
+    """A response whose body is still arriving: `chunks` are its decompressed bytes, in the pieces they came in."""
 
     status: int
     headers: Mapping[str, str]
@@ -84,15 +84,15 @@ class Transport(Protocol):
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> AbstractAsyncContextManager[Response]:
-        """Raises `TransportError`, on entering or while the chunks are read."""
+        """Send a request. Raises `TransportError`, on entering or while the chunks are read."""
         ...
 
     async def aclose(self) -> None:
-        """Release connections; the transport may be used again."""
+        """Close connections; the transport may be used again."""
 
 
 class HttpxTransport:
-    """The network. Proxies and certificates are those of httpx's own environment settings.
+    """The network. Proxies and certificates come from the environment variables that httpx reads.
 
     `idle_timeout` is how long, in seconds, a response may send nothing. The client is made at the first request.
     """
@@ -128,11 +128,11 @@ class HttpxTransport:
 
 
 def _new_client(idle_timeout: float) -> httpx.AsyncClient:
-    """Raises `InvalidRequest` when what the environment says of certificates or proxies cannot be used."""
+    """Return a client. Raises `InvalidRequest` if the environment names certificates or proxies that cannot be used."""
     timeout = httpx.Timeout(idle_timeout, connect=CONNECT_TIMEOUT, write=WRITE_TIMEOUT)
     try:
         return httpx.AsyncClient(timeout=timeout, headers={"user-agent": "mentra-nb"})
-    except OSError as error:  # also that of ssl
+    except OSError as error:  # ssl.SSLError is one too
         reason = error.strerror or str(error)
         raise InvalidRequest(
             f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read ({reason}); correct or unset it"
@@ -142,11 +142,11 @@ def _new_client(idle_timeout: float) -> httpx.AsyncClient:
     except (ValueError, httpx.InvalidURL):
         raise InvalidRequest(
             "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not an address; write http://host:port"
-        ) from None  # whose text may repeat the proxy's password
+        ) from None  # its text may contain the proxy's password
 
 
 class _network_errors:  # noqa: N801  # used as a statement, like contextlib.suppress
-    """Fragment the HTTP client's errors into ours; none of our messages repeats a header or a proxy's password."""
+    """Turns the HTTP client's errors into `ProviderError`s, without any header or proxy password in their messages."""
 
     def __init__(self, url: str, idle_timeout: float) -> None:
         self._url, self._idle_timeout = url, idle_timeout
@@ -163,7 +163,7 @@ class _network_errors:  # noqa: N801  # used as a statement, like contextlib.sup
                 if untrusted := _certificate_error(error):
                     raise ProviderError(
                         f"the certificate of {where} is not trusted here ({untrusted.verify_message}); "
-                        "if it is of an authority of your own, let SSL_CERT_FILE name that authority's certificate"
+                        "if it was issued by a private authority, set SSL_CERT_FILE to that authority's certificate"
                     ) from error
                 detail = str(error) or f"no answer within {CONNECT_TIMEOUT:g} s"
                 via = f" through the proxy {proxy}" if proxy else ""
@@ -190,14 +190,14 @@ class _network_errors:  # noqa: N801  # used as a statement, like contextlib.sup
 
 
 def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """What was wrong with a certificate, if that is what an error came of."""
+    """Return the certificate error that caused `error`, if there is one."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _proxy(url: str) -> str | None:
-    """Host and port of the proxy that the environment names for an address."""
+    """Return host and port of the proxy that the environment sets for an address, or `None`."""
     parts = urlsplit(url)
     named = getproxies()
     proxy = named.get(parts.scheme) or named.get("all")
@@ -209,12 +209,12 @@ def _proxy(url: str) -> str | None:
 class EventStream:
     """The `data` of each server-sent event, in order. `ended` is true once the body itself has ended.
 
-    A last event without its blank line is still given, with `ended` already true. `is_error` says that the event last
-    given was called an error. `request_id` is the server's own name for the request.
+    A last event without its blank line is still given, with `ended` already true. `is_error` is true if the name of the
+    last event was `error`. `request_id` is the server's id for the request.
     """
 
     headers: ClassVar[Mapping[str, str]] = {"content-type": "text/event-stream"}
-    """This and `request` are what framing looks at."""
+    """The framing library reads this and `request`."""
     request = None
 
     def __init__(self, chunks: AsyncIterator[bytes], request_id: str | None = None, max_frame: int = MAX_FRAME) -> None:
@@ -227,7 +227,10 @@ class EventStream:
         self._text = self._decode()
 
     async def events(self) -> AsyncGenerator[str, None]:
-        """Raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame` bytes."""
+        """Yield the data of each event.
+
+        Raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame` bytes.
+        """
         async with aclosing(self._text), aclosing(framed(self)) as events:
             async for event in events:
                 self._pending = 0
@@ -236,7 +239,7 @@ class EventStream:
                     yield event.data
 
     async def drain(self) -> None:
-        """Read the end of the body if it is there, so that the connection can be used again."""
+        """Read the end of the body if it has arrived, so that the connection can be used again."""
         with anyio.move_on_after(DRAIN_TIME), suppress(ProviderError):
             async for _ in self._chunks:
                 pass
@@ -245,7 +248,7 @@ class EventStream:
         return self._text
 
     async def _decode(self) -> AsyncGenerator[str, None]:
-        """The body's text without a byte order mark, and a blank line after the last event: framing needs both."""
+        """Yield the text of the body as framing needs it: no byte order mark, and a blank line after the last event."""
         decoder = codecs.getincrementaldecoder("utf-8-sig")()
         try:
             async for chunk in self._chunks:
@@ -261,7 +264,7 @@ class EventStream:
 
 
 class HttpClient:
-    """Requests that either give what was asked for or raise a `ProviderError`. One may serve many providers."""
+    """Sends requests, and raises `ProviderError` for any other answer than the one wanted. Providers may share one."""
 
     def __init__(self, transport: Transport | None = None) -> None:
         self.transport: Transport = transport if transport is not None else HttpxTransport()
@@ -270,8 +273,8 @@ class HttpClient:
     async def post_sse(self, url: str, headers: Mapping[str, str], body: bytes) -> AsyncIterator[EventStream]:
         """POST a JSON body and read the answer as events; leaving the context closes the response.
 
-        Raises `TransportError`, `HttpError`, and for a 2xx that is no event stream the error in its JSON body or
-        `MalformedStream`.
+        Raises `TransportError` and `HttpError`. A 2xx response that is not an event stream raises the error in its JSON
+        body, or `MalformedStream`.
         """
         sent = {"accept": "text/event-stream", "content-type": "application/json", **headers}
         async with self.transport.send("POST", url, sent, body) as response:
@@ -296,7 +299,7 @@ class HttpClient:
 
 
 def stream_error(error: Any, request_id: Any = None) -> ProviderError:
-    """The exception for an error object inside a stream: `{code, type, message}`, or just a text."""
+    """Return the exception for an error in a stream: `{code, type, message}`, or only a text."""
     if not isinstance(error, dict):
         return ProviderError(f"the provider reported an error: {error or 'no details given'}")
     labels = [str(error[key]) for key in ("code", "type", "status") if error.get(key) not in (None, "error")]
@@ -310,7 +313,7 @@ def stream_error(error: Any, request_id: Any = None) -> ProviderError:
 
 
 def scrub(text: str, headers: Mapping[str, str], at_least: int = 4) -> str:
-    """`text` without the secrets, of `at_least` so many characters, that the request's own headers carry."""
+    """Return `text` with the secrets in `headers` replaced, if they have `at_least` that many characters."""
     for name, value in headers.items():
         secret = value.rpartition(" ")[2]
         if len(secret) >= at_least and name.lower() not in PUBLIC_HEADERS:
@@ -338,11 +341,11 @@ async def _not_a_stream(response: Response, headers: Mapping[str, str], content_
     error = _error_in(scrub(await _text(response), headers))
     if error:
         return stream_error(error)
-    return MalformedStream(f"the server sent {content_type} where events were asked for; check the base URL")
+    return MalformedStream(f"the server sent {content_type} instead of events; check the base URL")
 
 
 def _error_in(body: str) -> Any:
-    """The error of a JSON body, which may be the first of a list."""
+    """Return the error in a JSON body, which may be an object or a list of them; `None` if there is none."""
     try:
         found = json.loads(body)
     except ValueError:
@@ -353,7 +356,7 @@ def _error_in(body: str) -> Any:
 
 
 def _retry_delay(error: Any) -> float | None:
-    """Seconds to wait, from Google's `RetryInfo` among the details of an error."""
+    """Return the seconds to wait, from Google's `RetryInfo` in the details of an error."""
     details = error.get("details") if isinstance(error, dict) else None
     for detail in details if isinstance(details, list) else ():
         delay = detail.get("retryDelay") if isinstance(detail, dict) else None
@@ -380,7 +383,7 @@ async def _text(response: Response) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or a date); a past date is 0."""
+    """Return the seconds to wait, from `retry-after-ms` or `retry-after` (seconds or a date); 0 for a past date."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers[name]) * unit

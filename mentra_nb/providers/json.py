@@ -1,4 +1,4 @@
-"""JSON of the wires: compact encoding, bodies joined from kept fragments, and checked reading of a frame's members."""
+"""JSON of the wires: compact encoding, bodies joined from cached fragments, and checked access to a frame's members."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from mentra_nb.errors import MalformedStream
 
 
 def compact(value: Any) -> str:
+    """Return JSON without spaces, and with characters as they are."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def encode(value: Any) -> bytes:
-    """Compact JSON; half a surrogate pair becomes `?`."""
+    """Return compact JSON as UTF-8; half a surrogate pair becomes `?`."""
     return compact(value).encode("utf-8", "replace")
 
 
 def join_body(members: Mapping[str, Any], **ready: bytes | Sequence[bytes] | None) -> bytes:
-    """A JSON object of `members` and of ready-made JSON: a value, or the items of an array. What is None is left out.
+    """Return a JSON object of `members` and of encoded JSON in `ready`: a value, or the items of an array.
 
-    Items are copied once: a conversation may be megabytes.
+    Members that are `None` are left out. Items are copied only once, as a conversation may be megabytes.
     """
     parts = [encode(name) + b":" + encode(value) for name, value in members.items() if value is not None]
     for name, value in ready.items():
@@ -31,7 +32,7 @@ def join_body(members: Mapping[str, Any], **ready: bytes | Sequence[bytes] | Non
             items = [*value] or [b""]
             items[0] = encode(name) + b":[" + items[0]
             items[-1] += b"]"
-            parts += items  # members of an object are joined by commas just as items are
+            parts += items  # the final join puts commas between members and items alike
     parts = parts or [b""]
     parts[0] = b"{" + parts[0]
     parts[-1] += b"}"
@@ -49,7 +50,7 @@ class Fragment(bytes):
 
     @property
     def head(self) -> bytes:
-        """What comes before the parts: the same for every fragment of a role."""
+        """The JSON before the parts: the same for every fragment of a role."""
         return self[: self.index(b"[") + 1]
 
     @property
@@ -57,16 +58,16 @@ class Fragment(bytes):
         return self.startswith(b'{"role":"user"')
 
     def followed_by(self, other: Fragment) -> Fragment:
-        """The parts of both, as one turn."""
+        """Return one message with the parts of both."""
         return Fragment(self[:-2] + b"," + other[len(self.head) :])
 
     def with_member(self, member: bytes) -> Fragment:
-        """With this member of an object added to the last part."""
+        """Return the message with a member added to its last part."""
         return Fragment(b"%s,%s}]}" % (self[:-3], member))
 
 
 def merge_roles(messages: Iterable[Fragment]) -> list[Fragment]:
-    """The messages with neighbours of one role as one, and without the empty."""
+    """Return the messages with neighbours of the same role merged, and without empty ones."""
     merged: list[Fragment] = []
     for message in messages:
         if not message:
@@ -79,7 +80,7 @@ def merge_roles(messages: Iterable[Fragment]) -> list[Fragment]:
 
 
 def member(frame: dict[str, Any], key: str) -> dict[str, Any]:
-    """An object that a frame must have. Raises `MalformedStream`."""
+    """Return an object that a frame must contain. Raises `MalformedStream`."""
     value = frame.get(key)
     if not isinstance(value, dict):
         raise MalformedStream(f"{frame.get('type')} without its {key}")
@@ -87,6 +88,6 @@ def member(frame: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def count(source: Any, *names: str) -> int | None:
-    """The first of these members that is a number of tokens."""
+    """Return the first of these members that is an integer, or `None`."""
     values = [source.get(name) for name in names] if isinstance(source, Mapping) else []
     return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)

@@ -1,6 +1,6 @@
-"""What the two OpenAI wires, Responses and Chat Completions, have in common: model listing, usage, small mappings.
+"""What the two OpenAI wires share: model listing, usage, small mappings.
 
-The wires themselves are `responses` and `chat_completions`.
+The wires are `responses` and `chat_completions`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STOP_REASONS = {
 
 
 class OpenAIProvider(WireProvider):
-    """Shared by both wires: `base_url` with or without `/v1`, and `GET models`."""
+    """Base of both wires: `base_url` with or without `/v1`, and `GET models`."""
 
     offers: ClassVar[ProviderCapabilities] = ProviderCapabilities(
         supports_images=True,
@@ -43,7 +43,7 @@ class OpenAIProvider(WireProvider):
         return [_model(entry, self.descriptor.id) for entry in entries if entry.get("id")]
 
     def image_url(self, image: Image) -> str:
-        """The picture's address, or a data URL of its bytes. Raises `InvalidRequest` if it has neither."""
+        """Return the URL of a picture, or a data URL of its bytes. Raises `InvalidRequest` if it has neither."""
         if image.url:
             return image.url
         media_type, data = self.image_data(image)
@@ -51,7 +51,7 @@ class OpenAIProvider(WireProvider):
 
 
 def tool_choice(request: Request, named: Callable[[str], Any]) -> Any:
-    """The wire's `tool_choice`, or `None` when there is nothing to choose."""
+    """Return the wire's `tool_choice`; `None` without tools or without a choice."""
     choice = request.tool_choice
     if choice is None or not request.tools:
         return None
@@ -61,28 +61,29 @@ def tool_choice(request: Request, named: Callable[[str], Any]) -> Any:
 
 
 def parallel_tool_calls(request: Request) -> bool | None:
-    """The wire's option of that name, which may only be sent with tools."""
+    """Return the wire's option of that name, which may only be sent with tools."""
     return request.parallel_tool_calls if request.tools else None
 
 
 def arguments_text(use: ToolUse) -> str:
-    """A call's arguments as the model is to see them again; a call that was malformed has none."""
+    """Return the arguments of an earlier call as JSON; those of a malformed call are empty."""
     return "{}" if use.error is not None else compact(use.input)
 
 
 def result_text(result: ToolResult) -> str:
+    """Return a result as text; the wire has no member for errors."""
     return f"Tool error: {result.display()}" if result.is_error else result.display()
 
 
 def argument_delta(arguments: Any) -> str:
-    """Argument text as it came; some servers send the object itself."""
+    """Return a piece of arguments as text; some servers send an object instead."""
     if arguments is None or isinstance(arguments, str):
         return arguments or ""
     return compact(arguments)
 
 
 def usage(payload: Any) -> TokenUsage | None:
-    """Either wire's usage object; `None` when it says nothing."""
+    """Return the counts in either wire's usage object, or `None` if it has none."""
     if not isinstance(payload, Mapping):
         return None
 

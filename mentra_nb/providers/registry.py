@@ -1,6 +1,6 @@
-"""Which providers there are: the registry of a runtime, and the presets of the ones known by name.
+"""The registry of a runtime's providers, and presets for well-known ones.
 
-Nothing here reads the environment; keys are handed in.
+Nothing here reads the environment; keys are passed in.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NO_SEARCH = HOSTED.model_copy(update={"supports_hosted_tool_search": False})
 
 @dataclass(frozen=True)
 class Preset:
-    """How to reach a provider. `key_env` names the variable its key is usually in; `None` means it needs no key."""
+    """How to reach a provider. `key_env` is the environment variable of its key; `None` means it needs no key."""
 
     id: str
     display_name: str
@@ -64,14 +64,14 @@ PRESETS = {
 
 
 KEYS = tuple(preset.key_env for preset in PRESETS.values() if preset.key_env)
-"""The variables that a key is usually in."""
+"""The environment variables of all keys."""
 
 EMBEDDED = ("demo", "local")
 """Providers that need neither key nor server."""
 
 
 def adapter(wire: str) -> type[WireProvider]:
-    """The provider class that speaks a wire. Raises `ConfigurationError` for a wire that is not known."""
+    """Return the provider class of a wire. Raises `ConfigurationError` for an unknown wire."""
     match wire:
         case "responses":
             from mentra_nb.providers.responses import ResponsesProvider
@@ -100,7 +100,7 @@ def builtin(
     wire: Wire | None = None,
     http: HttpClient | None = None,
 ) -> Provider:
-    """The provider known as `id`, or `demo` or `local`.
+    """Return the provider of a preset, or `demo` or `local`.
 
     `base_url` (with or without `/v1`) and `wire` replace the preset's; an Ollama older than 0.13.3 needs
     `wire="chat_completions"`. `http` shares one client between providers. Raises `ConfigurationError` for an unknown
@@ -130,9 +130,9 @@ def builtin(
 
 
 def split_model(name: str) -> tuple[str | None, str]:
-    """`provider/model` split at the first slash: `openai/gpt-5` is `("openai", "gpt-5")`, `gpt-5` is `(None, "gpt-5")`.
+    """Split `provider/model` at the first slash: `openai/gpt-5` is `("openai", "gpt-5")`, `gpt-5` is `(None, "gpt-5")`.
 
-    `demo` alone is the demo provider's one model, and `local:PATH` a model file. Raises `ConfigurationError` when a
+    `demo` alone is the model of the demo provider, and `local:PATH` a model file. Raises `ConfigurationError` when a
     part is empty.
     """
     provider, is_file, path = name.strip().partition(":")
@@ -149,7 +149,7 @@ def split_model(name: str) -> tuple[str | None, str]:
 
 
 class ProviderRegistry:
-    """The providers of a runtime, by id. The first one registered is the default and stays it."""
+    """The providers of a runtime, by id. The first one registered remains the default."""
 
     def __init__(self, providers: Iterable[Provider] = ()) -> None:
         self._providers: dict[str, Provider] = {}
@@ -165,7 +165,7 @@ class ProviderRegistry:
         return next(iter(self._providers), None)
 
     def get(self, id: str | None = None) -> Provider:
-        """The provider `id`, or the default. Raises `ProviderNotFound`."""
+        """Return the provider `id`, or the default. Raises `ProviderNotFound`."""
         wanted = id if id is not None else self.default_id
         if wanted is None or wanted not in self._providers:
             raise ProviderNotFound(wanted, tuple(self._providers))
@@ -175,10 +175,10 @@ class ProviderRegistry:
         return id in self._providers
 
     def descriptors(self) -> list[ProviderDescriptor]:
-        """All descriptors, sorted by id."""
+        """Return all descriptors, sorted by id."""
         return [self._providers[id].descriptor for id in sorted(self._providers)]
 
     async def aclose(self) -> None:
-        """Release the connections of every provider."""
+        """Close the connections of every provider."""
         for provider in self._providers.values():
             await provider.aclose()

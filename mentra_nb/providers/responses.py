@@ -1,4 +1,4 @@
-"""The OpenAI Responses wire: OpenAI, OpenRouter, Ollama, LM Studio, llama.cpp and what else speaks it.
+"""The OpenAI Responses wire: OpenAI, OpenRouter, Ollama, LM Studio, llama.cpp and other servers.
 
 Always stateless: the whole conversation is sent and `store` is false, so nothing is kept on the server.
 """
@@ -36,9 +36,9 @@ from mentra_nb.providers.openai_common import (
 )
 
 REASONS = re.compile(r"(^|/)(o[1-9]|gpt-5(?!.*chat))")
-"""Models that reason unasked, and so can be asked for what goes back to them; others refuse that."""
+"""Models that reason by default: only they accept a request for encrypted reasoning."""
 EXTENSIONS = ("signature", "format")
-"""Members of a reasoning item that OpenRouter adds, and needs back for the models of others."""
+"""Members that OpenRouter adds to a reasoning item, and needs back for the models of other companies."""
 
 
 class ResponsesProvider(OpenAIProvider):
@@ -82,7 +82,7 @@ class ResponsesProvider(OpenAIProvider):
         return [*fragments, *[b'{"type":"tool_search"}'] * searched] or None
 
     def _items(self, message: Sendable, model: str) -> bytes:
-        """The input items of one message, joined by commas; results come first, so that they follow their calls."""
+        """Encode a message as input items, joined by commas; results come first, so that they follow their calls."""
         ours = (self.descriptor.id, model)
         items: list[dict[str, Any]] = []
         parts: list[dict[str, Any]] = []
@@ -125,7 +125,7 @@ class ResponsesProvider(OpenAIProvider):
 
 
 def _reasons(request: Request) -> bool:
-    """Whether to ask for the part of the model's reasoning that goes back to it."""
+    """Return whether to ask for encrypted reasoning, which goes back to the model."""
     return bool(request.reasoning_effort or request.reasoning_summary or REASONS.search(request.model))
 
 
@@ -177,7 +177,7 @@ class _Block:
     kind: BlockKind
     item_id: str | None
     size: int = 0
-    """Characters streamed so far; with none, the finished item's own text is used."""
+    """Characters streamed so far; if none were, the text of the finished item is used."""
     is_open: bool = True
 
 
@@ -194,7 +194,7 @@ class ResponsesDecoder(Decoder):
         self._blocks: list[_Block] = []
         self._by_key: dict[int | str, _Block | None] = {}
         self._response: dict[str, Any] = {}
-        """The response as the terminal event has it."""
+        """The response in the terminal event."""
         self._refused = False
 
     def _take(self, frame: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""A provider that answers from a script, and remembers what it was asked: the public double for tests of agents.
+"""A provider that answers from a script and keeps the requests it gets: the public double for tests of agents.
 
-It speaks the neutral events of `base` only; real wire formats are tested through HTTP instead.
+It gives neutral events only; wire formats are tested over HTTP.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mentra_nb.providers.base import (
 
 @dataclass(frozen=True)
 class ScriptedAnswer:
-    """What one request gets: `events`, then `error` if there is one (with no events, opening the stream fails)."""
+    """The answer to one request: `events`, then `error` if set (without events, opening the stream fails)."""
 
     events: tuple[ProviderEvent, ...] = ()
     error: MentraError | None = None
@@ -51,7 +51,7 @@ class ScriptedCall:
 def message(
     blocks: Iterable[Sequence[ProviderEvent]], stop_reason: str, usage: TokenUsage | None = None
 ) -> ScriptedAnswer:
-    """A whole message from the events of its blocks."""
+    """Return a whole message made of the events of its blocks."""
     inner = [event for block in blocks for event in block]
     end = (MessageDelta(stop_reason=stop_reason, usage=usage), MessageStopped())
     return ScriptedAnswer((MessageStarted(id="message", model="scripted"), *inner, *end))
@@ -72,12 +72,12 @@ def call_block(index: int, call: ScriptedCall, default_id: str) -> list[Provider
 
 
 def text(content: str, *, usage: TokenUsage | None = None) -> ScriptedAnswer:
-    """One text answer, in one piece."""
+    """Return an answer of one piece of text."""
     return stream_text([content], usage=usage)
 
 
 def stream_text(chunks: Iterable[str], *, usage: TokenUsage | None = None) -> ScriptedAnswer:
-    """One text answer, one delta per chunk."""
+    """Return an answer of text, one delta per chunk."""
     return message([text_block(0, chunks)], "end", usage)
 
 
@@ -87,7 +87,7 @@ def tool_calls(
     text: str | None = None,
     usage: TokenUsage | None = None,
 ) -> ScriptedAnswer:
-    """Tool calls, after an optional text. Calls without an id get `tool-1`, `tool-2`, … in each turn anew."""
+    """Return an answer of tool calls, after an optional text. Calls without an id get `tool-1`, `tool-2`, …"""
     blocks: list[list[ProviderEvent]] = [text_block(0, [text])] if text is not None else []
     for number, call in enumerate(calls, start=1):
         scripted = call if isinstance(call, ScriptedCall) else ScriptedCall(*call)
@@ -96,22 +96,22 @@ def tool_calls(
 
 
 def failure(error: MentraError) -> ScriptedAnswer:
-    """Opening the stream fails with `error`; a transient one is retried and so takes the next turn too."""
+    """Return an answer that fails with `error` on opening; after a transient one, the retry takes the next answer."""
     return ScriptedAnswer(error=error)
 
 
 def raw(events: Iterable[ProviderEvent]) -> ScriptedAnswer:
-    """Exactly these events, valid or not."""
+    """Return an answer of exactly these events, valid or not."""
     return ScriptedAnswer(tuple(events))
 
 
 def erroring(events: Iterable[ProviderEvent], error: MentraError) -> ScriptedAnswer:
-    """These events, and then `error` from inside the stream."""
+    """Return an answer of these events that then fails with `error`."""
     return ScriptedAnswer(tuple(events), error)
 
 
 class ControlledStream:
-    """A turn the test feeds by hand. `send`, `fail` and `finish` may be called from any thread, also beforehand."""
+    """An answer fed by hand. `send`, `fail` and `finish` may be called from any thread, even before the request."""
 
     def __init__(self) -> None:
         self.opened: bool = False
@@ -123,9 +123,9 @@ class ControlledStream:
     def send(self, *events: ProviderEvent) -> None:
         self._put(*events)
 
-    def send_turn(self, turn: ScriptedAnswer) -> None:
-        """The events of a whole turn, then its end."""
-        self._put(*turn.events, turn.error)
+    def send_answer(self, answer: ScriptedAnswer) -> None:
+        """Send the events of a whole answer, then end the stream."""
+        self._put(*answer.events, answer.error)
 
     def fail(self, error: MentraError) -> None:
         self._put(error)
@@ -135,7 +135,7 @@ class ControlledStream:
         self._put(None)
 
     async def wait_opened(self) -> None:
-        """Return when a request has been given this stream."""
+        """Wait until a request has been given this stream."""
         if not self.opened:
             event = asyncio.Event()
             self._openings.append((asyncio.get_running_loop(), event))
@@ -169,15 +169,15 @@ class ControlledStream:
 
 
 class ScriptedProvider(Provider):
-    """Answers requests from `turns`, in order across all agents that use it.
+    """Gives `answers` to requests, in order across all agents that use it.
 
-    A turn is what `text`, `tool_calls`, `failure` and the like return, or a `ControlledStream`. A request beyond the
-    last turn raises `InvalidRequest`.
+    An answer is what `text`, `tool_calls`, `failure` and the like return, or a `ControlledStream`. A request beyond
+    the last one raises `InvalidRequest`.
     """
 
     def __init__(
         self,
-        turns: Iterable[ScriptedAnswer | ControlledStream] = (),
+        answers: Iterable[ScriptedAnswer | ControlledStream] = (),
         *,
         id: str = "scripted",
         models: Sequence[str] = ("scripted",),
@@ -187,40 +187,40 @@ class ScriptedProvider(Provider):
         self.capabilities: ProviderCapabilities = capabilities or ProviderCapabilities(supports_images=True)
         self.recorded_requests: list[Request] = []
         self._models = models
-        self._turns = deque(turns)
+        self._answers = deque(answers)
 
-    def push(self, *turns: ScriptedAnswer | ControlledStream) -> None:
-        """Add turns at the end of the script."""
-        self._turns.extend(turns)
+    def push(self, *answers: ScriptedAnswer | ControlledStream) -> None:
+        """Add answers to the end of the script."""
+        self._answers.extend(answers)
 
     @property
     def remaining(self) -> int:
-        """How many turns have not been asked for."""
-        return len(self._turns)
+        """How many answers are left."""
+        return len(self._answers)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
         self.recorded_requests.append(request)
-        if not self._turns:
+        if not self._answers:
             asked = len(self.recorded_requests)
-            raise InvalidRequest(f"the script has no turn for request {asked}: give ScriptedProvider another turn")
-        turn = self._turns.popleft()
-        if isinstance(turn, ScriptedAnswer) and turn.error is not None and not turn.events:
-            raise turn.error
-        events = turn._run() if isinstance(turn, ControlledStream) else _play(turn)
+            raise InvalidRequest(f"the script has no answer to request {asked}: give ScriptedProvider another one")
+        answer = self._answers.popleft()
+        if isinstance(answer, ScriptedAnswer) and answer.error is not None and not answer.events:
+            raise answer.error
+        events = answer._run() if isinstance(answer, ControlledStream) else _play(answer)
         try:
             async with aclosing(events):
                 yield events
         finally:
-            if isinstance(turn, ControlledStream):
-                turn.closed = True
+            if isinstance(answer, ControlledStream):
+                answer.closed = True
 
     async def list_models(self) -> list[ModelInfo]:
         return [ModelInfo(id=model, provider=self.descriptor.id) for model in self._models]
 
 
-async def _play(turn: ScriptedAnswer) -> AsyncGenerator[ProviderEvent, None]:
-    for event in turn.events:
+async def _play(answer: ScriptedAnswer) -> AsyncGenerator[ProviderEvent, None]:
+    for event in answer.events:
         yield event
-    if turn.error is not None:
-        raise turn.error
+    if answer.error is not None:
+        raise answer.error

@@ -40,8 +40,8 @@ class WireProvider(Provider):
     """A provider behind an HTTP address.
 
     `base_url` ends before the endpoint's own name. `headers` are sent with every request; like the key, their values
-    appear in no message. `http` shares a client. `capabilities` are those of the wire unless given: what is not known
-    of a server is tried. Raises `ConfigurationError` for an address or key that cannot work.
+    appear in no message. `http` shares a client. `capabilities` default to those of the wire, since
+    those of a server are not known. Raises `ConfigurationError` for an address or key that cannot work.
     """
 
     wire: ClassVar[str]
@@ -71,23 +71,23 @@ class WireProvider(Provider):
         self._tools: tuple[list[tuple[ProviderToolSpec, bool]], list[bytes]] = ([], [])
 
     def authentication(self, key: str) -> dict[str, SecretStr]:
-        """The headers that carry the key."""
+        """Return the headers that carry the key."""
         return {"authorization": SecretStr(f"Bearer {key}")}
 
     @abstractmethod
     def body(self, request: Request) -> bytes:
-        """The request body. Raises `InvalidRequest` for what this wire cannot say."""
+        """Return the request body. Raises `InvalidRequest` for content this wire cannot express."""
 
     @abstractmethod
     def decoder(self, request: Request) -> Decoder:
-        """A decoder for the answer to `request`."""
+        """Return a decoder for the answer to `request`."""
 
     def address(self, request: Request) -> str:
-        """Where a request is posted."""
+        """Return the URL that a request is posted to."""
         return self.url(self.endpoint)
 
     def check(self, request: Request) -> None:
-        """Raises `UnsupportedCapability` or `InvalidRequest` for what this provider cannot do."""
+        """Raise `UnsupportedCapability` or `InvalidRequest` for a request this provider cannot fulfil."""
         can, id = self.capabilities, self.descriptor.id
         wanted = {
             "tools": bool(request.tools) and not can.supports_tool_calls,
@@ -102,17 +102,19 @@ class WireProvider(Provider):
                 raise UnsupportedCapability(id, option)
         choice, names = request.tool_choice, {tool.name for tool in request.tools}
         if names and choice is not None and choice.mode == "tool" and choice.name not in names:
-            raise self.refusal(f"tool_choice names '{choice.name}', which is none of the tools")
+            raise self.refusal(f"tool_choice names '{choice.name}', which is not one of the tools")
         if not request.tool_search and any(request.defers(tool) for tool in request.tools):
             name = self.descriptor.display_name or id
-            raise InvalidRequest(f"{name} deferred tools require hosted tool search; set tool_search, or defer none")
+            raise InvalidRequest(
+                f"{name} deferred tools require hosted tool search; set tool_search, or do not defer them"
+            )
 
     def misplaced_image(self) -> InvalidRequest:
-        """The refusal of an image that is not a user's."""
+        """Return the error for an image outside a user message."""
         return self.refusal("images are only supported in user messages; move the image to one")
 
     def image_data(self, image: Image) -> tuple[str, str]:
-        """The media type and the base64 data of an image. Raises `InvalidRequest` for what is none."""
+        """Return the media type and the base64 data of an image. Raises `InvalidRequest` if there is no valid data."""
         if not image.data:
             raise self.refusal("an image has neither data nor a URL; give one")
         media_type = image.media_type or "image/png"
@@ -123,10 +125,14 @@ class WireProvider(Provider):
         return media_type, image.data
 
     def refusal(self, reason: str) -> InvalidRequest:
+        """Return the error for a request that was not sent."""
         return InvalidRequest(f"{self.descriptor.id} was not asked: {reason}")
 
     def tool_fragments(self, request: Request, encode_one: Callable[[ProviderToolSpec, bool], Any]) -> list[bytes]:
-        """Each tool as JSON, kept while the same tools come back. `encode_one` is told whether the tool is deferred."""
+        """Return each tool as JSON, cached as long as the tools stay the same.
+
+        `encode_one` gets a tool and whether it is deferred.
+        """
         wanted = [(tool, request.defers(tool)) for tool in request.tools]
         kept, fragments = self._tools
         same = len(kept) == len(wanted) and all(a is b and x is y for (a, x), (b, y) in zip(kept, wanted, strict=True))
@@ -138,9 +144,9 @@ class WireProvider(Provider):
     async def model_entries(
         self, name: str, query: Mapping[str, str], parameter: str, cursor: Callable[[dict[str, Any]], Any]
     ) -> list[dict[str, Any]]:
-        """The objects under `name` on all pages of the model list.
+        """Return the objects under `name` on all pages of the model list.
 
-        `cursor` finds on a page what the next is asked with, as `parameter`. Raises `DecodeError`.
+        `cursor` returns the value of `parameter` for the page after the given one. Raises `DecodeError`.
         """
         asked, found = dict(query), list[dict[str, Any]]()
         while True:
@@ -155,16 +161,17 @@ class WireProvider(Provider):
             asked[parameter] = str(next_page)
 
     def url(self, path: str, **query: str) -> str:
-        """The address of `path` under the base URL, whose own query is kept."""
+        """Return the URL of `path` under the base URL, whose own query is kept."""
         parts = urlsplit(self.base_url)
         asked = "&".join(filter(None, (parts.query, urlencode(query))))
         return urlunsplit(parts._replace(path=f"{parts.path}/{path}", query=asked))
 
     def headers(self) -> dict[str, str]:
+        """Return the headers of every request, secrets included."""
         return {name: value.get_secret_value() for name, value in self._headers.items()}
 
     def with_transport(self, transport: Transport) -> Self:
-        """The same provider over another transport."""
+        """Return a copy of this provider that uses another transport."""
         clone = copy.copy(self)
         clone.http = HttpClient(transport)
         return clone
@@ -184,7 +191,7 @@ class WireProvider(Provider):
 
 
 def with_version(base_url: str) -> str:
-    """`base_url` with `/v1` appended, unless its path already has a version."""
+    """Return `base_url` with `/v1` appended, unless its path already has a version."""
     parts = urlsplit(base_url)
     if re.search(r"/v\d", parts.path) or parts.path.endswith("/backend-api/codex"):
         return base_url

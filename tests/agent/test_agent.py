@@ -99,7 +99,7 @@ async def test_snapshot_progresses_during_streaming() -> None:
         agent = await table.agent()
         seen = [agent.snapshot()]
         agent.environment.bus.tap(lambda event: seen.append(agent.snapshot()))
-        stream.send_turn(tool_calls([("act", {})], text="Let me."))
+        stream.send_answer(tool_calls([("act", {})], text="Let me."))
         table.provider.push(stream_text(["He", "llo"]))
         await agent.send("hi")
         seen.append(agent.snapshot())
@@ -146,13 +146,13 @@ async def test_wait_handle_targets_the_generation_active_when_the_future_is_crea
         await anyio.wait_all_tasks_blocked()
         assert not returned.is_set()
         agent.home = Next(group)
-        first.send_turn(text("1"))
+        first.send_answer(text("1"))
         await second.wait_opened()
         with anyio.fail_after(10):
             await returned.wait()
         assert agent.is_running
         agent.home = None
-        second.send_turn(text("2"))
+        second.send_answer(text("2"))
 
 
 async def test_send_returns_final_message_after_tool_execution() -> None:
@@ -664,7 +664,7 @@ async def test_a_second_turn_while_one_is_running_is_refused() -> None:
         await stream.wait_opened()
         with pytest.raises(OperationDenied, match="already taking a turn"):
             await agent.send("second")
-        stream.send_turn(text("one"))
+        stream.send_answer(text("one"))
     assert said(agent.history()) == [("user", "first"), ("assistant", "one")]
 
 

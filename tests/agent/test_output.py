@@ -73,8 +73,10 @@ class Model(ScriptedProvider):
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
-        if self.remaining and isinstance(turn := self._turns[0], ScriptedAnswer) and (offered := terminal(request)):
-            self._turns[0] = ScriptedAnswer(tuple(_named(event, offered[0].name) for event in turn.events), turn.error)
+        if self.remaining and isinstance(turn := self._answers[0], ScriptedAnswer) and (offered := terminal(request)):
+            self._answers[0] = ScriptedAnswer(
+                tuple(_named(event, offered[0].name) for event in turn.events), turn.error
+            )
         async with super().stream(request) as events:
             yield events
 
@@ -282,9 +284,9 @@ async def test_an_answer_without_the_call_is_an_error_and_the_transcript_is_kept
 @pytest.mark.parametrize(
     ("output", "value", "problem"),
     [
-        (City, {"name": "Paris", "people": -1}, r"no City: people: Input should be greater"),
-        (list[int], {"value": [1, "x"]}, r"no list\[int\]: value\.1: Input should be a valid integer"),
-        (int, {}, r"no int: value: Field required"),
+        (City, {"name": "Paris", "people": -1}, r"does not match City: people: Input should be greater"),
+        (list[int], {"value": [1, "x"]}, r"does not match list\[int\]: value\.1: Input should be a valid integer"),
+        (int, {}, r"does not match int: value: Field required"),
     ],
 )
 async def test_a_value_that_does_not_fit_is_an_error_that_names_what(output: Any, value: Any, problem: str) -> None:

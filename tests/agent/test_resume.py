@@ -601,7 +601,7 @@ async def test_an_agent_taken_over_while_it_streams_saves_no_partial_text() -> N
             [lease] = await store.list_leases()
             await store.release_lease(lease.key, lease.holder)
             await store.acquire_lease(lease.key, OTHER, 60)
-            stream.send_turn(text("half a sentence"))
+            stream.send_answer(text("half a sentence"))
         assert [(run.state, run.partial) for run in await store.list_runs(agent.id)] == [("running", "")]
 
 

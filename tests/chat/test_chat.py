@@ -307,7 +307,7 @@ def test_a_second_turn_while_one_is_running_is_refused_and_leaves_the_first_alon
         with pytest.raises(OperationDenied, match="already taking a turn"):
             second.result()
         assert second.events.empty()
-        stream.send_turn(tool_calls([("act", {})]))
+        stream.send_answer(tool_calls([("act", {})]))
         first.answer(until(first, shown.QuestionAsked).request_id, PermissionDecision(allow=True))
         assert [t.is_error for t in first.result().tools] == [False]
 
@@ -319,9 +319,9 @@ def test_two_conversations_run_at_once() -> None:
         engine.call(one.wait_opened)
         second = Chat(engine_=engine).start("2")
         engine.call(two.wait_opened)
-        two.send_turn(text("second"))
+        two.send_answer(text("second"))
         assert second.result().text == "second"
-        one.send_turn(text("first"))
+        one.send_answer(text("first"))
         assert first.result().text == "first"
 
 

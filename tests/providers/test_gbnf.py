@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kits.tiny_model import tiny_model
 
-from mentra_nb.providers.local.gbnf import LONGEST, Shape, grammar
+from mentra_nb.providers.local.gbnf import MAX_LENGTH, Shape, grammar
 from mentra_nb.providers.local.provider import load_model
 
 TERSE = {'"': 2.0, "}": 2.0, "]": 2.0}
@@ -174,7 +174,7 @@ def test_a_schema_of_any_kind_is_a_grammar(server: Any) -> None:
 
 
 def test_what_cannot_be_kept_is_left_open() -> None:
-    for schema in ({"type": "string", "pattern": "^a$"}, {"type": "string", "maxLength": LONGEST + 1}):
+    for schema in ({"type": "string", "pattern": "^a$"}, {"type": "string", "maxLength": MAX_LENGTH + 1}):
         assert Shape(schema, "of").expression == "string"
     for schema in ({"$ref": "http://x/y"}, {"$ref": "#/no"}, {"$ref": "#"}, {"type": "new"}, True, None):
         shape = Shape(schema, "of")

@@ -189,7 +189,7 @@ ANSWERED = Message.assistant([ToolUse(id="c", name="plot")])
             Unsupported,
             "gemini does not support images in tool results with gemini-2.5-flash",
         ),
-        (Request(PRO, [Message.user([ToolResult(tool_use_id="gone")])]), InvalidRequest, "gemini .*gone answers no"),
+        (Request(PRO, [Message.user([ToolResult(tool_use_id="gone")])]), InvalidRequest, "gemini .*gone belongs to no"),
     ],
 )
 async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(server, request_, kind, words):

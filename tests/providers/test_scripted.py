@@ -96,7 +96,7 @@ async def test_a_failure_comes_on_opening_and_an_erroring_stream_fails_inside():
 
 @pytest.mark.anyio
 async def test_an_exhausted_script_says_so():
-    with pytest.raises(InvalidRequest, match="no turn for request 1"):
+    with pytest.raises(InvalidRequest, match="no answer to request 1"):
         await ask(ScriptedProvider())
 
 
@@ -113,7 +113,7 @@ async def test_a_controlled_stream_gives_what_the_test_sends_when_it_sends_it():
         tasks.start_soon(consume)
         await stream.wait_opened()
         stream.send(ContentBlockStarted(0, "text"))
-        stream.send_turn(text("x"))
+        stream.send_answer(text("x"))
     assert deltas(got) == ["x"]
     assert stream.closed
 

@@ -282,7 +282,7 @@ async def test_resuming_all_takes_over_none_while_one_takes_a_turn() -> None:
             await table.runtime.resume_all()
         table.provider.push(text("two"))
         assert (await idle.send("and?")).text() == "two"
-        stream.send_turn(text("done"))
+        stream.send_answer(text("done"))
 
 
 async def test_an_agent_keeps_its_configuration(tmp_path: Path) -> None:

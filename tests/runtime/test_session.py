@@ -89,7 +89,7 @@ async def test_session_status_transitions_created_to_idle() -> None:
             group.start_soon(session.append_turn, "one")
             await stream.wait_opened()
             states.append(session.status)
-            stream.send_turn(text("1"))
+            stream.send_answer(text("1"))
         states.append(session.status)
         with pytest.raises(FailedToStreamResponse):
             await session.append_turn("two")

@@ -1,12 +1,12 @@
-"""JSON Schema in GBNF, the language of llama.cpp's grammars: what is sampled under it is compact JSON of that shape.
+"""JSON Schema to GBNF, llama.cpp's language of grammars. An answer sampled under one is compact JSON of that shape.
 
-What a grammar says badly is left open, for whoever is handed the value to check: patterns, formats, most bounds of
-numbers, `not`, `if`, uniqueness. A schema that is not understood is any value. Pure.
+What a grammar cannot express well is left open, for the receiver of the value to check: patterns, formats, most bounds
+of numbers, `not`, `if`, uniqueness. A schema that is not supported becomes any value. Pure.
 
-llama.cpp takes a second language, of llguidance, which is not used: its tokenizer is cached by the address of a model,
-so that another model in the same process may end it, and it knows no vocabulary that puts a space before a word.
-llama.cpp's own converter is not used because xllamacpp's `json_schema_to_grammar` writes that second language and no
-other, and what the server converts to GBNF, a chat's `response_format`, cannot be joined with prose.
+llama.cpp's second language, llguidance, is not used: its tokenizer is cached by the address of a model, so that another
+model in the same process can crash it, and it has no support for vocabularies that put a space before a word.
+llama.cpp's own converter is not used because xllamacpp's `json_schema_to_grammar` only writes that second language, and
+the grammar that the server makes of a chat's `response_format` cannot be combined with prose.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ natural ::= "0" | [1-9] [0-9]{0,15}
 integer ::= "-"? natural
 number ::= integer ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?
 """.strip()
-"""What the expressions of a `Shape` refer to. No value spans lines."""
-LONGEST = 500
-"""Bounds on length above this are left open: llama.cpp spells repetitions out."""
-WIDEST = 100
-"""Integers between bounds no farther apart than this are listed."""
+"""The rules that expressions of a `Shape` refer to. No value spans lines."""
+MAX_LENGTH = 500
+"""Longer bounds on length are left open, because llama.cpp writes repetitions out."""
+MAX_LISTED = 100
+"""A range of integers is listed value by value if it is not wider than this."""
 
 TYPES = {
     "string": "string",
@@ -42,13 +42,13 @@ TYPES = {
 
 
 def grammar(schema: Any) -> str:
-    """A whole grammar for one value that fits a schema."""
+    """Return a grammar for one value that fits a schema."""
     shape = Shape(schema, "of")
     return rules({"root": shape.expression, **shape.rules})
 
 
 def rules(named: Mapping[str, str]) -> str:
-    """A grammar of these rules, of which one is `root`, and of those that shapes refer to."""
+    """Return a grammar of these rules, one of them `root`, and of `RULES`."""
     return "\n".join([*(f"{name} ::= {expression}" for name, expression in named.items()), RULES])
 
 
@@ -62,15 +62,15 @@ class Shape:
         self.rules: dict[str, str] = {}
         self._root, self._name = schema, name
         self._names: dict[str, str] = {}
-        """Of the rules, by the reference or the expression they stand for."""
+        """The names of the rules, by the reference or expression they stand for."""
         try:
             self.expression: str = self._of(schema)
-        except RecursionError:  # it is part of itself, with nothing between
+        except RecursionError:  # it contains itself directly
             self.rules = {}
             self.expression = "value"
 
     def _of(self, schema: Any, within: frozenset[str] = frozenset()) -> str:
-        """`within` are the references that led here with nothing between: to follow one again would lead nowhere."""
+        """Return the expression of a schema. `within` holds the references being followed, to stop at a circle."""
         match schema:
             case {"$ref": str(path)}:
                 return self._referred(path, within)
@@ -89,7 +89,7 @@ class Shape:
             case {"type": "string"}:
                 least, most = _bounds(schema, "minLength", "maxLength")
                 return f'"\\"" char{_times(least, most)} "\\""' if least or most is not None else "string"
-            case {"type": "integer", "minimum": int(least), "maximum": int(most)} if 0 <= most - least <= WIDEST:
+            case {"type": "integer", "minimum": int(least), "maximum": int(most)} if 0 <= most - least <= MAX_LISTED:
                 return _either(map(_literal, range(least, most + 1)))
             case {"type": "integer", "minimum": int(least)} if least >= 0:
                 return "natural"
@@ -102,7 +102,7 @@ class Shape:
         return "value"
 
     def _object(self, schema: Mapping[str, Any]) -> str:
-        """The named keys and no others, those that are required first; a map where none is named."""
+        """Return an object of exactly the named keys, required ones first; without named keys, a map."""
         properties, required = schema.get("properties"), schema.get("required")
         if not isinstance(properties, dict) or not properties:
             if schema.get("additionalProperties") is False:
@@ -133,7 +133,7 @@ class Shape:
         return f'"[" {inside} "]"' if least else f'"[" ({inside})? "]"'
 
     def _referred(self, path: str, within: frozenset[str]) -> str:
-        """A rule of its own, so that a schema may contain itself."""
+        """Return the name of a rule for a reference, so that a schema may contain itself."""
         if path in within:
             return "value"
         if path not in self._names:
@@ -142,14 +142,14 @@ class Shape:
         return self._names[path]
 
     def _rule(self, expression: str) -> str:
-        """The expression by a name, as it stands in more than one place."""
+        """Return the name of a rule for an expression that is used more than once."""
         if expression not in self._names:
             self._names[expression] = name = f"{self._name}-{len(self._names)}"
             self.rules[name] = expression
         return self._names[expression]
 
     def _resolved(self, schema: Any) -> Any:
-        """What a reference within the schema points to; anything else as it is."""
+        """Return what a reference within the schema points to; anything else unchanged."""
         match schema:
             case {"$ref": str(path)} if path == "#" or path.startswith("#/"):
                 found = self._root
@@ -163,7 +163,7 @@ class Shape:
 
 
 def quoted(text: str) -> str:
-    """The expression for exactly this text."""
+    """Return the expression for exactly this text."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -184,14 +184,14 @@ def _times(least: int, most: int | None) -> str:
 
 
 def _bounds(schema: Mapping[str, Any], least: str, most: str) -> tuple[int, int | None]:
-    """Both bounds on a length, where they can be kept."""
+    """Return both bounds on a length; one that is not supported is left open."""
     low, high = schema.get(least), schema.get(most)
-    low = low if isinstance(low, int) and 0 <= low <= LONGEST else 0
-    return low, high if isinstance(high, int) and low <= high <= LONGEST else None
+    low = low if isinstance(low, int) and 0 <= low <= MAX_LENGTH else 0
+    return low, high if isinstance(high, int) and low <= high <= MAX_LENGTH else None
 
 
 def _merged(schemas: Iterable[Any]) -> dict[str, Any]:
-    """A schema that asks for what each of them asks for, as far as their keys can be put together."""
+    """Return a schema with the demands of all, as far as their keys can be combined."""
     merged: dict[str, Any] = {}
     for schema in schemas:
         if not isinstance(schema, dict):

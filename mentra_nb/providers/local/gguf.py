@@ -1,4 +1,4 @@
-"""What can be known of a model's file before anything is loaded: that it is one, its context, its projector for images.
+"""A model's file before it is loaded: checks, the size of its context, its projector for images.
 
 A projector is a second file, `mmproj*.gguf` in the same folder.
 """
@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 from mentra_nb.errors import InvalidRequest
 
 CACHE = 1 << 30
-"""Bytes for what a model keeps of its context, unless a size was asked for."""
+"""Bytes of memory for the context of a model, unless a size is given."""
 STEP = 256
-"""Tokens by which llama.cpp sizes a context."""
+"""Tokens. llama.cpp makes the size of a context a multiple of this."""
 GUESS = 128 << 10
-"""Bytes a token is taken to need in the cache when the file does not say: as in models of about 8 billion weights."""
+"""Bytes per token of context where the file does not say: as in models of about 8 billion weights."""
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
-"""How GGUF packs its types of numbers; 8 is text, 9 an array."""
+"""GGUF's number types as `struct` formats; type 8 is text, 9 an array."""
 
 
 def problem_with(path: str) -> str | None:
@@ -41,11 +41,12 @@ def problem_with(path: str) -> str | None:
 
 
 def resolved(path: str) -> Path:
+    """Return the absolute path, with `~` expanded."""
     return Path(path).expanduser().absolute()
 
 
 def projector(file: Path) -> Path:
-    """The one that lies beside a model. Raises `InvalidRequest` when there is none, or more than one."""
+    """Return the projector beside a model. Raises `InvalidRequest` if there is not exactly one."""
     found = sorted(file.parent.glob("mmproj*.gguf"))
     if len(found) == 1:
         return found[0]
@@ -54,7 +55,9 @@ def projector(file: Path) -> Path:
 
 
 def context_size(file: Path, wanted: int | None = None) -> int:
-    """Tokens of prompt and answer together: those `wanted`, or as many as `CACHE` holds; no more than were trained.
+    """Return the tokens of prompt and answer together: those `wanted`, or as many as `CACHE` holds.
+
+    Never more than the model was trained for.
 
     Raises `InvalidRequest` for a damaged file.
     """
@@ -68,13 +71,13 @@ def context_size(file: Path, wanted: int | None = None) -> int:
 
 
 def metadata(file: Path) -> dict[str, Any]:
-    """What a GGUF file says of its model, but for the vocabulary. Raises `OSError`, `LookupError` or `ValueError`."""
+    """Return the metadata of a GGUF file without the vocabulary. Raises `OSError`, `LookupError` or `ValueError`."""
     with file.open("rb") as opened:
         return dict(_pairs(opened, file.stat().st_size))
 
 
 def _bytes_of_a_token(about: dict[str, Any]) -> int:
-    """What keys and values of one token take, at two bytes a number; a guess where the file does not say."""
+    """Return the bytes of one token's keys and values, at two bytes a number; `GUESS` if the file does not say."""
     try:
         heads, layers = about["attention.head_count"], about["block_count"]
         width = about["embedding_length"] // (max(heads) if isinstance(heads, list) else heads)
@@ -94,7 +97,7 @@ def _pairs(file: BinaryIO, size: int) -> Iterator[tuple[str, Any]]:
 
     def length() -> int:
         if (found := int(take("<Q"))) > size:
-            raise ValueError("it names a length beyond its own")
+            raise ValueError("it names a length beyond its end")
         return found
 
     def value(kind: Any) -> Any:
@@ -109,6 +112,6 @@ def _pairs(file: BinaryIO, size: int) -> Iterator[tuple[str, Any]]:
     file.seek(4 + 4 + 8)  # the magic, the version, how many tensors
     for _ in range(length()):
         key = value(8)
-        if key.startswith("tokenizer."):  # it comes last, and is long
+        if key.startswith("tokenizer."):  # the vocabulary comes last, and is long
             return
         yield key, value(take("<I"))

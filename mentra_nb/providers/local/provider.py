@@ -28,7 +28,7 @@ from mentra_nb.providers.local.tool_calls import CallReader, adapted
 
 ID = "local"
 BATCH = 256
-"""Tokens of a prompt that are read at once; a stop is heard between two batches."""
+"""Tokens of a prompt that are read at once; a stop takes effect between two batches."""
 CLOSE_SECONDS = 2.0
 """How long `aclose` waits for a generation it stopped."""
 
@@ -36,8 +36,8 @@ CLOSE_SECONDS = 2.0
 class LocalProvider(ChatCompletionsProvider):
     """Models by the path of their file. One is loaded at a time, and it takes one request at a time.
 
-    `context` is how many tokens prompt and answer may have together; the default is what the model was trained for, as
-    far as 1 GiB of memory holds it. Images need the model's projector beside it: one file `mmproj*.gguf`.
+    `context` is how many tokens prompt and answer may have together; the default is what the model was trained
+    for, within 1 GiB of memory. Images need the model's projector beside it: one file `mmproj*.gguf`.
     """
 
     def __init__(self, context: int | None = None) -> None:
@@ -63,7 +63,7 @@ class LocalProvider(ChatCompletionsProvider):
             raise InvalidRequest("local does not support images by url; give their data")
 
     async def list_models(self) -> list[ModelInfo]:
-        """The one that is loaded, if there is one."""
+        """Return the model that is loaded, if any."""
         file = self.models.loaded
         if file is None or problem_with(str(file)):
             return []
@@ -71,14 +71,14 @@ class LocalProvider(ChatCompletionsProvider):
 
 
 class LocalTransport:
-    """A server without a network: one thread owns the model, and everything is asked of it in turn.
+    """A server without a network: one thread owns the model, and takes one request after another.
 
-    Leaving a request returns at once, and stops its generation at the next token, or the reading of its prompt at the
-    next `BATCH`; the next request waits for that. Loading keeps the interpreter busy, so that nothing else in this
-    process runs meanwhile (about 1 s for a file of 0.5 GB).
+    Leaving a request returns at once. Its generation stops at the next token, or the reading of its prompt at the next
+    `BATCH`; the next request waits for that. Loading holds the interpreter lock: nothing else in this process runs
+    meanwhile (about 1 s for a file of 0.5 GB).
 
-    `load` makes what answers of a model and its projector, which is `None` until there are images: an object with
-    `handle_chat_completions(body, callback)`, like `xllamacpp.Server`.
+    `load` makes an object with `handle_chat_completions(body, callback)`, like `xllamacpp.Server`, from a model and its
+    projector, which is `None` as long as there are no images.
     """
 
     def __init__(self, load: Callable[[Path, Path | None], Any] | None = None) -> None:
@@ -103,7 +103,7 @@ class LocalTransport:
             job.is_stopped = True
 
     async def aclose(self) -> None:
-        """Stop the generation and let go of the model."""
+        """Stop the generation and free the model."""
         atexit.unregister(self._exit)
         ended = self._stop()
         if ended is not None:
@@ -111,7 +111,7 @@ class LocalTransport:
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ended)), CLOSE_SECONDS)
 
     def _stop(self) -> Future[None] | None:
-        """Tell the thread to end; what is returned is done when it has."""
+        """Ask the thread to end, and return a future that is done when it has; `None` if there is no thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
             if self._job is not None:
@@ -120,7 +120,7 @@ class LocalTransport:
         return thread
 
     def _exit(self) -> None:
-        """The interpreter ends, and would end a thread that calls back from C++ by aborting."""
+        """End the thread before the interpreter does: one that calls back from C++ then aborts the process."""
         ended = self._stop()
         if ended is not None:
             wait([ended], CLOSE_SECONDS)
@@ -145,16 +145,16 @@ class LocalTransport:
             self._job = job
             try:
                 if loaded != job.file or (job.has_images and not sees):
-                    server = self.loaded = loaded = None  # free the one before
+                    server = self.loaded = loaded = None  # free the previous one
                     server = self._load(job.file, projector(job.file) if job.has_images else None)
                     self.loaded, loaded, sees = job.file, job.file, job.has_images
                 if not job.is_stopped:
-                    server.handle_chat_completions(json.dumps(job.body), job.heard)
-                job.tell(None)
+                    server.handle_chat_completions(json.dumps(job.body), job.on_chunk)
+                job.put(None)
             except ProviderError as error:
-                job.tell(error)
-            except Exception as error:  # noqa: BLE001  # whatever llama.cpp has to say
-                job.tell(InvalidRequest(f"the local model did not take the request: {' '.join(str(error).split())}"))
+                job.put(error)
+            except Exception as error:  # noqa: BLE001  # llama.cpp raises many kinds
+                job.put(InvalidRequest(f"the local model did not take the request: {' '.join(str(error).split())}"))
             finally:
                 self._job = None
         self.loaded = None
@@ -163,43 +163,43 @@ class LocalTransport:
 
 
 class _Job:
-    """One request on its way through the model's thread, which says the answer's chunks, then `None` or an error."""
+    """One request. The model's thread puts the chunks of its answer, then `None` or an error."""
 
     def __init__(self, file: Path, body: dict[str, Any], may_call: bool) -> None:
         self.file, self.body = file, {**body, "return_progress": True}
         self._reader = CallReader() if may_call and "grammar" in body else None
         self.has_images = any(isinstance(message["content"], list) for message in body["messages"])
         self.is_stopped = False
-        self._said: asyncio.Queue[str | ProviderError | None] = asyncio.Queue()
+        self._items: asyncio.Queue[str | ProviderError | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
-    def heard(self, chunk: str) -> bool:
-        """A chunk of the answer, on the model's thread. True stops the generation."""
-        self.tell(chunk)
+    def on_chunk(self, chunk: str) -> bool:
+        """Put a chunk of the answer, on the model's thread. Returning True stops the generation."""
+        self.put(chunk)
         return self.is_stopped
 
-    def tell(self, item: str | ProviderError | None) -> None:
+    def put(self, item: str | ProviderError | None) -> None:
         if self.is_stopped:
             return
         try:
-            self._loop.call_soon_threadsafe(self._said.put_nowait, item)
-        except RuntimeError:  # the loop is gone, and with it whoever asked
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        except RuntimeError:  # the loop is closed, so nobody reads the answer
             self.is_stopped = True
 
     async def answer(self) -> AsyncGenerator[bytes, None]:
-        """The body of a server's answer. Raises `ProviderError`."""
-        while (item := await self._said.get()) is not None:
+        """Yield the body of the answer, as a server would send it. Raises `ProviderError`."""
+        while (item := await self._items.get()) is not None:
             if isinstance(item, ProviderError):
                 raise item
             try:
                 chunk = self._read(json.loads(item))
             except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as error:
-                raise MalformedStream(f"the local model said what no chunk is: {item[:200]}") from error
+                raise MalformedStream(f"the local model sent something that is not a chunk: {item[:200]}") from error
             if chunk is not None:
                 yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
     def _read(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
-        """The chunk as a server would send it; `None` for what is only a sign of life."""
+        """Return the chunk as a server would send it, or `None` for a report of progress."""
         if "prompt_progress" in chunk:
             return None
         error = chunk.get("error")
@@ -217,7 +217,7 @@ class _Job:
 
 
 def load_model(file: Path, projector: Path | None = None, context: int | None = None, threads: int = 1) -> Any:
-    """An `xllamacpp.Server`. Raises `InvalidRequest`."""
+    """Return an `xllamacpp.Server`. Raises `InvalidRequest`."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -228,7 +228,7 @@ def load_model(file: Path, projector: Path | None = None, context: int | None = 
     params.n_batch = params.n_ubatch = BATCH
     params.warmup, params.verbosity, params.cache_ram_mib = False, 0, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    # It opens a port on loopback too, where nobody else is to ask.
+    # It also opens a port on loopback: a random key keeps other programs out.
     params.api_keys, params.ui = [secrets.token_hex()], False
     try:
         return xllamacpp.Server(params)

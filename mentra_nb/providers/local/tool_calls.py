@@ -1,9 +1,11 @@
-"""Tool calls for models in the process, whatever chat template their file has: how a Chat Completions body says them
-as plain text under a grammar, and how that text is read back as calls. Formats are grammars too. Pure.
+"""Tool calls for models in the process, whatever chat template their file has.
 
-Small models seldom keep to a format they are only told of, so an answer with tools on offer is held to one of two
-shapes while it is sampled: an array of calls whose arguments fit their tool's schema, or prose. Each call begins a
-line, and no line breaks within one, so that its end is seen while it streams.
+A Chat Completions body becomes plain text with a grammar, and the text of the answer becomes calls again. Response
+formats become grammars too. Pure.
+
+Small models seldom keep to a format that is only described to them. So an answer with tools on offer is constrained to
+one of two shapes while it is sampled: an array of calls whose arguments fit the schema of their tool, or prose. Each
+call is one line, so that its end is seen while it streams.
 """
 
 from __future__ import annotations
@@ -19,20 +21,20 @@ from mentra_nb.providers.local import gbnf
 
 CALL = '{{"name":{name},"arguments":'
 MOST_CALLS = 8
-"""Calls in one answer."""
+"""The most calls in one answer."""
 PROSE = r'([^[{` \t\r\n] | "`" [^` \t\r\n] | "```" [^[`j{ \t\r\n]) .*'
-"""Anything that begins neither as JSON nor as a fence around JSON."""
+"""Text that begins neither as JSON nor as a fence around JSON."""
 ANSWER = "Now answer my question from this result, in plain words."
-"""Said after results: small models would go on calling."""
+"""Added after results: without it, small models go on calling."""
 TEMPERATURE = 0.2
-"""When the request names none: small models wander at the customary 0.8."""
+"""The default: small models wander at the customary 0.8."""
 
 _BETWEEN, _ENDS = ",\n", ("}]", "},", "}")
 _HEAD = re.compile(r'\[?\{"name":("(?:[^"\\]|\\.)*"),"arguments":(?=.)')
 
 
 def adapted(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body for a model that is told of its tools in words. Raises `InvalidRequest` for tools with a format."""
+    """Return the body with its tools described in words. Raises `InvalidRequest` for tools with a format."""
     tools = _offered(body)
     if _repeats(body["messages"]):
         tools = []
@@ -57,7 +59,7 @@ def adapted(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def grammar(tools: Iterable[Mapping[str, Any]], at_most: int = MOST_CALLS, *, only_calls: bool = False) -> str:
-    """An array of calls of the `tools` (name and parameters), or prose."""
+    """Return a grammar for an array of calls of the `tools` (name and parameters), or prose."""
     calls, rules = [], dict[str, str]()
     for number, tool in enumerate(tools):
         arguments = gbnf.Shape({"type": "object", **tool.get("parameters", {})}, f"arguments-{number}")
@@ -77,7 +79,7 @@ def _offered(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _repeats(messages: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the last call said what one before it in this turn had said: a small model would go on like that."""
+    """Return whether the last call repeats an earlier one of this turn: a small model would go on repeating it."""
     calls: list[tuple[str, str]] = []
     for message in messages:
         if message["role"] == "user":
@@ -88,7 +90,10 @@ def _repeats(messages: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def _explained(tools: Iterable[Mapping[str, Any]], at_most: int) -> str:
-    """Worded by trial: an example with two calls, or a mention of several, has small models call whatever there is."""
+    """Return the description of the tools.
+
+    The words were found by trial: an example with two calls, or a mention of several, makes small models call any tool.
+    """
     listed = "\n".join(json.dumps({k: v for k, v in tool.items() if k != "strict"}) for tool in tools)
     several = "When two things are asked, it has two calls.\n" if at_most > 1 else ""
     return (
@@ -101,8 +106,8 @@ def _explained(tools: Iterable[Mapping[str, Any]], at_most: int) -> str:
 
 
 def _in_words(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Calls and their results as text, in turns that alternate: every template knows these."""
-    said: list[dict[str, Any]] = []
+    """Return the messages with calls and results as text and alternating roles, which every template supports."""
+    result: list[dict[str, Any]] = []
     called: dict[str, str] = {}
     for message in messages:
         role, text = message["role"], message.get("content") or ""
@@ -115,14 +120,14 @@ def _in_words(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             text = "\n".join([text, f"[{_BETWEEN.join(calls)}]"]).strip()
         if role == "tool":
             role, text = "user", f"Result of {called.get(message['tool_call_id'], 'the tool')}:\n{text}"
-        if said and said[-1]["role"] == role:
-            text = _joined(said.pop()["content"], text)
-        said.append({"role": role, "content": text})
-    return said
+        if result and result[-1]["role"] == role:
+            text = _joined(result.pop()["content"], text)
+        result.append({"role": role, "content": text})
+    return result
 
 
 def _joined(first: str | list[Any], second: str | list[Any]) -> str | list[Any]:
-    """Two contents as one; those with images are lists of parts."""
+    """Return two contents as one; contents with images are lists of parts."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n\n{second}"
     return _parts(first) + _parts(second)
@@ -135,16 +140,16 @@ def _parts(content: str | list[Any]) -> list[Any]:
 class CallReader:
     """Turns the chunks of one constrained answer into those of a server that knows tool calls.
 
-    An answer that was cut keeps the arguments of its last call as far as they go; a call without any is none.
+    An answer that was cut keeps the arguments of its last call as far as they go; a call without any is dropped.
     """
 
     def __init__(self) -> None:
         self._is_prose = False
         self._calls = 0
         self._arguments: list[str] | None = None
-        """Those passed on of the call that is being read."""
+        """The pieces of arguments passed on for the current call."""
         self._held = ""
-        """Text not passed on yet: what may become a call, or what may come after its arguments."""
+        """Text not passed on yet: it may be the beginning of a call, or follow its arguments."""
 
     def feed(self, chunk: dict[str, Any]) -> dict[str, Any]:
         choices = chunk.get("choices")
@@ -162,7 +167,7 @@ class CallReader:
         return {**chunk, "choices": [{**choice, "delta": delta}]}
 
     def _read(self, is_last: bool) -> Iterator[dict[str, Any]]:
-        """The pieces of calls in the held text, which loses them."""
+        """Take the pieces of calls out of the held text, and yield them."""
         while True:
             if self._arguments is None:
                 found = _HEAD.match(self._held)
@@ -185,7 +190,7 @@ class CallReader:
             self._arguments, self._held = None, rest
 
     def _without_end(self, line: str) -> str:
-        """What of a last line belongs to its call's arguments: they are whole, or the line was cut within them."""
+        """Return the arguments in a last line: the line may be complete, or cut within them."""
         for end in _ENDS:
             piece = line.removesuffix(end)
             if piece != line and _is_json("".join([*(self._arguments or ()), piece])):
