@@ -189,7 +189,7 @@ _HOME = {
     "PreExecutionDecision": "tools.pre_hooks",
     # the asynchronous core
     "Runtime": "runtime.runtime",
-    "PersistedAgentSummary": "runtime.runtime",
+    "PersistedAgentSummary": "runtime.agents",
     "Session": "runtime.session",
     "Agent": "agent.agent",
     "AgentSnapshot": "agent.turn",
@@ -324,7 +324,8 @@ if TYPE_CHECKING:
     from mentra_nb.record.read.reports import compare, denial_reasons, slowest_tools, time_spent
     from mentra_nb.record.write.health import JournalHealth
     from mentra_nb.record.write.journal import Journal
-    from mentra_nb.runtime.runtime import PersistedAgentSummary, Runtime
+    from mentra_nb.runtime.agents import PersistedAgentSummary
+    from mentra_nb.runtime.runtime import Runtime
     from mentra_nb.runtime.session import Session
     from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, LocalExecutor, RuntimeExecutor
     from mentra_nb.store import records

@@ -47,23 +47,31 @@ class CancellationToken:
             callback()
 
     @contextmanager
-    def bound_to(self, scope: anyio.CancelScope) -> Iterator[None]:
-        """While inside, tripping the token cancels `scope`. Must be entered on the scope's own event loop."""
-        loop = asyncio.get_running_loop()
-
-        def callback() -> None:
-            loop.call_soon_threadsafe(scope.cancel)
-
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """While inside, call `callback` when the token is tripped, at once if it was before. Any thread may."""
         with self._lock:
             already = self._reason is not None
             self._callbacks.append(callback)
         if already:
-            scope.cancel()
+            callback()
         try:
             yield
         finally:
             with self._lock:
                 self._callbacks.remove(callback)
+
+    @contextmanager
+    def bound_to(self, scope: anyio.CancelScope) -> Iterator[None]:
+        """While inside, tripping the token cancels `scope`. Must be entered on the scope's own event loop."""
+        loop = asyncio.get_running_loop()
+        if self.is_cancelled:
+            scope.cancel()
+
+        def cancel() -> None:
+            loop.call_soon_threadsafe(scope.cancel)
+
+        with self.calling(cancel):
+            yield
 
 
 EarlyEnd = Literal["stop_requested", "token_budget", "cost_budget"]

@@ -1,23 +1,27 @@
-"""Conversations without `await`: `ask`, `Chat`, and the handle of a turn that is running.
+"""Conversations without `await`: `Chat` begins turns on the engine, on a model of its choice.
 
-What a turn looks like is not decided here: the notebook hands the engine a presenter, a script needs none.
+What a turn looks like is not decided here: the notebook sets a presenter, a script needs none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import anyio
 
 from mentra_nb import paths
-from mentra_nb.agent.limits import RunOptions
+from mentra_nb.agent.limits import RunOptions, Spent
+from mentra_nb.agent.request import AgentConfig
 from mentra_nb.authorization import PermissionRule, PermissionScope
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.reply import Reply, ReplyBuilder
 from mentra_nb.chat.turn import RunningTurn, presenter
-from mentra_nb.errors import Cancelled, ConfigurationError, OperationDenied
+from mentra_nb.content import Message
+from mentra_nb.errors import Cancelled, ConfigurationError, DeadlineExceeded, OperationDenied
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
@@ -34,11 +38,34 @@ SYSTEM = (
 )
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a turn is begun with. Without a `prompt` it goes on with the turn that was not finished."""
+
+    prompt: str | None
+    model: str | None = None
+    tools: tuple[Tool, ...] = ()
+    system: str | None = None
+    output: Any = None
+    limits: RunOptions | None = None
+    origin: e.TurnOrigin | None = None
+    can_ask: bool = True
+
+
 class Chat:
     """A named conversation, stored. The same name in the same project continues it, also after a restart.
 
-    Without a name it is a new one. `tools` are functions or tools offered in it; `model` is used for turns that name
-    none.
+        with mn.Chat("report", system="You are terse.") as chat:
+            print(chat.ask("hi"))
+
+    Args:
+        name: Without one it is a new conversation.
+        model: For turns that name none, as `provider/model`.
+        system: The system prompt, instead of the one for notebooks.
+        tools: Functions or tools offered in this conversation.
+        limits: Of every turn that has none of its own.
+        output: The type of every reply's `value`, for turns that name none.
+        notebook: The notebook it belongs to, by default the one that is open.
     """
 
     def __init__(
@@ -46,57 +73,66 @@ class Chat:
         name: str | None = None,
         *,
         model: str | None = None,
+        system: str | None = None,
         tools: Iterable[Tool | Callable[..., Any]] = (),
+        limits: RunOptions | None = None,
+        output: Any = None,
         notebook: str | None = None,
-        engine_: Engine | None = None,
     ) -> None:
         screen = presenter()
         self.name = name
         self.model = model
+        self.system = system
+        self.limits = limits
+        self.output = output
         self.notebook: str | None = notebook or (screen.notebook() if screen is not None else None)
-        self._own_engine = engine_
+        self.last: Reply | None = None
+        """The last reply in this process."""
+        self._own_engine: Engine | None = None
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
-        self._new_id = new_id("session")  # known before there is a session, so that rules can be made for it
+        self._id = new_id("session")  # known before there is a session, so that rules can be made for it
         self._stored = False
         self._turns = 0
-        self._opening, self._busy = anyio.Lock(), False
-        self.last: Reply | None = None
+        self._running: RunningTurn | None = None
         for tool in tools:
             self.add_tool(tool)
 
-    def __repr__(self) -> str:
-        return f"<Chat {self.name or '(unnamed)'!r}: {self.turn_count} turns>"
-
     @classmethod
-    def on(cls, engine: Engine, name: str | None = None, **how: Any) -> Chat:
-        """A conversation on another engine than the one of this process. `how` is as for `Chat`."""
-        return cls(name, engine_=engine, **how)
+    def _on(cls, engine: Engine, name: str | None = None, **how: Any) -> Chat:
+        """Return a conversation on another engine than the one of this process. `how` is as for `Chat`."""
+        chat = cls(name, **how)
+        chat._own_engine = engine
+        return chat
 
     @property
     def _engine(self) -> Engine:
         return self._own_engine or engine()
 
-    def forget_session(self) -> None:
-        """Open the conversation anew for the next turn: what it was opened on has been closed."""
-        if self._session is not None:
-            self._stored, self._new_id, self._session = True, self._session.id, None
-        self._opening, self._busy = anyio.Lock(), False
+    def __repr__(self) -> str:
+        return f"<Chat {self.name or '(unnamed)'!r}: {self.turn_count} turns>"
 
     @property
     def turn_count(self) -> int:
         """Turns answered in this process."""
         return self._turns
 
+    @property
+    def history(self) -> list[Message]:
+        """The stored messages, oldest first, as the next turn sends them. Empty before the first turn."""
+
+        async def read() -> list[Message]:
+            store = self._engine.runtime.store
+            stored = await store.load_conversation(await self._session_id())
+            if stored is None:
+                return []
+            return [entry.message for entry in await store.load_path(stored.agent.id, stored.agent.leaf)]
+
+        return self._engine.call(read)
+
     def tools(self) -> list[ToolSpec]:
-        """What is offered here beside the runtime's own tools."""
+        """Return what is offered here beside the runtime's own tools."""
         return [tool.spec for tool in self._tools.values()]
-
-    def __enter__(self) -> Chat:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
 
     def add_tool(self, tool: Tool | Callable[..., Any]) -> Tool:
         """Offer a tool in this conversation from the next request on. Raises `InvalidTool`."""
@@ -104,17 +140,63 @@ class Chat:
         self._tools[made.spec.name] = made
         return made
 
-    def ask(self, prompt: str, *, model: str | None = None, tools: Iterable[Tool | Callable[..., Any]] = ()) -> Reply:
-        """Say something and wait for the answer. Nobody is asked about tools unless a screen is attached.
+    # ---- turns ------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        prompt: str,
+        *,
+        model: str | None = None,
+        tools: Iterable[Tool | Callable[..., Any]] = (),
+        system: str | None = None,
+        output: Any = None,
+        limits: RunOptions | None = None,
+    ) -> Reply:
+        """Take a turn and return its reply. Nobody is asked about tools unless a screen is attached.
+
+        Args:
+            prompt: What to say.
+            model: Asked in this turn, as `provider/model`.
+            tools: Offered in this turn only.
+            system: The system prompt of this turn.
+            output: A type, as pydantic understands it: the reply's `value` is of it. With tools of this conversation
+                the model may use them first; else the value is all it can give.
+            limits: Of this turn.
 
         Raises:
             MentraError: what went wrong, in one sentence.
         """
+        if self._engine.is_here():
+            raise OperationDenied("a tool that runs on the engine cannot wait for a turn here: await Chat.aask(...)")
         screen = presenter()
         origin = screen.origin(prompt) if screen is not None else None
-        turn = self.start(prompt, model=model, tools=tools, origin=origin, can_ask=screen is not None)
+        how: dict[str, Any] = {"model": model, "tools": tools, "system": system, "output": output, "limits": limits}
+        turn = self.start(prompt, origin=origin, can_ask=screen is not None, **how)
         reply: Reply = screen.show(turn) if screen is not None else turn.result()
         return reply
+
+    async def aask(self, prompt: str, **how: Any) -> Reply:
+        """Take a turn without blocking, on any asyncio event loop. Nobody is asked about tools.
+
+        Arguments and errors as `ask`. Cancelling the await stops the turn.
+        """
+        future = asyncio.wrap_future(self.start(prompt, can_ask=False, **how).future)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if self._running is not None:
+                self._running.stop()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([future])
+            future.exception()
+            raise
+
+    def stream(self, prompt: str, **how: Any) -> Iterator[str]:
+        """Take a turn and yield the pieces of its text as they come; then `last` is the reply. Nobody is asked.
+
+        Arguments and errors as `ask`. Leaving the loop early stops the turn.
+        """
+        return self.start(prompt, can_ask=False, **how).pieces()
 
     def start(
         self,
@@ -122,10 +204,13 @@ class Chat:
         *,
         model: str | None = None,
         tools: Iterable[Tool | Callable[..., Any]] = (),
+        system: str | None = None,
+        output: Any = None,
+        limits: RunOptions | None = None,
         origin: e.TurnOrigin | None = None,
         can_ask: bool = True,
     ) -> RunningTurn:
-        """Begin a turn and return its handle at once. `tools` are offered in this turn only.
+        """Begin a turn and return its handle at once. Arguments as `ask`.
 
         Raises:
             InvalidTool: a function that cannot be offered.
@@ -133,126 +218,131 @@ class Chat:
         """
         if not prompt.strip():
             raise ConfigurationError("there is nothing to ask: write a prompt")
-        return self._begin(prompt, model or self.model, origin, can_ask, tools)
+        made = tuple(map(as_tool, tools))
+        plan = _Plan(prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask)
+        return self._engine.start_turn(self._take_turn, plan)
 
     def resume(self, *, origin: e.TurnOrigin | None = None, can_ask: bool = True) -> RunningTurn:
-        """Go on with the turn that failed, was stopped, or died with its kernel; returns its handle at once.
+        """Go on with the turn that failed, was stopped, or died with its kernel; return its handle at once.
 
         A conversation without a name that has no turn yet takes up the notebook's last one first. The turn ends with
-        `NoResumableTurn` where there is nothing to go on with.
+        `NoResumableTurn` or `OperationDenied` where there is nothing to go on with.
         """
-        return self._begin(None, self.model, origin, can_ask, ())
+        return self._engine.start_turn(self._take_turn, _Plan(None, self.model, origin=origin, can_ask=can_ask))
 
-    def _begin(
-        self,
-        prompt: str | None,
-        model: str | None,
-        origin: e.TurnOrigin | None,
-        can_ask: bool,
-        tools: Iterable[Tool | Callable[..., Any]],
-    ) -> RunningTurn:
-        extra = {made.spec.name: made for made in map(as_tool, tools)}
-        turn = RunningTurn()
-        self._engine.turns.add(turn)
-        turn.future.add_done_callback(lambda _: self._engine.turns.discard(turn))
-        running = self._engine.start(self._take_turn, turn, prompt, model, origin, can_ask, extra)
-        running.add_done_callback(lambda done: _pass_on(done, turn.future))
-        return turn
+    async def _take_turn(self, turn: RunningTurn, plan: _Plan) -> Reply:
+        limits = plan.limits or self.limits or RunOptions()
+        options = replace(limits, cancellation=turn.token, spent=Spent())
+        with self._exclusively(turn, plan, limits):
+            with options.stoppable() as scope:  # finding the model may take a server's time
+                session, model = await self._opened(turn, plan)
+            if scope.cancelled_caught:
+                raise Cancelled(turn.token.reason) if turn.token.is_cancelled else DeadlineExceeded
+            settings, permissions = self._engine.settings, session.permissions
+            permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
+            permissions.can_ask = lambda: plan.can_ask
+            summary, value = ReplyBuilder(), None
+            with session.listening(turn.events.put, summary.hear), self._speaking(session, plan.system):
+                if plan.prompt is None:
+                    await session.resume_turn(options, plan.origin)
+                elif plan.output is None:
+                    await session.append_turn(plan.prompt, options, plan.origin)
+                else:
+                    keeps = bool(self._tools)
+                    value = await session.run_to_output(
+                        plan.prompt, plan.output, options, plan.origin, keeps_tools=keeps
+                    )
+            self._turns += 1
+            self.last = summary.reply(model, session.id, value)
+            return self.last
 
-    async def _take_turn(
-        self,
-        turn: RunningTurn,
-        prompt: str | None,
-        model_name: str | None,
-        origin: e.TurnOrigin | None,
-        can_ask: bool,
-        extra: dict[str, Tool],
-    ) -> Reply:
-        if self._busy:
+    @contextmanager
+    def _exclusively(self, turn: RunningTurn, plan: _Plan, limits: RunOptions) -> Iterator[None]:
+        """For the time of one turn, refuse others, offer its tools and obey the token of its limits."""
+        if self._running is not None:
             raise OperationDenied(f"conversation '{self.name or 'chat'}' is already taking a turn: wait, or stop it")
-        self._busy = True
-        own = {name: self._tools[name] for name in extra if name in self._tools}
-        self._tools.update(extra)
+        self._running, own = turn, dict(self._tools)
+        self._tools.update({tool.spec.name: tool for tool in plan.tools})
         try:
-            return await self._answer(turn, prompt, model_name, origin, can_ask)
+            with ExitStack() as stack:
+                if (token := limits.cancellation) is not None:
+                    stack.enter_context(token.calling(lambda: turn.token.cancel(token.reason)))
+                yield
         finally:
-            for name in extra:  # for this turn only
-                del self._tools[name]
-            self._tools.update(own)
-            self._busy = False
+            for tool in plan.tools:
+                self._tools.pop(tool.spec.name, None)
+            self._tools.update({name: own[name] for name in own if name not in self._tools})
+            self._running = None
             self._engine.refresh_record()
 
-    async def _answer(
-        self, turn: RunningTurn, prompt: str | None, model_name: str | None, origin: e.TurnOrigin | None, can_ask: bool
-    ) -> Reply:
-        options = RunOptions(cancellation=turn.token)
-        with options.stoppable():  # finding the model may take a server's time
-            if prompt is None:
-                await self._take_up_last()
-                model_name = model_name or await self._stored_model()
-            model, notice = await self._engine.model(model_name)
-            session = turn.session = await self._open(model)
-        if notice:
-            turn.events.put(shown.Notice(severity="info", message=notice))
-        permissions, settings = session.permissions, self._engine.settings
-        permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
-        permissions.can_ask = lambda: can_ask
-        summary = ReplyBuilder()
-        leave = [session.subscribe(turn.events.put), session.agent.environment.bus.tap(summary.hear)]
-        try:
-            if prompt is None:
-                await session.resume_turn(options, origin)
-            else:
-                await session.append_turn(prompt, options, origin)
-        finally:
-            for unsubscribe in leave:
-                unsubscribe()
-        self._turns += 1
-        self.last = summary.reply(model, session.id)
-        return self.last
+    async def _opened(self, turn: RunningTurn, plan: _Plan) -> tuple[Session, ModelInfo]:
+        """The session, opened if it is not, on the model of this turn."""
+        used = self._engine
 
-    async def _take_up_last(self) -> None:
-        """Without a name and before the first turn: be the conversation that this notebook had last."""
-        if self.name is not None or self._session is not None:
-            return
-        project = str(paths.project_root())
-        for record in reversed(await self._engine.runtime.store.list_sessions()):
-            if record.project == project and record.notebook == self.notebook:
-                self._stored, self._new_id = True, record.id
-                return
-        raise OperationDenied("this notebook has no earlier conversation")
+        async def choose(stored: ModelInfo | None) -> ModelInfo:
+            asked = str(stored) if plan.prompt is None and plan.model is None and stored is not None else plan.model
+            model, notice = await used.model(asked)
+            if notice:
+                turn.events.put(shown.Notice(severity="info", message=notice))
+            return model
 
-    async def _stored_model(self) -> str | None:
-        """The model this conversation was last asked on, where it is stored."""
-        store = self._engine.runtime.store
-        session = await store.load_session(await self._session_id())
-        agent = await store.load_agent(session.agent_id) if session is not None else None
-        return str(ModelInfo(id=agent.model, provider=agent.provider_id)) if agent is not None else None
-
-    async def _open(self, model: ModelInfo) -> Session:
-        async with self._opening:
-            return await self._opened(model)
-
-    async def _opened(self, model: ModelInfo) -> Session:
-        runtime, project = self._engine.runtime, str(paths.project_root())
-        known = self._new_id if self._stored else self.name
-        if self._session is None and known is not None and await runtime.store.load_session(known, project):
-            self._session = await runtime.resume_session(known, project, tools=self._tools, model=model)
-        if self._session is None:
-            from mentra_nb.agent.request import AgentConfig
-
-            self._session = await runtime.create_session(
-                self.name or "mentra",
-                model,
-                AgentConfig(system=SYSTEM),
-                project,
+        session = self._session
+        if session is not None:
+            model = await choose(_model_of(session))
+            session.agent.use_model(model, used.runtime.provider(model.provider))
+        else:
+            known = self._id if self._stored else self.name
+            session = await used.runtime.open_session(
+                known,
+                choose,
+                AgentConfig(system=SYSTEM if self.system is None else self.system),
+                str(paths.project_root()),
+                last=known is None and plan.prompt is None,
+                create=plan.prompt is not None,
                 notebook=self.notebook,
                 tools=self._tools,
-                session_id=self._new_id,
+                session_id=self._id,
             )
-        self._engine.opened.add(self)
-        self._session.agent.use_model(model, runtime.provider(model.provider))
-        return self._session
+            self._session, self._id, self._stored = session, session.id, True
+            used.opened.add(self)
+        turn.session = session
+        return session, _model_of(session)
+
+    @contextmanager
+    def _speaking(self, session: Session, system: str | None) -> Iterator[None]:
+        """For the time of a turn, put its system prompt, or this conversation's, in the place of the stored one."""
+        agent, wanted = session.agent, self.system if system is None else system
+        before = agent.config.system
+        if wanted is not None:
+            agent.config = agent.config.model_copy(update={"system": wanted})
+        try:
+            yield
+        finally:
+            agent.config = agent.config.model_copy(update={"system": before})
+
+    # ---- letting go -------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Chat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the turn that is running and release the conversation: another process may open it.
+
+        The next turn opens it again.
+        """
+        if (turn := self._running) is not None:
+            turn.stop()
+            turn.wait()
+        if (session := self._session) is not None:
+            self._engine.call(session.close)
+            self.forget_session()
+
+    def forget_session(self) -> None:
+        """Open the conversation anew for the next turn: what it was opened on has been closed."""
+        self._session = self._running = None
 
     # ---- rules ------------------------------------------------------------------------------------------------
 
@@ -263,7 +353,7 @@ class Chat:
     def deny(
         self, tool: str, pattern: str = "*", *, scope: PermissionScope = "session", reason: str | None = None
     ) -> PermissionRule:
-        """Remember that `tool` may never run where its subject fits `pattern`; `reason` is told to the model."""
+        """Remember that `tool` may never run where its subject fits `pattern`; the model gets `reason`."""
         return self._remember(tool, pattern, False, scope, reason)
 
     def _remember(
@@ -281,12 +371,10 @@ class Chat:
 
     async def _session_id(self) -> str:
         """The id of this conversation, also before its first turn."""
-        if self._session is not None:
-            return self._session.id
-        stored = None
-        if self.name is not None:
-            stored = await self._engine.runtime.store.load_session(self.name, str(paths.project_root()))
-        return stored.id if stored is not None else self._new_id
+        if self._stored or self.name is None:
+            return self._id
+        stored = await self._engine.runtime.store.load_session(self.name, str(paths.project_root()))
+        return stored.id if stored is not None else self._id
 
     def revoke(self, rule_id: str) -> None:
         """Forget a rule. Raises `OperationDenied` when there is none with that id."""
@@ -294,7 +382,7 @@ class Chat:
             raise OperationDenied(f"there is no rule '{rule_id}': %mentra rules lists them")
 
     def rules(self) -> list[PermissionRule]:
-        """The rules that hold in this conversation."""
+        """Return the rules that hold in this conversation."""
 
         async def read() -> list[PermissionRule]:
             return await self._engine.runtime.store.list_rules(await self._session_id(), str(paths.project_root()))
@@ -302,10 +390,5 @@ class Chat:
         return self._engine.call(read)
 
 
-def _pass_on(done: Future[Reply], to: Future[Reply]) -> None:
-    if done.cancelled():
-        to.set_exception(Cancelled("the engine has ended"))
-    elif (error := done.exception()) is not None:
-        to.set_exception(error)
-    else:
-        to.set_result(done.result())
+def _model_of(session: Session) -> ModelInfo:
+    return ModelInfo(id=session.agent.model, provider=session.agent.provider.descriptor.id)

@@ -5,12 +5,13 @@ The thread starts with the first call and is a daemon. Another thread closes the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
@@ -19,7 +20,9 @@ from anyio.from_thread import BlockingPortal
 
 from mentra_nb import settings as settings_module
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
-from mentra_nb.errors import ConfigurationError
+from mentra_nb.chat.reply import Reply
+from mentra_nb.chat.turn import RunningTurn
+from mentra_nb.errors import Cancelled, ConfigurationError
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.record.keep.change import wait_for_upkeep
@@ -50,7 +53,7 @@ class Engine:
         """The conversations of this process, by name."""
         self.opened: weakref.WeakSet[Any] = weakref.WeakSet()
         """The conversations that have a session of the runtime."""
-        self.turns: set[Any] = set()
+        self.turns: set[RunningTurn] = set()
         """The turns that are running."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -97,9 +100,21 @@ class Engine:
         """Run a coroutine function on the engine and wait for its result."""
         return self.portal().call(function, *args)
 
-    def start(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
-        """Run a coroutine function on the engine; the future is done when it is."""
-        return self.portal().start_task_soon(function, *args)
+    def is_here(self) -> bool:
+        """True on the engine's own thread, where waiting for it would never end."""
+        return threading.current_thread() is self._thread
+
+    def start_turn(self, take: Callable[..., Coroutine[Any, Any, Reply]], *args: Any) -> RunningTurn:
+        """Run a turn on the engine and return its handle at once. `take` is called with the handle and `args`."""
+        turn = RunningTurn()
+        if self.is_here():
+            running = asyncio.run_coroutine_threadsafe(take(turn, *args), asyncio.get_running_loop())
+        else:
+            running = self.portal().start_task_soon(take, turn, *args)
+        self.turns.add(turn)
+        turn.future.add_done_callback(lambda _: self.turns.discard(turn))
+        running.add_done_callback(lambda done: _pass_on(done, turn.future))
+        return turn
 
     async def model(self, name: str | None) -> tuple[ModelInfo, str | None]:
         """The model for a turn, and a notice worth showing. Runs on the engine.
@@ -155,6 +170,15 @@ class Engine:
                 wait_for_upkeep()
                 if isinstance(self.runtime.audit, Journal):
                     refresh_database(self.runtime.audit.folder)
+
+
+def _pass_on(done: Future[Reply], to: Future[Reply]) -> None:
+    if done.cancelled():
+        to.set_exception(Cancelled("the engine has ended"))
+    elif (error := done.exception()) is not None:
+        to.set_exception(error)
+    else:
+        to.set_result(done.result())
 
 
 _engine: Engine | None = None

@@ -39,6 +39,8 @@ class Reply:
     usage: TokenUsage
     cost: float | None = None
     tools: list[ToolCallSummary] = field(default_factory=list)
+    value: Any = None
+    """The answer as the type that was asked for with `output`."""
     notice: str | None = None
     shown: bool = False
     """Whether a screen already showed it; then the first display of this value stays silent."""
@@ -47,11 +49,14 @@ class Reply:
         return self.text
 
     def __repr__(self) -> str:
-        first = self.text.strip().splitlines()[0] if self.text.strip() else "(no text)"
-        return f"<Reply {first[:60]!r} from {self.model}, {len(self.tools)} tool calls>"
+        lines = self.text.strip().splitlines()
+        first = repr(lines[0][:60]) if lines else "(no text)"
+        if self.value is not None:
+            first = repr(self.value)
+        return f"<Reply {first} from {self.model}, {len(self.tools)} tool calls>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": self.text}
+        return {"text/plain": self.text if self.value is None else repr(self.value)}
 
 
 class ReplyBuilder:
@@ -75,7 +80,8 @@ class ReplyBuilder:
             case e.TurnFinished():
                 self.finished = event
 
-    def reply(self, model: ModelInfo, session_id: str) -> Reply:
+    def reply(self, model: ModelInfo, session_id: str, value: Any = None) -> Reply:
+        """Return the reply. Raises `StoreError` if the end of the turn was not heard."""
         done = self.finished
         if done is None:
             raise StoreError("the turn ended without saying so")
@@ -89,4 +95,5 @@ class ReplyBuilder:
             usage=done.usage,
             cost=cost_usd(model.provider, model.id, done.usage),
             tools=self.tools,
+            value=value,
         )

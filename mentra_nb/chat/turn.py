@@ -5,9 +5,10 @@ The notebook sets the presenter; without one a turn is only waited for, and nobo
 
 from __future__ import annotations
 
+import os
 import queue
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 from mentra_nb.agent.limits import CancellationToken
@@ -41,6 +42,23 @@ class RunningTurn:
         """Stop it, from any thread: the stream, the running command, the open question."""
         self.token.cancel("stopped by the user")
 
+    def wait(self) -> None:
+        """Return when it has ended, however."""
+        wait([self.future])
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the pieces of the answer's text as they come. Raises what the turn raised; leaving stops the turn."""
+        ended: queue.SimpleQueue[object] = self.events  # type: ignore[assignment]  # also takes what ends the loop
+        self.future.add_done_callback(ended.put)
+        try:
+            while (event := ended.get()) is not self.future:
+                if isinstance(event, shown.AssistantTokenDelta):
+                    yield event.delta
+            self.future.result()
+        finally:
+            self.stop()
+            self.wait()
+
     def result(self) -> Reply:
         """Wait for the reply. Raises what the turn raised; an interrupt stops the turn first."""
         try:
@@ -68,6 +86,15 @@ _presenter: Presenter | None = None
 def presenter() -> Presenter | None:
     """How turns are shown now; `None` where they are only waited for."""
     return _presenter
+
+
+def _forked() -> None:
+    """In the child of a fork there is no screen: the kernel is the parent's."""
+    present_with(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def present_with(new: Presenter | None) -> None:

@@ -13,19 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mentra_nb.agent import recovery
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.subagent import delegate
-from mentra_nb.agent.transcript import Transcript
 from mentra_nb.authorization import ToolAuthorizer
-from mentra_nb.content import Data
 from mentra_nb.errors import (
     ConfigurationError,
     FailedToListModels,
     LeaseUnavailable,
     NoModelsAvailable,
+    OperationDenied,
     ProviderError,
     StoreError,
 )
@@ -36,12 +34,14 @@ from mentra_nb.permission.asking import AskMode, SessionPermissions, expired
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
 from mentra_nb.providers.registry import PRESETS, ProviderRegistry, builtin
+from mentra_nb.runtime import defaults
+from mentra_nb.runtime.agents import Agents, ModelChoice, PersistedAgentSummary, chosen
 from mentra_nb.runtime.leases import Leases
 from mentra_nb.runtime.live_agents import LiveAgents
 from mentra_nb.runtime.session import Session, new_record
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import AgentRecord
+from mentra_nb.store.records import AgentRecord, SessionRecord
 from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
@@ -50,41 +50,9 @@ if TYPE_CHECKING:
     from mentra_nb.tools.builtin.skills import Skill, Skills
 
 T = TypeVar("T")
+NO_EARLIER = "this notebook has no earlier conversation"
 QUESTION_GRACE = 60.0
 """Seconds after its deadline that a question is left to the process that asked it."""
-
-
-class PersistedAgentSummary(Data):
-    """A stored agent, not revived. `history_len` counts the messages of its active branch.
-
-    `status` is that of `AgentSnapshot`, or `Running`: a run is on its way, or its process died.
-    """
-
-    id: str
-    runtime_identifier: str
-    name: str
-    is_teammate: bool = False
-    status: str
-    history_len: int
-
-
-def _default_store() -> RuntimeStore:
-    from mentra_nb.store.open import open_store
-
-    return open_store()
-
-
-def _default_record() -> AuditStore:
-    from mentra_nb.record.open import open_journal
-
-    return open_journal()
-
-
-def _builtin_tools() -> list[Tool]:
-    from mentra_nb.tools.builtin.files import ReadTool, WriteTool
-    from mentra_nb.tools.builtin.shell import ShellTool
-
-    return [ReadTool(), WriteTool(), ShellTool()]
 
 
 class Runtime:
@@ -117,8 +85,8 @@ class Runtime:
         self.identifier = identifier
         self.policy: RuntimePolicy = policy or RuntimePolicy()
         self.hooks: RuntimeHooks = RuntimeHooks(hooks)
-        self.store: RuntimeStore = store or _default_store()
-        self.audit: AuditStore = audit or _default_record()
+        self.store: RuntimeStore = store or defaults.store()
+        self.audit: AuditStore = audit or defaults.record()
         self.working_directory = working_directory
         self._registry = ProviderRegistry(providers)
         self._authorizer, self._pre_hooks = authorizer, list(pre_hooks)
@@ -129,9 +97,10 @@ class Runtime:
         self._announced = self._prepared = False
         self._leases = Leases(self.store, self.id)
         self._live = LiveAgents(self._leases)
+        self._agents = Agents(self.store, self._registry, self._leases, self._live, identifier)
         self._skills: Skills | None = None
         self._http: HttpClient | None = None
-        for item in (*(_builtin_tools() if builtin_tools else ()), *tools):
+        for item in (*(defaults.tools() if builtin_tools else ()), *tools):
             self.register_tool(item)
         for folder in skills:
             self.register_skills_dir(folder)
@@ -287,8 +256,8 @@ class Runtime:
         Raises:
             ProviderNotFound, StoreError
         """
-        environment = self._environment(self._bus, self._authorizer, {})
-        return await self._spawn(name, model, config or AgentConfig(), environment)
+        await self._prepare()
+        return await self._agents.create(name, model, config or AgentConfig(), self._plain_environment())
 
     async def resume_agent(self, agent_id: str) -> Agent:
         """A stored agent, continuing at its leaf. A turn that died is settled; `Agent.resume` goes on with it.
@@ -300,7 +269,8 @@ class Runtime:
             OperationDenied: it is taking a turn in this runtime.
             ProviderNotFound, StoreError
         """
-        return await self._load(agent_id, self._environment(self._bus, self._authorizer, {}))
+        await self._prepare()
+        return await self._agents.load(agent_id, self._plain_environment())
 
     async def resume(self, runtime_identifier: str | None = None) -> list[Agent]:
         """Every stored agent of an identifier (default: this runtime's), oldest first. Raises as `resume_agent`.
@@ -314,87 +284,20 @@ class Runtime:
         return await self._resume(await self.store.list_agents())
 
     async def _resume(self, records: list[AgentRecord]) -> list[Agent]:
-        for record in records:
-            self._live.idle(record.id)
-        resumed: list[Agent] = []
-        try:
-            for record in records:
-                resumed.append(await self.resume_agent(record.id))
-        except BaseException:
-            for agent in resumed:
-                await agent.close()
-            raise
-        return resumed
+        await self._prepare()
+        return await self._agents.load_all([record.id for record in records], self._plain_environment)
 
     async def list_persisted_agents(self, runtime_identifier: str | None = None) -> list[PersistedAgentSummary]:
         """Stored agents of an identifier (default: this runtime's), oldest first, without reviving them."""
-        records = await self.store.list_agents(runtime_identifier or self.identifier)
-        return [
-            PersistedAgentSummary(
-                id=r.id,
-                runtime_identifier=r.runtime_identifier,
-                name=r.name,
-                is_teammate=r.kind == "teammate",
-                status=r.status,
-                history_len=await self.store.path_length(r.id, r.leaf),
-            )
-            for r in records
-        ]
+        return await self._agents.summaries(runtime_identifier or self.identifier)
 
     async def set_model(self, agent: Agent, model: ModelInfo) -> None:
         """As `Agent.set_model`."""
         await agent.set_model(model)
 
-    async def _spawn(self, name: str, model: ModelInfo, config: AgentConfig, environment: AgentEnvironment) -> Agent:
-        provider, now = self._registry.get(model.provider), time.time()
-        record = AgentRecord(
-            id=new_id("agent"),
-            runtime_identifier=self.identifier,
-            name=name,
-            model=model.id,
-            provider_id=model.provider,
-            config=config.model_dump(mode="json"),
-            created_at=now,
-            updated_at=now,
-        )
-        await self._prepare()
-        await self._leases.take(record.id)
-        try:
-            await self.store.create_agent(record)
-        except BaseException:
-            await self._leases.release(record.id)
-            raise
-        return self._live.add(Agent(record, provider, environment))
-
-    async def _load(self, agent_id: str, environment: AgentEnvironment, model: ModelInfo | None = None) -> Agent:
-        await self._prepare()
-        before = self._live.idle(agent_id)
-        record = await self.store.load_agent(agent_id)
-        if record is None:
-            raise StoreError(f"there is no stored agent '{agent_id}'")
-        if model is not None:
-            record = record.model_copy(update={"model": model.id, "provider_id": model.provider})
-        provider = self._registry.get(record.provider_id)
-        held = self._leases.has(agent_id)
-        await self._leases.take(agent_id)
-        try:
-            if before is None:
-                await recovery.settle_dead_runs(self.store, agent_id, environment.bus, self.id)
-            record = record.model_copy(update=await self._as_stored(agent_id))
-            length = await self.store.path_length(record.id, record.leaf)
-        except BaseException:
-            if not held:
-                await self._leases.release(agent_id)
-            raise
-        if before is not None:
-            before.detach("it was resumed again in this runtime")
-        transcript = Transcript.stored(record.id, self.store, record.leaf, length)
-        return self._live.add(Agent(record, provider, environment, transcript))
-
-    async def _as_stored(self, agent_id: str) -> dict[str, Any]:
-        """What a recovery may have changed of an agent's record."""
-        record = await self.store.load_agent(agent_id)
-        return {} if record is None else {"leaf": record.leaf, "status": record.status}
+    def _plain_environment(self) -> AgentEnvironment:
+        """Of an agent that belongs to no session."""
+        return self._environment(self._bus, self._authorizer, {})
 
     def _environment(
         self, bus: EventBus, authorizer: ToolAuthorizer | None, own_tools: MutableMapping[str, Tool]
@@ -429,20 +332,19 @@ class Runtime:
         tools: MutableMapping[str, Tool] | None = None,
         session_id: str | None = None,
     ) -> Session:
-        """A new conversation in which a person can be asked. `tools` are its own, beside the runtime's.
+        """Start a conversation in which a person can be asked. `tools` are its own, beside the runtime's.
 
         A `session_id` given here is one that rules were already made for.
 
         Raises:
             ProviderNotFound, StoreError
         """
-        session_id = session_id or new_id("session")
-        permissions = self._permissions(session_id, project_id, ask)
-        environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
-        agent = await self._spawn(name, model, config or AgentConfig(), environment)
-        record = new_record(session_id, name, agent, project_id, notebook)
+        await self._prepare()
+        permissions, environment = self._asking(session_id or new_id("session"), project_id, ask, tools)
+        agent = await self._agents.create(name, model, config or AgentConfig(), environment)
+        record = new_record(permissions.session_id, name, agent, project_id, notebook)
         await self.store.save_session(record)
-        return Session(record, agent, permissions, permissions.bus, resumed=False)
+        return Session(record, agent, permissions, resumed=False)
 
     async def resume_session(
         self,
@@ -451,9 +353,9 @@ class Runtime:
         *,
         ask: AskMode = "changes",
         tools: MutableMapping[str, Tool] | None = None,
-        model: ModelInfo | None = None,
+        model: ModelChoice | None = None,
     ) -> Session:
-        """The stored conversation of an agent, with its rules, on its own model or another.
+        """Open the stored conversation of an agent, with its rules, on its own model or another.
 
         `agent_id` may also be a session's id or name. An agent that has no session (in that project, when one is
         given) gets one.
@@ -463,24 +365,77 @@ class Runtime:
             LeaseUnavailable: another process has it.
             ProviderNotFound: its model's provider is not registered.
         """
-        record = await self.store.load_session(agent_id, project_id)
-        if record is None and await self.store.load_agent(agent_id) is None:
+        stored = await self.store.load_conversation(agent_id, project_id)
+        if stored is None:
             raise StoreError(f"there is no stored session '{agent_id}'")
-        session_id, project = (record.id, record.project) if record is not None else (new_id("session"), project_id)
-        owner = record.agent_id if record is not None else agent_id
-        permissions = self._permissions(session_id, project, ask)
-        environment = self._environment(permissions.bus, permissions, tools if tools is not None else {})
-        try:
-            agent = await self._load(owner, environment, model)
-        except LeaseUnavailable as busy:
-            raise LeaseUnavailable(str(busy).replace(f"agent '{owner}'", f"conversation '{agent_id}'")) from busy
-        if record is not None:
-            return Session(record, agent, permissions, permissions.bus, resumed=True)
-        record = new_record(session_id, agent.name, agent, project, None)
+        if stored.session is not None:
+            return await self._open(stored.session, agent_id, ask, tools, model)
+        await self._prepare()
+        permissions, environment = self._asking(new_id("session"), project_id, ask, tools)
+        agent = await self._agents.load(agent_id, environment, model)
+        record = new_record(permissions.session_id, agent.name, agent, project_id, None)
         await self.store.save_session(record)
-        return Session(record, agent, permissions, permissions.bus, resumed=False)
+        return Session(record, agent, permissions, resumed=False)
 
-    def _permissions(self, session_id: str, project_id: str | None, ask: AskMode) -> SessionPermissions:
-        return SessionPermissions(
+    async def open_session(
+        self,
+        name: str | None,
+        model: ModelChoice,
+        config: AgentConfig | None = None,
+        project_id: str | None = None,
+        *,
+        last: bool = False,
+        create: bool = True,
+        notebook: str | None = None,
+        ask: AskMode = "changes",
+        tools: MutableMapping[str, Tool] | None = None,
+        session_id: str | None = None,
+    ) -> Session:
+        """Open the stored conversation of that name or id in the project, or with `last` the notebook's newest.
+
+        Without a stored one it is created as by `create_session`, unless `create` is false.
+
+        Raises:
+            OperationDenied: there is none to open.
+            LeaseUnavailable: another process has it.
+            ProviderNotFound, StoreError
+        """
+        record = None
+        if last:
+            record = await self.store.last_session(project_id, notebook)
+        elif name is not None:
+            record = await self.store.load_session(name, project_id)
+        if record is not None:
+            return await self._open(record, name or record.name, ask, tools, model)
+        if not create:
+            raise OperationDenied(f"there is no stored conversation '{name}'" if name else NO_EARLIER)
+        used, title = await chosen(model, None), name or "mentra"
+        return await self.create_session(
+            title, used, config, project_id, notebook=notebook, ask=ask, tools=tools, session_id=session_id
+        )
+
+    async def _open(
+        self,
+        record: SessionRecord,
+        known_as: str,
+        ask: AskMode,
+        tools: MutableMapping[str, Tool] | None,
+        model: ModelChoice | None,
+    ) -> Session:
+        await self._prepare()
+        permissions, environment = self._asking(record.id, record.project, ask, tools)
+        try:
+            agent = await self._agents.load(record.agent_id, environment, model)
+        except LeaseUnavailable as busy:
+            named = str(busy).replace(f"agent '{record.agent_id}'", f"conversation '{known_as}'")
+            raise LeaseUnavailable(named) from busy
+        return Session(record, agent, permissions, resumed=True)
+
+    def _asking(
+        self, session_id: str, project_id: str | None, ask: AskMode, tools: MutableMapping[str, Tool] | None
+    ) -> tuple[SessionPermissions, AgentEnvironment]:
+        """The permissions of a session and the environment of its agent, on a bus of their own."""
+        permissions = SessionPermissions(
             session_id, self._bus.child(), self.store, inner=self._authorizer, project=project_id, ask=ask
         )
+        return permissions, self._environment(permissions.bus, permissions, tools if tools is not None else {})

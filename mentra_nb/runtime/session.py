@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Unpack
 
 from mentra_nb.agent.agent import Agent
@@ -13,18 +14,15 @@ from mentra_nb.authorization import PermissionDecision, PermissionRule
 from mentra_nb.content import Message
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
-from mentra_nb.event.bus import EventBus
 from mentra_nb.event.projections import to_session
 from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.store.records import SessionRecord
 
 
 class Session:
-    """Made by `Runtime.create_session` or `Runtime.resume_session`."""
+    """A conversation with an agent. Made by `Runtime.create_session`, `resume_session` or `open_session`."""
 
-    def __init__(
-        self, record: SessionRecord, agent: Agent, permissions: SessionPermissions, bus: EventBus, *, resumed: bool
-    ) -> None:
+    def __init__(self, record: SessionRecord, agent: Agent, permissions: SessionPermissions, *, resumed: bool) -> None:
         self.id: str = record.id
         self.name: str = record.name
         self.project: str | None = record.project
@@ -32,7 +30,7 @@ class Session:
         self.created_at: float = record.created_at
         self.agent = agent
         self.permissions = permissions
-        self._bus = bus
+        self._bus = permissions.bus
         self.turn_count: int = 0
         self._opening: shown.SessionEvent | None = None
         if not resumed:
@@ -44,7 +42,7 @@ class Session:
                 project=self.project,
                 notebook=self.notebook,
             )
-            bus.emit(event)
+            self._bus.emit(event)
             self._opening = to_session(event)
 
     def __repr__(self) -> str:
@@ -66,6 +64,16 @@ class Session:
                 listener(seen)
 
         return self._bus.tap(hear)
+
+    @contextmanager
+    def listening(
+        self, listener: Callable[[shown.SessionEvent], None], tap: Callable[[e.AgentEvent], None]
+    ) -> Iterator[None]:
+        """While inside, `listener` hears every session event and `tap` every event of the agent."""
+        with ExitStack() as stack:
+            stack.callback(self.subscribe(listener))
+            stack.callback(self._bus.tap(tap))
+            yield
 
     async def append_turn(
         self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.TurnOrigin | None = None

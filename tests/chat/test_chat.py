@@ -87,7 +87,7 @@ def act(what: str = "x") -> str:
 def test_a_reply_is_its_text_and_what_it_took() -> None:
     usage = TokenUsage(input_tokens=3, output_tokens=2)
     with engine_of(stream_text(["Hel", "lo"], usage=usage)) as engine:
-        chat = Chat("talk", engine_=engine)
+        chat = Chat._on(engine, "talk")
         reply = chat.ask("hi")
     assert (str(reply), reply.text, reply.model, reply.stop_reason) == ("Hello", "Hello", "scripted/scripted", "end")
     assert reply.usage == usage
@@ -105,7 +105,7 @@ def test_a_reply_lists_its_tool_calls() -> None:
         raise ToolError("no")
 
     with engine_of(tool_calls([("quick", {}), ("fail", {}), ("nope", {})]), text("ok")) as engine:
-        reply = Chat(engine_=engine, tools=[quick, tool(asks=False)(fail)]).ask("go")
+        reply = Chat._on(engine, tools=[quick, tool(asks=False)(fail)]).ask("go")
     assert [(t.name, t.summary, t.is_error) for t in reply.tools] == [
         ("quick", "{}", False),
         ("fail", "{}", True),
@@ -117,7 +117,7 @@ def test_a_reply_lists_its_tool_calls() -> None:
 
 def test_a_conversation_goes_on() -> None:
     with engine_of(text("one"), text("two")) as engine:
-        chat = Chat(engine_=engine)
+        chat = Chat._on(engine)
         chat.ask("first")
         chat.ask("second")
         assert [m.text() for m in script(engine).recorded_requests[1].messages] == ["first", "one", "second"]
@@ -125,12 +125,12 @@ def test_a_conversation_goes_on() -> None:
 
 def test_the_same_name_continues_in_another_process(tmp_path: Path) -> None:
     with engine_of(text("one"), store=SqliteStore(tmp_path / "s")) as engine:
-        first = Chat("talk", engine_=engine).ask("first")
+        first = Chat._on(engine, "talk").ask("first")
     with engine_of(text("two"), text("else"), store=SqliteStore(tmp_path / "s")) as engine:
-        second = Chat("talk", engine_=engine).ask("second")
+        second = Chat._on(engine, "talk").ask("second")
         assert second.session == first.session
         assert len(script(engine).recorded_requests[0].messages) == 3
-        assert Chat(engine_=engine).ask("third").session != first.session
+        assert Chat._on(engine).ask("third").session != first.session
 
 
 @pytest.mark.parametrize("name", ["work", None])
@@ -139,9 +139,9 @@ def test_a_turn_that_failed_is_gone_on_with_after_a_restart(tmp_path: Path, name
     store = SqliteStore(tmp_path / "s.sqlite")
     script_one = tool_calls([("act", {})]), failure(InvalidRequest("no"))
     with engine_of(*script_one, store=store) as engine, pytest.raises(FailedToStreamResponse):
-        Chat(name, tools=[harmless], notebook="nb.ipynb", engine_=engine).ask("go")
+        Chat._on(engine, name, tools=[harmless], notebook="nb.ipynb").ask("go")
     with engine_of(text("there"), store=SqliteStore(tmp_path / "s.sqlite")) as engine:
-        chat = Chat(name, tools=[harmless], notebook="nb.ipynb", engine_=engine)
+        chat = Chat._on(engine, name, tools=[harmless], notebook="nb.ipynb")
         assert chat.resume().result().text == "there"
         [request] = script(engine).recorded_requests
         assert [message.text() for message in request.messages][:1] == ["go"]
@@ -152,23 +152,23 @@ def test_a_turn_that_failed_is_gone_on_with_after_a_restart(tmp_path: Path, name
 
 def test_a_notebook_without_an_earlier_conversation_has_nothing_to_resume(tmp_path: Path) -> None:
     with engine_of(text("hi")) as engine:
-        Chat(notebook="other.ipynb", engine_=engine).ask("go")
+        Chat._on(engine, notebook="other.ipynb").ask("go")
         with pytest.raises(OperationDenied, match="no earlier conversation"):
-            Chat(notebook="nb.ipynb", engine_=engine).resume().result()
+            Chat._on(engine, notebook="nb.ipynb").resume().result()
 
 
 def test_a_conversation_that_is_open_elsewhere_is_refused_by_its_name(tmp_path: Path) -> None:
     with engine_of(text("hi"), store=SqliteStore(tmp_path / "s.sqlite")) as one:
-        Chat("work", engine_=one).ask("go")
+        Chat._on(one, "work").ask("go")
         with engine_of(text("never"), store=SqliteStore(tmp_path / "s.sqlite")) as other:
             with pytest.raises(LeaseUnavailable, match="conversation 'work' is in use by this process"):
-                Chat("work", engine_=other).ask("go")
+                Chat._on(other, "work").ask("go")
             assert script(other).recorded_requests == []
 
 
 def test_a_model_may_be_named_for_one_turn() -> None:
     with engine_of(text("one"), text("two")) as engine:
-        chat = Chat(engine_=engine)
+        chat = Chat._on(engine)
         assert chat.ask("hi", model="scripted/other").model == "scripted/other"
         assert chat.ask("hi").model == "scripted/scripted"
         assert [r.model for r in script(engine).recorded_requests] == ["other", "scripted"]
@@ -177,19 +177,19 @@ def test_a_model_may_be_named_for_one_turn() -> None:
 def test_a_model_that_is_not_clear_is_an_error_before_anything_is_stored() -> None:
     with engine_of() as engine:
         with pytest.raises(ConfigurationError, match="is not a model name"):
-            Chat(engine_=engine).ask("hi", model="nothing")
+            Chat._on(engine).ask("hi", model="nothing")
         assert engine.call(engine.runtime.store.list_sessions) == []
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with engine_of() as engine, pytest.raises(ConfigurationError, match="nothing to ask"):
-        Chat(engine_=engine).ask(prompt)
+        Chat._on(engine).ask(prompt)
 
 
 def test_a_failure_is_raised_and_the_next_turn_works() -> None:
     with engine_of(failure(InvalidRequest("no")), text("fine")) as engine:
-        chat = Chat(engine_=engine)
+        chat = Chat._on(engine)
         with pytest.raises(FailedToStreamResponse, match="no"):
             chat.ask("hi")
         assert chat.ask("hi").text == "fine"
@@ -197,12 +197,12 @@ def test_a_failure_is_raised_and_the_next_turn_works() -> None:
 
 def test_what_cannot_be_offered_is_refused_before_the_turn() -> None:
     with engine_of() as engine, pytest.raises(InvalidTool):
-        Chat(engine_=engine).ask("hi", tools=[lambda: 1])
+        Chat._on(engine).ask("hi", tools=[lambda: 1])
 
 
 def test_tools_given_with_a_question_are_offered_in_that_turn_only() -> None:
     with engine_of(text("one"), text("two")) as engine:
-        chat = Chat(engine_=engine)
+        chat = Chat._on(engine)
         chat.ask("hi", tools=[act])
         chat.ask("again")
         assert [[t.name for t in r.tools] for r in script(engine).recorded_requests] == [["act"], []]
@@ -212,7 +212,7 @@ def test_tools_given_with_a_question_are_offered_in_that_turn_only() -> None:
 def test_the_demo_is_used_without_a_model_and_says_so() -> None:
     with engine_of() as engine:
         engine.settings.model = None
-        turn = Chat(engine_=engine).start("hi", model="demo")
+        turn = Chat._on(engine).start("hi", model="demo")
         assert turn.result().model == "demo/demo"
 
 
@@ -221,7 +221,7 @@ def test_the_demo_is_used_without_a_model_and_says_so() -> None:
 
 def test_a_question_of_a_turn_is_answered_from_this_thread() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
-        turn = Chat(engine_=engine, tools=[act]).start("go")
+        turn = Chat._on(engine, tools=[act]).start("go")
         asked = until(turn, shown.QuestionAsked)
         assert [q.request_id for q in turn.open_questions()] == [asked.request_id]
         turn.answer(asked.request_id, PermissionDecision(allow=True))
@@ -232,7 +232,7 @@ def test_a_question_of_a_turn_is_answered_from_this_thread() -> None:
 
 def test_without_a_screen_nobody_is_asked_and_the_model_is_told_how_to_allow() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
-        reply = Chat(engine_=engine, tools=[act]).ask("go")
+        reply = Chat._on(engine, tools=[act]).ask("go")
         told = script(engine).recorded_requests[1].messages[-1].tool_results()[0]
     assert reply.tools[0].is_error
     assert "mn.allow('act'" in str(told.content)
@@ -241,7 +241,7 @@ def test_without_a_screen_nobody_is_asked_and_the_model_is_told_how_to_allow() -
 def test_allowing_beforehand_lets_it_run_and_denying_wins() -> None:
     turns = [tool_calls([("act", {})]), text("ok"), tool_calls([("act", {})]), text("ok")]
     with engine_of(*turns) as engine:
-        chat = Chat(engine_=engine, tools=[act])
+        chat = Chat._on(engine, tools=[act])
         allowed = chat.allow("act")
         assert not chat.ask("go").tools[0].is_error
         assert [(r.pattern, r.times_used) for r in chat.rules()] == [("*", 1)]
@@ -255,7 +255,7 @@ def test_allowing_beforehand_lets_it_run_and_denying_wins() -> None:
 
 def test_the_settings_in_force_hold_for_the_next_turn() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok"), ask_timeout=0.05) as engine:
-        turn = Chat(engine_=engine, tools=[act]).start("go")
+        turn = Chat._on(engine, tools=[act]).start("go")
         assert turn.result().tools[0].is_error
         answered = until(turn, shown.QuestionAnswered)
     assert answered.decided_by == "timeout"
@@ -264,7 +264,7 @@ def test_the_settings_in_force_hold_for_the_next_turn() -> None:
 def test_stopping_a_silent_turn_ends_it_at_once() -> None:
     stream = ControlledStream()
     with engine_of(stream, text("later")) as engine:
-        chat = Chat(engine_=engine)
+        chat = Chat._on(engine)
         turn = chat.start("go")
         engine.call(stream.wait_opened)
         began = time.monotonic()
@@ -287,7 +287,7 @@ def test_a_turn_stopped_while_its_model_is_looked_for_ends_at_once() -> None:
     with engine_of() as engine:
         provider = Unreachable(id="far")
         engine.use(provider, None)
-        turn = Chat(engine_=engine).start("go")
+        turn = Chat._on(engine).start("go")
         engine.call(provider.asked.wait)
         began = time.monotonic()
         turn.stop()
@@ -300,7 +300,7 @@ def test_a_turn_stopped_while_its_model_is_looked_for_ends_at_once() -> None:
 def test_a_second_turn_while_one_is_running_is_refused_and_leaves_the_first_alone() -> None:
     stream = ControlledStream()
     with engine_of(stream, text("fine")) as engine:
-        chat = Chat(engine_=engine, tools=[act])
+        chat = Chat._on(engine, tools=[act])
         first = chat.start("one")
         engine.call(stream.wait_opened)
         second = chat.start("two", model="scripted/other", can_ask=False)
@@ -315,9 +315,9 @@ def test_a_second_turn_while_one_is_running_is_refused_and_leaves_the_first_alon
 def test_two_conversations_run_at_once() -> None:
     one, two = ControlledStream(), ControlledStream()
     with engine_of(one, two) as engine:
-        first = Chat(engine_=engine).start("1")
+        first = Chat._on(engine).start("1")
         engine.call(one.wait_opened)
-        second = Chat(engine_=engine).start("2")
+        second = Chat._on(engine).start("2")
         engine.call(two.wait_opened)
         two.send_answer(text("second"))
         assert second.result().text == "second"
@@ -331,7 +331,7 @@ def test_two_conversations_run_at_once() -> None:
 def test_closing_stops_what_runs_and_the_stored_turn_is_settled(tmp_path: Path) -> None:
     stream, store = ControlledStream(), SqliteStore(tmp_path / "s")
     with engine_of(stream, store=store) as engine:
-        turn = Chat("talk", engine_=engine).start("go")
+        turn = Chat._on(engine, "talk").start("go")
         engine.call(stream.wait_opened)
         engine.close()
         with pytest.raises(Cancelled):
@@ -340,14 +340,14 @@ def test_closing_stops_what_runs_and_the_stored_turn_is_settled(tmp_path: Path) 
         [agent] = engine.call(engine.runtime.store.list_agents)
         [run] = engine.call(engine.runtime.store.list_runs, agent.id)
         assert (run.state, agent.status) == ("interrupted", "Interrupted")
-        assert Chat("talk", engine_=engine).ask("go on").text == "again"
+        assert Chat._on(engine, "talk").ask("go on").text == "again"
 
 
 def test_an_engine_that_was_closed_starts_again() -> None:
     with engine_of(text("one"), text("two")) as engine:
-        assert Chat(engine_=engine).ask("hi").text == "one"
+        assert Chat._on(engine).ask("hi").text == "one"
         engine.close()
-        assert Chat(engine_=engine).ask("hi").text == "two"
+        assert Chat._on(engine).ask("hi").text == "two"
 
 
 def test_the_engine_runs_on_a_thread_that_never_keeps_the_interpreter_alive() -> None:
@@ -364,15 +364,15 @@ def test_the_engine_runs_on_a_thread_that_never_keeps_the_interpreter_alive() ->
 def test_a_provider_put_to_use_is_the_default_from_then_on() -> None:
     with engine_of() as engine:
         engine.use(ScriptedProvider([text("mine")], id="mine"), "m")
-        assert Chat(engine_=engine).ask("hi").model == "mine/m"
+        assert Chat._on(engine).ask("hi").model == "mine/m"
 
 
 def test_a_function_offered_as_a_tool_may_itself_ask_another_conversation() -> None:
     turns = [tool_calls([("consult", {})]), text("inner"), text("outer")]
     with engine_of(*turns) as engine:
-        other = Chat("other", engine_=engine)
+        other = Chat._on(engine, "other")
         consult: Callable[[], str] = lambda: other.ask("what?").text  # noqa: E731
-        reply = Chat("main", engine_=engine, tools=[tool(asks=False, name="consult")(consult)]).ask("go")
+        reply = Chat._on(engine, "main", tools=[tool(asks=False, name="consult")(consult)]).ask("go")
         assert reply.text == "outer"
         assert script(engine).recorded_requests[2].messages[-1].tool_results()[0].content == "inner"
 

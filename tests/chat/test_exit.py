@@ -133,7 +133,7 @@ async def leave() -> None:
 def test_an_engine_whose_thread_has_ended_starts_again() -> None:
     engine = engine_of(text("one"), text("two"))
     try:
-        chat = Chat.on(engine)
+        chat = Chat._on(engine)
         first, portal = chat.ask("hi"), engine.portal()
         with pytest.raises(SystemExit):
             engine.call(leave)
@@ -149,7 +149,7 @@ def test_a_turn_beside_what_ended_the_engine_is_cancelled() -> None:
     stream = ControlledStream()
     engine = engine_of(stream)
     try:
-        turn = Chat.on(engine).start("go")
+        turn = Chat._on(engine).start("go")
         engine.call(stream.wait_opened)
         with pytest.raises(SystemExit):
             engine.call(leave)

@@ -172,7 +172,7 @@ def test_a_backtest_says_what_was_decided_live(tmp_path: Path, rules: list[str])
         )
         engine = Engine(Settings(model="scripted/scripted"), runtime)
         try:
-            chat = Chat("talk", engine_=engine)
+            chat = Chat._on(engine, "talk")
             for rule in rules:
                 verb, tool, *pattern = rule.split(None, 2)
                 getattr(chat, verb)(tool, *pattern)

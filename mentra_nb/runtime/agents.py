@@ -1,0 +1,137 @@
+"""The agents of a runtime: made and stored, or loaded under a lease and settled if their process had died."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+from mentra_nb.agent import recovery
+from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.transcript import Transcript
+from mentra_nb.content import Data
+from mentra_nb.errors import StoreError
+from mentra_nb.ids import new_id
+from mentra_nb.providers.base import ModelInfo
+from mentra_nb.providers.registry import ProviderRegistry
+from mentra_nb.runtime.leases import Leases
+from mentra_nb.runtime.live_agents import LiveAgents
+from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import AgentRecord, StoredConversation
+
+ModelChoice = ModelInfo | Callable[[ModelInfo | None], Awaitable[ModelInfo]]
+"""A model, or what chooses one when it is given the stored model (`None`: nothing is stored yet)."""
+
+
+async def chosen(choice: ModelChoice, stored: ModelInfo | None) -> ModelInfo:
+    """Return the model of a choice. Raises what choosing raises."""
+    return choice if isinstance(choice, ModelInfo) else await choice(stored)
+
+
+class PersistedAgentSummary(Data):
+    """A stored agent, not revived. `history_len` counts the messages of its active branch.
+
+    `status` is that of `AgentSnapshot`, or `Running`: a run is on its way, or its process died.
+    """
+
+    id: str
+    runtime_identifier: str
+    name: str
+    is_teammate: bool = False
+    status: str
+    history_len: int
+
+
+class Agents:
+    """Makes and loads the agents of one runtime."""
+
+    def __init__(
+        self, store: RuntimeStore, providers: ProviderRegistry, leases: Leases, live: LiveAgents, identifier: str
+    ) -> None:
+        self._store, self._providers = store, providers
+        self._leases, self._live = leases, live
+        self._identifier = identifier
+
+    async def create(self, name: str, model: ModelInfo, config: AgentConfig, environment: AgentEnvironment) -> Agent:
+        """Store a new agent and return it, with its lease. Raises `ProviderNotFound` or `StoreError`."""
+        provider, now = self._providers.get(model.provider), time.time()
+        record = AgentRecord(
+            id=new_id("agent"),
+            runtime_identifier=self._identifier,
+            name=name,
+            model=model.id,
+            provider_id=model.provider,
+            config=config.model_dump(mode="json"),
+            created_at=now,
+            updated_at=now,
+        )
+        await self._leases.take(record.id)
+        try:
+            await self._store.create_agent(record)
+        except BaseException:
+            await self._leases.release(record.id)
+            raise
+        return self._live.add(Agent(record, provider, environment))
+
+    async def load(self, agent_id: str, environment: AgentEnvironment, model: ModelChoice | None = None) -> Agent:
+        """Return a stored agent, with its lease, on its own model or another. Its dead runs are settled.
+
+        Raises:
+            LeaseUnavailable: another process has it; nothing of it was touched.
+            OperationDenied: it is taking a turn in this runtime.
+            ProviderNotFound, StoreError
+        """
+        before, held = self._live.idle(agent_id), self._leases.has(agent_id)
+        await self._leases.take(agent_id)
+        try:
+            stored = await self._stored(agent_id)
+            own = ModelInfo(id=stored.agent.model, provider=stored.agent.provider_id)
+            used = own if model is None else await chosen(model, own)
+            provider = self._providers.get(used.provider)
+            if before is None and stored.open_runs:
+                await recovery.settle_dead_runs(self._store, agent_id, environment.bus, environment.holder)
+                stored = await self._stored(agent_id)
+        except BaseException:
+            if not held:
+                await self._leases.release(agent_id)
+            raise
+        if before is not None:
+            before.detach("it was resumed again in this runtime")
+        record = stored.agent.model_copy(update={"model": used.id, "provider_id": used.provider})
+        transcript = Transcript.stored(agent_id, self._store, record.leaf, stored.path_length)
+        return self._live.add(Agent(record, provider, environment, transcript))
+
+    async def load_all(self, agent_ids: list[str], environment: Callable[[], AgentEnvironment]) -> list[Agent]:
+        """Load all of them, or none. Raises as `load`."""
+        for agent_id in agent_ids:
+            self._live.idle(agent_id)
+        loaded: list[Agent] = []
+        try:
+            for agent_id in agent_ids:
+                loaded.append(await self.load(agent_id, environment()))
+        except BaseException:
+            for agent in loaded:
+                await agent.close()
+            raise
+        return loaded
+
+    async def summaries(self, identifier: str) -> list[PersistedAgentSummary]:
+        """Return the stored agents of a runtime identifier, oldest first."""
+        return [
+            PersistedAgentSummary(
+                id=record.id,
+                runtime_identifier=record.runtime_identifier,
+                name=record.name,
+                is_teammate=record.kind == "teammate",
+                status=record.status,
+                history_len=await self._store.path_length(record.id, record.leaf),
+            )
+            for record in await self._store.list_agents(identifier)
+        ]
+
+    async def _stored(self, agent_id: str) -> StoredConversation:
+        stored = await self._store.load_conversation(agent_id)
+        if stored is None:
+            raise StoreError(f"there is no stored agent '{agent_id}'")
+        return stored
