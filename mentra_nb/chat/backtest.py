@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import pandas as pd
 
@@ -14,7 +13,7 @@ from mentra_nb.errors import ConfigurationError
 from mentra_nb.permission.asking import AskMode
 from mentra_nb.permission.rules import find_rule
 from mentra_nb.record.read.columns import described
-from mentra_nb.record.read.query import One, When
+from mentra_nb.record.read.filters import ToolFilters, filtered
 from mentra_nb.record.read.reports import decided_calls
 from mentra_nb.tools.builtin.shell import ShellTool
 
@@ -25,17 +24,14 @@ Rules = Iterable[PermissionRule | str] | pd.DataFrame
 
 
 @described
+@filtered
 def backtest(
     rules: Rules,
     *,
     ask: AskMode = "changes",
-    session: One = None,
-    tool: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
+    **filters: Unpack[ToolFilters],
 ) -> pd.DataFrame:
-    """What these rules would have decided about the calls on record: a row per call, then and now side by side.
+    """Return what these rules would have decided about the calls on record, beside what was decided: a row per call.
 
     `rules` are texts such as `"allow shell git status*"` and `"deny write /etc/*"`, rules, or a frame like that of
     `mn.rules()`, whatever their scope; they are matched as live ones are, shell lines command by command. `ask` is the
@@ -45,10 +41,10 @@ def backtest(
         mn.backtest(["allow shell git *"]).value_counts(["decision", "verdict"])
 
     Raises:
-        ConfigurationError: a text that is no rule.
+        ConfigurationError: a text is not a rule.
     """
     known = _rules(rules)
-    calls = decided_calls(session=session, tool=tool, since=since, until=until, folder=folder)
+    calls = decided_calls(**filters)
     unasked = set(calls.tool[(calls.decision == "allow") & (calls.decided_by == "setting")])
     find = cache(lambda *call: _find(known, *call))
 

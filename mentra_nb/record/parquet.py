@@ -1,4 +1,4 @@
-"""Parquet files that are there whole or not at all, and the connection to make them with."""
+"""Parquet files that are written whole or not at all, and the DuckDB connection that writes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def connection() -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection for background work: one thread, no extensions from the network."""
+    """Open a DuckDB connection for background work: one thread, no extensions from the network."""
     import duckdb
 
     return duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": "false"})
@@ -29,9 +29,21 @@ def copy(con: duckdb.DuckDBPyConnection, select: str, new: Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_parquet(con: duckdb.DuckDBPyConnection, select: str, target: Path) -> None:
-    """Replace `target` with the rows of a SELECT, in one step that survives a power cut."""
+def write_parquet(con: duckdb.DuckDBPyConnection, select: str, target: Path, *, overwrite: bool = True) -> None:
+    """Write the rows of a SELECT to `target`, in one step that survives a power cut.
+
+    Without `overwrite`, a target that exists is left as it is, also if another thread or process made it meanwhile.
+    """
     new = target.with_name(f"{target.stem}-{uuid7()}.tmp")
     copy(con, select, new)
-    new.replace(target)
+    if overwrite:
+        new.replace(target)
+    else:
+        try:
+            os.link(new, target)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            new.replace(target)
+        new.unlink(missing_ok=True)
     files.sync_folder(target.parent)

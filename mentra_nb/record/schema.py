@@ -1,10 +1,10 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
-"""The record's columns and views, in one place: what a line holds, which parts become columns, and the views' SQL.
+"""The record's columns and views: what a line holds, which parts of it become columns, and the SQL of the views.
 
-Text only; `tables.py` runs it in memory, and `segments.py` writes it into `record.duckdb`.
+Text only. `read/query.py` runs it in memory, and `read/views.py` writes it into `record.duckdb`.
 
-`RECORD.md` says what each column of a view means. All times are UTC (`TIMESTAMPTZ`), a name in `_s` is seconds, `ms`
-is milliseconds, `cost_usd` is US dollars and NULL when the price is not known.
+`RECORD.md` documents each column of a view. All times are UTC (`TIMESTAMPTZ`); `seconds` and names in `_s` are seconds,
+names in `_ms` milliseconds; `cost_usd` is US dollars, and NULL if the price is not known.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SCHEMA_VERSION = 4
-"""Raised when a view or a promoted column changes; `record.duckdb` is then written anew."""
+SCHEMA_VERSION = 5
+"""Raise it when a view or a promoted column changes; `record.duckdb` is then rewritten."""
 
 STORAGE_VERSION = "v1.0.0"
-"""The form of DuckDB files we write: every DuckDB client in use reads it, not only those of our own version."""
+"""The storage version of the DuckDB files we write: old enough for every DuckDB client in use."""
 
 ENVELOPE = {
     "id": "UUID",
@@ -28,7 +28,7 @@ ENVELOPE = {
     "event_type": "VARCHAR",
     "payload": "JSON",
 }
-"""What a line of a segment holds. `ts` is Unix seconds, `seq` counts from 0 in its segment, `source`."""
+"""The fields of a segment's line. `ts` is Unix seconds; `seq` counts from 0 in the segment, which `source` names."""
 
 USAGE = (
     "input_tokens",
@@ -76,7 +76,7 @@ PROMOTED = {
     "lost": _at("lost", "BIGINT"),
     **{name: _at(f"usage.{name}", "BIGINT") for name in USAGE},
 }
-"""The parts of a payload that are columns: adding one is adding a line here and raising `SCHEMA_VERSION`."""
+"""The parts of a payload that are columns. To add one, add a line here and raise `SCHEMA_VERSION`."""
 
 CATEGORIES = (
     "kind",
@@ -88,11 +88,10 @@ CATEGORIES = (
     "decided_by",
     "rule_scope",
     "stop_reason",
-    "status",
     "notebook",
     "project",
 )
-"""The columns that hold few different texts: categories in a DataFrame."""
+"""Columns with few distinct texts: they are categories in a DataFrame."""
 
 PRICES = {
     "provider": "VARCHAR",
@@ -109,12 +108,12 @@ PRICES = {
     "cache_write_mtok": "DOUBLE",
     "source": "VARCHAR",
 }
-"""`prices.parquet`: USD per million tokens, for a range of days, of times of day (UTC) and of prompt sizes."""
+"""The columns of `prices.parquet`: USD per million tokens, for a range of days, times of day (UTC) and prompt sizes."""
 
 TYPED = "SELECT id, to_timestamp(ts) AS ts, seq, source, v, scope, event_type AS kind, payload, " + ", ".join(
     f"{expression} AS {name}" for name, expression in PROMOTED.items()
 )
-"""Turns lines into rows of `events`; goes before `FROM`."""
+"""The SELECT that turns lines into rows of `events`, up to its FROM."""
 
 _LINES = (
     "format='newline_delimited', ignore_errors=true, maximum_object_size=67108864, columns={"
@@ -124,33 +123,36 @@ _LINES = (
 
 
 def text(value: str) -> str:
-    """A text as an SQL string."""
+    """Quote a text for SQL."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def quoted(path: Path | str) -> str:
-    """A path as an SQL string."""
+    """Quote a path for SQL."""
     return text(Path(path).as_posix())
 
 
 def listed(paths: Iterable[Path]) -> str:
-    """Paths as an SQL list."""
+    """Quote paths as an SQL list."""
     return f"[{', '.join(map(quoted, paths))}]"
 
 
 def read_lines(paths: Iterable[Path], *, filename: bool = False) -> str:
-    """The table function that reads segments; a line that is torn or no JSON is a row whose `id` is NULL."""
+    """Return the table function that reads segments. A line that is not valid JSON becomes a row whose `id` is NULL."""
     return f"read_json({listed(paths)}, {'filename=true, ' if filename else ''}{_LINES})"
 
 
 def empty(columns: dict[str, str]) -> str:
-    """A SELECT with these columns and no row."""
+    """Return a SELECT with these columns and no rows."""
     return "SELECT " + ", ".join(f"NULL::{type_} AS {name}" for name, type_ in columns.items()) + " LIMIT 0"
 
 
 def events_sql(*, jsonl: Sequence[Path], parquet: Sequence[Path], live: bool = False) -> str:
-    """The body of `events` over files; if `live`, over one glob of each sort, and what is there twice is read once."""
-    parts = [f"{TYPED} FROM ({empty(ENVELOPE)})"]  # so that every column is there, also over older Parquet alone
+    """Return the SELECT of `events` over files.
+
+    With `live`, each kind of file is given as one glob, and text that is also there as Parquet is skipped.
+    """
+    parts = [f"{TYPED} FROM ({empty(ENVELOPE)})"]  # so that columns missing in older Parquet exist
     if parquet:
         files = f"read_parquet({listed(parquet)}, union_by_name=true)"
         parts.append(f"SELECT * REPLACE (payload::JSON AS payload) FROM {files}")
@@ -171,12 +173,12 @@ _RUNS = """(
 
 
 def _last(expression: str, *kinds: str) -> str:
-    """The newest value among events of these kinds. CASE, for what is not of them is then not read out of its JSON."""
+    """Return SQL for the newest value among events of these kinds. CASE keeps it from parsing the JSON of others."""
     return f"arg_max(CASE WHEN kind IN ({', '.join(repr(kind) for kind in kinds)}) THEN {expression} END, id)"
 
 
 def _only(expression: str, kind: str) -> str:
-    """The value among events of a kind of which there is one; should a crash have it told twice, both say the same."""
+    """Return SQL for the value of the one event of a kind. After a crash there may be two of them, which are equal."""
     return f"any_value({expression}) FILTER (kind = '{kind}')"
 
 
@@ -184,12 +186,12 @@ _ASKING = "kind IN ('model_request_started', 'model_request_finished', 'model_re
 _COUNTED = f"kind = 'model_response_finished' AND coalesce({', '.join(USAGE)}) IS NOT NULL"
 
 
-# Anthropic counts cached tokens beside input_tokens, the others within it; `prompt` is what was sent either way.
-# Gemini's thoughts are output and its tool prompts are input, each counted apart.
+# Anthropic does not include cached tokens in input_tokens, the others do; `prompt` is all that was sent either way.
+# Gemini counts thoughts (output) and tool prompts (input) separately.
 def _priced(which: str) -> str:
-    """The events that are `which`, with `tokens` and `cost_usd` where a provider has counted."""
+    """Return SQL for the events that are `which`, with `total_tokens` and `cost_usd` where a provider has counted."""
     return f"""(
-    SELECT c.*, CASE WHEN counted THEN coalesce(total_tokens, prompt + output) END AS tokens,
+    SELECT c.* REPLACE (CASE WHEN counted THEN coalesce(c.total_tokens, c.prompt + c.output) END AS total_tokens),
         (greatest(prompt - cached - written, 0) * p.input_mtok + cached * p.cache_read_mtok
             + written * p.cache_write_mtok + output * p.output_mtok) / 1e6 AS cost_usd
     FROM (
@@ -215,9 +217,9 @@ _REQUESTS = f"""(
     SELECT min(ts) AS ts, any_value(run_id) AS run_id, any_value(agent_id) AS agent_id, request_id,
         any_value(provider) AS provider, any_value(model) AS model, any_value(attempt) AS attempt,
         CASE WHEN NOT bool_and(success) THEN 'error'
-            WHEN count(*) FILTER (kind = 'model_response_finished') > 0 THEN 'ok' ELSE 'unfinished' END AS status,
+            WHEN count(*) FILTER (kind = 'model_response_finished') > 0 THEN 'ok' ELSE 'unfinished' END AS outcome,
         {_only("stop_reason", "model_response_finished")} AS stop_reason, arg_max(error, id) AS error, {_SECONDS},
-        sum(tokens)::BIGINT AS tokens, sum(input_tokens)::BIGINT AS input_tokens,
+        sum(total_tokens)::BIGINT AS total_tokens, sum(input_tokens)::BIGINT AS input_tokens,
         sum(output_tokens)::BIGINT AS output_tokens, sum(cost_usd) AS cost_usd
     FROM {_priced(_ASKING)} GROUP BY request_id, CASE WHEN request_id IS NULL THEN id END
 )"""
@@ -226,7 +228,9 @@ _DECIDING = ("permission_requested", "permission_resolved", "tool_authorization_
 
 _CALLS = f"""(
     SELECT *, CASE WHEN blocked OR decision IN ('deny', 'prompt') THEN 'denied' WHEN success THEN 'ok'
-        WHEN NOT success THEN 'error' WHEN decision = 'pending' THEN 'pending' ELSE 'unfinished' END AS status
+        WHEN NOT success THEN 'error' WHEN decision = 'pending' THEN 'pending' ELSE 'unfinished' END AS outcome,
+        CASE WHEN starts_with(decider, 'rule:') THEN 'rule' ELSE decider END AS decided_by,
+        CASE WHEN starts_with(decider, 'rule:') THEN substr(decider, 6) END AS rule_id
     FROM (SELECT run_id, call_id, any_value(agent_id) AS agent_id, any_value(tool) AS tool, min(ts) AS ts,
         min(ts) FILTER (kind IN {_DECIDING}) AS decided_ts, any_value(session_id) AS session_id,
         any_value(request_id) AS request_id, any_value(subject) AS subject,
@@ -237,47 +241,47 @@ _CALLS = f"""(
             {_only("outcome", "tool_authorization_finished")},
             CASE {_only("outcome", "permission_resolved")} WHEN 'allowed' THEN 'allow' WHEN 'denied' THEN 'deny' END,
             CASE WHEN asked THEN 'pending' END) AS decision,
-        arg_max(decided_by, id) AS decided_by, arg_max(rule_scope, id) AS scope,
+        arg_max(decided_by, id) AS decider, arg_max(rule_scope, id) AS scope,
         {_last("reason", *_DECIDING)} AS reason, max(wait_ms) / 1000.0 AS wait_s,
         coalesce({_last("payload->>'$.input'", "tool_execution_started")},
             {_last("payload->>'$.preview.raw_input'", "tool_authorization_started")})::JSON AS input,
         count(*) FILTER (kind IN ('tool_authorization_blocked', 'tool_execution_blocked')) > 0 AS blocked,
         {_only("success", "tool_execution_finished")} AS success,
-        {_only("duration_ms", "tool_execution_finished")} AS ms,
+        {_only("duration_ms", "tool_execution_finished")} / 1000.0 AS seconds,
         {_last("error", "tool_execution_finished")} AS error,
         {_last("payload->>'$.output_preview'", "tool_execution_finished")} AS output
     FROM events WHERE call_id IS NOT NULL GROUP BY run_id, call_id)
 )"""
 
 _CALLED = f"""(
-    SELECT run_id, count(*) AS tools, count(*) FILTER (status = 'denied') AS denials, sum(ms) / 1000.0 AS tool_s,
+    SELECT run_id, count(*) AS tools, count(*) FILTER (outcome = 'denied') AS denials, round(sum(seconds), 3) AS tool_s,
         sum(wait_s) FILTER (asked) AS human_wait_s
     FROM {_CALLS} GROUP BY run_id
 )"""
 
 _USAGE = f"""
 SELECT c.ts, (c.ts AT TIME ZONE 'UTC')::DATE AS day, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id,
-    runs.cell_id, runs.notebook, runs.project, c.agent_id, c.request_id, c.provider, c.model, c.attempt, c.tokens,
+    runs.cell_id, runs.notebook, runs.project, c.agent_id, c.request_id, c.provider, c.model, c.attempt,
     {", ".join("c." + name for name in USAGE)}, c.cost_usd
 FROM {_priced(_COUNTED)} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _MODEL_CALLS = f"""
-SELECT c.ts, runs.session_id, c.run_id, c.agent_id, c.request_id, c.provider, c.model, c.attempt, c.status,
-    c.stop_reason, c.error, c.seconds, c.tokens, c.input_tokens, c.output_tokens, c.cost_usd
+SELECT c.ts, runs.session_id, c.run_id, c.agent_id, c.request_id, c.provider, c.model, c.attempt, c.outcome,
+    c.stop_reason, c.error, c.seconds, c.total_tokens, c.input_tokens, c.output_tokens, c.cost_usd
 FROM {_REQUESTS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _DECISIONS = f"""
 SELECT c.decided_ts AS ts, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id,
-    c.request_id, c.tool, c.subject, c.description, c.decision AS outcome, c.decided_by, c.scope, c.reason,
-    c.wait_s, c.deadline
+    c.request_id, c.tool, c.subject, c.description, c.decision AS outcome, c.decided_by, c.rule_id, c.scope,
+    c.reason, c.wait_s, c.deadline
 FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id WHERE c.decided_ts IS NOT NULL
 """
 
 _TOOL_CALLS = f"""
 SELECT c.ts, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id, c.tool, c.input,
-    c.subject, c.decision, c.decided_by, c.wait_s, c.status, c.ms, c.error, c.output
+    c.subject, c.decision, c.decided_by, c.rule_id, c.wait_s, c.outcome, c.seconds, c.error, c.output
 FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
@@ -289,9 +293,9 @@ _WAITED = f"""(
 )"""
 
 _SPENT = f"""(
-    SELECT run_id, sum(tokens)::BIGINT AS tokens, sum(input_tokens)::BIGINT AS input_tokens,
+    SELECT run_id, sum(total_tokens)::BIGINT AS total_tokens, sum(input_tokens)::BIGINT AS input_tokens,
         sum(output_tokens)::BIGINT AS output_tokens, sum(cost_usd) AS cost_usd,
-        count(cost_usd) AS known, count(tokens) AS counted
+        count(cost_usd) AS known, count(total_tokens) AS counted
     FROM {_priced(_COUNTED)} GROUP BY run_id
 )"""
 
@@ -302,13 +306,14 @@ WITH runs AS (
         any_value(notebook) AS notebook, any_value(project) AS project, any_value(model) AS model,
         any_value(payload->>'$.prompt') AS prompt, any_value(resumes) AS resumes,
         {_last("stop_reason", "turn_finished")} AS stop_reason,
-        {_last("error", "turn_finished")} AS error, {_last("duration_ms", "turn_finished")} AS ms
+        {_last("error", "turn_finished")} AS error, {_last("duration_ms", "turn_finished")} / 1000.0 AS seconds
     FROM events WHERE kind IN ('turn_started', 'turn_finished') AND run_id IS NOT NULL GROUP BY run_id
 )
 SELECT r.ts, r.session_id, r.run_id, r.agent_id, r.cell_id, r.execution_count, r.notebook, r.project, r.model,
-    r.prompt, r.resumes, r.stop_reason, r.error, r.ms, coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials,
-    s.tokens, s.input_tokens, s.output_tokens, s.cost_usd, s.known / nullif(s.counted, 0) AS priced,
-    coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s
+    r.prompt, r.resumes, r.stop_reason, r.error, r.seconds, coalesce(c.tools, 0) AS tools,
+    coalesce(c.denials, 0) AS denials, s.total_tokens, s.input_tokens, s.output_tokens, s.cost_usd,
+    s.known / nullif(s.counted, 0) AS priced, coalesce(c.human_wait_s, 0) AS human_wait_s,
+    coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s
 FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
     LEFT JOIN {_SPENT} s USING (run_id)
 """
@@ -321,7 +326,7 @@ WITH seen AS (
     FROM events WHERE session_id IS NOT NULL GROUP BY session_id
 ), sums AS (
     SELECT r.session_id, sum(c.tools)::BIGINT AS tools, sum(c.denials)::BIGINT AS denials,
-        sum(s.tokens)::BIGINT AS tokens, sum(s.cost_usd) AS cost_usd,
+        sum(s.total_tokens)::BIGINT AS total_tokens, sum(s.cost_usd) AS cost_usd,
         sum(s.known) / nullif(sum(s.counted), 0) AS priced, sum(c.human_wait_s) AS human_wait_s,
         sum(w.model_s) AS model_s, sum(c.tool_s) AS tool_s
     FROM (SELECT run_id, session_id FROM events WHERE session_id IS NOT NULL GROUP BY run_id, session_id) r
@@ -329,7 +334,7 @@ WITH seen AS (
     GROUP BY r.session_id
 )
 SELECT session_id, started, last, title, model, notebook, project, turns, coalesce(tools, 0) AS tools,
-    coalesce(denials, 0) AS denials, tokens, cost_usd, priced, coalesce(human_wait_s, 0) AS human_wait_s,
+    coalesce(denials, 0) AS denials, total_tokens, cost_usd, priced, coalesce(human_wait_s, 0) AS human_wait_s,
     coalesce(model_s, 0) AS model_s, coalesce(tool_s, 0) AS tool_s
 FROM seen JOIN sums USING (session_id)
 """
@@ -342,4 +347,4 @@ VIEWS = {
     "turns": _TURNS,
     "sessions": _SESSIONS,
 }
-"""The views over `events` and `prices`; none needs another."""
+"""The views over `events` and `prices`; none uses another."""

@@ -45,7 +45,7 @@ while time.monotonic() < end:
     began = time.perf_counter()
     with files.commit_lock(folder):
         longest = max(longest, time.perf_counter() - began)
-    with query.connection(folder, costs=False) as con:  # a notebook whose query takes its time
+    with query.connection(folder=folder, costs=False) as con:  # a notebook whose query takes its time
         con.execute("SELECT count(*) FROM events").fetchall()
         time.sleep(0.05)
 print(longest)
@@ -91,7 +91,7 @@ def test_an_open_reader_does_not_keep_a_writer_waiting(tmp_path: Path) -> None:
     folder = tmp_path / "record"
     journal = Journal(folder, max_bytes=2000)
     journal.record_audit_event("a", "run_aborted", {"reason": "x"})
-    with query.connection(folder, costs=False) as con:
+    with query.connection(folder=folder, costs=False) as con:
         began = time.monotonic()
         for _ in range(100):
             journal.record_audit_event("a", "run_aborted", {"reason": "x" * 100})

@@ -38,7 +38,7 @@ print(json.dumps({
     "decisions": mn.decisions()[["tool", "subject", "outcome"]].values.tolist(),
     "kinds": mn.events().kind.tolist(),
     "turns": mn.turns()[["prompt", "stop_reason"]].astype(object).where(lambda c: c.notna(), None).values.tolist(),
-    "tools": mn.tool_calls()[["tool", "status"]].values.tolist(),
+    "tools": mn.tool_calls()[["tool", "outcome"]].values.tolist(),
 }))
 """
 

@@ -92,7 +92,8 @@ def test_allowed_always_it_does_not_ask_again(notebook: Notebook, how: str) -> N
     assert not any("by you" in line for line in again.texts().splitlines())
     rules = notebook.value("mn.rules()[['id', 'tool', 'pattern', 'scope']].values.tolist()")
     assert [rule[1:] for rule in rules] == [["shell", "echo hi", "session"]]
-    assert decided(notebook) == ["shell", "allow", f"rule:{rules[0][0]}"]
+    assert decided(notebook) == ["shell", "allow", "rule"]
+    assert notebook.value("mn.decisions().iloc[-1].rule_id") == rules[0][0]
     notebook.script("shell('echo other')", "s.text('C.')")
     other = notebook.send("%mentra say another thing")  # the rule is about what was allowed, and no more
     notebook.choose(other, answer="deny", reason="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import warnings
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_a_broken_parquet_file_is_named_and_the_rest_is_read(folder: Path, harm:
     whole = broken.read_bytes()
     broken.write_bytes(harm(whole))  # type: ignore[operator]
     content = broken.read_bytes()
-    with pytest.warns(RuntimeWarning, match=f"damaged files of .* is left out.*{broken.name}"):
+    with pytest.warns(RuntimeWarning, match=f"left out damaged files of.*{broken.name}"):
         assert seen(folder) == ["c", "d"]
     assert "cannot be read" in problems(folder)[broken.stem]
     compact(folder, grace=0, many=2)
@@ -120,7 +121,7 @@ def test_a_file_that_fails_while_it_is_read_is_named_and_then_left_out(folder: P
     whole, chance, found = broken.read_bytes(), random.Random(4), 0
     for at in chance.sample(range(4, len(whole) - 2000), 40):  # before the footer
         broken.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :])
-        views._damaged.clear()
+        os.utime(broken, ns=(at, at))  # so that it is not taken for the damaged file before
         told = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of those that fail when they are opened

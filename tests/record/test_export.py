@@ -54,7 +54,7 @@ def test_a_database_holds_every_table_its_meaning_and_the_chain(full: Record, tm
         )
         links = con.execute("SELECT kind, segment, events, sha256, digest FROM chain").fetchall()
     assert cost == (frames.turns(folder=full.folder).cost_usd[0],)
-    assert said["ms"] == "ms: from the question to its end; null while it runs"
+    assert said["seconds"] == "s: from the question to its end; null while it runs"
     assert None not in said.values()
     (link,) = chain.chain_rows(full.folder)
     assert links == [tuple(link[name] for name in ("kind", "segment", "events", "sha256", "digest"))]
@@ -134,7 +134,7 @@ def test_nothing_is_overwritten_unless_it_is_said(full: Record, tmp_path: Path) 
     for target in (file, folder):
         export.export(target, folder=full.folder)
         (target if target is file else target / "note").write_text("changed")
-        with pytest.raises(OperationDenied, match=r"is there already; say overwrite=True"):
+        with pytest.raises(OperationDenied, match=r"exists; pass overwrite=True"):
             export.export(target, folder=full.folder)
         export.export(target, folder=full.folder, overwrite=True)
     assert not (folder / "note").exists()

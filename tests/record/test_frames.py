@@ -25,6 +25,7 @@ from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.record import schema
 from mentra_nb.record.keep.compact import compact, compact_later
 from mentra_nb.record.keep.verify import verify
+from mentra_nb.record.parquet import connection, write_parquet
 from mentra_nb.record.read import frames, views
 from mentra_nb.record.write import journal
 
@@ -124,9 +125,7 @@ def test_times_are_utc(full: Record, name: str) -> None:
 def test_an_empty_frame_says_why(full: Record, tmp_path: Path, name: str) -> None:
     nothing = FRAMES[name](folder=tmp_path / "nothing")
     words = name.replace("_", " ")
-    assert repr(nothing).startswith(
-        f"No {words} yet: nothing of the kind is recorded in {tmp_path / 'nothing'}.\nColumns:"
-    )
+    assert repr(nothing).startswith(f"No {words} yet: none are recorded in {tmp_path / 'nothing'}.\nColumns:")
     found = FRAMES[name](folder=full.folder, session="<b>")
     assert f"No {words} with session='<b>' in " in repr(found)
     assert "&lt;b&gt;" in found._repr_html_()
@@ -146,14 +145,14 @@ def test_events_are_in_order_with_their_payload(full: Record) -> None:
 def test_a_turn(full: Record) -> None:
     turn = only(frames.turns(folder=full.folder))
     assert (turn.session_id, turn.run_id, turn.cell_id, turn.execution_count) == ("s1", "r1", "cell-9", 7)
-    assert (turn.prompt, turn.stop_reason, turn.ms, turn.notebook, turn.project) == (
+    assert (turn.prompt, turn.stop_reason, turn.seconds, turn.notebook, turn.project) == (
         "list files",
         "end",
-        2000,
+        2.0,
         "n.ipynb",
         "p",
     )
-    assert (turn.tools, turn.denials, turn.tokens, turn.input_tokens, turn.output_tokens) == (
+    assert (turn.tools, turn.denials, turn.total_tokens, turn.input_tokens, turn.output_tokens) == (
         3,
         1,
         1800 + 2050,
@@ -167,7 +166,7 @@ def test_a_turn_that_goes_on_has_no_stop_reason(record: Record) -> None:
     record.turn("r1")
     turn = only(frames.turns(folder=record.folder))
     assert pd.isna(turn.stop_reason)
-    assert turn.ms is pd.NA
+    assert pd.isna(turn.seconds)
     assert turn.tools == 0
 
 
@@ -188,19 +187,20 @@ def test_a_session_says_where_the_time_went(full: Record) -> None:
 
 def test_tool_calls_pair_start_decision_and_end(full: Record) -> None:
     calls = frames.tool_calls(folder=full.folder).set_index("call_id")
-    assert list(calls.status) == ["ok", "denied", "error"]
+    assert list(calls.outcome) == ["ok", "denied", "error"]
     assert list(calls.decision) == ["allow", "deny", "allow"]
-    assert list(calls.decided_by) == ["user", "user", "rule:1"]
+    assert list(calls.decided_by) == ["user", "user", "rule"]
+    assert list(calls.rule_id.fillna("")) == ["", "", "1"]
     assert list(calls.wait_s) == [1.5, 1.5, 0]
     assert json.loads(calls.input["c1"]) == json.loads(calls.input["c2"]) == {"command": "ls"}
-    assert (calls.ms["c1"], calls.output["c1"], calls.error["c3"]) == (40, "a.txt", "exit 1")
-    assert calls.ms["c2"] is pd.NA
+    assert (calls.seconds["c1"], calls.output["c1"], calls.error["c3"]) == (0.04, "a.txt", "exit 1")
+    assert pd.isna(calls.seconds["c2"])
     assert set(calls.session_id) == {"s1"}
 
 
 def test_a_call_cut_short_is_unfinished(record: Record) -> None:
     record.call("c1", "r1", "allow", ok=None)
-    assert only(frames.tool_calls(folder=record.folder)).status == "unfinished"
+    assert only(frames.tool_calls(folder=record.folder)).outcome == "unfinished"
 
 
 def test_how_long_a_call_took_whose_process_died_is_not_known(record: Record) -> None:
@@ -210,8 +210,8 @@ def test_how_long_a_call_took_whose_process_died_is_not_known(record: Record) ->
     told = {"is_error": True, "error": "not known", "output_preview": "not known", "duration_ms": None}  # by recovery
     record.add(e.ToolExecutionFinished, **same, **told)
     call = only(frames.tool_calls(folder=record.folder))
-    assert (call.status, call.error) == ("error", "not known")
-    assert call.ms is pd.NA
+    assert (call.outcome, call.error) == ("error", "not known")
+    assert pd.isna(call.seconds)
     assert only(frames.turns(folder=record.folder)).tool_s == 0
 
 
@@ -219,7 +219,7 @@ def test_the_same_call_id_in_two_runs_is_two_calls(record: Record) -> None:
     record.call("c1", "r1", "allow")
     record.call("c1", "r2", "deny", asked=True)
     calls = frames.tool_calls(folder=record.folder).set_index("run_id")
-    assert (calls.status["r1"], calls.status["r2"]) == ("ok", "denied")
+    assert (calls.outcome["r1"], calls.outcome["r2"]) == ("ok", "denied")
     assert len(frames.decisions(folder=record.folder)) == 2
 
 
@@ -239,7 +239,7 @@ def test_a_question_nobody_answered_is_pending(record: Record) -> None:
     decision = only(frames.decisions(folder=record.folder))
     assert (decision.outcome, decision.subject, decision.session_id) == ("pending", "ls", "s1")
     assert pd.isna(decision.decided_by)
-    assert only(frames.tool_calls(folder=record.folder)).status == "pending"
+    assert only(frames.tool_calls(folder=record.folder)).outcome == "pending"
 
 
 def test_a_question_answered_just_before_a_crash_is_no_longer_pending(record: Record) -> None:
@@ -260,12 +260,12 @@ def test_attempts_of_one_round_are_a_row_each(record: Record) -> None:
     record.add(e.ModelRequestStarted, **same, attempt=1, request_id="q4")
     calls = frames.model_calls(folder=record.folder)
     assert list(calls.request_id) == ["q1", "q2", "q3", "q4"]
-    assert list(calls.status) == ["error", "error", "ok", "unfinished"]
-    assert (calls.error[0], calls.stop_reason[2], calls.tokens[2]) == ("529", "end_turn", 11)
+    assert list(calls.outcome) == ["error", "error", "ok", "unfinished"]
+    assert (calls.error[0], calls.stop_reason[2], calls.total_tokens[2]) == ("529", "end_turn", 11)
     assert (calls.seconds[:3] >= 0).all()
     assert pd.isna(calls.seconds[3])
     turn = only(frames.turns(folder=record.folder))
-    assert turn.tokens == 11
+    assert turn.total_tokens == 11
     assert turn.model_s == pytest.approx(calls.seconds.sum())
     assert only(frames.sessions(folder=record.folder)).model_s == pytest.approx(calls.seconds.sum())
 
@@ -276,7 +276,7 @@ def test_an_answer_that_was_never_finished_has_no_duration(record: Record) -> No
     record.add(e.ModelRequestStarted, **same)
     record.add(e.ModelRequestFinished, **same, success=True)
     call = only(frames.model_calls(folder=record.folder))
-    assert call.status == "unfinished"
+    assert call.outcome == "unfinished"
     assert pd.isna(call.seconds)
     assert only(frames.turns(folder=record.folder)).model_s == 0
 
@@ -348,21 +348,21 @@ def test_a_moment_in_many_forms(two: Record, since: Any, rows: int) -> None:
 
 
 def test_what_is_no_time_is_refused(two: Record) -> None:
-    with pytest.raises(ConfigurationError, match="'soon' is no time: write it as 2026-03-01"):
+    with pytest.raises(ConfigurationError, match="'soon' is not a time: write it as 2026-03-01"):
         frames.turns(since="soon", folder=two.folder)
 
 
 def test_filters_by_value(two: Record) -> None:
     here = {"folder": two.folder}
     assert set(frames.tool_calls(tool="shell", **here).run_id) == {"s1-r1", "s2-r1"}
-    assert set(frames.tool_calls(status="error", session="s1", **here).run_id) == {"s1-r2"}
+    assert set(frames.tool_calls(outcome="error", session="s1", **here).run_id) == {"s1-r2"}
     assert set(frames.events(kind=["turn_started", "turn_finished"], run="s1-r1", **here).kind) == {
         "turn_started",
         "turn_finished",
     }
     assert len(frames.events(tool="write", **here)) == 8
     assert len(frames.decisions(outcome="deny", **here)) == 0
-    assert len(frames.decisions(decided_by="rule:1", tool=["shell", "write"], **here)) == 4
+    assert len(frames.decisions(decided_by="rule", rule_id="1", tool=["shell", "write"], **here)) == 4
     assert len(frames.turns(notebook="n.ipynb", cell="cell-9", model=SONNET[1], **here)) == 4
     assert len(frames.model_calls(model="another", **here)) == 0
     assert len(frames.sessions(project="p", model=SONNET[1], **here)) == 2
@@ -468,7 +468,7 @@ def test_an_unknown_price_is_null_and_never_zero(record: Record, of: tuple[str, 
     for frame in (frames.usage, frames.turns, frames.sessions, frames.model_calls):
         row = only(frame(folder=record.folder))
         assert pd.isna(row.cost_usd)
-        assert row.tokens == 15
+        assert row.total_tokens == 15
     assert only(frames.usage("model", folder=record.folder)).priced == 0
     assert pricing.cost_usd(*of, TokenUsage(input_tokens=10)) is None
 
@@ -720,3 +720,12 @@ def test_a_line_of_odd_types_stops_no_query(record: Record) -> None:
         frame(folder=record.folder)
     assert compact(record.folder, grace=0) == 1
     assert len(frames.events(folder=record.folder)) == 3
+
+
+def test_prices_that_are_there_are_not_replaced_by_an_empty_table(tmp_path: Path) -> None:
+    file = tmp_path / "prices.parquet"
+    with connection() as con:
+        for number, overwrite, kept in ((1, False, 1), (2, False, 1), (3, True, 3)):
+            write_parquet(con, f"SELECT {number} AS number", file, overwrite=overwrite)
+            assert con.execute(f"SELECT number FROM '{file}'").fetchone() == (kept,)
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]

@@ -188,7 +188,7 @@ def test_every_table_reads_the_lake(url: str) -> None:
     assert list(frames.turns().prompt) == ["?"]
     assert frames.usage().cost_usd[0] > 0
     assert list(frames.tool_calls().tool) == ["t"]
-    assert list(frames.sessions().tokens) == [1010]
+    assert list(frames.sessions().total_tokens) == [1010]
     assert len(frames.events(session="s")) == 3
 
 

@@ -49,11 +49,12 @@ def test_what_the_first_version_said_is_still_said(first: Path) -> None:
     turn = frames.turns(folder=first).iloc[0]
     assert (turn.session_id, turn.run_id, turn.cell_id, turn.execution_count) == ("s1", "r1", "cell-9", 7)
     assert (turn.notebook, turn.project, turn.prompt, turn.stop_reason) == ("n.ipynb", "p", "list files", "end")
-    assert (turn.ms, turn.tools, turn.denials, turn.tokens, turn.human_wait_s) == (2000, 3, 1, 3850, 3.0)
+    assert (turn.seconds, turn.tools, turn.denials, turn.total_tokens, turn.human_wait_s) == (2.0, 3, 1, 3850, 3.0)
     assert turn.cost_usd == pytest.approx(0.01215)
     calls = frames.tool_calls(folder=first)
-    assert list(calls.status) == ["ok", "denied", "error", "denied", "ok", "error", "ok", "error"]
-    assert list(calls.decided_by[:3]) == ["user", "user", "rule:1"]
+    assert list(calls.outcome) == ["ok", "denied", "error", "denied", "ok", "error", "ok", "error"]
+    assert list(calls.decided_by[:3]) == ["user", "user", "rule"]
+    assert list(calls.rule_id[:3].fillna("")) == ["", "", "1"]
     denied = frames.decisions(folder=first).iloc[1]
     assert (denied.outcome, denied.subject, denied.scope, denied.reason) == ("deny", "ls", "project", "because")
 

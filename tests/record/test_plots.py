@@ -102,11 +102,11 @@ def test_every_colour_holds_on_light_and_dark_pages(full: Record, name: str, pag
 def test_the_timeline_says_what_each_second_went_into(full: Record) -> None:
     spans = mn.plot.timeline.frame("Files", folder=full.folder)
     assert list(spans.groupby("lane", observed=True).size().items()) == [("model", 2), ("person", 2), ("tool", 3)]
-    assert sorted(spans.status[spans.lane == "tool"]) == ["denied", "error", "ok"]
+    assert sorted(spans.outcome[spans.lane == "tool"]) == ["denied", "error", "ok"]
     assert list(spans.end_s[spans.lane == "person"] - spans.start_s[spans.lane == "person"]) == [1.5, 1.5]
     assert set(spans.turn_s) == {2.0}
     assert (spans.start_s >= 0).all()
-    with pytest.raises(ConfigurationError, match="'nobody' is no session with a turn"):
+    with pytest.raises(ConfigurationError, match="'nobody' is not a session with a turn"):
         mn.plot.timeline.frame("nobody", folder=full.folder)
 
 
@@ -126,7 +126,7 @@ def test_pictures_stay_small_over_a_large_record(record: Record) -> None:
     frames = {name: getattr(mn.plot, name).frame(folder=record.folder) for name in NAMES}
     assert frames["timeline"].turn.nunique() == plots.MAX_TURNS
     assert frames["cost"].model.nunique() == plots.MAX_SERIES + 1
-    assert frames["cost"].tokens.sum() == 60 * 1010
+    assert frames["cost"].total_tokens.sum() == 60 * 1010
     assert frames["approvals"].tool.nunique() == frames["tools"].tool.nunique() == plots.MAX_TOOLS
     for name, frame in frames.items():
         assert len(frame) <= plots.MAX_SPANS
@@ -149,7 +149,7 @@ def test_what_has_no_price_is_not_drawn_as_free(record: Record) -> None:
     assert len(chart["vconcat"]) == 1
     record.response("q2", "r1", TokenUsage(input_tokens=10))
     chart = mn.plot.cost(folder=record.folder).to_dict()
-    assert "of 50% of the responses the price is not known" in chart["title"]["subtitle"]
+    assert "without 50% of the responses, whose price is not known" in chart["title"]["subtitle"]
     assert len(chart["vconcat"]) == 2
 
 

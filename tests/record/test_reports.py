@@ -78,8 +78,8 @@ def test_slowest_tools_come_first(record: Record) -> None:
     found = reports.slowest_tools(folder=record.folder)
     assert list(found.tool) == ["slow", "fast"]  # what never ran was not slow
     slow = found.iloc[0]
-    assert (slow.calls, slow.errors, slow.median_ms, slow.max_ms, slow.slowest) == (3, 1, 300, 9000, "slow 9000")
-    assert (slow.p95_ms, slow.total_s) == (pytest.approx(8130), pytest.approx(9.4))
+    assert (slow.calls, slow.errors, slow.median_s, slow.max_s, slow.slowest) == (3, 1, 0.3, 9.0, "slow 9000")
+    assert (slow.p95_s, slow.seconds) == (pytest.approx(8.13), pytest.approx(9.4))
 
 
 def test_denials_are_counted_by_reason(record: Record) -> None:
@@ -98,7 +98,7 @@ def test_time_a_person_took_beside_the_models(record: Record) -> None:
     record.one_session()
     spent = reports.time_spent(folder=record.folder).iloc[0]
     turn = frames.turns(folder=record.folder).iloc[0]
-    assert (spent.session_id, spent.turns, spent.elapsed_s, spent.human_wait_s) == ("s1", 1, 2.0, 3.0)
+    assert (spent.session_id, spent.turns, spent.seconds, spent.human_wait_s) == ("s1", 1, 2.0, 3.0)
     assert (spent.model_s, spent.tool_s) == (turn.model_s, turn.tool_s)
     assert spent.human_share == pytest.approx(3.0 / (3.0 + turn.model_s + turn.tool_s))
     assert list(reports.time_spent("cell", folder=record.folder).columns[:2]) == ["notebook", "cell_id"]
@@ -118,13 +118,13 @@ def test_two_sessions_side_by_side(record: Record) -> None:
     assert list(found.loc["denials", ["first", "second"]]) == [0, 1]
     assert pd.isna(found.ratio["denials"])
     assert list(found.loc["errors", ["first", "second"]]) == [1, 1]
-    assert list(found.loc["elapsed_s", ["first", "second"]]) == [4, 10]
+    assert list(found.loc["seconds", ["first", "second"]]) == [4, 10]
     assert found.unit["cost_usd"] == "USD"
     assert found["first"]["cost_usd"] == pytest.approx(frames.sessions(session="s1", folder=record.folder).cost_usd[0])
 
 
 def test_a_session_that_cannot_be_compared_is_named(two: Record) -> None:
-    with pytest.raises(ConfigurationError, match="'s9' is no session: mn"):
+    with pytest.raises(ConfigurationError, match="'s9' is not a session: mn"):
         reports.compare("s1", "s9", folder=two.folder)
     two.add(e.SessionStarted, session_id="s3", title="talk s1", model="m")
     with pytest.raises(ConfigurationError, match="'talk s1' names 2 sessions; take the session_id"):

@@ -1,4 +1,4 @@
-"""What the columns mean: the tables of `RECORD.md`, for `mn.columns`, for docstrings, and as comments in an export."""
+"""The tables of `RECORD.md`: the meaning of each column, for `mn.columns`, docstrings and comments in exports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def columns(name: str | None = None) -> pd.DataFrame:
-    """What each column is: `frame, column, dtype, unit, meaning`, of one frame (`"turns"`) or of all.
+    """Return the meaning of each column of one frame (`"turns"`) or of all: `frame, column, dtype, unit, meaning`.
 
     Raises:
         ConfigurationError: there is no frame of that name.
@@ -29,7 +29,7 @@ def columns(name: str | None = None) -> pd.DataFrame:
 
 
 def described(function: F) -> F:
-    """Add to a function's docstring what the columns of its answer are."""
+    """Append the columns of the frame that a function returns to its docstring."""
     rows = [
         f"    {name} ({unit}): {meaning}" if unit else f"    {name}: {meaning}"
         for name, _, unit, meaning in documented()[function.__name__]
@@ -40,7 +40,7 @@ def described(function: F) -> F:
 
 @cache
 def documented() -> dict[str, list[tuple[str, ...]]]:
-    """The tables of `RECORD.md`: for each frame its rows of column, dtype, unit and meaning."""
+    """Return for each frame its rows of column, dtype, unit and meaning, read from `RECORD.md`."""
     found: dict[str, list[tuple[str, ...]]] = {}
     rows: list[tuple[str, ...]] = []
     for line in Path(__file__).parents[1].joinpath("RECORD.md").read_text(encoding="utf-8").splitlines():

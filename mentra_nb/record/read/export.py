@@ -1,5 +1,5 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
-"""The record as something to hand over: one DuckDB file, a folder that can be verified, or a single table."""
+"""Exports of the record: one DuckDB file, a folder that can be verified, or a single table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Unpack
 
 import duckdb
 
@@ -16,7 +17,7 @@ from mentra_nb.ids import uuid7
 from mentra_nb.record import schema
 from mentra_nb.record.read import frames, query
 from mentra_nb.record.read.columns import documented
-from mentra_nb.record.read.query import One, When
+from mentra_nb.record.read.filters import Filters, filtered
 from mentra_nb.record.write import chain, files
 
 TABLES = ("events", *schema.VIEWS)
@@ -32,67 +33,65 @@ _LINK = {
     "digest": "VARCHAR",
 }
 """The columns of `chain`, times in Unix seconds."""
-_ROWS_AT_A_TIME = 100_000
+_BATCH_ROWS = 100_000
 
 
-def export(
-    path: str | Path,
-    *,
-    table: str = "events",
-    session: One = None,
-    since: When = None,
-    until: When = None,
-    overwrite: bool = False,
-    folder: Path | None = None,
-) -> Path:
-    """Write the record, or with filters a part of it, to one place; what it becomes depends on the name. Returns it.
+@filtered
+def export(path: str | Path, *, table: str = "events", overwrite: bool = False, **filters: Unpack[Filters]) -> Path:
+    """Write the record, or the part of it that matches the filters, to a file or folder, whole or not at all.
 
-    - `name.duckdb`: one file with the views as tables, each column with its meaning as a comment; and, of the whole
-      record, `chain`, the digests that `verify` compares.
+    The suffix decides what is written:
+
+    - `name.duckdb`: one file with the views as tables and the meaning of each column as its comment; for the whole
+      record also `chain`, the digests that `verify` compares.
     - `name.parquet`, `name.arrow`, `name.csv`: one table (`table="turns"`). Arrow needs `pyarrow`.
-    - any other name: a folder that is a record itself: `mn.sessions(folder=…)` reads it and `mn.verify(folder=…)`
-      checks every event in it against the chain; `tables/` has each view as Parquet.
+    - any other name: a folder that is a record itself, without filters only: `mn.sessions(folder=…)` reads it,
+      `mn.verify(folder=…)` checks every event in it against the chain, and `tables/` has each view as Parquet.
 
-    It is there whole or not at all.
+    Returns:
+        The absolute path that was written.
 
     Raises:
-        OperationDenied: it is there already, and `overwrite` was not said; or it is no folder of our making.
-        ConfigurationError: there is no such table, or it cannot be written there.
+        OperationDenied: the path exists and `overwrite` is not set, or it is a folder that no export made.
+        ConfigurationError: there is no such table, or the path cannot be written.
     """
-    target, source = Path(path).expanduser().resolve(), (folder or paths.record_folder()).resolve()
-    if table not in TABLES:
-        raise ConfigurationError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
-    if target == source or source in target.parents:
-        raise ConfigurationError(f"{target} is in the record's own folder; export to another place")
-    if target.exists() and not overwrite:
-        raise OperationDenied(f"{target} is there already; say overwrite=True to replace it")
-    narrow = {"session": session, "since": since, "until": until}
-    narrowed = any(value is not None for value in narrow.values())
-    with (
-        _replacing(target) as new,
-        query.connection(source, session=session, since=since, until=until, locked=False) as con,
-    ):
+    source = (filters.get("folder") or paths.record_folder()).resolve()
+    target = _target(path, source, table, overwrite)
+    part = any(value is not None for key, value in filters.items() if key != "folder")
+    with _replacing(target) as new, query.connection(**filters, locked=False) as con:
         match target.suffix:
             case ".duckdb":
-                _database(con, new, None if narrowed else source)
+                _database(con, new, None if part else source)
             case ".parquet":
-                con.execute(f"COPY (FROM {table}) TO {schema.quoted(new)} (FORMAT parquet, COMPRESSION zstd)")
+                _copy(con, table, new, "parquet, COMPRESSION zstd")
             case ".csv":
-                con.execute(f"COPY (FROM {table}) TO {schema.quoted(new)} (FORMAT csv)")
+                _copy(con, table, new, "csv")
             case ".arrow":
                 _arrow(con, table, new)
-            case _ if narrowed:
+            case _ if part:
                 raise ConfigurationError("a folder holds the whole record; for a part of it name a file, as x.duckdb")
             case _:
                 _folder(con, new, source)
     return target
 
 
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A new file or folder that takes the target's place when all went well, and is gone when not."""
+def _target(path: str | Path, source: Path, table: str, overwrite: bool) -> Path:
+    """Return the absolute path to write to, after checking that it may be written."""
+    target = Path(path).expanduser().resolve()
+    if table not in TABLES:
+        raise ConfigurationError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
+    if target == source or source in target.parents:
+        raise ConfigurationError(f"{target} is in the record's own folder; export to another place")
+    if target.exists() and not overwrite:
+        raise OperationDenied(f"{target} exists; pass overwrite=True to replace it")
     if target.is_dir() and any(target.iterdir()) and not (target / "tables" / "sessions.parquet").exists():
         raise OperationDenied(f"{target} is a folder that no export made; name another, or empty it")
+    return target
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield a path for a new file or folder, which replaces the target on success and is deleted on failure."""
     new = target.with_name(f".{target.name}-{uuid7()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +109,12 @@ def _replacing(target: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
+def _copy(con: duckdb.DuckDBPyConnection, table: str, new: Path, format_: str) -> None:
+    con.execute(f"COPY (FROM {table}) TO {schema.quoted(new)} (FORMAT {format_})")
+
+
 def _database(con: duckdb.DuckDBPyConnection, new: Path, of: Path | None) -> None:
+    """Write the views as tables, and the chain of the record in the folder `of`."""
     con.execute(f"ATTACH {schema.quoted(new)} AS new (STORAGE_VERSION '{schema.STORAGE_VERSION}')")
     for name in (*TABLES, "prices"):
         con.execute(f"CREATE TABLE new.{name} AS FROM {name}")
@@ -131,14 +135,14 @@ def _arrow(con: duckdb.DuckDBPyConnection, table: str, new: Path) -> None:
     except ImportError as error:
         raise ConfigurationError("Arrow files need pyarrow: pip install pyarrow") from error
     wanted = con.sql(f"SELECT {frames.TEXT_IDS if table == 'events' else '*'} FROM {table}")
-    rows = wanted.to_arrow_reader(_ROWS_AT_A_TIME)
+    rows = wanted.to_arrow_reader(_BATCH_ROWS)
     with pa.OSFile(str(new), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
         for batch in rows:
             writer.write_batch(batch)
 
 
 def _folder(con: duckdb.DuckDBPyConnection, new: Path, of: Path) -> None:
-    """The segments as they are, the chain, and the views."""
+    """Write copies of the segments and the chain of the record in the folder `of`, and the views as Parquet."""
     for inner in (new, new / "events", new / "tables"):
         inner.mkdir(mode=0o700)
     done = files.named(of, "parquet")
@@ -149,5 +153,4 @@ def _folder(con: duckdb.DuckDBPyConnection, new: Path, of: Path) -> None:
         if (of / name).exists():
             shutil.copyfile(of / name, new / name)
     for name in schema.VIEWS:
-        target = schema.quoted(new / "tables" / f"{name}.parquet")
-        con.execute(f"COPY (FROM {name}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
+        _copy(con, name, new / "tables" / f"{name}.parquet", "parquet, COMPRESSION zstd")

@@ -1,9 +1,7 @@
 """The record as DataFrames: `events, sessions, turns, model_calls, tool_calls, decisions, usage`, and `sql` over them.
 
-`RECORD.md` lists every column with its dtype and unit. A filter takes a value or
-a list of values; `session` is an id or a name, and `since` and `until` take a date, a time, ISO text, or a time span
-before now. `folder` is the record's folder, by default `paths.record_folder()`. Every call reads every process's
-events live, on a connection of its own.
+`RECORD.md` lists every column with its dtype and unit; `filters.py` documents the filters. A filter takes a value or a
+list of values. Every call opens a new connection and sees the events of all processes up to now.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import duckdb
 import pandas as pd
@@ -19,7 +17,16 @@ import pandas as pd
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.record.read import query
 from mentra_nb.record.read.columns import described
-from mentra_nb.record.read.query import One, When
+from mentra_nb.record.read.filters import (
+    DecisionFilters,
+    EventFilters,
+    ModelCallFilters,
+    SessionFilters,
+    ToolCallFilters,
+    TurnFilters,
+    UsageFilters,
+    filtered,
+)
 
 By = Literal["model", "provider", "day", "session", "run", "notebook", "cell", "project", "agent"]
 
@@ -36,203 +43,88 @@ _GROUPS = {
     "agent": "agent_id",
 }
 TEXT_IDS = "* REPLACE (id::VARCHAR AS id, source::VARCHAR AS source)"
-"""The columns of `events` without DuckDB's own type for UUIDs."""
-_SUMS = ("tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+"""The columns of `events`, with UUIDs as text."""
+_SUMS = ("total_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 @described
-def events(
-    *,
-    session: One = None,
-    kind: One = None,
-    run: One = None,
-    tool: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """Every event, oldest first, with its whole payload as JSON text."""
-    return query.view(
-        "events",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        kind=kind,
-        run_id=run,
-        tool=tool,
-        select=TEXT_IDS,
-        tail="ORDER BY ts, id",
-        costs=False,
-    )
+@filtered
+def events(**filters: Unpack[EventFilters]) -> pd.DataFrame:
+    """Return a row per event, oldest first, with its whole payload as JSON text."""
+    return query.view("events", filters, select=TEXT_IDS, tail="ORDER BY ts, id", costs=False)
 
 
 @described
-def sessions(
-    *,
-    session: One = None,
-    model: One = None,
-    notebook: One = None,
-    project: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """A row per session: when, model, counts, tokens, `cost_usd`, and where the time went.
+@filtered
+def sessions(**filters: Unpack[SessionFilters]) -> pd.DataFrame:
+    """Return a row per session: when, model, counts, tokens, `cost_usd`, and where the time went.
 
-    With `since` or `until`, the sessions that have an event in that time, each as a whole.
+    With `since` or `until`, these are the sessions that have an event in that time, each as a whole.
     """
-    return query.view(
-        "sessions",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        model=model,
-        notebook=notebook,
-        project=project,
-        tail="ORDER BY started",
-    )
+    return query.view("sessions", filters, tail="ORDER BY started")
 
 
 @described
-def turns(
-    *,
-    session: One = None,
-    model: One = None,
-    notebook: One = None,
-    cell: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """A row per question: prompt, cell, how it ended, tools, tokens, `cost_usd`, and where the time went."""
-    return query.view(
-        "turns",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        model=model,
-        notebook=notebook,
-        cell_id=cell,
-    )
+@filtered
+def turns(**filters: Unpack[TurnFilters]) -> pd.DataFrame:
+    """Return a row per turn: prompt, cell, how it ended, tools, tokens, `cost_usd`, and where the time went."""
+    return query.view("turns", filters)
 
 
 @described
-def model_calls(
-    *,
-    session: One = None,
-    model: One = None,
-    status: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """A row per attempt to ask a model, failed ones too: `status`, `seconds`, tokens, `cost_usd`."""
-    return query.view(
-        "model_calls", folder=folder, session=session, since=since, until=until, model=model, status=status
-    )
+@filtered
+def model_calls(**filters: Unpack[ModelCallFilters]) -> pd.DataFrame:
+    """Return a row per request to a model, including failed ones: `outcome`, `seconds`, tokens, `cost_usd`."""
+    return query.view("model_calls", filters)
 
 
 @described
-def tool_calls(
-    *,
-    session: One = None,
-    tool: One = None,
-    status: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """A row per tool call: input, who decided what after how long, `status`, `ms`, `error`, `output`."""
-    return query.view(
-        "tool_calls",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        tool=tool,
-        status=status,
-        costs=False,
-    )
+@filtered
+def tool_calls(**filters: Unpack[ToolCallFilters]) -> pd.DataFrame:
+    """Return a row per tool call: input, who decided what after how long, `outcome`, `seconds`, `error`, `output`."""
+    return query.view("tool_calls", filters, costs=False)
 
 
 @described
-def decisions(
-    *,
-    session: One = None,
-    tool: One = None,
-    outcome: One = None,
-    decided_by: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """A row per call that was decided, by a person or a rule, or is being asked about (`outcome` is `pending`)."""
-    return query.view(
-        "decisions",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        tool=tool,
-        outcome=outcome,
-        decided_by=decided_by,
-        costs=False,
-    )
+@filtered
+def decisions(**filters: Unpack[DecisionFilters]) -> pd.DataFrame:
+    """Return a row per call that was decided or waits for an answer (its `outcome` is then `pending`)."""
+    return query.view("decisions", filters, costs=False)
 
 
 @described
-def usage(
-    by: By | Literal["tool"] | Sequence[By] | None = None,
-    *,
-    session: One = None,
-    model: One = None,
-    notebook: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """Tokens and cost. Without `by`, a row per model response; else per group, and a list groups by several.
+@filtered
+def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpack[UsageFilters]) -> pd.DataFrame:
+    """Return tokens and cost: a row per model response, or with `by` a row per group.
 
-    In a group `cost_usd` is the sum of what is known, null if nothing is, and `priced` the fraction that is known.
-    By `tool` there are no tokens, which belong to responses, but calls, how they ended, and seconds.
+    In a group `cost_usd` is the sum of the known costs, null if none is known, and `priced` the fraction that is known.
+    By `tool` there are calls, how they ended and seconds, since tokens belong to responses.
 
     Raises:
-        ConfigurationError: it cannot be grouped by that.
+        ConfigurationError: `by` is not one of the groups, or a filter does not apply to it.
     """
     if by == "tool":
+        if others := [key for key in ("model", "notebook") if filters.get(key) is not None]:
+            raise ConfigurationError(f"usage by tool cannot be filtered by {others[0]}; filter by session or time")
         return query.view(
             "tool_calls",
-            folder=folder,
-            session=session,
-            since=since,
-            until=until,
-            select="""tool, count(*) AS calls, count(*) FILTER (status = 'ok') AS ok,
-                count(*) FILTER (status = 'error') AS errors, count(*) FILTER (status = 'denied') AS denied,
-                sum(wait_s) AS wait_s, sum(ms) / 1000.0 AS seconds""",
+            filters,
+            select="""tool, count(*) AS calls, count(*) FILTER (outcome = 'ok') AS ok,
+                count(*) FILTER (outcome = 'error') AS errors, count(*) FILTER (outcome = 'denied') AS denied,
+                sum(wait_s) AS wait_s, round(sum(seconds), 3) AS seconds""",
             tail="GROUP BY tool ORDER BY calls DESC, tool",
             costs=False,
         )
-    select, tail = "*", "ORDER BY ts"
-    if by is not None:
-        groups = ", ".join(map(_group, [by] if isinstance(by, str) else by))
-        sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in _SUMS)
-        select = (
-            f"{groups}, count(*) AS responses, {sums}, sum(cost_usd) AS cost_usd, count(cost_usd) / count(*) AS priced"
-        )
-        tail = f"GROUP BY {groups} ORDER BY min(ts)"
+    if by is None:
+        return query.view("usage", filters)
+    groups = ", ".join(map(_group, [by] if isinstance(by, str) else by))
+    sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in _SUMS)
     return query.view(
         "usage",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        model=model,
-        notebook=notebook,
-        select=select,
-        tail=tail,
+        filters,
+        select=f"""{groups}, count(*) AS responses, {sums}, sum(cost_usd) AS cost_usd,
+            count(cost_usd) / count(*) AS priced""",
+        tail=f"GROUP BY {groups} ORDER BY min(ts)",
     )
 
 
@@ -243,15 +135,15 @@ def _group(by: str) -> str:
 
 
 def sql(text: str, values: Sequence[Any] | Mapping[str, Any] = (), *, folder: Path | None = None) -> pd.DataFrame:
-    """The answer to one SELECT (or EXPLAIN) in DuckDB's SQL over the views; times are UTC.
+    """Run one SELECT (or EXPLAIN) of DuckDB's SQL over the views. Times are UTC.
 
-    `values` fill its marks: a list for `?`, a dict for `$name`.
+    `values` are its parameters: a list for `?`, a dict for `$name`.
 
     Raises:
-        OperationDenied: anything else: other statements, several of them, and files outside the record.
-        duckdb.Error: what DuckDB itself finds wrong, a name that does not exist, say.
+        OperationDenied: for other statements, several of them, and files outside the record.
+        duckdb.Error: DuckDB's own errors, as for a name that does not exist.
     """
-    with query.connection(folder) as con:
+    with query.connection(folder=folder) as con:
         _require_one_select(con, text)
         try:
             return query.frame(con, text, values, categories=False)
@@ -262,7 +154,7 @@ def sql(text: str, values: Sequence[Any] | Mapping[str, Any] = (), *, folder: Pa
 
 
 def _require_one_select(con: duckdb.DuckDBPyConnection, text: str) -> None:
-    """Judged by DuckDB's own parser. What EXPLAIN explains is judged too: EXPLAIN ANALYZE runs it."""
+    """Check with DuckDB's parser, also what an EXPLAIN explains, since EXPLAIN ANALYZE runs it."""
     kinds = [statement.type.name for statement in con.extract_statements(text)]
     if kinds == ["EXPLAIN"]:
         explain = _EXPLAIN.match(text)

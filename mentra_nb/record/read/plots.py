@@ -1,8 +1,8 @@
-"""Pictures of the record, `mn.plot`: `timeline`, `cost`, `approvals` and `tools`, each drawn from a documented frame.
+"""Charts of the record, `mn.plot`: `timeline`, `cost`, `approvals` and `tools`, each drawn from a documented frame.
 
-`mn.plot.cost()` draws, `mn.plot.cost.frame()` is what it draws, and `mn.plot.cost.draw(frame)` draws such a frame after
-one has changed it. What comes back is an Altair chart, to be changed, saved or put beside others like any. Colours and
-texts hold on light and on dark pages, and nothing is told by colour alone. Needs `pip install 'mentra-nb[plots]'`.
+`mn.plot.cost()` draws, `mn.plot.cost.frame()` returns the data, and `mn.plot.cost.draw(frame)` draws such a frame, for
+example after changing it. Both return an Altair chart. Colours and texts are readable on light and dark pages, and no
+information is in the colour alone. Needs `pip install 'mentra-nb[plots]'`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Unpack
 
 import pandas as pd
 
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.record.read import frames, query
-from mentra_nb.record.read.query import One, When
+from mentra_nb.record.read.filters import Filters, ToolFilters, filtered
 
 if TYPE_CHECKING:
     import altair as alt
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 MAX_TURNS, MAX_SPANS, MAX_BARS, MAX_SERIES, MAX_TOOLS = 30, 2000, 62, 7, 20
-"""A picture shows no more of each: later turns, spans of time, bars along an axis, models of their own, tools."""
+"""The most a chart shows: turns (the latest), spans of time, bars along an axis, models by name, tools."""
 
 _INK = "#7c7c7c"
 _BLUE, _ORANGE, _GREEN, _RED = "#3f8fd8", "#d9730d", "#2e9e5b", "#d94a55"
@@ -33,7 +33,7 @@ _SERIES = (_BLUE, _ORANGE, _TEAL, _PURPLE, _GREEN, _PINK, _RED, _GRAY)
 
 
 class Picture(Generic[P]):
-    """A picture: call it to draw, `frame` is its data, `draw` draws other data with the same columns."""
+    """A chart: call it to draw, `frame` returns its data, `draw` draws other data with the same columns."""
 
     def __init__(self, frame: Callable[P, pd.DataFrame], draw: Callable[[Any, pd.DataFrame], Any]) -> None:
         self.frame = frame
@@ -41,10 +41,11 @@ class Picture(Generic[P]):
         update_wrapper(self, frame)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> alt.TopLevelMixin:
-        """Raises `ConfigurationError` if Altair is not there."""
+        """Draw the frame of these arguments. Raises `ConfigurationError` if Altair is not installed."""
         return self.draw(self.frame(*args, **kwargs))
 
     def draw(self, frame: pd.DataFrame) -> alt.TopLevelMixin:
+        """Draw a frame with the columns of `frame`. Raises `ConfigurationError` if Altair is not installed."""
         try:
             import altair
         except ImportError as error:
@@ -54,7 +55,7 @@ class Picture(Generic[P]):
 
 
 def _styled(chart: Any) -> Any:
-    """No background of its own; what it is written with stands out from a light page and from a dark one."""
+    """Set a transparent background, and text colours with contrast on light and dark pages."""
     axis: dict[str, Any] = {f"{part}Color": _INK for part in ("label", "title", "grid", "domain", "tick")}
     axis |= {f"{part}Opacity": 0.4 for part in ("grid", "domain", "tick")}
     text = {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 340}
@@ -82,22 +83,22 @@ def _shortened(text: str, length: int) -> str:
 
 _SPANS = """
     WITH asked AS (
-        SELECT run_id, ts AS began, prompt, ms, row_number() OVER (ORDER BY ts) AS turn FROM turns
+        SELECT run_id, ts AS began, prompt, seconds AS turn_s, row_number() OVER (ORDER BY ts) AS turn FROM turns
     ), spans AS (
-        SELECT run_id, 'model' AS lane, model AS what, NULL AS detail, status, ts, seconds FROM model_calls
+        SELECT run_id, 'model' AS lane, model AS what, NULL AS detail, outcome, ts, seconds FROM model_calls
         UNION ALL
         SELECT run_id, 'person', tool, subject, outcome, ts, wait_s FROM decisions WHERE request_id IS NOT NULL
         UNION ALL
-        SELECT e.run_id, 'tool', c.tool, c.subject, c.status, e.ts - to_milliseconds(c.ms), c.ms / 1000.0
+        SELECT e.run_id, 'tool', c.tool, c.subject, c.outcome, e.ts - to_milliseconds(c.seconds * 1000), c.seconds
         FROM tool_calls c JOIN events e ON e.call_id = c.call_id AND e.run_id = c.run_id
-            AND e.kind = 'tool_execution_finished' WHERE c.ms IS NOT NULL
+            AND e.kind = 'tool_execution_finished' WHERE c.seconds IS NOT NULL
         UNION ALL
-        SELECT run_id, 'tool', tool, subject, status, ts + to_milliseconds((coalesce(wait_s, 0) * 1000)::BIGINT), 0
-        FROM tool_calls WHERE ms IS NULL
+        SELECT run_id, 'tool', tool, subject, outcome, ts + to_milliseconds(coalesce(wait_s, 0) * 1000), 0
+        FROM tool_calls WHERE seconds IS NULL
     )
-    SELECT a.turn, a.run_id, a.prompt, s.lane, s.what, s.detail, s.status,
+    SELECT a.turn, a.run_id, a.prompt, s.lane, s.what, s.detail, s.outcome,
         greatest(epoch(s.ts) - epoch(a.began), 0) AS start_s,
-        greatest(epoch(s.ts) - epoch(a.began), 0) + coalesce(s.seconds, 0) AS end_s, a.ms / 1000.0 AS turn_s
+        greatest(epoch(s.ts) - epoch(a.began), 0) + coalesce(s.seconds, 0) AS end_s, a.turn_s
     FROM asked a LEFT JOIN spans s USING (run_id)
     WHERE a.turn > (SELECT max(turn) FROM asked) - ?
     ORDER BY a.turn, start_s, s.lane LIMIT ?
@@ -105,9 +106,12 @@ _SPANS = """
 
 
 def timeline_frame(session: str | None = None, *, turns: int = MAX_TURNS, folder: Path | None = None) -> pd.DataFrame:
-    """What a session's time went into: a row per answer of a model, wait for a person, and run of a tool.
+    """Return the time spans of a session: a row per response of a model, wait for a person, and run of a tool.
 
-    `session` is an id or a name, by default the latest session; of one with more, the last `turns` are taken.
+    Args:
+        session: an id or a name, by default the latest session.
+        turns: how many turns to take, the latest ones.
+        folder: the record's folder.
 
     Raises:
         ConfigurationError: there is no such session.
@@ -115,11 +119,11 @@ def timeline_frame(session: str | None = None, *, turns: int = MAX_TURNS, folder
     if session is None:
         known = frames.sessions(folder=folder).session_id.dropna()
         session = known.iloc[-1] if len(known) else ""
-    with query.connection(folder, costs=False, session=session) as con:
+    with query.connection(costs=False, session=session, folder=folder) as con:
         spans = query.frame(con, _SPANS, [turns, MAX_SPANS], categories=False)
     if session and spans.empty:
-        raise ConfigurationError(f"{session!r} is no session with a turn: mn.sessions() lists them")
-    return spans.astype({"lane": "category", "what": "category", "status": "category"})
+        raise ConfigurationError(f"{session!r} is not a session with a turn: mn.sessions() lists them")
+    return spans.astype({"lane": "category", "what": "category", "outcome": "category"})
 
 
 def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
@@ -131,25 +135,25 @@ def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
     lanes = alt.Scale(domain=["model", "person", "tool"], range=[_BLUE, _ORANGE, _GREEN])
     y = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8))
     offset = alt.YOffset("lane:N", scale=alt.Scale(domain=["model", "person", "tool"], paddingInner=0.15))
-    told = [
+    tooltip = [
         alt.Tooltip("prompt:N", title="turn"),
         "lane:N",
         "what:N",
         "detail:N",
-        "status:N",
+        "outcome:N",
         alt.Tooltip("seconds:Q", format=".2f", title="seconds"),
     ]
-    base = alt.Chart(frame).encode(y=y, tooltip=told)
+    base = alt.Chart(frame).encode(y=y, tooltip=tooltip)
     bars = (
         base.transform_filter("isValid(datum.lane)")
-        .mark_bar(strokeWidth=1.5)  # a stroke, for what took no time shows too
+        .mark_bar(strokeWidth=1.5)  # with a stroke, so that spans without a length are visible
         .encode(
             x=alt.X("start_s:Q", title="seconds since the question", axis=alt.Axis(tickCount=8)),
             x2="end_s:Q",
             yOffset=offset,
             color=alt.Color("lane:N", scale=lanes, title=None, legend=alt.Legend(orient="top")),
             stroke=alt.Stroke("lane:N", scale=lanes, legend=None),
-            fillOpacity=alt.condition("datum.status == 'error'", alt.value(0.1), alt.value(1)),
+            fillOpacity=alt.condition("datum.outcome == 'error'", alt.value(0.1), alt.value(1)),
         )
     )
     ends = (
@@ -158,9 +162,9 @@ def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
         .mark_tick(color=_INK, thickness=2, opacity=1)
     )
     bad = (
-        base.transform_filter("datum.lane == 'tool' && (datum.status == 'denied' || datum.status == 'error')")
+        base.transform_filter("datum.lane == 'tool' && (datum.outcome == 'denied' || datum.outcome == 'error')")
         .mark_text(align="left", dx=5, color=_RED, fontSize=11, fontWeight="bold")
-        .encode(x="end_s:Q", yOffset=offset, text=alt.Text("status:N"))
+        .encode(x="end_s:Q", yOffset=offset, text=alt.Text("outcome:N"))
     )
     title = alt.TitleParams(
         "Where the time of each turn went", subtitle="a hollow bar failed; a line marks the end of a turn"
@@ -174,15 +178,16 @@ def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
 _COST = """
     WITH spent AS (
         SELECT date_trunc($period, day)::DATE AS period, provider, model, count(*) AS responses,
-            sum(tokens)::BIGINT AS tokens, sum(cost_usd) AS cost_usd, count(cost_usd) AS known
+            sum(total_tokens)::BIGINT AS total_tokens, sum(cost_usd) AS cost_usd, count(cost_usd) AS known
         FROM usage GROUP BY ALL
     ), ranked AS (
-        SELECT provider, model, row_number() OVER (ORDER BY sum(cost_usd) DESC NULLS LAST, sum(tokens) DESC) AS rank
+        SELECT provider, model,
+            row_number() OVER (ORDER BY sum(cost_usd) DESC NULLS LAST, sum(total_tokens) DESC) AS rank
         FROM spent GROUP BY provider, model
     )
     SELECT period,
         CASE WHEN rank <= $most THEN concat_ws('/', spent.provider, spent.model) ELSE 'other models' END AS model,
-        sum(responses)::BIGINT AS responses, sum(tokens)::BIGINT AS tokens, sum(cost_usd) AS cost_usd,
+        sum(responses)::BIGINT AS responses, sum(total_tokens)::BIGINT AS total_tokens, sum(cost_usd) AS cost_usd,
         sum(known) / sum(responses) AS priced
     FROM spent JOIN ranked ON ranked.provider IS NOT DISTINCT FROM spent.provider
         AND ranked.model IS NOT DISTINCT FROM spent.model
@@ -190,16 +195,10 @@ _COST = """
 """
 
 
-def cost_frame(
-    period: Literal["day", "week", "month"] | None = None,
-    *,
-    session: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """What each model cost in each day, week or month (UTC). Without `period`, the finest that makes up to 62 bars."""
-    with query.connection(folder, session=session, since=since, until=until) as con:
+@filtered
+def cost_frame(period: Literal["day", "week", "month"] | None = None, **filters: Unpack[Filters]) -> pd.DataFrame:
+    """Return what each model cost per day, week or month (UTC); by default, per the shortest of at most 62 bars."""
+    with query.connection(**filters) as con:
         if period is None:
             days = con.execute("SELECT max(day) - min(day) + 1 FROM usage").fetchone()
             length = (days or (0,))[0] or 0
@@ -218,14 +217,15 @@ def _draw_cost(alt: Any, frame: pd.DataFrame) -> Any:
     x = alt.X("period:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
     order = alt.Order("rank:Q")
     frame["rank"] = [models.index(model) for model in frame.model]
-    told = ["period:O", "model:N", "responses:Q", "tokens:Q", "cost_usd:Q", alt.Tooltip("priced:Q", format=".0%")]
-    bars = alt.Chart(frame).mark_bar().encode(x=x, color=color, order=order, tooltip=told)
+    tooltip = ["period:O", "model:N", "responses:Q", "total_tokens:Q", "cost_usd:Q"]
+    tooltip.append(alt.Tooltip("priced:Q", format=".0%"))
+    bars = alt.Chart(frame).mark_bar().encode(x=x, color=color, order=order, tooltip=tooltip)
     known = float((frame.priced * frame.responses).sum() / max(frame.responses.sum(), 1))
-    panels = [bars.encode(y=alt.Y("tokens:Q", title="tokens", axis=alt.Axis(tickCount=4, format="~s")))]
+    panels = [bars.encode(y=alt.Y("total_tokens:Q", title="tokens", axis=alt.Axis(tickCount=4, format="~s")))]
     title = alt.TitleParams("Tokens by model", subtitle="no price is known for any of these models")
     if frame.cost_usd.notna().any():
         panels.insert(0, bars.encode(y=alt.Y("cost_usd:Q", title="US dollars", axis=alt.Axis(tickCount=4))))
-        unknown = "" if known == 1 else f"; of {1 - known:.0%} of the responses the price is not known, and not in it"
+        unknown = "" if known == 1 else f"; without {1 - known:.0%} of the responses, whose price is not known"
         title = alt.TitleParams("Cost and tokens by model", subtitle=f"UTC{unknown}")
     sized = [panel.properties(width=560, height=150) for panel in panels]
     return _styled(alt.vconcat(*sized, spacing=12, title=title))
@@ -243,33 +243,23 @@ ANSWERS = {
     "nobody answered": _PURPLE,
     "pending": "#a8892c",
 }
-"""How a call can have been decided, with its colour."""
+"""The ways a call can have been decided, with their colours."""
 
 _ANSWER = """CASE WHEN outcome = 'pending' THEN 'pending'
     WHEN outcome = 'allow' THEN CASE WHEN decided_by = 'user' THEN 'allowed by a person'
-        WHEN decided_by LIKE 'rule:%' THEN 'allowed by a rule' ELSE 'allowed by a setting' END
+        WHEN decided_by = 'rule' THEN 'allowed by a rule' ELSE 'allowed by a setting' END
     WHEN decided_by = 'user' THEN 'denied by a person'
-    WHEN decided_by LIKE 'rule:%' THEN 'denied by a rule'
+    WHEN decided_by = 'rule' THEN 'denied by a rule'
     WHEN decided_by IN ('timeout', 'headless', 'cancelled') OR outcome = 'prompt' THEN 'nobody answered'
     ELSE 'denied by policy or setting' END"""
 
 
-def approvals_frame(
-    *,
-    session: One = None,
-    tool: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """How the calls of each tool were decided; of more than 20 tools, the most called ones."""
+@filtered
+def approvals_frame(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
+    """Return how the calls of each tool were decided, of at most 20 tools, those with most calls."""
     calls = query.view(
         "decisions",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        tool=tool,
+        filters,
         costs=False,
         select=f"tool, {_ANSWER} AS answer, count(*) AS calls",
         tail="GROUP BY tool, answer ORDER BY tool, answer",
@@ -305,51 +295,43 @@ def _draw_approvals(alt: Any, frame: pd.DataFrame) -> Any:
 # ---- tools -------------------------------------------------------------------------------------------------------
 
 
-def tools_frame(
-    *,
-    session: One = None,
-    tool: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """How long the calls of each tool ran, in milliseconds; of more than 20 tools, the most called ones."""
-    quantiles = {"p5_ms": 0.05, "p25_ms": 0.25, "median_ms": 0.5, "p75_ms": 0.75, "p95_ms": 0.95}
+_QUANTILES = {"p5_s": 0.05, "p25_s": 0.25, "median_s": 0.5, "p75_s": 0.75, "p95_s": 0.95}
+
+
+@filtered
+def tools_frame(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
+    """Return how long the calls of each tool ran, in seconds, of at most 20 tools, those with most calls."""
     return query.view(
         "tool_calls",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        tool=tool,
+        filters,
         costs=False,
-        select="tool, count(ms) AS calls, count(*) FILTER (status = 'error') AS errors, "
-        + ", ".join(f"quantile_cont(ms, {at}) AS {name}" for name, at in quantiles.items())
-        + ", max(ms)::BIGINT AS max_ms",
-        tail=f"GROUP BY tool HAVING count(ms) > 0 ORDER BY calls DESC, tool LIMIT {MAX_TOOLS}",
+        select="tool, count(seconds) AS calls, count(*) FILTER (outcome = 'error') AS errors, "
+        + ", ".join(f"quantile_cont(seconds, {at}) AS {name}" for name, at in _QUANTILES.items())
+        + ", max(seconds) AS max_s",
+        tail=f"GROUP BY tool HAVING count(seconds) > 0 ORDER BY calls DESC, tool LIMIT {MAX_TOOLS}",
     )
 
 
 def _draw_tools(alt: Any, frame: pd.DataFrame) -> Any:
-    times = ["p5_ms", "p25_ms", "median_ms", "p75_ms", "p95_ms", "max_ms"]
-    seconds = {name: frame[name].astype("float64").clip(lower=1) / 1000 for name in times}  # the axis is logarithmic
-    said = [
+    times = [*_QUANTILES, "max_s"]
+    seconds = {name: frame[name].clip(lower=0.001) for name in times}  # the axis is logarithmic
+    label = [
         f"{calls:,}, {errors:,} failed" if errors else f"{calls:,}"
         for calls, errors in zip(frame.calls, frame.errors, strict=True)
     ]
-    frame = frame.assign(**seconds, tool=frame.tool.astype("string"), said=said).sort_values("median_ms")
+    frame = frame.assign(**seconds, tool=frame.tool.astype("string"), label=label).sort_values("median_s")
     powers = [10.0**n for n in range(-3, 6)]
-    scale = alt.Scale(type="log", nice=False, domain=[frame.p5_ms.min() * 0.8, frame.max_ms.max() * 6])  # room for text
-    x = alt.X("p5_ms:Q", scale=scale, title="seconds", axis=alt.Axis(values=powers, format="~g"))
+    scale = alt.Scale(type="log", nice=False, domain=[frame.p5_s.min() * 0.8, frame.max_s.max() * 6])  # room for text
+    x = alt.X("p5_s:Q", scale=scale, title="seconds", axis=alt.Axis(values=powers, format="~g"))
     base = alt.Chart(frame).encode(
         y=alt.Y("tool:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)),
-        tooltip=["tool:N", "said:N", *(alt.Tooltip(f"{name}:Q", format=".3~g") for name in times)],
+        tooltip=["tool:N", "label:N", *(alt.Tooltip(f"{name}:Q", format=".3~g") for name in times)],
     )
-    most = base.mark_rule(color=_BLUE, strokeWidth=1.5).encode(x=x, x2="p95_ms:Q")
-    half = base.mark_bar(color=_BLUE, size=14).encode(x="p25_ms:Q", x2="p75_ms:Q")
-    median = base.mark_tick(color=_ORANGE, thickness=3, size=18, opacity=1).encode(x="median_ms:Q")
-    longest = base.mark_point(color=_BLUE, filled=True, size=35, opacity=1).encode(x="max_ms:Q")
-    counts = base.mark_text(color=_INK, align="left", dx=8, fontSize=11).encode(x="max_ms:Q", text="said:N")
+    most = base.mark_rule(color=_BLUE, strokeWidth=1.5).encode(x=x, x2="p95_s:Q")
+    half = base.mark_bar(color=_BLUE, size=14).encode(x="p25_s:Q", x2="p75_s:Q")
+    median = base.mark_tick(color=_ORANGE, thickness=3, size=18, opacity=1).encode(x="median_s:Q")
+    longest = base.mark_point(color=_BLUE, filled=True, size=35, opacity=1).encode(x="max_s:Q")
+    counts = base.mark_text(color=_INK, align="left", dx=8, fontSize=11).encode(x="max_s:Q", text="label:N")
     title = alt.TitleParams(
         "How long tools ran",
         subtitle="tick: median · bar: middle half · line: 5th to 95th of 100 · dot: longest · number of calls",
@@ -360,7 +342,7 @@ def _draw_tools(alt: Any, frame: pd.DataFrame) -> Any:
 
 
 class Pictures:
-    """The pictures of the record: call one to draw it; its `frame` is the data, and `draw` draws data of that form."""
+    """The charts of the record: call one to draw it; its `frame` returns the data, and `draw` draws such data."""
 
     timeline = Picture(timeline_frame, _draw_timeline)
     cost = Picture(cost_frame, _draw_cost)

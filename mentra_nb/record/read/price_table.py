@@ -1,5 +1,5 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
-"""The table `prices` that the record's views join: filled from `pricing`, and kept beside the record's files."""
+"""The table `prices` that the views join: filled from `pricing`, and cached in `prices.parquet`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mentra_nb.record.parquet import write_parquet
 
 
 def fill(con: duckdb.DuckDBPyConnection, folder: Path, *, look_up: bool = True) -> None:
-    """Make the table `prices` on this connection and fill it from `prices.parquet`.
+    """Create the table `prices` on this connection and fill it from `prices.parquet`.
 
-    With `look_up`, every model in `events` is looked up that is not there yet, and the file is written anew.
+    With `look_up`, models in `events` that are not in the file are looked up, and the file is rewritten.
     """
     own = pricing.own_prices(folder)
     file, source = folder / "prices.parquet", pricing.source_of(own)
@@ -34,5 +34,5 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, *, look_up: bool = True) 
         return
     rows = [row for provider, model in new for row in pricing.price_rows(provider, model, own)]
     con.executemany(f"INSERT INTO prices VALUES ({', '.join('?' * len(schema.PRICES))})", rows)
-    with contextlib.suppress(OSError, duckdb.Error):  # a record that cannot be written to is priced all the same
+    with contextlib.suppress(OSError, duckdb.Error):  # the prices are used even if the record is read-only
         write_parquet(con, "FROM prices", file)

@@ -1,7 +1,7 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and quoted paths; what a user gives is a parameter
-"""One question, one connection: the record's views in a locked-down DuckDB in memory, and its answers as DataFrames.
+"""Queries of the record: a locked-down DuckDB connection in memory with the views on it, and its results as DataFrames.
 
-What may be asked is `tables.py` and its neighbours; what the views are is `schema.py`.
+The functions for users are in `frames.py`, `reports.py`, `plots.py` and `export.py`; the views are in `schema.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import duckdb
 import pandas as pd
@@ -20,31 +20,30 @@ import pandas as pd
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.record import schema
+from mentra_nb.record.keep.damage import find_damage, may_be_damage
+from mentra_nb.record.read.filters import Filters, One, When
 from mentra_nb.record.read.price_table import fill as fill_prices
-from mentra_nb.record.read.views import create_events, create_views, find_damage, may_be_damage, refresh_database_later
+from mentra_nb.record.read.views import create_events, create_views, refresh_database_later
 from mentra_nb.record.write import files
-
-One = str | Sequence[str] | None
-"""A filter: a value, or several of which one must fit."""
-When = str | date | datetime | timedelta | None
-"""A moment: a date or time, as such or as ISO text (UTC unless it says otherwise), or a time span before now."""
 
 _PANDAS_TYPES = {
     **dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"), "Int64"),
     **dict.fromkeys(("VARCHAR", "JSON"), "string"),
     "BOOLEAN": "boolean",
 }
-"""Types that hold a missing value, and are the same for an empty, a full and a half-empty column."""
+"""Nullable dtypes, so that a column has the same dtype whether or not values are missing."""
 _SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
-    "python_enable_replacements": "false",  # else a table name could name a variable of ours
-    "temp_directory": "",  # else a big query would spill into a folder beside the notebook, and that could be read
+    "python_enable_replacements": "false",  # else a table name could refer to a Python variable
+    "temp_directory": "",  # else a big query would spill to a readable folder beside the notebook
 }
+_COLUMNS = {"run": "run_id", "cell": "cell_id"}
+"""Filters whose column has another name."""
 
 
 class Empty(pd.DataFrame):
-    """A frame without rows that says why when it is shown. What is derived from it is an ordinary frame."""
+    """A frame without rows whose repr says why. Frames derived from it are ordinary ones."""
 
     _metadata: ClassVar[list[str]] = ["why"]
     why = ""
@@ -59,40 +58,54 @@ class Empty(pd.DataFrame):
 
 def view(
     name: str,
+    filters: Mapping[str, Any],
     *,
-    folder: Path | None,
-    session: One = None,
-    since: When = None,
-    until: When = None,
+    source: str | None = None,
     select: str = "*",
     tail: str = "ORDER BY ts",
     costs: bool = True,
-    **equal: One,
 ) -> pd.DataFrame:
-    """The rows of a view that fit, or with `select` and `tail` what is made of them.
+    """Return the rows of a view that match the filters.
 
-    Filters reach the files: of other sessions and times nothing is read but the columns that tell so.
+    Args:
+        name: the view.
+        filters: a `Filters` or a subclass of it; a filter that is not in `Filters` is compared with the column of
+            its name. Sessions and times restrict what is read from the files.
+        source: what to select from, by default the view itself.
+        select: the columns or aggregates to return.
+        tail: the rest of the query: grouping and order.
+        costs: whether to look up the prices of models that have none yet.
     """
-    own = [name] if name in schema.VIEWS else []  # each takes a while to make
+    session, since, until, folder = (filters.get(key) for key in ("session", "since", "until", "folder"))
+    equal = {_COLUMNS.get(key, key): value for key, value in filters.items() if key not in Filters.__annotations__}
+    has_ts = name != "sessions"
+    condition, values = _where(since if has_ts else None, until if has_ts else None, **equal)
     with connection(
-        folder, costs=costs, session=session, since=since, until=until, whole=name == "sessions", views=own
+        costs=costs,
+        whole_sessions=not has_ts,
+        views=[name] if name in schema.VIEWS else [],  # each takes a while to make
+        session=session,
+        since=since,
+        until=until,
+        folder=folder,
     ) as con:
-        has_ts = name != "sessions"
-        condition, values = where(since if has_ts else None, until if has_ts else None, **equal)
-        found = frame(con, f"SELECT {select} FROM {name} {condition} {tail}", values, categories=True)
-    asked = {"session": session, "since": since, "until": until, **equal}
-    return found if len(found) else _empty(found, name, folder, {key: value for key, value in asked.items() if value})
+        found = frame(con, f"SELECT {select} FROM {source or name} {condition} {tail}", values, categories=True)
+    used = {key: value for key, value in filters.items() if key != "folder" and value}
+    return found if len(found) else _empty(found, name, folder, used)
 
 
 def frame(
     con: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any] | Mapping[str, Any] = (), *, categories: bool
 ) -> pd.DataFrame:
-    """The answer to a query with the dtypes of `RECORD.md`; with `categories`, few-valued texts are categories."""
-    answer = con.execute(query, values or None)
-    types = {str(column[0]): str(column[1]) for column in answer.description or ()}
+    """Run a query and return its result with the dtypes of `RECORD.md`.
+
+    With `categories`, the text columns in `schema.CATEGORIES` become categories.
+    """
+    result = con.execute(query, values or None)
+    types = {str(column[0]): str(column[1]) for column in result.description or ()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, about how DuckDB calls it
-        found: pd.DataFrame = answer.df()
+        found: pd.DataFrame = result.df()
     dtypes = {name: _PANDAS_TYPES[type_] for name, type_ in types.items() if type_ in _PANDAS_TYPES}
     if categories:
         dtypes |= {name: "category" for name in schema.CATEGORIES if types.get(name) == "VARCHAR"}
@@ -101,28 +114,35 @@ def frame(
 
 @contextlib.contextmanager
 def connection(
-    folder: Path | None,
     *,
     costs: bool = True,
-    session: One = None,
-    since: When = None,
-    until: When = None,
-    whole: bool = False,
+    whole_sessions: bool = False,
     locked: bool = True,
     views: Iterable[str] = tuple(schema.VIEWS),
+    **filters: Unpack[Filters],
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views on it, which see only turns of these sessions, or with an event in that time.
+    """Open a connection on which the views exist, over the turns that match the filters.
 
-    With `whole` sessions, all turns of a session that has an event in that time. Held with the readers' lock, so that
-    no segment is seen twice. `locked`: it reads the record's files and no other, and writes none.
+    It holds the readers' lock, so that no segment is seen twice.
+
+    Args:
+        costs: whether to look up the prices of models that have none yet.
+        whole_sessions: with `since` or `until`, take all turns of a session that has an event in that time.
+        locked: let the connection read the record's files and no others, and write none.
+        views: the views to make.
+        filters: the sessions and times to read. A turn is read whole if one of its events matches.
+
+    Raises:
+        StoreError: a file of the record is damaged; the next query leaves it out.
     """
-    folder = (folder or paths.record_folder()).resolve()
+    folder = (filters.get("folder") or paths.record_folder()).resolve()
+    since, until = filters.get("since"), filters.get("until")
     refresh_database_later(folder)
     try:
         with duckdb.connect(config=_SETTINGS) as con, files.commit_lock(folder):
             con.execute("SET TimeZone = 'UTC'")
             places = create_events(con, folder)
-            _narrow(con, _several(session), since, until, whole)
+            _narrow(con, _several(filters.get("session")), since, until, whole_sessions)
             fill_prices(con, folder, look_up=costs)
             create_views(con, temp=True, names=views)
             if locked:
@@ -137,8 +157,8 @@ def connection(
 
 
 def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When, until: When, whole: bool) -> None:
-    """Let the views see only the events of turns that matter, and of sessions beside their turns."""
-    during, moments = where(since, until)
+    """Restrict the view `events` to the turns that match, and to the events of matching sessions outside turns."""
+    during, moments = _where(since, until)
     if not sessions and not moments:
         return
     con.execute("CREATE TEMP TABLE chosen_sessions (session_id VARCHAR)")
@@ -152,7 +172,7 @@ def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When
     con.execute(f"INSERT INTO chosen_runs SELECT DISTINCT run_id FROM events {during}", moments)
     span = "SELECT min(ts)::VARCHAR, max(ts)::VARCHAR FROM events SEMI JOIN chosen_runs USING (run_id)"
     first, last = con.execute(span).fetchone() or (None, None)
-    bounds = f"ts BETWEEN '{first}' AND '{last}'" if first else "false"  # keeps whole row groups from being read
+    bounds = f"ts BETWEEN '{first}' AND '{last}'" if first else "false"  # so that DuckDB skips row groups
     outside = "session_id IN (FROM chosen_sessions)" if sessions or whole else "true"
     con.execute("ALTER VIEW events RENAME TO recorded")
     con.execute(
@@ -161,8 +181,8 @@ def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When
     )
 
 
-def where(since: When = None, until: When = None, **equal: One) -> tuple[str, list[Any]]:
-    """A WHERE clause and the values for its marks."""
+def _where(since: When = None, until: When = None, **equal: One) -> tuple[str, list[Any]]:
+    """Return a WHERE clause and the values of its parameters."""
     parts: list[str] = []
     values: list[Any] = []
     for name, wanted in equal.items():
@@ -186,16 +206,16 @@ def _time(moment: str | date | datetime | timedelta) -> datetime:
     try:
         found = pd.Timestamp(moment)
     except ValueError as error:
-        raise ConfigurationError(f"{moment!r} is no time: write it as 2026-03-01 or 2026-03-01T14:30") from error
+        raise ConfigurationError(f"{moment!r} is not a time: write it as 2026-03-01 or 2026-03-01T14:30") from error
     return (found.tz_localize(UTC) if found.tz is None else found.tz_convert(UTC)).to_pydatetime()
 
 
-def _empty(found: pd.DataFrame, name: str, folder: Path | None, asked: Mapping[str, Any]) -> Empty:
+def _empty(found: pd.DataFrame, name: str, folder: Path | None, used: Mapping[str, Any]) -> Empty:
     folder = folder or paths.record_folder()
     words = name.replace("_", " ")
     empty = Empty(found)
-    if asked:
-        empty.why = f"No {words} with {', '.join(f'{key}={value!r}' for key, value in asked.items())} in {folder}."
+    if used:
+        empty.why = f"No {words} with {', '.join(f'{key}={value!r}' for key, value in used.items())} in {folder}."
     else:
-        empty.why = f"No {words} yet: nothing of the kind is recorded in {folder}."
+        empty.why = f"No {words} yet: none are recorded in {folder}."
     return empty

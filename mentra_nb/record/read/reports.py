@@ -1,13 +1,10 @@
 # ruff: noqa: S608  # the SQL is made of our own constants; what a user gives is a parameter
-"""Questions people ask of a record, each answered by one call with a documented frame.
-
-Filters and `folder` are those of `tables.py`. What rules would have decided is `mn.backtest`, in `chat/record.py`.
-"""
+"""Reports on the record: each call returns a documented frame. `mn.backtest` is in `chat/backtest.py`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import pandas as pd
 
@@ -15,7 +12,7 @@ from mentra_nb.authorization import ToolCapability
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.record.read import frames, query
 from mentra_nb.record.read.columns import described
-from mentra_nb.record.read.query import One, When
+from mentra_nb.record.read.filters import Filters, ToolFilters, filtered
 from mentra_nb.record.write.redact import REDACTED
 
 _OF_TURNS = {
@@ -29,80 +26,53 @@ _OF_TURNS = {
 
 
 @described
-def slowest_tools(
-    *,
-    session: One = None,
-    tool: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """A row per tool that ran, the slowest first: how long its calls took, and which took longest."""
+@filtered
+def slowest_tools(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
+    """Return a row per tool that ran, the slowest first: how long its calls took, and which one took longest."""
     return query.view(
         "tool_calls",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        tool=tool,
+        filters,
         costs=False,
-        select="""tool, count(ms) AS calls, count(*) FILTER (status = 'error') AS errors,
-            quantile_cont(ms, 0.5) AS median_ms, quantile_cont(ms, 0.95) AS p95_ms, max(ms)::BIGINT AS max_ms,
-            sum(ms) / 1000.0 AS total_s,
-            arg_min(subject, {'ms': -ms, 'subject': subject}) FILTER (ms IS NOT NULL) AS slowest""",
-        tail="GROUP BY tool HAVING count(ms) > 0 ORDER BY p95_ms DESC, tool",
+        select="""tool, count(seconds) AS calls, count(*) FILTER (outcome = 'error') AS errors,
+            quantile_cont(seconds, 0.5) AS median_s, quantile_cont(seconds, 0.95) AS p95_s, max(seconds) AS max_s,
+            round(sum(seconds), 3) AS seconds,
+            arg_min(subject, {'seconds': -seconds, 'subject': subject}) FILTER (seconds IS NOT NULL) AS slowest""",
+        tail="GROUP BY tool HAVING count(seconds) > 0 ORDER BY p95_s DESC, tool",
     )
 
 
 @described
-def denial_reasons(
-    *,
-    session: One = None,
-    tool: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """A row per tool, decider and reason of calls that were denied, the most frequent first."""
+@filtered
+def denial_reasons(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
+    """Return a row per tool, decider and reason of denied calls, the most frequent first."""
     return query.view(
         "decisions",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
-        tool=tool,
-        outcome=["deny", "prompt"],
+        {**filters, "outcome": ["deny", "prompt"]},
         costs=False,
-        select="tool, decided_by, reason, count(*) AS calls, max(ts) AS latest, arg_max(subject, ts) AS example",
-        tail="GROUP BY tool, decided_by, reason ORDER BY calls DESC, latest DESC",
+        select="""tool, decided_by, rule_id, reason, count(*) AS calls, max(ts) AS latest,
+            arg_max(subject, ts) AS example""",
+        tail="GROUP BY tool, decided_by, rule_id, reason ORDER BY calls DESC, latest DESC",
     )
 
 
 @described
+@filtered
 def time_spent(
-    by: Literal["session", "day", "model", "notebook", "cell", "project"] = "session",
-    *,
-    session: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
+    by: Literal["session", "day", "model", "notebook", "cell", "project"] = "session", **filters: Unpack[Filters]
 ) -> pd.DataFrame:
-    """Where the time of turns went: a person deciding, a model answering, tools running. A row per group.
+    """Return where the time of turns went, a row per group: a person deciding, a model answering, tools running.
 
     Raises:
-        ConfigurationError: it cannot be grouped by that.
+        ConfigurationError: `by` is not one of the groups.
     """
     if by not in _OF_TURNS:
         raise ConfigurationError(f"time cannot be grouped by {by!r}; use one of {', '.join(_OF_TURNS)}")
     return query.view(
         "turns",
-        folder=folder,
-        session=session,
-        since=since,
-        until=until,
+        filters,
         costs=False,
-        select=f"""{_OF_TURNS[by]}, count(*) AS turns, sum(ms) / 1000.0 AS elapsed_s, sum(human_wait_s) AS human_wait_s,
-            sum(model_s) AS model_s, sum(tool_s) AS tool_s,
+        select=f"""{_OF_TURNS[by]}, count(*) AS turns, round(sum(seconds), 3) AS seconds,
+            sum(human_wait_s) AS human_wait_s, sum(model_s) AS model_s, sum(tool_s) AS tool_s,
             sum(human_wait_s) / nullif(sum(human_wait_s) + sum(model_s) + sum(tool_s), 0) AS human_share""",
         tail="GROUP BY ALL ORDER BY min(ts)",
     )
@@ -113,11 +83,11 @@ _MEASURES = {
     "tools": "calls",
     "denials": "calls",
     "errors": "calls",
-    "tokens": "tokens",
+    "total_tokens": "tokens",
     "input_tokens": "tokens",
     "output_tokens": "tokens",
     "cost_usd": "USD",
-    "elapsed_s": "s",
+    "seconds": "s",
     "human_wait_s": "s",
     "model_s": "s",
     "tool_s": "s",
@@ -126,10 +96,10 @@ _MEASURES = {
 
 @described
 def compare(first: str, second: str, *, folder: Path | None = None) -> pd.DataFrame:
-    """Two sessions side by side, each by id or name: a row per measure. What is not known is null.
+    """Return a row per measure of two sessions, each given by id or name. Unknown values are null.
 
     Raises:
-        ConfigurationError: there is no such session, or several of that name.
+        ConfigurationError: there is no such session, or there are several of that name.
     """
     sides = [_measured(name, folder) for name in (first, second)]
     frame = pd.DataFrame({"measure": list(_MEASURES), "unit": list(_MEASURES.values())}, dtype="string")
@@ -142,17 +112,17 @@ def compare(first: str, second: str, *, folder: Path | None = None) -> pd.DataFr
 def _measured(session: str, folder: Path | None) -> pd.Series[Any]:
     found = frames.sessions(session=session, folder=folder)
     if len(found) != 1:
-        which = f"names {len(found)} sessions; take the session_id of one" if len(found) else "is no session"
+        which = f"names {len(found)} sessions; take the session_id of one" if len(found) else "is not a session"
         raise ConfigurationError(f"{session!r} {which}: mn.sessions() lists them")
     turns = frames.turns(session=session, folder=folder)
-    failed = frames.tool_calls(session=session, status="error", folder=folder)
+    failed = frames.tool_calls(session=session, outcome="error", folder=folder)
     sums = turns[["input_tokens", "output_tokens"]].sum(min_count=1)
-    own = {"elapsed_s": turns.ms.sum(min_count=1) / 1000, "errors": len(failed), **sums}
+    own = {"seconds": turns.seconds.sum(min_count=1), "errors": len(failed), **sums}
     return pd.Series({**found.iloc[0], **own}, dtype="object").reindex(list(_MEASURES))
 
 
 _SEEN = f"""
-    SELECT d.ts, d.session_id, d.run_id, d.call_id, d.tool, d.subject, d.outcome AS decision, d.decided_by,
+    SELECT d.ts, d.session_id, d.run_id, d.call_id, d.tool, d.subject, d.outcome AS decision, d.decided_by, d.rule_id,
         coalesce(d.subject, '') <> '' AND NOT coalesce(seen.cut, false) AND NOT contains(d.subject, '{REDACTED}')
             AS whole,
         coalesce(seen.reads_only, false) AS reads_only, coalesce(seen.shell, false) AS shell
@@ -165,18 +135,10 @@ _SEEN = f"""
 """
 
 
-def decided_calls(
-    *,
-    session: One = None,
-    tool: One = None,
-    since: When = None,
-    until: When = None,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """The calls of `decisions` with what a rule's matcher needs to know of each.
+@filtered
+def decided_calls(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
+    """Return the calls of `decisions`, oldest first, with what a rule's matcher needs to know about each.
 
-    `whole` says whether `subject` is what it was then, `reads_only` and `shell` what the tool said of itself.
+    `whole` is whether `subject` is kept unchanged; `reads_only` and `shell` are what the tool declared.
     """
-    with query.connection(folder, costs=False, session=session, since=since, until=until) as con:
-        condition, values = query.where(since, until, tool=tool)
-        return query.frame(con, f"SELECT * FROM ({_SEEN}) {condition} ORDER BY ts", values, categories=True)
+    return query.view("decisions", filters, source=f"({_SEEN})", costs=False)

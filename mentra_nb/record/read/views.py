@@ -1,5 +1,5 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
-"""The views over the record's files, for our own connections and, as `record.duckdb`, for any DuckDB client."""
+"""The views over the record's files, on our own connections and, as `record.duckdb`, for any DuckDB client."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mentra_nb.record import schema
 from mentra_nb.record.keep import lake
 from mentra_nb.record.keep.change import in_thread
 from mentra_nb.record.keep.compact import compact_later
-from mentra_nb.record.parquet import connection, write_parquet
+from mentra_nb.record.keep.damage import find_damage, message, why_damaged
+from mentra_nb.record.parquet import write_parquet
 from mentra_nb.record.write import files
 
 if TYPE_CHECKING:
     import duckdb
 
 
-_damaged: dict[Path, tuple[tuple[int, int], str]] = {}
-"""Files that cannot be read: their size and time when that was found, and why."""
-
-
 def create_events(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
-    """The temporary view `events` over the files that are there now and can be read; warns of any that cannot.
+    """Create the temporary view `events` over the readable files that exist now, and over the configured lake, if any.
 
-    Where a lake is configured, over that too. Hold the commit lock until the last query. Returns the places read from.
+    Warns about damaged files. Hold the commit lock until the last query.
+
+    Returns:
+        The places the view reads from: the folder, and the lake's data path.
     """
     import duckdb
 
@@ -38,7 +38,7 @@ def create_events(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
         parquet = files.named(folder, "parquet")
         done = {file.stem for file in parquet}
         jsonl = [file for file in files.named(folder, "jsonl") if file.stem not in done]
-        left_out = {file.name: reason for file in parquet if (reason := _why_damaged(file))}
+        left_out = {file.name: reason for file in parquet if (reason := why_damaged(file))}
         sound = [file for file in parquet if file.name not in left_out]
         rows = schema.events_sql(jsonl=jsonl, parquet=sound)
         try:
@@ -48,64 +48,11 @@ def create_events(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
                 continue
             raise
         if left_out:
-            warnings.warn(_sentence(folder, left_out), RuntimeWarning, stacklevel=2)
+            warnings.warn(message(folder, left_out), RuntimeWarning, stacklevel=2)
         if shared is None:
             return [str(folder)]
         con.execute(f"CREATE OR REPLACE TEMP VIEW events AS {lake.use(con, shared, rows)}")
         return [str(folder), shared.data_path]
-
-
-def find_damage(folder: Path, *, deep: bool = True) -> str | None:
-    """Leave out what cannot be read from now on: a sentence that names it, or `None` if there is nothing new.
-
-    `deep` reads every byte of every Parquet file, else only what tells what is in it.
-    """
-    import duckdb
-
-    found = {}
-    for file in files.named(folder, "parquet"):
-        if _why_damaged(file):
-            continue
-        try:
-            with connection() as con:
-                rows = con.execute(
-                    f"SELECT * REPLACE (epoch_us(ts) AS ts) FROM read_parquet({schema.quoted(file)})"
-                    + ("" if deep else " LIMIT 0")
-                )
-                while rows.fetchmany(10_000):
-                    pass
-        except (duckdb.Error, UnicodeDecodeError) as error:
-            found[file.name] = str(error).splitlines()[0]
-            _damaged[file] = _version(file), found[file.name]
-    return _sentence(folder, found) if found else None
-
-
-def may_be_damage(error: Exception) -> bool:
-    """Whether DuckDB may have failed at a file. What it says of a damaged one is of no one class."""
-    import duckdb
-
-    kinds = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException, UnicodeDecodeError)
-    return type(error) is duckdb.Error or isinstance(error, kinds)
-
-
-def _sentence(folder: Path, found: dict[str, str]) -> str:
-    names = "; ".join(f"{name} ({reason})" for name, reason in found.items())
-    return (
-        f"what is in these damaged files of {folder / 'events'} is left out, and mn.verify() says what that is: {names}"
-    )
-
-
-def _why_damaged(file: Path) -> str | None:
-    version, reason = _damaged.get(file, (None, None))
-    return reason if version == _version(file) else None
-
-
-def _version(file: Path) -> tuple[int, int]:
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
 
 
 # ---- record.duckdb ----------------------------------------------------------------------------------------------
@@ -114,22 +61,22 @@ def _version(file: Path) -> tuple[int, int]:
 def create_views(
     con: duckdb.DuckDBPyConnection, *, temp: bool = False, names: Iterable[str] = tuple(schema.VIEWS)
 ) -> None:
-    """The other views of `schema`, or those that are named; `events` and `prices` must be there."""
+    """Create views of `schema`, by default all; `events` and `prices` must exist."""
     for name in names:
         con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW {name} AS {schema.VIEWS[name]}")
 
 
 def write_database(folder: Path) -> Path:
-    """Write `record.duckdb`: no data, only the views, for any DuckDB client. Returns its path.
+    """Write `record.duckdb`, which holds only the views, and return its path.
 
-    Open it read-only; it shows live events. Costs are as of the last query through `tables`.
+    Open it read-only; it shows live events. Costs are as of the last query by this package.
     """
     import duckdb
 
     folder = folder.resolve()
     events = files.make_folder(folder)
     jsonl, parquet = (events / f"{files.NAME}.{kind}" for kind in ("jsonl", "parquet"))
-    jsonl.with_stem(files.EMPTY).touch(mode=0o600)  # a glob that matches nothing would be an error
+    jsonl.with_stem(files.EMPTY).touch(mode=0o600)  # DuckDB fails on a glob without matches
     with duckdb.connect() as con:
         rows = f"{schema.TYPED} FROM ({schema.empty(schema.ENVELOPE)})"
         _write_if_missing(con, rows, parquet.with_stem(files.EMPTY))
@@ -147,9 +94,12 @@ def write_database(folder: Path) -> Path:
 
 
 def refresh_database_later(folder: Path) -> threading.Thread | None:
-    """Write `record.duckdb` in a thread if it is missing, of another schema, or for another place.
+    """Start upkeep in background threads: compact and ship complete segments if due, and rewrite `record.duckdb`.
 
-    In other threads complete segments are compacted, and shipped where a lake is configured, if it is time for that.
+    The database is rewritten if it is missing, of another schema version, or of another folder.
+
+    Returns:
+        The thread that writes the database, or `None` if it is current.
     """
     folder = folder.resolve()
     if not (folder / "events").is_dir():  # no record yet
@@ -173,12 +123,9 @@ def _is_stale(folder: Path) -> bool:
     return True
 
 
-# ---- small steps -------------------------------------------------------------------------------------------------
-
-
 def _write_if_missing(con: duckdb.DuckDBPyConnection, select: str, target: Path) -> None:
     if not target.exists():
-        write_parquet(con, select, target)
+        write_parquet(con, select, target, overwrite=False)  # a query may write its prices at this moment
 
 
 def _schema_mark(folder: Path) -> str:

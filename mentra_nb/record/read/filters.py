@@ -1,0 +1,105 @@
+"""The filters that the record's functions take as keywords, declared once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, timedelta
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, get_args, get_type_hints
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+One = str | Sequence[str] | None
+"""A value, or several of which one must match. `None` matches everything."""
+When = str | date | datetime | timedelta | None
+"""A date or time, as such or as ISO text (UTC unless it names another zone), or a time span before now."""
+
+
+class Filters(TypedDict, total=False):
+    """The filters that every function takes."""
+
+    session: One
+    """Session ids or names."""
+    since: When
+    """The earliest time, inclusive."""
+    until: When
+    """The latest time, exclusive."""
+    folder: Path | None
+    """The record's folder, by default `paths.record_folder()`."""
+
+
+class EventFilters(Filters, total=False):
+    kind: One
+    run: One
+    tool: One
+
+
+class SessionFilters(Filters, total=False):
+    model: One
+    notebook: One
+    project: One
+
+
+class TurnFilters(Filters, total=False):
+    model: One
+    notebook: One
+    cell: One
+
+
+class ModelCallFilters(Filters, total=False):
+    model: One
+    outcome: One
+
+
+class ToolFilters(Filters, total=False):
+    tool: One
+
+
+class ToolCallFilters(ToolFilters, total=False):
+    outcome: One
+
+
+class DecisionFilters(ToolFilters, total=False):
+    outcome: One
+    decided_by: One
+    rule_id: One
+
+
+class UsageFilters(Filters, total=False):
+    model: One
+    notebook: One
+
+
+_LAST = ("since", "until", "folder")
+
+
+def filtered(function: F) -> F:
+    """Give a function with `**filters: Unpack[…]` a signature that names each filter, and refuse other keywords."""
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters.values())
+    (filters,) = get_args(hints[parameters[-1].name])
+    known = [each.replace(annotation=hints[each.name]) for each in parameters[:-1]]
+    names = sorted(get_type_hints(filters).items(), key=lambda item: (item[0] != "session", item[0] in _LAST))
+    signature = inspect.Signature(
+        [
+            *known,
+            *(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=type_)
+                for name, type_ in names
+            ),
+        ],
+        return_annotation=hints["return"],
+    )
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}() {error}") from None
+        return function(*args, **kwargs)
+
+    checked.__signature__ = signature  # type: ignore[attr-defined]
+    return checked  # type: ignore[return-value]

@@ -1,0 +1,62 @@
+"""The signatures of functions that take the record's filters."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+import mentra_nb as mn
+from mentra_nb.record.read.filters import Filters
+
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "events": ("kind", "run", "tool"),
+    "sessions": ("model", "notebook", "project"),
+    "turns": ("model", "notebook", "cell"),
+    "model_calls": ("model", "outcome"),
+    "tool_calls": ("tool", "outcome"),
+    "decisions": ("tool", "outcome", "decided_by", "rule_id"),
+    "usage": ("model", "notebook"),
+    "slowest_tools": ("tool",),
+    "denial_reasons": ("tool",),
+    "time_spent": (),
+    "backtest": ("tool",),
+    "export": (),
+    "plot.cost": (),
+    "plot.approvals": ("tool",),
+    "plot.tools": ("tool",),
+}
+
+
+def function(name: str) -> Any:
+    found: Any = mn
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_signature_names_each_filter_with_its_type(name: str) -> None:
+    parameters = inspect.signature(function(name)).parameters
+    types = get_type_hints(Filters)
+    for filter_ in ("session", *FUNCTIONS[name], "since", "until", "folder"):
+        assert parameters[filter_].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[filter_].default is None
+        assert parameters[filter_].annotation == types.get(filter_, types["session"])
+    assert not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_type_alias_is_shown(name: str) -> None:
+    shown = str(inspect.signature(function(name)))
+    assert "session: str | collections.abc.Sequence[str] | None = None" in shown
+    assert "since: str | datetime.date | datetime.datetime | datetime.timedelta | None = None" in shown
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_keyword_that_is_not_a_filter_is_refused(name: str, tmp_path: Path) -> None:
+    given = {"backtest": ([],), "export": (tmp_path / "x.csv",)}.get(name, ())
+    with pytest.raises(TypeError, match=r"\w+\(\) got an unexpected keyword argument 'colour'"):
+        function(name)(*given, colour="red", folder=tmp_path)
