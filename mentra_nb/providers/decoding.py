@@ -42,7 +42,7 @@ class Decoder(ABC):
     """
 
     def __init__(self, model: str) -> None:
-        self.complete = False
+        self.complete: bool = False
         self._model = model
         self._finish: str | None = None
         """The stop reason, as far as the server has named one: without it the answer is not whole."""

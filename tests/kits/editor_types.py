@@ -1,0 +1,41 @@
+"""Check the types that an editor shows: no error in the package, and enough of its public symbols with a known type.
+
+`python tests/kits/editor_types.py 99` fails with an error, or where less than 99 % of the public symbols have a known type.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+CHECKER = Path(sys.executable).with_name("basedpyright")
+
+
+def checked(*arguments: str) -> dict[str, Any]:
+    command = [CHECKER, "--pythonpath", sys.executable, "--outputjson", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def main(least: float) -> int:
+    errors = [each for each in checked()["generalDiagnostics"] if each["severity"] == "error"]
+    for error in errors:
+        print(f"{error['file']}:{error['range']['start']['line'] + 1}: {error['message']}")
+    print(f"{len(errors)} errors")
+    complete = checked("--verifytypes", "mentra_nb", "--ignoreexternal")["typeCompleteness"]
+    percent = 100 * complete["completenessScore"]
+    for symbol in complete["symbols"] if percent < least else ():
+        if symbol["isExported"] and not symbol["isTypeKnown"]:
+            print(symbol["name"])
+    print(f"{percent:.1f} % of the public symbols have a known type")
+    return int(bool(errors) or percent < least)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(float(sys.argv[1])))
