@@ -148,7 +148,7 @@ class NoModelsAvailable(MentraError):
 class FailedToListModels(MentraError):
     def __init__(self, source: ProviderError) -> None:
         super().__init__(f"failed to list models: {source}")
-        self.__cause__ = source
+        self.__cause__: BaseException | None = source
 
 
 class FailedToStreamResponse(MentraError):
@@ -157,7 +157,7 @@ class FailedToStreamResponse(MentraError):
     def __init__(self, source: ProviderError) -> None:
         super().__init__(f"failed to stream provider response: {source}")
         self.source = source
-        self.__cause__ = source
+        self.__cause__: BaseException | None = source
 
     @property
     def category(self) -> ErrorCategory:  # type: ignore[override]  # that of its cause

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
 from mentra_nb.agent.results import SKIPPED
@@ -28,7 +29,8 @@ from mentra_nb.store.records import Resolution
 from mentra_nb.tools.pre_hooks import PreExecutionContext
 from mentra_nb.tools.tool import Delegate, Tool
 
-Allow, Deny = ToolAuthorizationOutcome.ALLOW, ToolAuthorizationOutcome.DENY
+Allow: Final = ToolAuthorizationOutcome.ALLOW
+Deny: Final = ToolAuthorizationOutcome.DENY
 
 
 @dataclass

@@ -47,7 +47,7 @@ class ApprovalCard(anywidget.AnyWidget):
         self._scopes = tuple(scopes)
         self._lock = threading.Lock()
         self._taken = False
-        self.ready = threading.Event()
+        self.ready: threading.Event = threading.Event()
         text = {
             "headline": asking.headline(question),
             "tool": visible(question.tool_name),

@@ -262,9 +262,10 @@ class Pump7(_KernelPump):
     def __init__(self, kernel: Any, on_command: Command | None) -> None:
         super().__init__(kernel, on_command)
         manager = kernel.shell_channel_thread.manager
-        self.stream = manager.get_shell_channel_to_subshell_pair(None).to_stream
-        self.reply = manager.get_subshell_to_shell_channel_socket(None)
-        self.original, self.copying = self.stream._recv_callback, self.stream._recv_copy
+        self.stream: Any = manager.get_shell_channel_to_subshell_pair(None).to_stream
+        self.reply: Any = manager.get_subshell_to_shell_channel_socket(None)
+        self.original: Any = self.stream._recv_callback
+        self.copying: Any = self.stream._recv_copy
         self.stream.on_recv(self._on_recv, copy=False)
 
     def _on_recv(self, frames: Any) -> None:

@@ -41,7 +41,8 @@ class TurnView:
     """
 
     def __init__(self, out: Out, *, live: bool, hz: float = 12.0, quiet: bool = False, verbose: bool = False) -> None:
-        self.out, self.live = out, live
+        self.out: Out = out
+        self.live: bool = live
         self._pause, self._next = 1.0 / hz, 0.0
         self._quiet, self._verbose = quiet, verbose
         self._text = TextBlocks(self._close_block)
