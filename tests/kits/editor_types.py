@@ -1,6 +1,6 @@
-"""Check the types that an editor shows: no error in the package, and enough of its public symbols with a known type.
+"""Check the types that an editor shows: no error in the package, and most public symbols with a known type.
 
-`python tests/kits/editor_types.py 99` fails with an error, or where less than 99 % of the public symbols have a known type.
+`python tests/kits/editor_types.py 99` fails on an error, and when less than 99 % of the public symbols are known.
 """
 
 from __future__ import annotations
