@@ -1,4 +1,4 @@
-"""Identifiers: UUIDv7 (sorted by time) behind a readable prefix, strictly rising within a process."""
+"""Identifiers: a readable prefix and a UUIDv7, which sorts by time and always rises within a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _noise = bytearray()
 
 def _forked() -> None:
     global _lock, _noise
-    _lock, _noise = threading.Lock(), bytearray()  # another thread of the parent may have held it
+    _lock, _noise = threading.Lock(), bytearray()  # a thread of the parent may hold the lock
 
 
 if hasattr(os, "register_at_fork"):
@@ -21,10 +21,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def uuid7() -> str:
-    """A UUIDv7 as text: later calls in this process sort after earlier ones, even if the clock steps back."""
+    """Return a UUIDv7 as text. It sorts after all earlier ones of this process, even if the clock was set back."""
     global _last
     with _lock:
-        if not _noise:  # in stock: asking the system each time costs more than all the rest
+        if not _noise:  # fetched in bulk: one system call per id would dominate its cost
             _noise.extend(os.urandom(4000))
         noise = int.from_bytes(_noise[-10:], "big")
         del _noise[-10:]
@@ -36,17 +36,18 @@ def uuid7() -> str:
 
 
 def new_id(prefix: str) -> str:
-    """`prefix-<uuid7>`, for example `session-0199…`."""
+    """Return `prefix-<uuid7>`, for example `session-0199…`."""
     return f"{prefix}-{uuid7()}"
 
 
 class UniqueIds:
-    """Ids somebody else chose, such as those of tool calls: a repeated one gets a suffix."""
+    """Makes ids from elsewhere, such as those of tool calls, unique by a suffix."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def take(self, id: str) -> str:
+        """Return `id`, or `id-2`, `id-3`, … if it was taken before."""
         unique, number = id, 2
         while unique in self._seen:
             unique, number = f"{id}-{number}", number + 1

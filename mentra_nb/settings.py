@@ -1,4 +1,4 @@
-"""What a user may set, and where each value came from: a default, `mentra.toml`, `MENTRA_*`, or `%config Mentra`."""
+"""The settings and their sources: the default, `mentra.toml`, `MENTRA_*`, or `%config Mentra`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mentra_nb.errors import ConfigurationError
 
 
 class Endpoint(BaseModel):
-    """A server of one's own: `[providers.NAME]` in `mentra.toml`.
+    """A custom server: `[providers.NAME]` in `mentra.toml`.
 
-    `key_env` names the variable that holds its key, which goes into `auth_header` as it is, or without one to where
-    the wire has it. `headers` are sent with every request, and are shown nowhere.
+    `key_env` names the environment variable with its key. The key is sent unchanged in `auth_header`; without
+    `auth_header` it is sent as the wire usually sends it. `headers` are sent with every request and never shown.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -32,28 +32,30 @@ class Endpoint(BaseModel):
 
 
 class Settings(BaseModel):
-    """The settings in force. Assigning checks the value and notes the source."""
+    """The settings in force. An assigned value is checked; `change` also stores where it came from."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", validate_assignment=True)
 
     model: str | None = Field(default=None, description="Model for a turn that names none, as provider/model.")
     ask: Literal["always", "changes", "rules"] = Field(
         default="changes",
-        description="When a tool call is asked about: always; unless declared read-only; or never (only rules).",
+        description="Which tool calls need an answer: all (always), those not read-only (changes), none (rules).",
     )
-    ask_timeout: float = Field(default=600.0, gt=0, description="Seconds a question stays open; then it is denied.")
+    ask_timeout: float = Field(
+        default=600.0, gt=0, description="Seconds a question stays open; then it counts as denied."
+    )
     log_text: Literal["none", "preview", "full"] = Field(
         default="preview", description="How much of prompts and tool outputs the record keeps."
     )
     redact: tuple[str, ...] = Field(
-        default=(), description="Regular expressions for what the record never keeps; MENTRA_REDACT has one a line."
+        default=(), description="Regular expressions for text the record must not keep; in MENTRA_REDACT one per line."
     )
-    stream_hz: float = Field(default=12.0, ge=1, le=20, description="Screen updates a second while an answer streams.")
+    stream_hz: float = Field(default=12.0, ge=1, le=20, description="Screen updates per second of a streamed answer.")
     nested_asyncio: bool = Field(
         default=False,
         description="Apply nest-asyncio to the whole process (not on ipykernel 7, where it loses queued cells).",
     )
-    providers: dict[str, Endpoint] = Field(default_factory=dict, description="Servers of one's own, by name.")
+    providers: dict[str, Endpoint] = Field(default_factory=dict, description="Custom servers, by name.")
     aliases: dict[str, str] = Field(default_factory=dict, description="Short names for models.")
 
     @field_validator("redact", mode="before")
@@ -71,11 +73,15 @@ class Settings(BaseModel):
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def source(self, name: str) -> str:
-        """Where a value came from."""
+        """Return where the value of a setting came from: `default`, a file, a variable, or the `source` of `change`."""
         return self._sources.get(name, "default")
 
     def change(self, name: str, value: Any, source: str) -> None:
-        """Set one value. Raises `ConfigurationError` and changes nothing when it is not valid."""
+        """Set one value and its source.
+
+        Raises:
+            ConfigurationError: The setting is unknown or the value is invalid. Nothing is changed.
+        """
         if name not in type(self).model_fields:
             raise ConfigurationError(
                 f"{source}: there is no setting '{name}'; known are {', '.join(type(self).model_fields)}"
@@ -88,10 +94,16 @@ class Settings(BaseModel):
 
 
 def load(environ: Mapping[str, str] = os.environ, project: Path | None = None) -> Settings:
-    """Settings from `mentra.toml` or `[tool.mentra_nb]` of the project, then from `MENTRA_*`.
+    """Return the settings of a project. Later sources win.
+
+    They are `[tool.mentra_nb]` in `pyproject.toml`, then `mentra.toml`, then the variables `MENTRA_*`.
+
+    Args:
+        environ: The environment variables.
+        project: The project's folder. Default: `paths.project_root()`.
 
     Raises:
-        ConfigurationError: a file or a value that is not valid, named in one sentence.
+        ConfigurationError: A file or a value is invalid; the message names it in one sentence.
     """
     settings = Settings()
     root = project or paths.project_root()
@@ -111,7 +123,7 @@ def _read(file: Path, table: tuple[str, ...]) -> dict[str, Any]:
     try:
         content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        if table:  # somebody else's file: its faults are not ours to report
+        if table:  # pyproject.toml belongs to the project: other tools report its errors
             return {}
         raise ConfigurationError(f"{file} cannot be read: {error}") from None
     for key in table:

@@ -1,4 +1,4 @@
-"""Where the record may be kept: on a disk of this machine."""
+"""Folders on network file systems are recognised and refused."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def mount(mounts: Path, at: Path, kind: str) -> None:
         file.write(f"host:/export {point} {kind} rw,relatime,vers=4.2 0 0\n")
 
 
-def test_a_folder_of_this_machine_is_fine(tmp_path: Path) -> None:
+def test_a_local_folder_has_no_problem(tmp_path: Path) -> None:
     assert paths.network_filesystem(tmp_path / "not" / "there" / "yet") is None
     assert paths.problem_with(Path("relative")) is None
 
 
 @on_linux
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.rclone", "lustre", "ceph"])
-def test_a_network_file_system_is_told_by_its_kind(mounts: Path, tmp_path: Path, kind: str) -> None:
+def test_a_network_file_system_is_recognised_by_its_kind(mounts: Path, tmp_path: Path, kind: str) -> None:
     share = tmp_path / "my share"
     share.mkdir()
     mount(mounts, share, kind)
@@ -52,13 +52,13 @@ def test_a_network_file_system_is_told_by_its_kind(mounts: Path, tmp_path: Path,
 
 @on_linux
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "fuseblk", "fuse.gocryptfs"])
-def test_what_is_on_this_machine_is_let_be(mounts: Path, tmp_path: Path, kind: str) -> None:
+def test_local_file_systems_are_accepted(mounts: Path, tmp_path: Path, kind: str) -> None:
     mount(mounts, tmp_path, kind)
     assert paths.network_filesystem(tmp_path) is None
 
 
 @on_linux
-def test_what_was_mounted_last_and_nearest_counts(mounts: Path, tmp_path: Path) -> None:
+def test_the_last_and_nearest_mount_counts(mounts: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     mount(mounts, tmp_path, "nfs4")
     mount(mounts, tmp_path / "disk", "ext4")
@@ -69,7 +69,7 @@ def test_what_was_mounted_last_and_nearest_counts(mounts: Path, tmp_path: Path) 
 
 
 @on_linux
-def test_where_it_cannot_be_told_nothing_is_refused(mounts: Path, tmp_path: Path) -> None:
+def test_without_a_list_of_mounts_every_folder_is_accepted(mounts: Path, tmp_path: Path) -> None:
     mount(mounts, tmp_path, "nfs4")
     assert paths.network_filesystem(tmp_path) == "nfs4"
     mounts.unlink()

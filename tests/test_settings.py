@@ -1,4 +1,4 @@
-"""Settings: where each value comes from, and that a bad one is named in a sentence."""
+"""Settings: the source of each value, and the messages about invalid ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mentra_nb.errors import ConfigurationError
 from mentra_nb.settings import Endpoint, Settings, load
 
 
-def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
+def test_without_settings_the_defaults_hold(tmp_path: Path) -> None:
     settings = load({}, tmp_path)
     assert (settings.model, settings.ask, settings.ask_timeout, settings.nested_asyncio) == (
         None,
@@ -32,7 +32,7 @@ def test_the_environment_goes_before_mentra_toml_before_pyproject(tmp_path: Path
     assert settings.source("stream_hz") == str(tmp_path / "pyproject.toml")
 
 
-def test_a_server_of_ones_own_is_a_table(tmp_path: Path) -> None:
+def test_a_custom_server_is_a_table(tmp_path: Path) -> None:
     (tmp_path / "mentra.toml").write_text('[providers.lab]\nbase_url = "http://lab:1"\nkey_env = "LAB_KEY"\n')
     assert load({}, tmp_path).providers == {"lab": Endpoint(base_url="http://lab:1", key_env="LAB_KEY")}
 
@@ -74,7 +74,7 @@ def test_a_bad_variable_is_named(tmp_path: Path) -> None:
         load({"MENTRA_ASK_TIMEOUT": "soon"}, tmp_path)
 
 
-def test_faults_of_somebody_elses_pyproject_are_not_ours(tmp_path: Path) -> None:
+def test_errors_in_pyproject_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("not toml")
     assert load({}, tmp_path).model is None
     (tmp_path / "pyproject.toml").write_text("[tool]\nmentra_nb = 3\n")
@@ -99,7 +99,7 @@ def test_the_project_is_the_nearest_marked_folder(tmp_path: Path) -> None:
     assert paths.project_root(deep) == tmp_path / "project" / "a"
 
 
-def test_expressions_for_what_is_not_recorded(tmp_path: Path) -> None:
+def test_expressions_for_text_that_is_not_recorded(tmp_path: Path) -> None:
     (tmp_path / "mentra.toml").write_text("redact = ['PAT-\\d{4}', 'Dr\\. \\w+']\n")
     assert load({}, tmp_path).redact == ("PAT-\\d{4}", "Dr\\. \\w+")
     assert load({"MENTRA_REDACT": "a+\n\nb,c\n"}, tmp_path).redact == ("a+", "b,c")

@@ -1,4 +1,4 @@
-"""Fixtures of all rooms: a loopback HTTP server, a PostgreSQL server, the state store on every engine it runs on."""
+"""Fixtures for all tests: an HTTP server, a PostgreSQL server, the state store on every engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mentra_nb.store.volatile import VolatileStore
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A PostgreSQL server of our own, for as long as the tests run."""
+    """A private PostgreSQL server, one for all tests."""
     if postgresql() is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
     with start_server() as server:
@@ -26,6 +26,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(params=["sqlite", "volatile", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
+    """An empty store, on each engine."""
     make: dict[str, Callable[[], SqlStore]] = {
         "sqlite": lambda: SqliteStore(tmp_path / "state.sqlite"),
         "volatile": VolatileStore,
@@ -38,6 +39,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
 
 @pytest.fixture
 async def server(anyio_backend: str) -> AsyncIterator[http_server.Server]:
-    """A loopback HTTP server, one for each test."""
+    """A loopback HTTP server, one per test."""
     async with http_server.Server() as running:
         yield running

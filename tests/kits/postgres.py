@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: private, in a temporary folder, reached by a socket, gone afterwards."""
+"""Run a private PostgreSQL server for tests, in a temporary folder and on a socket in it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from mentra_nb.store.postgres import PostgresStore
 
 USER = "nobody"
-"""Who runs the server when the tests run as root, which it refuses to."""
+"""The user that runs the server when the tests run as root, since PostgreSQL refuses to run as root."""
 
 
 @dataclass
 class Server:
+    """A running server: its folder and the folder of PostgreSQL's programs."""
+
     folder: Path
     programs: Path
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -49,11 +51,11 @@ class Server:
         self.run("pg_ctl", "start", "-w", "-D", str(self.folder / "data"), "-l", log, "-o", options)
 
     def stop(self) -> None:
-        """At once, as a crash would: connections are cut."""
+        """Stop at once, as in a crash: connections are cut."""
         self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self.folder / "data"))
 
     def new_database(self) -> str:
-        """The address of an empty database."""
+        """Make an empty database and return its address."""
         import psycopg
 
         name = f"test{next(self.numbers)}"
@@ -65,7 +67,7 @@ class Server:
         return f"postgresql://owner@/{database}?host={self.folder}"
 
     def empty_store(self) -> PostgresStore:
-        """A store in a database that all such stores share: faster than a new one."""
+        """Return an empty store. All of them share one database, which is faster than making a new one."""
         import psycopg
 
         from mentra_nb.store.postgres import PostgresStore
@@ -80,9 +82,10 @@ class Server:
 
 @contextlib.contextmanager
 def start_server() -> Iterator[Server]:
+    """Start a server, and stop and delete it at the end."""
     programs = postgresql()
     assert programs is not None
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: the path of a socket has a limit
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: the length of a socket's path is limited
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, USER, "nogroup")

@@ -1,8 +1,8 @@
-"""Find the programs that tests drive, a Chromium and PostgreSQL, or get them from the system's packages where we may.
+"""Find the programs that tests need, Chromium and PostgreSQL, or install them from the system's packages as root.
 
     python tests/kits/programs.py browser|postgresql
 
-Getting one never fails: the tests say what is missing, and how to get it.
+This never fails: a test that needs a missing program says how to install it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrom
 
 
 def chromium() -> str | None:
-    """The Chromium the tests would use."""
+    """Return the path of the Chromium for tests, or `None`."""
     on_path = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
     if on_path:
         return on_path
@@ -29,7 +29,7 @@ def chromium() -> str | None:
 
 
 def postgresql() -> Path | None:
-    """The folder of PostgreSQL's programs, the newest where several are installed."""
+    """Return the folder of PostgreSQL's programs, of the newest version installed, or `None`."""
     if (found := shutil.which("initdb")) is not None:
         return Path(found).resolve().parent
     installed = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
@@ -37,7 +37,7 @@ def postgresql() -> Path | None:
 
 
 def install(package: str) -> None:
-    """Install a Debian package where that is possible and allowed."""
+    """Install a Debian package if `apt-get` is there and this is root."""
     apt = shutil.which("apt-get")
     if apt and os.geteuid() == 0:
         subprocess.run([apt, "update", "-qq"], check=False)

@@ -1,4 +1,4 @@
-"""Records for the tests of the state store."""
+"""Make records of the state store for tests."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def holder(runtime_id: str = "runtime-1", **rest: Any) -> LeaseHolder:
 
 
 def gone_pid() -> int:
-    """The id of a process that has ended."""
+    """Return the pid of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid

@@ -1,4 +1,4 @@
-"""The state store: one runtime at a time has an agent, and who lost it cannot write to it."""
+"""Leases: one runtime at a time holds an agent, and only the holder writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
     process.communicate()
 
 
-async def test_a_lease_is_had_by_one_until_it_is_released(store: SqlStore) -> None:
+async def test_a_lease_has_one_holder_until_it_is_released(store: SqlStore) -> None:
     one, two = holder("one"), holder("two")
     assert await store.acquire_lease(KEY, one, MINUTE) is None
     in_the_way = await store.acquire_lease(KEY, two, MINUTE)
@@ -45,7 +45,7 @@ async def test_a_lease_is_had_by_one_until_it_is_released(store: SqlStore) -> No
     assert [lease.holder for lease in await store.list_leases()] == [two]
 
 
-async def test_the_same_owner_enters_again_and_has_it_renewed(store: SqlStore) -> None:
+async def test_a_holder_renews_its_lease_by_acquiring_it_again(store: SqlStore) -> None:
     one = holder("one")
     await store.acquire_lease(KEY, one, MINUTE)
     [first] = await store.list_leases()
@@ -68,12 +68,12 @@ async def test_stale_runtime_owner_can_be_reclaimed(store: SqlStore) -> None:
     assert [lease.holder.runtime_id for lease in await store.list_leases()] == ["two"]
 
 
-async def test_a_process_number_in_use_again_does_not_keep_a_lease(store: SqlStore) -> None:
+async def test_a_reused_pid_does_not_keep_a_lease(store: SqlStore) -> None:
     await store.acquire_lease(KEY, holder("dead", process_started=psutil.Process().create_time() - 60), MINUTE)
     assert await store.acquire_lease(KEY, holder("two"), MINUTE) is None
 
 
-async def test_a_lease_of_a_living_process_is_in_the_way(store: SqlStore, neighbour: subprocess.Popen[bytes]) -> None:
+async def test_a_lease_of_a_running_process_is_not_taken(store: SqlStore, neighbour: subprocess.Popen[bytes]) -> None:
     other = holder("other", pid=neighbour.pid)
     await store.acquire_lease(KEY, other, MINUTE)
     in_the_way = await store.acquire_lease(KEY, holder("two"), MINUTE)
@@ -81,7 +81,7 @@ async def test_a_lease_of_a_living_process_is_in_the_way(store: SqlStore, neighb
     assert in_the_way.holder == other
 
 
-async def test_a_process_of_another_host_is_judged_by_time_alone(store: SqlStore) -> None:
+async def test_a_lease_from_another_host_ends_only_by_expiry(store: SqlStore) -> None:
     far = holder("far", host="elsewhere", pid=gone_pid())
     await store.acquire_lease(KEY, far, MINUTE)
     in_the_way = await store.acquire_lease(KEY, holder("two"), MINUTE)
@@ -89,7 +89,7 @@ async def test_a_process_of_another_host_is_judged_by_time_alone(store: SqlStore
     assert in_the_way.holder == far
 
 
-async def test_leases_are_renewed_together_and_the_lost_ones_named(store: SqlStore) -> None:
+async def test_leases_are_renewed_together_and_the_lost_ones_returned(store: SqlStore) -> None:
     one, two = holder("one"), holder("two")
     for key in ("agent:a", "agent:b"):
         await store.acquire_lease(key, one, EXPIRED)
@@ -102,7 +102,7 @@ async def test_leases_are_renewed_together_and_the_lost_ones_named(store: SqlSto
     assert await store.renew_leases(one, [], MINUTE) == []
 
 
-async def test_of_many_who_ask_at_once_one_gets_it(store: SqlStore) -> None:
+async def test_one_of_many_concurrent_requests_gets_the_lease(store: SqlStore) -> None:
     answers: dict[str, Any] = {}
 
     async def ask(name: str) -> None:
@@ -115,19 +115,19 @@ async def test_of_many_who_ask_at_once_one_gets_it(store: SqlStore) -> None:
     assert {answer.holder.runtime_id for answer in answers.values() if answer is not None} == {winner}
 
 
-def test_a_process_is_told_from_a_later_one_with_its_number(neighbour: subprocess.Popen[bytes]) -> None:
+def test_a_process_is_distinguished_from_a_later_one_with_its_pid(neighbour: subprocess.Popen[bytes]) -> None:
     started = psutil.Process(neighbour.pid).create_time()
     assert is_running(neighbour.pid, started)
-    assert is_running(neighbour.pid, started + 1000)  # noted long after it started
+    assert is_running(neighbour.pid, started + 1000)  # `started` was taken long after the process started
     assert not is_running(neighbour.pid, started - 1000)
     assert not is_running(gone_pid(), started)
     assert is_running(os.getpid(), holder().process_started)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX: a dead child not yet waited for")
-def test_a_dead_process_that_nobody_has_waited_for_is_gone() -> None:
+def test_a_zombie_process_does_not_count_as_running() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays in the table
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended and is still in the process table
     assert psutil.pid_exists(process.pid)
     assert not is_running(process.pid, psutil.Process(process.pid).create_time())
     process.wait()
@@ -172,7 +172,7 @@ async def test_the_holder_of_the_lease_may_write(prepared: SqlStore, name: str) 
 
 
 @pytest.mark.parametrize("name", FENCED)
-async def test_who_lost_the_lease_writes_nothing(prepared: SqlStore, name: str) -> None:
+async def test_a_runtime_that_lost_the_lease_writes_nothing(prepared: SqlStore, name: str) -> None:
     before = await everything(prepared)
     with pytest.raises(LeaseUnavailable, match="was lost"):
         await FENCED[name](prepared, "one")
@@ -184,7 +184,7 @@ async def test_who_lost_the_lease_writes_nothing(prepared: SqlStore, name: str) 
     assert await everything(prepared) != before
 
 
-async def test_an_expired_lease_that_nobody_took_still_counts(prepared: SqlStore) -> None:
+async def test_an_expired_lease_counts_until_another_takes_it(prepared: SqlStore) -> None:
     await prepared.acquire_lease(KEY, holder("one"), EXPIRED)
     await prepared.append_entries([entry("b", "a")], holder="one")
     assert len(await prepared.children("agent-1", "a")) == 1

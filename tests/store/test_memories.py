@@ -1,4 +1,4 @@
-"""The state store: long-term memory, what is found and in which order."""
+"""Long-term memory: which memories a search finds, and in which order."""
 
 from __future__ import annotations
 
@@ -161,14 +161,14 @@ async def test_a_memory_that_is_replaced_is_found_by_its_new_words_only(store: S
     assert loaded.pinned is True
 
 
-async def test_what_is_deleted_is_gone(store: SqlStore) -> None:
+async def test_deleted_memories_are_not_found(store: SqlStore) -> None:
     await store.save_memories([memory("a", "word"), memory("b", "word")])
     await store.forget_memories("agent-1", ["b"])
     assert await store.delete_memories("agent-1", ["a", "b", "c"]) == 2
     assert await found(store, "word") == []
 
 
-async def test_the_cursor_is_kept_for_each_agent(store: SqlStore) -> None:
+async def test_each_agent_has_its_cursor(store: SqlStore) -> None:
     assert await store.load_memory_cursor("agent-1") is None
     await store.save_memory_cursor("agent-1", 3)
     await store.save_memory_cursor("agent-1", 5)

@@ -1,4 +1,4 @@
-"""The state store in PostgreSQL: who loses tries again, lost connections come back, and which store is chosen."""
+"""The state store in PostgreSQL: conflicts, lost connections, migrations, and the choice of a store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 ADDRESS = "postgresql://ada:s3cret@127.0.0.1:1/mentra"
 
 
-def test_the_store_is_chosen_by_what_the_setting_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_is_chosen_by_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_store(tmp_path / "state.sqlite"), SqliteStore)
     assert isinstance(open_store(ADDRESS), PostgresStore)
     monkeypatch.setenv("MENTRA_HOME", str(tmp_path))
@@ -36,7 +36,7 @@ def test_the_store_is_chosen_by_what_the_setting_says(tmp_path: Path, monkeypatc
         SqliteStore()
 
 
-def test_without_the_extra_an_address_is_an_error_that_names_it() -> None:
+def test_an_address_without_the_extra_is_an_error_that_names_it() -> None:
     program = f"""
 import sys
 sys.modules["psycopg"] = None
@@ -48,7 +48,7 @@ open_store({ADDRESS!r})
     assert "s3cret" not in done.stderr.splitlines()[-1]
 
 
-async def test_nothing_that_is_shown_has_the_password() -> None:
+async def test_messages_do_not_contain_the_password() -> None:
     store = PostgresStore(ADDRESS)
     with pytest.raises(StoreError, match=r"the state store 127\.0\.0\.1/mentra failed: ") as caught:
         await store.list_agents()
@@ -59,7 +59,7 @@ async def test_nothing_that_is_shown_has_the_password() -> None:
     assert "s3cret" not in f"{caught.value} {store!r} {wrong.value}"
 
 
-async def test_its_tables_are_in_a_schema_of_their_own(postgres: Server) -> None:
+async def test_its_tables_are_in_the_schema_mentra(postgres: Server) -> None:
     address = postgres.new_database()
     store = PostgresStore(address)
     await store.create_agent(agent())
@@ -69,7 +69,7 @@ async def test_its_tables_are_in_a_schema_of_their_own(postgres: Server) -> None
         assert found == [("mentra",)]
 
 
-async def test_of_several_who_open_an_empty_database_at_once_one_makes_the_tables(postgres: Server) -> None:
+async def test_one_of_several_stores_that_open_an_empty_database_at_once_makes_the_tables(postgres: Server) -> None:
     address = postgres.new_database()
     stores = [PostgresStore(address) for _ in range(4)]
     async with anyio.create_task_group() as group:
@@ -101,7 +101,7 @@ async def test_a_lost_connection_is_opened_again(postgres: Server) -> None:
     store.close()
 
 
-async def test_a_connection_lost_in_the_midst_of_a_write_is_an_error_and_nothing_is_written(postgres: Server) -> None:
+async def test_a_connection_lost_during_a_write_is_an_error_and_nothing_is_written(postgres: Server) -> None:
     store = postgres.empty_store()
     await store.create_agent(agent())
 
@@ -116,7 +116,7 @@ async def test_a_connection_lost_in_the_midst_of_a_write_is_an_error_and_nothing
     store.close()
 
 
-async def test_two_reads_of_one_piece_of_work_are_of_the_same_moment(postgres: Server) -> None:
+async def test_two_reads_of_one_piece_of_work_see_the_same_snapshot(postgres: Server) -> None:
     store, other = postgres.empty_store(), PostgresStore(postgres.address("postgres"))
     await store.create_agent(agent())
     names: list[str] = []
@@ -134,7 +134,7 @@ async def test_two_reads_of_one_piece_of_work_are_of_the_same_moment(postgres: S
     other.close()
 
 
-async def test_who_loses_against_another_tries_again_and_no_change_is_lost(postgres: Server) -> None:
+async def test_a_conflicting_write_is_retried_and_no_change_is_lost(postgres: Server) -> None:
     stores = [postgres.empty_store(), *(PostgresStore(postgres.address("postgres")) for _ in range(3))]
 
     def add(tasks: list[TaskItem]) -> None:
@@ -152,7 +152,7 @@ async def test_who_loses_against_another_tries_again_and_no_change_is_lost(postg
         store.close()
 
 
-async def test_of_many_stores_that_ask_for_a_lease_at_once_one_gets_it(postgres: Server) -> None:
+async def test_one_of_many_stores_that_request_a_lease_at_once_gets_it(postgres: Server) -> None:
     stores = [postgres.empty_store(), *(PostgresStore(postgres.address("postgres")) for _ in range(5))]
     winners: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The state store: remembered answers, and questions that outlive the process that asked."""
+"""The state store: permission rules, and questions that outlive the process that asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A runtime whose state other machines share: the same calls, on PostgreSQL."""
+"""A runtime on a state store in PostgreSQL, which other machines share."""
 
 from __future__ import annotations
 

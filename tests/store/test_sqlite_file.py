@@ -1,4 +1,4 @@
-"""The state store in its file: what is on disk, who waits for whom, and files of other versions."""
+"""The state store in its file: what is on disk, locks, and files of other versions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_reading_does_not_wait_for_a_writer(path: Path) -> None:
     store.close()
 
 
-async def test_two_reads_of_one_piece_of_work_are_of_the_same_moment(path: Path) -> None:
+async def test_two_reads_of_one_piece_of_work_see_the_same_snapshot(path: Path) -> None:
     store = SqliteStore(path)
     await store.create_agent(agent())
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -86,7 +86,7 @@ async def test_it_opens_again_after_closing(path: Path) -> None:
     store.close()
 
 
-async def test_memory_forgets_when_it_is_closed() -> None:
+async def test_a_volatile_store_is_empty_after_closing() -> None:
     store = VolatileStore()
     await store.create_agent(agent())
     store.close()
@@ -115,7 +115,7 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -
     assert path.read_bytes() == before
 
 
-async def test_a_file_that_is_no_database_is_an_error_that_names_it(path: Path) -> None:
+async def test_a_file_that_is_not_a_database_is_an_error_that_names_it(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("this is not a database, and it is long enough to be looked at" * 20)
     store = SqliteStore(path)
@@ -146,7 +146,7 @@ async def test_a_network_file_system_is_refused_before_anything_is_made(
     store.close()
 
 
-async def test_a_full_disk_is_an_error_and_nothing_is_torn(path: Path) -> None:
+async def test_a_full_disk_is_an_error_and_nothing_is_half_written(path: Path) -> None:
     store = SqliteStore(path)
     await store.create_agent(agent())
     await store.append_entries([entry("a", None)])
@@ -188,7 +188,7 @@ async def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_has_a_connection_of_its_own(path: Path) -> None:
+def test_a_forked_child_opens_another_connection(path: Path) -> None:
     program = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -208,8 +208,8 @@ print(*(found.id for found in anyio.run(store.list_agents)))
     assert (done.stdout.split(), done.stderr) == (["agent-1", "of-the-child"], "")
 
 
-def test_many_who_open_a_new_file_at_once_all_get_in(tmp_path: Path) -> None:
-    """Its change to WAL is a moment in which SQLite refuses others without waiting."""
+def test_many_stores_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """While SQLite changes a file to WAL it refuses other connections without waiting."""
     refused: list[Exception] = []
 
     def first_call(path: Path, start: threading.Barrier) -> None:
@@ -238,7 +238,7 @@ def test_many_who_open_a_new_file_at_once_all_get_in(tmp_path: Path) -> None:
 
 
 def first_version(path: Path) -> None:
-    """A file as the first version left it."""
+    """A file as the first version wrote it."""
     assert hashlib.sha256(STEPS[0].encode()).hexdigest() == FIRST_STEP, "a step that has landed is never edited"
     path.parent.mkdir()
     asked = question("q1", deadline=time.time() + 60)
@@ -259,7 +259,7 @@ def first_version(path: Path) -> None:
     old.close()
 
 
-async def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(path: Path) -> None:
+async def test_a_file_of_the_first_version_is_migrated_with_its_rows(path: Path) -> None:
     first_version(path)
     store = SqliteStore(path)
     [found], talk = await store.list_agents(), await store.load_session("talk")
@@ -285,7 +285,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in
     new.close()
 
 
-async def test_of_two_who_open_an_old_file_at_once_one_brings_it_up_to_date(path: Path) -> None:
+async def test_one_of_two_stores_that_open_an_old_file_at_once_migrates_it(path: Path) -> None:
     first_version(path)
     stores = [SqliteStore(path) for _ in range(4)]
     async with anyio.create_task_group() as group:

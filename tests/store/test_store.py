@@ -252,7 +252,7 @@ async def test_entries_of_another_agent_are_not_found(store: SqlStore) -> None:
     assert await store.children("agent-2", None) == []
 
 
-async def test_text_that_is_not_quite_unicode_is_kept_as_far_as_it_can_be(store: SqlStore) -> None:
+async def test_invalid_unicode_is_stored_with_question_marks(store: SqlStore) -> None:
     half = "caf\udce9 \ud83d"
     await store.create_agent(agent())
     await store.start_run(run())
@@ -310,7 +310,7 @@ async def test_runs_are_listed_in_order_and_by_agent(store: SqlStore) -> None:
     assert await store.list_runs("agent-2") == []
 
 
-async def test_what_begins_a_run_is_stored_with_its_start_or_not_at_all(store: SqlStore) -> None:
+async def test_the_first_entries_of_a_run_are_stored_with_its_start_or_not_at_all(store: SqlStore) -> None:
     await store.create_agent(agent())
     with pytest.raises(StoreError):
         await store.start_run(run(), entries=[entry("a", None), entry("b", "nowhere")])
@@ -319,7 +319,7 @@ async def test_what_begins_a_run_is_stored_with_its_start_or_not_at_all(store: S
     assert [e.id for e in await store.run_entries("run-1")] == ["a"]
 
 
-async def test_what_ends_a_run_is_stored_with_its_end_or_not_at_all(store: SqlStore) -> None:
+async def test_the_last_entries_of_a_run_are_stored_with_its_end_or_not_at_all(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.append_entries([entry("a", None)])
@@ -368,7 +368,7 @@ async def test_open_runs_and_the_latest_one(store: SqlStore) -> None:
     assert await store.open_runs("agent-2") == []
 
 
-async def test_the_latest_run_is_the_one_started_last_whatever_the_clock_says(store: SqlStore) -> None:
+async def test_the_latest_run_is_the_one_stored_last_regardless_of_the_clock(store: SqlStore) -> None:
     await store.create_agent(agent())
     for made in (run("run-1", 100.0), run("run-0", 50.0)):
         await store.start_run(made)
@@ -388,7 +388,7 @@ async def test_a_tool_call_is_open_until_its_result_is_known(store: SqlStore) ->
     assert closed.finished_at is not None
 
 
-async def test_of_a_result_is_kept_that_it_ended_the_turn(store: SqlStore) -> None:
+async def test_a_result_that_ended_the_turn_is_marked(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
@@ -396,7 +396,7 @@ async def test_of_a_result_is_kept_that_it_ended_the_turn(store: SqlStore) -> No
     assert [call.ends_turn for call in await store.list_tool_calls("run-1")] == [True]
 
 
-async def test_only_a_call_whose_result_nobody_knows_is_decided_about_and_once(store: SqlStore) -> None:
+async def test_only_a_call_with_an_unknown_result_gets_a_decision_and_only_once(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
@@ -409,7 +409,7 @@ async def test_only_a_call_whose_result_nobody_knows_is_decided_about_and_once(s
     assert [c.resolution for c in await store.list_tool_calls("run-1")] == ["skipped", None]
 
 
-async def test_a_call_of_no_run_is_refused(store: SqlStore) -> None:
+async def test_a_call_of_an_unknown_run_is_refused(store: SqlStore) -> None:
     with pytest.raises(StoreError):
         await store.begin_tool_call(tool_call())
 
@@ -427,7 +427,7 @@ async def test_many_calls_at_once_are_all_kept(store: SqlStore) -> None:
         assert len(await store.load_path("agent-1", f"e{number}")) == 2
 
 
-async def test_a_write_that_was_begun_is_kept_although_its_caller_was_cancelled(store: SqlStore) -> None:
+async def test_a_write_that_began_commits_although_its_caller_was_cancelled(store: SqlStore) -> None:
     await store.create_agent(agent())
     with anyio.CancelScope() as scope:
         scope.cancel()

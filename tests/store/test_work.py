@@ -97,7 +97,7 @@ async def test_members_are_kept_by_name_within_their_team(store: SqlStore) -> No
     assert await store.list_members("u") == []
 
 
-async def test_mail_is_taken_in_the_order_it_was_sent_and_by_its_recipient_alone(store: SqlStore) -> None:
+async def test_mail_is_taken_in_the_order_it_was_sent_and_only_by_its_recipient(store: SqlStore) -> None:
     one, two, three = mail("one", 1.0), mail("two", 2.0), mail("three", 3.0)
     for sent in (two, one):
         await store.post_message("t", ["ada"], sent)
@@ -177,7 +177,7 @@ async def test_a_job_ends_once(store: SqlStore) -> None:
     assert [(j.status, j.output_preview) for j in await store.list_jobs("agent-1")] == [("failed", "no")]
 
 
-async def test_an_agent_is_told_of_ended_jobs_in_the_order_they_ended_and_again_if_its_run_fails(
+async def test_notifications_come_in_the_order_jobs_ended_and_again_if_the_run_fails(
     store: SqlStore,
 ) -> None:
     for number in (1, 2, 3):
