@@ -1,7 +1,7 @@
-"""What the state store costs: `python tests/benchmarks/bench_store.py [postgresql://…]`.
+"""Measure the state store: `python tests/benchmarks/bench_store.py [postgresql://…]`.
 
-Microseconds of CPU (all threads) and of the clock for each call, one after the other; bytes of the file for each turn;
-bytes of a store that nobody has called. On a machine that does nothing else.
+Microseconds of CPU (all threads) and of the clock per call, one call after the other; bytes of the file per turn;
+bytes of an unused store. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from pathlib import Path
 from mentra_nb.content import Message
 from mentra_nb.store.open import open_store
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, MemoryRecord, RunRecord, ToolCallRecord
+from mentra_nb.store.records import (
+    AgentRecord,
+    Entry,
+    LeaseHolder,
+    MemoryRecord,
+    RunRecord,
+    SessionRecord,
+    ToolCallRecord,
+)
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 
@@ -87,6 +95,7 @@ async def bench(store: RuntimeStore) -> None:
             id="a", runtime_identifier="b", name="n", model="m", provider_id="p", created_at=now, updated_at=now
         )
     )
+    await store.save_session(SessionRecord(id="s", name="n", agent_id="a", model="m", created_at=now, updated_at=now))
     await store.acquire_lease("agent:a", HOLDER, 600)
     await store.start_run(RunRecord(id="run", agent_id="a", started_at=now), holder=me)
     await measure(
@@ -103,6 +112,9 @@ async def bench(store: RuntimeStore) -> None:
         if number in (9, TURNS - 1):
             await measure(
                 f"load_path of {4 * (number + 1)} entries", 20, lambda n, leaf=leaf: store.load_path("a", leaf)
+            )
+            await measure(
+                f"load_conversation of {4 * (number + 1)} entries", CALLS // 5, lambda n: store.load_conversation("s")
             )
     await measure(
         "save_memories, one",
@@ -131,7 +143,7 @@ async def growth(path: Path) -> None:
         leaf = await turn(store, leaf)
     store.close()
     per_turn = [(b - a) / (TURNS // 5) for a, b in pairwise(sizes)]
-    print(f"bytes of the file a turn, in fifths of {TURNS} turns: {', '.join(f'{size:.0f}' for size in per_turn)}")
+    print(f"bytes of the file per turn, in fifths of {TURNS} turns: {', '.join(f'{size:.0f}' for size in per_turn)}")
     print(f"  (of which {4 * len(TEXT) + len(TEXT)} are the texts of its four messages and one result)")
 
 
@@ -139,7 +151,7 @@ def idle() -> None:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     stores = [SqliteStore("nowhere/state.sqlite") for _ in range(1000)]
-    print(f"bytes of a store that nobody has called: {(tracemalloc.get_traced_memory()[0] - before) / len(stores):.0f}")
+    print(f"bytes of an unused store: {(tracemalloc.get_traced_memory()[0] - before) / len(stores):.0f}")
     tracemalloc.stop()
 
 
