@@ -39,7 +39,7 @@ class Settings(BaseModel):
     model: str | None = Field(default=None, description="Model for a turn that names none, as provider/model.")
     ask: Literal["always", "changes", "rules"] = Field(
         default="changes",
-        description="Which tool calls need an answer: all (always), those not read-only (changes), none (rules).",
+        description="Which tool calls ask a person: all (always), those not read-only (changes), none (rules).",
     )
     ask_timeout: float = Field(
         default=600.0, gt=0, description="Seconds a question stays open; then it counts as denied."

@@ -11,7 +11,7 @@ from typing import Literal
 
 from mentra_nb.errors import StoreError
 
-Engine = Literal["sqlite", "postgresql"]
+Dialect = Literal["sqlite", "postgresql"]
 
 STEPS: tuple[str, ...] = (
     """
@@ -161,13 +161,13 @@ def missing_steps(version: int, where: str, remedy: str) -> tuple[str, ...]:
     return STEPS[version:]
 
 
-def statements(step: str, engine: Engine) -> Iterator[str]:
+def statements(step: str, dialect: Dialect) -> Iterator[str]:
     """Yield the statements of a step. One after a line `-- sqlite` or `-- postgresql` is for that engine only."""
     statement = ""
     for part in step.split(";")[:-1]:
         statement += f"{part};"
         if sqlite3.complete_statement(statement):  # a trigger has semicolons inside
             first = statement.strip().partition("\n")[0]
-            if not first.startswith("-- ") or first == f"-- {engine}":
+            if not first.startswith("-- ") or first == f"-- {dialect}":
                 yield statement
             statement = ""

@@ -29,6 +29,8 @@ LOCK_TIMEOUT = 5.0
 
 
 class Rows(Protocol):
+    """The result of a statement."""
+
     @property
     def rowcount(self) -> int: ...
     def fetchone(self) -> Any: ...

@@ -58,4 +58,5 @@ def update_agent(db: Transaction, agent_id: str, changed: dict[str, Any]) -> boo
 
 
 def to_agent(row: Any) -> AgentRecord:
+    """Return the agent in this row."""
     return AgentRecord.model_validate({**dict(row), "config": json.loads(row["config"])})

@@ -135,4 +135,5 @@ def _load_run(db: Transaction, run_id: str) -> RunRecord:
 
 
 def to_run(row: Any) -> RunRecord:
+    """Return the turn in this row."""
     return RunRecord.model_validate(dict(row))

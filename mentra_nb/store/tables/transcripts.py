@@ -65,10 +65,12 @@ def path_length(db: Transaction, agent_id: str, leaf: str | None) -> int:
 
 
 def entry_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return the rows to insert for these entries."""
     return [{**entry.model_dump(exclude={"message"}), "message": to_json(entry.message)} for entry in entries]
 
 
 def insert_entries(db: Transaction, rows: Iterable[dict[str, Any]]) -> None:
+    """Insert entries and clear the partial text of their turns."""
     for row in rows:
         insert(db, "entries", row)
         if row["run_id"] is not None:  # the partial text is in the entries now, or was discarded
@@ -76,4 +78,5 @@ def insert_entries(db: Transaction, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def to_entries(rows: Iterable[Any]) -> list[Entry]:
+    """Return the entries in these rows."""
     return [Entry.model_validate({**dict(row), "message": Message.model_validate_json(row["message"])}) for row in rows]
