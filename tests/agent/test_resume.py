@@ -62,6 +62,16 @@ def look(what: str = "") -> str:
     return f"saw {what}"
 
 
+@tool
+def keep(what: str = "") -> str:
+    """Put it there; a second time changes nothing."""
+    ran.append(what)
+    return f"kept {what}"
+
+
+keep.spec = keep.spec.model_copy(update={"effect": "idempotent"})
+
+
 def said(agent: Agent) -> list[str]:
     """The conversation in short."""
     lines = []
@@ -101,12 +111,24 @@ class Left:
         if partial:
             await self.store.save_partial("run-1", partial)
 
+    async def go_on(self) -> None:
+        """Another process continued the turn, and was killed too."""
+        await self.store.start_run(
+            RunRecord(id="run-2", agent_id="agent-1", base=self.transcript.leaf, resumes="run-1", started_at=NOW + 1)
+        )
+
     async def call(
-        self, use: ToolUse, *, effect: Any = "once", result: str | None = None, ends_turn: bool = False
+        self,
+        use: ToolUse,
+        *,
+        effect: Any = "once",
+        result: str | None = None,
+        ends_turn: bool = False,
+        run_id: str = "run-1",
     ) -> None:
         await self.store.begin_tool_call(
             ToolCallRecord(
-                run_id="run-1",
+                run_id=run_id,
                 call_id=use.id,
                 agent_id="agent-1",
                 tool=use.name,
@@ -117,7 +139,7 @@ class Left:
             )
         )
         if result is not None:
-            await self.store.finish_tool_call("run-1", use.id, result, is_error=False, ends_turn=ends_turn)
+            await self.store.finish_tool_call(run_id, use.id, result, is_error=False, ends_turn=ends_turn)
 
 
 def calling(*uses: ToolUse) -> Message:
@@ -127,6 +149,7 @@ def calling(*uses: ToolUse) -> Message:
 ACT = ToolUse(id="call-1", name="act", input={"what": "a"})
 ACT_TOO = ToolUse(id="call-2", name="act", input={"what": "b"})
 LOOK = ToolUse(id="call-3", name="look", input={"what": "c"})
+KEEP = ToolUse(id="call-4", name="keep", input={"what": "d"})
 GO = Message.user("go")
 
 
@@ -377,14 +400,45 @@ async def test_ids_of_calls_stay_unique_across_a_death() -> None:
         assert said(agent)[2:] == ["result did a", "call act", "result did b", "assistant: there"]
 
 
-async def test_what_is_harmless_to_repeat_runs_again_unasked() -> None:
+@pytest.mark.parametrize(("use", "effect"), [(LOOK, "none"), (KEEP, "idempotent")])
+async def test_what_is_harmless_to_repeat_runs_again_unasked(use: ToolUse, effect: str) -> None:
     left = Left(VolatileStore())
-    await left.run(GO, calling(LOOK))
-    await left.call(LOOK, effect="none")
-    async with bench(text("there"), store=left.store, tools=[look]) as table:
+    await left.run(GO, calling(use))
+    await left.call(use, effect=effect)
+    async with bench(text("there"), store=left.store, tools=[look, keep]) as table:
         agent = await table.runtime.resume_agent("agent-1")
         await agent.resume()
-    assert ran == ["c"]
+    assert ran == [use.input["what"]]
+
+
+async def test_a_rule_is_enough_for_a_call_that_is_harmless_to_repeat() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(KEEP))
+    await left.call(KEEP, effect="idempotent")
+    async with bench(text("there"), store=left.store, tools=[keep]) as table:
+        session = await died_in_session(left, table)
+        await session.permissions.add_rule("keep", "*", allow=True)
+        await session.resume_turn()
+        assert table.recorder.of(e.QuestionAsked) == []
+    assert ran == ["d"]
+
+
+@pytest.mark.parametrize("known", ["to the turn that continued it", "to the first turn only"])
+async def test_of_an_interrupted_call_the_newest_turn_knows_best(known: str) -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT))
+    newest_knows = known == "to the turn that continued it"
+    await left.call(ACT, result=None if newest_knows else "did a, long ago")
+    await left.go_on()
+    await left.call(ACT, run_id="run-2", result="did a" if newest_knows else None)
+    async with bench(text("there"), store=left.store, tools=[act]) as table:
+        agent = await table.runtime.resume_agent("agent-1")
+        unknown = [(call.run_id, call.call_id) for call in await agent.unknown_calls()]
+        assert unknown == ([] if newest_knows else [("run-2", "call-1")])
+        await agent.resume()
+        skipped = "interrupted while it ran: it may have taken effect, and was not run again: nobody could be asked"
+        assert said(agent)[2] == f"result {'did a' if newest_knows else skipped}"
+    assert ran == []
 
 
 @pytest.mark.parametrize(
