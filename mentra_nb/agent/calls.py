@@ -56,6 +56,18 @@ class Refused(Exception):
     """A gate refused the call. The text is the result that the model reads."""
 
 
+def result_event(about: dict[str, Any], result: ToolResult, duration_ms: int | None = None) -> e.ToolExecutionFinished:
+    """Return the event of a call's result. `about` has the fields that every event of the call has."""
+    text = result.display()
+    return e.ToolExecutionFinished(
+        is_error=result.is_error,
+        error=text if result.is_error else None,
+        output_preview=text,
+        duration_ms=duration_ms,
+        **about,
+    )
+
+
 @dataclass
 class CallEvents:
     """Emits what happens to the calls of one turn. `undecided` holds the ids of calls that still need a decision."""
@@ -118,16 +130,7 @@ class CallEvents:
 
     def finished(self, use: ToolUse, result: ToolResult, duration_ms: int | None) -> None:
         """Record a call's result."""
-        text = result.display()
-        self.emit(
-            e.ToolExecutionFinished(
-                is_error=result.is_error,
-                error=text if result.is_error else None,
-                output_preview=text,
-                duration_ms=duration_ms,
-                **self.about(use),
-            )
-        )
+        self.emit(result_event(self.about(use), result, duration_ms))
 
     def context(self, use: ToolUse, is_open: Callable[[str], bool], delegate: Delegate | None = None) -> ToolContext:
         """Return what the running tool may use. Its progress is shown from any thread while `is_open(call id)`."""

@@ -1,7 +1,7 @@
-"""How far a run may go: its options, the tokens that stop it, and the counters that bound it.
+"""The limits of a turn: its options, the tokens that stop it, and the counters of its budgets.
 
-Nothing here waits; the agent enters `stoppable()` once per run and everything inside is cancelled with it. Two kinds of
-bounds: hard ones fail the run before what they count happens; soft ones let a round finish and end the run well.
+A hard limit fails the turn before what it counts happens. A soft limit lets the round finish, and then ends the turn as
+finished.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mentra_nb.errors import Cancelled, DeadlineExceeded, MaxRoundsExceeded, Mod
 
 
 class CancellationToken:
-    """A sticky stop signal, safe to trip from any thread. Tripping it cancels the scopes bound to it."""
+    """A stop signal that cannot be taken back. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,7 +37,7 @@ class CancellationToken:
         return self._reason or "stopped"
 
     def cancel(self, reason: str = "stopped") -> None:
-        """Stop what is bound to this token. Later calls change nothing."""
+        """Cancel every scope bound to this token. Later calls change nothing."""
         with self._lock:
             if self._reason is not None:
                 return
@@ -48,7 +48,7 @@ class CancellationToken:
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
-        """While inside, call `callback` when the token is tripped, at once if it was before. Any thread may."""
+        """Call `callback` when the token is cancelled inside the block, or was before. It runs on any thread."""
         with self._lock:
             already = self._reason is not None
             self._callbacks.append(callback)
@@ -62,7 +62,7 @@ class CancellationToken:
 
     @contextmanager
     def bound_to(self, scope: anyio.CancelScope) -> Iterator[None]:
-        """While inside, tripping the token cancels `scope`. Must be entered on the scope's own event loop."""
+        """Cancel `scope` when the token is cancelled inside the block. Must be entered on the scope's event loop."""
         loop = asyncio.get_running_loop()
         if self.is_cancelled:
             scope.cancel()
@@ -75,12 +75,12 @@ class CancellationToken:
 
 
 EarlyEnd = Literal["stop_requested", "token_budget", "cost_budget"]
-"""Why a run ended well before the model was done."""
+"""Why a turn was ended as finished before the model was done."""
 
 
 @dataclass
 class Spent:
-    """What a run and the runs it delegated have used so far. `cost` is in USD."""
+    """What a turn and the turns of its subagents have used so far. `cost` is in USD."""
 
     requests: int = 0
     tools: int = 0
@@ -95,47 +95,53 @@ class _End:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Limits of one run. `None` is no limit. An object serves one run at a time, and counts anew for the next.
+    """The limits of one turn. `None` is no limit. An object is used by one turn at a time; each turn counts from zero.
 
-    Hard, the run fails: `cancellation`; `deadline`, in Unix seconds; `tool_budget` and `model_budget`, tool calls and
-    model requests (failed attempts included); `max_rounds`, model answers. Soft, the round that crosses them is
-    finished and kept: `stop`, a second token; `token_budget`, input and output tokens as providers count them;
-    `cost_budget`, USD by the price list. Budgets are shared with delegated runs.
-
-    `retry_budget` is re-attempts per model request. The wait before one doubles from `retry_base` to `retry_max`
-    seconds; a server may ask for up to `retry_after_cap`.
-
-    `round_strategy` is asked between the rounds how the run goes on; delegated runs have none.
+    Subagents share the tokens, the deadline and the budgets. Soft limits finish and keep the round that reaches them;
+    all others fail the turn.
     """
 
     cancellation: CancellationToken | None = None
+    """Stops the turn at once."""
     stop: CancellationToken | None = None
+    """Soft: ends the turn after the current round."""
     deadline: float | None = None
+    """Unix time in seconds."""
     retry_budget: int = 5
+    """Retries per model request."""
     tool_budget: int | None = None
+    """Tool calls."""
     model_budget: int | None = None
+    """Model requests, failed attempts included."""
     token_budget: int | None = None
+    """Soft: input and output tokens, as providers count them."""
     cost_budget: float | None = None
+    """Soft: USD, by the price list."""
     max_rounds: int | None = None
+    """Model answers."""
     retry_base: float = 0.5
+    """Seconds: the longest wait before the first retry. It doubles with each retry."""
     retry_max: float = 5.0
+    """Seconds: no wait becomes longer than this, unless the server asks for it."""
     retry_after_cap: float = 60.0
+    """Seconds: the longest wait that a server may ask for."""
     round_strategy: RoundStrategy | None = None
+    """Decides between the rounds how the turn continues. Subagents have none."""
     spent: Spent = field(default_factory=Spent, compare=False, repr=False)
     is_child: bool = field(default=False, repr=False)
     _end: _End = field(default_factory=_End, compare=False, repr=False)
 
     @property
     def ended_early(self) -> EarlyEnd | None:
-        """Why the last run with these options ended before the model was done; `None` when it was."""
+        """Why the last turn with these options ended before the model was done; `None` if the model was done."""
         return self._end.reason
 
     def child(self, *, max_rounds: int | None = None) -> RunOptions:
-        """Options of a run delegated by this one: the same tokens, deadline, budgets and counters, its own rounds."""
+        """Return options for a subagent: the same tokens, deadline, budgets and counters, but separate rounds."""
         return replace(self, max_rounds=max_rounds, round_strategy=None, is_child=True, _end=_End())
 
     def is_over(self) -> bool:
-        """Whether it is too late to begin."""
+        """Return whether the turn was cancelled, or its deadline has passed."""
         cancelled = self.cancellation is not None and self.cancellation.is_cancelled
         return cancelled or (self.deadline is not None and time.time() >= self.deadline)
 
@@ -157,7 +163,7 @@ class RunOptions:
 
 
 class TurnLimits:
-    """The counters of one run, checked before the thing they count happens."""
+    """The counters of one turn. Each is checked before what it counts happens."""
 
     def __init__(self, options: RunOptions) -> None:
         self.options = options
@@ -169,7 +175,7 @@ class TurnLimits:
             self.spent.cost = 0.0
 
     def begin_round(self) -> None:
-        """Raises `DeadlineExceeded`, `MaxRoundsExceeded` or `ModelBudgetExceeded` before anything is taken up."""
+        """Count a round. Raises `DeadlineExceeded`, `MaxRoundsExceeded` or `ModelBudgetExceeded` if none may begin."""
         self._check_round()
         self.rounds += 1
 
@@ -181,7 +187,7 @@ class TurnLimits:
         self._check_requests()
 
     def has_room(self) -> bool:
-        """Whether another round may begin."""
+        """Return whether another round may begin."""
         try:
             self._check_round()
         except (DeadlineExceeded, MaxRoundsExceeded, ModelBudgetExceeded):
@@ -193,12 +199,12 @@ class TurnLimits:
             raise ModelBudgetExceeded(self.options.model_budget)
 
     def count_request(self) -> None:
-        """Raises `ModelBudgetExceeded` instead of letting one request too many go out."""
+        """Count a model request. Raises `ModelBudgetExceeded` if it would exceed the budget."""
         self._check_requests()
         self.spent.requests += 1
 
     def count_tools(self, batch: int) -> None:
-        """Raises `ToolBudgetExceeded` when `batch` more calls would pass the budget; then none of them runs."""
+        """Count `batch` tool calls. Raises `ToolBudgetExceeded` if they would exceed the budget; then none may run."""
         if self.options.tool_budget is not None and self.spent.tools + batch > self.options.tool_budget:
             raise ToolBudgetExceeded(self.options.tool_budget)
         self.spent.tools += batch
@@ -208,7 +214,7 @@ class TurnLimits:
         self.spent.cost += cost
 
     def early_end(self) -> EarlyEnd | None:
-        """Why the run is to end at the end of a round, if it is."""
+        """Return the soft limit that was reached, if any."""
         options = self.options
         if options.stop is not None and options.stop.is_cancelled:
             return "stop_requested"
@@ -219,10 +225,10 @@ class TurnLimits:
         return None
 
     def ends_early(self) -> bool:
-        """Whether the run is to end here; says why on the options."""
+        """Return whether a soft limit was reached, and set `RunOptions.ended_early`."""
         self.options._end.reason = self.early_end()
         return self.options._end.reason is not None
 
     def stop(self) -> None:
-        """Say on the options that the run was asked to end here."""
+        """Set `RunOptions.ended_early` to `stop_requested`."""
         self.options._end.reason = "stop_requested"

@@ -1,4 +1,4 @@
-"""A final answer of a given type: the tool that takes it, which exists for one run only, and what that run is like."""
+"""A final answer of a given type: the tool that receives it, and the settings of the turn that has this tool."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ DESCRIPTION = "Give the final answer. Call this once, with all of it."
 
 
 class OutputTool(Tool):
-    """Its call is the answer: the first one ends the turn. It does nothing else.
+    """Its arguments are the answer; the first call ends the turn.
 
-    Without `keeps_tools` it is the only tool its run offers, and the model must call it.
+    Without `keeps_tools` it is the only tool offered in its turn, and the model must call it.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class OutputTool(Tool):
             self._type = TypeAdapter[Any](output)
             schema = self._type.json_schema(schema_generator=Untitled)
             self._is_wrapped = schema.get("type") != "object"
-            if self._is_wrapped:  # arguments are an object: the value is a property of it
+            if self._is_wrapped:  # arguments must be an object, so the value becomes a property of one
                 self._type = TypeAdapter(create_model("Output", value=(output, ...)))
                 schema = self._type.json_schema(schema_generator=Untitled)
         except Exception as error:
@@ -66,10 +66,10 @@ class OutputTool(Tool):
         return ToolOutput("received", terminate=True)
 
     def value(self) -> Any:
-        """What the model answered.
+        """Return the model's answer.
 
         Raises:
-            MalformedStream: it did not call the tool.
+            MalformedStream: the model did not call the tool.
             InvalidOutput: the answer does not fit the type.
         """
         if self.given is None:
@@ -82,17 +82,17 @@ class OutputTool(Tool):
             raise InvalidOutput(_named(self.output), f"{where}: {first['msg']}" if where else first["msg"]) from error
         return parsed.value if self._is_wrapped else parsed
 
-    # ---- the run it is for ------------------------------------------------------------------------------------
+    # ---- the turn it is for -----------------------------------------------------------------------------------
 
     def environment(self, environment: AgentEnvironment) -> AgentEnvironment:
-        """The agent's, with this tool."""
+        """Return the agent's environment with this tool added."""
         return replace(environment, tools=ChainMap({self.spec.name: self}, environment.tools))  # type: ignore[arg-type]
 
     def config(self, config: AgentConfig) -> AgentConfig:
-        """The agent's, so that this tool is called."""
+        """Return the agent's settings, changed so that the model calls this tool."""
         name = self.spec.name
         change: dict[str, Any] = {"tool_choice": ToolChoice(), "response_format": None}
-        if not self.keeps_tools:  # not every provider lets a model reason that must call a tool
+        if not self.keeps_tools:  # some providers allow no reasoning when a tool is forced
             forced = ToolChoice("tool", name)
             change |= {"tools": (name,), "tool_choice": forced, "reasoning_effort": None, "reasoning_summary": None}
         elif config.tools is not None:
@@ -105,6 +105,6 @@ def _named(output: Any) -> str:
 
 
 def _unique(name: str) -> str:
-    """A name no other tool has, of at most 64 characters."""
+    """Return a tool name that is unique and has at most 64 characters."""
     about, id = re.sub(r"[^A-Za-z0-9]+", "_", name)[:14].strip("_") or "output", uuid7().replace("-", "")
     return f"mentra_terminal_{about}_{id[:16]}_{id[16:]}"

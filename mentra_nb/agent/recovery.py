@@ -1,13 +1,13 @@
-"""After a crash: what a run that died left behind is made a valid conversation, and what is needed to go on with it.
+"""Recovery after a crash: complete the transcript of a turn whose process died, and find where it can continue.
 
-The caller holds the agent's lease. Nothing is run here, and nothing is deleted.
+The caller holds the agent's lease. No tool is run here, and nothing is deleted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mentra_nb.agent.calls import Earlier
+from mentra_nb.agent.calls import Earlier, result_event
 from mentra_nb.agent.results import SKIPPED
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, Text, ToolResult, ToolUse
@@ -24,19 +24,21 @@ DONE = "interrupted while it ran; the user says that it was carried out"
 
 @dataclass(frozen=True)
 class OpenEnd:
-    """Where an unfinished run can go on: the last entry it wrote by itself, and what became of the calls in it."""
+    """Where an unfinished turn can continue, and what is known of its calls."""
 
     run: RunRecord
     tip: str | None
+    """The last entry that the turn itself wrote."""
     leaf: str | None
-    """Where the conversation rests while the run is unfinished."""
+    """The leaf of the conversation while the turn is unfinished."""
     calls: Earlier
 
 
 async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, holder: str | None) -> bool:
-    """Close every run of the agent that is still open, since nobody drives it. True when there was one.
+    """Close every turn of the agent that is still open. Returns whether there was one.
 
-    Only the latest run moves the leaf: the conversation has gone on past an earlier one, whose end was not stored.
+    Only the latest turn moves the leaf. An earlier one is open because its end could not be stored, and the
+    conversation has continued since.
     """
     dead, latest = await store.open_runs(agent_id), await store.latest_run(agent_id)
     before = await store.load_agent(agent_id) if dead and latest not in dead else None
@@ -47,7 +49,7 @@ async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, ho
         settlement = _settlement(transcript, end, run.partial)
         entries = [transcript.append(settlement, run.id, "settlement")] if settlement is not None else []
         leaf = transcript.leaf if latest is not None and run.id == latest.id else None
-        _tell(bus, run, path, await store.list_tool_calls(run.id))
+        _record_end(bus, run, path, await store.list_tool_calls(run.id))
         await store.finish_run(run.id, "interrupted", leaf=leaf, error=DIED, entries=entries, holder=holder)
     if before is not None:
         await store.set_status(agent_id, before.status)
@@ -55,14 +57,14 @@ async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, ho
 
 
 async def open_end(store: RuntimeStore, run: RunRecord) -> OpenEnd:
-    """Where `run` can go on. What a stop or a recovery added to settle it is left out."""
+    """Return where `run` can continue. Entries that a stop or a recovery added to complete it are left out."""
     lineage = await _lineage(store, run)
     own = [entry for entry in await store.run_entries(run.id) if entry.kind != "settlement"]
     tip = own[-1].id if own else run.base
     results: dict[str, ToolResult] = {}
     unknown: dict[str, ToolCallRecord] = {}
     ends_turn: set[str] = set()
-    for ancestor in reversed(lineage):  # what the newest run knows counts
+    for ancestor in reversed(lineage):  # a newer turn knows more
         for call in await store.list_tool_calls(ancestor.id):
             unknown.pop(call.call_id, None)
             if call.ends_turn:
@@ -86,6 +88,7 @@ async def unknown_calls(store: RuntimeStore, agent_id: str) -> list[ToolCallReco
 
 
 async def _lineage(store: RuntimeStore, run: RunRecord) -> list[RunRecord]:
+    """Return the turn and those it continued, newest first."""
     if run.resumes is None:
         return [run]
     by_id = {other.id: other for other in await store.list_runs(run.agent_id)}
@@ -103,7 +106,7 @@ def _resting_leaf(lineage: list[RunRecord]) -> str | None:
 
 
 def _known(call: ToolCallRecord) -> ToolResult | None:
-    """The result of a call, from the store or from what a person said of it; `None` when it is not known."""
+    """Return the result of a call, from the store or from a person's resolution; `None` if it is unknown."""
     if call.finished_at is not None:
         return ToolResult(tool_use_id=call.call_id, content=call.result, is_error=bool(call.is_error))
     if call.resolution == "done":
@@ -114,7 +117,7 @@ def _known(call: ToolCallRecord) -> ToolResult | None:
 
 
 def _settlement(transcript: Transcript, end: OpenEnd, partial: str) -> Message | None:
-    """What the branch still owes: a result for every open call, or the text that was saved while it streamed."""
+    """Return what completes the branch: a result for every open call, or the text that was saved while it streamed."""
     last = transcript.last
     if last is None:
         return None
@@ -124,37 +127,26 @@ def _settlement(transcript: Transcript, end: OpenEnd, partial: str) -> Message |
 
 
 def _settled(call: ToolUse, end: OpenEnd) -> ToolResult:
-    """The answer to a call that nobody will run now."""
+    """Return the result of a call that is not run any more."""
     if call.id in end.calls.results:
         return end.calls.results[call.id]
     text = UNKNOWN if call.id in end.calls.unknown else NEVER_RAN
     return ToolResult(tool_use_id=call.id, content=text, is_error=True)
 
 
-def _tell(bus: EventBus, run: RunRecord, path: list[Entry], calls: list[ToolCallRecord]) -> None:
-    """Close what the record still shows as open.
+def _record_end(bus: EventBus, run: RunRecord, path: list[Entry], calls: list[ToolCallRecord]) -> None:
+    """Record the end of a turn and its last results.
 
-    What the process may have died before recording is recorded, and so perhaps twice, rather than never: the last
-    results; and all of this, when another process died at it.
+    The process may have died before or after it recorded a result itself, so some results are recorded twice. All of
+    this is recorded twice if a process dies while it settles the turn.
     """
     last_began = max((call.started_at for call in calls), default=0.0)
-    unanswered = {use.id for use in path[-1].message.tool_uses()} if path else set()
+    unanswered = {use.id for use in path[-1].message.tool_uses()} if path else set[str]()
     for call in calls:
         if call.call_id in unanswered and (call.finished_at is None or call.finished_at >= last_began):
-            result = _known(call)
-            text = result.display() if result is not None else UNKNOWN
-            is_error = result is None or result.is_error
-            bus.emit(
-                e.ToolExecutionFinished(
-                    agent_id=run.agent_id,
-                    run_id=run.id,
-                    tool_name=call.tool,
-                    tool_call_id=call.call_id,
-                    is_error=is_error,
-                    error=text if is_error else None,
-                    output_preview=text,
-                )
-            )
+            unknown = ToolResult(tool_use_id=call.call_id, content=UNKNOWN, is_error=True)
+            about = {"agent_id": run.agent_id, "run_id": run.id, "tool_name": call.tool, "tool_call_id": call.call_id}
+            bus.emit(result_event(about, _known(call) or unknown))
     bus.emit(e.RunAborted(agent_id=run.agent_id, run_id=run.id, reason=DIED))
     bus.emit(
         e.TurnFinished(

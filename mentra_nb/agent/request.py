@@ -1,4 +1,4 @@
-"""What a model is sent: the system text, the conversation, and the tools in a fixed order."""
+"""A model request: the system text, the conversation, and the tools in a fixed order."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from mentra_nb.providers.base import Request, ResponseFormat, ToolChoice
 
 
 class AgentConfig(Data):
-    """What an agent is told and how it is run. Kept with the agent and used again when it is resumed.
+    """The settings of an agent. Stored with the agent, and used again when it is resumed.
 
-    `tools` names the only tools it is offered (default: all). `max_output_tokens` is per answer. The options of a
-    request mean what `Request` says of them.
+    Fields without a description mean the same as in `Request`.
     """
 
     system: str | None = None
+    """The system prompt."""
     tools: tuple[str, ...] | None = None
+    """The names of the tools that the agent is offered; `None` is all."""
     hidden_tools: tuple[str, ...] = ()
+    """The names of tools that it is not offered, even if they are in `tools`."""
     temperature: float | None = None
     max_output_tokens: int | None = 8192
+    """Per answer."""
     reasoning_effort: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     reasoning_summary: str | None = None
@@ -33,12 +36,12 @@ class AgentConfig(Data):
     tool_choice: ToolChoice = ToolChoice()
 
     def offers(self, name: str) -> bool:
-        """Whether the agent may see this tool: hidden wins over allowed."""
+        """Return whether the agent is offered this tool. `hidden_tools` overrides `tools`."""
         return name not in self.hidden_tools and (self.tools is None or name in self.tools)
 
 
 def assemble(model: str, config: AgentConfig, messages: Sequence[Sendable], environment: AgentEnvironment) -> Request:
-    """The next request. Tools come sorted by name: the same set always reads the same, and caches."""
+    """Return the next request. Tools are sorted by name, so that the same set is always sent alike and is cached."""
     tools = environment.tools
     offered = [tools[name].spec.wire for name in sorted(tools) if config.offers(name)]
     sections = [config.system, *(section(config.offers) for section in environment.system_sections)]
@@ -61,6 +64,6 @@ def assemble(model: str, config: AgentConfig, messages: Sequence[Sendable], envi
 
 
 def _choice(config: AgentConfig) -> ToolChoice:
-    """The choice as configured; a tool that the agent is not offered cannot be forced."""
+    """Return the configured choice, or the default one if it forces a tool that the agent is not offered."""
     choice = config.tool_choice
     return ToolChoice() if choice.mode == "tool" and not config.offers(choice.name or "") else choice

@@ -1,6 +1,6 @@
-"""What joins a conversation while a run is on its way: sources the loop drains without knowing what they are.
+"""Sources of messages that join a conversation during a turn. The loop drains them without knowing what they are.
 
-Steering is one of them: things a person says while the model is at work.
+Steering is one of them: what a person says while the model is at work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mentra_nb.store.records import EntryKind
 
 
 class Boundary(Enum):
-    """Where the loop asks: before a round, or where the run would stop with the model's answer."""
+    """When a source is drained: before a round, or when the turn would end with the model's answer."""
 
     ROUND = "round"
     ANSWER = "answer"
@@ -25,28 +25,30 @@ QueueMode = Literal["one_at_a_time", "all"]
 
 
 class RoundSource(Protocol):
-    """Something with messages for the model. What is drained is in the run's branch, whose fate decides the rest."""
+    """A source of messages for the model. What a turn drains is acknowledged at its end, or requeued if it failed."""
 
     def is_waiting(self, at: Boundary) -> bool:
-        """Whether `drain` would give something."""
+        """Return whether `drain` would return messages."""
         ...
 
-    async def drain(self, at: Boundary) -> list[tuple[EntryKind, Message]]: ...
+    async def drain(self, at: Boundary) -> list[tuple[EntryKind, Message]]:
+        """Return the messages to append to the conversation now, and the kinds of their entries."""
+        ...
 
     async def acknowledge(self) -> None:
-        """What was drained is part of the conversation now."""
+        """Forget what was drained: it is part of the conversation."""
         ...
 
     async def requeue(self) -> None:
-        """The branch it was drained into is left behind: give it again, first."""
+        """Put what was drained back at the front: the turn failed, so it is not part of the conversation."""
         ...
 
 
 class Steering:
-    """What is said to an agent while it works. Safe to use from any thread; kept in memory only.
+    """Messages to an agent while it works. Safe to use from any thread; kept in memory only.
 
-    `steer` reaches the model with the next request of the run; `follow_up` only where the run would stop. Each queue
-    gives one entry at a time, or all of them as one message.
+    `steer` reaches the model with the next request of the turn; `follow_up` only when the turn would end. With the mode
+    `one_at_a_time` a queue is drained one entry at a time, with `all` as one message of all entries.
     """
 
     def __init__(self, steer_mode: QueueMode = "one_at_a_time", follow_up_mode: QueueMode = "one_at_a_time") -> None:
@@ -61,12 +63,12 @@ class Steering:
         return f"<Steering: {len(self._steers)} to steer, {len(self._follow_ups)} to follow up>"
 
     def steer(self, content: str | Iterable[Any]) -> None:
-        """Say something the model is to hear as soon as possible."""
+        """Queue a message for the next request."""
         with self._lock:
             self._steers.append(Message.user(content))
 
     def follow_up(self, content: str | Iterable[Any]) -> None:
-        """Say something the model is to hear when it thinks it is done."""
+        """Queue a message for when the turn would end."""
         with self._lock:
             self._follow_ups.append(Message.user(content))
 
@@ -82,7 +84,7 @@ class Steering:
         return bool(self._steers or self._follow_ups)
 
     def take_steer(self) -> Message | None:
-        """The next thing to steer by, to begin a run with it."""
+        """Take the next message from the `steer` queue, to begin a turn with it."""
         with self._lock:
             return self._take(self._steers, self.steer_mode)
 

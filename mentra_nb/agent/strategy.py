@@ -1,8 +1,8 @@
-"""Deciding between the rounds of a run: what a strategy is told, and what it can say.
+"""Decisions between the rounds of a turn: what a strategy receives, and what it can return.
 
-A strategy is one async callback in the options of a run. It is asked where nothing else has decided already: after the
-results of tools were committed, unless a tool ended the turn, a limit was reached, or a person has something to say
-first; and after an answer that calls no tool, unless something else keeps the run going.
+A strategy is one async callback in the options of a turn. It is asked after the results of tools were committed, unless
+a tool ended the turn, a limit was reached, or steering is waiting; and after an answer without tool calls, unless a
+limit was reached, or a source has messages that continue the turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mentra_nb.content import Message
 
 
 class NamedModel(Protocol):
-    """A model and its provider, by their ids; such as a `ModelInfo`."""
+    """A model and its provider, by their ids; for example a `ModelInfo`."""
 
     @property
     def id(self) -> str: ...
@@ -25,7 +25,7 @@ class NamedModel(Protocol):
 
 @dataclass(frozen=True)
 class ToolSummary:
-    """A call of the round, and how it ended."""
+    """A call of the round, and whether it failed."""
 
     id: str
     name: str
@@ -34,41 +34,41 @@ class ToolSummary:
 
 @dataclass(frozen=True)
 class RoundContext:
-    """Where a run stands. It counts what belongs to this run alone, and not to those it delegated."""
+    """The state of a turn. Its counts do not include subagents."""
 
     boundary: Literal["tool_results_committed", "assistant_message_committed"]
     message: Message
-    """What was committed; an answer without any content was not."""
+    """The message that was committed; an answer without content is not."""
     tools: tuple[ToolSummary, ...]
-    """The calls of the round, in their order; none at an answer."""
+    """The calls of the round, in order; empty after an answer."""
     rounds_completed: int
-    """Answers of the model."""
+    """The number of model answers."""
     model_requests: int
-    """Requests that went out, failed attempts included."""
+    """The number of requests sent, failed attempts included."""
     transport_retries: int
-    """Those of them that repeated a failed one."""
+    """The number of those that were retries."""
 
 
 @dataclass(frozen=True)
 class Adjustment:
-    """What to ask, and how, from the next request of the run on. It is kept with the agent, as by its own setters."""
+    """A change of model or effort from the next request on. Stored with the agent, as by its setters."""
 
     model: NamedModel | None = None
-    """Another model; `None` leaves it."""
+    """The new model; `None` keeps the current one."""
     reasoning_effort: str | None = "keep"
-    """Another effort, or `None` for the model's own; `keep` leaves it."""
+    """The new effort; `None` is the model's default, and `keep` keeps the current one."""
 
 
 @dataclass(frozen=True)
 class Continue:
-    """Go on as without a strategy: after tools with the next round, after an answer to the end."""
+    """Continue as without a strategy: take another round after tools, end the turn after an answer."""
 
     adjust: Adjustment | None = None
 
 
 @dataclass(frozen=True)
 class Inject:
-    """Say this as the user, and take another round."""
+    """Append this as a user message, and take another round."""
 
     content: str | Iterable[Any]
     adjust: Adjustment | None = None
@@ -76,9 +76,9 @@ class Inject:
 
 @dataclass(frozen=True)
 class Stop:
-    """End the run well, as a graceful stop does."""
+    """End the turn as finished, like `RunOptions.stop`."""
 
 
 Decision = Continue | Inject | Stop
 RoundStrategy = Callable[[RoundContext], Awaitable[Decision | None]]
-"""`None` is `Continue()`. What it raises fails the run."""
+"""`None` is `Continue()`. An exception fails the turn."""

@@ -1,4 +1,4 @@
-"""A task given to another agent: made for it, within the same limits, and gone with it."""
+"""Subagents: a task is given to a new agent, within the limits of the turn that gives it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SYSTEM = "You are a subagent with one task. Use the tools where they help, and e
 
 
 async def delegate(parent: Agent, options: RunOptions, prompt: str) -> str:
-    """Give `prompt` to a new agent with the parent's model, tools and limits, and return its final text.
+    """Give `prompt` to a new agent with the parent's model and tools, and return its final text.
 
-    It shares the parent's approvals, budgets, deadline and stop; its usage is heard on the parent's bus. It is stored
-    as a subagent, which is never resumed by itself, and delegates nothing further.
+    The subagent shares the parent's permissions, budgets, deadline and stop, and its usage is reported on the parent's
+    bus. It cannot delegate. It is stored as a subagent, which is never resumed on its own.
 
     Raises:
-        MentraError: what its run raised.
+        MentraError: the subagent's turn failed.
     """
     now, environment = time.time(), parent.environment
     system = "\n\n".join(text for text in (parent.config.system, SYSTEM) if text)
