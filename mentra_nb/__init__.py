@@ -80,6 +80,7 @@ __all__ = [
     "TurnOrigin",
     "VolatileStore",
     "__version__",
+    "aask",
     "allow",
     "ask",
     "authorization",
@@ -125,6 +126,7 @@ __all__ = [
 _HOME = {
     # the synchronous face
     "ask": "chat.api",
+    "aask": "chat.api",
     "allow": "chat.api",
     "deny": "chat.api",
     "rules": "chat.api",
@@ -289,7 +291,7 @@ if TYPE_CHECKING:
         ToolAuthorizationRequest,
         ToolAuthorizer,
     )
-    from mentra_nb.chat.api import allow, ask, connect, deny, models, replay, rules, tape
+    from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, rules, tape
     from mentra_nb.chat.backtest import backtest
     from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.messages import messages

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from inspect import Signature
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
@@ -220,6 +220,10 @@ class TokenUsage(Data):
     reasoning_tokens: int | None = None
     thoughts_tokens: int | None = None
     tool_input_tokens: int | None = None
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Only what was counted."""
+        return ((name, value) for name, value in super().__repr_args__() if value is not None)
 
     def is_empty(self) -> bool:
         return all(value is None for value in self.__dict__.values())

@@ -29,7 +29,7 @@ EXPORTED = [
     "RuntimePolicy", "RuntimeStore", "ScriptedProvider", "Session", "SessionEvent", "Skill", "Spent", "SqliteStore",
     "TokenUsage", "Tool", "ToolAuthorizationDecision", "ToolAuthorizationOutcome", "ToolAuthorizationPreview",
     "ToolAuthorizationRequest", "ToolAuthorizer", "ToolCallSummary", "ToolChoice", "ToolContext", "ToolError",
-    "ToolOutput", "ToolSpec", "TurnOrigin", "VolatileStore", "__version__", "allow", "ask", "authorization",
+    "ToolOutput", "ToolSpec", "TurnOrigin", "VolatileStore", "__version__", "aask", "allow", "ask", "authorization",
     "backtest", "columns", "compare", "connect", "content", "decisions", "denial_reasons", "deny", "errors",
     "event_types", "events", "export", "http", "load_ipython_extension", "messages", "model_calls", "models", "plot",
     "provider", "prune", "records", "replay", "rules", "screen_events", "scripted", "sessions", "slowest_tools",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
+from mentra_nb.agent.limits import RunOptions
 from mentra_nb.authorization import PermissionRule, PermissionScope
 from mentra_nb.chat.chat import Chat
 from mentra_nb.chat.engine import engine
@@ -24,7 +25,7 @@ RULE_COLUMNS = ("id", "tool", "pattern", "allow", "scope", "reason", "times_used
 
 
 def conversation(name: str | None = None) -> Chat:
-    """The conversation of that name in this process; without a name, the notebook's own (new in each kernel)."""
+    """Return the conversation of that name in this process; without a name, the notebook's own (new in each kernel)."""
     chats: dict[str | None, Chat] = engine().chats
     if name not in chats:
         chats[name] = Chat(name)
@@ -37,13 +38,39 @@ def ask(
     model: str | None = None,
     tools: Iterable[Tool | Callable[..., Any]] = (),
     session: str | None = None,
+    system: str | None = None,
+    output: Any = None,
+    limits: RunOptions | None = None,
 ) -> Reply:
-    """Ask, and wait for the answer. In a notebook it streams into the cell and may ask about tools.
+    """Ask, wait for the answer and return it. In a notebook it streams into the cell and may ask about tools.
+
+        reply = mn.ask("Which of these is a city? Oslo, Norway", output=list[str])
+        reply.value
+
+    Args:
+        prompt: What to say.
+        model: Asked in this turn, as `provider/model`.
+        tools: Functions or tools offered in this turn only.
+        session: The name of the conversation; without one it is the notebook's own.
+        system: The system prompt of this turn.
+        output: A type, as pydantic understands it: the reply's `value` is of it.
+        limits: Of this turn.
 
     Raises:
         MentraError: what went wrong, in one sentence.
     """
-    return conversation(session).ask(prompt, model=model, tools=tools)
+    chat = conversation(session)
+    return chat.ask(prompt, model=model, tools=tools, system=system, output=output, limits=limits)
+
+
+async def aask(prompt: str, *, session: str | None = None, **how: Any) -> Reply:
+    """Ask without blocking, on any asyncio event loop. Nobody is asked about tools; `allow` lets them run.
+
+        replies = await asyncio.gather(mn.aask("one", session="a"), mn.aask("two", session="b"))
+
+    Cancelling the await stops the turn. Arguments and errors as `ask`.
+    """
+    return await conversation(session).aask(prompt, **how)
 
 
 def allow(tool: str, pattern: str = "*", *, scope: PermissionScope = "session") -> PermissionRule:
@@ -59,7 +86,7 @@ def deny(
 
 
 def rules() -> pd.DataFrame:
-    """The rules that hold in the notebook's conversation.
+    """Return the rules that hold in the notebook's conversation.
 
     Columns: id, tool, pattern, scope, reason (str), allow (bool), times_used (int), created_at (datetime, UTC).
     """
@@ -68,14 +95,19 @@ def rules() -> pd.DataFrame:
     rows = [rule.model_dump(include=set(RULE_COLUMNS)) for rule in conversation().rules()]
     frame = pd.DataFrame(rows, columns=list(RULE_COLUMNS))
     frame["created_at"] = pd.to_datetime(frame["created_at"], unit="s", utc=True)
+    if not rows:
+        from mentra_nb.record.read.query import Empty
+
+        frame = Empty(frame)
+        frame.why = "No rules yet: mn.allow('shell', 'git *') lets a tool run unasked, and mn.deny('write') refuses it."
     return frame
 
 
 def models(text: str | None = None, *, all: bool = False) -> pd.DataFrame:
-    """The models there are to ask, newest first for each provider; a line says which provider did not answer.
+    """Return the models that can be asked, newest first for each provider; print which provider did not answer.
 
     Providers with a key, configured or connected servers, and local servers that answer at their usual port. `text`
-    is looked for in names; `all` also lists what is not made for conversation.
+    filters by name; `all` also lists models that are not made for conversation.
 
     Columns: model (str, the name for `-m`), provider, display_name (str), created_at (datetime, UTC), context_window
     (Int64, tokens).
@@ -106,13 +138,13 @@ def connect(
     headers: Mapping[str, str] | None = None,
     model: str | None = None,
 ) -> None:
-    """Make a server known as `name`, and `name/model` the default: any that speaks one of the four wires.
+    """Register a server that speaks one of the four wires as `name`, and make `name/model` the default.
 
-    The key goes where the wire has it, or as it is into `auth_header`; `headers` are sent with every request. Nothing
-    is sent yet.
+    The key goes into the header that the wire uses, or unchanged into `auth_header`; `headers` are sent with every
+    request. Nothing is sent yet.
 
     Raises:
-        ConfigurationError: a name that is taken, or an address that is none.
+        ConfigurationError: the name is taken, or the URL is invalid.
     """
     used, secret = engine(), {header: SecretStr(value) for header, value in (headers or {}).items()}
     endpoint = Endpoint(base_url=base_url, wire=wire, auth_header=auth_header, headers=secret)
