@@ -102,4 +102,6 @@ def filtered(function: F) -> F:
         return function(*args, **kwargs)
 
     checked.__signature__ = signature  # type: ignore[attr-defined]
+    checked.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+    checked.__annotations__["return"] = hints["return"]
     return checked  # type: ignore[return-value]
