@@ -1,6 +1,6 @@
 """What every wire must do with an answer, whoever wrote its adapter.
 
-To hold a provider of your own to it, describe how its server speaks in a `Dialect`, and run the suite on that:
+To test another provider, describe how its server speaks in a `Dialect`, and run the suite on that:
 
     class TestMine(WireConformance):
         dialect = MyDialect()
@@ -8,20 +8,23 @@ To hold a provider of your own to it, describe how its server speaks in a `Diale
 `AnswerConformance` is the part of it for a provider whose answers do not come as bytes from a server.
 """
 
+from __future__ import annotations
+
 import gzip
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kits.http_server import Reply
-from kits.wires import Bytes, blocks, collect, ending
-from mentra_nb.agent.answer import PendingMessage
+from kits.http_server import Reply, Server
+from kits.wires import Bytes, Frame, blocks, collect, encoded_again, ending, fold
 from mentra_nb.content import Message, Text, Thinking, ToolUse
 from mentra_nb.errors import (
     HttpError,
@@ -31,8 +34,8 @@ from mentra_nb.errors import (
     StreamTruncated,
     TransportError,
 )
-from mentra_nb.providers.base import MessageStarted, MessageStopped, ProviderToolSpec, Request
-from mentra_nb.providers.http import HttpxTransport
+from mentra_nb.providers.base import MessageStarted, MessageStopped, ProviderEvent, ProviderToolSpec, Request
+from mentra_nb.providers.http import HttpxTransport, Transport
 from mentra_nb.providers.wire import WireProvider
 
 DONE = "[DONE]"
@@ -57,45 +60,50 @@ class Called:
     pieces: tuple[str, ...]
 
 
+Block = Said | Called
+Location = tuple[str | int, ...]
+"""Where something is inside a frame."""
+
+
 class Dialect(ABC):
     """How a server speaks: what it would send for a given answer. A frame is a JSON object, or `DONE`."""
 
     streams_arguments = True
     """Whether arguments come as text in pieces, so that they may also be invalid."""
-    noise: tuple = ({"type": "brand_new", "x": 1},)
+    noise: tuple[Frame, ...] = ({"type": "brand_new", "x": 1},)
     """Frames that mean nothing to this version of the adapter."""
     request = REQUEST
     """What the provider is asked."""
 
     @abstractmethod
-    def provider(self, url="http://h") -> WireProvider:
+    def provider(self, url: str = "http://h") -> WireProvider:
         """The provider under test."""
 
-    def transport(self, *pieces):
+    def transport(self, *pieces: bytes) -> Transport:
         """What gives the provider these bytes of a stream."""
         return Bytes(*pieces)
 
     @abstractmethod
-    def answer(self, *blocks, stop="end") -> tuple[list, int]:
+    def answer(self, *blocks: Block, stop: str = "end") -> tuple[list[Any], int]:
         """Frames of an answer with these blocks one after the other, and which of them makes the answer complete.
 
         Its usage is 11 tokens in, 7 out. `stop` is a neutral reason, or a word of the server's own.
         """
 
     @abstractmethod
-    def error(self, message, transient) -> dict:
+    def error(self, message: str, transient: bool) -> Frame:
         """The frame with which the server gives up in the middle."""
 
     @abstractmethod
-    def bare(self) -> list:
+    def bare(self) -> list[Any]:
         """The text `ok` and a call of `clock` in the fewest words: no ids, no usage, no model, nothing optional."""
 
-    def interleaved(self, first, second) -> list | None:
+    def interleaved(self, first: Called, second: Called) -> list[Any] | None:
         """Two calls whose pieces come in turns, if the server can do that."""
         return None
 
 
-def stream(frames, newline="\n", decorated=False):
+def stream(frames: Iterable[Any], newline: str = "\n", decorated: bool = False) -> bytes:
     """The frames as bytes. `decorated` adds all that server-sent events allow besides."""
     lines = []
     for number, frame in enumerate(frames):
@@ -107,7 +115,7 @@ def stream(frames, newline="\n", decorated=False):
     return ("\ufeff" * decorated + "".join(line + newline for line in lines)).encode()
 
 
-def widened(value):
+def widened(value: Any) -> Any:
     """A frame with a field nobody knows in every object, but for the arguments of calls."""
     if isinstance(value, list):
         return [widened(item) for item in value]
@@ -117,7 +125,7 @@ def widened(value):
     return kept | {"brand_new": {"a": [1, None]}}
 
 
-def paths(value, path=()):
+def paths(value: Any, path: Location = ()) -> Iterator[Location]:
     """Where everything inside a frame is."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inside:
@@ -125,7 +133,7 @@ def paths(value, path=()):
         yield from paths(item, (*path, key))
 
 
-def replaced(value, path, new):
+def replaced(value: Any, path: Location, new: Any) -> Any:
     """A frame with something else at a path."""
     if not path:
         return new
@@ -134,16 +142,9 @@ def replaced(value, path, new):
     return copy
 
 
-def fold(events):
-    pending = PendingMessage("agent", "x", "m")
-    for event in events:
-        pending.apply(event)
-    return pending.message()
-
-
-def content(message):
+def content(message: Message) -> list[tuple[str, Any]]:
     """The blocks of a message without their ids."""
-    found = []
+    found: list[tuple[str, Any]] = []
     for block in message.content:
         match block:
             case Text(text=text):
@@ -155,7 +156,7 @@ def content(message):
     return found
 
 
-def expected(blocks):
+def expected(blocks: Iterable[Block]) -> list[tuple[str, Any]]:
     return [
         (block.kind, "".join(block.pieces))
         if isinstance(block, Said)
@@ -171,10 +172,10 @@ CLOCK = Called("b", "clock", ("{}",))
 
 
 @st.composite
-def answers(draw):
-    """Blocks of which no two neighbours are of the same kind of text; `<` may begin a tag, which is another matter."""
+def answers(draw: st.DrawFn) -> list[Block]:
+    """Blocks of which no two neighbours are of the same kind of text. Without `<`, which may begin a tag."""
     words = st.text(st.characters(codec="utf-8", exclude_characters="<"), min_size=1, max_size=5)
-    found = []
+    found: list[Block] = []
     for number in range(draw(st.integers(1, 4))):
         kind = draw(st.sampled_from(["text", "thinking", "call"]))
         if kind == "call":
@@ -189,14 +190,14 @@ def answers(draw):
 class AnswerConformance:
     dialect: Dialect
 
-    async def ask(self, *pieces):
+    async def ask(self, *pieces: bytes) -> list[ProviderEvent]:
         transport = self.dialect.transport(*pieces)
         try:
             return await collect(self.dialect.provider().with_transport(transport), self.dialect.request)
         finally:
             await transport.aclose()
 
-    async def said(self, *blocks, stop="end"):
+    async def said(self, *blocks: Block, stop: str = "end") -> list[ProviderEvent]:
         return await self.ask(stream(self.dialect.answer(*blocks, stop=stop)[0]))
 
     @pytest.mark.anyio
@@ -213,30 +214,31 @@ class AnswerConformance:
         ],
         ids=["text", "reasoning", "call", "everything", "only a call", "no arguments", "arguments by the letter"],
     )
-    async def test_an_answer_is_its_blocks_in_order(self, blocks_):
+    async def test_an_answer_is_its_blocks_in_order(self, blocks_: tuple[Block, ...]) -> None:
         events = await self.said(*blocks_)
         assert blocks(events)
         assert content(fold(events)) == expected(blocks_)
         called = any(isinstance(block, Called) for block in blocks_)
         assert ending(events).stop_reason == ("tool_use" if called else "end")
         usage = ending(events).usage
+        assert usage is not None
         assert (usage.input_tokens, usage.output_tokens) == (11, 7)
 
     @pytest.mark.anyio
-    async def test_interleaved_calls_are_told_apart(self):
+    async def test_interleaved_calls_are_told_apart(self) -> None:
         frames = self.dialect.interleaved(WEATHER, CLOCK)
         if frames is not None:
             assert content(fold(await self.ask(stream(frames)))) == expected([WEATHER, CLOCK])
 
     @pytest.mark.anyio
-    async def test_calls_with_one_id_stay_two_calls(self):
+    async def test_calls_with_one_id_stay_two_calls(self) -> None:
         events = await self.said(CLOCK, Called("b", "weather", ('{"city":"B"}',)))
         assert content(fold(events)) == [("clock", {}), ("weather", {"city": "B"})]
         assert len({id for _, id, _, _ in blocks(events)}) == 2
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("text", ['{"a":1}{"b":2}', '{"a":', "nope", "[1]", '"x"', "NaN"])
-    async def test_arguments_that_are_no_object_are_a_call_with_an_error(self, text):
+    async def test_arguments_that_are_no_object_are_a_call_with_an_error(self, text: str) -> None:
         if self.dialect.streams_arguments:
             message = fold(await self.said(Called("x", "clock", (text,)), WEATHER))
             broken, whole = message.tool_uses()
@@ -245,7 +247,7 @@ class AnswerConformance:
             assert whole.error is None
 
     @pytest.mark.anyio
-    async def test_what_is_new_on_the_wire_is_ignored(self):
+    async def test_what_is_new_on_the_wire_is_ignored(self) -> None:
         frames, _ = self.dialect.answer(THOUGHT, TEXT, WEATHER)
         known = await self.ask(stream(frames))
         noisy = [frames[0]]
@@ -255,7 +257,7 @@ class AnswerConformance:
         assert ending(await self.said(TEXT, stop="brand_new")).stop_reason == "brand_new"
 
     @pytest.mark.anyio
-    async def test_what_is_optional_may_be_missing(self):
+    async def test_what_is_optional_may_be_missing(self) -> None:
         events = await self.ask(stream(self.dialect.bare()))
         message = fold(events)
         assert content(message) == [("text", "ok"), ("clock", {})]
@@ -263,14 +265,14 @@ class AnswerConformance:
         assert ending(events).usage is None
 
     @pytest.mark.anyio
-    async def test_an_answer_cut_by_its_limit_says_so(self):
+    async def test_an_answer_cut_by_its_limit_says_so(self) -> None:
         pieces = ('{"city":',) if self.dialect.streams_arguments else ("{}",)
         events = await self.said(TEXT, Called("a", "weather", pieces), stop="max_tokens")
         assert ending(events).stop_reason == "max_tokens"
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("transient", [True, False])
-    async def test_an_error_in_the_middle_is_raised_in_the_providers_words(self, transient):
+    async def test_an_error_in_the_middle_is_raised_in_the_providers_words(self, transient: bool) -> None:
         frames, complete = self.dialect.answer(TEXT)
         broken = stream([*frames[:complete], self.dialect.error("what went wrong", transient), *frames[complete:]])
         with pytest.raises(ProviderError, match="what went wrong") as caught:
@@ -279,7 +281,7 @@ class AnswerConformance:
         assert isinstance(caught.value, RetryableError) is transient
 
     @pytest.mark.anyio
-    async def test_ended_after_any_frame_it_is_whole_or_truncated(self):
+    async def test_ended_after_any_frame_it_is_whole_or_truncated(self) -> None:
         frames, complete = self.dialect.answer(TEXT, WEATHER)
         whole = fold(await self.ask(stream(frames)))
         for at in range(len(frames) + 1):
@@ -290,7 +292,7 @@ class AnswerConformance:
                 assert fold(await self.ask(stream(frames[:at]))) == whole
 
     @pytest.mark.anyio
-    async def test_frames_that_are_not_objects_are_malformed(self):
+    async def test_frames_that_are_not_objects_are_malformed(self) -> None:
         frames, _ = self.dialect.answer(TEXT)
         for bad in (b"data: [1]\n\n", b"data: {nope\n\n", b"data: 7\n\n"):
             with pytest.raises(MalformedStream) as caught:
@@ -298,7 +300,7 @@ class AnswerConformance:
             assert not isinstance(caught.value, StreamTruncated)
 
     @pytest.mark.anyio
-    async def test_bottomless_nesting_is_malformed_or_read_past(self):
+    async def test_bottomless_nesting_is_malformed_or_read_past(self) -> None:
         frames, _ = self.dialect.answer(TEXT, WEATHER)
         whole = await self.ask(stream(frames))
         for depth in (100, 300, 900, 5000):
@@ -310,7 +312,7 @@ class AnswerConformance:
         max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
     )
     @given(st.data())
-    def test_a_value_of_the_wrong_kind_is_read_past_or_malformed(self, data):
+    def test_a_value_of_the_wrong_kind_is_read_past_or_malformed(self, data: Any) -> None:
         frames, _ = self.dialect.answer(THOUGHT, TEXT, WEATHER)
         number = data.draw(st.sampled_from([at for at, frame in enumerate(frames) if frame != DONE]))
         path = data.draw(st.sampled_from(list(paths(frames[number]))))
@@ -323,28 +325,31 @@ class AnswerConformance:
         assert Message.model_validate_json(message.model_dump_json()) == message
 
     @pytest.mark.anyio
-    async def test_endless_arguments_are_malformed(self):
+    async def test_endless_arguments_are_malformed(self) -> None:
         endless = Called("a", "weather", ('{"x":"', *["y" * (1 << 20)] * 4, '"}'))
         with pytest.raises(MalformedStream, match="longer than"):
             await self.said(endless)
 
-    def test_a_message_and_a_tool_are_encoded_once(self):
+    def test_a_message_and_a_tool_are_encoded_once(self) -> None:
         adapter, message, tool = self.dialect.provider(), Message.user("hi"), ProviderToolSpec(name="clock")
-        first = adapter.body(Request("m", [message], tools=[tool]))
-        kept, fragment = dict(message._encoded), adapter._tools[1][0]
-        assert kept
+        request = Request("m", [message], tools=[tool])
+        first, wire = adapter.body(request), message.last_wire
+        form = message.form(wire)
+        assert form is not None
         assert adapter.body(Request("m", [message], tools=[tool])) == first
-        assert message._encoded.keys() == kept.keys()
-        assert all(message._encoded[key] is kept[key] for key in kept)
-        assert adapter._tools[1][0] is fragment
+        assert message.last_wire == wire
+        assert message.form(wire) is form
+        assert adapter.tool_fragments(request, encoded_again)
 
 
 class WireConformance(AnswerConformance):
-    """And what holds of bytes over a connection: they may be cut, packed, stalled or none, and have headers."""
+    """The part about bytes over a connection: they may be cut, packed, stalled or missing, and have headers."""
 
     @pytest.mark.anyio
     @pytest.mark.parametrize(("newline", "decorated"), [("\n", False), ("\r\n", True), ("\r", False)])
-    async def test_cut_anywhere_it_is_the_same_and_ended_anywhere_it_is_whole_or_truncated(self, newline, decorated):
+    async def test_cut_anywhere_it_is_the_same_and_ended_anywhere_it_is_whole_or_truncated(
+        self, newline: str, decorated: bool
+    ) -> None:
         frames, complete = self.dialect.answer(TEXT, WEATHER)
         whole = await self.ask(stream(frames))
         data = stream(frames, newline, decorated)
@@ -368,7 +373,7 @@ class WireConformance(AnswerConformance):
         max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
     )
     @given(answers(), st.data())
-    def test_any_answer_survives_any_framing(self, wanted, data):
+    def test_any_answer_survives_any_framing(self, wanted: Any, data: Any) -> None:
         frames, _ = self.dialect.answer(*wanted)
         newline, decorated = data.draw(st.sampled_from(["\n", "\r\n"])), data.draw(st.booleans())
         whole = stream(frames, newline, decorated)
@@ -377,7 +382,7 @@ class WireConformance(AnswerConformance):
         assert content(fold(anyio.run(self.ask, *pieces))) == expected(wanted)
 
     @pytest.mark.anyio
-    async def test_bytes_that_are_no_text_are_malformed(self):
+    async def test_bytes_that_are_no_text_are_malformed(self) -> None:
         frames, _ = self.dialect.answer(TEXT)
         with pytest.raises(MalformedStream) as caught:
             await self.ask(stream(frames[:1]), b"data: \xff\n\n", stream(frames[1:]))
@@ -385,11 +390,11 @@ class WireConformance(AnswerConformance):
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("header", ["x-request-id", "request-id"])
-    async def test_a_request_has_the_name_the_server_gave_it(self, header):
+    async def test_a_request_has_the_name_the_server_gave_it(self, header: str) -> None:
         frames, complete = self.dialect.answer(TEXT)
         named = EVENTS | {header: "req-7"}
 
-        async def asked(*frames, **reply):
+        async def asked(*frames: Any, **reply: Any) -> list[ProviderEvent]:
             reply = {"headers": named} | reply
             return await collect(self.dialect.provider().with_transport(Bytes(stream(frames), **reply)), REQUEST)
 
@@ -403,7 +408,7 @@ class WireConformance(AnswerConformance):
         assert caught.value.request_id == "req-7"
 
     @pytest.mark.anyio
-    async def test_silence_is_an_error_that_may_pass_and_a_stop_is_heard_in_it(self, server):
+    async def test_silence_is_an_error_that_may_pass_and_a_stop_is_heard_in_it(self, server: Server) -> None:
         frames, complete = self.dialect.answer(TEXT)
         begun = stream(frames[:complete])
         hasty = self.dialect.provider(server.url).with_transport(HttpxTransport(idle_timeout=0.1))
@@ -421,7 +426,7 @@ class WireConformance(AnswerConformance):
         await patient.aclose()
 
     @pytest.mark.anyio
-    async def test_packed_and_over_a_socket_it_is_the_same(self, server):
+    async def test_packed_and_over_a_socket_it_is_the_same(self, server: Server) -> None:
         frames, _ = self.dialect.answer(TEXT, WEATHER)
         data, adapter = stream(frames, "\r\n", True), self.dialect.provider(server.url)
         packed = gzip.compress(data)

@@ -1,8 +1,13 @@
 """How each wire says the same things: what the conformance suite and the tests of all wires are given."""
 
-import json
+from __future__ import annotations
 
-from kits.conformance import DONE, Called, Dialect
+import json
+from collections.abc import Callable
+from typing import Any
+
+from kits.conformance import DONE, Block, Called, Dialect
+from kits.wires import Frame
 from mentra_nb.content import Message
 from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import Request
@@ -10,15 +15,16 @@ from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.gemini import GeminiProvider
 from mentra_nb.providers.local.provider import LocalTransport
 from mentra_nb.providers.responses import ResponsesProvider
+from mentra_nb.providers.wire import WireProvider
 
 
 class Responses(Dialect):
     stops = {"max_tokens": "max_output_tokens"}  # noqa: RUF012
 
-    def provider(self, url="http://h"):
+    def provider(self, url: str = "http://h") -> WireProvider:
         return ResponsesProvider("x", url)
 
-    def answer(self, *blocks, stop="end"):
+    def answer(self, *blocks: Block, stop: str = "end") -> tuple[list[Any], int]:
         frames = [{"type": "response.created", "response": {"id": "r", "model": "m"}}]
         for index, block in enumerate(blocks):
             frames += self._item(index, block)
@@ -27,7 +33,7 @@ class Responses(Dialect):
             response |= {"status": "incomplete", "incomplete_details": {"reason": self.stops.get(stop, stop)}}
         return [*frames, {"type": f"response.{response['status']}", "response": response}], len(frames)
 
-    def _item(self, index, block):
+    def _item(self, index: int, block: Block) -> list[Frame]:
         kinds = {"text": ("message", "output_text"), "thinking": ("reasoning", "reasoning_summary_text")}
         if isinstance(block, Called):
             item = {"type": "function_call", "id": f"fc{index}", "call_id": block.id, "name": block.name}
@@ -40,15 +46,15 @@ class Responses(Dialect):
         opened = {"type": "response.output_item.added", "output_index": index, "item": item}
         return [opened, *pieces, {**opened, "type": "response.output_item.done"}]
 
-    def interleaved(self, first, second):
+    def interleaved(self, first: Called, second: Called) -> list[Any]:
         (start, *_), (*_, end) = self.answer()[0], self.answer()[0]
-        return [start, *_in_turns(self._item(0, first), self._item(1, second)), end]
+        return [start, *_alternating(self._item(0, first), self._item(1, second)), end]
 
-    def error(self, message, transient):
+    def error(self, message: str, transient: bool) -> Frame:
         code = "server_error" if transient else "invalid_prompt"
         return {"type": "error", "code": code, "message": message, "param": None}
 
-    def bare(self):
+    def bare(self) -> list[Any]:
         text = {"type": "message", "content": [{"type": "output_text", "text": "ok"}]}
         return [
             {"type": "response.output_item.done", "item": text},
@@ -61,10 +67,10 @@ class Chat(Dialect):
     stops = {"end": "stop", "max_tokens": "length"}  # noqa: RUF012
     noise = ({"object": "brand_new", "choices": []},)
 
-    def provider(self, url="http://h"):
+    def provider(self, url: str = "http://h") -> WireProvider:
         return ChatCompletionsProvider("x", url)
 
-    def answer(self, *blocks, stop="end"):
+    def answer(self, *blocks: Block, stop: str = "end") -> tuple[list[Any], int]:
         frames, calls = [self._chunk({"role": "assistant"})], 0
         for block in blocks:
             if isinstance(block, Called):
@@ -77,23 +83,23 @@ class Chat(Dialect):
         counts = {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}}
         return [*frames, self._chunk({}, finish), counts, DONE], len(frames)
 
-    def _chunk(self, delta, finish=None):
+    def _chunk(self, delta: Frame, finish: str | None = None) -> Frame:
         return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
-    def _call(self, index, call):
+    def _call(self, index: int, call: Called) -> list[Frame]:
         about = {"index": index, "id": call.id, "type": "function"}
         opened = self._chunk({"tool_calls": [about | {"function": {"name": call.name, "arguments": ""}}]})
         pieces = [{"tool_calls": [{"index": index, "function": {"arguments": piece}}]} for piece in call.pieces]
         return [opened, *map(self._chunk, pieces)]
 
-    def interleaved(self, first, second):
+    def interleaved(self, first: Called, second: Called) -> list[Any]:
         *_, finish, counts, done = self.answer()[0]
-        return [*_in_turns(self._call(0, first), self._call(1, second)), finish, counts, done]
+        return [*_alternating(self._call(0, first), self._call(1, second)), finish, counts, done]
 
-    def error(self, message, transient):
+    def error(self, message: str, transient: bool) -> Frame:
         return {"error": {"message": message, "code": "server_error" if transient else "context_length_exceeded"}}
 
-    def bare(self):
+    def bare(self) -> list[Any]:
         call = {"function": {"name": "clock"}}
         return [
             {"choices": [{"delta": {"content": "ok"}}]},
@@ -107,17 +113,17 @@ class Local(Chat):
 
     request = Request("m", [Message.user("hi")], max_output_tokens=100)  # without, it is the context that was full
 
-    def transport(self, *pieces):
+    def transport(self, *pieces: bytes) -> LocalTransport:
         return LocalTransport(lambda file, projector: Callback(b"".join(pieces)))
 
 
 class Callback:
     """Stands for `xllamacpp.Server`, which takes its own server's stream apart in the same way."""
 
-    def __init__(self, data):
+    def __init__(self, data: bytes) -> None:
         self.lines = data.decode().splitlines()
 
-    def handle_chat_completions(self, body, callback):
+    def handle_chat_completions(self, body: str, callback: Callable[[str], bool]) -> None:
         chunks = [line.removeprefix("data: ") for line in self.lines if line and line != f"data: {DONE}"]
         any(callback(chunk) for chunk in chunks)
 
@@ -126,10 +132,10 @@ class Anthropic(Dialect):
     stops = {"end": "end_turn"}  # noqa: RUF012
     noise = ({"type": "brand_new"}, {"type": "ping"}, {"type": "content_block_delta", "delta": {"type": "new"}})
 
-    def provider(self, url="http://h"):
+    def provider(self, url: str = "http://h") -> WireProvider:
         return AnthropicProvider("x", url)
 
-    def answer(self, *blocks, stop="end"):
+    def answer(self, *blocks: Block, stop: str = "end") -> tuple[list[Any], int]:
         usage = {"input_tokens": 11, "output_tokens": 1}
         frames = [{"type": "message_start", "message": {"id": "m", "model": "m", "content": [], "usage": usage}}]
         for index, block in enumerate(blocks):
@@ -138,7 +144,7 @@ class Anthropic(Dialect):
         ended = {"type": "message_delta", "delta": change, "usage": {"output_tokens": 7}}
         return [*frames, ended, {"type": "message_stop"}], len(frames)
 
-    def _block(self, index, block):
+    def _block(self, index: int, block: Block) -> list[Frame]:
         if isinstance(block, Called):
             whole = {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
             delta, key = "input_json_delta", "partial_json"
@@ -152,15 +158,15 @@ class Anthropic(Dialect):
         opened = {"type": "content_block_start", "index": index, "content_block": whole}
         return [opened, *pieces, {"type": "content_block_stop", "index": index}]
 
-    def interleaved(self, first, second):
+    def interleaved(self, first: Called, second: Called) -> list[Any]:
         start, *end = self.answer()[0]
-        return [start, *_in_turns(self._block(0, first), self._block(1, second)), *end]
+        return [start, *_alternating(self._block(0, first), self._block(1, second)), *end]
 
-    def error(self, message, transient):
+    def error(self, message: str, transient: bool) -> Frame:
         type = "overloaded_error" if transient else "invalid_request_error"
         return {"type": "error", "error": {"type": type, "message": message}}
 
-    def bare(self):
+    def bare(self) -> list[Any]:
         return [
             {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "ok"}},
             {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "name": "clock"}},
@@ -173,10 +179,10 @@ class Gemini(Dialect):
     streams_arguments = False
     noise = ({"brandNew": 1}, {"candidates": []}, {"candidates": [{"index": 0}]})
 
-    def provider(self, url="http://h"):
+    def provider(self, url: str = "http://h") -> WireProvider:
         return GeminiProvider("x", url)
 
-    def answer(self, *blocks, stop="end"):
+    def answer(self, *blocks: Block, stop: str = "end") -> tuple[list[Any], int]:
         frames = [{"responseId": "r", "modelVersion": "m"}]
         for block in blocks:
             if isinstance(block, Called):
@@ -189,14 +195,14 @@ class Gemini(Dialect):
         finish = {"candidates": [{"finishReason": self.stops.get(stop, stop), "index": 0}]}
         return [*frames, finish | counts], len(frames)
 
-    def _chunk(self, part):
+    def _chunk(self, part: Frame) -> Frame:
         return {"candidates": [{"content": {"parts": [part], "role": "model"}, "index": 0}]}
 
-    def error(self, message, transient):
+    def error(self, message: str, transient: bool) -> Frame:
         status = "UNAVAILABLE" if transient else "INVALID_ARGUMENT"
         return {"error": {"code": 503 if transient else 400, "message": message, "status": status}}
 
-    def bare(self):
+    def bare(self) -> list[Any]:
         return [
             {"candidates": [{"content": {"parts": [{"text": "ok"}]}}]},
             {"candidates": [{"content": {"parts": [{"functionCall": {"name": "clock"}}]}}]},
@@ -204,13 +210,13 @@ class Gemini(Dialect):
         ]
 
 
-def _in_turns(first, second):
+def _alternating(first: list[Frame], second: list[Frame]) -> list[Frame]:
     """One frame of each, until both are through."""
     longest = max(len(first), len(second))
     return [frame for at in range(longest) for frames in (first, second) for frame in frames[at : at + 1]]
 
 
-DIALECTS = {
+DIALECTS: dict[str, Dialect] = {
     "responses": Responses(),
     "chat_completions": Chat(),
     "anthropic_messages": Anthropic(),

@@ -5,9 +5,11 @@ import json
 import socket
 import ssl
 import struct
+from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 End = Literal["whole", "close", "cut", "reset", "stall", "mute"]
 
@@ -21,7 +23,7 @@ class Reply:
     even a first line comes.
     """
 
-    chunks: list[bytes] = field(default_factory=list)
+    chunks: Iterable[bytes] = ()
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "text/event-stream"})
     end: End = "whole"
@@ -38,26 +40,18 @@ class Received:
         return json.loads(self.body)
 
 
-class Server:
-    """An async context manager. `gone` is set when a client leaves a stalled answer. With `tls` it speaks https."""
+class Listener(ABC):
+    """An async context manager that listens on loopback; `_serve` handles requests until it returns False."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self.requests: list[Received] = []
-        self.connections = 0
-        self.gone = asyncio.Event()
-        self._replies: deque[Reply] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def reply(self, *replies: Reply) -> None:
-        self._replies.extend(replies)
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
-    def url(self) -> str:
-        scheme = "https" if self._tls else "http"
-        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+    def address(self) -> str:
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         return self
 
@@ -70,8 +64,8 @@ class Server:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
+        assert task is not None
         self._tasks.add(task)
-        self.connections += 1
         try:
             while await self._serve(reader, writer):
                 pass
@@ -80,6 +74,32 @@ class Server:
         finally:
             writer.close()
             self._tasks.discard(task)
+
+    @abstractmethod
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Handle one request; returns whether another may follow on the connection."""
+
+
+class Server(Listener):
+    """Gives scripted replies. `gone` is set when a client leaves a stalled answer. With `tls` it speaks https."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
+        self.requests: list[Received] = []
+        self.connections = 0
+        self.gone = asyncio.Event()
+        self._replies: deque[Reply] = deque()
+
+    def reply(self, *replies: Reply) -> None:
+        self._replies.extend(replies)
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self.address}"
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        await super()._connected(reader, writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -116,45 +136,19 @@ class Server:
         return False
 
 
-class Proxy:
-    """A real HTTP proxy on loopback: it tunnels what is asked for with CONNECT, and passes on what has a whole address.
+class Proxy(Listener):
+    """A real HTTP proxy on loopback: tunnels with CONNECT, and passes on requests with a whole address.
 
-    `seen` is the first line of each request with its `proxy-authorization`. With `refusal`, a status line, that is all
-    anybody gets.
+    `seen` is the first line of each request with its `proxy-authorization`. With `refusal`, a status line, every
+    request gets only that.
     """
 
     def __init__(self, refusal: str | None = None) -> None:
+        super().__init__()
         self.seen: list[tuple[str, str | None]] = []
         self._refusal = refusal
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        self._tasks.add(task)
-        try:
-            await self._serve(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-            self._tasks.discard(task)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
@@ -163,7 +157,7 @@ class Proxy:
         if self._refusal:
             writer.write(f"HTTP/1.1 {self._refusal}\r\ncontent-length: 0\r\n\r\n".encode())
             await writer.drain()
-            return
+            return False
         method, target, version = first.split(" ")
         if method == "CONNECT":
             host, _, port = target.rpartition(":")
@@ -185,6 +179,7 @@ class Proxy:
                 tasks.create_task(_pass_on(there, writer))
         finally:
             out.close()
+        return False
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,10 +1,13 @@
 """What each API demands of a request body, as far as a client can get it wrong."""
 
+from __future__ import annotations
+
 import json
 import re
+from typing import Any
 
 
-def check_responses(body):
+def check_responses(body: Any) -> None:
     """Roles and part types fit, every call has an id and JSON object arguments, outputs answer calls, each once."""
     assert body["stream"] is True
     assert body["store"] is False
@@ -40,7 +43,7 @@ def check_responses(body):
     assert not pending, "calls without outputs"
 
 
-def check_chat(body):
+def check_chat(body: Any) -> None:
     """System first, roles alternate, every call is answered directly after its message, once."""
     assert body["stream"] is True
     assert ("tool_choice" not in body) or body["tools"]
@@ -69,7 +72,7 @@ def check_chat(body):
     assert not pending, "calls without results"
 
 
-def check_anthropic(body):
+def check_anthropic(body: Any) -> None:
     """A limit is set, roles alternate, calls are answered first thing in the next message, at most four cache marks."""
     assert body["stream"] is True
     assert body["max_tokens"] >= 1
@@ -121,7 +124,7 @@ def check_anthropic(body):
     assert not pending, "calls without results"
 
 
-def check_gemini(body):
+def check_gemini(body: Any) -> None:
     """Two roles in turns, no empty part, and after calls as many responses, of the same names, ids and order of ids."""
     assert set(body) <= {"systemInstruction", "toolConfig", "generationConfig", "tools", "contents"}
     assert ("toolConfig" not in body) or body["tools"]

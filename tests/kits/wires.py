@@ -1,12 +1,17 @@
 """Small pieces the wire tests share: a transport made of bytes, and events read back as blocks."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.util import find_spec, module_from_spec
+from typing import Any
 from unittest.mock import patch
 
 from mentra_nb.agent.answer import PendingMessage
+from mentra_nb.content import Message
 from mentra_nb.providers.base import (
     ContentBlockDelta,
     ContentBlockStarted,
@@ -14,14 +19,19 @@ from mentra_nb.providers.base import (
     MessageDelta,
     MessageStarted,
     MessageStopped,
+    Provider,
+    ProviderEvent,
+    ProviderToolSpec,
+    Request,
 )
 from mentra_nb.providers.http import Response
 
+Frame = dict[str, Any]
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
 @cache
-def http_on(client):
+def http_on(client: str) -> Any:
     """`providers.http` as it is where `client`, httpx or httpx2, is what is installed."""
     spec = find_spec("mentra_nb.providers.http")
     module = module_from_spec(spec)
@@ -34,36 +44,53 @@ def http_on(client):
 class Bytes:
     """A transport that answers every request with these pieces."""
 
-    def __init__(self, *pieces, status=200, headers=None):
+    def __init__(self, *pieces: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.pieces, self.status = pieces, status
         self.headers = headers or {"content-type": "text/event-stream"}
 
     @asynccontextmanager
-    async def send(self, method, url, headers, body):
-        yield Response(self.status, self.headers, self._chunks())
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> AsyncIterator[Response]:
+        yield Response(self.status, self.headers, self.chunks())
 
-    async def _chunks(self):
+    async def chunks(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
             yield piece
 
-    async def aclose(self):
+    async def aclose(self) -> None:
         return
 
 
-async def collect(provider, request):
+async def collect(provider: Provider, request: Request) -> list[ProviderEvent]:
     async with provider.stream(request) as events:
         return [event async for event in events]
 
 
-async def answer_of(provider, request):
-    """The whole answer, folded as the agent folds it."""
-    pending = PendingMessage("agent", provider.descriptor.id, request.model)
-    for event in await collect(provider, request):
-        pending.apply(event)
-    return pending
+def pending(events: list[ProviderEvent], provider: str = "x", model: str = "m") -> PendingMessage:
+    """The events of an answer, folded as the agent folds them."""
+    answer = PendingMessage("agent", provider, model)
+    for event in events:
+        answer.apply(event)
+    return answer
 
 
-def blocks(events):
+def fold(events: list[ProviderEvent], provider: str = "x", model: str = "m") -> Message:
+    """The message that the events of an answer make."""
+    return pending(events, provider, model).message()
+
+
+async def answer_of(provider: Provider, request: Request) -> PendingMessage:
+    """Ask, and fold the whole answer."""
+    return pending(await collect(provider, request), provider.descriptor.id, request.model)
+
+
+def encoded_again(tool: ProviderToolSpec, deferred: bool) -> bytes:
+    """For `tool_fragments`, when all of them must come from its cache."""
+    raise AssertionError(f"{tool.name} was encoded again")
+
+
+def blocks(events: list[ProviderEvent]) -> list[tuple[str, str | None, str | None, str]]:
     """`(kind, id, name, text)` of each block; asserts that every one is started, stopped, and inside the message."""
     found, open_ = {}, set()
     assert isinstance(events[0], MessageStarted)
@@ -87,5 +114,5 @@ def blocks(events):
     return [tuple(found[index]) for index in sorted(found)]
 
 
-def ending(events):
+def ending(events: list[ProviderEvent]) -> MessageDelta:
     return events[-2]

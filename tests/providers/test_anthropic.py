@@ -1,14 +1,16 @@
 """The Anthropic Messages wire: what is sent, and what is made of every kind of answer."""
 
+from __future__ import annotations
+
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from kits.http_server import Reply, sse
+from kits.http_server import Reply, Server, sse
 from kits.validate import check_anthropic
-from kits.wires import WEATHER, Bytes, blocks, collect, ending
+from kits.wires import WEATHER, Bytes, Frame, blocks, collect, encoded_again, ending, fold
 
-from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.content import Image, Message, Opaque, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, ProviderError, RetryableError, StreamTruncated
 from mentra_nb.errors import UnsupportedCapability as Unsupported
@@ -16,6 +18,7 @@ from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import (
     ContentBlockStopped,
     MessageStarted,
+    ProviderEvent,
     ProviderToolSpec,
     Request,
     ResponseFormat,
@@ -30,44 +33,43 @@ CLOCK = ProviderToolSpec(name="clock")
 MARK = {"cache_control": {"type": "ephemeral"}}
 
 
-def start(**usage):
+def start(**usage: Any) -> Frame:
     message = {"id": "msg", "model": "claude", "role": "assistant", "content": [], "usage": usage}
     return {"type": "message_start", "message": message}
 
 
-def opened(index, **block):
+def opened(index: int, **block: Any) -> Frame:
     return {"type": "content_block_start", "index": index, "content_block": block}
 
 
-def delta(index, type, **fields):
+def delta(index: int, type: str, **fields: Any) -> Frame:
     return {"type": "content_block_delta", "index": index, "delta": {"type": type, **fields}}
 
 
-def closed(index):
+def closed(index: int) -> Frame:
     return {"type": "content_block_stop", "index": index}
 
 
-def end(reason="end_turn", **usage):
+def end(reason: str = "end_turn", **usage: Any) -> list[Frame]:
     return [{"type": "message_delta", "delta": {"stop_reason": reason}, "usage": usage}, {"type": "message_stop"}]
 
 
-def provider(id="anthropic"):
+def provider(id: str = "anthropic") -> AnthropicProvider:
     return AnthropicProvider(id, "http://h")
 
 
-async def ask(*frames, adapter=None):
+async def ask(*frames: Any, adapter: AnthropicProvider | None = None) -> list[ProviderEvent]:
     return await collect((adapter or provider()).with_transport(Bytes(sse(*frames))), REQUEST)
 
 
-def folded(events, model=SONNET, id="anthropic"):
-    pending = PendingMessage("agent", id, model)
-    for event in events:
-        pending.apply(event)
-    return pending.message()
+def folded(events: list[ProviderEvent], model: str = SONNET, id: str = "anthropic") -> Message:
+    return fold(events, id, model)
 
 
-def body(messages, model=SONNET, adapter=None, **options):
-    sent = json.loads((adapter or provider()).body(Request(model, messages, **options)))
+def body(
+    messages: list[Message], model: str = SONNET, adapter: AnthropicProvider | None = None, **options: Any
+) -> Frame:
+    sent: Frame = json.loads((adapter or provider()).body(Request(model, messages, **options)))
     check_anthropic(sent)
     return sent
 
@@ -75,7 +77,7 @@ def body(messages, model=SONNET, adapter=None, **options):
 # ---- what is sent
 
 
-def test_a_conversation_becomes_turns_with_results_first_and_four_cache_marks():
+def test_a_conversation_becomes_turns_with_results_first_and_four_cache_marks() -> None:
     image = Image.from_bytes("image/png", b"\x01\x02\x03")
     sent = body(
         [
@@ -132,7 +134,7 @@ def test_a_conversation_becomes_turns_with_results_first_and_four_cache_marks():
     }
 
 
-def test_each_request_finds_what_the_last_one_cached():
+def test_each_request_finds_what_the_last_one_cached() -> None:
     messages = [Message.user("one")]
     seen = []
     for _ in range(4):
@@ -143,24 +145,24 @@ def test_each_request_finds_what_the_last_one_cached():
         messages += [Message.assistant("said"), Message.user("next")]
 
 
-def test_the_limit_is_never_left_out():
+def test_the_limit_is_never_left_out() -> None:
     for model, limit in ((SONNET, 8192), ("claude-3-haiku-20240307", 4096), ("some-new-model", 8192)):
         assert body([Message.user("x")], model)["max_tokens"] == limit
 
 
 @pytest.mark.parametrize("mode", ["auto", "any", "none"])
-def test_tool_choice_is_sent_only_with_tools(mode):
+def test_tool_choice_is_sent_only_with_tools(mode: Any) -> None:
     assert body([Message.user("x")], tools=(TOOL,), tool_choice=ToolChoice(mode))["tool_choice"] == {"type": mode}
     assert "tool_choice" not in body([Message.user("x")], tool_choice=ToolChoice(mode), parallel_tool_calls=False)
 
 
-def test_serializes_disable_parallel_tool_use_option():
+def test_serializes_disable_parallel_tool_use_option() -> None:
     for choice in (None, ToolChoice()):
         sent = body([Message.user("x")], tools=(TOOL,), tool_choice=choice, parallel_tool_calls=False)
         assert sent["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
 
 
-def test_hosted_tool_search_adds_search_tool_for_deferred_tools():
+def test_hosted_tool_search_adds_search_tool_for_deferred_tools() -> None:
     tools = (TOOL, CLOCK.model_copy(update={"deferred": True}))
     sent = body([Message.user("x")], tools=tools, tool_search=True)["tools"]
     assert [tool.get("defer_loading") for tool in sent] == [None, True, None]
@@ -171,12 +173,12 @@ def test_hosted_tool_search_adds_search_tool_for_deferred_tools():
     assert "defer_loading" not in forced[1]
 
 
-def test_structured_output_is_a_schema():
+def test_structured_output_is_a_schema() -> None:
     sent = body([Message.user("x")], response_format=ResponseFormat("answer", WEATHER))
     assert sent["output_config"] == {"format": {"type": "json_schema", "schema": WEATHER}}
 
 
-def test_images_may_be_part_of_a_result():
+def test_images_may_be_part_of_a_result() -> None:
     image = Image.from_bytes("image/png", b"\x01\x02\x03")
     uses = [ToolUse(id="c", name="plot"), ToolUse(id="d", name="plot")]
     results = [
@@ -201,7 +203,9 @@ def test_images_may_be_part_of_a_result():
         ("claude-of-tomorrow", "low", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
     ],
 )
-def test_nests_reasoning_effort_under_output_config_with_adaptive_thinking(model, effort, thinking, output):
+def test_nests_reasoning_effort_under_output_config_with_adaptive_thinking(
+    model: str, effort: str, thinking: Any, output: Any
+) -> None:
     sent = body([Message.user("x")], model, reasoning_effort=effort)
     assert sent.get("thinking") == thinking
     assert sent.get("output_config") == output
@@ -232,7 +236,9 @@ def test_nests_reasoning_effort_under_output_config_with_adaptive_thinking(model
         (Request(SONNET, [Message.user([Image()])]), InvalidRequest, "neither data nor a URL"),
     ],
 )
-async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(server, request_, kind, words):
+async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
+    server: Server, request_: Request, kind: type[ProviderError], words: str
+) -> None:
     adapter = AnthropicProvider("anthropic", server.url)
     with pytest.raises(kind, match=words):
         await collect(adapter, request_)
@@ -240,8 +246,8 @@ async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
     await adapter.aclose()
 
 
-def test_replays_signed_and_redacted_thinking_only_to_exact_provider_and_model():
-    def sent(**of):
+def test_replays_signed_and_redacted_thinking_only_to_exact_provider_and_model() -> None:
+    def sent(**of: Any) -> Any:
         thoughts = [Thinking(text="hm", signature="sig", **of), Thinking(encrypted="red", **of)]
         search = Opaque(data='{"type":"server_tool_use","id":"s","name":"x","input":{}}', **of)
         use = ToolUse(id="c", name="weather")
@@ -257,21 +263,23 @@ def test_replays_signed_and_redacted_thinking_only_to_exact_provider_and_model()
         assert sent(**of) == []
 
 
-def test_messages_and_tools_are_encoded_once():
+def test_messages_and_tools_are_encoded_once() -> None:
     message, adapter = Message.user("x"), provider()
     request = Request(SONNET, [message], tools=[TOOL])
     adapter.body(request)
-    kept, fragment = dict(message._encoded), adapter._tools[1][0]
+    wire = message.last_wire
+    form = message.form(wire)
     adapter.body(Request(SONNET, [message], tools=[TOOL]))
-    assert all(message._encoded[key] is kept[key] for key in kept)
-    assert adapter._tools[1][0] is fragment
+    assert message.last_wire == wire
+    assert message.form(wire) is form
+    assert adapter.tool_fragments(request, encoded_again)
 
 
 # ---- what comes back
 
 
 @pytest.mark.anyio
-async def test_merges_anthropic_usage_updates_into_cumulative_totals():
+async def test_merges_anthropic_usage_updates_into_cumulative_totals() -> None:
     events = await ask(
         start(input_tokens=10, cache_read_input_tokens=100, cache_creation_input_tokens=7, output_tokens=1),
         {"type": "ping"},
@@ -296,7 +304,7 @@ async def test_merges_anthropic_usage_updates_into_cumulative_totals():
 
 
 @pytest.mark.anyio
-async def test_cached_tokens_are_counted_apart_for_anthropic_itself_only():
+async def test_cached_tokens_are_counted_apart_for_anthropic_itself_only() -> None:
     frames = [start(input_tokens=10, cache_read_input_tokens=100), *end(output_tokens=5)]
     assert ending(await ask(*frames)).usage.input_tokens == 10
     assert ending(await ask(*frames, adapter=provider("llamacpp"))).usage.input_tokens == 110
@@ -304,7 +312,7 @@ async def test_cached_tokens_are_counted_apart_for_anthropic_itself_only():
 
 
 @pytest.mark.anyio
-async def test_usage_is_also_read_inside_the_delta():
+async def test_usage_is_also_read_inside_the_delta() -> None:
     last = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "usage": {"output_tokens": 9}}}
     assert ending(await ask(start(input_tokens=1), last, {"type": "message_stop"})).usage == TokenUsage(
         input_tokens=1, output_tokens=9
@@ -312,7 +320,7 @@ async def test_usage_is_also_read_inside_the_delta():
 
 
 @pytest.mark.anyio
-async def test_parses_signed_and_redacted_thinking_with_requested_provenance():
+async def test_parses_signed_and_redacted_thinking_with_requested_provenance() -> None:
     events = await ask(
         start(),
         opened(0, type="thinking", thinking="", signature=""),
@@ -341,7 +349,7 @@ async def test_parses_signed_and_redacted_thinking_with_requested_provenance():
 
 
 @pytest.mark.anyio
-async def test_parallel_calls_interleave_and_may_have_no_arguments():
+async def test_parallel_calls_interleave_and_may_have_no_arguments() -> None:
     events = await ask(
         start(),
         opened(0, type="tool_use", id="a", name="weather", input={}),
@@ -365,7 +373,7 @@ async def test_parallel_calls_interleave_and_may_have_no_arguments():
 
 
 @pytest.mark.anyio
-async def test_parses_hosted_tool_search_bookkeeping_blocks():
+async def test_parses_hosted_tool_search_bookkeeping_blocks() -> None:
     found = {"type": "tool_search_tool_result", "tool_use_id": "s", "content": {"tool_references": []}}
     events = await ask(
         start(),
@@ -387,7 +395,7 @@ async def test_parses_hosted_tool_search_bookkeeping_blocks():
 
 
 @pytest.mark.anyio
-async def test_repeated_indices_and_ids_lose_nothing():
+async def test_repeated_indices_and_ids_lose_nothing() -> None:
     events = await ask(
         start(),
         opened(0, type="tool_use", id="same", name="weather", input={}),
@@ -418,7 +426,7 @@ async def test_repeated_indices_and_ids_lose_nothing():
         ("odd", "odd"),
     ],
 )
-async def test_stop_reasons_are_neutral(reason, stop):
+async def test_stop_reasons_are_neutral(reason: str, stop: str) -> None:
     assert ending(await ask(start(), opened(0, type="text", text="x"), *end(reason))).stop_reason == stop
 
 
@@ -441,14 +449,16 @@ async def test_stop_reasons_are_neutral(reason, stop):
         ({"type": "content_block_start", "index": 1}, MalformedStream, "without its content_block"),
     ],
 )
-async def test_errors_inside_the_stream_say_what_the_provider_said(frame, kind, words):
+async def test_errors_inside_the_stream_say_what_the_provider_said(
+    frame: Frame, kind: type[ProviderError], words: str
+) -> None:
     with pytest.raises(kind, match=words) as caught:
         await ask(start(), opened(0, type="text", text="x"), frame)
     assert caught.value.is_transient is (kind is RetryableError)
 
 
 @pytest.mark.anyio
-async def test_the_end_is_a_stop_reason_and_nothing_else():
+async def test_the_end_is_a_stop_reason_and_nothing_else() -> None:
     text = [start(), opened(0, type="text", text="x"), closed(0)]
     assert blocks(await ask(*text, end()[0])) == [("text", None, None, "x")]
     with pytest.raises(StreamTruncated):
@@ -456,7 +466,7 @@ async def test_the_end_is_a_stop_reason_and_nothing_else():
 
 
 @pytest.mark.anyio
-async def test_key_version_and_address_are_the_apis_own(server):
+async def test_key_version_and_address_are_the_apis_own(server: Server) -> None:
     adapter = builtin("anthropic", "sk-ant-secret", server.url)
     server.reply(Reply([sse(start(), opened(0, type="text", text="x"), *end())]))
     await collect(adapter, REQUEST)
@@ -475,7 +485,7 @@ async def test_key_version_and_address_are_the_apis_own(server):
 
 
 @pytest.mark.anyio
-async def test_models_are_listed_page_by_page(server):
+async def test_models_are_listed_page_by_page(server: Server) -> None:
     pages = [
         {
             "data": [

@@ -1,50 +1,56 @@
 """The Chat Completions wire: what is sent, and every dialect of answer."""
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import pytest
-from kits.http_server import Reply, sse
+from kits.http_server import Reply, Server, sse
 from kits.validate import check_chat
-from kits.wires import WEATHER, Bytes, blocks, collect, ending
+from kits.wires import WEATHER, Bytes, Frame, blocks, collect, ending, fold
 
-from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import InvalidRequest, ProviderError, RetryableError, StreamTruncated
-from mentra_nb.providers.base import MessageStarted, ProviderToolSpec, Request, ResponseFormat, ToolChoice
+from mentra_nb.providers.base import (
+    MessageStarted,
+    ProviderEvent,
+    ProviderToolSpec,
+    Request,
+    ResponseFormat,
+    ToolChoice,
+)
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 
 REQUEST = Request("m", [Message.user("hi")])
 TOOL = ProviderToolSpec(name="weather", description="Weather of a city", input_schema=WEATHER)
 
 
-def chunk(finish=None, **delta):
+def chunk(finish: str | None = None, **delta: Any) -> Frame:
     return {"id": "c", "model": "m-1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
-def piece(arguments=None, *, index=None, id=None, name=None):
+def piece(arguments: Any = None, *, index: int | None = None, id: str | None = None, name: str | None = None) -> Frame:
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
     return {"function": function} | {key: value for key, value in (("index", index), ("id", id)) if value is not None}
 
 
-def calls(*pieces, finish="tool_calls"):
+def calls(*pieces: Frame, finish: str = "tool_calls") -> list[Frame]:
     return [*(chunk(tool_calls=[one]) for one in pieces), chunk(finish)]
 
 
-async def ask(*frames, done=True):
+async def ask(*frames: Any, done: bool = True) -> list[ProviderEvent]:
     adapter = ChatCompletionsProvider("local", "http://h").with_transport(Bytes(sse(*frames, done=done)))
     return await collect(adapter, REQUEST)
 
 
-def folded(events):
-    pending = PendingMessage("agent", "local", "m")
-    for event in events:
-        pending.apply(event)
-    return pending.message()
+def folded(events: list[ProviderEvent]) -> Message:
+    return fold(events, "local")
 
 
-def body(messages, adapter=None, **options):
+def body(messages: list[Message], adapter: ChatCompletionsProvider | None = None, **options: Any) -> Frame:
     adapter = adapter or ChatCompletionsProvider("local", "http://h")
-    sent = json.loads(adapter.body(Request("m", messages, **options)))
+    sent: Frame = json.loads(adapter.body(Request("m", messages, **options)))
     check_chat(sent)
     return sent
 
@@ -52,7 +58,7 @@ def body(messages, adapter=None, **options):
 # ---- what is sent
 
 
-def test_a_conversation_becomes_messages_that_strict_templates_accept():
+def test_a_conversation_becomes_messages_that_strict_templates_accept() -> None:
     sent = body(
         [
             Message.user('say "hi"'),
@@ -107,14 +113,14 @@ def test_a_conversation_becomes_messages_that_strict_templates_accept():
     }
 
 
-def test_the_token_limit_has_two_names_and_images_have_one_place():
+def test_the_token_limit_has_two_names_and_images_have_one_place() -> None:
     adapter = ChatCompletionsProvider("x", "http://h", max_tokens_field="max_completion_tokens")
     assert body([Message.user("x")], adapter, max_output_tokens=5)["max_completion_tokens"] == 5
     with pytest.raises(InvalidRequest, match="only supported in user messages"):
         body([Message.assistant([Image(url="u")])])
 
 
-def test_options_are_said_in_the_wires_words():
+def test_options_are_said_in_the_wires_words() -> None:
     sent = body(
         [Message.user("x")],
         tools=(TOOL,),
@@ -131,18 +137,18 @@ def test_options_are_said_in_the_wires_words():
 
 
 @pytest.mark.parametrize(("mode", "wire"), [("auto", "auto"), ("any", "required"), ("none", "none")])
-def test_tool_choice_is_sent_only_with_tools(mode, wire):
+def test_tool_choice_is_sent_only_with_tools(mode: Any, wire: str) -> None:
     assert body([Message.user("x")], tools=(TOOL,), tool_choice=ToolChoice(mode))["tool_choice"] == wire
     sent = body([Message.user("x")], tool_choice=ToolChoice(mode), parallel_tool_calls=False)
     assert not {"tools", "tool_choice", "parallel_tool_calls"} & set(sent)
 
 
-def test_images_come_by_address_or_with_their_bytes():
+def test_images_come_by_address_or_with_their_bytes() -> None:
     parts = body([Message.user([Image(url="https://x/y.png"), Image.from_bytes("image/jpeg", b"\x01")])])["messages"][0]
     assert [part["image_url"]["url"] for part in parts["content"]] == ["https://x/y.png", "data:image/jpeg;base64,AQ=="]
 
 
-def test_images_of_a_result_follow_it_as_the_users():
+def test_images_of_a_result_follow_it_as_the_users() -> None:
     image = Image.from_bytes("image/png", b"\x01")
     results = [ToolResult(tool_use_id="c", content="a plot", images=(image,)), ToolResult(tool_use_id="d", content="2")]
     calls = [ToolUse(id="c", name="t"), ToolUse(id="d", name="t")]
@@ -157,11 +163,11 @@ def test_images_of_a_result_follow_it_as_the_users():
     }
 
 
-def without_calls(events):
+def without_calls(events: list[ProviderEvent]) -> Any:
     return [block for block in folded(events).content if not isinstance(block, ToolUse)]
 
 
-def loop(*content, id="local", model="m"):
+def loop(*content: Any, id: str = "local", model: str = "m") -> Any:
     """The assistant's message in what is sent of a tool loop."""
     message = Message.assistant([*content, ToolUse(id="c", name="weather")])
     adapter = ChatCompletionsProvider(id, "http://h")
@@ -182,7 +188,7 @@ def loop(*content, id="local", model="m"):
     ],
     ids=["DeepSeek", "Ollama", "both", "none of it", "in tags"],
 )
-async def test_reasoning_goes_back_where_it_came_from_to_the_same_model_only(pieces, back):
+async def test_reasoning_goes_back_where_it_came_from_to_the_same_model_only(pieces: list[Frame], back: Frame) -> None:
     call = piece("{}", index=0, id="c", name="weather")
     said = without_calls(await ask(*(chunk(**one) for one in pieces), *calls(call)))
     known = {"role", "content", "tool_calls"}
@@ -192,8 +198,8 @@ async def test_reasoning_goes_back_where_it_came_from_to_the_same_model_only(pie
 
 
 @pytest.mark.anyio
-async def test_details_of_reasoning_go_back_as_they_came():
-    def detail(index, reasoning=None, **fields):
+async def test_details_of_reasoning_go_back_as_they_came() -> None:
+    def detail(index: int, reasoning: Any = None, **fields: Any) -> Frame:
         return chunk(reasoning=reasoning, reasoning_details=[{"type": "reasoning.text", "index": index, **fields}])
 
     sealed = {"type": "reasoning.encrypted", "id": "c", "data": "sealed", "format": "google-gemini-v1"}
@@ -213,7 +219,7 @@ async def test_details_of_reasoning_go_back_as_they_came():
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("option", [{"reasoning_summary": "auto"}, {"tool_search": True}])
-async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(server, option):
+async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(server: Server, option: Any) -> None:
     adapter = ChatCompletionsProvider("local", server.url)
     with pytest.raises(InvalidRequest, match=f"local does not support {next(iter(option))}"):
         await collect(adapter, Request("m", [Message.user("x")], **option))
@@ -224,7 +230,7 @@ async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.anyio
-async def test_a_server_without_stream_options_is_asked_again_without_them(server):
+async def test_a_server_without_stream_options_is_asked_again_without_them(server: Server) -> None:
     refusal = Reply(
         [b'{"error":{"message":"unknown field stream_options"}}'], 400, {"content-type": "application/json"}
     )
@@ -240,7 +246,7 @@ async def test_a_server_without_stream_options_is_asked_again_without_them(serve
 
 
 @pytest.mark.anyio
-async def test_text_reasoning_and_usage_in_a_last_chunk_without_choices():
+async def test_text_reasoning_and_usage_in_a_last_chunk_without_choices() -> None:
     usage = {
         "prompt_tokens": 5,
         "completion_tokens": 6,
@@ -272,7 +278,7 @@ async def test_text_reasoning_and_usage_in_a_last_chunk_without_choices():
 
 
 @pytest.mark.anyio
-async def test_usage_in_every_chunk_counts_once_and_absent_usage_is_none():
+async def test_usage_in_every_chunk_counts_once_and_absent_usage_is_none() -> None:
     each = [chunk(content="a") | {"usage": {"prompt_tokens": n}} for n in (1, 2)]
     assert ending(await ask(*each, chunk("stop") | {"usage": None})).usage == TokenUsage(input_tokens=2)
     assert ending(await ask(chunk("stop"))).usage is None
@@ -280,7 +286,7 @@ async def test_usage_in_every_chunk_counts_once_and_absent_usage_is_none():
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("cut", range(1, 9))
-async def test_think_tags_in_the_content_become_reasoning(cut):
+async def test_think_tags_in_the_content_become_reasoning(cut: int) -> None:
     text = "\n<think>\nhm < x </thin</think>\n\nAnswer <think>"
     pieces = [text[at : at + cut] for at in range(0, len(text), cut)]
     events = await ask(*(chunk(content=one) for one in pieces), chunk("stop"))
@@ -290,7 +296,7 @@ async def test_think_tags_in_the_content_become_reasoning(cut):
 
 
 @pytest.mark.anyio
-async def test_text_that_only_looks_like_a_tag_is_text():
+async def test_text_that_only_looks_like_a_tag_is_text() -> None:
     for text in ("<thing>", "<thi", "  <", "a<think>b"):
         assert blocks(await ask(chunk(content=text), chunk("stop"))) == [("text", None, None, text)]
     assert blocks(await ask(chunk(reasoning="r"), chunk(content="<think>"), chunk("stop"))) == [
@@ -339,14 +345,14 @@ DIALECTS = {
 @pytest.mark.anyio
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("finish", ["tool_calls", "stop", "function_call"])
-async def test_two_calls_are_read_in_every_dialect(dialect, finish):
+async def test_two_calls_are_read_in_every_dialect(dialect: str, finish: str) -> None:
     events = await ask(*calls(*DIALECTS[dialect], finish=finish))
     assert blocks(events) == [A, B]
     assert ending(events).stop_reason == "tool_use"
 
 
 @pytest.mark.anyio
-async def test_missing_and_repeated_ids_become_unique():
+async def test_missing_and_repeated_ids_become_unique() -> None:
     events = await ask(*calls(piece("{}", index=0, name="clock"), piece("{}", index=0, name="clock")))
     ids = [id for _, id, _, _ in blocks(events)]
     assert len(set(ids)) == 2
@@ -356,7 +362,7 @@ async def test_missing_and_repeated_ids_become_unique():
 
 
 @pytest.mark.anyio
-async def test_a_call_without_arguments_and_the_legacy_form_are_calls():
+async def test_a_call_without_arguments_and_the_legacy_form_are_calls() -> None:
     assert blocks(await ask(*calls(piece(index=0, id="b", name="clock")))) == [("tool_use", "b", "clock", "")]
     ((_, _, name, arguments),) = blocks(
         await ask(chunk(function_call={"name": "clock", "arguments": "{}"}), chunk("stop"))
@@ -377,25 +383,25 @@ async def test_a_call_without_arguments_and_the_legacy_form_are_calls():
         ("odd", "odd"),
     ],
 )
-async def test_stop_reasons_are_neutral(finish, reason):
+async def test_stop_reasons_are_neutral(finish: str, reason: str) -> None:
     assert ending(await ask(chunk(content="x"), chunk(finish))).stop_reason == reason
 
 
 @pytest.mark.anyio
-async def test_a_call_cut_by_the_token_limit_says_so():
+async def test_a_call_cut_by_the_token_limit_says_so() -> None:
     events = await ask(*calls(piece('{"ci', index=0, id="a", name="weather"), finish="length"))
     assert ending(events).stop_reason == "max_tokens"
 
 
 @pytest.mark.anyio
-async def test_a_refusal_is_text_with_its_own_stop_reason():
+async def test_a_refusal_is_text_with_its_own_stop_reason() -> None:
     events = await ask(chunk(refusal="No."), chunk("stop"))
     assert blocks(events) == [("text", None, None, "No.")]
     assert ending(events).stop_reason == "refusal"
 
 
 @pytest.mark.anyio
-async def test_the_end_is_a_finish_reason_or_done_and_nothing_else():
+async def test_the_end_is_a_finish_reason_or_done_and_nothing_else() -> None:
     assert blocks(await ask(chunk(content="x"), chunk("stop"), done=False))
     assert blocks(await ask(chunk(content="x")))
     for frames in ([], [chunk(content="x")], calls(piece("{", index=0, id="a", name="n"))[:1]):
@@ -404,7 +410,7 @@ async def test_the_end_is_a_finish_reason_or_done_and_nothing_else():
 
 
 @pytest.mark.anyio
-async def test_any_cut_gives_the_same_events():
+async def test_any_cut_gives_the_same_events() -> None:
     frames = [chunk(content="<think>ü</think>"), chunk(content="🌍"), *calls(*DIALECTS["interleaved by index"])]
     stream, whole = sse(*frames, newline="\r\n", done=True), await ask(*frames)
     adapter = ChatCompletionsProvider("local", "http://h")
@@ -433,7 +439,7 @@ async def test_any_cut_gives_the_same_events():
         (chunk("error") | {"busy": True}, ProviderError),
     ],
 )
-async def test_errors_inside_the_stream_say_what_the_provider_said(frame, kind):
+async def test_errors_inside_the_stream_say_what_the_provider_said(frame: Frame, kind: type[ProviderError]) -> None:
     with pytest.raises(kind, match="broken off" if "busy" in frame else "busy") as caught:
         await ask(chunk(content="x"), frame)
     assert caught.value.is_transient is (kind is RetryableError)

@@ -1,17 +1,27 @@
 """The Gemini wire: what is sent, and what is made of every kind of answer."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
-from kits.http_server import Reply, sse
+from kits.http_server import Reply, Server, sse
 from kits.validate import check_gemini
-from kits.wires import WEATHER, Bytes, blocks, collect, ending
+from kits.wires import WEATHER, Bytes, Frame, blocks, collect, ending, fold
 
-from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.content import Image, Message, Opaque, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import HttpError, InvalidRequest, MalformedStream, ProviderError, RetryableError, StreamTruncated
 from mentra_nb.errors import UnsupportedCapability as Unsupported
-from mentra_nb.providers.base import MessageStarted, ProviderToolSpec, Request, ResponseFormat, ToolChoice
+from mentra_nb.providers.base import (
+    MessageStarted,
+    ProviderEvent,
+    ProviderToolSpec,
+    Request,
+    ResponseFormat,
+    ToolChoice,
+)
 from mentra_nb.providers.gemini import FOREIGN_SIGNATURE, GeminiProvider
 from mentra_nb.providers.registry import builtin
 from mentra_nb.providers.replay import replay_provider, taping
@@ -23,41 +33,38 @@ COUNTS = {"usageMetadata": {"promptTokenCount": 4}}
 JSON = {"content-type": "application/json"}
 
 
-def chunk(*parts, finish=None, **extra):
+def chunk(*parts: Any, finish: str | None = None, **extra: Any) -> Frame:
     candidate = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
     ended = {"finishReason": finish, "finishMessage": "why"} if finish else {}
     return {"candidates": [candidate | ended], "responseId": "r1", "modelVersion": "gemini-x"} | extra
 
 
-def call(name="weather", signature=None, **fields):
+def call(name: str = "weather", signature: str | None = None, **fields: Any) -> Frame:
     return {"functionCall": {"name": name, **fields}} | ({"thoughtSignature": signature} if signature else {})
 
 
 STOP = chunk(finish="STOP", **COUNTS)
 
 
-def provider(id="gemini"):
+def provider(id: str = "gemini") -> GeminiProvider:
     return GeminiProvider(id, "http://h/v1beta")
 
 
-async def ask(*frames):
+async def ask(*frames: Any) -> list[ProviderEvent]:
     return await collect(provider().with_transport(Bytes(sse(*frames))), REQUEST)
 
 
-def folded(events, model=PRO):
-    pending = PendingMessage("agent", "gemini", model)
-    for event in events:
-        pending.apply(event)
-    return pending.message()
+def folded(events: list[ProviderEvent], model: str = PRO) -> Message:
+    return fold(events, "gemini", model)
 
 
-def body(messages, model=PRO, **options):
-    sent = json.loads(provider().body(Request(model, messages, **options)))
+def body(messages: list[Message], model: str = PRO, **options: Any) -> Frame:
+    sent: Frame = json.loads(provider().body(Request(model, messages, **options)))
     check_gemini(sent)
     return sent
 
 
-def parts(*content, model=PRO):
+def parts(*content: Any, model: str = PRO) -> list[Frame]:
     """The parts of one assistant message with these blocks, whose calls are answered."""
     message = Message.assistant(content)
     results = [ToolResult(tool_use_id=use.id) for use in message.tool_uses()]
@@ -67,7 +74,7 @@ def parts(*content, model=PRO):
 # ---- what is sent
 
 
-def test_converts_request_to_gemini_payload():
+def test_converts_request_to_gemini_payload() -> None:
     sent = body(
         [
             Message.user([Text(text="a"), Image.from_bytes("image/png", b"\x01\x02\x03")]),
@@ -109,13 +116,13 @@ def test_converts_request_to_gemini_payload():
 
 
 @pytest.mark.parametrize("mode", ["auto", "any", "none"])
-def test_serializes_tool_choice_modes(mode):
+def test_serializes_tool_choice_modes(mode: Any) -> None:
     sent = body([Message.user("x")], tools=(TOOL,), tool_choice=ToolChoice(mode))
     assert sent["toolConfig"] == {"functionCallingConfig": {"mode": mode.upper()}}
     assert "toolConfig" not in body([Message.user("x")], tool_choice=ToolChoice(mode))
 
 
-def test_native_call_ids_come_back_with_call_and_response():
+def test_native_call_ids_come_back_with_call_and_response() -> None:
     use = ToolUse(id="n-2", name="weather", item_id="n")
     sent = body([Message.assistant([use]), Message.user([ToolResult(tool_use_id="n-2", content="no", is_error=True)])])
     assert sent["contents"][0]["parts"][0]["functionCall"]["id"] == "n"
@@ -123,7 +130,7 @@ def test_native_call_ids_come_back_with_call_and_response():
     assert response == {"id": "n", "name": "weather", "response": {"error": "no"}}
 
 
-def test_a_signature_goes_back_on_its_own_part_to_the_same_provider_and_model_only():
+def test_a_signature_goes_back_on_its_own_part_to_the_same_provider_and_model_only() -> None:
     ours = {"provider": "gemini", "model": PRO}
     use, other = ToolUse(id="a", name="weather"), ToolUse(id="b", name="weather")
     opaque = Opaque(data='{"executableCode":{"code":"1"}}', **ours)
@@ -150,12 +157,12 @@ def test_a_signature_goes_back_on_its_own_part_to_the_same_provider_and_model_on
         (FLASH, "none", {"thinkingBudget": 0, "includeThoughts": False}),
     ],
 )
-def test_serializes_reasoning_effort_for_gemini_3_models(model, effort, config):
+def test_serializes_reasoning_effort_for_gemini_3_models(model: str, effort: str, config: Any) -> None:
     assert body([Message.user("x")], model, reasoning_effort=effort)["generationConfig"] == {"thinkingConfig": config}
     assert "generationConfig" not in body([Message.user("x")], model)
 
 
-def test_structured_output_is_a_schema_beside_the_other_options():
+def test_structured_output_is_a_schema_beside_the_other_options() -> None:
     sent = body([Message.user("x")], temperature=0, response_format=ResponseFormat("answer", WEATHER))
     assert sent["generationConfig"] == {
         "temperature": 0,
@@ -192,7 +199,9 @@ ANSWERED = Message.assistant([ToolUse(id="c", name="plot")])
         (Request(PRO, [Message.user([ToolResult(tool_use_id="gone")])]), InvalidRequest, "gemini .*gone belongs to no"),
     ],
 )
-async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(server, request_, kind, words):
+async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
+    server: Server, request_: Request, kind: type[ProviderError], words: str
+) -> None:
     adapter = GeminiProvider("gemini", server.url)
     with pytest.raises(kind, match=words):
         await collect(adapter, request_)
@@ -200,7 +209,7 @@ async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
     await adapter.aclose()
 
 
-def test_images_may_be_part_of_a_result():
+def test_images_may_be_part_of_a_result() -> None:
     image = Image.from_bytes("image/png", b"\x01\x02\x03")
     results = [ToolResult(tool_use_id="c", content="drawn", images=(image,), is_error=True)]
     (part,) = body([ANSWERED, Message.user(results)])["contents"][1]["parts"]
@@ -211,12 +220,12 @@ def test_images_may_be_part_of_a_result():
     }
 
 
-def test_reasoning_to_read_can_be_asked_for_without_an_effort():
+def test_reasoning_to_read_can_be_asked_for_without_an_effort() -> None:
     sent = body([Message.user("x")], temperature=0, reasoning_summary="auto")
     assert sent["generationConfig"] == {"temperature": 0, "thinkingConfig": {"includeThoughts": True}}
 
 
-def test_files_of_the_api_itself_are_sent_by_address():
+def test_files_of_the_api_itself_are_sent_by_address() -> None:
     url = "https://generativelanguage.googleapis.com/v1beta/files/abc"
     sent = body([Message.user([Image(url=url)])])
     assert sent["contents"][0]["parts"] == [{"fileData": {"fileUri": url}}]
@@ -226,7 +235,7 @@ def test_files_of_the_api_itself_are_sent_by_address():
 
 
 @pytest.mark.anyio
-async def test_emits_usage_metadata_updates_and_final_usage():
+async def test_emits_usage_metadata_updates_and_final_usage() -> None:
     counts = {
         "promptTokenCount": 10,
         "candidatesTokenCount": 5,
@@ -255,7 +264,7 @@ async def test_emits_usage_metadata_updates_and_final_usage():
 
 
 @pytest.mark.anyio
-async def test_streams_function_calls():
+async def test_streams_function_calls() -> None:
     events = await ask(chunk({"text": "ok"}), chunk(call(args={"city": "A"})), chunk(call("clock")), STOP)
     text, first, second = blocks(events)
     assert text == ("text", None, None, "ok")
@@ -267,7 +276,7 @@ async def test_streams_function_calls():
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("arguments", [[1], "x", 7])
-async def test_arguments_that_are_no_object_are_a_call_with_an_error(arguments):
+async def test_arguments_that_are_no_object_are_a_call_with_an_error(arguments: Any) -> None:
     broken, whole = folded(await ask(chunk(call(args=arguments)), chunk(call(args=None)), STOP)).tool_uses()
     assert broken.error
     assert broken.input == whole.input == {}
@@ -275,7 +284,7 @@ async def test_arguments_that_are_no_object_are_a_call_with_an_error(arguments):
 
 
 @pytest.mark.anyio
-async def test_ignores_duplicate_full_function_call_payloads():
+async def test_ignores_duplicate_full_function_call_payloads() -> None:
     again = chunk(call(id="n", args={"city": "A"}))
     events = await ask(again, again, chunk(call(id="n", args={"city": "B"})), STOP)
     assert [(use.id, use.item_id, use.input["city"]) for use in folded(events).tool_uses()] == [
@@ -285,7 +294,7 @@ async def test_ignores_duplicate_full_function_call_payloads():
 
 
 @pytest.mark.anyio
-async def test_signatures_survive_the_way_there_and_back():
+async def test_signatures_survive_the_way_there_and_back() -> None:
     code = {"executableCode": {"language": "PYTHON", "code": "1"}, "thoughtSignature": "d"}
     sent = [
         {"text": "hm", "thought": True, "thoughtSignature": "a"},
@@ -331,7 +340,7 @@ async def test_signatures_survive_the_way_there_and_back():
         ("ODD", "ODD"),
     ],
 )
-async def test_stop_reasons_are_neutral(reason, stop):
+async def test_stop_reasons_are_neutral(reason: str, stop: str) -> None:
     assert ending(await ask(chunk({"text": "x"}, finish=reason, **COUNTS))).stop_reason == stop
 
 
@@ -339,14 +348,14 @@ async def test_stop_reasons_are_neutral(reason, stop):
 @pytest.mark.parametrize(
     ("blocked", "stop"), [("SAFETY", "content_filter"), ("PROHIBITED_CONTENT", "content_filter"), ("OTHER", "refusal")]
 )
-async def test_treats_prompt_feedback_only_chunks_as_terminal(blocked, stop):
+async def test_treats_prompt_feedback_only_chunks_as_terminal(blocked: str, stop: str) -> None:
     events = await ask({"promptFeedback": {"blockReason": blocked}, **COUNTS})
     assert blocks(events) == []
     assert ending(events).stop_reason == stop
 
 
 @pytest.mark.anyio
-async def test_ignores_unsupported_parts_without_breaking_indexes():
+async def test_ignores_unsupported_parts_without_breaking_indexes() -> None:
     other = {"candidates": [{"index": 1, "content": {"parts": [{"text": "no"}]}, "finishReason": "STOP"}]}
     odd = {"candidates": [None, {"content": None}, {"content": {"parts": ["x", {}]}}], "promptFeedback": {}}
     events = await ask(other, odd, chunk({"text": "yes"}, finish="FINISH_REASON_UNSPECIFIED"), STOP)
@@ -354,7 +363,7 @@ async def test_ignores_unsupported_parts_without_breaking_indexes():
 
 
 @pytest.mark.anyio
-async def test_the_end_is_a_finish_reason_and_counts_may_follow_it():
+async def test_the_end_is_a_finish_reason_and_counts_may_follow_it() -> None:
     events = await ask(chunk({"text": "x"}, finish="STOP"), {"usageMetadata": {"promptTokenCount": 9}})
     assert ending(events).usage == TokenUsage(input_tokens=9)
     assert ending(await ask(chunk({"text": "x"}, finish="STOP"))).usage is None
@@ -364,7 +373,7 @@ async def test_the_end_is_a_finish_reason_and_counts_may_follow_it():
 
 
 @pytest.mark.anyio
-async def test_an_unreadable_call_may_be_asked_for_again():
+async def test_an_unreadable_call_may_be_asked_for_again() -> None:
     with pytest.raises(RetryableError, match=r"cannot be read .why"):
         await ask(chunk(finish="MALFORMED_FUNCTION_CALL", **COUNTS))
 
@@ -378,7 +387,7 @@ async def test_an_unreadable_call_may_be_asked_for_again():
         ({"code": 400, "status": "INVALID_ARGUMENT", "message": "busy"}, ProviderError, None),
     ],
 )
-async def test_surfaces_stream_errors(error, kind, delay):
+async def test_surfaces_stream_errors(error: Frame, kind: type[ProviderError], delay: float | None) -> None:
     with pytest.raises(kind, match="busy") as caught:
         await ask(chunk({"text": "x"}), {"error": error})
     assert caught.value.is_transient is (kind is RetryableError)
@@ -386,13 +395,13 @@ async def test_surfaces_stream_errors(error, kind, delay):
 
 
 @pytest.mark.anyio
-async def test_endless_arguments_are_malformed():
+async def test_endless_arguments_are_malformed() -> None:
     with pytest.raises(MalformedStream, match="longer than"):
         await ask(chunk(call(args={"x": "y" * (4 << 20)})), STOP)
 
 
 @pytest.mark.anyio
-async def test_the_key_is_in_a_header_and_a_wait_may_be_in_the_body(server):
+async def test_the_key_is_in_a_header_and_a_wait_may_be_in_the_body(server: Server) -> None:
     adapter = builtin("gemini", "g-secret", f"{server.url}/v1beta")
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}
     error = {"error": {"code": 429, "message": "quota of g-secret", "details": [{"@type": "other"}, info]}}
@@ -416,7 +425,7 @@ async def test_the_key_is_in_a_header_and_a_wait_may_be_in_the_body(server):
 
 
 @pytest.mark.anyio
-async def test_models_that_generate_are_listed_once_page_by_page(server):
+async def test_models_that_generate_are_listed_once_page_by_page(server: Server) -> None:
     both = ["generateContent", "countTokens"]
     pages = [
         {
@@ -452,7 +461,7 @@ async def test_models_that_generate_are_listed_once_page_by_page(server):
 
 
 @pytest.mark.anyio
-async def test_a_tape_knows_its_model_and_replays(server, tmp_path):
+async def test_a_tape_knows_its_model_and_replays(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     adapter = taping(GeminiProvider("gemini", f"{server.url}/v1beta", api_key="g-very-secret"), path)
     request = Request(PRO, [Message.user("application/json")], response_format=ResponseFormat("a", WEATHER))

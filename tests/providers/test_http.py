@@ -1,19 +1,23 @@
 """HTTP and event framing, over a real socket and with both HTTP clients where that matters."""
 
+from __future__ import annotations
+
 import gzip
 import json
 import logging
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kits.http_server import Reply, sse
+from kits.http_server import Reply, Server, sse
 from kits.wires import Bytes, blocks, collect, http_on
 
 from mentra_nb.content import Message
@@ -44,20 +48,20 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(params=["httpx", "httpx2"])
-async def provider(request, server):
+async def provider(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[ChatCompletionsProvider]:
     http = http_on(request.param).HttpClient()
     provider = ChatCompletionsProvider("local", server.url, api_key=KEY, http=http)
     yield provider
     await provider.aclose()
 
 
-async def framed(body: bytes, at: int | None = None):
+async def framed(body: bytes, at: int | None = None) -> list[str]:
     pieces = [body] if at is None else [body[:at], body[at:]]
-    return [data async for data in EventStream(Bytes(*pieces)._chunks()).events()]
+    return [data async for data in EventStream(Bytes(*pieces).chunks()).events()]
 
 
 @pytest.mark.anyio
-async def test_a_body_is_the_same_whatever_pieces_it_comes_in(server, provider):
+async def test_a_body_is_the_same_whatever_pieces_it_comes_in(server: Server, provider: Any) -> None:
     for at in range(0, len(HELLO), 7):
         server.reply(Reply([HELLO[:at], HELLO[at:]] if at else [HELLO]))
         assert blocks(await collect(provider, REQUEST)) == [("text", None, None, "Grüße 🌍")]
@@ -68,7 +72,7 @@ async def test_a_body_is_the_same_whatever_pieces_it_comes_in(server, provider):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-async def test_events_are_cut_at_any_byte_with_any_newline(newline):
+async def test_events_are_cut_at_any_byte_with_any_newline(newline: str) -> None:
     text = "\ufeff: comment\nevent: x\nid: 1\nretry: 5\ndata: one ü\n\n\n:\n\ndata:two\ndata: three\n\ndata: last"
     body = text.replace("\n", newline).encode()
     for at in range(len(body) + 1):
@@ -79,28 +83,28 @@ async def test_events_are_cut_at_any_byte_with_any_newline(newline):
 @given(
     st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\ufeff"), min_size=1), max_size=4), st.data()
 )
-def test_any_text_survives_framing(texts, data):
+def test_any_text_survives_framing(texts: list[str], data: Any) -> None:
     body = "".join(f"data: {text}\r\n\r\n" for text in texts).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=5)))
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
 
-    async def run():
-        return [data async for data in EventStream(Bytes(*pieces)._chunks()).events()]
+    async def run() -> list[str]:
+        return [data async for data in EventStream(Bytes(*pieces).chunks()).events()]
 
     assert anyio.run(run) == texts
 
 
 @pytest.mark.anyio
-async def test_bytes_that_are_not_utf8_and_endless_events_are_malformed():
+async def test_bytes_that_are_not_utf8_and_endless_events_are_malformed() -> None:
     with pytest.raises(MalformedStream, match="UTF-8"):
         await framed(b"data: \xff\xfe\n\n")
-    stream = EventStream(Bytes(*[b"data: " + b"x" * 50] * 3)._chunks(), max_frame=100)
+    stream = EventStream(Bytes(*[b"data: " + b"x" * 50] * 3).chunks(), max_frame=100)
     with pytest.raises(MalformedStream, match="longer than 100 bytes"):
         [data async for data in stream.events()]
 
 
 @pytest.mark.anyio
-async def test_gzip_is_read(server, provider):
+async def test_gzip_is_read(server: Server, provider: Any) -> None:
     packed = gzip.compress(HELLO)
     headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
     server.reply(Reply([packed[:20], packed[20:]], headers=headers))
@@ -108,7 +112,7 @@ async def test_gzip_is_read(server, provider):
 
 
 @pytest.mark.anyio
-async def test_nothing_after_the_terminal_event_is_read(server, provider):
+async def test_nothing_after_the_terminal_event_is_read(server: Server, provider: Any) -> None:
     server.reply(Reply([HELLO, b"data: {broken\n\n"], end="stall"))
     assert isinstance((await collect(provider, REQUEST))[-1], MessageStopped)
     with anyio.fail_after(10):
@@ -116,7 +120,7 @@ async def test_nothing_after_the_terminal_event_is_read(server, provider):
 
 
 @pytest.mark.anyio
-async def test_nobody_listening_is_said_with_host_and_port():
+async def test_nobody_listening_is_said_with_host_and_port() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -126,7 +130,7 @@ async def test_nobody_listening_is_said_with_host_and_port():
 
 
 @pytest.mark.anyio
-async def test_silence_is_an_error_that_names_the_idle_time(server):
+async def test_silence_is_an_error_that_names_the_idle_time(server: Server) -> None:
     provider = ChatCompletionsProvider("x", server.url, http=HttpClient(HttpxTransport(idle_timeout=0.1)))
     server.reply(Reply([HELLO[:30]], end="stall"))
     with pytest.raises(TransportError, match=r"sent nothing for 0\.1 s"):
@@ -136,14 +140,14 @@ async def test_silence_is_an_error_that_names_the_idle_time(server):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["cut", "reset"])
-async def test_a_broken_connection_is_a_transport_error(server, provider, end):
+async def test_a_broken_connection_is_a_transport_error(server: Server, provider: Any, end: Any) -> None:
     server.reply(Reply([HELLO[:40]], end=end))
     with pytest.raises(TransportError, match="broke"):
         await collect(provider, REQUEST)
 
 
 @pytest.mark.anyio
-async def test_a_body_that_ends_too_early_is_truncated(server, provider):
+async def test_a_body_that_ends_too_early_is_truncated(server: Server, provider: Any) -> None:
     for length in (0, 10, HELLO.index(b"\n\n") + 2):
         server.reply(Reply([HELLO[:length]] if length else [], end="close"))
         with pytest.raises(StreamTruncated):
@@ -151,7 +155,7 @@ async def test_a_body_that_ends_too_early_is_truncated(server, provider):
 
 
 @pytest.mark.anyio
-async def test_leaving_and_cancelling_close_the_response_at_once(server, provider):
+async def test_leaving_and_cancelling_close_the_response_at_once(server: Server, provider: Any) -> None:
     server.reply(Reply([FIRST], end="stall"))
     async with provider.stream(REQUEST) as events:
         await anext(events)
@@ -173,7 +177,9 @@ async def test_leaving_and_cancelling_close_the_response_at_once(server, provide
     ("headers", "wait"),
     [({"retry-after": "7"}, 7), ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5), ({"retry-after": "soon"}, None)],
 )
-async def test_a_refusal_keeps_status_wait_and_request_id(server, provider, headers, wait):
+async def test_a_refusal_keeps_status_wait_and_request_id(
+    server: Server, provider: Any, headers: dict[str, str], wait: float | None
+) -> None:
     body = json.dumps({"error": {"message": f"bad key {KEY}"}}).encode()
     server.reply(Reply([body], 429, JSON | headers | {"x-request-id": "req-1"}))
     with pytest.raises(HttpError) as caught:
@@ -186,7 +192,7 @@ async def test_a_refusal_keeps_status_wait_and_request_id(server, provider, head
 
 
 @pytest.mark.anyio
-async def test_a_wait_may_be_a_date_and_a_past_one_means_now(server, provider):
+async def test_a_wait_may_be_a_date_and_a_past_one_means_now(server: Server, provider: Any) -> None:
     for minutes, low, high in ((10, 500, 601), (-10, 0, 0)):
         when = format_datetime(datetime.now(UTC) + timedelta(minutes=minutes), usegmt=True)
         server.reply(Reply([b"x" * 100_000], 503, {"retry-after": when}))
@@ -197,7 +203,7 @@ async def test_a_wait_may_be_a_date_and_a_past_one_means_now(server, provider):
 
 
 @pytest.mark.anyio
-async def test_a_bad_request_is_terminal(server, provider):
+async def test_a_bad_request_is_terminal(server: Server, provider: Any) -> None:
     server.reply(Reply([b"{}"], 404, JSON))
     with pytest.raises(HttpError) as caught:
         await collect(provider, REQUEST)
@@ -215,14 +221,16 @@ async def test_a_bad_request_is_terminal(server, provider):
         ("text/html", b"<html>login</html>", MalformedStream, "text/html.*base URL"),
     ],
 )
-async def test_a_200_that_is_no_stream_is_an_error(server, provider, content_type, body, kind, words):
+async def test_a_200_that_is_no_stream_is_an_error(
+    server: Server, provider: Any, content_type: str, body: bytes, kind: type[ProviderError], words: str
+) -> None:
     server.reply(Reply([body], headers={"content-type": content_type}))
     with pytest.raises(kind, match=words):
         await collect(provider, REQUEST)
 
 
 @pytest.mark.anyio
-async def test_a_models_answer_that_is_not_json_is_a_decode_error(server, provider):
+async def test_a_models_answer_that_is_not_json_is_a_decode_error(server: Server, provider: Any) -> None:
     server.reply(Reply([b"<html>"], headers={"content-type": "text/html"}), Reply([b"[]"], headers=JSON))
     with pytest.raises(DecodeError, match="check the base URL"):
         await provider.list_models()
@@ -231,7 +239,7 @@ async def test_a_models_answer_that_is_not_json_is_a_decode_error(server, provid
 
 
 @pytest.mark.anyio
-async def test_an_error_inside_the_stream_does_not_repeat_the_key(server, provider):
+async def test_an_error_inside_the_stream_does_not_repeat_the_key(server: Server, provider: Any) -> None:
     server.reply(Reply([sse({"error": {"message": f"bad {KEY}", "code": "invalid_api_key"}})]))
     with pytest.raises(ProviderError, match=r"bad .*invalid_api_key") as caught:
         await collect(provider, REQUEST)
@@ -239,7 +247,9 @@ async def test_an_error_inside_the_stream_does_not_repeat_the_key(server, provid
 
 
 @pytest.mark.anyio
-async def test_secrets_are_in_no_repr_and_no_log(server, provider, caplog):
+async def test_secrets_are_in_no_repr_and_no_log(
+    server: Server, provider: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     server.reply(Reply([HELLO]))
     await collect(provider, REQUEST)
@@ -247,7 +257,7 @@ async def test_secrets_are_in_no_repr_and_no_log(server, provider, caplog):
     assert KEY not in repr(provider) + repr(vars(provider))
 
 
-def test_a_key_that_cannot_be_sent_and_a_wrong_address_are_refused_without_repeating_the_key():
+def test_a_key_that_cannot_be_sent_and_a_wrong_address_are_refused_without_repeating_the_key() -> None:
     with pytest.raises(ConfigurationError) as caught:
         ChatCompletionsProvider("x", "http://h", api_key="sk-gehé-im")
     assert "sk-" not in str(caught.value)
@@ -256,7 +266,7 @@ def test_a_key_that_cannot_be_sent_and_a_wrong_address_are_refused_without_repea
             ChatCompletionsProvider("x", url)
 
 
-def test_the_vocabulary_does_not_load_an_http_client():
+def test_the_vocabulary_does_not_load_an_http_client() -> None:
     code = "import sys, mentra_nb.providers.base, mentra_nb.providers.scripted, mentra_nb.providers.registry\n"
     code += "sys.exit(bool({'httpx', 'httpx2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

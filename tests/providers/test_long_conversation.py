@@ -1,14 +1,21 @@
 """A conversation that is longer than what stays whole in memory: it is sent, read and left as any other."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from kits.conformance import TEXT, Called, stream
 from kits.dialects import DIALECTS
-from kits.http_server import Reply
+from kits.http_server import Reply, Server
+from kits.wires import Frame
 
+from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.strategy import Adjustment, Continue, Inject
 from mentra_nb.agent.transcript import KEEP, Sent
@@ -18,7 +25,9 @@ from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.base import ModelInfo, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.registry import adapter
+from mentra_nb.providers.wire import WireProvider
 from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.store.records import Entry
 from mentra_nb.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -35,49 +44,49 @@ def clock(city: str) -> str:
 
 
 @pytest.fixture(params=DIALECTS)
-def wire(request):
-    return request.param
+def wire(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def said(wire):
+def said(wire: str) -> Reply:
     return Reply([stream(DIALECTS[wire].answer(TEXT)[0])])
 
 
-def called(wire, number):
+def called(wire: str, number: int) -> Reply:
     call = Called(f"call-{number}", "clock", ('{"city": "Paris"}',))
     return Reply([stream(DIALECTS[wire].answer(call, stop="tool_use")[0])])
 
 
-def provider(wire, server):
+def provider(wire: str, server: Server) -> WireProvider:
     return adapter(wire)("lab", server.url, api_key="k")
 
 
-def bench(wire, server, folder, **options):
+def bench(wire: str, server: Server, folder: Path, **options: Any) -> Runtime:
     made = options.pop("provider", None) or provider(wire, server)
     store = options.pop("store", None) or SqliteStore(folder / "state.sqlite")
     return Runtime([made], [clock], builtin_tools=False, store=store, audit=NullAudit(), **options)
 
 
-async def talk(agent, wire, server, turns=TURNS):
+async def talk(agent: Agent, wire: str, server: Server, turns: int = TURNS) -> None:
     for number in range(turns):
         server.reply(called(wire, number), said(wire))
         await agent.send([Text(text=f"question {number}"), *[PICTURE] * (number == 1)])
 
 
-def as_fresh(wire, server, agent, messages, model="m"):
+def as_fresh(wire: str, server: Server, agent: Agent, messages: Iterable[Message], model: str = "m") -> Frame:
     """The body of a request with these messages, by a provider that has seen none of them."""
     tools = [agent.environment.tools["clock"].spec.wire]
     request = Request(model, [Message(role=x.role, content=x.content) for x in messages], tools=tools)
     return json.loads(provider(wire, server).body(request))
 
 
-def messages_of(body):
+def messages_of(body: Frame) -> list[Any]:
     """The conversation in a request body."""
     [found] = [body[name] for name in ("messages", "input", "contents") if name in body]
     return found
 
 
-async def test_of_old_messages_only_the_form_they_were_sent_in_stays(wire, server, tmp_path):
+async def test_of_old_messages_only_the_form_they_were_sent_in_stays(wire: str, server: Server, tmp_path: Path) -> None:
     async with bench(wire, server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, wire, server)
@@ -92,7 +101,7 @@ async def test_of_old_messages_only_the_form_they_were_sent_in_stays(wire, serve
         assert messages_of(sent) == messages_of(as_fresh(wire, server, agent, agent.history()[:-1]))
 
 
-async def test_an_old_message_reads_as_it_did(server, tmp_path):
+async def test_an_old_message_reads_as_it_did(server: Server, tmp_path: Path) -> None:
     async with bench("chat_completions", server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, "chat_completions", server)
@@ -103,7 +112,7 @@ async def test_an_old_message_reads_as_it_did(server, tmp_path):
         assert [x.has_images() for x in agent.transcript.messages()].index(True) == 4  # the prompt of the second turn
 
 
-async def test_another_model_is_sent_all_of_it_in_its_own_form(wire, server, tmp_path):
+async def test_another_model_is_sent_all_of_it_in_its_own_form(wire: str, server: Server, tmp_path: Path) -> None:
     async with bench(wire, server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, wire, server)
@@ -119,13 +128,15 @@ class Watched(SqliteStore):
 
     readers: set[int]
 
-    async def load_path(self, agent_id, leaf):
+    async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
         self.readers.add(threading.get_ident())
         return await super().load_path(agent_id, leaf)
 
 
-async def test_another_model_in_mid_run_is_sent_all_of_it_in_its_own_form_and_back(wire, server, tmp_path):
-    async def to_and_fro(context):
+async def test_another_model_in_mid_run_is_sent_all_of_it_in_its_own_form_and_back(
+    wire: str, server: Server, tmp_path: Path
+) -> None:
+    async def to_and_fro(context: Any) -> Any:
         moves = {1: "other", 3: "m"}
         model = moves.get(context.rounds_completed)
         return Continue(Adjustment(model=ModelInfo(id=model, provider="lab"))) if model else None
@@ -146,8 +157,8 @@ async def test_another_model_in_mid_run_is_sent_all_of_it_in_its_own_form_and_ba
         assert type(agent.transcript.messages()[-KEEP - 1]) is Sent
 
 
-async def test_a_failed_run_leaves_the_forms_of_the_model_before_it(wire, server, tmp_path):
-    async def move(context):
+async def test_a_failed_run_leaves_the_forms_of_the_model_before_it(wire: str, server: Server, tmp_path: Path) -> None:
+    async def move(context: Any) -> Any:
         return Continue(Adjustment(model=ModelInfo(id="other", provider="lab")))
 
     async with bench(wire, server, tmp_path) as runtime:
@@ -164,8 +175,10 @@ async def test_a_failed_run_leaves_the_forms_of_the_model_before_it(wire, server
         assert messages_of(server.requests[-1].json()) == messages_of(expected)
 
 
-async def test_a_strategy_that_always_continues_changes_no_byte_of_what_is_sent(wire, server, tmp_path):
-    async def always(context):
+async def test_a_strategy_that_always_continues_changes_no_byte_of_what_is_sent(
+    wire: str, server: Server, tmp_path: Path
+) -> None:
+    async def always(context: Any) -> Any:
         return Continue()
 
     sent = []
@@ -177,8 +190,8 @@ async def test_a_strategy_that_always_continues_changes_no_byte_of_what_is_sent(
     assert sent[0] == sent[1]
 
 
-async def test_what_a_strategy_says_is_sent(wire, server, tmp_path):
-    async def insist(context):
+async def test_what_a_strategy_says_is_sent(wire: str, server: Server, tmp_path: Path) -> None:
+    async def insist(context: Any) -> Any:
         return Inject("sure?") if context.rounds_completed < 3 else None
 
     async with bench(wire, server, tmp_path) as runtime:
@@ -193,13 +206,13 @@ async def test_what_a_strategy_says_is_sent(wire, server, tmp_path):
 class Curious(ChatCompletionsProvider):
     """Looks into every message, and asks another model than it was told every other time."""
 
-    def body(self, request):
+    def body(self, request: Request) -> bytes:
         assert sum(len(message.text()) for message in request.messages) > 0
         model = f"model-{len(request.messages) % 3}"
         return super().body(dataclasses.replace(request, model=model))
 
 
-async def test_a_provider_may_look_into_all_of_it_and_change_its_mind(server, tmp_path):
+async def test_a_provider_may_look_into_all_of_it_and_change_its_mind(server: Server, tmp_path: Path) -> None:
     curious = Curious("lab", server.url)
     async with bench("chat_completions", server, tmp_path, provider=curious) as runtime:
         agent = await runtime.spawn("a", MODEL)
@@ -208,7 +221,7 @@ async def test_a_provider_may_look_into_all_of_it_and_change_its_mind(server, tm
         assert messages_of(server.requests[-1].json()) == messages_of(expected)
 
 
-async def test_a_failed_run_leaves_what_it_had_let_go_of(wire, server, tmp_path):
+async def test_a_failed_run_leaves_what_it_had_let_go_of(wire: str, server: Server, tmp_path: Path) -> None:
     async with bench(wire, server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, wire, server)
@@ -226,7 +239,7 @@ async def test_a_failed_run_leaves_what_it_had_let_go_of(wire, server, tmp_path)
         assert messages_of(server.requests[-1].json()) == messages_of(expected)
 
 
-async def test_what_failed_is_gone_on_with(wire, server, tmp_path):
+async def test_what_failed_is_gone_on_with(wire: str, server: Server, tmp_path: Path) -> None:
     async with bench(wire, server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, wire, server, turns=6)
@@ -240,7 +253,7 @@ async def test_what_failed_is_gone_on_with(wire, server, tmp_path):
         assert messages_of(server.requests[-1].json()) == messages_of(expected)
 
 
-async def test_one_can_branch_from_what_is_not_in_memory(server, tmp_path):
+async def test_one_can_branch_from_what_is_not_in_memory(server: Server, tmp_path: Path) -> None:
     async with bench("chat_completions", server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, "chat_completions", server)
@@ -250,7 +263,7 @@ async def test_one_can_branch_from_what_is_not_in_memory(server, tmp_path):
         assert agent.history() == agent.transcript.messages()
 
 
-async def test_after_idleness_it_goes_on(wire, server, tmp_path):
+async def test_after_idleness_it_goes_on(wire: str, server: Server, tmp_path: Path) -> None:
     async with bench(wire, server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, wire, server)

@@ -1,11 +1,16 @@
 """Proxies and certificates as the environment names them, over real sockets, on both HTTP clients."""
 
+from __future__ import annotations
+
 import base64
 import logging
 import shutil
 import ssl
 import subprocess
 import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -24,20 +29,21 @@ from mentra_nb.store.volatile import VolatileStore
 pytestmark = pytest.mark.anyio
 
 REQUEST = Request("m", [Message.user("hi")])
+Ask = Callable[..., Awaitable[Any]]
 PASSWORD = "pa55-of-the-proxy"
 HELLO = sse({"choices": [{"delta": {"content": "ok"}}]}, {"choices": [{"finish_reason": "stop"}]}, done=True)
 OK = [("text", None, None, "ok")]
 
 
 @pytest.fixture(params=["httpx", "httpx2"])
-def ask(request, monkeypatch):
+def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Ask the server at an address, with what the environment says at the time."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     http = http_on(request.param)
 
-    async def asked(url, idle_timeout=20.0):
+    async def asked(url: str, idle_timeout: float = 20.0) -> Any:
         provider = ChatCompletionsProvider("x", url, http=http.HttpClient(http.HttpxTransport(idle_timeout)))
         try:
             return blocks(await collect(provider, REQUEST))
@@ -48,12 +54,12 @@ def ask(request, monkeypatch):
 
 
 @pytest.fixture
-def authority():
+def authority() -> trustme.CA:
     return trustme.CA()
 
 
 @pytest.fixture
-async def secure(authority, anyio_backend):
+async def secure(authority: trustme.CA, anyio_backend: str) -> AsyncIterator[Server]:
     """A server whose certificate is of `authority`."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
@@ -62,12 +68,12 @@ async def secure(authority, anyio_backend):
 
 
 @pytest.fixture
-def trusted(authority, tmp_path, monkeypatch, ask):
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
 
 
-def everything(error):
+def everything(error: BaseException) -> str:
     """All that anybody could print of an error."""
     return "".join(traceback.format_exception(error)) + repr(error) + str(error)
 
@@ -75,7 +81,9 @@ def everything(error):
 # ---- proxies
 
 
-async def test_plain_requests_go_through_the_proxy_and_its_password_stays_with_it(server, ask, monkeypatch, caplog):
+async def test_plain_requests_go_through_the_proxy_and_its_password_stays_with_it(
+    server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     server.reply(Reply([HELLO]))
     async with Proxy() as proxy:
@@ -91,7 +99,9 @@ async def test_plain_requests_go_through_the_proxy_and_its_password_stays_with_i
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 @pytest.mark.usefixtures("trusted")
-async def test_secure_requests_go_through_a_tunnel(secure, ask, monkeypatch, variable):
+async def test_secure_requests_go_through_a_tunnel(
+    secure: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     secure.reply(Reply([HELLO]))
     async with Proxy() as proxy:
         monkeypatch.setenv(variable, f"http://{proxy.address}")
@@ -99,7 +109,9 @@ async def test_secure_requests_go_through_a_tunnel(secure, ask, monkeypatch, var
     assert proxy.seen == [(f"CONNECT {secure.url.removeprefix('https://')} HTTP/1.1", None)]
 
 
-async def test_what_no_proxy_names_is_reached_directly(server, ask, monkeypatch):
+async def test_what_no_proxy_names_is_reached_directly(
+    server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.reply(Reply([HELLO]))
     async with Proxy() as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
@@ -109,7 +121,9 @@ async def test_what_no_proxy_names_is_reached_directly(server, ask, monkeypatch)
 
 
 @pytest.mark.parametrize(("refusal", "transient"), [("407 Proxy Authentication Required", False), ("503 Busy", True)])
-async def test_a_proxy_that_refuses_is_named_without_its_password(secure, ask, monkeypatch, refusal, transient):
+async def test_a_proxy_that_refuses_is_named_without_its_password(
+    secure: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch, refusal: str, transient: bool
+) -> None:
     async with Proxy(refusal) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@{proxy.address}")
         with pytest.raises(ProviderError, match=f"the proxy {proxy.address} did not connect to .*{refusal}") as caught:
@@ -118,7 +132,9 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(secure, ask, m
     assert PASSWORD not in everything(caught.value)
 
 
-async def test_a_proxy_that_is_not_there_is_named_without_its_password(server, ask, monkeypatch):
+async def test_a_proxy_that_is_not_there_is_named_without_its_password(
+    server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Proxy() as proxy:
         address = proxy.address
     monkeypatch.setenv("HTTP_PROXY", f"http://user:{PASSWORD}@{address}")
@@ -135,7 +151,9 @@ async def test_a_proxy_that_is_not_there_is_named_without_its_password(server, a
         (f"socks5://user:{PASSWORD}@127.0.0.1:1080", "socks"),
     ],
 )
-async def test_a_proxy_that_cannot_be_used_is_said_in_one_sentence(server, ask, monkeypatch, proxy, words):
+async def test_a_proxy_that_cannot_be_used_is_said_in_one_sentence(
+    server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
+) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(InvalidRequest, match=words) as caught:
         await ask(server.url)
@@ -147,13 +165,15 @@ async def test_a_proxy_that_cannot_be_used_is_said_in_one_sentence(server, ask, 
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_an_authority_of_ones_own_is_named_by_a_file(secure, ask):
+async def test_an_authority_of_ones_own_is_named_by_a_file(secure: Server, ask: Ask) -> None:
     secure.reply(Reply([HELLO]))
     assert await ask(secure.url) == OK
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="a folder of certificates goes by hashes that openssl makes")
-async def test_an_authority_of_ones_own_is_named_by_a_folder(secure, authority, ask, tmp_path, monkeypatch):
+async def test_an_authority_of_ones_own_is_named_by_a_folder(
+    secure: Server, authority: trustme.CA, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     command = ["openssl", "x509", "-hash", "-noout", "-in", tmp_path / "ca.pem"]
     name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -163,7 +183,9 @@ async def test_an_authority_of_ones_own_is_named_by_a_folder(secure, authority, 
     assert await ask(secure.url) == OK
 
 
-async def test_a_certificate_that_is_not_trusted_is_one_sentence_that_says_what_to_set(secure, ask):
+async def test_a_certificate_that_is_not_trusted_is_one_sentence_that_says_what_to_set(
+    secure: Server, ask: Ask
+) -> None:
     with pytest.raises(ProviderError, match=r"certificate of 127\.0.* is not trusted .*SSL_CERT_FILE") as caught:
         await ask(secure.url)
     assert not caught.value.is_transient
@@ -172,7 +194,7 @@ async def test_a_certificate_that_is_not_trusted_is_one_sentence_that_says_what_
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_certificate_of_another_host_is_not_trusted(authority, ask):
+async def test_a_certificate_of_another_host_is_not_trusted(authority: trustme.CA, ask: Ask) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("example.org").configure_cert(tls)
     async with Server(tls) as server:
@@ -182,8 +204,8 @@ async def test_a_certificate_of_another_host_is_not_trusted(authority, ask):
 
 @pytest.mark.parametrize("is_there", [True, False])
 async def test_a_certificate_file_that_cannot_be_read_is_said_before_anything_is_sent(
-    server, ask, tmp_path, monkeypatch, is_there
-):
+    server: Server, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
     if is_there:
         (tmp_path / "ca.pem").write_text("no certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -193,7 +215,7 @@ async def test_a_certificate_file_that_cannot_be_read_is_said_before_anything_is
 
 
 @pytest.mark.usefixtures("ask")
-async def test_an_untrusted_certificate_is_not_tried_again(secure, monkeypatch):
+async def test_an_untrusted_certificate_is_not_tried_again(secure: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Proxy() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
         lab = ChatCompletionsProvider("lab", secure.url)
@@ -205,7 +227,9 @@ async def test_an_untrusted_certificate_is_not_tried_again(secure, monkeypatch):
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_stop_leaves_a_silent_secure_connection_at_once(secure, ask, monkeypatch):
+async def test_a_stop_leaves_a_silent_secure_connection_at_once(
+    secure: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secure.reply(Reply([HELLO[:20]], end="stall"))
     async with Proxy() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")

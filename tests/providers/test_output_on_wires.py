@@ -1,15 +1,20 @@
 """A run to a value of a given type, on every wire: what is offered and forced, and what is sent afterwards."""
 
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from kits import validate
 from kits.conformance import TEXT, Called, stream
 from kits.dialects import DIALECTS
-from kits.http_server import Reply
+from kits.http_server import Reply, Server
 from pydantic import BaseModel
 
+from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.content import ToolResult
 from mentra_nb.errors import MalformedStream
@@ -52,38 +57,38 @@ def clock(city: str) -> str:
 
 
 @pytest.fixture(params=DIALECTS)
-def wire(request):
-    return request.param
+def wire(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def bench(wire, server):
+def bench(wire: str, server: Server) -> Runtime:
     made = adapter(wire)("lab", server.url, api_key="k")
     return Runtime([made], [clock], builtin_tools=False, store=VolatileStore(), audit=NullAudit())
 
 
-async def agent_of(runtime, **config):
+async def agent_of(runtime: Runtime, **config: Any) -> Agent:
     return await runtime.spawn("a", ModelInfo(id="m", provider="lab"), AgentConfig(**config))
 
 
-def said(wire):
+def said(wire: str) -> Reply:
     return Reply([stream(DIALECTS[wire].answer(TEXT)[0])])
 
 
-def called(wire, name, arguments):
+def called(wire: str, name: str, arguments: Any) -> bytes:
     call = Called("call-1", name, (json.dumps(arguments),))
     return stream(DIALECTS[wire].answer(call, stop="tool_use")[0])
 
 
-def gives(wire, server, value):
+def gives(wire: str, server: Server, value: BaseModel) -> Reply:
     """An answer that calls the terminal tool which the request has offered."""
 
-    def answered():
+    def answered() -> Iterator[bytes]:
         yield called(wire, TERMINAL.search(server.requests[-1].body.decode())[0], value.model_dump())
 
     return Reply(answered())
 
 
-async def test_the_only_tool_is_forced_also_for_an_agent_that_reasons(wire, server):
+async def test_the_only_tool_is_forced_also_for_an_agent_that_reasons(wire: str, server: Server) -> None:
     async with bench(wire, server) as runtime:
         agent = await agent_of(runtime, reasoning_effort="high")
         server.reply(gives(wire, server, PARIS), said(wire))
@@ -101,7 +106,7 @@ async def test_the_only_tool_is_forced_also_for_an_agent_that_reasons(wire, serv
         assert not FORCED[wire](name).items() <= body.items()
 
 
-async def test_other_tools_may_be_used_first(wire, server):
+async def test_other_tools_may_be_used_first(wire: str, server: Server) -> None:
     async with bench(wire, server) as runtime:
         agent = await agent_of(runtime, reasoning_effort="high")
         server.reply(Reply([called(wire, "clock", {"city": "Paris"})]), gives(wire, server, PARIS))
@@ -113,7 +118,7 @@ async def test_other_tools_may_be_used_first(wire, server):
         assert [result.content for result in results] == ["noon in Paris", "received"]
 
 
-async def test_a_model_that_only_talks_gives_no_value(wire, server):
+async def test_a_model_that_only_talks_gives_no_value(wire: str, server: Server) -> None:
     async with bench(wire, server) as runtime:
         agent = await agent_of(runtime)
         server.reply(said(wire))

@@ -1,15 +1,19 @@
 """Real answers taped over a socket, and replayed without one."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
-from kits.http_server import Reply, sse
+from kits.http_server import Reply, Server, sse
 from kits.wires import blocks, collect
 
 from mentra_nb.content import Message, ToolResult, ToolUse
 from mentra_nb.errors import ConfigurationError, HttpError, ReplayMiss, TransportError
-from mentra_nb.providers.base import ProviderToolSpec, Request
+from mentra_nb.providers.base import Provider, ProviderToolSpec, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.replay import replay_provider, taping
 from mentra_nb.providers.responses import ResponsesProvider
@@ -19,24 +23,24 @@ KEY = "sk-very-secret-key"
 TOOLS = (ProviderToolSpec(name="clock"),)
 
 
-def chat(finish="stop", **delta):
+def chat(finish: str = "stop", **delta: Any) -> Reply:
     return Reply(_in_pieces(sse({"choices": [{"delta": delta, "finish_reason": finish}]}, done=True)))
 
 
-def _in_pieces(stream):
+def _in_pieces(stream: bytes) -> list[bytes]:
     return [stream[at : at + 5] for at in range(0, len(stream), 5)]
 
 
-def prompt(*messages):
+def prompt(*messages: Message) -> Request:
     return Request("tiny", [Message.user("What time is it?"), *messages], tools=TOOLS)
 
 
-def answered(call_id, result="12:00"):
+def answered(call_id: str, result: str = "12:00") -> Request:
     call = Message.assistant([ToolUse(id=call_id, name="clock")])
     return prompt(call, Message.user([ToolResult(tool_use_id=call_id, content=result)]))
 
 
-async def tool_loop(provider, result="12:00"):
+async def tool_loop(provider: Provider, result: str = "12:00") -> Any:
     """One whole turn: the call, and the answer to its result."""
     first = await collect(provider, prompt())
     ((_, call_id, _, _),) = blocks(first)
@@ -44,7 +48,7 @@ async def tool_loop(provider, result="12:00"):
 
 
 @pytest.fixture
-async def tape(server, tmp_path):
+async def tape(server: Server, tmp_path: Path) -> Path:
     """The tape of a tool loop whose server gives no call ids, so that ours differ from run to run."""
     path = tmp_path / "turn.jsonl"
     provider = taping(ChatCompletionsProvider("llamacpp", server.url, api_key=KEY, display_name="L"), path)
@@ -56,7 +60,7 @@ async def tape(server, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_a_tool_loop_replays_without_a_server_or_key_as_often_as_asked(tape):
+async def test_a_tool_loop_replays_without_a_server_or_key_as_often_as_asked(tape: Path) -> None:
     for _ in range(2):
         provider = replay_provider(tape)
         assert (provider.descriptor.id, provider.descriptor.display_name) == ("llamacpp", "L")
@@ -66,7 +70,7 @@ async def test_a_tool_loop_replays_without_a_server_or_key_as_often_as_asked(tap
 
 
 @pytest.mark.anyio
-async def test_the_file_holds_no_key_no_host_and_the_pieces_of_the_answer(tape, server):
+async def test_the_file_holds_no_key_no_host_and_the_pieces_of_the_answer(tape: Path, server: Server) -> None:
     text = tape.read_text()
     assert KEY not in text
     assert server.url not in text
@@ -78,7 +82,7 @@ async def test_the_file_holds_no_key_no_host_and_the_pieces_of_the_answer(tape, 
 
 
 @pytest.mark.anyio
-async def test_a_changed_tool_result_or_prompt_is_a_miss_that_says_what_changed(tape):
+async def test_a_changed_tool_result_or_prompt_is_a_miss_that_says_what_changed(tape: Path) -> None:
     with pytest.raises(ReplayMiss, match=r'messages\.2\.content is "13:00" now, and was "12:00".*number 2'):
         await tool_loop(replay_provider(tape), result="13:00")
     with pytest.raises(ReplayMiss, match=r'messages\.0\.content is "Bye" now'):
@@ -88,7 +92,7 @@ async def test_a_changed_tool_result_or_prompt_is_a_miss_that_says_what_changed(
 
 
 @pytest.mark.anyio
-async def test_equal_requests_get_their_answers_in_order_and_the_last_again(server, tmp_path):
+async def test_equal_requests_get_their_answers_in_order_and_the_last_again(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     provider = taping(ChatCompletionsProvider("x", server.url), path)
     server.reply(chat(content="one"), chat(content="two"))
@@ -101,7 +105,9 @@ async def test_equal_requests_get_their_answers_in_order_and_the_last_again(serv
 
 
 @pytest.mark.anyio
-async def test_terminal_refusals_are_taped_and_what_is_tried_again_or_broke_off_is_not(server, tmp_path):
+async def test_terminal_refusals_are_taped_and_what_is_tried_again_or_broke_off_is_not(
+    server: Server, tmp_path: Path
+) -> None:
     path = tmp_path / "r.jsonl"
     provider = taping(ChatCompletionsProvider("x", server.url), path)
     json_type = {"content-type": "application/json"}
@@ -121,7 +127,7 @@ async def test_terminal_refusals_are_taped_and_what_is_tried_again_or_broke_off_
 
 
 @pytest.mark.anyio
-async def test_a_responses_tape_is_replayed_by_the_responses_adapter(server, tmp_path):
+async def test_a_responses_tape_is_replayed_by_the_responses_adapter(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     provider = taping(ResponsesProvider("openai", server.url), path)
     item = {"type": "message", "content": [{"type": "output_text", "text": "hi"}]}
@@ -132,7 +138,7 @@ async def test_a_responses_tape_is_replayed_by_the_responses_adapter(server, tmp
     assert await collect(replay_provider(path), prompt()) == live
 
 
-def test_what_is_not_a_tape_is_refused(tmp_path):
+def test_what_is_not_a_tape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot read the tape"):
         replay_provider(tmp_path / "none.jsonl")
     for text in ("", "{}", '{"format":"mentra-recording","version":2}', "plain"):

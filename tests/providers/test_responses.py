@@ -1,14 +1,17 @@
 """The Responses wire: what is sent, and what is made of every kind of answer."""
 
+from __future__ import annotations
+
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kits.http_server import Reply, sse
+from kits.http_server import Reply, Server, sse
 from kits.validate import check_anthropic, check_chat, check_gemini, check_responses
-from kits.wires import WEATHER, Bytes, blocks, collect, ending
+from kits.wires import WEATHER, Bytes, Frame, blocks, collect, ending
 
 from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
@@ -26,6 +29,7 @@ from mentra_nb.providers.base import (
     ContentBlockStopped,
     MessageStarted,
     ProviderCapabilities,
+    ProviderEvent,
     ProviderToolSpec,
     Request,
     ResponseFormat,
@@ -42,23 +46,23 @@ TOOL = ProviderToolSpec(name="weather", description="Weather of a city", input_s
 CREATED = {"type": "response.created", "response": {"id": "r1", "model": "m-1"}}
 
 
-def added(index, item, **extra):
+def added(index: int, item: Frame, **extra: Any) -> Frame:
     return {"type": "response.output_item.added", "output_index": index, "item": item, **extra}
 
 
-def done(index, item):
+def done(index: int, item: Frame) -> Frame:
     return {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
-def delta(kind, index, text, **extra):
+def delta(kind: str, index: int, text: Any, **extra: Any) -> Frame:
     return {"type": f"response.{kind}.delta", "output_index": index, "delta": text, **extra}
 
 
-def completed(**response):
+def completed(**response: Any) -> Frame:
     return {"type": "response.completed", "response": {"id": "r1", "status": "completed", **response}}
 
 
-def call(call_id, name="weather", **extra):
+def call(call_id: str, name: str = "weather", **extra: Any) -> Frame:
     return {"type": "function_call", "id": f"fc_{call_id}", "call_id": call_id, "name": name, "arguments": "", **extra}
 
 
@@ -81,16 +85,16 @@ TEXT = [
 ]
 
 
-def provider(*frames, id="openai", **options):
+def provider(*frames: Any, id: str = "openai", **options: Any) -> Any:
     return ResponsesProvider(id, "http://h", **options).with_transport(Bytes(sse(*frames)))
 
 
-async def ask(*frames, request=REQUEST):
+async def ask(*frames: Any, request: Request = REQUEST) -> list[ProviderEvent]:
     return await collect(provider(*frames), request)
 
 
-def body(messages, model="m", **options):
-    sent = json.loads(ResponsesProvider("openai", "http://h").body(Request(model, messages, **options)))
+def body(messages: list[Message], model: str = "m", **options: Any) -> Frame:
+    sent: Frame = json.loads(ResponsesProvider("openai", "http://h").body(Request(model, messages, **options)))
     check_responses(sent)
     return sent
 
@@ -98,7 +102,7 @@ def body(messages, model="m", **options):
 # ---- what is sent
 
 
-def test_converts_request_to_responses_payload():
+def test_converts_request_to_responses_payload() -> None:
     image = Image.from_bytes("image/png", b"\x01\x02\x03")
     sent = body(
         [
@@ -155,18 +159,18 @@ def test_converts_request_to_responses_payload():
 
 
 @pytest.mark.parametrize(("mode", "wire"), [("auto", "auto"), ("any", "required"), ("none", "none")])
-def test_tool_choice_is_sent_only_with_tools(mode, wire):
+def test_tool_choice_is_sent_only_with_tools(mode: Any, wire: str) -> None:
     assert body([Message.user("x")], tools=(TOOL,), tool_choice=ToolChoice(mode))["tool_choice"] == wire
     assert "tool_choice" not in body([Message.user("x")], tool_choice=ToolChoice(mode))
 
 
-def test_a_malformed_call_is_sent_again_without_arguments():
+def test_a_malformed_call_is_sent_again_without_arguments() -> None:
     use = ToolUse(id="c", name="weather", error="not JSON")
     items = body([Message.assistant([use]), Message.user([ToolResult(tool_use_id="c", is_error=True)])])["input"]
     assert items[0]["arguments"] == "{}"
 
 
-def test_serializes_advanced_responses_request_controls():
+def test_serializes_advanced_responses_request_controls() -> None:
     sent = body(
         [Message.user("x")],
         tools=(TOOL,),
@@ -184,7 +188,7 @@ def test_serializes_advanced_responses_request_controls():
     assert "parallel_tool_calls" not in body([Message.user("x")], parallel_tool_calls=False)
 
 
-def test_hosted_tool_search_adds_search_tool_for_deferred_tools():
+def test_hosted_tool_search_adds_search_tool_for_deferred_tools() -> None:
     tools = (TOOL, ProviderToolSpec(name="clock", deferred=True))
     sent = body([Message.user("x")], tools=tools, tool_search=True)["tools"]
     assert [tool.get("defer_loading") for tool in sent] == [None, True, None]
@@ -194,12 +198,12 @@ def test_hosted_tool_search_adds_search_tool_for_deferred_tools():
 
 
 @pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])
-def test_serializes_all_reasoning_effort_options(effort):
+def test_serializes_all_reasoning_effort_options(effort: str) -> None:
     assert body([Message.user("x")], reasoning_effort=effort)["reasoning"] == {"effort": effort}
 
 
 @pytest.mark.parametrize("id", ["ollama", "lmstudio", "llamacpp", "vllm"])
-def test_local_servers_take_an_effort(id):
+def test_local_servers_take_an_effort(id: str) -> None:
     adapter = builtin(id)
     request = Request("m", [Message.user("x")], reasoning_effort="low")
     adapter.check(request)
@@ -220,12 +224,12 @@ def test_local_servers_take_an_effort(id):
         ("openai/gpt-oss-20b", {}, False),
     ],
 )
-def test_reasoning_encrypted_content_include_is_added_once(model, options, wanted):
+def test_reasoning_encrypted_content_include_is_added_once(model: str, options: Any, wanted: Any) -> None:
     sent = body([Message.user("x")], model, **options)
     assert sent.get("include") == (["reasoning.encrypted_content"] if wanted else None)
 
 
-def test_serializes_explicit_strict_function_tool():
+def test_serializes_explicit_strict_function_tool() -> None:
     tools = (TOOL, TOOL.model_copy(update={"name": "exact", "strict": True}))
     assert [tool["strict"] for tool in body([Message.user("x")], tools=tools)["tools"]] == [False, True]
 
@@ -239,7 +243,9 @@ def test_serializes_explicit_strict_function_tool():
         ("openai", {"tools": (TOOL.model_copy(update={"deferred": True}),)}, "OpenAI deferred tools require hosted"),
     ],
 )
-async def test_what_a_provider_cannot_do_is_refused_before_anything_is_sent(server, id, options, words):
+async def test_what_a_provider_cannot_do_is_refused_before_anything_is_sent(
+    server: Server, id: str, options: Any, words: str
+) -> None:
     adapter = builtin(id, "k", server.url)
     with pytest.raises(InvalidRequest, match=words):
         await collect(adapter, Request("m", [Message.user("x")], **options))
@@ -248,7 +254,7 @@ async def test_what_a_provider_cannot_do_is_refused_before_anything_is_sent(serv
 
 
 @pytest.mark.anyio
-async def test_a_provider_without_images_or_tools_refuses_them():
+async def test_a_provider_without_images_or_tools_refuses_them() -> None:
     blind = ProviderCapabilities(supports_tool_calls=False)
     adapter = ResponsesProvider("x", "http://h", capabilities=blind).with_transport(Bytes(sse(*TEXT)))
     picture = Image(data="AA")
@@ -267,7 +273,7 @@ async def test_a_provider_without_images_or_tools_refuses_them():
     assert await collect(adapter, REQUEST)
 
 
-def test_images_may_be_part_of_a_result():
+def test_images_may_be_part_of_a_result() -> None:
     image = Image.from_bytes("image/png", b"\x01\x02\x03")
     uses = [ToolUse(id="c", name="plot"), ToolUse(id="d", name="plot")]
     results = [
@@ -284,8 +290,8 @@ def test_images_may_be_part_of_a_result():
     ]
 
 
-def test_replays_reasoning_and_paired_function_ids_for_exact_provider_and_model():
-    def items(**of):
+def test_replays_reasoning_and_paired_function_ids_for_exact_provider_and_model() -> None:
+    def items(**of: Any) -> Any:
         thought = Thinking(id="rs", encrypted="enc", text="hm", **of)
         use = ToolUse(id="c", name="weather", item_id="fc")
         sent = body([Message.assistant([thought, use]), Message.user([ToolResult(tool_use_id="c")])])["input"]
@@ -300,24 +306,26 @@ def test_replays_reasoning_and_paired_function_ids_for_exact_provider_and_model(
         assert "id" not in only
 
 
-def test_each_message_is_encoded_once_for_a_provider_and_model():
+def test_each_message_is_encoded_once_for_a_provider_and_model() -> None:
     message = Message.user("x")
     adapter = ResponsesProvider("openai", "http://h")
     adapter.body(Request("m", [message]))
-    kept = dict(message._encoded)
+    wire = message.last_wire
+    form = message.form(wire)
+    assert form is not None
     adapter.body(Request("m", [message]))
-    assert message._encoded.keys() == kept.keys()
-    assert all(message._encoded[key] is kept[key] for key in kept)
+    assert message.last_wire == wire
+    assert message.form(wire) is form
 
 
-def test_images_outside_user_messages_are_refused_and_broken_unicode_is_not():
+def test_images_outside_user_messages_are_refused_and_broken_unicode_is_not() -> None:
     with pytest.raises(InvalidRequest, match="only supported in user messages"):
         body([Message.assistant([Image(url="u")])])
     assert body([Message.user("a\ud800b")])["input"][0]["content"][0]["text"] == "a?b"
 
 
 @st.composite
-def conversations(draw):
+def conversations(draw: st.DrawFn) -> list[Message]:
     """Histories as the agent keeps them: every call answered in the next message, users may repeat."""
     messages, number = [], 0
     text = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -339,7 +347,7 @@ def conversations(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(conversations(), st.booleans())
-def test_any_history_makes_a_body_every_api_accepts(messages, system):
+def test_any_history_makes_a_body_every_api_accepts(messages: Any, system: str | None) -> None:
     request = Request("m", messages, system="s" if system else None, tools=(TOOL,))
     check_responses(json.loads(ResponsesProvider("a", "http://h").body(request)))
     check_chat(json.loads(ChatCompletionsProvider("a", "http://h").body(request)))
@@ -351,7 +359,7 @@ def test_any_history_makes_a_body_every_api_accepts(messages, system):
 
 
 @pytest.mark.anyio
-async def test_parses_final_usage_from_completed_response():
+async def test_parses_final_usage_from_completed_response() -> None:
     events = await ask(*TEXT)
     assert events[0] == MessageStarted("r1", "m-1")
     assert blocks(events) == [("text", None, None, "Grüße 🌍")]
@@ -367,7 +375,7 @@ async def test_parses_final_usage_from_completed_response():
 
 
 @pytest.mark.anyio
-async def test_any_cut_gives_the_same_events_and_any_early_end_is_truncated():
+async def test_any_cut_gives_the_same_events_and_any_early_end_is_truncated() -> None:
     stream = sse(*TEXT, newline="\r\n")
     whole = await ask(*TEXT)
     adapter = ResponsesProvider("openai", "http://h")
@@ -380,7 +388,7 @@ async def test_any_cut_gives_the_same_events_and_any_early_end_is_truncated():
 
 
 @pytest.mark.anyio
-async def test_parallel_calls_interleave_and_keep_their_item_ids():
+async def test_parallel_calls_interleave_and_keep_their_item_ids() -> None:
     events = await ask(
         CREATED,
         added(0, call("a")),
@@ -398,7 +406,7 @@ async def test_parallel_calls_interleave_and_keep_their_item_ids():
 
 
 @pytest.mark.anyio
-async def test_without_output_index_items_go_by_their_id():
+async def test_without_output_index_items_go_by_their_id() -> None:
     events = await ask(
         {"type": "response.created", "response": {"id": "r"}},
         {"type": "response.output_item.added", "item": call("a")},
@@ -414,7 +422,7 @@ async def test_without_output_index_items_go_by_their_id():
 
 
 @pytest.mark.anyio
-async def test_falls_back_to_completed_message_text_when_no_text_delta_arrives():
+async def test_falls_back_to_completed_message_text_when_no_text_delta_arrives() -> None:
     message = {"type": "message", "id": "x", "content": [{"type": "output_text", "text": "late"}]}
     assert blocks(await ask(CREATED, done(0, call("a", arguments={"city": "Rome"})), completed())) == [
         ("tool_use", "a", "weather", '{"city":"Rome"}')
@@ -424,7 +432,7 @@ async def test_falls_back_to_completed_message_text_when_no_text_delta_arrives()
 
 
 @pytest.mark.anyio
-async def test_repeated_indices_and_ids_lose_nothing():
+async def test_repeated_indices_and_ids_lose_nothing() -> None:
     events = await ask(
         CREATED,
         added(0, call("same")),
@@ -443,7 +451,7 @@ async def test_repeated_indices_and_ids_lose_nothing():
 
 
 @pytest.mark.anyio
-async def test_completed_response_backfills_late_azure_encrypted_content():
+async def test_completed_response_backfills_late_azure_encrypted_content() -> None:
     reasoning = [
         CREATED,
         added(0, {"type": "reasoning", "id": "rs"}),
@@ -464,7 +472,7 @@ async def test_completed_response_backfills_late_azure_encrypted_content():
 
 
 @pytest.mark.anyio
-async def test_completed_response_does_not_replace_output_item_encrypted_content():
+async def test_completed_response_does_not_replace_output_item_encrypted_content() -> None:
     whole = {"type": "reasoning", "id": "rs", "encrypted_content": "e", "summary": [{"text": "hm"}]}
     late = completed(output=[whole | {"encrypted_content": "later"}])
     events = await ask(CREATED, added(0, {"type": "reasoning", "id": "rs"}), done(0, whole), done(0, whole), late)
@@ -473,7 +481,7 @@ async def test_completed_response_does_not_replace_output_item_encrypted_content
 
 
 @pytest.mark.anyio
-async def test_what_openrouter_adds_to_reasoning_goes_back_to_it():
+async def test_what_openrouter_adds_to_reasoning_goes_back_to_it() -> None:
     said = {"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
     said |= {"signature": "sig", "format": "anthropic-claude-v1"}
     events = await ask(CREATED, done(0, said), done(1, call("c", arguments="{}")), completed(), request=EFFORT)
@@ -486,7 +494,7 @@ async def test_what_openrouter_adds_to_reasoning_goes_back_to_it():
 
 
 @pytest.mark.anyio
-async def test_preserves_hosted_actions_in_responses_history_replay():
+async def test_preserves_hosted_actions_in_responses_history_replay() -> None:
     search = {"type": "tool_search_call", "id": "ts", "execution": "server", "arguments": {"q": "x"}}
     found = {"type": "tool_search_output", "id": "to", "execution": "server", "tools": [{"name": "clock"}]}
     item = {"type": "message", "id": "x"}
@@ -512,7 +520,7 @@ async def test_preserves_hosted_actions_in_responses_history_replay():
 
 
 @pytest.mark.anyio
-async def test_a_refusal_is_text_with_its_own_stop_reason():
+async def test_a_refusal_is_text_with_its_own_stop_reason() -> None:
     item = {"type": "message", "id": "x"}
     spoken = await ask(CREATED, added(0, item), delta("refusal", 0, "I won't."), done(0, item), completed())
     whole = {"type": "message", "content": [{"type": "refusal", "refusal": "I won't."}]}
@@ -525,7 +533,7 @@ async def test_a_refusal_is_text_with_its_own_stop_reason():
 @pytest.mark.parametrize(
     ("reason", "stop"), [("max_output_tokens", "max_tokens"), ("content_filter", "content_filter"), ("odd", "odd")]
 )
-async def test_an_incomplete_answer_closes_its_blocks(reason, stop):
+async def test_an_incomplete_answer_closes_its_blocks(reason: str, stop: str) -> None:
     end = {"status": "incomplete", "incomplete_details": {"reason": reason}}
     events = await ask(
         CREATED,
@@ -557,14 +565,16 @@ async def test_an_incomplete_answer_closes_its_blocks(reason, stop):
         ({"type": "response.output_item.added", "output_index": 0}, MalformedStream, "without its item"),
     ],
 )
-async def test_errors_inside_the_stream_say_what_the_provider_said(frame, kind, words):
+async def test_errors_inside_the_stream_say_what_the_provider_said(
+    frame: Frame, kind: type[ProviderError], words: str
+) -> None:
     with pytest.raises(kind, match=words) as caught:
         await ask(CREATED, added(0, call("a")), frame)
     assert caught.value.is_transient is (kind is RetryableError)
 
 
 @pytest.mark.anyio
-async def test_frames_that_are_not_objects_are_malformed():
+async def test_frames_that_are_not_objects_are_malformed() -> None:
     for frame in (b"data: [1]\n\ndata: {}\n\n", b"data: {nope\n\ndata: {}\n\n"):
         with pytest.raises(MalformedStream) as caught:
             await collect(ResponsesProvider("x", "http://h").with_transport(Bytes(frame, b"data: {}\n\n")), REQUEST)
@@ -572,7 +582,7 @@ async def test_frames_that_are_not_objects_are_malformed():
 
 
 @pytest.mark.anyio
-async def test_unknown_items_are_ignored():
+async def test_unknown_items_are_ignored() -> None:
     search = {"type": "web_search_call", "id": "ws"}
     item = {"type": "message", "id": "x"}
     events = await ask(
@@ -582,7 +592,7 @@ async def test_unknown_items_are_ignored():
 
 
 @pytest.mark.anyio
-async def test_converts_model_list_page_into_model_info(server):
+async def test_converts_model_list_page_into_model_info(server: Server) -> None:
     entries = [
         {"id": "a", "created": 1741049700, "owned_by": "openai"},
         {"id": "b", "name": "Bee", "description": "buzz", "created": "?", "context_length": 4096},
@@ -610,5 +620,5 @@ async def test_converts_model_list_page_into_model_info(server):
         ("https://h/openai/v1?api-version=2026", "https://h/openai/v1/responses?api-version=2026"),
     ],
 )
-def test_addresses_with_and_without_a_version_are_the_same(base, url):
+def test_addresses_with_and_without_a_version_are_the_same(base: str, url: str) -> None:
     assert ResponsesProvider("x", base).url("responses") == url

@@ -1,5 +1,9 @@
 """The scripted and demo providers, the registry, and model names."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import anyio
 import pytest
 from kits.wires import answer_of
@@ -14,6 +18,8 @@ from mentra_nb.providers.base import (
     MessageStarted,
     MessageStopped,
     ModelInfo,
+    Provider,
+    ProviderEvent,
     ProviderToolSpec,
     Request,
 )
@@ -35,25 +41,25 @@ from mentra_nb.store.volatile import VolatileStore
 REQUEST = Request("scripted", [Message.user("hello")])
 
 
-async def ask(provider, request=REQUEST):
+async def ask(provider: Provider, request: Request = REQUEST) -> list[ProviderEvent]:
     async with provider.stream(request) as events:
         return [event async for event in events]
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with one file."""
     (tmp_path / "sales.csv").write_text("month,units\nMay,3\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def deltas(events):
+def deltas(events: list[ProviderEvent]) -> list[str]:
     return [event.text for event in events if isinstance(event, ContentBlockDelta)]
 
 
 @pytest.mark.anyio
-async def test_turns_are_answered_in_order_and_requests_remembered():
+async def test_turns_are_answered_in_order_and_requests_remembered() -> None:
     provider = ScriptedProvider([text("one"), stream_text(["tw", "o"], usage=TokenUsage(input_tokens=3))])
     first, second = await ask(provider), await ask(provider)
     assert isinstance(first[0], MessageStarted)
@@ -66,7 +72,7 @@ async def test_turns_are_answered_in_order_and_requests_remembered():
 
 
 @pytest.mark.anyio
-async def test_tool_calls_get_default_ids_and_keep_malformed_arguments():
+async def test_tool_calls_get_default_ids_and_keep_malformed_arguments() -> None:
     provider = ScriptedProvider([tool_calls([("a", {"x": 1}), ScriptedCall("b", "{oops", id="mine")], text="Look:")])
     events = await ask(provider)
     starts = [event for event in events if isinstance(event, ContentBlockStarted)]
@@ -80,7 +86,7 @@ async def test_tool_calls_get_default_ids_and_keep_malformed_arguments():
 
 
 @pytest.mark.anyio
-async def test_a_failure_comes_on_opening_and_an_erroring_stream_fails_inside():
+async def test_a_failure_comes_on_opening_and_an_erroring_stream_fails_inside() -> None:
     provider = ScriptedProvider(
         [failure(TransportError("no")), erroring(text("half").events[:3], TransportError("cut"))]
     )
@@ -95,18 +101,18 @@ async def test_a_failure_comes_on_opening_and_an_erroring_stream_fails_inside():
 
 
 @pytest.mark.anyio
-async def test_an_exhausted_script_says_so():
+async def test_an_exhausted_script_says_so() -> None:
     with pytest.raises(InvalidRequest, match="no answer to request 1"):
         await ask(ScriptedProvider())
 
 
 @pytest.mark.anyio
-async def test_a_controlled_stream_gives_what_the_test_sends_when_it_sends_it():
+async def test_a_controlled_stream_gives_what_the_test_sends_when_it_sends_it() -> None:
     stream = ControlledStream()
     provider = ScriptedProvider([stream])
     got = []
 
-    async def consume():
+    async def consume() -> None:
         got.extend(await ask(provider))
 
     async with anyio.create_task_group() as tasks:
@@ -119,7 +125,7 @@ async def test_a_controlled_stream_gives_what_the_test_sends_when_it_sends_it():
 
 
 @pytest.mark.anyio
-async def test_leaving_a_controlled_stream_early_closes_it():
+async def test_leaving_a_controlled_stream_early_closes_it() -> None:
     stream = ControlledStream()
     async with ScriptedProvider([stream]).stream(REQUEST) as events:
         stream.send(ContentBlockStarted(0, "text"))
@@ -128,7 +134,7 @@ async def test_leaving_a_controlled_stream_early_closes_it():
 
 
 @pytest.mark.anyio
-async def test_the_demo_calls_real_tools_quotes_their_results_and_names_real_models(folder):
+async def test_the_demo_calls_real_tools_quotes_their_results_and_names_real_models(folder: Path) -> None:
     demo = DemoProvider(pace=0)
     tools = (ProviderToolSpec(name="shell"), ProviderToolSpec(name="read"), ProviderToolSpec(name="other"))
     messages = [Message.user("Which month looks odd?")]
@@ -153,7 +159,7 @@ async def test_the_demo_calls_real_tools_quotes_their_results_and_names_real_mod
 
 
 @pytest.mark.anyio
-async def test_the_demos_first_call_reads_a_file_of_the_working_folder(folder):
+async def test_the_demos_first_call_reads_a_file_of_the_working_folder(folder: Path) -> None:
     (folder / ".a.csv").write_text("hidden")
     (folder / "b.csv").symlink_to(folder / "sales.csv")
     (folder / "notes.md").write_text("# Notes")
@@ -168,7 +174,7 @@ async def test_the_demos_first_call_reads_a_file_of_the_working_folder(folder):
 
 
 @pytest.mark.anyio
-async def test_the_demo_goes_straight_to_the_shell_where_there_is_nothing_to_read(folder):
+async def test_the_demo_goes_straight_to_the_shell_where_there_is_nothing_to_read(folder: Path) -> None:
     (folder / "sales.csv").unlink()
     tools = (ProviderToolSpec(name="read"), ProviderToolSpec(name="shell"))
     events = await ask(DemoProvider(pace=0), Request("demo", [Message.user("hi")], tools=tools))
@@ -177,7 +183,7 @@ async def test_the_demo_goes_straight_to_the_shell_where_there_is_nothing_to_rea
 
 
 @pytest.mark.anyio
-async def test_the_demo_says_when_its_call_was_refused_and_needs_no_tools():
+async def test_the_demo_says_when_its_call_was_refused_and_needs_no_tools() -> None:
     demo = DemoProvider(pace=0)
     messages = [
         Message.user("hi"),
@@ -188,7 +194,7 @@ async def test_the_demo_says_when_its_call_was_refused_and_needs_no_tools():
     assert "OPENAI_API_KEY" in "".join(deltas(await ask(demo, Request("demo", [Message.user("hi")]))))
 
 
-def test_the_first_registered_provider_is_the_default_and_stays_it():
+def test_the_first_registered_provider_is_the_default_and_stays_it() -> None:
     registry = ProviderRegistry([ScriptedProvider(id="b"), ScriptedProvider(id="a")])
     replacement = ScriptedProvider(id="b")
     registry.register(replacement)
@@ -201,7 +207,7 @@ def test_the_first_registered_provider_is_the_default_and_stays_it():
         ProviderRegistry().get()
 
 
-def test_model_names_split_at_the_first_slash():
+def test_model_names_split_at_the_first_slash() -> None:
     assert split_model("openai/gpt-5") == ("openai", "gpt-5")
     assert split_model("openrouter/qwen/qwen3") == ("openrouter", "qwen/qwen3")
     assert split_model("gpt-5") == (None, "gpt-5")
@@ -211,7 +217,7 @@ def test_model_names_split_at_the_first_slash():
             split_model(wrong)
 
 
-def test_builtin_providers_have_their_ids_and_say_what_they_need():
+def test_builtin_providers_have_their_ids_and_say_what_they_need() -> None:
     for id in PRESETS:
         assert builtin(id, api_key="k").descriptor.id == id
     assert builtin("demo").descriptor.id == "demo"
@@ -225,7 +231,7 @@ def test_builtin_providers_have_their_ids_and_say_what_they_need():
 
 
 @pytest.mark.anyio
-async def test_the_events_of_an_answer_fold_into_the_whole_of_it():
+async def test_the_events_of_an_answer_fold_into_the_whole_of_it() -> None:
     usage = TokenUsage(input_tokens=3, output_tokens=2)
     provider = ScriptedProvider([stream_text(["Hel", "lo."], usage=usage), erroring([], MalformedStream("cut"))])
     answer = await answer_of(provider, REQUEST)

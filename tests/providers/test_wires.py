@@ -1,9 +1,13 @@
 """What holds on every wire alike: refusals that name the provider, keys that are seen nowhere, waits that are kept."""
 
+from __future__ import annotations
+
 import json
 import logging
 import time
 import traceback
+from pathlib import Path
+from typing import Any
 
 import pytest
 from kits.conformance import TEXT, stream
@@ -26,6 +30,7 @@ from mentra_nb.event.types import RetryAttempt
 from mentra_nb.providers.base import ModelInfo, ProviderToolSpec, Request, ResponseFormat, ToolChoice
 from mentra_nb.providers.registry import PRESETS, adapter, builtin
 from mentra_nb.providers.replay import taping
+from mentra_nb.providers.wire import WireProvider
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.volatile import VolatileStore
 
@@ -40,15 +45,15 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(params=DIALECTS)
-def wire(request):
-    return request.param
+def wire(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def made(wire, url, **options):
+def made(wire: str, url: str, **options: Any) -> WireProvider:
     return adapter(wire)("lab", url, api_key=KEY, headers={"x-token": TOKEN}, **options)
 
 
-def answer(wire):
+def answer(wire: str) -> Reply:
     return Reply([stream(DIALECTS[wire].answer(TEXT)[0])])
 
 
@@ -67,8 +72,8 @@ def answer(wire):
     ids=["misplaced image", "empty image", "broken image", "unknown choice", "deferred"],
 )
 async def test_what_cannot_be_honoured_is_refused_with_the_providers_name_before_it_is_sent(
-    server, wire, request_, option
-):
+    server: Server, wire: str, request_: Request, option: Any
+) -> None:
     with pytest.raises(InvalidRequest, match=f"^lab.*{option}"):
         await collect(made(wire, server.url), request_)
     assert not server.connections
@@ -84,7 +89,7 @@ async def test_what_cannot_be_honoured_is_refused_with_the_providers_name_before
         ("tool_search", True),
     ],
 )
-async def test_a_capability_that_is_missing_is_named(server, wire, option, value):
+async def test_a_capability_that_is_missing_is_named(server: Server, wire: str, option: Any, value: Any) -> None:
     nothing = adapter(wire).offers.model_copy(update=dict.fromkeys(adapter(wire).offers.model_dump(), False))
     adapter_ = made(wire, server.url, capabilities=nothing)
     with pytest.raises(InvalidRequest, match=f"^lab does not support {option}"):
@@ -99,7 +104,9 @@ async def test_a_capability_that_is_missing_is_named(server, wire, option, value
 # ---- secrets
 
 
-async def test_keys_and_headers_are_sent_and_are_in_no_repr_error_or_log(server, wire, caplog):
+async def test_keys_and_headers_are_sent_and_are_in_no_repr_error_or_log(
+    server: Server, wire: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     lab = made(wire, server.url)
     echo = f"you sent {KEY} and {TOKEN}"
@@ -132,7 +139,9 @@ async def test_keys_and_headers_are_sent_and_are_in_no_repr_error_or_log(server,
     await lab.aclose()
 
 
-async def test_keys_are_in_no_record_state_or_tape(server, wire, tmp_path, monkeypatch):
+async def test_keys_are_in_no_record_state_or_tape(
+    server: Server, wire: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MENTRA_HOME", str(tmp_path))
     error = DIALECTS[wire].error(f"you sent {KEY} and {TOKEN}", False)
     server.reply(answer(wire), Reply([json.dumps(error).encode()], 401, JSON), Reply([stream([error])]))
@@ -150,7 +159,7 @@ async def test_keys_are_in_no_record_state_or_tape(server, wire, tmp_path, monke
     assert TOKEN.encode() not in written
 
 
-def test_a_key_that_cannot_be_sent_is_refused_without_being_repeated(wire):
+def test_a_key_that_cannot_be_sent_is_refused_without_being_repeated(wire: str) -> None:
     for key in ("sk-gehé-im", SecretStr("sk-geheim\n")):
         with pytest.raises(ConfigurationError) as caught:
             adapter(wire)("lab", "http://h", api_key=key, headers={"x": "a\nb"})
@@ -160,7 +169,7 @@ def test_a_key_that_cannot_be_sent_is_refused_without_being_repeated(wire):
 # ---- waits
 
 
-async def test_a_rate_limit_that_names_its_window_is_waited_out(server, wire):
+async def test_a_rate_limit_that_names_its_window_is_waited_out(server: Server, wire: str) -> None:
     busy = Reply([b"{}"], 429, JSON | {"retry-after-ms": "700"})
     server.reply(busy, answer(wire))
     async with Runtime([made(wire, server.url)], builtin_tools=False, store=VolatileStore(), audit=NullAudit()) as lab:
@@ -178,24 +187,24 @@ async def test_a_rate_limit_that_names_its_window_is_waited_out(server, wire):
 # ---- presets
 
 
-def test_openai_preset_uses_responses_wire_api():
+def test_openai_preset_uses_responses_wire_api() -> None:
     openai = builtin("openai", "k")
     assert (openai.wire, openai.base_url) == ("responses", "https://api.openai.com/v1")
     assert (openai.descriptor.id, openai.descriptor.display_name) == ("openai", "OpenAI")
 
 
-def test_openrouter_preset_uses_openrouter_base_url():
+def test_openrouter_preset_uses_openrouter_base_url() -> None:
     assert builtin("openrouter", "k").url("responses") == "https://openrouter.ai/api/v1/responses"
 
 
 @pytest.mark.parametrize("id", ["ollama", "lmstudio", "openrouter"])
-async def test_resolve_model_supports_openrouter_provider_and_local_servers(id):
+async def test_resolve_model_supports_openrouter_provider_and_local_servers(id: str) -> None:
     async with Runtime(builtin_tools=False, store=VolatileStore(), audit=NullAudit()) as runtime:
         runtime.register_provider(id, "k")
         assert await runtime.resolve_model(id, "some/model") == ModelInfo(id="some/model", provider=id)
 
 
-async def test_every_preset_lists_its_models():
+async def test_every_preset_lists_its_models() -> None:
     page = {
         "data": [{"id": "one"}],
         "models": [{"name": "models/one", "supportedGenerationMethods": ["generateContent"]}],
@@ -208,7 +217,7 @@ async def test_every_preset_lists_its_models():
             await preset.aclose()
 
 
-async def test_a_server_of_ones_own_has_its_own_address_headers_and_place_for_the_key(server):
+async def test_a_server_of_ones_own_has_its_own_address_headers_and_place_for_the_key(server: Server) -> None:
     lab = adapter("chat_completions")("lab", f"{server.url}/api/v3?team=red&tag=a%20b", headers={"api-key": KEY})
     server.reply(answer("chat_completions"))
     assert blocks(await collect(lab, Request("m", ASKED)))
@@ -227,7 +236,9 @@ async def test_a_server_of_ones_own_has_its_own_address_headers_and_place_for_th
         ("out of memory", ProviderError, "the provider reported an error: out of memory"),
     ],
 )
-async def test_an_event_that_is_called_an_error_is_one_whatever_it_holds(wire, data, kind, text):
+async def test_an_event_that_is_called_an_error_is_one_whatever_it_holds(
+    wire: str, data: Any, kind: type[ProviderError], text: str
+) -> None:
     first = stream(DIALECTS[wire].answer(TEXT)[0][:1])
     async with Server() as server:
         server.reply(Reply([first, f"event: error\ndata: {data}\n\n".encode()]))
