@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from mentra_nb.agent import recovery
-from mentra_nb.agent.beginning import Beginning, find_open_end, start_turn
+from mentra_nb.agent.beginning import Beginning, at_open_end, find_open_end, start_turn
 from mentra_nb.agent.calls import Caller
 from mentra_nb.agent.ending import ending
 from mentra_nb.agent.environment import AgentEnvironment
@@ -72,6 +72,8 @@ class Agent:
         self._busy: anyio.Event | None = None
         """Set when the current turn has ended."""
         self._closed: str | None = None
+        self.settled: recovery.Settled | None = None
+        """What its loading found out about a turn that died, until the next turn begins."""
 
     def __repr__(self) -> str:
         where = f"{self.provider.descriptor.id}/{self.model}"
@@ -237,7 +239,10 @@ class Agent:
             MentraError: as `run`.
         """
         with self._taking_turn():
-            beginning = await find_open_end(self.environment.store, self.id, self.leaf)
+            if self.settled is not None and self.settled.end is not None:
+                beginning = at_open_end(self.settled.end, self.settled.path, self.leaf)
+            else:
+                beginning = await find_open_end(self.environment.store, self.id, self.leaf)
             if beginning is None:
                 raise NoResumableTurn(self.name)
             for source in self._sources:
@@ -260,6 +265,7 @@ class Agent:
         """
         for call in await self.unknown_calls():
             if call.call_id == call_id and call.resolution is None:
+                self.settled = None
                 await self.environment.store.resolve_tool_call(call.run_id, call_id, resolution)
                 return
         raise OperationDenied(f"no call '{call_id}' of the interrupted turn is unknown")
@@ -360,6 +366,7 @@ class Agent:
         options, origin = options or RunOptions(), origin or e.TurnOrigin()
         before = self.transcript.snapshot()
         self._turn = turn = self._new_turn(options, answer_tool)
+        self.settled = None
         await start_turn(turn, beginning, origin)
         self.run_generation += 1
         async with ending(turn, origin, before):

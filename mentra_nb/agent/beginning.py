@@ -34,9 +34,15 @@ async def find_open_end(store: RuntimeStore, agent_id: str, leaf: str | None) ->
     end = await open_end(store, last)
     if end.tip is None or end.leaf != leaf:
         return None
-    path = await store.load_path(agent_id, end.tip)
+    return at_open_end(end, await store.load_path(agent_id, end.tip), leaf)
+
+
+def at_open_end(end: OpenEnd, path: Sequence[Entry], leaf: str | None) -> Beginning | None:
+    """Return the beginning of a turn that continues at `end`; `None` if the conversation is not at that turn's leaf."""
     prompt = next((entry.message.text() for entry in reversed(path) if entry.kind == "user_turn"), None)
-    return Beginning(prompt, end=end, path=path) if prompt is not None else None
+    if prompt is None or end.tip is None or end.leaf != leaf:
+        return None
+    return Beginning(prompt, end=end, path=path)
 
 
 async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin) -> None:

@@ -5,7 +5,8 @@ The caller holds the agent's lease. No tool is run here, and nothing is deleted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mentra_nb.agent.calls import Earlier, result_event
 from mentra_nb.agent.results import SKIPPED
@@ -14,7 +15,7 @@ from mentra_nb.content import Message, Text, ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import Entry, RunRecord, ToolCallRecord
+from mentra_nb.store.records import AgentRecord, Entry, RunRecord, StoredConversation, ToolCallRecord
 
 DIED = "interrupted: its process ended"
 NEVER_RAN = "not executed: the process ended before it ran"
@@ -32,28 +33,48 @@ class OpenEnd:
     leaf: str | None
     """The leaf of the conversation while the turn is unfinished."""
     calls: Earlier
+    own_calls: tuple[ToolCallRecord, ...] = ()
+    """The calls of this turn, without those of the turns it continues."""
 
 
-async def settle_dead_runs(store: RuntimeStore, agent_id: str, bus: EventBus, holder: str | None) -> bool:
-    """Close every turn of the agent that is still open. Returns whether there was one.
+@dataclass(frozen=True)
+class Settled:
+    """A conversation after its dead turns were closed, as it is stored now."""
+
+    agent: AgentRecord
+    path_length: int
+    end: OpenEnd | None = None
+    """Where the latest turn can continue, if it was one of them."""
+    path: Sequence[Entry] = ()
+    """The entries up to that end."""
+
+
+async def settle_dead_runs(
+    store: RuntimeStore, stored: StoredConversation, bus: EventBus, holder: str | None
+) -> Settled:
+    """Close every turn that `stored` has open. Return the conversation as it is then.
 
     Only the latest turn moves the leaf. An earlier one is open because its end could not be stored, and the
     conversation has continued since.
     """
-    dead, latest = await store.open_runs(agent_id), await store.latest_run(agent_id)
-    before = await store.load_agent(agent_id) if dead and latest not in dead else None
-    for run in dead:
+    settled, latest = Settled(stored.agent, stored.path_length), stored.latest_run
+    for run in stored.open_runs:
         end = await open_end(store, run)
-        path = await store.load_path(agent_id, end.tip)
-        transcript = Transcript(agent_id, store, path)
+        path = await store.load_path(run.agent_id, end.tip)
+        transcript = Transcript(run.agent_id, store, path)
         settlement = _settlement(transcript, end, run.partial)
         entries = [transcript.append(settlement, run.id, "settlement")] if settlement is not None else []
         leaf = transcript.leaf if latest is not None and run.id == latest.id else None
-        _record_end(bus, run, path, await store.list_tool_calls(run.id))
+        _record_end(bus, run, path, end.own_calls)
         await store.finish_run(run.id, "interrupted", leaf=leaf, error=DIED, entries=entries, holder=holder)
-    if before is not None:
-        await store.set_status(agent_id, before.status)
-    return bool(dead)
+        if latest is not None and run.id == latest.id:
+            moved = {"status": "Interrupted"} | ({"leaf": leaf} if leaf is not None else {})
+            closed = run.model_copy(update={"state": "interrupted", "leaf": leaf})
+            agent = stored.agent.model_copy(update=moved)
+            settled = Settled(agent, len(transcript), replace(end, run=closed, leaf=leaf), path)
+    if stored.open_runs and settled.end is None:
+        await store.set_status(stored.agent.id, stored.agent.status)
+    return settled
 
 
 async def open_end(store: RuntimeStore, run: RunRecord) -> OpenEnd:
@@ -64,8 +85,10 @@ async def open_end(store: RuntimeStore, run: RunRecord) -> OpenEnd:
     results: dict[str, ToolResult] = {}
     unknown: dict[str, ToolCallRecord] = {}
     ends_turn: set[str] = set()
+    own_calls: list[ToolCallRecord] = []
     for ancestor in reversed(lineage):  # a newer turn knows more
-        for call in await store.list_tool_calls(ancestor.id):
+        own_calls = await store.list_tool_calls(ancestor.id)  # at last those of `run`
+        for call in own_calls:
             unknown.pop(call.call_id, None)
             if call.ends_turn:
                 ends_turn.add(call.call_id)
@@ -76,7 +99,7 @@ async def open_end(store: RuntimeStore, run: RunRecord) -> OpenEnd:
                 results.pop(call.call_id, None)
                 unknown[call.call_id] = call
     earlier = Earlier(results, unknown, frozenset(ends_turn), tuple(ancestor.id for ancestor in lineage))
-    return OpenEnd(run, tip, _resting_leaf(lineage), earlier)
+    return OpenEnd(run, tip, _resting_leaf(lineage), earlier, tuple(own_calls))
 
 
 async def unknown_calls(store: RuntimeStore, agent_id: str) -> list[ToolCallRecord]:
@@ -134,7 +157,7 @@ def _settled(call: ToolUse, end: OpenEnd) -> ToolResult:
     return ToolResult(tool_use_id=call.id, content=text, is_error=True)
 
 
-def _record_end(bus: EventBus, run: RunRecord, path: list[Entry], calls: list[ToolCallRecord]) -> None:
+def _record_end(bus: EventBus, run: RunRecord, path: list[Entry], calls: Sequence[ToolCallRecord]) -> None:
     """Record the end of a turn and its last results.
 
     The process may have died before or after it recorded a result itself, so some results are recorded twice. All of

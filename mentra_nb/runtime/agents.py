@@ -89,18 +89,20 @@ class Agents:
             own = ModelInfo(id=stored.agent.model, provider=stored.agent.provider_id)
             used = own if model is None else await chosen(model, own)
             provider = self._providers.get(used.provider)
-            if before is None and stored.open_runs:
-                await recovery.settle_dead_runs(self._store, agent_id, environment.bus, environment.holder)
-                stored = await self._stored(agent_id)
+            settled = recovery.Settled(stored.agent, stored.path_length)
+            if before is None:
+                settled = await recovery.settle_dead_runs(self._store, stored, environment.bus, environment.holder)
         except BaseException:
             if not held:
                 await self._leases.release(agent_id)
             raise
         if before is not None:
             before.detach("it was resumed again in this runtime")
-        record = stored.agent.model_copy(update={"model": used.id, "provider_id": used.provider})
-        transcript = Transcript.stored(agent_id, self._store, record.leaf, stored.path_length)
-        return self._live.add(Agent(record, provider, environment, transcript))
+        record = settled.agent.model_copy(update={"model": used.id, "provider_id": used.provider})
+        transcript = Transcript.stored(agent_id, self._store, record.leaf, settled.path_length)
+        agent = Agent(record, provider, environment, transcript)
+        agent.settled = settled if settled.end is not None else None
+        return self._live.add(agent)
 
     async def load_all(self, agent_ids: list[str], environment: Callable[[], AgentEnvironment]) -> list[Agent]:
         """Load all of them, or none. Raises as `load`."""
