@@ -114,6 +114,13 @@ class ToolAuthorizationOutcome(StrEnum):
 
 
 class ToolAuthorizationDecision(Data):
+    """What an authorizer decided about a call, and who decided.
+
+    Example:
+        >>> mn.ToolAuthorizationDecision.deny("not on Fridays").outcome
+        <ToolAuthorizationOutcome.DENY: 'deny'>
+    """
+
     outcome: ToolAuthorizationOutcome
     reason: str | None = None
     decided_by: str = "authorizer"
@@ -135,7 +142,18 @@ class ToolAuthorizationDecision(Data):
 
 
 class ToolAuthorizer(Protocol):
-    """Decide whether a call may run. Raising is a denial."""
+    """Decide whether a call may run. Raising is a denial.
+
+    Example:
+        >>> class OnlyReading:
+        ...     async def authorize(self, request):
+        ...         if mn.authorization.ToolCapability.READ_ONLY in request.preview.capabilities:
+        ...             return mn.ToolAuthorizationDecision.allow()
+        ...         return mn.ToolAuthorizationDecision.prompt("it may change something")
+        ...     def timeout(self):
+        ...         return 5.0
+        >>> runtime = mn.Runtime(authorizer=OnlyReading())
+    """
 
     async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision: ...
 
@@ -163,7 +181,12 @@ class PermissionQuestion(ToolAuthorizationRequest):
 
 
 class PermissionDecision(Data):
-    """A person's answer. `remember` adds a rule for `pattern` (default: exactly this subject) in that scope."""
+    """A person's answer. `remember` adds a rule for `pattern` (default: exactly this subject) in that scope.
+
+    Example:
+        >>> mn.PermissionDecision(allow=True, remember="session").by
+        'user'
+    """
 
     allow: bool
     remember: PermissionScope | None = None
@@ -176,6 +199,11 @@ class PermissionRule(Data):
     """A remembered answer: what `tool` may do unasked (or never) when its subject fits `pattern`.
 
     `*` stands for any run of characters, `?` for one, `[*]` and `[?]` for themselves; everything else is literal.
+
+    Example:
+        >>> rule = mn.allow("shell", "ls *")
+        >>> rule.tool, rule.pattern, rule.allow, rule.scope
+        ('shell', 'ls *', True, 'session')
     """
 
     id: str

@@ -62,7 +62,14 @@ class Text(Data):
 
 
 class Image(Data):
-    """A picture: base64 `data` with its `media_type`, or a `url`."""
+    """A picture: base64 `data` with its `media_type`, or a `url`.
+
+    Example:
+        >>> mn.Image.from_bytes("image/png", b"...").media_type
+        'image/png'
+        >>> mn.Image(url="https://example.com/plot.png").url
+        'https://example.com/plot.png'
+    """
 
     type: Literal["image"] = "image"
     media_type: str | None = None
@@ -129,7 +136,12 @@ ContentBlock = Annotated[Text | Image | Thinking | ToolUse | ToolResult | Opaque
 
 
 class Message(Data):
-    """One message of a conversation. Its encoded forms are computed once per wire and kept with it."""
+    """One message of a conversation. Its encoded forms are computed once per wire and kept with it.
+
+    Example:
+        >>> mn.Message.user("Hello.").text()
+        'Hello.'
+    """
 
     role: Role
     content: tuple[ContentBlock, ...]
@@ -210,6 +222,11 @@ class TokenUsage(Data):
     Cached tokens are part of `input_tokens`, except from the provider `anthropic`, which counts them separately.
     `reasoning_tokens` are part of `output_tokens`; `thoughts_tokens` are not, nor `tool_input_tokens` part of
     `input_tokens`.
+
+    Example:
+        >>> total = mn.TokenUsage(input_tokens=100) + mn.TokenUsage(input_tokens=20, output_tokens=8)
+        >>> total.input_tokens, total.output_tokens, total.reasoning_tokens
+        (120, 8, None)
     """
 
     input_tokens: int | None = None

@@ -45,7 +45,17 @@ class AgentHome(Protocol):
 
 
 class Agent:
-    """Made by `Runtime.spawn` or `Runtime.resume_agent`. Must be used from one event loop only."""
+    """Made by `Runtime.spawn` or `Runtime.resume_agent`. Must be used from one event loop only.
+
+    Example:
+        >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello."), mn.scripted.text("Bonjour.")])
+        >>> async with mn.Runtime([provider], store=mn.VolatileStore()) as runtime:
+        ...     agent = await runtime.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
+        ...     answer = await agent.send("Say hello.")
+        ...     again = await agent.run("And in French?", mn.RunOptions(max_rounds=3))
+        >>> again.text(), len(agent.history())
+        ('Bonjour.', 4)
+    """
 
     def __init__(
         self,

@@ -21,7 +21,14 @@ from mentra_nb.errors import Cancelled, DeadlineExceeded, MaxRoundsExceeded, Mod
 
 
 class CancellationToken:
-    """A stop signal that cannot be taken back. Safe to use from any thread."""
+    """A stop signal that cannot be taken back. Safe to use from any thread.
+
+    Example:
+        >>> token = mn.CancellationToken()
+        >>> token.cancel("enough")
+        >>> token.is_cancelled, token.reason
+        (True, 'enough')
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -99,6 +106,12 @@ class RunOptions:
 
     Subagents share the tokens, the deadline and the budgets. Soft limits finish and keep the round that reaches them;
     all others fail the turn.
+
+    Example:
+        >>> import time
+        >>> options = mn.RunOptions(deadline=time.time() + 60, tool_budget=20, cost_budget=0.5)
+        >>> options.is_over()
+        False
     """
 
     cancellation: CancellationToken | None = None

@@ -15,6 +15,11 @@ class AgentConfig(Data):
     """The settings of an agent. Stored with the agent, and used again when it is resumed.
 
     Fields without a description mean the same as in `Request`.
+
+    Example:
+        >>> config = mn.AgentConfig(system="Answer in French.", tools=("read",), reasoning_effort="low")
+        >>> config.offers("shell")
+        False
     """
 
     system: str | None = None

@@ -27,7 +27,11 @@ class AuditStore(Protocol):
 
 
 class NullAudit:
-    """Null record: pass it explicitly as `Runtime(audit=NullAudit())` to disable the record."""
+    """Null record: pass it explicitly as `Runtime(audit=NullAudit())` to disable the record.
+
+    Example:
+        >>> runtime = mn.Runtime(audit=mn.NullAudit())
+    """
 
     def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
         return
@@ -37,7 +41,19 @@ class NullAudit:
 
 
 class RuntimeHook(Protocol):
-    """Receive every recorded event, in order, on the engine's thread. Must not block."""
+    """Receive every recorded event, in order, on the engine's thread. Must not block.
+
+    Example:
+        >>> class Print:
+        ...     def on_event(self, store, event):
+        ...         if isinstance(event, mn.event_types.TurnFinished):
+        ...             print(event.stop_reason)
+        >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello.")])
+        >>> async with mn.Runtime([provider], hooks=[Print()]) as runtime:
+        ...     agent = await runtime.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
+        ...     answer = await agent.send("Say hello.")
+        end
+    """
 
     def on_event(self, store: AuditStore, event: RuntimeEvent) -> None:
         """Handle one event. Raising at `tool_execution_started` blocks that call; elsewhere it is only logged."""
@@ -48,6 +64,9 @@ class AuditHook:
     """Write each event to the record: scope, event type, and the `kind`-tagged JSON object.
 
     A failing record is logged once and never fails a turn.
+
+    Example:
+        >>> hooks = mn.RuntimeHooks().replace_all([mn.AuditHook()])
     """
 
     def __init__(self) -> None:
@@ -69,7 +88,17 @@ AuditLogHook = AuditHook
 
 
 class RuntimeHooks:
-    """An ordered list of hooks. Adding appends; the audit hook stays first unless `replace_all` removes it."""
+    """An ordered list of hooks. Adding appends; the audit hook stays first unless `replace_all` removes it.
+
+    Example:
+        >>> class Count:
+        ...     seen = 0
+        ...     def on_event(self, store, event):
+        ...         self.seen += 1
+        >>> count = Count()
+        >>> runtime = mn.Runtime()
+        >>> hooks = runtime.hooks.with_hook(count)
+    """
 
     def __init__(self, hooks: Iterable[RuntimeHook] = ()) -> None:
         self._hooks: list[RuntimeHook] = [AuditHook(), *hooks]

@@ -29,7 +29,12 @@ class AgentEvent(Data):
 
 
 class TurnOrigin(Data):
-    """Where a turn came from. Every field is optional: a program has no cell."""
+    """Where a turn came from. Every field is optional: a program has no cell.
+
+    Example:
+        >>> mn.TurnOrigin(notebook="sales.ipynb", execution_count=3).notebook
+        'sales.ipynb'
+    """
 
     session_id: str | None = None
     cell_id: str | None = None

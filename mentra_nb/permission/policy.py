@@ -31,6 +31,13 @@ class RuntimePolicy:
 
     Roots are folders; the agent's base folder is always readable, and writable unless `read_only`. Times are in
     seconds; `max_output_bytes_per_stream` is kept of each of a command's streams.
+
+    Example:
+        >>> policy = mn.RuntimePolicy(allow_shell_commands=True, allowed_env_vars=("PATH", "HOME"))
+        >>> policy.read_only
+        False
+        >>> mn.Runtime(policy=mn.RuntimePolicy(read_only=True)).policy.read_only
+        True
     """
 
     allow_shell_commands: bool = False

@@ -19,13 +19,26 @@ from mentra_nb.errors import UnsupportedCapability
 
 
 class ProviderDescriptor(Data):
+    """What a provider is called: its `id` is the first part of a model's name.
+
+    Example:
+        >>> mn.ProviderDescriptor(id="ollama", display_name="Ollama").id
+        'ollama'
+    """
+
     id: str
     display_name: str | None = None
     description: str | None = None
 
 
 class ProviderCapabilities(Data):
-    """What a provider can do. A request that needs a capability that is false is refused before anything is sent."""
+    """What a provider can do. A request that needs a capability that is false is refused before anything is sent.
+
+    Example:
+        >>> textual = mn.ProviderCapabilities(supports_images=False)
+        >>> mn.ScriptedProvider(capabilities=textual).takes_result_images("small")
+        False
+    """
 
     supports_tool_calls: bool = True
     supports_images: bool = False
@@ -35,7 +48,12 @@ class ProviderCapabilities(Data):
 
 
 class ModelInfo(Data):
-    """A model of a provider. `created_at` is in UTC; `context_window` is in tokens."""
+    """A model of a provider. `created_at` is in UTC; `context_window` is in tokens.
+
+    Example:
+        >>> print(mn.ModelInfo(id="qwen3", provider="ollama"))
+        ollama/qwen3
+    """
 
     id: str
     provider: str
@@ -50,7 +68,13 @@ class ModelInfo(Data):
 
 @dataclass(frozen=True)
 class ModelSelector:
-    """How `resolve_model` picks: an explicit id, or the newest listed."""
+    """How `resolve_model` picks: an explicit id, or the newest listed.
+
+    Example:
+        >>> runtime = mn.Runtime([mn.ScriptedProvider(models=["small"])])
+        >>> print(await runtime.resolve_model("scripted", mn.ModelSelector.newest_available()))
+        scripted/small
+    """
 
     id: str | None = None
 
@@ -78,6 +102,11 @@ class ResponseFormat:
     """Asks for an answer in JSON that fits `schema`. With `strict` the provider enforces it, where it has that option.
 
     `name` is letters, digits, `_` and `-`.
+
+    Example:
+        >>> schema = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
+        >>> mn.AgentConfig(response_format=mn.ResponseFormat("invoice", schema)).response_format.name
+        'invoice'
     """
 
     name: str
@@ -87,7 +116,12 @@ class ResponseFormat:
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """`auto`, `any` (some tool must be called), `none`, or `tool` with a name."""
+    """`auto`, `any` (some tool must be called), `none`, or `tool` with a name.
+
+    Example:
+        >>> mn.ToolChoice("tool", "revenue")
+        ToolChoice(mode='tool', name='revenue')
+    """
 
     mode: Literal["auto", "any", "none", "tool"] = "auto"
     name: str | None = None
@@ -108,6 +142,11 @@ class Request:
     - `response_format` asks for JSON of one shape.
     - `tool_search` lets the provider search among the deferred tools.
     - `prompt_cache_key` names requests that share a beginning, for providers that route by it.
+
+    Example:
+        >>> request = mn.Request("small", [mn.Message.user("Hello.")], temperature=0.0)
+        >>> request.messages[-1].text()
+        'Hello.'
     """
 
     model: str
@@ -204,7 +243,21 @@ StopReason = Literal[
 
 
 class Provider(ABC):
-    """A source of model answers. One instance serves many agents at once and keeps no conversation."""
+    """A source of model answers. One instance serves many agents at once and keeps no conversation.
+
+    Example:
+        >>> from contextlib import asynccontextmanager
+        >>> class Silent(mn.Provider):
+        ...     descriptor = mn.ProviderDescriptor(id="silent")
+        ...     @asynccontextmanager
+        ...     async def stream(self, request):
+        ...         async def events():
+        ...             yield mn.provider.MessageStarted("1", request.model)
+        ...             yield mn.provider.MessageStopped()
+        ...         yield events()
+        >>> mn.Runtime([Silent()]).providers()[0].id
+        'silent'
+    """
 
     descriptor: ProviderDescriptor
     capabilities: ProviderCapabilities = ProviderCapabilities()

@@ -173,6 +173,16 @@ class ScriptedProvider(Provider):
 
     An answer is what `text`, `tool_calls`, `failure` and the like return, or a `ControlledStream`. A request beyond
     the last one raises `InvalidRequest`.
+
+    Example:
+        >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello."), mn.scripted.text("Goodbye.")])
+        >>> async with mn.Runtime([provider], store=mn.VolatileStore()) as runtime:
+        ...     agent = await runtime.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
+        ...     answer = await agent.send("Say hello.")
+        >>> answer.text()
+        'Hello.'
+        >>> provider.remaining
+        1
     """
 
     def __init__(

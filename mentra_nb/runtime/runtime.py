@@ -62,6 +62,14 @@ class Runtime:
     `store` the state goes to `state.sqlite`, without an `audit` the record goes to `record/`, both in the user's home
     for mentra (`MENTRA_HOME`), or where `MENTRA_STATE` and `MENTRA_RECORD` say. Shell commands are off unless the
     `policy` says otherwise.
+
+    Example:
+        >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello.")])
+        >>> async with mn.Runtime([provider], store=mn.VolatileStore()) as runtime:
+        ...     agent = await runtime.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
+        ...     answer = await agent.send("Say hello.")
+        >>> answer.text()
+        'Hello.'
     """
 
     def __init__(

@@ -20,7 +20,19 @@ from mentra_nb.store.records import SessionRecord
 
 
 class Session:
-    """A conversation with an agent. Made by `Runtime.create_session`, `resume_session` or `open_session`."""
+    """A conversation with an agent. Made by `Runtime.create_session`, `resume_session` or `open_session`.
+
+    Example:
+        >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello.")])
+        >>> async with mn.Runtime([provider], store=mn.VolatileStore()) as runtime:
+        ...     session = await runtime.create_session("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
+        ...     unsubscribe = session.subscribe(lambda event: print(event.type))
+        ...     answer = await session.append_turn("Say hello.")
+        session_started
+        user_message
+        assistant_token_delta
+        ...
+    """
 
     def __init__(self, record: SessionRecord, agent: Agent, permissions: SessionPermissions, *, resumed: bool) -> None:
         self.id: str = record.id

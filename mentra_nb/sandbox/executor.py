@@ -26,7 +26,13 @@ DRAIN_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class CommandRequest:
-    """A shell line to run in `cwd` with `env` as its whole environment, for at most `timeout` seconds."""
+    """A shell line to run in `cwd` with `env` as its whole environment, for at most `timeout` seconds.
+
+    Example:
+        >>> from pathlib import Path
+        >>> mn.CommandRequest("make test", cwd=Path("project"), timeout=60.0).max_output_bytes_per_stream
+        65536
+    """
 
     command: str
     cwd: Path
@@ -37,7 +43,12 @@ class CommandRequest:
 
 @dataclass(frozen=True)
 class ExecOutput:
-    """What a command returned. `status_code` is `None` after a signal and 124 after a timeout."""
+    """What a command returned. `status_code` is `None` after a signal and 124 after a timeout.
+
+    Example:
+        >>> mn.ExecOutput(stdout="", stderr="not found", status_code=127).success
+        False
+    """
 
     stdout: str
     stderr: str
@@ -66,7 +77,15 @@ class RuntimeExecutor(Protocol):
 
 
 class LocalExecutor:
-    """Run commands on this machine, by `/bin/sh -c` or `cmd.exe /C`. The process group is killed on every way out."""
+    """Run commands on this machine, by `/bin/sh -c` or `cmd.exe /C`. The process group is killed on every way out.
+
+    Example:
+        >>> from pathlib import Path
+        >>> command = mn.CommandRequest("echo hello", cwd=Path(), timeout=5.0)
+        >>> output = await mn.LocalExecutor().run(command)
+        >>> output.stdout.strip(), output.status_code
+        ('hello', 0)
+    """
 
     async def run(self, request: CommandRequest, on_line: Callable[[str], None] | None = None) -> ExecOutput:
         shell = ["cmd.exe", "/C", request.command] if sys.platform == "win32" else ["/bin/sh", "-c", request.command]

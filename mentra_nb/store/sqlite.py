@@ -33,6 +33,12 @@ class SqliteStore(SqlStore):
 
     Raises:
         ConfigurationError: `path` is a PostgreSQL address.
+
+    Example:
+        >>> store = mn.SqliteStore("state.sqlite")
+        >>> await store.list_agents()
+        []
+        >>> store.close()
     """
 
     failures: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error,)

@@ -6,7 +6,13 @@ from mentra_nb.store.sqlite import SqliteStore
 
 
 class VolatileStore(SqliteStore):
-    """A store in memory. Closing it discards everything."""
+    """A store in memory. Closing it discards everything.
+
+    Example:
+        >>> runtime = mn.Runtime(store=mn.VolatileStore())
+        >>> await runtime.list_persisted_agents()
+        []
+    """
 
     def __init__(self) -> None:
         super().__init__(":memory:")

@@ -19,7 +19,12 @@ class PreExecutionContext:
 
 @dataclass(frozen=True)
 class PreExecutionDecision:
-    """`allow`, `deny` with a reason, or `modify` with the arguments to use instead."""
+    """`allow`, `deny` with a reason, or `modify` with the arguments to use instead.
+
+    Example:
+        >>> mn.PreExecutionDecision("modify", input={"path": "report.md"})
+        PreExecutionDecision(outcome='modify', reason=None, input={'path': 'report.md'})
+    """
 
     outcome: Literal["allow", "deny", "modify"]
     reason: str | None = None
@@ -27,6 +32,15 @@ class PreExecutionDecision:
 
 
 class PreExecutionHook(Protocol):
-    """Decide about a call before it runs. The first denial wins, changes chain, raising is a denial."""
+    """Decide about a call before it runs. The first denial wins, changes chain, raising is a denial.
+
+    Example:
+        >>> class KeepOut:
+        ...     async def before_execution(self, context):
+        ...         if "secret" in str(context.input):
+        ...             return mn.PreExecutionDecision("deny", "keep out")
+        ...         return mn.PreExecutionDecision("allow")
+        >>> runtime = mn.Runtime(pre_hooks=[KeepOut()])
+    """
 
     async def before_execution(self, context: PreExecutionContext) -> PreExecutionDecision: ...

@@ -29,7 +29,14 @@ T = TypeVar("T")
 
 
 class ToolError(MentraError):
-    """Raise it in a tool to fail with a text for the model."""
+    """Raise it in a tool to fail with a text for the model.
+
+    Example:
+        >>> @mn.tool
+        ... def temperature(city: str) -> float:
+        ...     "Return the temperature of a city, in degrees Celsius."
+        ...     raise mn.ToolError(f"there is no station in {city}")
+    """
 
 
 class ToolSpec(Data):
@@ -37,6 +44,10 @@ class ToolSpec(Data):
 
     `side_effect_level`, `durability`, `execution_category` and `approval_category` are the original runtime's levels,
     derived from the rest.
+
+    Example:
+        >>> mn.tool(lambda month: 2400.0, name="revenue").spec.input_schema["properties"]
+        {'month': {'type': 'string'}}
     """
 
     wire: ProviderToolSpec
@@ -124,6 +135,12 @@ class ToolContext:
     """What a running tool may know and use. Ask for it with a parameter annotated `ToolContext`.
 
     `services` maps a type to the service or application object of that type: `context.service(Delegate)`.
+
+    Example:
+        >>> @mn.tool
+        ... def where(context: mn.ToolContext) -> str:
+        ...     "Return the working directory."
+        ...     return str(context.working_directory)
     """
 
     agent_id: str
@@ -158,6 +175,12 @@ class ToolOutput:
     """`content` goes to the model: text, any JSON value, else its `str`. `terminate` ends the turn after this round.
 
     `images` are shown to the model after it, where its provider has a place for them.
+
+    Example:
+        >>> @mn.tool
+        ... def submit(answer: str):
+        ...     "Submit the final answer."
+        ...     return mn.ToolOutput("submitted", terminate=True)
     """
 
     content: Any
@@ -169,6 +192,14 @@ class Tool(ABC):
     """Something a model can call. Raising from `execute` is an error result; the turn goes on.
 
     A call goes through `validate`, `check_policy`, `subject` and `preview`, in this order, before anybody is asked.
+
+    Example:
+        >>> class Echo(mn.Tool):
+        ...     spec = mn.ToolSpec(wire=mn.provider.ProviderToolSpec(name="echo"), reads_only=True)
+        ...     async def execute(self, context, arguments):
+        ...         return mn.ToolOutput(arguments)
+        >>> Echo().spec.name
+        'echo'
     """
 
     spec: ToolSpec
@@ -251,6 +282,12 @@ class FunctionTool(Tool):
     """A plain function as a tool: schema from its signature, hints and docstring.
 
     Synchronous functions run on a worker thread, coroutine functions on the engine's loop.
+
+    Example:
+        >>> def area(width: float, height: float) -> float:
+        ...     return width * height
+        >>> mn.FunctionTool(area, reads_only=True).spec.reads_only
+        True
     """
 
     def __init__(
@@ -371,6 +408,16 @@ def tool(
 
     Raises:
         InvalidTool: the signature cannot be offered to a model.
+
+    Example:
+        >>> @mn.tool(reads_only=True, asks=False)
+        ... def revenue(month: str) -> float:
+        ...     "Return the revenue of a month such as 2026-03."
+        ...     return 2400.0
+        >>> revenue
+        <tool revenue(month: str) -> float>
+        >>> revenue("2026-03")
+        2400.0
     """
     make = partial(FunctionTool, asks=asks, reads_only=reads_only, name=name)
     return make if function is None else make(function)

@@ -51,6 +51,12 @@ class Journal:
     A segment is sealed at `max_bytes`, `max_age` seconds after its first event (an hour, or a minute with `ship`), and
     by `close`, which then calls `ship` with the folder. `redact` are regular expressions whose matches are not written,
     besides what looks like a key or a password anyway.
+
+    Example:
+        >>> from pathlib import Path
+        >>> journal = mn.Journal(Path("my-record"), log_text="full")
+        >>> runtime = mn.Runtime(audit=journal)
+        >>> journal.close()
     """
 
     def __init__(
