@@ -1,4 +1,4 @@
-"""A run: from a prompt to the final message, and every way it can end before."""
+"""A turn: from a prompt to the final message, and every other way it can end."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ from mentra_nb.tools.tool import Delegate, FunctionTool, ToolContext, ToolOutput
 pytestmark = pytest.mark.anyio
 
 AT_ONCE = 3.0
-"""Seconds, generous: what is stopped here would otherwise take ten or sixty."""
+"""Seconds. Generous: what is stopped here would otherwise take ten or sixty."""
 HALF = [p.MessageStarted("m", "scripted"), p.ContentBlockStarted(0, "text"), p.ContentBlockDelta(0, "half")]
 
 
@@ -118,7 +118,7 @@ async def test_snapshot_progresses_during_streaming() -> None:
 
 
 class Next:
-    """A home that has its agent take another turn at once."""
+    """A home that starts another turn when one has ended."""
 
     def __init__(self, group: TaskGroup) -> None:
         self.group = group
@@ -134,7 +134,7 @@ async def test_wait_handle_targets_the_generation_active_when_the_future_is_crea
     first, second = ControlledStream(), ControlledStream()
     async with bench(first, second) as table, anyio.create_task_group() as group:
         agent, returned = await table.agent(), anyio.Event()
-        await agent.wait_until_idle()  # nothing runs: there is nothing to wait for
+        await agent.wait_until_idle()  # returns at once: no turn is running
 
         async def wait() -> None:
             await agent.wait_until_idle()
@@ -272,7 +272,7 @@ async def test_set_reasoning_updates_the_configured_reasoning_for_future_turns()
     assert [r.reasoning_effort for r in table.provider.recorded_requests] == ["low", "high", "high"]
 
 
-async def test_usage_is_summed_over_the_requests_of_a_run() -> None:
+async def test_usage_is_summed_over_the_requests_of_a_turn() -> None:
     first, second = TokenUsage(input_tokens=10, output_tokens=2), TokenUsage(input_tokens=20, output_tokens=3)
     async with bench(tool_calls([("act", {})], usage=first), text("ok", usage=second), tools=[act]) as table:
         agent = await table.agent()
@@ -293,7 +293,7 @@ async def test_the_model_can_be_changed_between_turns() -> None:
     assert other.recorded_requests[0].model == "m2"
 
 
-async def test_reasoning_is_kept_and_heard_apart_from_the_text() -> None:
+async def test_reasoning_is_kept_and_reported_apart_from_the_text() -> None:
     events: list[p.ProviderEvent] = [
         p.MessageStarted("m", "scripted"),
         p.ContentBlockStarted(0, "thinking"),
@@ -381,7 +381,7 @@ async def test_after_a_failure_the_agent_takes_turns_again() -> None:
         [*HALF, p.ContentBlockStarted(0, "text")],
     ],
 )
-async def test_a_stream_that_breaks_its_own_rules_fails_the_run(events: list[p.ProviderEvent]) -> None:
+async def test_a_malformed_stream_fails_the_turn(events: list[p.ProviderEvent]) -> None:
     async with bench(raw(events)) as table:
         agent = await table.agent()
         with pytest.raises(FailedToStreamResponse) as error:
@@ -399,7 +399,7 @@ class Foreign(ScriptedProvider):
         yield  # type: ignore[unreachable]
 
 
-async def test_a_bug_of_a_provider_fails_the_run_and_closes_the_record_of_its_request() -> None:
+async def test_a_bug_of_a_provider_fails_the_turn_and_closes_its_request_in_the_record() -> None:
     async with bench() as table:
         table.runtime.register_provider_instance(Foreign())
         agent = await table.agent()
@@ -411,7 +411,7 @@ async def test_a_bug_of_a_provider_fails_the_run_and_closes_the_record_of_its_re
 
 
 @pytest.mark.parametrize("how", ["stopped", "failed"])
-async def test_a_store_that_fails_at_the_end_hides_neither_the_reason_nor_what_is_said_later(
+async def test_a_store_that_fails_at_the_end_of_a_turn_hides_neither_its_error_nor_later_turns(
     how: str, tmp_path: Path
 ) -> None:
     class Full(SqliteStore):
@@ -456,12 +456,12 @@ async def test_send_retries_transient_provider_error_before_streaming() -> None:
     assert retry.next_delay_ms <= 500
 
 
-async def test_an_answer_that_broke_before_it_said_anything_is_asked_for_again() -> None:
+async def test_an_answer_that_broke_before_anything_was_shown_is_retried() -> None:
     async with bench(erroring(HALF[:2], TransportError("reset")), text("ok")) as table:
         assert (await (await table.agent()).send("hi")).text() == "ok"
 
 
-async def test_an_answer_that_broke_after_it_said_something_is_final() -> None:
+async def test_an_answer_that_broke_after_something_was_shown_is_not_retried() -> None:
     async with bench(erroring(HALF, TransportError("reset")), text("never")) as table:
         agent = await table.agent()
         events = heard(agent)
@@ -471,7 +471,7 @@ async def test_an_answer_that_broke_after_it_said_something_is_final() -> None:
     assert of(events, e.TurnFinished)[0].recoverable
 
 
-async def test_a_retry_budget_of_nothing_fails_at_once() -> None:
+async def test_a_retry_budget_of_zero_fails_at_once() -> None:
     async with bench(failure(HttpError(503)), text("never")) as table:
         agent = await table.agent()
         with pytest.raises(FailedToStreamResponse):
@@ -497,7 +497,7 @@ async def test_a_server_that_names_a_longer_wait_gets_it_but_not_an_hour(error: 
     assert [r.next_delay_ms for r in of(events, e.RetryAttempt)] == [milliseconds]
 
 
-def test_the_wait_is_any_share_of_what_doubles_up_to_five_seconds() -> None:
+def test_the_wait_is_a_random_share_of_a_time_that_doubles_up_to_five_seconds() -> None:
     attempts = (1, 2, 3, 4, 5, 50)
     assert [retry_delay(HttpError(503), attempt, 1, RunOptions()) for attempt in attempts] == [0.5, 1, 2, 4, 5, 5]
     assert [retry_delay(HttpError(503), attempt, 0.5, RunOptions()) for attempt in attempts] == [
@@ -534,7 +534,7 @@ async def test_waits_differ_from_one_another() -> None:
     assert all(0 <= wait <= 5000 for wait in waits)
 
 
-async def test_a_paused_answer_is_continued_with_what_was_said_so_far() -> None:
+async def test_a_paused_answer_is_continued_with_its_text_so_far() -> None:
     paused = message([text_block(0, ["Let me "])], "pause")
     async with bench(paused, text("see.")) as table:
         agent = await table.agent()
@@ -543,7 +543,7 @@ async def test_a_paused_answer_is_continued_with_what_was_said_so_far() -> None:
     assert [m.text() for m in agent.history()] == ["hi", "Let me ", "see."]
 
 
-async def test_a_pause_without_an_answer_is_not_continued_for_ever() -> None:
+async def test_a_pause_without_content_is_not_continued() -> None:
     async with bench(message([], "pause"), text("never")) as table:
         with pytest.raises(EmptyAssistantResponse):
             await (await table.agent()).send("hi")
@@ -572,7 +572,7 @@ async def test_run_options_model_budget_blocks_follow_up_round() -> None:
     assert (error.value.limit, agent.history(), table.provider.remaining) == (1, [], 1)
 
 
-async def test_retries_count_against_the_model_budget_and_nobody_waits_for_what_may_not_go_out() -> None:
+async def test_retries_count_against_the_model_budget_and_are_not_waited_for_when_it_is_spent() -> None:
     async with bench(failure(HttpError(429, retry_after=60)), text("never")) as table:
         agent = await table.agent()
         events = heard(agent)
@@ -634,19 +634,19 @@ async def test_malformed_rounds_are_bounded() -> None:
     assert (len(table.provider.recorded_requests), agent.history()) == (3, [])
 
 
-async def test_a_good_round_in_between_starts_the_count_anew() -> None:
+async def test_a_well_formed_round_resets_the_count_of_malformed_ones() -> None:
     bad, good = tool_calls([("act", "{nope")]), tool_calls([("act", {})])
     async with bench(bad, bad, good, bad, bad, text("ok"), tools=[act]) as table:
         assert (await (await table.agent()).send("go")).text() == "ok"
 
 
 @pytest.mark.parametrize("arguments", ["", "  ", "{}"])
-def test_no_arguments_at_all_are_no_arguments(arguments: str) -> None:
+def test_blank_arguments_are_an_empty_object(arguments: str) -> None:
     assert parse_arguments(arguments) == ({}, None)
 
 
 @pytest.mark.parametrize("arguments", ["[1]", '"x"', "{", '{"a":NaN}', '{"a":"\\ud800"}', "[" * 100_000, "null"])
-def test_what_is_no_json_object_is_malformed_and_quoted_briefly(arguments: str) -> None:
+def test_arguments_that_are_not_a_json_object_are_malformed_and_quoted_briefly(arguments: str) -> None:
     value, error = parse_arguments(arguments)
     assert value == {}
     assert error is not None
@@ -672,7 +672,7 @@ async def test_a_second_turn_while_one_is_running_is_refused() -> None:
 
 
 async def stopped(agent: Agent, token: CancellationToken, when: Any) -> float:
-    """Run, stop once `when` is done, and return how many seconds the run took to end after that."""
+    """Run a turn, stop it when `when` returns, and return the seconds until it had ended."""
     ended = 0.0
 
     async def go() -> None:
@@ -715,7 +715,7 @@ async def test_a_stop_in_a_silent_stream_settles_at_once_and_keeps_the_prompt() 
         assert said(agent.history()) == [("user", "go")]
 
 
-async def test_a_stop_keeps_the_text_so_far_and_the_conversation_goes_on_from_there(tmp_path: Path) -> None:
+async def test_a_stop_keeps_the_text_so_far_and_the_conversation_continues_from_it(tmp_path: Path) -> None:
     stream, token = ControlledStream(), CancellationToken()
     stream.send(*HALF)
     async with bench(stream, text("later"), store=SqliteStore(tmp_path / "s.sqlite")) as table:
@@ -787,7 +787,7 @@ async def test_cancelling_the_task_from_outside_runs_the_epilogue() -> None:
         assert (await agent.send("and?")).text() == "later"
 
 
-async def test_stopping_twice_is_stopping_once() -> None:
+async def test_a_second_stop_changes_nothing() -> None:
     token = CancellationToken()
     token.cancel("first")
     token.cancel("second")
@@ -846,7 +846,7 @@ def test_pending_turn_tracks_latest_usage_without_affecting_message() -> None:
 
 
 @pytest.mark.parametrize("pieces", [["\ud83d", "\ude00"], ["a\ud83d", "\ude00b"], ["\ud83d\ude00"], ["\U0001f600"]])
-def test_a_character_that_comes_in_halves_is_made_whole(pieces: list[str]) -> None:
+def test_a_character_sent_in_two_halves_is_joined(pieces: list[str]) -> None:
     pending, told = folded(*text_block(0, pieces), p.MessageStopped())
     assert pending.message().text().strip("ab") == "\U0001f600"
     assert "".join(d.delta for d in of(told, e.TextDelta)).strip("ab") == "\U0001f600"
@@ -858,7 +858,7 @@ def test_half_a_character_alone_never_reaches_history(piece: str) -> None:
     pending.message().model_dump_json()
 
 
-async def test_the_text_that_is_streaming_is_saved_while_it_streams_and_not_longer() -> None:
+async def test_partial_text_is_saved_while_it_streams_and_deleted_at_the_end() -> None:
     stream = ControlledStream()
     stream.send(*HALF)
     async with bench(stream) as table:
@@ -874,7 +874,7 @@ async def test_the_text_that_is_streaming_is_saved_while_it_streams_and_not_long
         assert (await store.list_runs(agent.id))[0].partial == ""
 
 
-async def test_a_block_that_ends_is_saved_at_once() -> None:
+async def test_partial_text_is_saved_at_the_end_of_each_block() -> None:
     stream = ControlledStream()
     stream.send(*HALF, p.ContentBlockStopped(0))
     async with bench(stream) as table, anyio.create_task_group() as group:

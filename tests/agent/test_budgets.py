@@ -1,4 +1,4 @@
-"""What bounds a run: what fails it, what lets a round finish first, and what it shares with children."""
+"""The limits of a turn: hard ones, soft ones that let a round finish first, and what subagents share."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ async def test_token_budget_stops_gracefully_after_the_round_that_crosses_it() -
     assert [x.stop_reason for x in of(events, e.TurnFinished)] == ["budget"]
 
 
-async def test_a_budget_that_is_not_crossed_lets_the_run_go_on() -> None:
+async def test_a_budget_that_is_not_exceeded_does_not_end_the_turn() -> None:
     async with bench(tool_calls([("act", {})], usage=TEN), text("ok", usage=TEN), tools=[act]) as table:
         options = RunOptions(token_budget=11)
         await turn(table, options)
         assert len(table.provider.recorded_requests) == 2
-    assert options.ended_early is None  # the last round crossed it, but the model was done
+    assert options.ended_early is None  # the last round exceeded it, but the model was done
 
 
 async def test_absent_token_budget_ignores_reported_usage() -> None:
@@ -75,7 +75,7 @@ async def test_absent_token_budget_ignores_reported_usage() -> None:
     assert (options.ended_early, options.spent.tokens) == (None, 10)
 
 
-async def test_a_cost_budget_ends_the_run_after_the_round_that_crosses_it() -> None:
+async def test_a_cost_budget_ends_the_turn_after_the_round_that_exceeds_it() -> None:
     usage = TokenUsage(input_tokens=1_000_000, output_tokens=10)
     provider = ScriptedProvider([tool_calls([("act", {})], usage=usage), text("never")], id="openai")
     async with bench(tools=[act]) as table:
@@ -136,7 +136,7 @@ async def test_a_turn_that_runs_to_completion_reports_nothing() -> None:
         options = RunOptions(token_budget=10, stop=CancellationToken())
         await turn(table, options)
         assert options.ended_early is None
-        await turn(table, options)  # the same options count anew
+        await turn(table, options)  # the same options count from zero
         assert (options.ended_early, options.spent.tokens) == (None, 0)
 
 
@@ -220,7 +220,7 @@ async def test_a_child_that_hits_its_round_limit_is_an_error_result() -> None:
         assert len(table.provider.recorded_requests) == 32
 
 
-def test_a_child_has_its_own_rounds_and_its_own_end() -> None:
+def test_the_rounds_and_the_early_end_of_a_child_are_separate() -> None:
     parent = RunOptions(token_budget=5, max_rounds=2, deadline=1.0)
     child = parent.child(max_rounds=30)
     assert (child.max_rounds, child.token_budget, child.deadline) == (30, 5, 1.0)

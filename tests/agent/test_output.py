@@ -1,4 +1,4 @@
-"""A run to a value of a given type: the tool that takes it, and what comes of a model that does not play along."""
+"""A turn that returns a value of a given type: the tool that receives it, and models that do not cooperate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from mentra_nb.tools.tool import Delegate, ToolContext, tool
 pytestmark = pytest.mark.anyio
 
 ANSWER = "THE TERMINAL TOOL"
-"""In a script: whatever the tool of this run is called."""
+"""In a script: the name of the turn's terminal tool."""
 
 
 class City(BaseModel):
@@ -134,7 +134,7 @@ async def test_a_shaping_turn_offers_only_the_terminal_tool_and_forces_it() -> N
         assert request.reasoning_effort == "high"
 
 
-async def test_what_is_kept_of_it_is_a_call_and_its_answer() -> None:
+async def test_the_transcript_keeps_a_call_and_its_result() -> None:
     async with table_of(answer(PARIS)) as table:
         agent = await table.agent()
         await agent.run_to_output("Where?", City)
@@ -148,7 +148,7 @@ async def test_what_is_kept_of_it_is_a_call_and_its_answer() -> None:
 
 
 @pytest.mark.parametrize("name", [None, "a rather long name, and odd: ä/b", "ä", "x"])
-async def test_its_name_is_unique_and_safe(name: str | None) -> None:
+async def test_the_name_of_the_terminal_tool_is_unique_and_valid(name: str | None) -> None:
     async with table_of(answer(PARIS), answer(PARIS)) as table:
         agent = await table.agent()
         for _ in range(2):
@@ -184,7 +184,7 @@ async def test_any_type_that_pydantic_understands(output: Any, value: dict[str, 
         assert name in schema["$defs"]
 
 
-async def test_a_type_no_schema_can_describe_is_refused_before_anything_is_asked() -> None:
+async def test_a_type_without_a_json_schema_is_refused_before_anything_is_asked() -> None:
     async with table_of() as table:
         agent = await table.agent()
         with pytest.raises(
@@ -222,7 +222,7 @@ async def test_two_terminal_calls_in_one_round_answer_with_the_first() -> None:
     assert (city.name, ran, results) == ("Paris", ["look"], [("", False), ("received", False), late, late])
 
 
-async def test_a_subagent_is_not_offered_it() -> None:
+async def test_a_subagent_is_not_offered_the_terminal_tool() -> None:
     @tool
     async def ask_another(context: ToolContext) -> str:
         """Give a task to a subagent."""
@@ -233,7 +233,7 @@ async def test_a_subagent_is_not_offered_it() -> None:
         assert [len(terminal(request)) for request in table.provider.recorded_requests] == [1, 0, 1]
 
 
-async def test_a_strategy_may_insist_on_it() -> None:
+async def test_a_strategy_may_insist_on_the_terminal_tool() -> None:
     async def insist(context: RoundContext) -> Inject:
         return Inject("Call it.")
 
@@ -246,7 +246,7 @@ async def test_a_strategy_may_insist_on_it() -> None:
 # ---- who allows it --------------------------------------------------------------------------------------------
 
 
-async def test_nobody_has_to_allow_it_and_it_has_one_decision() -> None:
+async def test_the_terminal_call_needs_no_permission_and_has_one_decision() -> None:
     judge = Judge(ToolAuthorizationDecision.deny("no"))
     calls = tool_calls([("act", {}), (ANSWER, PARIS)])
     async with table_of(calls, tools=[act], authorizer=judge) as table:
@@ -289,7 +289,9 @@ async def test_an_answer_without_the_call_is_an_error_and_the_transcript_is_kept
         (int, {}, r"does not match int: value: Field required"),
     ],
 )
-async def test_a_value_that_does_not_fit_is_an_error_that_names_what(output: Any, value: Any, problem: str) -> None:
+async def test_a_value_that_does_not_fit_is_an_error_that_names_the_problem(
+    output: Any, value: Any, problem: str
+) -> None:
     async with table_of(answer(value)) as table:
         agent = await table.agent()
         with pytest.raises(InvalidOutput, match=problem):
@@ -298,12 +300,12 @@ async def test_a_value_that_does_not_fit_is_an_error_that_names_what(output: Any
         assert len(agent.history()) == 3
 
 
-async def test_malformed_arguments_are_told_and_the_next_call_counts() -> None:
+async def test_malformed_arguments_are_reported_to_the_model_and_the_next_call_counts() -> None:
     async with table_of(tool_calls([(ANSWER, "{")]), answer(PARIS)) as table:
         assert (await (await table.agent()).run_to_output("Where?", City)).name == "Paris"
 
 
-async def test_a_run_that_a_budget_ended_says_so() -> None:
+async def test_a_turn_that_a_budget_ended_says_so() -> None:
     async with table_of(tool_calls([("act", {})]), tools=[act]) as table:
         options = RunOptions(token_budget=0)
         with pytest.raises(EmptyAssistantResponse):
@@ -315,7 +317,7 @@ async def test_a_run_that_a_budget_ended_says_so() -> None:
 
 
 @pytest.mark.parametrize("turns", [(failure(HttpError(400)),), (text("Paris."),), (answer({}),), (answer(PARIS),)])
-async def test_whatever_way_the_run_ends_it_is_gone(turns: tuple[ScriptedAnswer, ...]) -> None:
+async def test_the_terminal_tool_is_gone_however_the_turn_ends(turns: tuple[ScriptedAnswer, ...]) -> None:
     async with table_of(*turns, text("ok"), tools=[act]) as table:
         agent = await table.agent()
         with_error = None
@@ -329,7 +331,7 @@ async def test_whatever_way_the_run_ends_it_is_gone(turns: tuple[ScriptedAnswer,
         assert [spec.name for spec in table.runtime.tools()] == ["act"]
 
 
-async def test_a_failed_run_is_gone_on_with_as_an_ordinary_one() -> None:
+async def test_a_failed_turn_is_resumed_as_an_ordinary_one() -> None:
     async with table_of(failure(HttpError(400)), text("ok")) as table:
         agent = await table.agent()
         with pytest.raises(FailedToStreamResponse):
@@ -339,7 +341,7 @@ async def test_a_failed_run_is_gone_on_with_as_an_ordinary_one() -> None:
 
 
 class Dies(SqliteStore):
-    """A store of a process that dies at this write."""
+    """The store of a process that dies at this write."""
 
     at = ""
 
@@ -353,7 +355,7 @@ class Dies(SqliteStore):
         self._die("finished")
 
     async def finish_run(self, *args: Any, **rest: Any) -> None:
-        if self.at:  # whatever it died at: the end is not stored
+        if self.at:  # the end of the turn is not stored either
             raise StoreError("died")
         await super().finish_run(*args, **rest)
 
@@ -363,7 +365,7 @@ class Dies(SqliteStore):
 
 
 @pytest.mark.parametrize("at", ["begin", "began", "finished", "end"])
-async def test_after_a_death_the_call_has_an_answer_and_the_conversation_goes_on(at: str, tmp_path: Path) -> None:
+async def test_after_a_death_the_call_has_a_result_and_the_conversation_continues(at: str, tmp_path: Path) -> None:
     store = Dies(tmp_path / "state.sqlite")
     async with table_of(answer(PARIS), store=store) as table:
         session = await table.session()
@@ -385,7 +387,7 @@ async def test_after_a_death_the_call_has_an_answer_and_the_conversation_goes_on
         assert (await session.append_turn("thanks")).text() == "Paris."
 
 
-async def test_a_session_asks_for_a_value_as_its_own_turn() -> None:
+async def test_a_session_counts_a_request_for_a_value_as_a_turn() -> None:
     async with table_of(tool_calls([(ANSWER, {"name": "Oslo", "people": 7})])) as table:
         session = await table.session()
         assert await session.run_to_output("where?", City, name="city") == City(name="Oslo", people=7)

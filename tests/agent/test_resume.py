@@ -1,4 +1,4 @@
-"""Going on with a turn that failed, was stopped, or whose process died."""
+"""Resuming a turn that failed, was stopped, or whose process died."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ keep.spec = keep.spec.model_copy(update={"effect": "idempotent"})
 
 
 def said(agent: Agent) -> list[str]:
-    """The conversation in short."""
+    """Return the conversation, a line for each block."""
     lines = []
     for message in agent.history():
         for block in message.content:
@@ -88,7 +88,7 @@ def said(agent: Agent) -> list[str]:
 
 
 class Left:
-    """What a process that was killed in a turn left in the store."""
+    """What a process that was killed during a turn left in the store."""
 
     def __init__(self, store: VolatileStore | SqliteStore) -> None:
         self.store = store
@@ -112,7 +112,7 @@ class Left:
             await self.store.save_partial("run-1", partial)
 
     async def go_on(self) -> None:
-        """Another process continued the turn, and was killed too."""
+        """Begin the turn by which another process continued this one, before it was killed too."""
         await self.store.start_run(
             RunRecord(id="run-2", agent_id="agent-1", base=self.transcript.leaf, resumes="run-1", started_at=NOW + 1)
         )
@@ -168,7 +168,7 @@ async def test_resume_replays_last_failed_turn() -> None:
             await agent.resume()
 
 
-async def test_resume_keeps_the_rounds_that_were_whole_and_runs_no_tool_twice() -> None:
+async def test_resume_keeps_complete_rounds_and_runs_no_tool_twice() -> None:
     script = tool_calls([("act", {"what": "a"})]), failure(HttpError(400)), failure(HttpError(400)), text("there")
     async with bench(*script, tools=[act]) as table:
         agent = await table.agent()
@@ -183,7 +183,7 @@ async def test_resume_keeps_the_rounds_that_were_whole_and_runs_no_tool_twice() 
         assert [s.resumes is not None for s in table.recorder.of(e.TurnStarted)] == [False, True, True]
 
 
-async def test_calls_that_a_budget_kept_from_running_are_taken_up_by_resume() -> None:
+async def test_resume_runs_the_calls_that_a_budget_kept_from_running() -> None:
     async with bench(tool_calls([("act", {"what": "a"})]), text("there"), tools=[act]) as table:
         agent = await table.agent()
         with pytest.raises(ToolBudgetExceeded):
@@ -193,7 +193,7 @@ async def test_calls_that_a_budget_kept_from_running_are_taken_up_by_resume() ->
         assert len(table.provider.recorded_requests) == 2
 
 
-async def test_there_is_nothing_to_resume_at_first_after_success_and_when_the_talk_has_gone_on() -> None:
+async def test_nothing_to_resume_at_first_after_success_and_after_the_conversation_continued() -> None:
     async with bench(failure(HttpError(400)), text("one"), text("two")) as table:
         agent = await table.agent()
         with pytest.raises(NoResumableTurn):
@@ -221,7 +221,7 @@ async def test_a_failed_turn_can_be_resumed_by_the_next_process(tmp_path: Path) 
 # ---- after a stop ---------------------------------------------------------------------------------------------
 
 
-async def test_a_stopped_turn_goes_on_without_the_half_answer() -> None:
+async def test_a_stopped_turn_is_resumed_without_its_partial_answer() -> None:
     token, stream = CancellationToken(), ControlledStream()
     async with bench(stream, text("whole")) as table:
         agent = await table.agent()
@@ -234,7 +234,7 @@ async def test_a_stopped_turn_goes_on_without_the_half_answer() -> None:
         assert said(agent) == ["user: go", "assistant: whole"]
 
 
-async def test_the_call_a_stop_kept_from_running_is_taken_up_and_the_one_it_broke_off_is_not() -> None:
+async def test_resume_runs_the_calls_a_stop_kept_from_running_but_not_the_one_it_interrupted() -> None:
     token = CancellationToken()
 
     @tool
@@ -274,7 +274,7 @@ async def test_runtime_startup_preserves_memory_until_resume_and_resume_rolls_ba
         assert said(agent) == ["user: go", "assistant: whole"]
 
 
-async def test_text_of_an_earlier_round_is_not_taken_for_the_one_that_broke_off() -> None:
+async def test_saved_text_of_an_earlier_round_is_not_appended_again() -> None:
     left = Left(VolatileStore())
     await left.run(GO, partial="Let me see.")
     await left.store.append_entries(
@@ -315,7 +315,7 @@ async def test_resume_agent_keeps_committed_transcript_when_tool_execution_was_i
         assert len(table.provider.recorded_requests) == 1
 
 
-async def test_a_result_that_ended_the_turn_ends_it_also_when_its_process_died() -> None:
+async def test_a_result_that_ended_the_turn_ends_it_even_if_the_process_died() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT, ACT_TOO, LOOK))
     await left.call(ACT, result="did a")
@@ -330,7 +330,7 @@ async def test_a_result_that_ended_the_turn_ends_it_also_when_its_process_died()
         assert [t.stop_reason for t in table.recorder.of(e.TurnFinished)] == ["interrupted", "ended_by_tool"]
 
 
-async def test_a_turn_that_a_tool_had_ended_is_over_also_when_only_its_end_was_not_stored() -> None:
+async def test_a_turn_that_a_tool_ended_is_over_even_if_its_end_was_not_stored() -> None:
     left = Left(VolatileStore())
     results = Message.user([ToolResult(tool_use_id="call-1", content="bye")])
     await left.run(GO, calling(ACT), results)
@@ -358,18 +358,18 @@ async def test_text_that_was_streaming_after_a_paused_answer_is_kept() -> None:
         assert said(agent) == ["user: go", "assistant: One ", "assistant: moment."]
 
 
-async def test_a_result_that_was_stored_and_perhaps_not_recorded_is_recorded() -> None:
+async def test_a_stored_result_that_may_be_missing_in_the_record_is_recorded() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT, ACT_TOO))
     await left.call(ACT, result="did a")
     await left.call(ACT_TOO, result="did b")
     async with bench(store=left.store) as table:
         await table.runtime.resume_agent("agent-1")
-        [finished] = table.recorder.of(e.ToolExecutionFinished)  # the first was, before the second began
+        [finished] = table.recorder.of(e.ToolExecutionFinished)  # the first was recorded before the second began
     assert (finished.tool_call_id, finished.output_preview, finished.is_error) == ("call-2", "did b", False)
 
 
-async def test_the_end_of_a_dead_turn_is_recorded_by_the_next_when_who_settles_it_dies_too() -> None:
+async def test_the_end_of_a_dead_turn_is_recorded_again_if_the_process_that_settles_it_dies_too() -> None:
     class Dying(VolatileStore):
         async def finish_run(self, *args: Any, **kwargs: Any) -> None:
             raise StoreError("died")
@@ -401,7 +401,9 @@ async def test_ids_of_calls_stay_unique_across_a_death() -> None:
 
 
 @pytest.mark.parametrize(("use", "effect"), [(LOOK, "none"), (KEEP, "idempotent")])
-async def test_what_is_harmless_to_repeat_runs_again_unasked(use: ToolUse, effect: str) -> None:
+async def test_an_interrupted_call_that_is_safe_to_repeat_runs_again_without_a_question(
+    use: ToolUse, effect: str
+) -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(use))
     await left.call(use, effect=effect)
@@ -411,7 +413,7 @@ async def test_what_is_harmless_to_repeat_runs_again_unasked(use: ToolUse, effec
     assert ran == [use.input["what"]]
 
 
-async def test_a_rule_is_enough_for_a_call_that_is_harmless_to_repeat() -> None:
+async def test_a_rule_is_enough_for_an_interrupted_call_that_is_safe_to_repeat() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(KEEP))
     await left.call(KEEP, effect="idempotent")
@@ -424,7 +426,7 @@ async def test_a_rule_is_enough_for_a_call_that_is_harmless_to_repeat() -> None:
 
 
 @pytest.mark.parametrize("known", ["to the turn that continued it", "to the first turn only"])
-async def test_of_an_interrupted_call_the_newest_turn_knows_best(known: str) -> None:
+async def test_the_newest_turn_decides_what_is_known_of_an_interrupted_call(known: str) -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))
     newest_knows = known == "to the turn that continued it"
@@ -449,7 +451,7 @@ async def test_of_an_interrupted_call_the_newest_turn_knows_best(known: str) -> 
         ("skipped", "result interrupted while it ran: it may have taken effect, and was not run again", []),
     ],
 )
-async def test_a_person_says_beforehand_what_became_of_an_unknown_call(
+async def test_a_person_resolves_an_unknown_call_before_the_turn_is_resumed(
     resolution: Any, result: str, runs: list[str]
 ) -> None:
     left = Left(VolatileStore())
@@ -465,7 +467,7 @@ async def test_a_person_says_beforehand_what_became_of_an_unknown_call(
     assert ran == runs
 
 
-async def test_an_authorizer_alone_cannot_have_an_unknown_call_run_again() -> None:
+async def test_an_authorizer_alone_cannot_allow_an_unknown_call_to_run_again() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))
     await left.call(ACT)
@@ -524,7 +526,7 @@ async def test_a_denial_refuses_an_unknown_call_without_asking() -> None:
 
 
 @pytest.mark.parametrize("allow", [True, False])
-async def test_an_answer_given_after_the_run_died_is_honoured(allow: bool) -> None:
+async def test_an_answer_given_after_the_turn_died_counts(allow: bool) -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))
     async with bench(text("there"), store=left.store, tools=[act]) as table:
@@ -540,7 +542,7 @@ async def test_an_answer_given_after_the_run_died_is_honoured(allow: bool) -> No
     assert ran == (["a"] if allow else [])
 
 
-async def test_an_answer_given_after_the_run_died_is_remembered_and_recorded() -> None:
+async def test_an_answer_given_after_the_turn_died_is_remembered_and_recorded() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))
     async with bench(text("there"), store=left.store, tools=[act]) as table:
@@ -552,7 +554,7 @@ async def test_an_answer_given_after_the_run_died_is_remembered_and_recorded() -
         assert [(rule.tool, rule.pattern) for rule in await session.remembered_rules()] == [("act", "*")]
 
 
-async def test_what_is_asked_anew_closes_the_question_of_the_run_that_died() -> None:
+async def test_a_new_question_closes_the_one_of_the_turn_that_died() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))
     async with bench(text("there"), store=left.store, tools=[act]) as table:
@@ -575,7 +577,7 @@ async def test_what_is_asked_anew_closes_the_question_of_the_run_that_died() -> 
     assert ran == ["a"]
 
 
-async def test_an_answer_about_other_arguments_or_after_the_deadline_is_not_honoured() -> None:
+async def test_an_answer_about_other_arguments_or_after_the_deadline_does_not_count() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))
     async with bench(text("there"), store=left.store, tools=[act]) as table:
@@ -681,7 +683,7 @@ async def test_dropping_runtime_releases_agent_lease_for_next_resume(tmp_path: P
         assert (await table.runtime.resume_agent(agent.id)).id == agent.id
 
 
-async def test_a_resume_that_fails_half_way_lets_go_of_what_it_had(tmp_path: Path) -> None:
+async def test_a_resume_that_fails_half_way_releases_its_leases(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "s.sqlite")
     async with bench(store=store) as table:
         _, second = await table.agent(), await table.agent()
@@ -755,7 +757,7 @@ async def test_an_abandoned_branch_can_be_returned_to(tmp_path: Path) -> None:
         assert said(again) == ["user: first", "assistant: one"]
 
 
-async def test_a_branch_from_nowhere_or_from_unanswered_calls_is_refused() -> None:
+async def test_a_branch_from_an_unknown_entry_or_from_open_calls_is_refused() -> None:
     async with bench(tool_calls([("act", {})]), text("ok"), tools=[act]) as table:
         agent = await table.agent()
         await agent.send("go")

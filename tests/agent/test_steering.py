@@ -1,4 +1,4 @@
-"""What a person says while the model is at work."""
+"""Messages of a person while the model is at work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 def says(agents: list[Agent], steer: str | None = None, follow_up: str | None = None) -> Tool:
-    """A tool during which a person says something to the agent."""
+    """Return a tool during which a person steers the agent."""
 
     def act() -> str:
         if steer is not None:
@@ -79,7 +79,7 @@ async def test_failed_run_requeues_steer_and_resume_reinjects_it() -> None:
         assert asked(table, 2) == ["go", "shorter"]
 
 
-async def test_what_a_failed_run_had_heard_is_said_again_in_another_turn() -> None:
+async def test_messages_drained_by_a_failed_turn_are_sent_in_the_next() -> None:
     agents: list[Agent] = []
     script = tool_calls([("act", {})]), failure(HttpError(400)), text("ok")
     async with bench(*script, tools=[says(agents, steer="shorter")]) as table:
@@ -103,7 +103,7 @@ async def test_graceful_stop_does_not_consume_an_unrequestable_steer() -> None:
         assert agents[0].steering.has_pending()
 
 
-async def test_a_follow_up_no_request_can_carry_stays_queued_and_the_answer_stands() -> None:
+async def test_a_follow_up_stays_queued_when_no_request_is_left_in_the_budget() -> None:
     async with bench(text("ok")) as table:
         agent = await table.agent()
         agent.steering.follow_up("more")
@@ -111,7 +111,7 @@ async def test_a_follow_up_no_request_can_carry_stays_queued_and_the_answer_stan
         assert agent.steering.has_pending()
 
 
-async def test_a_run_can_begin_with_what_is_queued() -> None:
+async def test_a_turn_can_begin_with_a_queued_message() -> None:
     async with bench(text("ok")) as table:
         agent = await table.agent()
         with pytest.raises(OperationDenied):

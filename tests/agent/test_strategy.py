@@ -1,4 +1,4 @@
-"""A strategy: where a run asks it, what it is told, and what comes of what it says."""
+"""Strategies: when a turn asks one, what it receives, and what its decisions do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def act() -> str:
 
 @dataclass
 class Says:
-    """A strategy that says these things one after the other, and then nothing."""
+    """A strategy that returns these decisions one after the other, and then none."""
 
     decisions: Iterable[Decision | None] = ()
     asked: list[RoundContext] = field(default_factory=list)
@@ -78,7 +78,7 @@ def two_rounds() -> tuple[ScriptedAnswer, ScriptedAnswer]:
 # ---- where it is asked, and what it is told -------------------------------------------------------------------
 
 
-async def test_it_is_asked_after_the_results_of_tools_and_after_an_answer() -> None:
+async def test_a_strategy_is_asked_after_the_results_of_tools_and_after_an_answer() -> None:
     strategy = says()
     async with bench(tool_calls([("act", {}), ("nothing", {})]), text("ok"), tools=[act]) as table:
         agent = await table.agent()
@@ -125,7 +125,7 @@ async def test_strategy_state_does_not_outlive_run() -> None:
         assert sent(table, 3) == ["go", "ok", "more", "better", "again"]
 
 
-async def test_a_tool_that_ends_the_turn_comes_before_it() -> None:
+async def test_a_strategy_is_not_asked_after_a_tool_ended_the_turn() -> None:
     bye = tool(name="bye")(lambda: ToolOutput("bye", terminate=True))
     strategy = says(Inject("more"))
     async with bench(tool_calls([("bye", {})]), tools=[bye]) as table:
@@ -134,7 +134,7 @@ async def test_a_tool_that_ends_the_turn_comes_before_it() -> None:
     assert strategy.asked == []
 
 
-async def test_a_hard_limit_comes_before_it() -> None:
+async def test_a_strategy_is_not_asked_after_a_hard_limit() -> None:
     strategy = says(Inject("more"), Inject("more"))
     async with bench(*two_rounds(), tools=[act]) as table:
         agent = await table.agent()
@@ -145,7 +145,7 @@ async def test_a_hard_limit_comes_before_it() -> None:
     assert strategy.asked == []
 
 
-async def test_a_soft_limit_comes_before_it() -> None:
+async def test_a_strategy_is_not_asked_after_a_soft_limit() -> None:
     strategy, stop = says(Inject("more")), CancellationToken()
     async with bench(tool_calls([("act", {})], usage=TEN), text("ok", usage=TEN), tools=[act]) as table:
         agent, spent = await table.agent(), options(strategy, token_budget=10, stop=stop)
@@ -157,7 +157,7 @@ async def test_a_soft_limit_comes_before_it() -> None:
     assert strategy.asked == []
 
 
-async def test_a_steer_skips_it_for_that_boundary() -> None:
+async def test_a_strategy_is_not_asked_at_a_boundary_where_a_steer_is_waiting() -> None:
     agents: list[Agent] = []
     steered = tool(name="act")(lambda: agents[0].steering.steer("shorter"))
     strategy = says()
@@ -168,7 +168,7 @@ async def test_a_steer_skips_it_for_that_boundary() -> None:
     assert [c.boundary for c in strategy.asked] == ["assistant_message_committed"]
 
 
-async def test_a_follow_up_comes_before_it_at_an_answer_only() -> None:
+async def test_a_follow_up_keeps_a_strategy_from_being_asked_after_an_answer_only() -> None:
     strategy = says()
     async with bench(*two_rounds(), text("more"), tools=[act]) as table:
         agent = await table.agent()
@@ -179,7 +179,7 @@ async def test_a_follow_up_comes_before_it_at_an_answer_only() -> None:
     assert boundaries == [("tool_results_committed", 1), ("assistant_message_committed", 3)]
 
 
-async def test_delegated_runs_have_none() -> None:
+async def test_subagents_have_no_strategy() -> None:
     @tool
     async def ask_another(context: ToolContext) -> str:
         """Give a task to a subagent."""
@@ -193,7 +193,7 @@ async def test_delegated_runs_have_none() -> None:
     assert [(c.rounds_completed, c.model_requests) for c in strategy.asked] == [(1, 1), (2, 2)]
 
 
-async def test_it_is_asked_about_the_results_of_a_round_that_resume_has_finished() -> None:
+async def test_a_strategy_is_asked_about_a_round_that_resume_finished() -> None:
     strategy = says(Inject("well?"))
     async with bench(*two_rounds(), tools=[act]) as table:
         agent = await table.agent()
@@ -203,7 +203,7 @@ async def test_it_is_asked_about_the_results_of_a_round_that_resume_has_finished
         assert sent(table, 1) == ["go", "well?"]
 
 
-async def test_what_it_raises_fails_the_run() -> None:
+async def test_an_exception_of_a_strategy_fails_the_turn() -> None:
     async def breaks(context: RoundContext) -> Decision:
         raise ValueError("no idea")
 
@@ -218,7 +218,7 @@ async def test_what_it_raises_fails_the_run() -> None:
 # ---- what comes of what it says -------------------------------------------------------------------------------
 
 
-async def test_what_it_injects_is_a_turn_of_the_users_and_another_round_runs() -> None:
+async def test_an_injected_message_is_the_users_and_another_round_follows() -> None:
     strategy = says(Inject("quickly"), Inject("are you sure?"))
     async with bench(*two_rounds(), text("yes"), tools=[act]) as table:
         agent = await table.agent()
@@ -231,7 +231,7 @@ async def test_what_it_injects_is_a_turn_of_the_users_and_another_round_runs() -
     assert len(strategy.asked) == 3
 
 
-async def test_what_no_request_will_carry_is_not_said() -> None:
+async def test_nothing_is_injected_when_no_request_is_left_in_the_budget() -> None:
     stop = CancellationToken()
 
     async def inject_too_late(context: RoundContext) -> Decision:
@@ -244,7 +244,7 @@ async def test_what_no_request_will_carry_is_not_said() -> None:
         assert (len(agent.history()), run.ended_early) == (2, "stop_requested")
 
 
-async def test_it_stops_a_run_after_tools_as_a_graceful_stop_does() -> None:
+async def test_a_stop_after_tools_ends_the_turn_as_a_graceful_stop_does() -> None:
     run = options(says(Stop()))
     async with bench(*two_rounds(), tools=[act]) as table:
         agent = await table.agent()
@@ -255,7 +255,7 @@ async def test_it_stops_a_run_after_tools_as_a_graceful_stop_does() -> None:
     assert run.ended_early == "stop_requested"
 
 
-async def test_at_an_answer_a_stop_simply_ends() -> None:
+async def test_a_stop_after_an_answer_changes_nothing() -> None:
     run = options(says(None, Stop()))
     async with bench(*two_rounds(), tools=[act]) as table:
         assert (await (await table.agent()).run("go", run)).text() == "ok"
@@ -263,7 +263,7 @@ async def test_at_an_answer_a_stop_simply_ends() -> None:
 
 
 @pytest.mark.parametrize("decision", [Continue, lambda adjust: Inject("more", adjust)])
-async def test_another_model_is_asked_from_the_next_request_on_and_kept(decision: Any) -> None:
+async def test_a_changed_model_is_used_from_the_next_request_on_and_stored(decision: Any) -> None:
     other = ScriptedProvider([text("two"), text("three")], id="other")
     async with bench(tool_calls([("act", {})]), tools=[act]) as table:
         table.runtime.register_provider_instance(other)
@@ -275,7 +275,7 @@ async def test_another_model_is_asked_from_the_next_request_on_and_kept(decision
         assert (await (await table.runtime.resume_agent(agent.id)).send("again")).text() == "three"
 
 
-async def test_reasoning_is_set_and_cleared_and_kept() -> None:
+async def test_reasoning_is_set_cleared_and_stored() -> None:
     strategy = says(
         Continue(Adjustment(reasoning_effort="high")),
         Continue(Adjustment()),
@@ -290,7 +290,7 @@ async def test_reasoning_is_set_and_cleared_and_kept() -> None:
     assert efforts == ["low", "high", "high", None, None]
 
 
-async def test_a_model_of_no_provider_here_fails_the_run_and_changes_nothing() -> None:
+async def test_a_model_of_an_unknown_provider_fails_the_turn_and_changes_nothing() -> None:
     async with bench(*two_rounds(), tools=[act]) as table:
         agent = await table.agent()
         with pytest.raises(ProviderNotFound):
@@ -300,7 +300,7 @@ async def test_a_model_of_no_provider_here_fails_the_run_and_changes_nothing() -
         assert (agent.model, stored.model, stored.provider_id) == (MODEL.id, MODEL.id, MODEL.provider)
 
 
-async def test_a_cost_budget_refuses_a_model_without_a_price_also_in_mid_run() -> None:
+async def test_a_cost_budget_refuses_a_model_without_a_price_during_a_turn_too() -> None:
     rich = ScriptedProvider([tool_calls([("act", {})])], id="openai")
     async with bench(text("never"), tools=[act]) as table:
         table.runtime.register_provider_instance(rich)
@@ -313,7 +313,7 @@ async def test_a_cost_budget_refuses_a_model_without_a_price_also_in_mid_run() -
 # ---- the setters it goes through, used by somebody else -------------------------------------------------------
 
 
-async def test_a_setter_during_a_request_holds_from_the_next_one_and_retries_ask_the_same() -> None:
+async def test_a_setter_during_a_request_applies_to_the_next_one_and_not_to_retries() -> None:
     agents: list[Agent] = []
     other, stream = ScriptedProvider([text("two")], id="other"), ControlledStream()
 

@@ -1,4 +1,4 @@
-"""What the record holds of whole turns, event by event and in order, whatever a hook does."""
+"""The record of whole turns: every event, in order, whatever a hook does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mentra_nb.tools.tool import Delegate, Tool, ToolContext, ToolOutput, ToolSp
 pytestmark = pytest.mark.anyio
 
 Turn = Callable[..., Awaitable[list[e.RuntimeEvent]]]
-"""A real turn: told which hooks to have, it returns what the last of them heard."""
+"""A real turn: takes the hooks to install, and returns the events that the last of them received."""
 
 BEGUN = ["recovery_prepared", "turn_started"]
 IN_SESSION = ["recovery_prepared", "session_started", "turn_started"]
@@ -44,7 +44,7 @@ BLOCKED = ["tool_authorization_blocked", *UNRUN]
 ENDED = ["turn_finished"]
 ABORTED = ["run_aborted", *ENDED]
 CALLED = [*BEGUN, *ASKED]
-"""Up to where the model has made its calls."""
+"""The events until the model has made its calls."""
 ANSWERED = [*ASKED, *ENDED]
 
 
@@ -65,7 +65,7 @@ HALF = [MessageStarted("m", "s"), ContentBlockStarted(0, "text"), ContentBlockDe
 
 
 def turn(*script: Any, run: RunOptions | None = None, **options: Any) -> Turn:
-    """One turn of an agent on this script."""
+    """Return one turn of an agent on this script."""
 
     async def take(*hooks: RuntimeHook) -> list[e.RuntimeEvent]:
         async with bench(*script, hooks=hooks, **{"tools": [act]} | options) as table:
@@ -86,7 +86,7 @@ def judged(verdict: ToolAuthorizationDecision) -> Turn:
 
 
 class Gate:
-    """A pre-execution hook that says the same of every call."""
+    """A pre-execution hook that returns the same decision for every call."""
 
     def __init__(self, *decision: Any) -> None:
         self.decision = PreExecutionDecision(*decision)
@@ -107,7 +107,7 @@ class Secretive(Tool):
 
 @tool(name="act")
 def overstep() -> None:
-    """Do what the policy forbids, which shows only then."""
+    """Do what the policy forbids, which is noticed only then."""
     raise PolicyViolation("read_file", "outside the runtime policy read roots")
 
 
@@ -186,7 +186,7 @@ async def resumed_after_a_failure(*hooks: RuntimeHook) -> list[e.RuntimeEvent]:
 
 
 async def recovered(*hooks: RuntimeHook) -> list[e.RuntimeEvent]:
-    """What a process left that died while a tool ran is settled, and then resumed."""
+    """Settle and resume a turn whose process died while a tool ran."""
     store = VolatileStore()
     await store.create_agent(stores.agent(model="scripted", provider_id="scripted", config={}))
     await store.start_run(stores.run(), entries=[stores.entry("one", None)])
@@ -201,7 +201,7 @@ async def recovered(*hooks: RuntimeHook) -> list[e.RuntimeEvent]:
 
 @dataclass
 class StopAt:
-    """A hook that presses the stop button at one kind of event."""
+    """A hook that stops the turn at one kind of event."""
 
     kind: str
     token: CancellationToken
@@ -352,7 +352,7 @@ SEEN: dict[str, Turn | str] = {
     "run_aborted": never_opens,
     "tool_execution_blocked": pre_hook_denies,
 }
-"""For each kind of the original a turn that emits it, or the feature it will come with."""
+"""For each kind of the original, a turn that emits it, or the feature that will."""
 SEEN_TOO: dict[str, Turn] = {
     "turn_started": text_turn,
     "turn_finished": text_turn,
@@ -363,14 +363,14 @@ SEEN_TOO: dict[str, Turn] = {
 EMITTED = {kind: taken for kind, taken in {**SEEN, **SEEN_TOO}.items() if not isinstance(taken, str)}
 
 
-async def test_each_of_the_22_kinds_is_seen_in_a_real_turn_or_open() -> None:
+async def test_each_of_the_22_kinds_is_emitted_by_a_real_turn_or_listed_as_open() -> None:
     assert list(SEEN) == [kind.model_fields["kind"].default for kind in e.SEED_KINDS]
     emitted = {event.kind for taken, _ in TRACES.values() for event in await taken()}
     assert emitted == set(EMITTED)
 
 
 @pytest.mark.parametrize("kind", EMITTED)
-async def test_a_kind_is_seen_in_its_turn(kind: str) -> None:
+async def test_a_kind_is_emitted_by_its_turn(kind: str) -> None:
     assert kind in [event.kind for event in await EMITTED[kind]()]
 
 
@@ -392,19 +392,19 @@ HOW = ("success", "outcome", "reason", "is_error", "error", "stop_reason")
 
 
 def story(events: list[e.RuntimeEvent]) -> Iterator[dict[str, Any]]:
-    """What happened and how it came out, without what differs from turn to turn."""
+    """Return the events without what differs from turn to turn."""
     for event in events:
         told = event.model_dump(mode="json")
         yield {key: told.get(key) for key in ("kind", *HOW)}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EMITTED if kind != "tool_execution_started"])
-async def test_a_hook_that_fails_is_passed_over(kind: str) -> None:
+async def test_a_failing_hook_does_not_stop_the_others(kind: str) -> None:
     assert list(story(await EMITTED[kind](Fussy(kind)))) == list(story(await EMITTED[kind]()))
 
 
 @pytest.mark.parametrize("taken", [one_tool, beside_each_other])
-async def test_a_hook_that_fails_when_a_tool_starts_blocks_that_call_and_the_turn_goes_on(taken: Turn) -> None:
+async def test_a_hook_that_fails_when_a_tool_starts_blocks_that_call_and_the_turn_continues(taken: Turn) -> None:
     events = await taken(Fussy("tool_execution_started"))
     results = [event.error for event in events if isinstance(event, e.ToolExecutionFinished)]
     assert set(results) == {"Tool execution blocked: disk full"}
@@ -439,14 +439,14 @@ async def test_model_response_finished_hook_reports_stream_failures_without_usag
     assert "boom" in response.error
 
 
-async def test_an_attempt_that_failed_is_told_from_the_one_that_did_not() -> None:
+async def test_failed_and_successful_attempts_can_be_told_apart() -> None:
     events = await fails_then_answers()
     assert [r.success for r in of(events, e.ModelRequestFinished)] == [False, True]
     assert [r.attempt for r in of(events, e.ModelRequestStarted)] == [1, 2]
     assert [r.attempt for r in of(events, e.ModelResponseFinished)] == [2]
 
 
-async def test_starts_and_finishes_of_a_request_pair_by_its_id_and_of_a_turn_by_its_run() -> None:
+async def test_start_and_finish_of_a_request_share_its_id_and_those_of_a_turn_its_run_id() -> None:
     events = await one_tool()
     requests = [x.request_id for x in of(events, e.ModelRequestStarted | e.ModelResponseFinished)]
     assert requests[0] == requests[1] != requests[2] == requests[3]
@@ -487,12 +487,12 @@ async def test_a_turn_says_how_it_ended(taken: Turn, stop_reason: str, success: 
         (recovered, "deny", "runtime"),
     ],
 )
-async def test_a_call_has_one_decision_that_says_who_took_it(taken: Turn, outcome: str, by: str) -> None:
+async def test_a_call_has_one_decision_that_names_what_decided(taken: Turn, outcome: str, by: str) -> None:
     [decision] = of(await taken(), e.ToolAuthorizationFinished)
     assert (str(decision.outcome), decision.decided_by.partition(":")[0]) == (outcome, by)
 
 
-async def test_a_subagents_events_are_its_own_and_within_the_call_that_made_it() -> None:
+async def test_the_events_of_a_subagent_have_its_id_and_lie_within_the_call_that_made_it() -> None:
     events = await delegated()
     parent, child = [started.agent_id for started in of(events, e.TurnStarted)]
     assert parent != child
@@ -500,12 +500,12 @@ async def test_a_subagents_events_are_its_own_and_within_the_call_that_made_it()
     assert {at for at, event in enumerate(events) if event.agent_id == child} == set(range(call[0] + 1, call[1]))
 
 
-async def test_a_resumed_turn_names_the_run_it_goes_on_with() -> None:
+async def test_a_resumed_turn_names_the_turn_it_continues() -> None:
     first, second = of(await resumed_after_a_failure(), e.TurnStarted)
     assert (first.resumes, second.resumes) == (None, first.run_id)
 
 
-async def test_a_run_that_died_is_closed_with_what_is_not_known_of_its_call() -> None:
+async def test_a_turn_that_died_is_closed_with_an_unknown_result_of_its_call() -> None:
     events = await recovered()
     unknown = of(events, e.ToolExecutionFinished)[0]
     assert (unknown.tool_call_id, unknown.is_error, unknown.run_id) == ("call-1", True, "run-1")
@@ -516,7 +516,7 @@ async def test_a_run_that_died_is_closed_with_what_is_not_known_of_its_call() ->
     ]
 
 
-async def test_the_turn_carries_where_it_came_from() -> None:
+async def test_the_turn_has_its_origin() -> None:
     async with bench(text("hi")) as table:
         session = await table.session(project="/p", notebook="nb.ipynb")
         await session.append_turn("go", origin=e.TurnOrigin(cell_id="cell-7", execution_count=3))
@@ -526,7 +526,7 @@ async def test_the_turn_carries_where_it_came_from() -> None:
     assert (finished.cell_id, finished.success, finished.run_id) == ("cell-7", True, started.run_id)
 
 
-async def test_a_failure_is_named_in_the_turn() -> None:
+async def test_the_end_of_a_failed_turn_names_the_error() -> None:
     events = await never_opens()
     [finished], [aborted] = of(events, e.TurnFinished), of(events, e.RunAborted)
     assert aborted.reason == finished.error == "failed to stream provider response: provider returned HTTP 400: bad"

@@ -84,7 +84,7 @@ async def test_going_back_restores_every_part_of_the_path(conversation: Conversa
     assert transcript.leaf == expected["items"][-1].id
 
 
-async def test_messages_of_a_branch_that_was_left_are_not_read_in_their_place(conversation: Conversation) -> None:
+async def test_old_messages_are_not_read_from_a_branch_that_was_left(conversation: Conversation) -> None:
     transcript = conversation.transcript
     await conversation.say(*texts("before"))
     kept = transcript.snapshot()

@@ -1,7 +1,8 @@
-"""A process dies at every step of a turn, and another goes on: nothing acknowledged is missing, no call that cannot be
-repeated runs twice without a person's say, and what a model is sent is always a valid conversation.
+"""A process is killed at every step of a turn, and another process continues. Nothing that was acknowledged is missing,
+no call that is not safe to repeat runs twice without a person's consent, and every request is a valid conversation.
 
-Each step is killed once; `MENTRA_FAULT_KILLS` says how often in all, at least ten times each, and prints the counts.
+By default there is one kill at each step. `MENTRA_FAULT_KILLS` sets the number of kills in all, at least ten at each
+step, and prints the counts.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a process dies. `number` decides what the person does about it afterwards."""
+    """Where a process dies. `number` selects what the person does afterwards."""
 
     step: str
     occurrence: int
@@ -76,7 +77,7 @@ class Kill:
 
 
 class Killers:
-    """A few programs that carry out orders, each one order at a time."""
+    """Programs that carry out orders, each one order at a time."""
 
     def __init__(self, count: int) -> None:
         self.programs = [
@@ -87,7 +88,7 @@ class Killers:
             self.free.put(program)
 
     def run(self, home: Path, kill: Kill | None = None, **order: Any) -> int:
-        """The exit status of a process that was to die there; without a `kill`, of one that lives to its end."""
+        """Return the exit status of a process that is to die at `kill`, or of one that is not to die."""
         if kill is not None:
             order |= {"step": kill.step, "occurrence": kill.occurrence}
         program = self.free.get()
@@ -118,17 +119,17 @@ def killers() -> Iterator[Killers]:
 
 @dataclass
 class Notes:
-    """What the processes of a home had acknowledged."""
+    """What the processes of a home acknowledged."""
 
     rows: turn.Rows = field(default_factory=lambda: defaultdict(dict))
     events: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    """By process, in order."""
+    """By process id, in order."""
     answered: set[str] = field(default_factory=set)
-    """Questions whose answers were shown as taken."""
+    """Ids of questions whose answers were shown as accepted."""
     again: Counter[str] = field(default_factory=Counter)
-    """What a person had said is to run again, though it may have taken effect."""
+    """How often a person was asked whether an interrupted `act` runs again, by its argument."""
     steps: dict[str, int] = field(default_factory=dict)
-    """How often each step is reached by a process that lives to its end."""
+    """How often each step is reached by a process that is not killed."""
 
     @classmethod
     def of(cls, home: Path) -> Notes:
@@ -152,13 +153,13 @@ class Notes:
 
 
 def check_wires(messages: list[Message]) -> None:
-    """Every API would take this conversation."""
+    """Check that every API would accept this conversation."""
     for provider, check in WIRES:
         check(json.loads(provider.body(Request("m", messages))))
 
 
 class CheckedModel(Model):
-    """Takes only requests that every API would take."""
+    """Accepts only requests that every API would accept."""
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
@@ -168,7 +169,7 @@ class CheckedModel(Model):
 
 
 def shape(messages: list[Message]) -> list[Any]:
-    """A conversation without what a death may change: results, and what was said in between."""
+    """Return a conversation without what a death may change: results and steering."""
 
     def block(block: Any) -> Any:
         match block:
@@ -185,13 +186,13 @@ def shape(messages: list[Message]) -> list[Any]:
 
 @dataclass
 class Found:
-    """A home as the dead left it."""
+    """A home as the killed processes left it."""
 
     home: Path
     rows: turn.Rows
     notes: Notes
     done: Counter[str]
-    """What `act` had done."""
+    """How often `act` took effect, by its argument."""
 
     @classmethod
     def of(cls, home: Path) -> Found:
@@ -206,12 +207,12 @@ class Found:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether a turn died, and was not resumed to its end since."""
+        """Whether the last turn died and has not been resumed to its end."""
         return self.last_run is not None and self.last_run["state"] != "finished"
 
     @property
     def unknown(self) -> dict[str, dict[str, Any]]:
-        """The calls of the unfinished turn that began and whose results nobody knows, by what they were about."""
+        """The calls of the unfinished turn that began and have no known result, by tool and argument."""
         runs, run = {run["id"]: run for run in self.table("runs")}, self.last_run if self.is_unfinished else None
         latest: dict[str, dict[str, Any]] = {}
         while run is not None:
@@ -223,11 +224,11 @@ class Found:
 
     @property
     def may_have_acted(self) -> dict[str, dict[str, Any]]:
-        """Those of them that are not to be repeated unasked."""
+        """The `unknown` calls that may not be repeated without a question, by argument."""
         return {about.split()[1]: call for about, call in self.unknown.items() if call["tool"] == "act"}
 
     def check_rows(self) -> None:
-        """What the store had acknowledged is in it, with what it knew by then."""
+        """Check that every row the store acknowledged is in it, with at least the values it had then."""
         if not self.rows:
             assert not self.notes.rows
             return
@@ -241,8 +242,8 @@ class Found:
                 assert not gone, (table, key, gone)
 
 
-async def go_on(home: Path, number: int, undisturbed: list[Any]) -> Found:
-    """Resume what died, as a person would who says yes to running a call again when `number` is even."""
+async def continue_turn(home: Path, number: int, undisturbed: list[Any]) -> Found:
+    """Resume the turn that died. The person allows a call to run again if `number` is even."""
     found = Found.of(home)
     found.check_rows()
     model, store, record = CheckedModel(), SqliteStore(turn.state_file(home)), Journal(turn.record_folder(home))
@@ -282,18 +283,18 @@ def last_prompt(session: Session) -> str:
 
 
 def check_settled(session: Session, found: Found) -> None:
-    """The conversation is whole, and holds what a person had seen of it."""
+    """Check that the conversation is valid, and has everything that was shown of it."""
     check_wires([*session.history(), Message.user("And?")])
     texts = [said.text() for said in session.history()]
     for entry in found.table("entries"):
         said = Message.model_validate_json(entry["message"]).text()
-        assert said in texts or entry["kind"] == "settlement", "said, and not in the conversation"
+        assert said in texts or entry["kind"] == "settlement", "an entry is missing in the conversation"
     if found.last_run is not None and (streamed := found.last_run["partial"]):
-        assert texts[-1] == streamed, "shown and saved, and not in the conversation"
+        assert texts[-1] == streamed, "saved text is missing in the conversation"
 
 
 async def answer_beforehand(session: Session, found: Found, number: int) -> set[str]:
-    """Now and then a person does not wait to be asked. Returns which questions were answered."""
+    """Answer some questions before they are asked, depending on `number`. Returns the ids of the answered ones."""
     for what, call in found.may_have_acted.items() if number % 4 > 1 else ():
         if call["resolution"] is None:
             no: Resolution = "done" if found.done[what] else "skipped"
@@ -307,7 +308,7 @@ async def answer_beforehand(session: Session, found: Found, number: int) -> set[
 
 
 def check_asked(person: Person, found: Found, answered: set[str]) -> None:
-    """Nobody is asked what was answered, by a decision or by a rule."""
+    """Check that no question was asked that a decision or a rule had answered."""
     for question in found.table("questions"):
         if question["request_id"] in answered | found.notes.answered:
             assert json.loads(question["payload"])["arguments"]["what"] not in person.asked
@@ -319,7 +320,7 @@ def check_asked(person: Person, found: Found, answered: set[str]) -> None:
 
 
 def check_effects(home: Path, found: Found, person: Person, number: int) -> None:
-    """Every call that is declared `once` ran once, or as a person said."""
+    """Check that every call with the effect `once` ran once, or as often as a person allowed."""
     decided = {what for what, call in found.may_have_acted.items() if call["resolution"] is not None}
     assert set(person.asked_again) == (found.may_have_acted.keys() - decided if number % 4 < 2 else set())
     done = turn.effects(home, "act")
@@ -332,16 +333,16 @@ def check_effects(home: Path, found: Found, person: Person, number: int) -> None
     assert all(turn.effects(home, "keep").values())
 
 
-UNTOLD = {
+UNRECORDED = {
     *("store.save_session:after", "event.session_started:before"),
     *("store.start_run:after", "event.turn_started:before"),
     *("store.finish_run:after", "event.turn_finished:before"),
 }
-"""Sessions and turns begin and end in the store and then in the record: who dies in between leaves that out there."""
+"""Steps between the store and the record: a beginning or an end is missing in the record if a process dies there."""
 
 
 class Record:
-    """The events of all homes in a folder, read once."""
+    """The events of all homes in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.events = frames.events(folder=folder)
@@ -355,16 +356,16 @@ class Record:
         self.by_agent = dict(list(self.events.groupby("agent_id")))
 
     def check(self, kill: Kill, found: Found) -> None:
-        """Every acknowledged event is there, once and in its place; what began has ended."""
+        """Check that every acknowledged event is recorded once and in order, and that what began has ended."""
         for acknowledged in found.notes.events.values():
             written = self.by_runtime[acknowledged[0]["runtime_instance_id"]]
             assert written[: len(acknowledged)] == acknowledged
-            assert len(written) <= len(acknowledged) + 1  # written in one thread while another died
+            assert len(written) <= len(acknowledged) + 1  # one may be written while another thread dies
         for session in found.table("sessions"):
-            self.check_ends(self.by_agent[session["agent_id"]], untold=kill.step in UNTOLD)
+            self.check_ends(self.by_agent[session["agent_id"]], unrecorded=kill.step in UNRECORDED)
 
-    def check_ends(self, events: pd.DataFrame, *, untold: bool) -> None:
-        assert 1 - untold <= len(events[events.kind == "session_started"]) <= 1
+    def check_ends(self, events: pd.DataFrame, *, unrecorded: bool) -> None:
+        assert 1 - unrecorded <= len(events[events.kind == "session_started"]) <= 1
 
         def counts(kind: str, *by: str) -> pd.Series[int]:
             return events[events.kind == kind].groupby([*by]).size()
@@ -376,7 +377,7 @@ class Record:
         assert started.index.isin(finished.index).all(), "a call without an end"
         started, finished = counts("turn_started", "run_id"), counts("turn_finished", "run_id")
         assert (started == 1).all()
-        assert len(set(started.index) ^ set(finished.index)) <= untold, "turns without a beginning or an end"
+        assert len(set(started.index) ^ set(finished.index)) <= unrecorded, "turns without a beginning or an end"
         assert len(finished) == len(counts("turn_finished", "run_id", "stop_reason")), "turns with two ends"
 
 
@@ -391,7 +392,7 @@ def check_store(home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def lived(killers: Killers, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home where nothing died."""
+    """A home where no process died."""
     home = tmp_path_factory.mktemp("lived") / "home"
     assert killers.run(home) == 0, (home / "errors").read_text()
     return home
@@ -410,7 +411,7 @@ async def _shape_of(home: Path) -> list[Any]:
 
 
 def planned(steps: dict[str, int], per_step: int, number: int = 0) -> list[Kill]:
-    """So many kills at each step, spread over the times it is reached and over what the person may do then."""
+    """Return `per_step` kills for each step, spread over its occurrences and over what the person may do."""
     kills = []
     for index, (name, count) in enumerate(steps.items(), start=number):
         for n in range(per_step):
@@ -420,7 +421,7 @@ def planned(steps: dict[str, int], per_step: int, number: int = 0) -> list[Kill]
 
 
 def survive(kills: list[Kill], die: Callable[[Kill], Path], undisturbed: list[Any]) -> Counter[str]:
-    """Carry out the kills, and go on after each. Returns how many there were at each step."""
+    """Carry out the kills, and continue after each. Returns how many there were at each step."""
     survived: dict[Kill, Found] = {}
     failed: dict[Kill, Exception] = {}
 
@@ -434,7 +435,7 @@ def survive(kills: list[Kill], die: Callable[[Kill], Path], undisturbed: list[An
         dying = {pool.submit(die, kill): kill for kill in kills}
         for death in as_completed(dying):
             kill, home = dying[death], death.result()
-            if found := check(kill, partial(anyio.run, go_on, home, kill.number, undisturbed)):
+            if found := check(kill, partial(anyio.run, continue_turn, home, kill.number, undisturbed)):
                 survived[kill] = found
                 shutil.rmtree(home)
     record = Record(turn.record_folder(home))
@@ -492,7 +493,7 @@ def test_killed_again_while_it_resumes(
     survive(plan if KILLS else plan[number % 8 :: 8], die, undisturbed)
 
 
-def test_what_a_live_process_has_is_refused_to_another(
+def test_an_agent_of_a_live_process_is_refused_to_another(
     killers: Killers, undisturbed: list[Any], tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
@@ -502,7 +503,7 @@ def test_what_a_live_process_has_is_refused_to_another(
     os.mkfifo(go)
     with ThreadPoolExecutor(1) as pool:
         living = pool.submit(killers.run, home, Kill("tool.act:after", 2), hold=True)
-        there.read_text()  # returns when it is there
+        there.read_text()  # returns when the process has reached the step
         try:
             before = turn.rows(home)
             anyio.run(_refused, home)
@@ -513,7 +514,7 @@ def test_what_a_live_process_has_is_refused_to_another(
     assert anyio.run(_shape_of, home) == undisturbed
     assert set(turn.effects(home, "act").values()) == {1}
     written = Record(turn.record_folder(home)).by_runtime.values()
-    assert sorted(len(events) for events in written)[0] == 1, "who was refused has announced itself, and no more"
+    assert sorted(len(events) for events in written)[0] == 1, "the refused process recorded more than its start"
 
 
 async def _refused(home: Path) -> None:

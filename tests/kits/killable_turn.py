@@ -1,13 +1,13 @@
-"""A conversation whose process kills itself at a step that it is told by name, and what its tests share with it.
+"""A conversation whose process kills itself at a named step, and what the tests of it share.
 
-As a program it takes orders, a line of JSON each, and answers each with the exit status of the process (a fork, so that
-nothing has to be imported again) that has carried it out:
+As a program it reads orders from stdin, a line of JSON each, carries each out in a forked process (so that nothing is
+imported again), and prints the exit status of that process:
 
     {"home": …, "resume": false, "step": "tool.act:after", "occurrence": 2, "hold": false}
 
-Steps are found by wrapping, not by listing: each write of the store (`before`, `inside` its transaction, `after` it was
-acknowledged), each event of the record and each sync of it, each event shown to the session's listener, and what the
-tools do. What was acknowledged is in the file `notes`, a line of JSON each, written when the step behind it is reached.
+The steps are found by wrapping, so there is no list of them: each write of the store (`before`, `inside` and `after`
+its transaction), each event and each sync of the record, each event shown to the session's listener, and each effect of
+a tool. The file `notes` has a line of JSON for everything that was acknowledged.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from mentra_nb.tools.tool import Tool, ToolContext, tool
 
 Step = Callable[[str], None]
 Rows = dict[str, dict[str, dict[str, Any]]]
-"""What a state store holds: by table, then by primary key."""
+"""The rows of a state store, by table and primary key."""
 
 MODEL = ModelInfo(id="scripted", provider="scripted")
 NAME = "talk"
@@ -68,13 +68,13 @@ SCRIPT: dict[str, tuple[ScriptedAnswer, ...]] = {
     ),
     SECOND: (tool_calls([("look", {"what": "d"}), ("act", {"what": "b3"})]), text("Cleared.")),
 }
-"""What the model answers to each prompt, one answer after the other. Calls have the same ids in every answer."""
+"""The model's answers to each prompt, in order. Calls have the same ids in every answer."""
 RULED_BEFORE, RULED_BY_ANSWER = '{"what":"a"}', '{"what":"b*"}'
-"""Patterns of `act` that run unasked: from the beginning, and since the first question was answered."""
+"""Patterns of `act` that a rule allows: from the beginning, and after the first question was answered."""
 
 
 class Model(ScriptedProvider):
-    """Answers from `SCRIPT` by what the request shows of the conversation, so that it goes on from anywhere."""
+    """Answers from `SCRIPT`, depending only on the conversation in the request, so that it continues from anywhere."""
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
@@ -89,12 +89,12 @@ def next_answer(messages: Sequence[Message]) -> ScriptedAnswer:
 
 
 def prompt_in(said: Message) -> str:
-    """The prompt of the script that a message is, if it is one."""
+    """Return the message's text if it is a prompt of the script, else an empty string."""
     return said.text() if said.text() in SCRIPT else ""
 
 
 def make_tools(home: Path, step: Step) -> list[Tool]:
-    """`look` reads, `keep` may be repeated, `act` may not. What they do is a line in the file `effects`."""
+    """Return `look`, which reads, `keep`, which is idempotent, and `act`. Each adds a line to the file `effects`."""
 
     def take_effect(name: str, what: str) -> str:
         step(f"tool.{name}:before")
@@ -123,7 +123,7 @@ def make_tools(home: Path, step: Step) -> list[Tool]:
 
 
 def append(file: Path, line: str) -> None:
-    """Add a line that outlives the process and the machine."""
+    """Append a line and sync it to the disk."""
     fd = os.open(file, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
     try:
         os.write(fd, line.encode() + b"\n")
@@ -133,7 +133,7 @@ def append(file: Path, line: str) -> None:
 
 
 def effects(home: Path, name: str) -> Counter[str]:
-    """How many times a tool did what."""
+    """Return how often a tool took effect, by its argument."""
     file = home / "effects"
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
     return Counter(what for tool_name, what in (line.split(" ") for line in lines) if tool_name == name)
@@ -148,12 +148,12 @@ def state_file(home: Path) -> Path:
 
 
 def record_folder(home: Path) -> Path:
-    """Homes beside each other have one record, as the kernels of a user do."""
+    """Return the folder of the record, which sibling homes share, as the kernels of a user do."""
     return home.parent / "record"
 
 
 def rows(home: Path) -> Rows:
-    """What everybody else finds in the state store now."""
+    """Return the rows that another process sees in the state store."""
     if not state_file(home).exists():
         return {}
     with closing(sqlite3.connect(state_file(home))) as connection:
@@ -169,7 +169,7 @@ def _rows_of(connection: sqlite3.Connection, table: str) -> dict[str, dict[str, 
 
 
 class Person:
-    """Whoever the session asks: allows everything once, but the first `act` of its kind for good.
+    """Answers the session's questions: allows everything once, and `act` with `b1` by a rule for its kind.
 
     `again` is the answer to whether a call that may have taken effect runs again.
     """
@@ -196,7 +196,7 @@ class Person:
 
 
 class Doomed:
-    """One process: notes what it acknowledges, counts its steps, and dies, or waits, at the one it was told."""
+    """One process: notes what it acknowledges, counts its steps, and dies or waits at the ordered one."""
 
     def __init__(self, home: Path, step: str | None, occurrence: int, hold: bool) -> None:
         self.home, self.end, self.hold = home, (step, occurrence), hold
@@ -213,14 +213,14 @@ class Doomed:
             return
         if not self.hold:
             os.kill(os.getpid(), signal.SIGKILL)
-        (self.home / "there").write_text("")  # a FIFO: returns when somebody reads it
+        (self.home / "there").write_text("")  # a FIFO: returns when the test reads it
         (self.home / "go on").read_text()
 
     def note(self, **what: Any) -> None:
         os.write(self.fd, json.dumps({"pid": os.getpid(), **what}).encode() + b"\n")
 
     def note_rows(self) -> None:
-        """The store has said that it has these."""
+        """Note the rows that the store has acknowledged since the last call."""
         with self.lock:
             now = rows(self.home)
             for table, found in now.items():
@@ -263,7 +263,7 @@ class WatchedJournal(Journal):
         self.doomed.step(f"event.{event_type}:after")
 
     def sync(self) -> None:
-        if threading.current_thread().name == "mentra-journal":  # of its own accord, now and then
+        if threading.current_thread().name == "mentra-journal":  # the periodic sync, not a step of the turn
             return super().sync()
         self.doomed.step("record.sync:before")
         super().sync()
@@ -271,7 +271,7 @@ class WatchedJournal(Journal):
 
 
 class WatchedPerson(Person):
-    """Says something more while the model works."""
+    """Steers while the model works, and notes its answers."""
 
     def __init__(self, session: Session, doomed: Doomed) -> None:
         self.doomed = doomed
@@ -290,8 +290,8 @@ class WatchedPerson(Person):
 
 
 async def converse(doomed: Doomed, resume: bool) -> None:
-    """The whole conversation, from its beginning or from where another process had died."""
-    loop.SAVE_EVERY = 0.0  # each delta that can be saved is
+    """Hold the whole conversation, from its beginning or from where another process died."""
+    loop.SAVE_EVERY = 0.0  # save at every delta
     store, record = WatchedStore(doomed), WatchedJournal(doomed)
     async with open_runtime(doomed.home, Model(), doomed.step, store, record) as runtime:
         if resume:
