@@ -38,10 +38,8 @@ MAGICS = {"load_ipython_extension", "unload_ipython_extension"}
 """What IPython calls for `%load_ext mentra_nb`."""
 
 LATER = {
-    *("Chat", "OutputOptions", "Reply", "RunningTurn", "aask", "allow", "ask", "backtest", "columns", "compare"),
-    *("connect", "decisions", "denial_reasons", "deny", "events", "export", "messages", "model_calls", "models"),
-    *("prune", "replay", "rules", "sessions", "slowest_tools", "sql", "tape", "time_spent", "tool_calls", "turns"),
-    *("usage", "verify"),
+    *("Chat", "OutputOptions", "Reply", "RunningTurn", "aask", "allow", "ask", "connect", "deny"),
+    *("models", "replay", "rules", "tape"),
 }
 
 

@@ -42,6 +42,12 @@ def backtest(
 
     Raises:
         ConfigurationError: a text is not a rule.
+
+    Example:
+        >>> mn.backtest(["deny shell echo *"], session="sales")[["subject", "decision", "verdict"]]
+              subject decision verdict
+        0  echo clean    allow    deny
+        1    git push     deny     ask
     """
     known = _rules(rules)
     calls = decided_calls(**filters)

@@ -23,6 +23,12 @@ def messages(session: str | None = None) -> pd.DataFrame:
 
     Raises:
         ConfigurationError: there is no such session.
+
+    Example:
+        >>> mn.messages("sales")[["role", "text"]].head(2)
+                role                                text
+        0       user      What was the revenue in March?
+        1  assistant  Revenue in March was 2400 dollars.
     """
     last = conversation().last
     wanted = session or (last.session if last is not None else None)

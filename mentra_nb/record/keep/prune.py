@@ -37,6 +37,10 @@ def prune(
 
     Raises `ConfigurationError` unless exactly one of the two is given, `StoreError` while others keep the record busy,
     or if the lake cannot be reached.
+
+    Example:
+        >>> len(mn.prune(keep_days=90, dry_run=True))
+        0
     """
     import pandas as pd
 

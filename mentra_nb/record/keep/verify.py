@@ -41,6 +41,10 @@ def verify(folder: Path | None = None) -> pd.DataFrame:
     JSON (known until compaction), `lost` what a `journal_gap` tells of. `problem` is a sentence, missing where all is
     well: an altered, missing or reordered event, a segment that is gone or twice there, a chain that does not hold
     together.
+
+    Example:
+        >>> mn.verify().problem.dropna().tolist()
+        []
     """
     import duckdb
     import pandas as pd

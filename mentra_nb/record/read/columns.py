@@ -20,6 +20,12 @@ def columns(name: str | None = None) -> pd.DataFrame:
 
     Raises:
         ConfigurationError: there is no frame of that name.
+
+    Example:
+        >>> mn.columns("turns")[["column", "dtype", "unit"]].head(2)
+               column                dtype unit
+        0          ts  datetime64[us, UTC]
+        1  session_id               string
     """
     known = documented()
     if name is not None and name not in known:

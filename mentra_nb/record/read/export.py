@@ -54,6 +54,10 @@ def export(path: str | Path, *, table: str = "events", overwrite: bool = False, 
     Raises:
         OperationDenied: the path exists and `overwrite` is not set, or it is a folder that no export made.
         ConfigurationError: there is no such table, or the path cannot be written.
+
+    Example:
+        >>> mn.export("calls.parquet", table="tool_calls", session="sales").name
+        'calls.parquet'
     """
     source = (filters.get("folder") or paths.record_folder()).resolve()
     target = _target(path, source, table, overwrite)

@@ -50,7 +50,12 @@ _SUMS = ("total_tokens", "input_tokens", "output_tokens", "cache_read_input_toke
 @described
 @filtered
 def events(**filters: Unpack[EventFilters]) -> pd.DataFrame:
-    """Return a row per event, oldest first, with its whole payload as JSON text."""
+    """Return a row per event, oldest first, with its whole payload as JSON text.
+
+    Example:
+        >>> mn.events(session="sales", kind="turn_finished").kind.tolist()
+        ['turn_finished', 'turn_finished', 'turn_finished']
+    """
     return query.view("events", filters, select=TEXT_IDS, tail="ORDER BY ts, id", costs=False)
 
 
@@ -60,6 +65,11 @@ def sessions(**filters: Unpack[SessionFilters]) -> pd.DataFrame:
     """Return a row per session: when, model, counts, tokens, `cost_usd`, and where the time went.
 
     With `since` or `until`, these are the sessions that have an event in that time, each as a whole.
+
+    Example:
+        >>> mn.sessions(session="sales")[["title", "model", "turns", "tools", "denials"]]
+           title  model  turns  tools  denials
+        0  sales  small      3      2        1
     """
     return query.view("sessions", filters, tail="ORDER BY started")
 
@@ -67,28 +77,56 @@ def sessions(**filters: Unpack[SessionFilters]) -> pd.DataFrame:
 @described
 @filtered
 def turns(**filters: Unpack[TurnFilters]) -> pd.DataFrame:
-    """Return a row per turn: prompt, cell, how it ended, tools, tokens, `cost_usd`, and where the time went."""
+    """Return a row per turn: prompt, cell, how it ended, tools, tokens, `cost_usd`, and where the time went.
+
+    Example:
+        >>> mn.turns(session="sales")[["prompt", "stop_reason", "tools"]]
+                                   prompt stop_reason  tools
+        0  What was the revenue in March?         end      0
+        1                Run `echo clean`         end      1
+        2                  Run `git push`         end      1
+    """
     return query.view("turns", filters)
 
 
 @described
 @filtered
 def model_calls(**filters: Unpack[ModelCallFilters]) -> pd.DataFrame:
-    """Return a row per request to a model, including failed ones: `outcome`, `seconds`, tokens, `cost_usd`."""
+    """Return a row per request to a model, including failed ones: `outcome`, `seconds`, tokens, `cost_usd`.
+
+    Example:
+        >>> mn.model_calls(session="sales", outcome="ok")[["model", "attempt", "output_tokens"]].head(2)
+           model  attempt  output_tokens
+        0  small        1              8
+        1  small        1              8
+    """
     return query.view("model_calls", filters)
 
 
 @described
 @filtered
 def tool_calls(**filters: Unpack[ToolCallFilters]) -> pd.DataFrame:
-    """Return a row per tool call: input, who decided what after how long, `outcome`, `seconds`, `error`, `output`."""
+    """Return a row per tool call: input, who decided what after how long, `outcome`, `seconds`, `error`, `output`.
+
+    Example:
+        >>> mn.tool_calls(session="sales")[["tool", "subject", "decision"]]
+            tool     subject decision
+        0  shell  echo clean    allow
+        1  shell    git push     deny
+    """
     return query.view("tool_calls", filters, costs=False)
 
 
 @described
 @filtered
 def decisions(**filters: Unpack[DecisionFilters]) -> pd.DataFrame:
-    """Return a row per call that was decided or waits for an answer (its `outcome` is then `pending`)."""
+    """Return a row per call that was decided or waits for an answer (its `outcome` is then `pending`).
+
+    Example:
+        >>> mn.decisions(session="sales", outcome="deny")[["tool", "subject"]]
+            tool   subject
+        0  shell  git push
+    """
     return query.view("decisions", filters, costs=False)
 
 
@@ -102,6 +140,11 @@ def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpa
 
     Raises:
         ConfigurationError: `by` is not one of the groups, or a filter does not apply to it.
+
+    Example:
+        >>> mn.usage("model", session="sales")[["model", "responses", "input_tokens", "output_tokens"]]
+           model  responses  input_tokens  output_tokens
+        0  small          5           600             40
     """
     if by == "tool":
         if others := [key for key in ("model", "notebook") if filters.get(key) is not None]:
@@ -142,6 +185,11 @@ def sql(text: str, values: Sequence[Any] | Mapping[str, Any] = (), *, folder: Pa
     Raises:
         OperationDenied: for other statements, several of them, and files outside the record.
         duckdb.Error: DuckDB's own errors, as for a name that does not exist.
+
+    Example:
+        >>> mn.sql("SELECT tool, count(*) AS calls FROM tool_calls WHERE tool = $tool GROUP BY ALL", {"tool": "shell"})
+            tool  calls
+        0  shell      2
     """
     with query.connection(folder=folder) as con:
         _require_one_select(con, text)

@@ -28,7 +28,13 @@ _OF_TURNS = {
 @described
 @filtered
 def slowest_tools(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
-    """Return a row per tool that ran, the slowest first: how long its calls took, and which one took longest."""
+    """Return a row per tool that ran, the slowest first: how long its calls took, and which one took longest.
+
+    Example:
+        >>> mn.slowest_tools(session="sales")[["tool", "calls", "errors"]]
+            tool  calls  errors
+        0  shell      1       0
+    """
     return query.view(
         "tool_calls",
         filters,
@@ -44,7 +50,13 @@ def slowest_tools(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
 @described
 @filtered
 def denial_reasons(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
-    """Return a row per tool, decider and reason of denied calls, the most frequent first."""
+    """Return a row per tool, decider and reason of denied calls, the most frequent first.
+
+    Example:
+        >>> mn.denial_reasons(session="sales")[["tool", "calls", "example"]]
+            tool  calls   example
+        0  shell      1  git push
+    """
     return query.view(
         "decisions",
         {**filters, "outcome": ["deny", "prompt"]},
@@ -64,6 +76,11 @@ def time_spent(
 
     Raises:
         ConfigurationError: `by` is not one of the groups.
+
+    Example:
+        >>> mn.time_spent(by="model", session="sales")[["model", "turns", "human_wait_s"]]
+           model  turns  human_wait_s
+        0  small      3           0.0
     """
     if by not in _OF_TURNS:
         raise ConfigurationError(f"time cannot be grouped by {by!r}; use one of {', '.join(_OF_TURNS)}")
@@ -100,6 +117,12 @@ def compare(first: str, second: str, *, folder: Path | None = None) -> pd.DataFr
 
     Raises:
         ConfigurationError: there is no such session, or there are several of that name.
+
+    Example:
+        >>> mn.compare("sales", "sales")[["measure", "unit", "difference"]].head(2)
+           measure   unit  difference
+        0    turns  turns         0.0
+        1    tools  calls         0.0
     """
     sides = [_measured(name, folder) for name in (first, second)]
     frame = pd.DataFrame({"measure": list(_MEASURES), "unit": list(_MEASURES.values())}, dtype="string")
