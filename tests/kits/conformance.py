@@ -1,4 +1,4 @@
-"""What every wire must do with an answer, whoever wrote its adapter.
+"""What every wire must do with an answer.
 
 To test another provider, describe how its server speaks in a `Dialect`, and run the suite on that:
 
@@ -62,49 +62,49 @@ class Called:
 
 Block = Said | Called
 Location = tuple[str | int, ...]
-"""Where something is inside a frame."""
+"""A path of keys and indices into a frame."""
 
 
 class Dialect(ABC):
-    """How a server speaks: what it would send for a given answer. A frame is a JSON object, or `DONE`."""
+    """How a server speaks: the frames it sends for an answer. A frame is a JSON object, or `DONE`."""
 
     streams_arguments = True
-    """Whether arguments come as text in pieces, so that they may also be invalid."""
+    """True if arguments come as pieces of text, and so may be invalid."""
     noise: tuple[Frame, ...] = ({"type": "brand_new", "x": 1},)
-    """Frames that mean nothing to this version of the adapter."""
+    """Frames that this version of the adapter does not know."""
     request = REQUEST
-    """What the provider is asked."""
+    """The request that is sent."""
 
     @abstractmethod
     def provider(self, url: str = "http://h") -> WireProvider:
         """The provider under test."""
 
     def transport(self, *pieces: bytes) -> Transport:
-        """What gives the provider these bytes of a stream."""
+        """Return a transport that gives these bytes of a stream."""
         return Bytes(*pieces)
 
     @abstractmethod
     def answer(self, *blocks: Block, stop: str = "end") -> tuple[list[Any], int]:
-        """Frames of an answer with these blocks one after the other, and which of them makes the answer complete.
+        """Return the frames of an answer with these blocks in order, and the index of the one that completes it.
 
         Its usage is 11 tokens in, 7 out. `stop` is a neutral reason, or a word of the server's own.
         """
 
     @abstractmethod
     def error(self, message: str, transient: bool) -> Frame:
-        """The frame with which the server gives up in the middle."""
+        """Return the frame of an error in the middle of an answer."""
 
     @abstractmethod
     def bare(self) -> list[Any]:
-        """The text `ok` and a call of `clock` in the fewest words: no ids, no usage, no model, nothing optional."""
+        """Return the text `ok` and a call of `clock` without anything optional: no ids, no usage, no model."""
 
     def interleaved(self, first: Called, second: Called) -> list[Any] | None:
-        """Two calls whose pieces come in turns, if the server can do that."""
+        """Return two calls with alternating pieces, or `None` if the server cannot send them."""
         return None
 
 
 def stream(frames: Iterable[Any], newline: str = "\n", decorated: bool = False) -> bytes:
-    """The frames as bytes. `decorated` adds all that server-sent events allow besides."""
+    """Return the frames as bytes. `decorated` adds everything else that server-sent events allow."""
     lines = []
     for number, frame in enumerate(frames):
         if decorated:
@@ -116,7 +116,7 @@ def stream(frames: Iterable[Any], newline: str = "\n", decorated: bool = False) 
 
 
 def widened(value: Any) -> Any:
-    """A frame with a field nobody knows in every object, but for the arguments of calls."""
+    """Return a frame with an unknown field in every object, except in the arguments of calls."""
     if isinstance(value, list):
         return [widened(item) for item in value]
     if not isinstance(value, dict):
@@ -126,7 +126,7 @@ def widened(value: Any) -> Any:
 
 
 def paths(value: Any, path: Location = ()) -> Iterator[Location]:
-    """Where everything inside a frame is."""
+    """Yield the path of everything inside a frame."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inside:
         yield (*path, key)
@@ -134,7 +134,7 @@ def paths(value: Any, path: Location = ()) -> Iterator[Location]:
 
 
 def replaced(value: Any, path: Location, new: Any) -> Any:
-    """A frame with something else at a path."""
+    """Return a frame with another value at a path."""
     if not path:
         return new
     copy = value.copy()
@@ -143,7 +143,7 @@ def replaced(value: Any, path: Location, new: Any) -> Any:
 
 
 def content(message: Message) -> list[tuple[str, Any]]:
-    """The blocks of a message without their ids."""
+    """Return the blocks of a message without their ids."""
     found: list[tuple[str, Any]] = []
     for block in message.content:
         match block:
@@ -238,7 +238,7 @@ class AnswerConformance:
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("text", ['{"a":1}{"b":2}', '{"a":', "nope", "[1]", '"x"', "NaN"])
-    async def test_arguments_that_are_no_object_are_a_call_with_an_error(self, text: str) -> None:
+    async def test_arguments_that_are_not_an_object_make_a_call_with_an_error(self, text: str) -> None:
         if self.dialect.streams_arguments:
             message = fold(await self.said(Called("x", "clock", (text,)), WEATHER))
             broken, whole = message.tool_uses()
@@ -247,7 +247,7 @@ class AnswerConformance:
             assert whole.error is None
 
     @pytest.mark.anyio
-    async def test_what_is_new_on_the_wire_is_ignored(self) -> None:
+    async def test_unknown_frames_and_fields_are_ignored(self) -> None:
         frames, _ = self.dialect.answer(THOUGHT, TEXT, WEATHER)
         known = await self.ask(stream(frames))
         noisy = [frames[0]]
@@ -257,7 +257,7 @@ class AnswerConformance:
         assert ending(await self.said(TEXT, stop="brand_new")).stop_reason == "brand_new"
 
     @pytest.mark.anyio
-    async def test_what_is_optional_may_be_missing(self) -> None:
+    async def test_optional_fields_may_be_missing(self) -> None:
         events = await self.ask(stream(self.dialect.bare()))
         message = fold(events)
         assert content(message) == [("text", "ok"), ("clock", {})]
@@ -281,7 +281,7 @@ class AnswerConformance:
         assert isinstance(caught.value, RetryableError) is transient
 
     @pytest.mark.anyio
-    async def test_ended_after_any_frame_it_is_whole_or_truncated(self) -> None:
+    async def test_an_answer_that_ends_after_any_frame_is_whole_or_truncated(self) -> None:
         frames, complete = self.dialect.answer(TEXT, WEATHER)
         whole = fold(await self.ask(stream(frames)))
         for at in range(len(frames) + 1):
@@ -300,7 +300,7 @@ class AnswerConformance:
             assert not isinstance(caught.value, StreamTruncated)
 
     @pytest.mark.anyio
-    async def test_bottomless_nesting_is_malformed_or_read_past(self) -> None:
+    async def test_deep_nesting_is_malformed_or_skipped(self) -> None:
         frames, _ = self.dialect.answer(TEXT, WEATHER)
         whole = await self.ask(stream(frames))
         for depth in (100, 300, 900, 5000):
@@ -312,7 +312,7 @@ class AnswerConformance:
         max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
     )
     @given(st.data())
-    def test_a_value_of_the_wrong_kind_is_read_past_or_malformed(self, data: Any) -> None:
+    def test_a_value_of_the_wrong_type_is_skipped_or_malformed(self, data: Any) -> None:
         frames, _ = self.dialect.answer(THOUGHT, TEXT, WEATHER)
         number = data.draw(st.sampled_from([at for at, frame in enumerate(frames) if frame != DONE]))
         path = data.draw(st.sampled_from(list(paths(frames[number]))))
@@ -325,7 +325,7 @@ class AnswerConformance:
         assert Message.model_validate_json(message.model_dump_json()) == message
 
     @pytest.mark.anyio
-    async def test_endless_arguments_are_malformed(self) -> None:
+    async def test_arguments_beyond_the_limit_are_malformed(self) -> None:
         endless = Called("a", "weather", ('{"x":"', *["y" * (1 << 20)] * 4, '"}'))
         with pytest.raises(MalformedStream, match="longer than"):
             await self.said(endless)
@@ -347,7 +347,7 @@ class WireConformance(AnswerConformance):
 
     @pytest.mark.anyio
     @pytest.mark.parametrize(("newline", "decorated"), [("\n", False), ("\r\n", True), ("\r", False)])
-    async def test_cut_anywhere_it_is_the_same_and_ended_anywhere_it_is_whole_or_truncated(
+    async def test_bytes_cut_anywhere_give_the_same_and_ended_anywhere_are_whole_or_truncated(
         self, newline: str, decorated: bool
     ) -> None:
         frames, complete = self.dialect.answer(TEXT, WEATHER)
@@ -382,7 +382,7 @@ class WireConformance(AnswerConformance):
         assert content(fold(anyio.run(self.ask, *pieces))) == expected(wanted)
 
     @pytest.mark.anyio
-    async def test_bytes_that_are_no_text_are_malformed(self) -> None:
+    async def test_bytes_that_are_not_text_are_malformed(self) -> None:
         frames, _ = self.dialect.answer(TEXT)
         with pytest.raises(MalformedStream) as caught:
             await self.ask(stream(frames[:1]), b"data: \xff\n\n", stream(frames[1:]))
@@ -390,7 +390,7 @@ class WireConformance(AnswerConformance):
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("header", ["x-request-id", "request-id"])
-    async def test_a_request_has_the_name_the_server_gave_it(self, header: str) -> None:
+    async def test_events_and_errors_carry_the_request_id(self, header: str) -> None:
         frames, complete = self.dialect.answer(TEXT)
         named = EVENTS | {header: "req-7"}
 
@@ -408,7 +408,7 @@ class WireConformance(AnswerConformance):
         assert caught.value.request_id == "req-7"
 
     @pytest.mark.anyio
-    async def test_silence_is_an_error_that_may_pass_and_a_stop_is_heard_in_it(self, server: Server) -> None:
+    async def test_silence_is_a_transient_error_and_can_be_stopped(self, server: Server) -> None:
         frames, complete = self.dialect.answer(TEXT)
         begun = stream(frames[:complete])
         hasty = self.dialect.provider(server.url).with_transport(HttpxTransport(idle_timeout=0.1))
@@ -426,7 +426,7 @@ class WireConformance(AnswerConformance):
         await patient.aclose()
 
     @pytest.mark.anyio
-    async def test_packed_and_over_a_socket_it_is_the_same(self, server: Server) -> None:
+    async def test_compressed_and_over_a_socket_the_answer_is_the_same(self, server: Server) -> None:
         frames, _ = self.dialect.answer(TEXT, WEATHER)
         data, adapter = stream(frames, "\r\n", True), self.dialect.provider(server.url)
         packed = gzip.compress(data)

@@ -1,4 +1,4 @@
-"""How each wire says the same things: what the conformance suite and the tests of all wires are given."""
+"""The dialect of each wire, for the conformance suite and the tests of all wires."""
 
 from __future__ import annotations
 
@@ -111,14 +111,14 @@ class Chat(Dialect):
 class Local(Chat):
     """The chunks of Chat Completions as llama.cpp hands them to a callback."""
 
-    request = Request("m", [Message.user("hi")], max_output_tokens=100)  # without, it is the context that was full
+    request = Request("m", [Message.user("hi")], max_output_tokens=100)  # without a limit, the context was full
 
     def transport(self, *pieces: bytes) -> LocalTransport:
         return LocalTransport(lambda file, projector: Callback(b"".join(pieces)))
 
 
 class Callback:
-    """Stands for `xllamacpp.Server`, which takes its own server's stream apart in the same way."""
+    """Stands for `xllamacpp.Server`, which splits the stream of its own server in the same way."""
 
     def __init__(self, data: bytes) -> None:
         self.lines = data.decode().splitlines()
@@ -211,7 +211,7 @@ class Gemini(Dialect):
 
 
 def _alternating(first: list[Frame], second: list[Frame]) -> list[Frame]:
-    """One frame of each, until both are through."""
+    """Return the frames of both in alternation."""
     longest = max(len(first), len(second))
     return [frame for at in range(longest) for frames in (first, second) for frame in frames[at : at + 1]]
 

@@ -16,11 +16,11 @@ End = Literal["whole", "close", "cut", "reset", "stall", "mute"]
 
 @dataclass
 class Reply:
-    """What one request gets. `end` says how the body ends.
+    """The reply to one request. `end` tells how the body ends.
 
     `whole`: chunked and finished, the connection stays. `close`: no length, the closed connection is the end.
-    `cut`: chunked, closed without the last chunk. `reset`: TCP reset. `stall`: nothing more comes, ever. `mute`: not
-    even a first line comes.
+    `cut`: chunked, closed without the last chunk. `reset`: TCP reset. `stall`: nothing more is sent. `mute`: not even a
+    status line is sent.
     """
 
     chunks: Iterable[bytes] = ()
@@ -191,6 +191,6 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 def sse(*frames: Any, newline: str = "\n", done: bool = False) -> bytes:
-    """Frames as event-stream bytes."""
+    """Return frames as the bytes of an event stream."""
     lines = [f"data: {json.dumps(frame, ensure_ascii=False)}" for frame in frames] + ["data: [DONE]"] * done
     return "".join(line + newline * 2 for line in lines).encode()

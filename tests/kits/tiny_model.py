@@ -1,4 +1,4 @@
-"""Model files of half a megabyte, written in a moment: llama.cpp runs on them as on any other, and they talk nonsense.
+"""Model files of half a megabyte, quick to write: llama.cpp runs them like any other, and they write nonsense.
 
 One token is one printable ASCII character, or one byte of any other.
 """
@@ -15,7 +15,7 @@ TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>\n{% endfor %}<s>assistant\n"
 )
 FOND = {'"': 2.0, ",": 1.0}
-"""It would sooner end a string and go on with a list than do anything else, and does not end by itself."""
+"""Prefers to end a string and to continue a list, and does not stop by itself."""
 WIDTH, HIDDEN, LAYERS, HEADS, PATCHES = 64, 128, 2, 4, 4
 
 
@@ -58,7 +58,7 @@ def tiny_model(
 
     weights = random_weights()
     embedding, output = weights(len(names), WIDTH), weights(len(names), WIDTH)
-    embedding[:, 0] = 3.0  # it is always on, so that what answers to it is a bias
+    embedding[:, 0] = 3.0  # always on, so that its weights act as a bias
     output[:, 0] = [0.0 if kind is normal else -4.0 for kind in tokens.values()]
     for name, much in fond.items():
         output[names.index(name), 0] = much
@@ -76,7 +76,7 @@ def tiny_model(
 
 
 def tiny_projector(path: Path) -> Path:
-    """What lets a tiny model see: a picture of any size is `PATCHES` squared tokens to it."""
+    """Write a projector for a tiny model: a picture of any size becomes `PATCHES` squared tokens."""
     width, hidden, side, layers = 32, 64, 8, 2
     writer = gguf.GGUFWriter(str(path), "clip")
     writer.add_clip_has_vision_encoder(True)
@@ -106,7 +106,7 @@ def tiny_projector(path: Path) -> Path:
 
 
 def random_weights() -> Callable[..., np.ndarray]:
-    """The same numbers every time, in arrays of the shapes asked for."""
+    """Return a function that makes arrays of given shapes, with the same numbers every time."""
     random = np.random.default_rng(7)
     return lambda *shape: random.normal(0, 0.1, shape).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""What each API demands of a request body, as far as a client can get it wrong."""
+"""Checks of a request body: what each API requires, and a client can get wrong."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "requir
 
 @cache
 def http_on(client: str) -> Any:
-    """`providers.http` as it is where `client`, httpx or httpx2, is what is installed."""
+    """Return `providers.http` as it is with only `client` (httpx or httpx2) installed."""
     spec = find_spec("mentra_nb.providers.http")
     module = module_from_spec(spec)
     with patch.dict(sys.modules, {"httpx2": None} if client == "httpx" else {}):
@@ -68,7 +68,7 @@ async def collect(provider: Provider, request: Request) -> list[ProviderEvent]:
 
 
 def pending(events: list[ProviderEvent], provider: str = "x", model: str = "m") -> PendingMessage:
-    """The events of an answer, folded as the agent folds them."""
+    """Return an answer folded from its events, as the agent folds it."""
     answer = PendingMessage("agent", provider, model)
     for event in events:
         answer.apply(event)
@@ -76,7 +76,7 @@ def pending(events: list[ProviderEvent], provider: str = "x", model: str = "m") 
 
 
 def fold(events: list[ProviderEvent], provider: str = "x", model: str = "m") -> Message:
-    """The message that the events of an answer make."""
+    """Return the message made of the events of an answer."""
     return pending(events, provider, model).message()
 
 
@@ -86,12 +86,12 @@ async def answer_of(provider: Provider, request: Request) -> PendingMessage:
 
 
 def encoded_again(tool: ProviderToolSpec, deferred: bool) -> bytes:
-    """For `tool_fragments`, when all of them must come from its cache."""
+    """An encoder for `tool_fragments` that fails: every tool must come from its cache."""
     raise AssertionError(f"{tool.name} was encoded again")
 
 
 def blocks(events: list[ProviderEvent]) -> list[tuple[str, str | None, str | None, str]]:
-    """`(kind, id, name, text)` of each block; asserts that every one is started, stopped, and inside the message."""
+    """Return `(kind, id, name, text)` of each block; asserts that each is started and stopped within the message."""
     found, open_ = {}, set()
     assert isinstance(events[0], MessageStarted)
     assert isinstance(events[-1], MessageStopped)

@@ -236,7 +236,7 @@ def test_nests_reasoning_effort_under_output_config_with_adaptive_thinking(
         (Request(SONNET, [Message.user([Image()])]), InvalidRequest, "neither data nor a URL"),
     ],
 )
-async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
+async def test_an_option_the_api_does_not_have_is_refused_before_sending(
     server: Server, request_: Request, kind: type[ProviderError], words: str
 ) -> None:
     adapter = AnthropicProvider("anthropic", server.url)
@@ -449,7 +449,7 @@ async def test_stop_reasons_are_neutral(reason: str, stop: str) -> None:
         ({"type": "content_block_start", "index": 1}, MalformedStream, "without its content_block"),
     ],
 )
-async def test_errors_inside_the_stream_say_what_the_provider_said(
+async def test_errors_inside_the_stream_have_the_providers_message(
     frame: Frame, kind: type[ProviderError], words: str
 ) -> None:
     with pytest.raises(kind, match=words) as caught:

@@ -120,7 +120,7 @@ def test_the_token_limit_has_two_names_and_images_have_one_place() -> None:
         body([Message.assistant([Image(url="u")])])
 
 
-def test_options_are_said_in_the_wires_words() -> None:
+def test_options_are_sent_in_the_terms_of_the_wire() -> None:
     sent = body(
         [Message.user("x")],
         tools=(TOOL,),
@@ -168,7 +168,7 @@ def without_calls(events: list[ProviderEvent]) -> Any:
 
 
 def loop(*content: Any, id: str = "local", model: str = "m") -> Any:
-    """The assistant's message in what is sent of a tool loop."""
+    """Return the assistant's message in the request that follows a tool call."""
     message = Message.assistant([*content, ToolUse(id="c", name="weather")])
     adapter = ChatCompletionsProvider(id, "http://h")
     sent = json.loads(adapter.body(Request(model, [message, Message.user([ToolResult(tool_use_id="c")])])))
@@ -219,7 +219,7 @@ async def test_details_of_reasoning_go_back_as_they_came() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("option", [{"reasoning_summary": "auto"}, {"tool_search": True}])
-async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(server: Server, option: Any) -> None:
+async def test_an_option_the_api_does_not_have_is_refused_before_sending(server: Server, option: Any) -> None:
     adapter = ChatCompletionsProvider("local", server.url)
     with pytest.raises(InvalidRequest, match=f"local does not support {next(iter(option))}"):
         await collect(adapter, Request("m", [Message.user("x")], **option))
@@ -439,7 +439,7 @@ async def test_any_cut_gives_the_same_events() -> None:
         (chunk("error") | {"busy": True}, ProviderError),
     ],
 )
-async def test_errors_inside_the_stream_say_what_the_provider_said(frame: Frame, kind: type[ProviderError]) -> None:
+async def test_errors_inside_the_stream_have_the_providers_message(frame: Frame, kind: type[ProviderError]) -> None:
     with pytest.raises(kind, match="broken off" if "busy" in frame else "busy") as caught:
         await ask(chunk(content="x"), frame)
     assert caught.value.is_transient is (kind is RetryableError)

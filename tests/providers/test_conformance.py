@@ -1,4 +1,4 @@
-"""Our four wires and the model in the process, held to the suite that every wire is held to."""
+"""The conformance suite on the four wires and on the model in the process."""
 
 from kits.conformance import AnswerConformance, WireConformance
 from kits.dialects import Anthropic, Chat, Gemini, Local, Responses
@@ -13,7 +13,7 @@ class TestChatCompletions(WireConformance):
 
 
 class TestLocal(AnswerConformance):
-    """Without what `WireConformance` adds: there are no bytes to cut or pack, no status and headers, no connection."""
+    """Without the part of `WireConformance`: there are no bytes, no status, no headers, no connection."""
 
     dialect = Local()
 

@@ -1,4 +1,4 @@
-"""Grammars made of JSON Schema, as llama.cpp itself reads them: what is sampled under one fits its schema."""
+"""Grammars made of JSON Schema, as llama.cpp reads them: a sample under one fits its schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mentra_nb.providers.local.gbnf import MAX_LENGTH, Shape, grammar
 from mentra_nb.providers.local.provider import load_model
 
 TERSE = {'"': 2.0, "}": 2.0, "]": 2.0}
-"""It closes what it opened, so that most values come to an end."""
+"""Prefers closing characters, so that most values come to an end."""
 with_a_model = settings(
     max_examples=150,
     deadline=None,
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def sampled(server: Any, schema: Any, seed: int = 1) -> tuple[str, str]:
-    """What the model says under the schema's grammar, and why it stopped."""
+    """Return what the model generates under the schema's grammar, and why it stopped."""
     body = {"grammar": grammar(schema), "max_tokens": 400, "temperature": 1.0, "seed": seed}
     answers: list[dict[str, Any]] = []
     asked = json.dumps(body | {"messages": [{"role": "user", "content": "?"}]})
@@ -40,7 +40,7 @@ def sampled(server: Any, schema: Any, seed: int = 1) -> tuple[str, str]:
 
 
 def checked(server: Any, schema: Any, seed: int = 1) -> Any:
-    """A value under the schema, or `None` when the model did not come to an end."""
+    """Return a value that fits the schema, or `None` if the model did not come to an end."""
     text, why = sampled(server, schema, seed)
     if why != "stop":
         return None
@@ -92,7 +92,7 @@ NODE = {
     ],
     ids=lambda schema: json.dumps(schema)[:40],
 )  # fmt: skip
-def test_what_is_sampled_fits(server: Any, schema: Any) -> None:
+def test_a_sample_fits_its_schema(server: Any, schema: Any) -> None:
     assert any(checked(server, schema, seed) is not None for seed in range(6))
 
 
@@ -127,7 +127,7 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(objects, arrays, st.lists(inner, min_size=1, max_size=3).map(lambda options: {"anyOf": options}))
 
 
-def test_whatever_the_schema_what_is_sampled_fits(server: Any) -> None:
+def test_a_sample_fits_any_schema(server: Any) -> None:
     ends = Counter[bool]()
 
     @with_a_model

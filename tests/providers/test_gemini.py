@@ -65,7 +65,7 @@ def body(messages: list[Message], model: str = PRO, **options: Any) -> Frame:
 
 
 def parts(*content: Any, model: str = PRO) -> list[Frame]:
-    """The parts of one assistant message with these blocks, whose calls are answered."""
+    """Return the parts of an assistant message with these blocks, whose calls have results."""
     message = Message.assistant(content)
     results = [ToolResult(tool_use_id=use.id) for use in message.tool_uses()]
     return body([message, Message.user(results)], model)["contents"][0]["parts"]
@@ -199,7 +199,7 @@ ANSWERED = Message.assistant([ToolUse(id="c", name="plot")])
         (Request(PRO, [Message.user([ToolResult(tool_use_id="gone")])]), InvalidRequest, "gemini .*gone belongs to no"),
     ],
 )
-async def test_what_the_api_has_no_place_for_is_refused_before_anything_is_sent(
+async def test_an_option_the_api_does_not_have_is_refused_before_sending(
     server: Server, request_: Request, kind: type[ProviderError], words: str
 ) -> None:
     adapter = GeminiProvider("gemini", server.url)
@@ -276,7 +276,7 @@ async def test_streams_function_calls() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("arguments", [[1], "x", 7])
-async def test_arguments_that_are_no_object_are_a_call_with_an_error(arguments: Any) -> None:
+async def test_arguments_that_are_not_an_object_make_a_call_with_an_error(arguments: Any) -> None:
     broken, whole = folded(await ask(chunk(call(args=arguments)), chunk(call(args=None)), STOP)).tool_uses()
     assert broken.error
     assert broken.input == whole.input == {}
@@ -395,7 +395,7 @@ async def test_surfaces_stream_errors(error: Frame, kind: type[ProviderError], d
 
 
 @pytest.mark.anyio
-async def test_endless_arguments_are_malformed() -> None:
+async def test_arguments_beyond_the_limit_are_malformed() -> None:
     with pytest.raises(MalformedStream, match="longer than"):
         await ask(chunk(call(args={"x": "y" * (4 << 20)})), STOP)
 

@@ -120,7 +120,7 @@ async def test_nothing_after_the_terminal_event_is_read(server: Server, provider
 
 
 @pytest.mark.anyio
-async def test_nobody_listening_is_said_with_host_and_port() -> None:
+async def test_a_refused_connection_names_host_and_port() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -221,7 +221,7 @@ async def test_a_bad_request_is_terminal(server: Server, provider: Any) -> None:
         ("text/html", b"<html>login</html>", MalformedStream, "text/html.*base URL"),
     ],
 )
-async def test_a_200_that_is_no_stream_is_an_error(
+async def test_a_200_that_is_not_a_stream_is_an_error(
     server: Server, provider: Any, content_type: str, body: bytes, kind: type[ProviderError], words: str
 ) -> None:
     server.reply(Reply([body], headers={"content-type": content_type}))

@@ -34,7 +34,7 @@ def piece(content: str | None = None, finish: str | None = None) -> dict[str, An
 
 
 class Model:
-    """Stands for `xllamacpp.Server`: says its pieces until it is told to stop, and may be made to wait."""
+    """Stands for `xllamacpp.Server`: gives its pieces until it is stopped, and may be made to wait."""
 
     def __init__(self, *chunks: dict[str, Any], error: Exception | None = None) -> None:
         self.chunks, self.error = chunks, error
@@ -90,9 +90,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_wrong_is_said_in_one_sentence_before_loading(
-    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_problem_is_one_sentence_before_loading(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.gguf").write_bytes(b"PK\x03\x04")
     monkeypatch.setitem(sys.modules, "xllamacpp", json)  # any module: as if it were installed
     assert problem_with(str(file)) is None
@@ -168,7 +166,7 @@ async def test_leaving_stops_the_generation(anyio_backend: str) -> None:
     await provider.aclose()
 
 
-async def test_leaving_while_the_prompt_is_read_returns_and_the_late_answer_is_not_heard(anyio_backend: str) -> None:
+async def test_leaving_while_the_prompt_is_read_returns_and_the_late_answer_is_dropped(anyio_backend: str) -> None:
     model = Model(piece("late"), piece(finish="stop"))
     model.may_speak.clear()
     provider = provider_of(lambda path: model)
@@ -189,7 +187,7 @@ async def test_leaving_while_the_prompt_is_read_returns_and_the_late_answer_is_n
     await provider.aclose()
 
 
-async def test_one_request_at_a_time_and_those_who_left_are_skipped(anyio_backend: str) -> None:
+async def test_requests_are_handled_one_at_a_time_and_cancelled_ones_are_skipped(anyio_backend: str) -> None:
     model = Model(piece("one"), piece(finish="stop"))
     model.may_speak.clear()
     provider = provider_of(lambda path: model)
@@ -251,7 +249,9 @@ async def test_closing_ends_the_thread_and_it_can_be_asked_again(anyio_backend: 
 
 @pytest.mark.parametrize("tools", [[], [ProviderToolSpec(name="t")]], ids=["free", "constrained"])
 @pytest.mark.parametrize("wrong", [7, "x", [7], [[]], {"x": 1}, [{"delta": "x"}], [{"delta": {"content": 7}}]])
-async def test_what_is_no_chunk_is_malformed(anyio_backend: str, tools: list[ProviderToolSpec], wrong: Any) -> None:
+async def test_output_that_is_not_a_chunk_is_malformed(
+    anyio_backend: str, tools: list[ProviderToolSpec], wrong: Any
+) -> None:
     provider = provider_of(lambda path: Model({"id": "1", "choices": wrong}, piece(finish="stop")))
     with pytest.raises(MalformedStream):
         await collect(provider, asking(tools=tools))

@@ -1,4 +1,4 @@
-"""llama.cpp itself on tiny models, which say nonsense in any shape asked for; and on a real one if there is one."""
+"""llama.cpp on tiny models, which write nonsense of any shape; and on a real model if one is given."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_a_damaged_description_is_refused(folder: Path, data: st.DataObject) -> 
 
 
 class Counted:
-    """llama.cpp, with a count of what each request made it say."""
+    """llama.cpp, with a count of the chunks of each request."""
 
     def __init__(self, file: Path, projector: Path | None) -> None:
         self.server = load_model(file, projector)
@@ -279,7 +279,7 @@ async def test_leaving_stops_the_generation_and_the_next_is_answered(local: Loca
     await provider.aclose()
 
 
-async def test_two_who_ask_at_once_are_both_answered(local: LocalProvider, tiny: Path) -> None:
+async def test_two_requests_at_once_are_both_answered(local: LocalProvider, tiny: Path) -> None:
     answers: list[Any] = []
 
     async def ask() -> None:
@@ -505,7 +505,7 @@ async def test_a_real_model_stops_when_left(local: LocalProvider) -> None:
     async with local.stream(asking(GGUF, user("Count from 1 to 2000."))) as events:
         for _ in range(4):
             await anext(events)
-    with anyio.fail_after(30):  # it would take minutes to say all that
+    with anyio.fail_after(30):  # the whole answer would take minutes
         events = await collect(local, asking(GGUF, user("Say hello."), max_output_tokens=5))
     assert blocks(events)
 

@@ -1,4 +1,4 @@
-"""Tools for a model that knows none: a request said in words under a grammar, and an answer read back as calls."""
+"""Tools for a model without tool calls: a request becomes words and a grammar, and the answer becomes calls."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_calls_and_results_become_turns_that_alternate() -> None:
     )
 
 
-def test_what_the_model_said_before_is_what_it_would_say_again() -> None:
+def test_earlier_calls_are_sent_as_the_model_wrote_them() -> None:
     messages = body_of(asking(user("Weather?"), *called("Ulm", "Bonn"), tools=[WEATHER_TOOL]))["messages"]
     message, _ = read([messages[2]["content"]])
     assert [use.input for use in message.tool_uses()] == [{"city": "Ulm"}, {"city": "Bonn"}]
@@ -143,7 +143,7 @@ def piece(content: str | None = None, finish: str | None = None) -> dict[str, An
 
 
 def read(pieces: list[str], finish: str = "stop") -> tuple[Message, str | None]:
-    """What an answer in these pieces is, through the adapter, and its stop reason."""
+    """Return the message of an answer in these pieces, as the adapter reads it, and its stop reason."""
     reader, decoder, pending = CallReader(), ChatDecoder("m"), PendingMessage("agent", "local", "m")
     chunks = [*map(piece, pieces), piece(finish=finish)]
     events = [event for chunk in chunks for event in decoder.feed(reader.feed(chunk))] + list(decoder.finish())
@@ -169,7 +169,7 @@ TRICKY = {"city": 'Ü"}],\n\\', "more": [{"a": {}}, "},"], "none": {}}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_calls_are_read_in_whatever_pieces_they_come(size: int) -> None:
+def test_calls_are_read_in_any_pieces(size: int) -> None:
     text = written(TRICKY, {}, {"city": "Ulm"})
     message, why = read([text[start : start + size] for start in range(0, len(text), size)])
     assert said(message) == [("weather", given, False) for given in (TRICKY, {}, {"city": "Ulm"})]
@@ -193,7 +193,7 @@ def test_arguments_are_passed_on_as_they_come() -> None:
 @pytest.mark.parametrize(
     "text", ["Hello.", " Hello {x}", "{", "[", '[{"name":"wea', "```python\nprint()```", "a\n[{}]"]
 )
-def test_what_is_no_call_is_text(text: str) -> None:
+def test_anything_but_a_call_is_text(text: str) -> None:
     assert said(read(list(text), "length")[0]) == [text]
     assert said(read([text], "length")[0]) == [text]
     assert read([text], "length")[1] == "max_tokens"
@@ -228,7 +228,7 @@ BROKEN = ("weather", {}, True)
         (TWO, [ULM, BONN]),
     ],
 )
-def test_an_answer_cut_short_keeps_what_there_is(end: str, expected: list[Any]) -> None:
+def test_an_answer_cut_short_keeps_what_has_arrived(end: str, expected: list[Any]) -> None:
     assert TWO.startswith(end)
     for pieces in ([end], list(end)):
         message, why = read(pieces, "length")

@@ -1,4 +1,4 @@
-"""A conversation that is longer than what stays whole in memory: it is sent, read and left as any other."""
+"""A conversation longer than the part kept whole in memory: it is sent, read and branched like any other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 MODEL = ModelInfo(id="m", provider="lab")
 PICTURE = Image.from_bytes("image/png", b"\x89PNG")
 TURNS = 12
-"""Of four entries each."""
+"""Each adds four entries."""
 
 
 def clock(city: str) -> str:
@@ -74,14 +74,14 @@ async def talk(agent: Agent, wire: str, server: Server, turns: int = TURNS) -> N
 
 
 def as_fresh(wire: str, server: Server, agent: Agent, messages: Iterable[Message], model: str = "m") -> Frame:
-    """The body of a request with these messages, by a provider that has seen none of them."""
+    """Return the request body with these messages, encoded by a new provider."""
     tools = [agent.environment.tools["clock"].spec.wire]
     request = Request(model, [Message(role=x.role, content=x.content) for x in messages], tools=tools)
     return json.loads(provider(wire, server).body(request))
 
 
 def messages_of(body: Frame) -> list[Any]:
-    """The conversation in a request body."""
+    """Return the conversation in a request body."""
     [found] = [body[name] for name in ("messages", "input", "contents") if name in body]
     return found
 
@@ -124,7 +124,7 @@ async def test_another_model_is_sent_all_of_it_in_its_own_form(wire: str, server
 
 
 class Watched(SqliteStore):
-    """Notes which threads read paths: a thread of its own, when a loop was made to wait for it."""
+    """Notes which threads read paths: a separate one if the event loop was blocked for it."""
 
     readers: set[int]
 
@@ -204,7 +204,7 @@ async def test_what_a_strategy_says_is_sent(wire: str, server: Server, tmp_path:
 
 
 class Curious(ChatCompletionsProvider):
-    """Looks into every message, and asks another model than it was told every other time."""
+    """Reads every message, and uses another model for every other request."""
 
     def body(self, request: Request) -> bytes:
         assert sum(len(message.text()) for message in request.messages) > 0
@@ -253,7 +253,7 @@ async def test_what_failed_is_gone_on_with(wire: str, server: Server, tmp_path: 
         assert messages_of(server.requests[-1].json()) == messages_of(expected)
 
 
-async def test_one_can_branch_from_what_is_not_in_memory(server: Server, tmp_path: Path) -> None:
+async def test_a_branch_may_start_before_the_part_in_memory(server: Server, tmp_path: Path) -> None:
     async with bench("chat_completions", server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, "chat_completions", server)

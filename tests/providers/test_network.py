@@ -1,4 +1,4 @@
-"""Proxies and certificates as the environment names them, over real sockets, on both HTTP clients."""
+"""Proxies and certificates from the environment, over real sockets, on both HTTP clients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OK = [("text", None, None, "ok")]
 
 @pytest.fixture(params=["httpx", "httpx2"])
 def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Ask the server at an address, with what the environment says at the time."""
+    """A function that asks the server at an address, under the environment at that time."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -60,7 +60,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 async def secure(authority: trustme.CA, anyio_backend: str) -> AsyncIterator[Server]:
-    """A server whose certificate is of `authority`."""
+    """A server with a certificate of `authority`."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     async with Server(tls) as server:
@@ -74,7 +74,7 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def everything(error: BaseException) -> str:
-    """All that anybody could print of an error."""
+    """Return all text that an error could print."""
     return "".join(traceback.format_exception(error)) + repr(error) + str(error)
 
 
@@ -109,7 +109,7 @@ async def test_secure_requests_go_through_a_tunnel(
     assert proxy.seen == [(f"CONNECT {secure.url.removeprefix('https://')} HTTP/1.1", None)]
 
 
-async def test_what_no_proxy_names_is_reached_directly(
+async def test_hosts_in_no_proxy_are_reached_directly(
     server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.reply(Reply([HELLO]))
@@ -151,7 +151,7 @@ async def test_a_proxy_that_is_not_there_is_named_without_its_password(
         (f"socks5://user:{PASSWORD}@127.0.0.1:1080", "socks"),
     ],
 )
-async def test_a_proxy_that_cannot_be_used_is_said_in_one_sentence(
+async def test_a_proxy_that_cannot_be_used_is_one_sentence(
     server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
@@ -165,13 +165,13 @@ async def test_a_proxy_that_cannot_be_used_is_said_in_one_sentence(
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_an_authority_of_ones_own_is_named_by_a_file(secure: Server, ask: Ask) -> None:
+async def test_a_private_authority_may_be_named_by_a_file(secure: Server, ask: Ask) -> None:
     secure.reply(Reply([HELLO]))
     assert await ask(secure.url) == OK
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="a folder of certificates goes by hashes that openssl makes")
-async def test_an_authority_of_ones_own_is_named_by_a_folder(
+async def test_a_private_authority_may_be_named_by_a_folder(
     secure: Server, authority: trustme.CA, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -203,7 +203,7 @@ async def test_a_certificate_of_another_host_is_not_trusted(authority: trustme.C
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-async def test_a_certificate_file_that_cannot_be_read_is_said_before_anything_is_sent(
+async def test_a_certificate_file_that_cannot_be_read_is_an_error_before_sending(
     server: Server, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
     if is_there:

@@ -1,4 +1,4 @@
-"""A run to a value of a given type, on every wire: what is offered and forced, and what is sent afterwards."""
+"""Turns to a value of a given type, on every wire: the tool offered and forced, and the requests after it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def called(wire: str, name: str, arguments: Any) -> bytes:
 
 
 def gives(wire: str, server: Server, value: BaseModel) -> Reply:
-    """An answer that calls the terminal tool which the request has offered."""
+    """Return a reply that calls the terminal tool offered by the request."""
 
     def answered() -> Iterator[bytes]:
         yield called(wire, TERMINAL.search(server.requests[-1].body.decode())[0], value.model_dump())

@@ -41,7 +41,7 @@ def answered(call_id: str, result: str = "12:00") -> Request:
 
 
 async def tool_loop(provider: Provider, result: str = "12:00") -> Any:
-    """One whole turn: the call, and the answer to its result."""
+    """Ask twice: for the call, and for the answer to its result."""
     first = await collect(provider, prompt())
     ((_, call_id, _, _),) = blocks(first)
     return blocks(first)[0][2:], blocks(await collect(provider, answered(call_id, result)))
@@ -49,7 +49,7 @@ async def tool_loop(provider: Provider, result: str = "12:00") -> Any:
 
 @pytest.fixture
 async def tape(server: Server, tmp_path: Path) -> Path:
-    """The tape of a tool loop whose server gives no call ids, so that ours differ from run to run."""
+    """The tape of a tool loop whose server gives no call ids, so that the ids differ each time."""
     path = tmp_path / "turn.jsonl"
     provider = taping(ChatCompletionsProvider("llamacpp", server.url, api_key=KEY, display_name="L"), path)
     call = [{"index": 0, "function": {"name": "clock", "arguments": "{}"}}]
@@ -105,7 +105,7 @@ async def test_equal_requests_get_their_answers_in_order_and_the_last_again(serv
 
 
 @pytest.mark.anyio
-async def test_terminal_refusals_are_taped_and_what_is_tried_again_or_broke_off_is_not(
+async def test_terminal_refusals_are_taped_and_retried_or_broken_requests_are_not(
     server: Server, tmp_path: Path
 ) -> None:
     path = tmp_path / "r.jsonl"
@@ -147,3 +147,8 @@ def test_what_is_not_a_tape_is_refused(tmp_path: Path) -> None:
             replay_provider(tmp_path / "x.jsonl")
     with pytest.raises(ConfigurationError, match="cannot be taped"):
         taping(ScriptedProvider(), tmp_path / "y.jsonl")
+
+
+async def test_a_tape_of_the_first_version_stays_readable(anyio_backend: str) -> None:
+    provider = replay_provider(Path(__file__).parents[2] / "notebooks" / "01_first_turn.replay.jsonl")
+    assert [str(model) for model in await provider.list_models()] == ["llamacpp/qwen"]

@@ -326,7 +326,7 @@ def test_images_outside_user_messages_are_refused_and_broken_unicode_is_not() ->
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Message]:
-    """Histories as the agent keeps them: every call answered in the next message, users may repeat."""
+    """Histories as an agent keeps them: each call has its result in the next message, user messages may repeat."""
     messages, number = [], 0
     text = st.text(st.characters(codec="utf-8"), max_size=8)
     for _ in range(draw(st.integers(1, 4))):
@@ -565,7 +565,7 @@ async def test_an_incomplete_answer_closes_its_blocks(reason: str, stop: str) ->
         ({"type": "response.output_item.added", "output_index": 0}, MalformedStream, "without its item"),
     ],
 )
-async def test_errors_inside_the_stream_say_what_the_provider_said(
+async def test_errors_inside_the_stream_have_the_providers_message(
     frame: Frame, kind: type[ProviderError], words: str
 ) -> None:
     with pytest.raises(kind, match=words) as caught:

@@ -107,7 +107,7 @@ async def test_an_exhausted_script_says_so() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_controlled_stream_gives_what_the_test_sends_when_it_sends_it() -> None:
+async def test_a_controlled_stream_gives_each_event_when_the_test_sends_it() -> None:
     stream = ControlledStream()
     provider = ScriptedProvider([stream])
     got = []
@@ -217,7 +217,7 @@ def test_model_names_split_at_the_first_slash() -> None:
             split_model(wrong)
 
 
-def test_builtin_providers_have_their_ids_and_say_what_they_need() -> None:
+def test_builtin_providers_have_their_ids_and_name_a_missing_key() -> None:
     for id in PRESETS:
         assert builtin(id, api_key="k").descriptor.id == id
     assert builtin("demo").descriptor.id == "demo"
@@ -231,7 +231,7 @@ def test_builtin_providers_have_their_ids_and_say_what_they_need() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_events_of_an_answer_fold_into_the_whole_of_it() -> None:
+async def test_the_events_of_an_answer_fold_into_a_whole_message() -> None:
     usage = TokenUsage(input_tokens=3, output_tokens=2)
     provider = ScriptedProvider([stream_text(["Hel", "lo."], usage=usage), erroring([], MalformedStream("cut"))])
     answer = await answer_of(provider, REQUEST)

@@ -1,4 +1,4 @@
-"""What holds on every wire alike: refusals that name the provider, keys that are seen nowhere, waits that are kept."""
+"""Behaviour shared by all wires: refusals that name the provider, keys that never show, waits that are kept."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def answer(wire: str) -> Reply:
     ],
     ids=["misplaced image", "empty image", "broken image", "unknown choice", "deferred"],
 )
-async def test_what_cannot_be_honoured_is_refused_with_the_providers_name_before_it_is_sent(
+async def test_an_impossible_request_is_refused_with_the_providers_name_before_sending(
     server: Server, wire: str, request_: Request, option: Any
 ) -> None:
     with pytest.raises(InvalidRequest, match=f"^lab.*{option}"):
@@ -89,7 +89,7 @@ async def test_what_cannot_be_honoured_is_refused_with_the_providers_name_before
         ("tool_search", True),
     ],
 )
-async def test_a_capability_that_is_missing_is_named(server: Server, wire: str, option: Any, value: Any) -> None:
+async def test_a_missing_capability_is_named(server: Server, wire: str, option: Any, value: Any) -> None:
     nothing = adapter(wire).offers.model_copy(update=dict.fromkeys(adapter(wire).offers.model_dump(), False))
     adapter_ = made(wire, server.url, capabilities=nothing)
     with pytest.raises(InvalidRequest, match=f"^lab does not support {option}"):
@@ -217,7 +217,7 @@ async def test_every_preset_lists_its_models() -> None:
             await preset.aclose()
 
 
-async def test_a_server_of_ones_own_has_its_own_address_headers_and_place_for_the_key(server: Server) -> None:
+async def test_a_custom_server_has_its_own_address_headers_and_place_for_the_key(server: Server) -> None:
     lab = adapter("chat_completions")("lab", f"{server.url}/api/v3?team=red&tag=a%20b", headers={"api-key": KEY})
     server.reply(answer("chat_completions"))
     assert blocks(await collect(lab, Request("m", ASKED)))
@@ -236,7 +236,7 @@ async def test_a_server_of_ones_own_has_its_own_address_headers_and_place_for_th
         ("out of memory", ProviderError, "the provider reported an error: out of memory"),
     ],
 )
-async def test_an_event_that_is_called_an_error_is_one_whatever_it_holds(
+async def test_an_event_named_error_is_an_error_with_any_content(
     wire: str, data: Any, kind: type[ProviderError], text: str
 ) -> None:
     first = stream(DIALECTS[wire].answer(TEXT)[0][:1])
