@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from mentra_nb.agent import recovery
-from mentra_nb.agent.beginning import Beginning, at_open_end, find_open_end, start_turn
+from mentra_nb.agent.beginning import Beginning, find_open_end, start_turn
 from mentra_nb.agent.calls import Caller
 from mentra_nb.agent.ending import ending
 from mentra_nb.agent.environment import AgentEnvironment
@@ -28,7 +28,7 @@ from mentra_nb.agent.strategy import Adjustment, NamedModel
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.agent.turn import AgentSnapshot, Turn
 from mentra_nb.content import Message
-from mentra_nb.errors import EmptyAssistantResponse, NoResumableTurn, OperationDenied, UnknownEntry
+from mentra_nb.errors import EmptyAssistantResponse, NoResumableTurn, OperationDenied
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.providers.base import Provider
@@ -229,12 +229,7 @@ class Agent:
         return tool.value()
 
     async def run_queued(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
-        """Take a turn that begins with the next message in `steering`.
-
-        Raises:
-            OperationDenied: there is none, or a turn is already running.
-            MentraError: as `run`.
-        """
+        """Take a turn that begins with the next message in `steering`. Raises as `run`; `OperationDenied` for none."""
         with self._taking_turn():
             return await self._drive(await self._begin_with(None), options, origin)
 
@@ -249,10 +244,7 @@ class Agent:
             MentraError: as `run`.
         """
         with self._taking_turn():
-            if self.settled is not None and self.settled.end is not None:
-                beginning = at_open_end(self.settled.end, self.settled.path, self.leaf)
-            else:
-                beginning = await find_open_end(self.environment.store, self.id, self.leaf)
+            beginning = await find_open_end(self.environment.store, self.id, self.leaf, self.settled)
             if beginning is None:
                 raise NoResumableTurn(self.name)
             for source in self._sources:
@@ -314,16 +306,7 @@ class Agent:
             OperationDenied: a turn is running, or the calls of the entry would be left without results.
         """
         self._check_idle()
-        store = self.environment.store
-        before = await store.load_path(self.id, self.transcript.leaf)
-        path = await store.load_path(self.id, entry_id) if entry_id is not None else []
-        if entry_id is not None and not path:
-            raise UnknownEntry(entry_id)
-        if path and path[-1].message.tool_uses():
-            raise OperationDenied("that entry calls tools: branch from the results that follow it")
-        await store.set_leaf(self.id, entry_id, holder=self.environment.holder)
-        self.transcript.follow(path)
-        left = len({entry.id for entry in before} - {entry.id for entry in path})
+        left = await self.transcript.branch_from(entry_id, self.environment.holder)
         self.environment.bus.emit(e.Branched(agent_id=self.id, entry_id=entry_id, abandoned_entries=left))
         return left
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mentra_nb.agent.loop import check_priced
-from mentra_nb.agent.recovery import OpenEnd, open_end
+from mentra_nb.agent.recovery import OpenEnd, Settled, open_end
 from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message
 from mentra_nb.event import types as e
@@ -26,23 +26,23 @@ class Beginning:
     path: Sequence[Entry] = ()
 
 
-async def find_open_end(store: RuntimeStore, agent_id: str, leaf: str | None) -> Beginning | None:
-    """Return where the last turn can continue; `None` if it finished, or the conversation is at another leaf."""
-    last = await store.latest_run(agent_id)
-    if last is None or last.state not in ("failed", "interrupted"):
-        return None
-    end = await open_end(store, last)
-    if end.tip is None or end.leaf != leaf:
-        return None
-    return at_open_end(end, await store.load_path(agent_id, end.tip), leaf)
+async def find_open_end(
+    store: RuntimeStore, agent_id: str, leaf: str | None, settled: Settled | None
+) -> Beginning | None:
+    """Return where the last turn can continue; `None` if it finished, or the conversation is at another leaf.
 
-
-def at_open_end(end: OpenEnd, path: Sequence[Entry], leaf: str | None) -> Beginning | None:
-    """Return the beginning of a turn that continues at `end`; `None` if the conversation is not at that turn's leaf."""
+    What is already known from having `settled` a dead turn is not read again.
+    """
+    if settled is not None and settled.end is not None:
+        end, path = settled.end, settled.path
+    else:
+        last = await store.latest_run(agent_id)
+        if last is None or last.state not in ("failed", "interrupted"):
+            return None
+        end = await open_end(store, last)
+        path = await store.load_path(agent_id, end.tip) if end.leaf == leaf else []
     prompt = next((entry.message.text() for entry in reversed(path) if entry.kind == "user_turn"), None)
-    if prompt is None or end.tip is None or end.leaf != leaf:
-        return None
-    return Beginning(prompt, end=end, path=path)
+    return Beginning(prompt, end=end, path=path) if prompt is not None and end.leaf == leaf else None
 
 
 async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin) -> None:

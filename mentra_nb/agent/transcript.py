@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from mentra_nb.content import ContentBlock, Message, Role, Sendable, ToolResult, ToolUse
+from mentra_nb.errors import OperationDenied, UnknownEntry
 from mentra_nb.ids import new_id
 from mentra_nb.store.protocols import TranscriptStore
 from mentra_nb.store.records import Entry, EntryKind
@@ -220,6 +221,22 @@ class Transcript:
     def follow(self, entries: Sequence[Entry]) -> None:
         """Take the path of these entries."""
         self._path = TranscriptPath(items=[Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries])
+
+    async def branch_from(self, entry_id: str | None, holder: str | None) -> int:
+        """Continue from another entry, in the store too; `None` is the very beginning.
+
+        Returns how many entries of the old path are not on the new one. Raises `UnknownEntry`, or `OperationDenied` for
+        an entry whose calls would be left without results.
+        """
+        before = await self.store.load_path(self.agent_id, self.leaf)
+        path = await self.store.load_path(self.agent_id, entry_id)
+        if entry_id is not None and not path:
+            raise UnknownEntry(entry_id)
+        if path and path[-1].message.tool_uses():
+            raise OperationDenied("that entry calls tools: branch from the results that follow it")
+        await self.store.set_leaf(self.agent_id, entry_id, holder=holder)
+        self.follow(path)
+        return len({entry.id for entry in before} - {entry.id for entry in path})
 
     def _shrink(self) -> None:
         """Replace old messages that have been sent by the form they were sent in."""
