@@ -1,6 +1,6 @@
 // The approval card. All text is set with textContent: arguments are written by a model.
 
-const YOUNG = 300; // ms: a click this soon after the card appeared was meant for something else
+const MIN_QUESTION_AGE = 300; // ms: an earlier click was meant for something else
 
 function element(tag, name, text, attributes = {}) {
   const node = document.createElement(tag);
@@ -52,7 +52,7 @@ function render({ model, el }) {
   always.hidden = true;
 
   function send(event, answer) {
-    if (sent || !event.isTrusted || performance.now() - born < YOUNG) return;
+    if (sent || !event.isTrusted || performance.now() - born < MIN_QUESTION_AGE) return;
     sent = true;
     for (const control of card.querySelectorAll("button, input, select")) control.disabled = true;
     status.textContent = "Sent.";

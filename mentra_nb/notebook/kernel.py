@@ -1,4 +1,4 @@
-"""What we need to know of the kernel: which front end asks, from which cell, of which notebook."""
+"""Facts about the kernel, its front end, the running cell and the notebook."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def ipykernel_kernel() -> Any:
-    """The running ipykernel, or `None` (terminal IPython, plain Python, other kernels)."""
+    """Return the running ipykernel; `None` in terminal IPython, plain Python and other kernels."""
     if "ipykernel" not in sys.modules:
         return None
     kernel = getattr(_shell(), "kernel", None)
@@ -30,29 +30,29 @@ def _cell_request() -> dict[str, Any]:
 
 
 def front_end_answers() -> bool:
-    """Whether a person can answer in this kernel. Automatic runs (nbclient, nbval, papermill) send no `allow_stdin`."""
+    """Return whether a user can be asked. Automatic runs (nbclient, nbval, papermill) do not send `allow_stdin`."""
     return bool(_cell_request().get("content", {}).get("allow_stdin"))
 
 
 def in_terminal() -> bool:
-    """Whether a person sits at a terminal: IPython or plain Python, not a kernel."""
+    """Return whether this is a terminal: IPython or plain Python, not a kernel."""
     return ipykernel_kernel() is None and sys.stdin is not None and sys.stdin.isatty()
 
 
 def cell_id() -> str | None:
-    """The front end's id of the running cell; `None` where it sends none."""
+    """Return the front end's id of the running cell, or `None` if it sends none."""
     found = (_cell_request().get("metadata") or {}).get("cellId")
     return found if isinstance(found, str) else None
 
 
 def execution_count() -> int | None:
-    """The `n` of `In[n]` of the running cell."""
+    """Return the `n` of `In[n]` of the running cell, or `None` outside IPython."""
     history = getattr(_shell(), "history_manager", None)
-    # Not `shell.execution_count`: releases of IPython differ on whether that is this cell or already the next.
+    # Not `shell.execution_count`, which is the number of the next cell in some releases of IPython.
     return len(history.input_hist_parsed) - 1 if history is not None else None
 
 
 def notebook_name() -> str:
-    """The notebook's path as the front end names it, else the working directory."""
+    """Return the notebook's path from the front end, else the working directory."""
     names = getattr(_shell(), "user_ns", {})
     return os.environ.get("JPY_SESSION_NAME") or names.get("__vsc_ipynb_file__") or str(Path.cwd())

@@ -1,6 +1,6 @@
-"""Clicks and commands served while a synchronous cell still runs.
+"""Serves clicks and commands while a synchronous cell still runs.
 
-Each line of ipykernel has its own pump here, which uses its private names; where neither fits, `NullPump` stands in.
+There is a pump for ipykernel 6 and one for 7; both use private names of theirs. Elsewhere `NullPump` does nothing.
 """
 
 from __future__ import annotations
@@ -17,48 +17,45 @@ from typing import Any, Protocol
 from mentra_nb.notebook.kernel import execution_count, ipykernel_kernel
 
 SERVED = frozenset({"comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request"})
-"""Served at once: widget traffic, and what a page sends when it is reloaded. All else waits for the cell to end."""
+"""Messages served at once: widget traffic, and what a reloaded page sends. All others wait for the cell to end."""
 
-
-YOUNG = 0.3
-"""Seconds after a question is shown in which nobody can have read it yet; the card's buttons keep the same pause."""
-
+MIN_QUESTION_AGE = 0.3
+"""Seconds after a question is shown in which nobody can have read it. The card's buttons have the same pause."""
 
 Command = Callable[[str], Callable[[], str] | None]
-"""Given the code of a cell: `None` if it must wait its turn, else what to do at once and the text to print there."""
+"""Takes the code of a cell. Returns what to do at once, which returns the text to print; `None`: the cell must wait."""
 
 
 class Pump(Protocol):
-    """Serves what must not wait while a cell's own thread is busy with a turn."""
+    """Serves messages while the cell's thread is busy with a turn. On exit the held messages go back in order."""
 
     name: str
     can_ask: bool
     """Whether `ask_stdin` works here."""
 
     def step(self) -> None:
-        """Serve what has arrived; never waits."""
+        """Serve the messages that have arrived, without waiting."""
 
     def question_shown(self) -> None:
-        """Call just before a question is shown: `on_command` is asked about cells sent after somebody could read it."""
+        """Call just before a question is shown: from then on cells of a user who has read it go to `on_command`."""
 
     def question_closed(self) -> None: ...
 
     def ask_stdin(self, prompt: str) -> None:
-        """Show the front end's own input box, without waiting for the answer."""
+        """Show the front end's input box, without waiting for the answer."""
 
     def poll_stdin(self) -> str | None:
-        """What was typed into it, once."""
+        """Return the text typed into the input box, once; `None` until there is one."""
 
     def __enter__(self) -> Pump: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give back, in their order, the messages that had to wait."""
+    ) -> None: ...
 
 
 class NullPump:
-    """Where nothing can or need be served: no kernel, a kernel that is not ipykernel, another thread."""
+    """Does nothing: outside a kernel, in a kernel other than ipykernel, and on other threads."""
 
     name = "none"
     can_ask = False
@@ -97,14 +94,14 @@ class _KernelPump(NullPump):
         self.cell_ident = ident["shell"] if not isinstance(ident, (bytes, list)) else ident
         self.started = time.monotonic()
         self.shown: tuple[float, float] | None = None
-        """When the open question was shown: monotonic, and Unix seconds."""
+        """When the open question was shown: seconds after `started`, and Unix seconds."""
 
-    def _take(self, frames: Any, stream: Any, keep: Any) -> None:
+    def _dispatch(self, frames: Any, stream: Any, keep: Any) -> None:
         header, content = self._peek(frames)
         if header["msg_type"] in SERVED:
             self._serve(frames, stream)
             return
-        if header["msg_type"] == "execute_request" and self.on_command and self._sent_after_question(header):
+        if header["msg_type"] == "execute_request" and self.on_command and self._sent_after_reading(header):
             action = self.on_command(str(content().get("code", "")))
             if action is not None:
                 self._answer(frames, stream, action)
@@ -112,8 +109,10 @@ class _KernelPump(NullPump):
         self.held.append(keep)
 
     def _peek(self, frames: Any) -> tuple[dict[str, Any], Callable[[], dict[str, Any]]]:
-        """A message's header and content, read without `deserialize`: that refuses to see a signature twice,
-        so a message it has read cannot be handed to the kernel any more."""
+        """Return a message's header, and a function that returns its content.
+
+        `deserialize` is not used: it accepts each signature once, so the kernel could not read the message again.
+        """
         session = self.kernel.session
         _, rest = session.feed_identities(frames, copy=False)
 
@@ -124,56 +123,37 @@ class _KernelPump(NullPump):
 
         return part(1), lambda: part(4)
 
-    def _sent_after_question(self, header: dict[str, Any]) -> bool:
-        """Whether a person who sent this cell can have seen the question.
-
-        Arriving later is not enough: cells of one *Run all* may still be on the wire when the question is shown. Nor
-        can the header's date be held against our clock, for the page's may differ. So the time between this request
-        and the running cell's own, both by the page's clock, must be at least as long as the time from the start of
-        the turn to the question, both by ours. *Run all* sends them milliseconds apart. Another client has another
-        clock and no cell here to compare with: its date must be later by our clock. Either way `YOUNG` comes on top.
-        When in doubt the cell waits for its turn.
-        """
-        if self.shown is None:
-            return False
-        shown, shown_date = self.shown
-        try:
-            sent, mine = _seconds(header["date"]), self.cell["header"]
-            if header["session"] != mine["session"]:
-                return sent >= shown_date + YOUNG
-            return sent - _seconds(mine["date"]) >= shown - self.started + YOUNG
-        except (KeyError, ValueError, TypeError):
-            return False
+    def _sent_after_reading(self, header: dict[str, Any]) -> bool:
+        return self.shown is not None and sent_after_reading(header, self.cell, *self.shown)
 
     def _serve(self, frames: Any, stream: Any) -> None:
         kernel = self.kernel
         try:
             idents, message = self._read(frames)
-        except Exception:  # a bad signature, say: the kernel drops such a message too
+        except Exception:  # such as a bad signature: the kernel drops such a message too
             kernel.log.exception("mentra: a message could not be read")
             return
-        # Its own busy and idle: ipywidgets sends no further change of a widget before it saw the idle of the last.
+        # Busy and idle of this message: ipywidgets sends no change of a widget before the last one is idle.
         kernel._publish_status("busy", "shell", parent=message)
         try:
             result = kernel.shell_handlers[message["header"]["msg_type"]](stream, idents, message)
             if inspect.isawaitable(result):
                 coroutine: Any = result if inspect.iscoroutine(result) else result.__await__()
                 try:
-                    coroutine.send(None)  # these handlers never wait, so one step is all of it
+                    coroutine.send(None)  # these handlers never wait: one step runs all of it
                 except StopIteration:
                     pass
                 else:
                     kernel.log.error("mentra: the handler of %s did not finish", message["header"]["msg_type"])
-        except Exception:  # the kernel's own dispatch logs and goes on as well
+        except Exception:  # as the kernel does: log and continue
             kernel.log.exception("mentra: a message handler failed")
         finally:
             kernel._publish_status("idle", "shell", parent=message)
-            # The cell is still running: say so, and keep its output going to it.
-            kernel.set_parent(self.cell_ident, self.cell)
+            # The cell is still running.
             kernel._publish_status("busy", "shell", parent=self.cell)
 
     def _answer(self, frames: Any, stream: Any, action: Callable[[], str]) -> None:
-        """Run a command cell out of order. It leaves no trace in the history: the running cell owns its number."""
+        """Run a command cell out of order. It is not in the history: its number belongs to the running cell."""
         kernel, session = self.kernel, self.kernel.session
         idents, message = self._read(frames)
         content, count = message["content"], execution_count()
@@ -200,15 +180,15 @@ class _KernelPump(NullPump):
 
     def question_shown(self) -> None:
         self.shown = None
-        self.step()  # what is here already was sent by someone who had not seen the question
-        self.shown = time.monotonic(), time.time()
+        self.step()  # messages already here cannot answer the question, whatever the sender's clock says
+        self.shown = time.monotonic() - self.started, time.time()
 
     def question_closed(self) -> None:
         self.shown = None
 
     def ask_stdin(self, prompt: str) -> None:
         while self._receive_stdin() is not None:
-            pass  # replies to boxes nobody waits for any more
+            pass  # drop replies to earlier boxes
         content = {"prompt": prompt, "password": False}
         socket = self.kernel.stdin_socket
         self.kernel.session.send(socket, "input_request", content, self.cell, ident=self.cell_ident)
@@ -227,7 +207,7 @@ class _KernelPump(NullPump):
 
 
 class Pump6(_KernelPump):
-    """ipykernel 6: stream → `kernel.msg_queue` → `dispatch_queue`, which our cell keeps from going on."""
+    """ipykernel 6: stream → `kernel.msg_queue` → `dispatch_queue`, which our cell blocks."""
 
     name = "ipykernel 6"
 
@@ -237,7 +217,7 @@ class Pump6(_KernelPump):
         for item in self._queued():
             _, dispatch, args = item
             if dispatch == kernel.dispatch_shell and args:
-                self._take(args[0], kernel.shell_stream, item)
+                self._dispatch(args[0], kernel.shell_stream, item)
             else:
                 self.held.append(item)
         kernel.shell_stream.flush()  # the event loop that would send our replies is waiting for this cell
@@ -269,11 +249,11 @@ class Pump7(_KernelPump):
         self.stream.on_recv(self._on_recv, copy=False)
 
     def _on_recv(self, frames: Any) -> None:
-        if len(frames) == 1:  # the kernel's own note that aborting is over
+        if len(frames) == 1:  # the kernel's note to itself that aborting is over
             self.held.append(frames)
             return
-        # A handler sets the parent message in context variables; the cell's own context must keep the cell's.
-        contextvars.copy_context().run(self._take, frames, self.reply, frames)
+        # A handler may set the parent message in context variables; the cell's own context must keep the cell's.
+        contextvars.copy_context().run(self._dispatch, frames, self.reply, frames)
         self.kernel._shell_context = contextvars.copy_context()
 
     def step(self) -> None:
@@ -285,24 +265,48 @@ class Pump7(_KernelPump):
         self.stream._recv_callback, self.stream._recv_copy = self.original, self.copying
         held, self.held = self.held, []
         for frames in held:
-            # A coroutine function: each call is a task that waits for the kernel's lock, as if it had just arrived.
+            # Each call starts a task that waits for the kernel's lock, as for a message that has just arrived.
             self.stream._run_callback(self.original, frames)
 
 
 def make_pump(on_command: Command | None = None) -> Pump:
-    """The pump for this kernel and thread. `on_command` may answer an open question from another cell."""
+    """Return the pump for this kernel and thread. `on_command` may answer an open question from another cell."""
     kernel = ipykernel_kernel()
     if kernel is None or threading.current_thread() is not threading.main_thread():
         return NullPump()
     try:
-        # ipykernel 7.0 still has a msg_queue, which it does not use: look for the thread first.
+        # The thread first: ipykernel 7.0 still has an unused msg_queue.
         if getattr(kernel, "shell_channel_thread", None) is not None:
             return Pump7(kernel, on_command)
         if hasattr(kernel, "msg_queue"):
             return Pump6(kernel, on_command)
-    except Exception:  # private names may go at any release
+    except Exception:  # a release may remove private names
         kernel.log.exception("mentra: clicks cannot be served while a cell runs in this version of ipykernel")
     return NullPump()
+
+
+def sent_after_reading(header: dict[str, Any], cell: dict[str, Any], shown_after: float, shown_date: float) -> bool:
+    """Return whether the user who sent a cell can have read the open question.
+
+    The order of arrival does not show it: cells of one *Run all* may still be on the wire when the question is shown.
+    Nor does the date of the header, since the page's clock may differ from the kernel's. So two durations are compared:
+    from the running cell's request to this one by the page's clock, and from the start of the turn to the question by
+    the kernel's. *Run all* sends its requests milliseconds apart. Another client has another clock and has not sent
+    the running cell: its date must be later by the kernel's clock. Without valid dates the answer is no.
+
+    Args:
+        header: The header of the cell's request.
+        cell: The request of the cell that runs the turn.
+        shown_after: Seconds from the start of the turn to the question.
+        shown_date: When the question was shown, in Unix seconds.
+    """
+    try:
+        sent, mine = _seconds(header["date"]), cell["header"]
+        if header["session"] != mine["session"]:
+            return sent >= shown_date + MIN_QUESTION_AGE
+        return sent - _seconds(mine["date"]) >= shown_after + MIN_QUESTION_AGE
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _seconds(date: str | datetime) -> float:
@@ -310,6 +314,6 @@ def _seconds(date: str | datetime) -> float:
 
 
 def clicks_are_served() -> bool:
-    """Whether a click can be served while a cell runs."""
+    """Return whether a click can be served while a cell runs."""
     with make_pump() as pump:
         return isinstance(pump, _KernelPump)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -184,6 +185,56 @@ def test_a_command_sent_before_the_question_but_late_on_the_wire_never_answers_i
     assert not command.events
     kernel.choose(asking, answer="deny", reason="")
     kernel.finish(asking, command)
+    assert command.stdout == "ran as a cell: allow\n"
+
+
+@pytest.mark.parametrize("late", [-1.0, 0.0, 0.4])
+def test_a_command_of_another_client_counts_once_the_question_could_be_read(kernel: Kernel, late: float) -> None:
+    asking = kernel.send("%%turn\nls")
+    kernel.ready(asking)
+    shown = asking.published("display_data")
+    command = kernel.send_dated("%mentra allow", shown + late, other=True)
+    kernel.request("kernel_info_request", other=True)  # by its reply the pump has seen the command
+    if late > 0:
+        kernel.finish(asking, command)
+        assert command.stdout == "Allowed: shell: ls\n"
+        assert "Allowed once by you" in asking.texts()
+        return
+    assert not command.events
+    kernel.choose(asking, answer="deny", reason="")
+    kernel.finish(asking, command)
+    assert "Denied by you" in asking.texts()
+    assert command.stdout == "ran as a cell: allow\n"
+
+
+@pytest.mark.parametrize("late", [0.0, 0.5])
+def test_a_command_of_the_same_client_counts_once_the_question_could_be_read(kernel: Kernel, late: float) -> None:
+    asking = kernel.send_dated("%%turn pause=0.02\nls", time.time())
+    kernel.ready(asking)
+    waited = asking.published("display_data") - asking.published("execute_input")
+    command = kernel.send_dated("%mentra allow", asking.sent + waited + late)
+    kernel.request("kernel_info_request")
+    if late:
+        kernel.finish(asking, command)
+        assert command.stdout == "Allowed: shell: ls\n"
+        return
+    assert not command.events
+    kernel.choose(asking, answer="deny", reason="")
+    kernel.finish(asking, command)
+    assert command.stdout == "ran as a cell: allow\n"
+
+
+def test_a_command_that_arrives_before_the_question_never_answers_it_whatever_its_date(kernel: Kernel) -> None:
+    kernel.send("import time; time.sleep(0.5)")  # so that the kernel has both cells before it shows the question
+    asking = kernel.send("%%turn asked=True\nls")
+    command = kernel.send_dated("%mentra allow", time.time() + 3600)  # a clock that was set while the page was open
+    kernel.ready(asking)
+    kernel.request("kernel_info_request")
+    assert not command.events
+    assert not asking.ended
+    kernel.choose(asking, answer="deny", reason="")
+    kernel.finish(asking, command)
+    assert "Denied by you" in asking.texts()
     assert command.stdout == "ran as a cell: allow\n"
 
 

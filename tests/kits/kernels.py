@@ -10,12 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
+from jupyter_client.session import Session
 
 TESTS = Path(__file__).parents[1]
 IPYKERNEL_6 = Path(os.environ.get("MENTRA_IPYKERNEL6") or TESTS.parent / ".kernels" / "ipykernel6")
@@ -39,6 +41,10 @@ class Cell:
     msg_id: str
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """Type and content of what was published for this cell, in order."""
+    dates: list[float] = field(default_factory=list)
+    """When the kernel published each of them, in Unix seconds by its own clock."""
+    sent: float = 0.0
+    """The date of its request, in Unix seconds."""
     reply: dict[str, Any] | None = None
     idle: bool = False
 
@@ -54,6 +60,10 @@ class Cell:
     def status(self) -> str:
         """`ok`, `error` or `aborted`, once it has ended."""
         return str(self.reply["status"]) if self.reply is not None else "running"
+
+    def published(self, kind: str) -> float:
+        """Return when the kernel published the last message of that type."""
+        return [date for date, (published, _) in zip(self.dates, self.events, strict=True) if published == kind][-1]
 
     @property
     def ended(self) -> bool:
@@ -96,6 +106,10 @@ class Kernel:
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
+        # A second page on the same kernel: its own session, its own connection, and perhaps another clock.
+        other = Session(key=self.manager.session.key, signature_scheme=self.manager.session.signature_scheme)
+        self.other = self.manager.client(session=other)
+        self.other.start_channels(iopub=False, stdin=False, hb=False, control=False)
         self.cells: dict[str, Cell] = {}
         self.models: dict[str, dict[str, Any]] = {}
         """Open widgets: comm id → state."""
@@ -111,6 +125,7 @@ class Kernel:
 
     def close(self) -> None:
         self.client.stop_channels()
+        self.other.stop_channels()
         self.manager.shutdown_kernel(now=True)
         self.manager.cleanup_resources()
         self.folder.cleanup()
@@ -126,6 +141,15 @@ class Kernel:
         options = {"allow_stdin": True, "stop_on_error": True, **options}
         cell = Cell(self.client.execute(code, **options))
         self.cells[cell.msg_id] = cell
+        return cell
+
+    def send_dated(self, code: str, date: float, *, other: bool = False) -> Cell:
+        """Send a cell with the date the page's clock shows, in Unix seconds; `other` sends it from the second page."""
+        client = self.other if other else self.client
+        message = client.session.msg("execute_request", {"code": code, "allow_stdin": True})
+        message["header"]["date"] = datetime.fromtimestamp(date, UTC)
+        cell = self.cells[message["header"]["msg_id"]] = Cell(message["header"]["msg_id"], sent=date)
+        client.shell_channel.send(message)
         return cell
 
     def run(self, code: str, **options: Any) -> Cell:
@@ -147,9 +171,14 @@ class Kernel:
             self._published(self.client.get_iopub_msg(timeout=timeout))
         with contextlib.suppress(queue.Empty):
             while True:
-                message = self.client.get_shell_msg(timeout=0)
-                if cell := self.cells.get(message["parent_header"].get("msg_id", "")):
-                    cell.reply = message["content"]
+                self._replied(self.client.get_shell_msg(timeout=0))
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._replied(self.other.get_shell_msg(timeout=0))
+
+    def _replied(self, message: dict[str, Any]) -> None:
+        if cell := self.cells.get(message["parent_header"].get("msg_id", "")):
+            cell.reply = message["content"]
 
     def _published(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
@@ -170,17 +199,18 @@ class Kernel:
                 cell.idle = content["execution_state"] == "idle"
             else:
                 cell.events.append((kind, content))
+                cell.dates.append(message["header"]["date"].timestamp())
 
-    def request(self, kind: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
-        """A shell request other than a cell, and its reply."""
-        message = self.client.session.msg(kind, content or {})
-        self.client.shell_channel.send(message)
+    def request(self, kind: str, content: dict[str, Any] | None = None, *, other: bool = False) -> dict[str, Any]:
+        """Send a shell request that is not a cell, and return its reply."""
+        client = self.other if other else self.client
+        message = client.session.msg(kind, content or {})
+        client.shell_channel.send(message)
         while True:
-            reply: dict[str, Any] = self.client.get_shell_msg(timeout=10)
+            reply: dict[str, Any] = client.get_shell_msg(timeout=10)
             if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
                 return reply
-            if cell := self.cells.get(reply["parent_header"].get("msg_id", "")):
-                cell.reply = reply["content"]
+            self._replied(reply)
 
     def card(self, cell: Cell) -> str:
         """The comm id of the approval card shown in `cell`, once it is shown."""
