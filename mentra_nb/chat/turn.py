@@ -10,14 +10,17 @@ import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mentra_nb.agent.limits import CancellationToken
-from mentra_nb.authorization import PermissionDecision, PermissionQuestion
-from mentra_nb.chat.reply import Reply
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
-from mentra_nb.event.types import TurnOrigin
-from mentra_nb.runtime.session import Session
+
+if TYPE_CHECKING:
+    from mentra_nb.authorization import PermissionDecision, PermissionQuestion
+    from mentra_nb.chat.reply import Reply
+    from mentra_nb.event.types import TurnOrigin
+    from mentra_nb.runtime.session import Session
 
 
 class RunningTurn:
