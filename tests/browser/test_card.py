@@ -32,7 +32,7 @@ def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
 def card(page: Page) -> Locator:
     found = page.locator(".mentra-card")
     expect(found.locator(".mentra-left")).to_contain_text("left", timeout=30_000)
-    page.wait_for_timeout(350)  # the card refuses clicks nobody can have meant
+    page.wait_for_timeout(350)  # the card refuses clicks made before it could be read
     return found
 
 
@@ -65,7 +65,7 @@ def test_the_card_takes_no_focus_and_its_first_control_is_harmless(opened: Opene
     assert not shown.evaluate("card => card.contains(document.activeElement)")
     controls = shown.locator("button, input, select").evaluate_all("all => all.map(c => c.textContent || c.type)")
     assert controls[:5] == ["text", "Allow once", "Always…", "Deny", "Stop"]
-    # Keys typed into a field are text there, not commands of the notebook.
+    # Keys typed into a field are text, not commands of the notebook.
     reason = shown.get_by_label("Reason if you deny")
     reason.focus()
     cells = notebook.page.locator(".jp-Notebook .jp-Cell").count()

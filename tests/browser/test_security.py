@@ -31,7 +31,7 @@ class Seen:
 
 
 def show(lab: Lab, browser: BrowserContext, source: str) -> Seen:
-    """Every payload in a cell of its own, drawn, and everything in it clicked."""
+    """Show each payload in one cell, click everything in it, and return what happened."""
     page, fetched = browser.new_page(), set[str]()
 
     def refuse(route: object, request: object) -> None:
@@ -47,7 +47,7 @@ def show(lab: Lab, browser: BrowserContext, source: str) -> Seen:
     for n in range(len(PAYLOADS)):
         notebook.output(n).evaluate(CLICK_ALL)
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(1000)  # for what would run late; nothing is awaited that could tell
+    page.wait_for_timeout(1000)  # for code that would run late, of which there is no sign to wait for
     seen = Seen(
         ran=set(page.evaluate(MARKS)),
         fetched=fetched,

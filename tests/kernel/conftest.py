@@ -1,6 +1,6 @@
 """Kernels to test on: the installed ipykernel, and ipykernel 6 as an overlay directory; each by both widget routes.
 
-A kernel serves a whole module, as a person's does a whole day; one that a test left unwell is replaced.
+A kernel serves all tests of a module. One that no longer works is replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ K = TypeVar("K", bound=Kernel)
 
 
 class Shared(list[K]):
-    """The kernel of a module: made when first wanted, and anew when the last one is unwell."""
+    """The kernel of a module: started when first needed, and again when it no longer works."""
 
     def __init__(self, make: Callable[[], K], line: str) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Shared(list[K]):
         if not self:
             self.append(self.make())
             found = self[0].run("import ipykernel; print(ipykernel.__version__)").stdout
-            assert found.startswith(f"{self.line}."), f"this is about ipykernel {self.line}, and {found.strip()} runs"
+            assert found.startswith(f"{self.line}."), f"ipykernel {self.line} is needed, and {found.strip()} runs"
         return self[0]
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ def _kernels(request: pytest.FixtureRequest) -> Iterator[Shared[Kernel]]:
 
 @pytest.fixture
 def kernel(_kernels: Shared[Kernel]) -> Kernel:
-    """A kernel with `%%turn`."""
+    """Return a kernel with `%%turn`."""
     running = _kernels.get()
     running.run("%load_ext kits.scripted_turn")
     return running
@@ -61,7 +61,7 @@ def kernel(_kernels: Shared[Kernel]) -> Kernel:
 
 @pytest.fixture(scope="module", params=["7", "6"])
 def _notebooks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared[Notebook]]:
-    # As JupyterLab has it: widget messages come on a subshell where the kernel has them.
+    # As in JupyterLab: widget messages come on a subshell where the kernel has them.
     shared = Shared(
         lambda: Notebook(tmp_path_factory.mktemp("notebook"), overlay(request.param), subshell=True), request.param
     )
@@ -71,7 +71,7 @@ def _notebooks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def notebook(_notebooks: Shared[Notebook]) -> Notebook:
-    """A kernel with the extension loaded, and a conversation in which nothing has been said."""
+    """Return a kernel with the extension loaded and an empty conversation."""
     running = _notebooks.get()
     running.begin()
     return running

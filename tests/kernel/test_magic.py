@@ -1,4 +1,4 @@
-"""`%load_ext mentra_nb`, `%mentra` and `%%mentra` in real kernels, asked the way a person asks."""
+"""`%load_ext mentra_nb`, `%mentra` and `%%mentra` in real kernels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def registered():
 
 
 def one_sentence(cell: Cell) -> str:
-    """What a cell that failed says: one line of ours, and no traceback."""
+    """Return the one line a failed cell shows, and check that there is no traceback."""
     assert cell.status == "error"
     assert not cell.outputs()
     assert not cell.stdout
@@ -54,23 +54,23 @@ def closed_port() -> int:
 
 @pytest.fixture(scope="module", params=["7", "6"])
 def bare(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """A kernel in which nothing of ours has been imported."""
+    """Start a kernel in which the package has not been imported."""
     home = tmp_path_factory.mktemp("bare") / "home"
     running = Kernel(overlay(request.param), MENTRA_HOME=str(home))
     yield running
     running.close()
 
 
-def test_loading_is_silent_quick_and_taken_back_whole(bare: Kernel) -> None:
-    bare.run("%load_ext storemagic\n" + REGISTERED)  # the first `%load_ext` registers something of IPython's own
+HEAVY = ("pandas", "duckdb", "anywidget", "ipywidgets", "httpx", "mentra_nb.chat.engine", "mentra_nb.record.read")
+
+
+def test_loading_is_silent_light_and_taken_back_whole(bare: Kernel) -> None:
+    bare.run("%load_ext storemagic\n" + REGISTERED)  # the first `%load_ext` registers an object of IPython
     before = json.loads(bare.run("print(json.dumps(registered()))").stdout)
-    loading = bare.run(
-        "from time import perf_counter as clock\nbegan = clock()\n%load_ext mentra_nb\ntook = clock() - began"
-    )
+    bare.run("import sys; modules = set(sys.modules)")
+    loading = bare.run("%load_ext mentra_nb")
     assert [kind for kind, _ in loading.events] == ["execute_input"]
-    took = float(bare.run("print(took)").stdout)
-    print(f"loading took {1000 * took:.0f} ms")
-    assert took < 0.4
+    assert bare.run(f"print({{*{HEAVY}}} & (set(sys.modules) - modules))").stdout == "set()\n"
     loaded = json.loads(bare.run("print(json.dumps(registered()))").stdout)
     assert set(loaded) - set(before) >= {"line mentra", "cell mentra", "Mentra"}
     for again in ("%load_ext mentra_nb", "%reload_ext mentra_nb"):
@@ -240,7 +240,7 @@ def test_a_subcommand_answers_and_asks_no_model(notebook: Notebook, code: str, w
     assert notebook.value("len(model.recorded_requests)") == 0
 
 
-# ---- what is wrong is said in one sentence -----------------------------------------------------------------------
+# ---- mistakes ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_bad_setting_is_one_sentence_and_is_not_taken(
 ) -> None:
     now = f"[engine().settings.{name}, get_ipython().magics_manager.registry['Mentra'].{name}]"
     before = notebook.value(now)
-    cell = notebook.run(f"%config Mentra.{name} = {value!r}")  # IPython's own magic: what is wrong is printed
+    cell = notebook.run(f"%config Mentra.{name} = {value!r}")  # an error of this magic is printed, not raised
     assert len(cell.stderr.splitlines()) == 1
     assert words in cell.stderr
     assert notebook.value(now) == before
@@ -323,7 +323,7 @@ def test_a_server_that_is_not_there_is_named_and_the_turn_is_on_record(notebook:
     assert notebook.value("mn.turns()[['prompt', 'stop_reason']].iloc[-1].tolist()") == ["what now?", "error"]
 
 
-def test_malformed_arguments_are_told_to_the_model_and_the_turn_goes_on(notebook: Notebook) -> None:
+def test_malformed_arguments_are_reported_to_the_model_and_the_turn_goes_on(notebook: Notebook) -> None:
     notebook.script("s.tool_calls([s.ScriptedCall('shell', '{\"command\": ')])", "s.text('I see.')")
     cell = notebook.run("%mentra what now?")
     assert cell.status == "ok"

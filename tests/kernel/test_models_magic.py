@@ -66,7 +66,7 @@ def test_an_alias_is_made_listed_used_and_completed(notebook: Notebook) -> None:
         ("%mentra -m local hello there", "write local:/path/model.gguf"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(notebook: Notebook, code: str, words: str) -> None:
+def test_a_mistake_is_reported_in_one_sentence(notebook: Notebook, code: str, words: str) -> None:
     notebook.script()
     cell = notebook.run(code)
     assert cell.status == "error"
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_said_in_a_sentence(notebook: Notebook, code: str, word
     assert notebook.value("len(model.recorded_requests)") == 0
 
 
-def test_a_file_that_is_no_model_is_refused_before_anything_is_loaded(notebook: Notebook) -> None:
+def test_a_file_that_is_not_a_model_is_refused_before_anything_is_loaded(notebook: Notebook) -> None:
     file = Path(notebook.work) / "notes.gguf"
     file.write_text("not a model")
     cell = notebook.run(f"%mentra -m local:{file} hello there")

@@ -1,4 +1,4 @@
-"""A cell that waits for a person: clicks, commands, the stop button and queued cells, on real kernels."""
+"""A cell that waits for an answer: clicks, commands, the stop button and queued cells, on real kernels."""
 
 from __future__ import annotations
 

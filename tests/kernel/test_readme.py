@@ -1,6 +1,6 @@
-"""The README cannot lie: every snippet says how it is checked.
+"""The snippets of the README, checked by their marks.
 
-`run` runs here in a kernel, in order; `script` as a program; `ci` is what CI itself types; `shown` is only read.
+`run` runs here in a kernel, in order; `script` as a program; `ci` must be in the CI script; `shown` is not run.
 """
 
 from __future__ import annotations

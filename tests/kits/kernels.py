@@ -25,7 +25,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def overlay(line: str) -> Path | None:
-    """What to put before the installed packages to get ipykernel `line`."""
+    """Return the folder to put before the installed packages for ipykernel `line`; `None` for the installed one."""
     if line != "6":
         return None
     if not IPYKERNEL_6.is_dir():
@@ -40,7 +40,7 @@ def overlay(line: str) -> Path | None:
 class Cell:
     msg_id: str
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    """Type and content of what was published for this cell, in order."""
+    """Type and content of the messages published for this cell, in order."""
     dates: list[float] = field(default_factory=list)
     """When the kernel published each of them, in Unix seconds by its own clock."""
     sent: float = 0.0
@@ -58,7 +58,7 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """`ok`, `error` or `aborted`, once it has ended."""
+        """`ok`, `error` or `aborted`; `running` until then."""
         return str(self.reply["status"]) if self.reply is not None else "running"
 
     def published(self, kind: str) -> float:
@@ -70,7 +70,7 @@ class Cell:
         return self.idle and self.reply is not None
 
     def outputs(self) -> list[dict[str, Any]]:
-        """What a page would hold: each `display_data` with its updates applied."""
+        """Return the outputs a page would hold: each `display_data` with its updates applied."""
         shown: list[dict[str, Any]] = []
         by_id: dict[str, dict[str, Any]] = {}
         for kind, content in self.events:
@@ -92,7 +92,7 @@ class Kernel:
     """One kernel and one client. `subshell` sends widget messages as JupyterLab ≥ 4.4 does, where the kernel can."""
 
     def __init__(self, overlay: Path | None = None, *, subshell: bool = False, **environment: str) -> None:
-        # Sockets in a folder of its own: kernels that start at the same time can pick the same TCP port.
+        # Sockets in a new folder: kernels that start at the same time can pick the same TCP port.
         self.folder = tempfile.TemporaryDirectory()
         self.manager = KernelManager(transport="ipc", ip=f"{self.folder.name}/k")
         self.manager._kernel_spec = KernelSpec(
@@ -106,7 +106,7 @@ class Kernel:
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
-        # A second page on the same kernel: its own session, its own connection, and perhaps another clock.
+        # A second page on the same kernel, with another session and another connection.
         other = Session(key=self.manager.session.key, signature_scheme=self.manager.session.signature_scheme)
         self.other = self.manager.client(session=other)
         self.other.start_channels(iopub=False, stdin=False, hb=False, control=False)
@@ -131,7 +131,7 @@ class Kernel:
         self.folder.cleanup()
 
     def forget(self) -> Kernel:
-        """Start over in a kernel that is still there: what was sent and shown before is of no interest any more."""
+        """Forget the cells, messages and order of earlier tests. Returns the kernel."""
         self.cells.clear()
         self.messages.clear()
         self.started.clear()
@@ -213,7 +213,7 @@ class Kernel:
             self._replied(reply)
 
     def card(self, cell: Cell) -> str:
-        """The comm id of the approval card shown in `cell`, once it is shown."""
+        """Wait for the approval card in `cell`, and return its comm id."""
 
         def shown() -> list[str]:
             return [data[WIDGET]["model_id"] for data in cell.outputs() if WIDGET in data]
@@ -229,13 +229,13 @@ class Kernel:
         self.client.shell_channel.send(message)
 
     def ready(self, cell: Cell) -> str:
-        """Do what a page does when it has drawn the card of `cell`."""
+        """Report the card of `cell` as drawn, as a page does. Returns its comm id."""
         comm_id = self.card(cell)
         self.widget_message(comm_id, {"ready": True})
         return comm_id
 
     def type_command(self, cell: Cell, code: str, **options: Any) -> Cell:
-        """Send `code` from another cell, as late as a person who has read the card of `cell` would."""
+        """Send `code` from another cell, once a user could have read the card of `cell`."""
         self.ready(cell)
         readable = time.monotonic() + 0.35
         self.until(lambda: time.monotonic() > readable)

@@ -33,14 +33,14 @@ _READY = """() => {
   const session = widget && widget.context && widget.context.sessionContext.session;
   return !!(session && session.kernel && session.kernel.status === 'idle' && widget.context.isReady);
 }"""
-# A notebook that draws only the cells in sight cannot be searched for text.
+# By default only the cells in sight are drawn, and a test cannot search the others.
 _DRAW_ALL = """() => { const content = window.jupyterapp.shell.currentWidget.content;
   content.notebookConfig = {...content.notebookConfig, windowingMode: 'none'}; }"""
 
 
 @contextlib.contextmanager
 def lab_server() -> Iterator[Lab]:
-    """JupyterLab and Notebook 7 on a free port, with settings, data and kernels of its own."""
+    """Run JupyterLab and Notebook 7 on a free port, with new settings, data and kernels."""
     with tempfile.TemporaryDirectory() as folder:
         home, port = Path(folder), _free_port()
         root = home / "notebooks"
@@ -119,7 +119,7 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> Non
 
 @contextlib.contextmanager
 def chromium() -> Iterator[BrowserContext]:
-    """The Chromium found on PATH, else Playwright's own."""
+    """Run the Chromium found on PATH, else Playwright's."""
     path = next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
         try:
@@ -151,7 +151,8 @@ class Lab:
         kernel: str = "python3",
         page: Page | None = None,
     ) -> Notebook:
-        """A new notebook with a cell for each source, in JupyterLab or (`app="notebook"`) Notebook 7, kernel idle."""
+        """Open a new notebook with a cell for each source, in JupyterLab or (`app="notebook"`) Notebook 7, and wait for
+        its kernel."""
         self.opened += 1
         name = f"n{self.opened}.ipynb"
         cells = [
@@ -169,7 +170,7 @@ class Lab:
         document = {"cells": cells, "nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernelspec}}
         (self.root / name).write_text(json.dumps(document))
         page = page or context.new_page()
-        # A workspace of its own: JupyterLab would open the tabs of earlier notebooks as well.
+        # A new workspace: JupyterLab would open the tabs of earlier notebooks as well.
         place = f"lab/workspaces/n{self.opened}/tree" if app == "lab" else "notebooks"
         page.goto(f"{self.url}/{place}/{name}")
         page.wait_for_function(_READY, timeout=60_000)
@@ -209,6 +210,6 @@ class Notebook:
         return document
 
     def close(self) -> None:
-        # The kernel too, or as many kernels as tests stay alive.
+        # The kernel too: otherwise one kernel for each test stays alive.
         self.command("notebook:shutdown-kernel")
         self.page.close()

@@ -1,4 +1,4 @@
-"""A kernel with `%load_ext mentra_nb`, a home of its own and a scripted model: a notebook without its page."""
+"""A kernel with the extension loaded, a new home folder and a scripted model: a notebook without a page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def silent(text):
 
 
 class Notebook(Kernel):
-    """`home` is a folder to be made its own; the kernel runs in `folder / "work"`."""
+    """A kernel with its home in `folder / "home"`, running in `folder / "work"`."""
 
     def __init__(self, folder: Path, overlay: Path | None = None, *, subshell: bool = False) -> None:
         self.home, self.work = folder / "home", folder / "work"
@@ -45,21 +45,21 @@ class Notebook(Kernel):
         self.run(f"%cd -q {self.work}")
 
     def begin(self) -> None:
-        """The extension, the names above, and a new conversation."""
+        """Load the extension, define the names above, and start a new conversation."""
         assert self.run(BEGIN).status == "ok"
 
     def script(self, *turns: str) -> None:
-        """What the model will answer, as expressions over `s` (`mentra_nb.providers.scripted`) and the names above."""
+        """Set the model's answers, as expressions over `s` (`mentra_nb.providers.scripted`) and the names above."""
         assert self.run(f"script({', '.join(turns)})").status == "ok"
 
     def value(self, expression: str) -> Any:
-        """What an expression is worth in the kernel, if it is JSON."""
+        """Return the value of an expression in the kernel; it must be JSON."""
         cell = self.run(f"print(json.dumps({expression}))")
         assert cell.status == "ok", cell.events
         return json.loads(cell.stdout)
 
     def said(self, n: int = -1) -> list[str]:
-        """What the model got in its `n`-th request: each message as text, results of tools too."""
+        """Return the messages of the model's `n`-th request as texts, including tool results."""
         shown: list[str] = self.value(
             f"[' '.join(getattr(b, 'text', None) or (b.display() if hasattr(b, 'display') else '') for b in m.content)"
             f" for m in model.recorded_requests[{n}].messages]"
@@ -67,7 +67,7 @@ class Notebook(Kernel):
         return shown
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        """The payloads of the recorded events of a kind, of this conversation's last turn, with their `ts`."""
+        """Return the payloads of the last turn's recorded events of a kind, each with its `ts`."""
         found: list[dict[str, Any]] = self.value(
             "[{**json.loads(row.payload), 'ts': row.ts.timestamp()} for row in mn.events().itertuples() "
             f"if row.kind == {kind!r} and row.run_id == mn.turns().run_id.iloc[-1]]"
@@ -79,7 +79,7 @@ class Notebook(Kernel):
 
 
 def written(home: Path) -> dict[str, int]:
-    """How much is written in a home: rows of each table of the store, and lines of the record."""
+    """Count the rows of each table of the store, and the lines of the record, in a home folder."""
     counts = {"events": sum(len(file.read_bytes().splitlines()) for file in (home / "record").glob("**/*.jsonl"))}
     store = home / "state.sqlite"
     if store.is_file():
