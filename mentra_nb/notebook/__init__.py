@@ -1,1 +1,1 @@
-"""The notebook face: the magic, the streaming view, the approval card, and the pump that keeps them alive."""
+"""The notebook: the magic, the streaming view, the approval card, and the pump that serves clicks meanwhile."""

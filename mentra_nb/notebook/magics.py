@@ -133,7 +133,7 @@ def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Re
 
 
 def origin(prompt: str) -> TurnOrigin:
-    """Return the running cell as the origin of `prompt`. Where the front end names no cell, the prompt's hash does."""
+    """Return the running cell as the origin of `prompt`. If the front end sends no cell id, a hash stands in."""
     from mentra_nb.event.types import TurnOrigin
 
     cell = kernel.cell_id() or hashlib.sha256(prompt.encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
-"""A turn on the page: streaming text, tool lines, decisions, the footer, drawn from `SessionEvent`s.
+"""A turn on the page, drawn from `SessionEvent`s: streaming text, tool calls, decisions, the footer.
 
-Work per delta does not grow with what was shown before: finished text is closed block by block and never drawn again.
+The work for a delta does not grow with the text before it: finished blocks are not drawn again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ from mentra_nb.notebook.text_blocks import TextBlocks
 
 
 class TurnView:
-    """Draws one turn. Used on one thread; call `tick` often, and `finish` once.
+    """Draws one turn. All calls must come from one thread: `tick` often, and `finish` once.
 
-    `live` is whether somebody watches: then output is updated in place, at most `hz` times a second. Otherwise each
-    piece is shown once, complete, and without anything that differs from run to run (times, durations, costs), so
-    that an automatic run can compare outputs.
+    With `live` the output is updated in place, at most `hz` times a second. Otherwise each piece is shown once it is
+    complete, without times, durations and costs, so that the outputs of two automatic runs can be compared.
     """
 
-    def __init__(self, out: Out, *, live: bool, hz: float = 12.0, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(self, out: Out, *, live: bool, hz: float, quiet: bool = False, verbose: bool = False) -> None:
         self.out: Out = out
         self.live: bool = live
         self._pause, self._next = 1.0 / hz, 0.0
@@ -54,7 +53,7 @@ class TurnView:
         self._usage = TokenUsage()
 
     def handle(self, event: SessionEvent) -> None:
-        """Take note of an event, and show it unless it is text, which waits for `tick`."""
+        """Show an event. Text is kept until the next `tick`."""
         match event:
             case AssistantTokenDelta(delta=delta):
                 self._end_thoughts()
@@ -75,9 +74,7 @@ class TurnView:
                 call.progress = event.progress
                 self._draw_call(call)
             case ToolCompleted():
-                call = (
-                    self._calls.pop(event.tool_call_id) if event.tool_call_id in self._calls else _Call(event.tool_name)
-                )
+                call = self._calls.pop(event.tool_call_id, _Call(event.tool_name))
                 call.mark, call.result, call.progress = "✗" if event.is_error else "✓", event.summary, ""
                 call.duration_ms = event.duration_ms
                 if event.is_error and event.duration_ms is None:
@@ -98,7 +95,7 @@ class TurnView:
                 self.note(f"history shortened: {event.replaced_items} entries became a summary", "ℹ")
 
     def tick(self) -> None:
-        """Draw text that came since the last time, if that was not just now."""
+        """Draw the text received since the last drawing, at most `hz` times a second."""
         now = time.monotonic()
         if self._dirty and self.live and now >= self._next:
             self._next = now + self._pause
@@ -106,17 +103,17 @@ class TurnView:
             self._draw_text(*self._text.open_block())
 
     def note(self, text: str, mark: str = "", note: str = "", detail: str = "") -> None:
-        """One line of its own, after the text so far."""
+        """Show one line below the text so far."""
         self.settle()
         self.out.show(line(text, mark, note=note, detail=detail))
 
     def settle(self) -> None:
-        """Close the growing block: what comes next stands below it."""
+        """Finish the growing block, so that the next output comes below it."""
         self._end_thoughts()
         self._text.end()
 
     def question(self, question: PermissionQuestion, shown: Bundle | None) -> None:
-        """A question is open; `shown` (a card, say) stands where its decision will be."""
+        """Show an open question as `shown`, such as a card. The decision will replace it."""
         self.settle()
         display = uuid4().hex if shown else None
         if shown:
@@ -132,7 +129,7 @@ class TurnView:
         seconds: float | None = None,
         stopped: bool = False,
     ) -> None:
-        """The last of this turn: what is open is closed, and the footer. `cost` in US dollars; `None` is unknown."""
+        """Close all that is still open and show the footer. `cost` is in US dollars, `None` if unknown."""
         self.settle()
         for request_id, (question, _) in list(self._questions.items()):
             self._draw_answer(
@@ -210,7 +207,7 @@ class TurnView:
 
 
 class _Call:
-    """One tool call's line."""
+    """The line of one tool call."""
 
     def __init__(self, name: str, summary: str = "", arguments: str = "") -> None:
         self.name, self.summary, self.arguments = name, summary, arguments

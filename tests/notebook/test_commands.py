@@ -1,4 +1,4 @@
-"""The table of subcommands and options: what is a command, what is a question, and what completion offers."""
+"""The table of subcommands and options: commands and questions told apart, help and completion."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Names:
 
 
 def named(line: str) -> str | None:
-    """The subcommand a line is, or `None` for a question."""
+    """Return the name of the subcommand, or `None` for a question."""
     command = parse(line).command
     return command.name if command is not None else None
 

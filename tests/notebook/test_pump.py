@@ -1,4 +1,4 @@
-"""Whether a cell that arrives while a question is open was sent by a user who has read it."""
+"""Dates of cells that arrive while a question is open: only a user who could have read it may answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CELL = {"header": {"session": "page", "date": datetime.fromtimestamp(BEGAN, UTC)
 
 
 def sent(at: float, *, session: str = "page", shown_after: float = 2.0, shown_date: float = BEGAN + 2.0) -> bool:
-    """Whether a cell counts that was sent `at` seconds after the running one."""
+    """Return whether a cell counts that was sent `at` seconds after the running one."""
     header = {"session": session, "date": datetime.fromtimestamp(BEGAN + at, UTC)}
     return sent_after_reading(header, CELL, shown_after, shown_date)
 

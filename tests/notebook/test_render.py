@@ -17,7 +17,7 @@ ATTRIBUTES = {"class", "href", "rel", "start", "style", "target"}
 
 
 class Page(HTMLParser):
-    """What a browser would make of it: tags, attributes, text."""
+    """The tags, attributes and text a browser would read."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)

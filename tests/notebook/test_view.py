@@ -1,4 +1,4 @@
-"""A turn drawn from its events, without a page: what is shown, how often, and how much work it is."""
+"""A turn drawn from its events, without a page: outputs, number of updates, and bytes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mentra_nb.event.screen import (
 )
 from mentra_nb.notebook.asking import parse_answer, parse_reply
 from mentra_nb.notebook.render import Bundle
-from mentra_nb.notebook.text_blocks import BLOCK, LONGEST
+from mentra_nb.notebook.text_blocks import MAX_BLOCK, MIN_BLOCK
 from mentra_nb.notebook.view import TurnView
 
 
 class Recorder:
-    """Holds what a page would."""
+    """Holds the outputs a page would hold."""
 
     def __init__(self) -> None:
         self.shown: list[Bundle] = []
@@ -70,18 +70,19 @@ def test_text_is_shown_whole_in_blocks_that_end_with_a_paragraph(live: bool, siz
     out = draw(*deltas(PARAGRAPHS, size), live=live, hz=12.0)
     assert "".join(out.texts()) == PARAGRAPHS
     assert len(out.shown) > 5
-    assert all(len(text) < BLOCK + 400 and text.startswith("Paragraph ") for text in out.texts())
+    assert all(len(text) < MIN_BLOCK + 400 and text.startswith("Paragraph ") for text in out.texts())
 
 
 def test_a_block_of_code_is_not_cut_at_its_blank_lines() -> None:
-    code = "```python\n" + "x = 1\n\n" * (BLOCK // 6) + "```\n\n"
-    out = draw(*deltas("Before.\n\n" + code + "After.\n"))
+    code = "```python\n" + "x = 1\n\n" * (MIN_BLOCK // 6) + "```\n\n"
+    out = draw(*deltas("Before.\n\n" + code + "After.\n", 100))
     assert out.texts() == ["Before.\n\n" + code, "After.\n"]
 
 
-def test_a_very_long_block_of_code_goes_on_as_code_in_the_next() -> None:
-    text = "~~~~html\n" + "<b>line</b>\n" * (LONGEST // 6) + "~~~~\n"
-    out = draw(*deltas(text))
+@pytest.mark.parametrize(("size", "hz"), [(20, 12.0), (1500, 1e9)])
+def test_a_very_long_block_of_code_goes_on_as_code_in_the_next(size: int, hz: float) -> None:
+    text = "~~~~html\n" + "<b>line</b>\n" * (MAX_BLOCK // 6) + "~~~~\n"
+    out = draw(*deltas(text, size), hz=hz)
     assert "".join(out.texts()) == text
     assert len(out.shown) > 1
     assert all(data["text/html"].count("<pre") == 1 for data in out.shown)
@@ -89,12 +90,12 @@ def test_a_very_long_block_of_code_goes_on_as_code_in_the_next() -> None:
 
 
 def test_one_endless_line_is_cut_too() -> None:
-    assert all(len(text) <= LONGEST + 20 for text in draw(*deltas("x" * 50_000)).texts())
+    assert all(len(text) <= MAX_BLOCK + 20 for text in draw(*deltas("x" * 50_000)).texts())
 
 
 def test_what_is_sent_grows_with_the_text_and_not_with_its_square() -> None:
-    """At the worst, every delta drawn: ten times the text is about ten times the bytes."""
-    short, long = draw(*deltas(PARAGRAPHS)).sent, draw(*deltas(PARAGRAPHS * 10)).sent
+    """With every delta drawn, ten times the text is about ten times the bytes."""
+    short, long = draw(*deltas(PARAGRAPHS, 100)).sent, draw(*deltas(PARAGRAPHS * 10, 100)).sent
     assert long < 12 * short
 
 
@@ -167,5 +168,5 @@ def test_an_answer_may_be_one_letter(text: str, allow: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "maybe", "\n", "allow x"])
-def test_anything_else_typed_is_no_answer(text: str) -> None:
+def test_anything_else_typed_is_not_an_answer(text: str) -> None:
     assert parse_reply(text) is None

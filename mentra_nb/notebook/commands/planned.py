@@ -30,7 +30,7 @@ _PATTERNS = {
     "trust": "trust",
     "undo": "undo",
 }
-"""Narrower than what is planned where prose would fit too: `say it again` is a question."""
+"""Narrower than planned where prose would fit as well: `say it again` is a question."""
 
 
 def _planned(name: str, pattern: str) -> Command:
