@@ -1,4 +1,4 @@
-"""The synchronous functions of `mentra_nb`: the notebook's conversation, its rules, and where its model comes from."""
+"""The functions of `mentra_nb` about the notebook's conversation: asking, its rules, and its models."""
 
 from __future__ import annotations
 

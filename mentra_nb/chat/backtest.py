@@ -1,4 +1,4 @@
-"""What rules would have decided about the calls on record."""
+"""Backtests of rules: how they would have decided the calls on record."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def backtest(
 
     `rules` are texts such as `"allow shell git status*"` and `"deny write /etc/*"`, rules, or a frame like that of
     `mn.rules()`, whatever their scope; they are matched as live ones are, shell lines command by command. `ask` is the
-    setting for what no rule covers. What the runtime, the policy or the application refused stays refused. The
-    verdict is `unknown` where it depends on a text that the record did not keep, cut, or holds without its secrets.
+    setting for calls that no rule covers. Calls refused by the runtime, the policy or the application stay refused.
+    The verdict is `unknown` where it depends on a text that the record cut, redacted or did not keep.
 
         mn.backtest(["allow shell git *"]).value_counts(["decision", "verdict"])
 
@@ -78,7 +78,7 @@ def backtest(
 
 
 def _find(rules: Sequence[PermissionRule], tool: str, subject: str | None, shell: bool) -> tuple[Any, bool]:
-    """The rule that decides a call, if any, and whether that is certain without its subject."""
+    """Return the rule that decides a call, if any, and whether that is certain without its subject."""
     if subject is not None:
         return find_rule(rules, tool, Subject.shell(subject) if shell else Subject.text(subject)), True
     own = [rule for rule in rules if rule.tool == tool]
@@ -98,7 +98,7 @@ def _parsed(line: str) -> PermissionRule:
     match line.split(None, 2):
         case ["allow" | "deny" as verb, tool, *rest]:
             return _rule(tool, rest[0] if rest else "*", verb == "allow")
-    raise ConfigurationError(f"{line!r} is no rule: write it as 'allow shell git status*' or 'deny write *'")
+    raise ConfigurationError(f"{line!r} is not a rule: write it as 'allow shell git status*' or 'deny write *'")
 
 
 def _rule(tool: str, pattern: str, allow: bool) -> PermissionRule:

@@ -1,4 +1,4 @@
-"""Which models there are to ask: every provider that can be reached is asked at once, and none hides the others."""
+"""The list of models: all providers are asked at once, and one that fails does not hide the others."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from mentra_nb.chat.models import can_chat, open_provider
 from mentra_nb.errors import MentraError
 from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.providers.registry import PRESETS
+from mentra_nb.runtime.models import newest_first
 
 if TYPE_CHECKING:
     from mentra_nb.chat.engine import Engine
 
 ANSWER_SECONDS = 10.0
-"""For a provider that somebody set up."""
+"""Seconds that a configured provider has to answer."""
 PROBE_SECONDS = 0.3
-"""For a server on this machine that nobody mentioned: it is there, or it is not listed."""
+"""Seconds that a local server has to answer that was not configured; without an answer it is not listed."""
 
 
 async def catalog(
     engine: Engine, text: str | None = None, all: bool = False, environ: Mapping[str, str] | None = None
 ) -> tuple[list[ModelInfo], list[str]]:
-    """The models, by provider and newest first, and a line about each provider that could not say. Asks the network."""
+    """Return the models by provider, newest first, and a line for each provider that did not answer."""
     found: list[ModelInfo] = []
     notes: list[str] = []
 
@@ -50,11 +51,11 @@ async def catalog(
         for model in found
         if (all or can_chat(model)) and (wanted in str(model).lower() or wanted in (model.display_name or "").lower())
     ]
-    return sorted(shown, key=_newest_first), sorted(notes)
+    return sorted(shown, key=newest_first), sorted(notes)
 
 
 def _providers(engine: Engine, environ: Mapping[str, str], notes: list[str]) -> list[tuple[Provider, bool]]:
-    """Each provider once, and whether it is only tried."""
+    """Return each provider once, and whether it is only probed because it might run on this machine."""
     registered, settings = engine.registered(), engine.settings
     asked = [(engine.runtime.provider(id), False) for id in sorted(registered)]
     keyed = {preset.id for preset in PRESETS.values() if preset.key_env and environ.get(preset.key_env)}
@@ -67,7 +68,3 @@ def _providers(engine: Engine, environ: Mapping[str, str], notes: list[str]) -> 
             continue
         asked.append((provider, id in servers and id not in settings.providers))
     return asked
-
-
-def _newest_first(model: ModelInfo) -> tuple[str, float, str]:
-    return model.provider, -(model.created_at.timestamp() if model.created_at else float("-inf")), model.id

@@ -1,6 +1,6 @@
 """Conversations without `await`: `Chat` begins turns on the engine, on a model of its choice.
 
-What a turn looks like is not decided here: the notebook sets a presenter, a script needs none.
+How a turn is shown is decided by the presenter that the notebook sets (see `turn.py`); a script needs none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mentra_nb.runtime.session import Session
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
 SCOPES: tuple[PermissionScope, ...] = get_args(PermissionScope)
-"""What a conversation can remember an answer for. Each belongs to a project."""
+"""The scopes in which a conversation can remember an answer."""
 SYSTEM = (
     "You are a helpful assistant in a person's notebook. Answer briefly, in Markdown. "
     "Use the tools when they help, and say what their results show."
@@ -40,7 +40,7 @@ SYSTEM = (
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a turn is begun with. Without a `prompt` it goes on with the turn that was not finished."""
+    """The arguments of a turn. Without a `prompt` it continues the turn that was not finished."""
 
     prompt: str | None
     model: str | None = None
@@ -63,7 +63,7 @@ class Chat:
         model: For turns that name none, as `provider/model`.
         system: The system prompt, instead of the one for notebooks.
         tools: Functions or tools offered in this conversation.
-        limits: Of every turn that has none of its own.
+        limits: For turns that name none.
         output: The type of every reply's `value`, for turns that name none.
         notebook: The notebook it belongs to, by default the one that is open.
     """
@@ -91,7 +91,7 @@ class Chat:
         self._own_engine: Engine | None = None
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
-        self._id = new_id("session")  # known before there is a session, so that rules can be made for it
+        self._id = new_id("session")  # rules can be made before there is a session
         self._stored = False
         self._turns = 0
         self._running: RunningTurn | None = None
@@ -152,7 +152,7 @@ class Chat:
         output: Any = None,
         limits: RunOptions | None = None,
     ) -> Reply:
-        """Take a turn and return its reply. Nobody is asked about tools unless a screen is attached.
+        """Take a turn and return its reply. In a notebook it is shown, and may ask about tools.
 
         Args:
             prompt: What to say.
@@ -176,9 +176,9 @@ class Chat:
         return reply
 
     async def aask(self, prompt: str, **how: Any) -> Reply:
-        """Take a turn without blocking, on any asyncio event loop. Nobody is asked about tools.
+        """Take a turn without blocking, on any asyncio event loop, and return its reply.
 
-        Arguments and errors as `ask`. Cancelling the await stops the turn.
+        No person is asked about tools. Arguments and errors as `ask`. Cancelling the await stops the turn.
         """
         future = asyncio.wrap_future(self.start(prompt, can_ask=False, **how).future)
         try:
@@ -192,7 +192,7 @@ class Chat:
             raise
 
     def stream(self, prompt: str, **how: Any) -> Iterator[str]:
-        """Take a turn and yield the pieces of its text as they come; then `last` is the reply. Nobody is asked.
+        """Take a turn and yield its text in pieces; at the end `last` is the reply. No person is asked about tools.
 
         Arguments and errors as `ask`. Leaving the loop early stops the turn.
         """
@@ -223,10 +223,10 @@ class Chat:
         return self._engine.start_turn(self._take_turn, plan)
 
     def resume(self, *, origin: e.TurnOrigin | None = None, can_ask: bool = True) -> RunningTurn:
-        """Go on with the turn that failed, was stopped, or died with its kernel; return its handle at once.
+        """Continue the turn that failed, was stopped, or died with its kernel; return its handle at once.
 
-        A conversation without a name that has no turn yet takes up the notebook's last one first. The turn ends with
-        `NoResumableTurn` or `OperationDenied` where there is nothing to go on with.
+        A conversation without a name and without a turn opens the notebook's last one. The turn raises
+        `NoResumableTurn` or `OperationDenied` if there is nothing to continue.
         """
         return self._engine.start_turn(self._take_turn, _Plan(None, self.model, origin=origin, can_ask=can_ask))
 
@@ -234,7 +234,7 @@ class Chat:
         limits = plan.limits or self.limits or RunOptions()
         options = replace(limits, cancellation=turn.token, spent=Spent())
         with self._exclusively(turn, plan, limits):
-            with options.stoppable() as scope:  # finding the model may take a server's time
+            with options.stoppable() as scope:  # finding the model may wait for a server
                 session, model = await self._opened(turn, plan)
             if scope.cancelled_caught:
                 raise Cancelled(turn.token.reason) if turn.token.is_cancelled else DeadlineExceeded
@@ -258,7 +258,7 @@ class Chat:
 
     @contextmanager
     def _exclusively(self, turn: RunningTurn, plan: _Plan, limits: RunOptions) -> Iterator[None]:
-        """For the time of one turn, refuse others, offer its tools and obey the token of its limits."""
+        """While inside, refuse other turns, offer the tools of this one and stop it with the token of its limits."""
         if self._running is not None:
             raise OperationDenied(f"conversation '{self.name or 'chat'}' is already taking a turn: wait, or stop it")
         self._running, own = turn, dict(self._tools)
@@ -276,7 +276,7 @@ class Chat:
             self._engine.refresh_record()
 
     async def _opened(self, turn: RunningTurn, plan: _Plan) -> tuple[Session, ModelInfo]:
-        """The session, opened if it is not, on the model of this turn."""
+        """Open the session if needed, on the model of this turn. Returns both."""
         used = self._engine
 
         async def choose(stored: ModelInfo | None) -> ModelInfo:
@@ -310,7 +310,7 @@ class Chat:
 
     @contextmanager
     def _speaking(self, session: Session, system: str | None) -> Iterator[None]:
-        """For the time of a turn, put its system prompt, or this conversation's, in the place of the stored one."""
+        """While inside, use the system prompt of this turn or conversation instead of the stored one."""
         agent, wanted = session.agent, self.system if system is None else system
         before = agent.config.system
         if wanted is not None:
@@ -341,7 +341,7 @@ class Chat:
             self.forget_session()
 
     def forget_session(self) -> None:
-        """Open the conversation anew for the next turn: what it was opened on has been closed."""
+        """Open the conversation again for the next turn, because its session was closed."""
         self._session = self._running = None
 
     # ---- rules ------------------------------------------------------------------------------------------------
@@ -370,14 +370,14 @@ class Chat:
         return self._engine.call(add)
 
     async def _session_id(self) -> str:
-        """The id of this conversation, also before its first turn."""
+        """Return the id of this conversation, also before its first turn."""
         if self._stored or self.name is None:
             return self._id
         stored = await self._engine.runtime.store.load_session(self.name, str(paths.project_root()))
         return stored.id if stored is not None else self._id
 
     def revoke(self, rule_id: str) -> None:
-        """Forget a rule. Raises `OperationDenied` when there is none with that id."""
+        """Delete a rule. Raises `OperationDenied` if there is none with that id."""
         if not self._engine.call(self._engine.runtime.store.revoke_rule, rule_id):
             raise OperationDenied(f"there is no rule '{rule_id}': %mentra rules lists them")
 

@@ -1,4 +1,4 @@
-"""The doctor: what a person would have to look at when something does not work, each with its fix. Sends nothing."""
+"""The checks behind `%mentra check`: what works, and how to fix what does not. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from mentra_nb.chat.engine import Engine
 
 LITTLE_DISK = 200 << 20
-"""Bytes free below which the record is in danger."""
+"""Free bytes below which the disk check fails."""
 MUCH_WAITING = 256 << 20
-"""Bytes of complete segments that should long have become Parquet."""
+"""Bytes of complete segments above which the compaction check fails."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`ok` is `None` for what is only to be known. `fix` says what to do about what is not."""
+    """The result of a check. `ok` is `None` for information only; `fix` says what to do when it is `False`."""
 
     check: str
     ok: bool | None
@@ -32,7 +32,7 @@ class Finding:
 
 
 def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Finding]:
-    """The model, the keys (present or absent, never shown), the state store, the record."""
+    """Return the checks of the model, the keys (present or absent, never shown), the state store and the record."""
     return [_model(engine, environ), *_keys(environ), _store(engine), *_record(engine)]
 
 

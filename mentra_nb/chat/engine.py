@@ -60,7 +60,7 @@ class Engine:
         self._portal: BlockingPortal | None = None
 
     def portal(self) -> BlockingPortal:
-        """The way onto the engine's thread, which is started if there is none or it has ended."""
+        """Return the portal to the engine's thread. Starts the thread if there is none or it has ended."""
         with self._lock:
             if self._portal is None:
                 if self._thread is not None:
@@ -84,28 +84,28 @@ class Engine:
 
         try:
             anyio.run(main)
-        except BaseException as error:  # noqa: BLE001  # what a turn raised to end the program is raised by its future
+        except BaseException as error:  # noqa: BLE001  # the future of the call raises it too
             if not started.done():
                 started.set_exception(error)
             else:
-                log.warning("the engine has ended: %r", error)
+                log.warning("the engine's thread has ended: %r", error)
 
     def forget_sessions(self) -> None:
-        """Let conversations open their sessions anew: those they have are of a runtime that is closed, or forked."""
+        """Make conversations open their sessions again, because the runtime was closed or is the parent's of a fork."""
         for chat in list(self.opened):
             chat.forget_session()
         self.opened.clear()
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Run a coroutine function on the engine and wait for its result."""
+        """Run a coroutine function on the engine's thread and return its result."""
         return self.portal().call(function, *args)
 
     def is_here(self) -> bool:
-        """True on the engine's own thread, where waiting for it would never end."""
+        """Return whether this is the engine's own thread, where waiting for it would never end."""
         return threading.current_thread() is self._thread
 
     def start_turn(self, take: Callable[..., Coroutine[Any, Any, Reply]], *args: Any) -> RunningTurn:
-        """Run a turn on the engine and return its handle at once. `take` is called with the handle and `args`."""
+        """Begin `take(turn, *args)` on the engine's thread and return the turn's handle at once."""
         turn = RunningTurn()
         if self.is_here():
             running = asyncio.run_coroutine_threadsafe(take(turn, *args), asyncio.get_running_loop())
@@ -117,10 +117,10 @@ class Engine:
         return turn
 
     async def model(self, name: str | None) -> tuple[ModelInfo, str | None]:
-        """The model for a turn, and a notice worth showing. Runs on the engine.
+        """Return the model for a turn, and a notice to show, if any. Runs on the engine's thread.
 
         Raises:
-            ConfigurationError: the name, the key or the choice is not clear; the sentence says what to do.
+            ConfigurationError: the model is unknown or ambiguous, or its key is missing.
         """
         choice = choose(name or self.default_model, self.settings, os.environ, registered=self.registered())
         if choice.provider not in self.registered():
@@ -136,7 +136,7 @@ class Engine:
         return newest_chat_model(choice.provider, await self.runtime.list_models(choice.provider)), choice.notice
 
     def registered(self) -> set[str]:
-        """The ids of the runtime's providers."""
+        """Return the ids of the runtime's providers."""
         return {descriptor.id for descriptor in self.runtime.providers()}
 
     def use(self, provider: Provider, model: str | None) -> None:
@@ -145,7 +145,7 @@ class Engine:
         self.default_model = f"{provider.descriptor.id}/{model}" if model else provider.descriptor.id
 
     def refresh_record(self) -> None:
-        """Write the record's database file, for other DuckDB clients, in a thread if there is none."""
+        """Write the record's database file if needed, in a thread, so that other DuckDB clients can read the record."""
         if isinstance(self.runtime.audit, Journal):
             with contextlib.suppress(RuntimeError):  # no thread can be started at exit; `close` writes it then
                 refresh_database_later(self.runtime.audit.folder)
@@ -163,7 +163,7 @@ class Engine:
             thread, portal = self._thread, self._portal
             self._thread = None
             if portal is not None:
-                with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
+                with contextlib.suppress(RuntimeError):  # it has just ended by itself
                     portal.call(portal.stop, True)
             if thread is not None:
                 thread.join()
@@ -188,7 +188,7 @@ _of_the_parent: list[Engine] = []
 
 
 def engine() -> Engine:
-    """The engine of this process, made by the first call. Raises `ConfigurationError` for a bad setting."""
+    """Return the engine of this process; the first call makes it. Raises `ConfigurationError` for a bad setting."""
     global _engine, _closer
     with _engine_lock:
         if _engine is None:
@@ -225,11 +225,11 @@ def _close_at_exit() -> None:
 
 
 def _forked() -> None:
-    """Let the child of a fork have an engine of its own; the parent's threads are not in it."""
+    """Make the child of a fork start its own engine, because the parent's threads do not exist in it."""
     global _engine, _engine_lock, _closer
     if _engine is not None:
         _engine.forget_sessions()
-        _of_the_parent.append(_engine)  # what it holds is the parent's to close
+        _of_the_parent.append(_engine)  # kept, so that nothing of the parent's is closed
     _engine, _engine_lock, _closer = None, threading.Lock(), None
 
 

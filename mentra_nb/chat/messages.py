@@ -17,9 +17,9 @@ _PARTS = TypeAdapter(tuple[ContentBlock, ...])
 
 @described
 def messages(session: str | None = None) -> pd.DataFrame:
-    """The messages of a session, by id or name, as its next turn would see them; without one, of this notebook's own.
+    """Return the messages of a session, by id or name, as its next turn sends them; by default of this notebook's.
 
-    They come from the state store, where conversations are kept whole, and not from the record.
+    They are read from the state store, which keeps conversations whole, not from the record.
 
     Raises:
         ConfigurationError: there is no such session.
@@ -33,7 +33,7 @@ def messages(session: str | None = None) -> pd.DataFrame:
     last = conversation().last
     wanted = session or (last.session if last is not None else None)
     if wanted is None:
-        raise ConfigurationError("this notebook has asked nothing yet: name a session, mn.sessions() lists them")
+        raise ConfigurationError("this notebook has no conversation yet: name a session, mn.sessions() lists them")
     store = engine().runtime.store
 
     async def read() -> tuple[SessionRecord, list[Entry]]:

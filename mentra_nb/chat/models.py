@@ -1,4 +1,4 @@
-"""Which model a turn uses: a name, a setting, the only key there is, else the demo. Pure but for opening a provider."""
+"""Which model a turn uses: the one named, the setting, the provider of the only key, or the demo."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from mentra_nb.errors import ConfigurationError, NoModelsAvailable
+from mentra_nb.errors import ConfigurationError
 from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.providers.registry import EMBEDDED, KEYS, PRESETS, adapter, builtin, split_model
+from mentra_nb.runtime.models import newest
 from mentra_nb.settings import Endpoint, Settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _NOT_CHAT = re.compile(r"embed|whisper|tts|audio|realtime|transcribe|moderation|
 
 @dataclass(frozen=True)
 class Choice:
-    """`model` is `None` when the provider is to be asked for its newest."""
+    """A provider and one of its models; `model` is `None` for its newest."""
 
     provider: str
     model: str | None
@@ -35,7 +36,7 @@ class Choice:
 def choose(
     name: str | None, settings: Settings, environ: Mapping[str, str], *, registered: Set[str] = frozenset()
 ) -> Choice:
-    """Decide without asking anybody. Raises `ConfigurationError` with the next thing to do."""
+    """Return the model to use, without a request. Raises `ConfigurationError`, which says what to do."""
     wanted = name or settings.model
     if wanted:
         return _named(resolve(wanted, settings.aliases), settings, registered)
@@ -51,7 +52,7 @@ def choose(
 
 
 def resolve(name: str, aliases: Mapping[str, str]) -> str:
-    """What a name stands for in the end. Raises `ConfigurationError` for aliases that go in a circle."""
+    """Return the name behind an alias. Raises `ConfigurationError` for circular aliases."""
     seen = [name]
     while name in aliases:
         name = aliases[name]
@@ -62,16 +63,16 @@ def resolve(name: str, aliases: Mapping[str, str]) -> str:
 
 
 def with_alias(name: str, target: str, settings: Settings, registered: Set[str] = frozenset()) -> dict[str, str]:
-    """The aliases with one more. Raises `ConfigurationError` when it could not be used."""
+    """Return the aliases with one more. Raises `ConfigurationError` if it could not be used."""
     if name in _known(settings, registered) or re.search(r"[/:\s]", name):
-        raise ConfigurationError(f"'{name}' cannot be an alias: take one word that is no provider's name")
+        raise ConfigurationError(f"'{name}' cannot be an alias: take one word that is not the name of a provider")
     aliases = {**settings.aliases, name: target}
     _named(resolve(name, aliases), settings, registered)
     return aliases
 
 
 def known_names(settings: Settings) -> list[str]:
-    """What a model's name can begin with, and whole names: aliases, `demo`. For completion; asks nobody."""
+    """Return prefixes of model names and whole names, for completion. Sends nothing."""
     servers = [f"{provider}/" for provider in (*PRESETS, *settings.providers)]
     return sorted([*settings.aliases, *servers, "demo", "local:"])
 
@@ -102,7 +103,7 @@ def _named(wanted: str, settings: Settings, registered: Set[str]) -> Choice:
 def open_provider(
     provider: str, settings: Settings, environ: Mapping[str, str], http: Callable[[], HttpClient] | None = None
 ) -> Provider:
-    """A provider by name, with its key from the environment, on the client that `http` gives.
+    """Return a provider by name, with its key from the environment, on the client that `http` returns.
 
     Raises `ConfigurationError` when the key is missing.
     """
@@ -116,7 +117,7 @@ def open_provider(
 
 
 def custom(name: str, endpoint: Endpoint, api_key: str | None = None, http: HttpClient | None = None) -> Provider:
-    """A server of one's own under its own name. Raises `ConfigurationError` for a name or address that is none."""
+    """Return a provider for a custom server. Raises `ConfigurationError` if the name or URL is invalid."""
     if name in EMBEDDED or not name or "/" in name:
         raise ConfigurationError(
             f"'{name}' cannot name a server: {', '.join(EMBEDDED)} are built in, and / is not allowed"
@@ -130,13 +131,10 @@ def custom(name: str, endpoint: Endpoint, api_key: str | None = None, http: Http
 
 
 def newest_chat_model(provider: str, models: Sequence[ModelInfo]) -> ModelInfo:
-    """The newest model that is not plainly for something else. Raises `NoModelsAvailable`."""
-    chat = [model for model in models if can_chat(model)]
-    if not chat:
-        raise NoModelsAvailable(provider)
-    return min(chat, key=lambda m: (-(m.created_at.timestamp() if m.created_at else float("-inf")), m.id))
+    """Return the newest model that can chat. Raises `NoModelsAvailable`."""
+    return newest(provider, filter(can_chat, models))
 
 
 def can_chat(model: ModelInfo) -> bool:
-    """Whether nothing in its name says that it is for something else."""
+    """Return whether a model is for conversation, as far as its name tells."""
     return model.provider == "local" or not _NOT_CHAT.search(model.id)

@@ -1,4 +1,4 @@
-"""What a turn gives back: the answer as a value, with what it used and what it did."""
+"""The reply of a turn: its text or value, its usage and its tool calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mentra_nb.providers.base import ModelInfo
 
 @dataclass(frozen=True)
 class ToolCallSummary:
-    """A call of the turn. `duration_ms` is `None` when it never ran."""
+    """A tool call of the turn. `duration_ms` is `None` if it never ran."""
 
     name: str
     summary: str
@@ -40,10 +40,10 @@ class Reply:
     cost: float | None = None
     tools: list[ToolCallSummary] = field(default_factory=list)
     value: Any = None
-    """The answer as the type that was asked for with `output`."""
+    """The answer as the type given as `output`; `None` without one."""
     notice: str | None = None
     shown: bool = False
-    """Whether a screen already showed it; then the first display of this value stays silent."""
+    """Whether a screen has shown it; then its first display shows nothing."""
 
     def __str__(self) -> str:
         return self.text
@@ -60,7 +60,7 @@ class Reply:
 
 
 class ReplyBuilder:
-    """Gathers a reply from the events of its turn."""
+    """Builds a reply from the events of its turn."""
 
     def __init__(self) -> None:
         self.tools: list[ToolCallSummary] = []
@@ -68,6 +68,7 @@ class ReplyBuilder:
         self.summaries: dict[str, str] = {}
 
     def hear(self, event: e.AgentEvent) -> None:
+        """Take in an event of the turn."""
         match event:
             case e.ToolAuthorizationFinished():
                 self.summaries[event.tool_call_id] = event.subject or ""
@@ -81,10 +82,10 @@ class ReplyBuilder:
                 self.finished = event
 
     def reply(self, model: ModelInfo, session_id: str, value: Any = None) -> Reply:
-        """Return the reply. Raises `StoreError` if the end of the turn was not heard."""
+        """Return the reply. Raises `StoreError` if no event said that the turn has ended."""
         done = self.finished
         if done is None:
-            raise StoreError("the turn ended without saying so")
+            raise StoreError("the turn ended without a turn_finished event")
         return Reply(
             text=done.text,
             model=str(model),

@@ -1,6 +1,6 @@
-"""A turn on its way, and the port through which a blocking one is shown and answered.
+"""The handle of a running turn, and the presenter that shows turns.
 
-The notebook sets the presenter; without one a turn is only waited for, and nobody can be asked.
+The notebook sets the presenter. Without one a turn is only waited for, and no person can be asked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class RunningTurn:
-    """A turn on its way. `events` is filled from the engine's thread; `future` is done when it has ended."""
+    """The handle of a turn. `events` is filled from the engine's thread; `future` is done when the turn has ended."""
 
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[shown.SessionEvent] = queue.SimpleQueue()
@@ -39,19 +39,20 @@ class RunningTurn:
         self.session.resolve_permission(request_id, decision)
 
     def open_questions(self) -> list[PermissionQuestion]:
+        """Return the questions that wait for an answer."""
         return self.session.permissions.open_questions() if self.session is not None else []
 
     def stop(self) -> None:
-        """Stop it, from any thread: the stream, the running command, the open question."""
+        """Stop the turn, from any thread, with its stream, running command and open question."""
         self.token.cancel("stopped by the user")
 
     def wait(self) -> None:
-        """Return when it has ended, however."""
+        """Return when the turn has ended, for whatever reason."""
         wait([self.future])
 
     def pieces(self) -> Iterator[str]:
-        """Yield the pieces of the answer's text as they come. Raises what the turn raised; leaving stops the turn."""
-        ended: queue.SimpleQueue[object] = self.events  # type: ignore[assignment]  # also takes what ends the loop
+        """Yield the text of the answer in pieces. Raises what the turn raised; leaving the loop stops the turn."""
+        ended: queue.SimpleQueue[object] = self.events  # type: ignore[assignment]  # `future` in it ends the loop
         self.future.add_done_callback(ended.put)
         try:
             while (event := ended.get()) is not self.future:
@@ -63,7 +64,7 @@ class RunningTurn:
             self.wait()
 
     def result(self) -> Reply:
-        """Wait for the reply. Raises what the turn raised; an interrupt stops the turn first."""
+        """Wait for the reply and return it. Raises what the turn raised; an interrupt stops the turn first."""
         try:
             return self.future.result()
         except KeyboardInterrupt:
@@ -73,9 +74,10 @@ class RunningTurn:
 
 @dataclass
 class Presenter:
-    """`show` follows a turn to its end, answers its questions and returns the reply.
+    """How turns are shown.
 
-    `origin` is where a prompt comes from, and `notebook` the notebook that is open.
+    `show` shows a turn until it ends and returns the reply. `origin` returns the cell that a prompt comes from, and
+    `notebook` the notebook that is open.
     """
 
     show: Callable[[RunningTurn], Reply]
@@ -87,12 +89,12 @@ _presenter: Presenter | None = None
 
 
 def presenter() -> Presenter | None:
-    """How turns are shown now; `None` where they are only waited for."""
+    """Return the current presenter; `None` if turns are only waited for."""
     return _presenter
 
 
 def _forked() -> None:
-    """In the child of a fork there is no screen: the kernel is the parent's."""
+    """Remove the presenter in the child of a fork: the kernel is the parent's."""
     present_with(None)
 
 
@@ -101,6 +103,6 @@ if hasattr(os, "register_at_fork"):
 
 
 def present_with(new: Presenter | None) -> None:
-    """From now on, show turns this way; `None` for not at all."""
+    """Set the presenter; `None` removes it."""
     global _presenter
     _presenter = new

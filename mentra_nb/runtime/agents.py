@@ -1,4 +1,4 @@
-"""The agents of a runtime: made and stored, or loaded under a lease and settled if their process had died."""
+"""How the agents of a runtime are created, and loaded from the store under a lease."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import AgentRecord, StoredConversation
 
 ModelChoice = ModelInfo | Callable[[ModelInfo | None], Awaitable[ModelInfo]]
-"""A model, or what chooses one when it is given the stored model (`None`: nothing is stored yet)."""
+"""A model, or a function that chooses one when it is given the stored model (`None` if nothing is stored)."""
 
 
 async def chosen(choice: ModelChoice, stored: ModelInfo | None) -> ModelInfo:
-    """Return the model of a choice. Raises what choosing raises."""
+    """Return the model of a choice."""
     return choice if isinstance(choice, ModelInfo) else await choice(stored)
 
 
 class PersistedAgentSummary(Data):
-    """A stored agent, not revived. `history_len` counts the messages of its active branch.
+    """A stored agent that is not loaded. `history_len` is the number of messages of its active branch.
 
     `status` is that of `AgentSnapshot`, or `Running`: a run is on its way, or its process died.
     """
@@ -44,7 +44,7 @@ class PersistedAgentSummary(Data):
 
 
 class Agents:
-    """Makes and loads the agents of one runtime."""
+    """Creates and loads the agents of one runtime."""
 
     def __init__(
         self, store: RuntimeStore, providers: ProviderRegistry, leases: Leases, live: LiveAgents, identifier: str
@@ -54,7 +54,7 @@ class Agents:
         self._identifier = identifier
 
     async def create(self, name: str, model: ModelInfo, config: AgentConfig, environment: AgentEnvironment) -> Agent:
-        """Store a new agent and return it, with its lease. Raises `ProviderNotFound` or `StoreError`."""
+        """Store a new agent, take its lease and return it. Raises `ProviderNotFound` or `StoreError`."""
         provider, now = self._providers.get(model.provider), time.time()
         record = AgentRecord(
             id=new_id("agent"),
@@ -75,10 +75,10 @@ class Agents:
         return self._live.add(Agent(record, provider, environment))
 
     async def load(self, agent_id: str, environment: AgentEnvironment, model: ModelChoice | None = None) -> Agent:
-        """Return a stored agent, with its lease, on its own model or another. Its dead runs are settled.
+        """Take the lease of a stored agent, settle its dead turns and return it, on its stored model or another.
 
         Raises:
-            LeaseUnavailable: another process has it; nothing of it was touched.
+            LeaseUnavailable: another process has it; nothing was changed.
             OperationDenied: it is taking a turn in this runtime.
             ProviderNotFound, StoreError
         """
@@ -104,8 +104,9 @@ class Agents:
         agent.settled = settled if settled.end is not None else None
         return self._live.add(agent)
 
-    async def load_all(self, agent_ids: list[str], environment: Callable[[], AgentEnvironment]) -> list[Agent]:
-        """Load all of them, or none. Raises as `load`."""
+    async def load_all(self, identifier: str | None, environment: Callable[[], AgentEnvironment]) -> list[Agent]:
+        """Load every stored agent of a runtime identifier (`None`: of any), or none. Raises as `load`."""
+        agent_ids = [record.id for record in await self._store.list_agents(identifier)]
         for agent_id in agent_ids:
             self._live.idle(agent_id)
         loaded: list[Agent] = []

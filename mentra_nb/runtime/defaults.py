@@ -1,4 +1,4 @@
-"""What a runtime uses when it is given nothing else. Each is imported when it is needed: they load libraries."""
+"""The default store, record and tools of a runtime. They load libraries, so each is imported when it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which agents this runtime has: leases in the store, taken before anything is touched and renewed while it lives."""
+"""The leases of a runtime on its agents: only the holder of an agent's lease may change it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mentra_nb.store.records import LeaseHolder
 log = logging.getLogger(__name__)
 
 TTL = 60.0
-"""Seconds a lease holds without being renewed."""
+"""Seconds until a lease expires that is not renewed."""
 
 
 class Leases:
-    """The leases of one runtime. A thread of its own renews them, so that a busy event loop does not lose them."""
+    """The leases of one runtime, renewed by a thread so that a busy event loop does not lose them."""
 
     def __init__(self, store: RuntimeStore, runtime_id: str, *, ttl: float = TTL) -> None:
         self._store = store
@@ -32,19 +32,19 @@ class Leases:
         self._thread: threading.Thread | None = None
 
     def has(self, agent_id: str) -> bool:
+        """Return whether this runtime holds the lease of an agent, as far as it knows."""
         return _key(agent_id) in self._keys
 
     async def take(self, agent_id: str) -> None:
-        """Have the agent, or go on having it. Raises `LeaseUnavailable` naming who has it."""
+        """Take or renew the lease of an agent. Raises `LeaseUnavailable`, which names the process that holds it."""
         key = _key(agent_id)
         taken = await self._store.acquire_lease(key, self.holder, self.ttl)
         if taken is not None:
-            who = taken.holder
-            where = (
-                "this process" if who.pid == self.holder.pid and who.host == self.holder.host else f"process {who.pid}"
-            )
+            holder = taken.holder
+            is_here = (holder.pid, holder.host) == (self.holder.pid, self.holder.host)
+            where = "this process" if is_here else f"process {holder.pid}"
             raise LeaseUnavailable(
-                f"agent '{agent_id}' is in use by {where} on {who.host}: close it there, or wait until it ends"
+                f"agent '{agent_id}' is in use by {where} on {holder.host}: close it there, or wait until it ends"
             )
         with self._lock:
             self._keys.add(key)
@@ -54,21 +54,22 @@ class Leases:
                 self._thread.start()
 
     async def release(self, agent_id: str) -> None:
+        """Give up the lease of an agent, also if the caller is cancelled."""
         with self._lock:
             self._keys.discard(_key(agent_id))
         with anyio.CancelScope(shield=True):
             await self._store.release_lease(_key(agent_id), self.holder)
 
     async def close(self) -> None:
-        """Release them all, and end the thread."""
+        """Release all leases and end the thread."""
         self._ended.set()
         with self._lock:
             keys, self._keys = list(self._keys), set()
             thread, self._thread = self._thread, None
-        async with AsyncExitStack() as steps:  # each is released, also after one that failed
+        async with AsyncExitStack() as steps:  # releases each, also after a failure
             for key in keys:
                 steps.push_async_callback(self._store.release_lease, key, self.holder)
-            # at exit no thread can be started to wait in
+            # polls, because at exit no thread can be started that would wait
             while thread is not None and thread.is_alive():  # noqa: ASYNC110
                 await anyio.sleep(0.005)
 
@@ -78,13 +79,13 @@ class Leases:
                 keys = list(self._keys)
             try:
                 lost = asyncio.run(self._store.renew_leases(self.holder, keys, self.ttl)) if keys else []
-            except StoreError as error:  # the next try is in time: a lease outlives two that fail
+            except StoreError as error:  # a lease outlives two failed renewals
                 log.warning("leases could not be renewed: %s", error)
                 continue
             with self._lock:
                 self._keys.difference_update(lost)
             for key in lost:
-                log.warning("the lease '%s' was taken over: turns of it fail here from now on", key)
+                log.warning("the lease '%s' was taken over by another process: its turns fail here", key)
 
 
 def _key(agent_id: str) -> str:

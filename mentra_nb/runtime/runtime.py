@@ -10,7 +10,6 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mentra_nb.agent.agent import Agent
@@ -20,11 +19,8 @@ from mentra_nb.agent.subagent import delegate
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.errors import (
     ConfigurationError,
-    FailedToListModels,
     LeaseUnavailable,
-    NoModelsAvailable,
     OperationDenied,
-    ProviderError,
     StoreError,
 )
 from mentra_nb.event.bus import AuditStore, EventBus, RuntimeHook, RuntimeHooks
@@ -38,10 +34,11 @@ from mentra_nb.runtime import defaults
 from mentra_nb.runtime.agents import Agents, ModelChoice, PersistedAgentSummary, chosen
 from mentra_nb.runtime.leases import Leases
 from mentra_nb.runtime.live_agents import LiveAgents
+from mentra_nb.runtime.models import listed, newest
 from mentra_nb.runtime.session import Session, new_record
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import AgentRecord, SessionRecord
+from mentra_nb.store.records import SessionRecord
 from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
@@ -50,18 +47,30 @@ if TYPE_CHECKING:
     from mentra_nb.tools.builtin.skills import Skill, Skills
 
 T = TypeVar("T")
-NO_EARLIER = "this notebook has no earlier conversation"
+OwnTools = MutableMapping[str, Tool] | None
 QUESTION_GRACE = 60.0
-"""Seconds after its deadline that a question is left to the process that asked it."""
+"""Seconds after its deadline in which only the process that asked a question closes it."""
 
 
 class Runtime:
     """Providers, tools and stores, and the agents and sessions that use them.
 
-    Use it as an async context manager, or call `close()`. Making one opens no file and no connection. Without a
-    `store` the state goes to `state.sqlite`, without an `audit` the record goes to `record/`, both in the user's home
-    for mentra (`MENTRA_HOME`), or where `MENTRA_STATE` and `MENTRA_RECORD` say. Shell commands are off unless the
-    `policy` says otherwise.
+    Use it as an async context manager, or call `close()`. The constructor opens no file and no connection.
+
+    Args:
+        providers: The first one is the default.
+        tools: Tools or plain functions, offered to every agent.
+        builtin_tools: Also offer `read`, `write` and `shell`.
+        policy: What tools may do; by default no shell commands.
+        hooks: Hear every event after the record did.
+        pre_hooks: Are asked before every tool call.
+        authorizer: Decides about tool calls before the rules and the person.
+        store: By default `state.sqlite` in `MENTRA_HOME`, or what `MENTRA_STATE` names.
+        audit: The record; by default `record/` in `MENTRA_HOME`, or what `MENTRA_RECORD` names.
+        executor: Runs shell commands.
+        skills: Folders of skills.
+        working_directory: Of the tools; by default the current one.
+        identifier: Stored with agents, so that `resume` finds them.
 
     Example:
         >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello.")])
@@ -121,14 +130,12 @@ class Runtime:
         self._announce()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Release agents, connections, files and threads. Every step is taken, also after one that failed."""
-        async with AsyncExitStack() as steps:  # the last one is taken first
+        """Release agents, connections, files and threads. A step that fails does not keep the others from running."""
+        async with AsyncExitStack() as steps:  # runs them in reverse order
             if (close_audit := getattr(self.audit, "close", None)) is not None:
                 steps.callback(close_audit)
             steps.callback(self.store.close)
@@ -143,23 +150,23 @@ class Runtime:
             self._bus.emit(RecoveryPrepared(runtime_instance_id=self.id))
 
     async def _prepare(self) -> None:
-        """Once, before the store is used: close the questions that nobody answered in time before their runs died."""
+        """Close the questions that expired after their process died. Only the first call does."""
         self._announce()
         if not self._prepared:
             self._prepared = True
             for question in await self.store.expire_questions(time.time() - QUESTION_GRACE):
                 self._bus.emit(expired(question))
 
-    # ---- tools and application state --------------------------------------------------------------------------
+    # ---- tools, application state and skills -------------------------------------------------------------------
 
     def register_tool(self, tool: Tool | Callable[..., Any]) -> Tool:
-        """Offer a tool, or a plain function, from the next request on. The same name replaces. Raises `InvalidTool`."""
+        """Offer a tool or function from the next request on; it replaces one of the same name. Raises `InvalidTool`."""
         made = as_tool(tool)
         self._tools[made.spec.name] = made
         return made
 
     def tools(self) -> list[ToolSpec]:
-        """Descriptors, sorted by name."""
+        """Return the descriptors, sorted by name."""
         return [self._tools[name].spec for name in sorted(self._tools)]
 
     def tool_descriptor(self, name: str) -> ToolSpec | None:
@@ -167,19 +174,17 @@ class Runtime:
         return tool.spec if tool is not None else None
 
     def register_context(self, context: object) -> None:
-        """Application state for tools, found by its exact type. The same type replaces."""
+        """Offer `context` to tools as application state. It replaces one of exactly the same type."""
         self._app_contexts[type(context)] = context
 
     def app_context(self, kind: type[T]) -> T:
-        """Raises `ConfigurationError` when none of that type is registered."""
+        """Return the application state of exactly that type. Raises `ConfigurationError` if there is none."""
         try:
             return self._app_contexts[kind]  # type: ignore[no-any-return]  # keyed by its own type
         except KeyError:
             raise ConfigurationError(
                 f"no application context of type {kind.__name__} is registered: give one to register_context"
             ) from None
-
-    # ---- skills -----------------------------------------------------------------------------------------------
 
     def register_skills_dir(self, path: Path | str) -> None:
         """Offer the skills in a folder: their names in the prompt, their texts through `load_skill`.
@@ -195,7 +200,7 @@ class Runtime:
             self.register_tool(LoadSkillTool(skills))
 
     def skills(self) -> list[Skill]:
-        """What skills there are, sorted by name, without their texts."""
+        """Return the skills, sorted by name, without their texts."""
         return self._skills.list() if self._skills is not None else []
 
     def _skills_section(self, offers: Callable[[str], bool]) -> str | None:
@@ -204,11 +209,11 @@ class Runtime:
     # ---- providers and models ---------------------------------------------------------------------------------
 
     def providers(self) -> list[ProviderDescriptor]:
-        """Descriptors, sorted by id."""
+        """Return the descriptors, sorted by id."""
         return self._registry.descriptors()
 
     def http(self) -> HttpClient:
-        """The connections that the providers made here share. Made by the first call, closed by `close`."""
+        """Return the HTTP client that the providers share. The first call makes it, `close` closes it."""
         if self._http is None:
             from mentra_nb.providers.http import HttpClient
 
@@ -216,11 +221,11 @@ class Runtime:
         return self._http
 
     def provider(self, provider_id: str | None = None) -> Provider:
-        """A registered provider, or the default: the first ever registered. Raises `ProviderNotFound`."""
+        """Return a registered provider, by default the first registered. Raises `ProviderNotFound`."""
         return self._registry.get(provider_id)
 
     def register_provider(self, provider_id: str, api_key: str | None = None) -> None:
-        """A provider known by name. Raises `ConfigurationError`."""
+        """Register a built-in provider. Raises `ConfigurationError` for an unknown id or a missing key."""
         http = self.http() if provider_id in PRESETS else None
         self._registry.register(builtin(provider_id, api_key, http=http))
 
@@ -231,35 +236,29 @@ class Runtime:
         self.register_provider("lmstudio")
 
     def register_provider_instance(self, provider: Provider) -> None:
-        """Any provider: the seam for tests and for transports of one's own."""
+        """Register a custom provider. It replaces one of the same id."""
         self._registry.register(provider)
 
     async def list_models(self, provider_id: str | None = None) -> list[ModelInfo]:
-        """Raises `ProviderNotFound`, `FailedToListModels`."""
-        try:
-            return await self._registry.get(provider_id).list_models()
-        except ProviderError as error:
-            raise FailedToListModels(error) from error
+        """Return the models a provider lists. Raises `ProviderNotFound` or `FailedToListModels`."""
+        return await listed(self._registry.get(provider_id))
 
     async def resolve_model(self, provider_id: str, selector: ModelSelector | str) -> ModelInfo:
-        """An explicit id as it is, without asking; or the newest listed, ties by id.
+        """Return the model of an explicit id, without asking; else the newest listed (ties by id).
 
         Raises:
             ProviderNotFound, FailedToListModels, NoModelsAvailable
         """
-        self._registry.get(provider_id)
+        provider = self._registry.get(provider_id)
         wanted = selector if isinstance(selector, str) else selector.id
         if wanted is not None:
             return ModelInfo(id=wanted, provider=provider_id)
-        models = await self.list_models(provider_id)
-        if not models:
-            raise NoModelsAvailable(provider_id)
-        return min(models, key=lambda m: (-(m.created_at.timestamp() if m.created_at else float("-inf")), m.id))
+        return newest(provider_id, await listed(provider))
 
     # ---- agents -----------------------------------------------------------------------------------------------
 
     async def spawn(self, name: str, model: ModelInfo, config: AgentConfig | None = None) -> Agent:
-        """A new agent. Without an authorizer its calls are bounded by the policy alone.
+        """Create and return an agent. Without an authorizer only the policy limits its calls.
 
         Raises:
             ProviderNotFound, StoreError
@@ -268,9 +267,9 @@ class Runtime:
         return await self._agents.create(name, model, config or AgentConfig(), self._plain_environment())
 
     async def resume_agent(self, agent_id: str) -> Agent:
-        """A stored agent, continuing at its leaf. A turn that died is settled; `Agent.resume` goes on with it.
+        """Load a stored agent. A turn whose process died is settled; `Agent.resume` continues it.
 
-        An agent that this runtime had already is taken over: the object it was before takes no more turns.
+        If this runtime had loaded it before, the earlier object takes no more turns.
 
         Raises:
             LeaseUnavailable: another process has it; nothing of it was touched.
@@ -281,22 +280,20 @@ class Runtime:
         return await self._agents.load(agent_id, self._plain_environment())
 
     async def resume(self, runtime_identifier: str | None = None) -> list[Agent]:
-        """Every stored agent of an identifier (default: this runtime's), oldest first. Raises as `resume_agent`.
+        """Load every stored agent of an identifier (default: this runtime's), oldest first. Raises as `resume_agent`.
 
-        All or none: what was taken before a failure is let go again.
+        After a failure none stays loaded.
         """
-        return await self._resume(await self.store.list_agents(runtime_identifier or self.identifier))
+        await self._prepare()
+        return await self._agents.load_all(runtime_identifier or self.identifier, self._plain_environment)
 
     async def resume_all(self) -> list[Agent]:
-        """Every stored agent, whatever its identifier, oldest first. Raises as `resume`."""
-        return await self._resume(await self.store.list_agents())
-
-    async def _resume(self, records: list[AgentRecord]) -> list[Agent]:
+        """Load every stored agent of any identifier, oldest first. Raises as `resume`."""
         await self._prepare()
-        return await self._agents.load_all([record.id for record in records], self._plain_environment)
+        return await self._agents.load_all(None, self._plain_environment)
 
     async def list_persisted_agents(self, runtime_identifier: str | None = None) -> list[PersistedAgentSummary]:
-        """Stored agents of an identifier (default: this runtime's), oldest first, without reviving them."""
+        """Return the stored agents of an identifier (default: this runtime's), oldest first, without loading them."""
         return await self._agents.summaries(runtime_identifier or self.identifier)
 
     async def set_model(self, agent: Agent, model: ModelInfo) -> None:
@@ -304,7 +301,7 @@ class Runtime:
         await agent.set_model(model)
 
     def _plain_environment(self) -> AgentEnvironment:
-        """Of an agent that belongs to no session."""
+        """Return the environment of an agent without a session."""
         return self._environment(self._bus, self._authorizer, {})
 
     def _environment(
@@ -337,12 +334,15 @@ class Runtime:
         *,
         notebook: str | None = None,
         ask: AskMode = "changes",
-        tools: MutableMapping[str, Tool] | None = None,
+        tools: OwnTools = None,
         session_id: str | None = None,
     ) -> Session:
-        """Start a conversation in which a person can be asked. `tools` are its own, beside the runtime's.
+        """Create a conversation in which a person can be asked.
 
-        A `session_id` given here is one that rules were already made for.
+        Args:
+            ask: When a tool call needs an answer if no rule decides it.
+            tools: Offered in this session only, besides the runtime's. The mapping may change later.
+            session_id: The id to use, if rules were stored for it already.
 
         Raises:
             ProviderNotFound, StoreError
@@ -360,13 +360,15 @@ class Runtime:
         project_id: str | None = None,
         *,
         ask: AskMode = "changes",
-        tools: MutableMapping[str, Tool] | None = None,
+        tools: OwnTools = None,
         model: ModelChoice | None = None,
     ) -> Session:
-        """Open the stored conversation of an agent, with its rules, on its own model or another.
+        """Open a stored conversation, with its rules.
 
-        `agent_id` may also be a session's id or name. An agent that has no session (in that project, when one is
-        given) gets one.
+        Args:
+            agent_id: The id of an agent, or the id or name of a session. An agent without a session (in `project_id`,
+                if given) gets one.
+            model: Instead of the stored model.
 
         Raises:
             StoreError: there is no such agent or session.
@@ -396,15 +398,19 @@ class Runtime:
         create: bool = True,
         notebook: str | None = None,
         ask: AskMode = "changes",
-        tools: MutableMapping[str, Tool] | None = None,
+        tools: OwnTools = None,
         session_id: str | None = None,
     ) -> Session:
-        """Open the stored conversation of that name or id in the project, or with `last` the notebook's newest.
+        """Open a stored conversation of the project, or create it. Other arguments as `create_session`.
 
-        Without a stored one it is created as by `create_session`, unless `create` is false.
+        Args:
+            name: The session's name or id.
+            model: A model, or a function that chooses one when it is given the stored model.
+            last: Open the newest conversation of `notebook` instead of one by name.
+            create: Create the conversation if it is not stored.
 
         Raises:
-            OperationDenied: there is none to open.
+            OperationDenied: it is not stored, and `create` is false.
             LeaseUnavailable: another process has it.
             ProviderNotFound, StoreError
         """
@@ -416,19 +422,15 @@ class Runtime:
         if record is not None:
             return await self._open(record, name or record.name, ask, tools, model)
         if not create:
-            raise OperationDenied(f"there is no stored conversation '{name}'" if name else NO_EARLIER)
+            missing = f"there is no stored conversation '{name}'"
+            raise OperationDenied("this notebook has no earlier conversation" if last else missing)
         used, title = await chosen(model, None), name or "mentra"
         return await self.create_session(
             title, used, config, project_id, notebook=notebook, ask=ask, tools=tools, session_id=session_id
         )
 
     async def _open(
-        self,
-        record: SessionRecord,
-        known_as: str,
-        ask: AskMode,
-        tools: MutableMapping[str, Tool] | None,
-        model: ModelChoice | None,
+        self, record: SessionRecord, known_as: str, ask: AskMode, tools: OwnTools, model: ModelChoice | None
     ) -> Session:
         await self._prepare()
         permissions, environment = self._asking(record.id, record.project, ask, tools)
@@ -440,9 +442,9 @@ class Runtime:
         return Session(record, agent, permissions, resumed=True)
 
     def _asking(
-        self, session_id: str, project_id: str | None, ask: AskMode, tools: MutableMapping[str, Tool] | None
+        self, session_id: str, project_id: str | None, ask: AskMode, tools: OwnTools
     ) -> tuple[SessionPermissions, AgentEnvironment]:
-        """The permissions of a session and the environment of its agent, on a bus of their own."""
+        """Return the permissions of a session and the environment of its agent, both on a bus for this session."""
         permissions = SessionPermissions(
             session_id, self._bus.child(), self.store, inner=self._authorizer, project=project_id, ask=ask
         )

@@ -1,4 +1,4 @@
-"""A session: one agent, its permission questions, and the stream of events a screen follows."""
+"""A session: one agent, its permission questions, and the events that a screen shows."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Session:
         return f"<Session {self.name!r} {self.id} on {where}, {self.turn_count} turns>"
 
     def subscribe(self, listener: Callable[[shown.SessionEvent], None]) -> Callable[[], None]:
-        """Hear every session event from now on, on the engine's thread, in order; nothing is dropped.
+        """Call `listener` with every session event from now on, in order, on the thread of the session's event loop.
 
-        The first listener also hears `session_started`. `listener` must not block. Returns the function that ends it.
+        It must not block. The first listener also gets `session_started`. Returns a function that ends this.
         """
         if self._opening is not None:
             listener(self._opening)
@@ -81,7 +81,7 @@ class Session:
     def listening(
         self, listener: Callable[[shown.SessionEvent], None], tap: Callable[[e.AgentEvent], None]
     ) -> Iterator[None]:
-        """While inside, `listener` hears every session event and `tap` every event of the agent."""
+        """While inside, call `listener` with every session event and `tap` with every event of the agent."""
         with ExitStack() as stack:
             stack.callback(self.subscribe(listener))
             stack.callback(self._bus.tap(tap))
@@ -90,7 +90,7 @@ class Session:
     async def append_turn(
         self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.TurnOrigin | None = None
     ) -> Message:
-        """Say something and get the answer. Raises as `Agent.run`."""
+        """Take a turn and return the final message. Raises as `Agent.run`."""
         message = await self.agent.run(content, options, self._from_here(origin))
         self.turn_count += 1
         return message
@@ -103,13 +103,13 @@ class Session:
         origin: e.TurnOrigin | None = None,
         **how: Unpack[OutputOptions],
     ) -> Any:
-        """Say something and get a value of the type `output`. Arguments and errors as `Agent.run_to_output`."""
+        """Take a turn and return a value of the type `output`. Arguments and errors as `Agent.run_to_output`."""
         value = await self.agent.run_to_output(content, output, options, self._from_here(origin), **how)
         self.turn_count += 1
         return value
 
     async def resume_turn(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
-        """Go on with the turn that failed or was interrupted. Raises as `Agent.resume`."""
+        """Continue the turn that failed or was interrupted. Raises as `Agent.resume`."""
         message = await self.agent.resume(options, self._from_here(origin))
         self.turn_count += 1
         return message
@@ -121,16 +121,17 @@ class Session:
 
     @property
     def status(self) -> str:
-        """`created`, `active`, `idle`, `interrupted` or `failed`."""
+        """Whether it is `created`, `active`, `idle`, `interrupted` or `failed`."""
         if self.agent.is_running:
             return "active"
         return {"Idle": "created", "Interrupted": "interrupted", "Failed": "failed"}.get(self.agent.status, "idle")
 
     async def close(self) -> None:
-        """Let go of it: another kernel may open it. Raises `OperationDenied` during a turn."""
+        """Release the session, so that another process may open it. Raises `OperationDenied` during a turn."""
         await self.agent.close()
 
     def history(self) -> list[Message]:
+        """Return the messages of the active branch. As `Agent.history`."""
         return self.agent.history()
 
     async def branch_from(self, entry_id: str | None) -> int:
@@ -142,10 +143,11 @@ class Session:
         self.permissions.resolve(request_id, decision)
 
     async def answer(self, request_id: str, decision: PermissionDecision) -> None:
-        """As `resolve_permission`, also for a question whose run has died; `resume_turn` acts on the answer."""
+        """Answer a question, also one of a turn whose process died; `resume_turn` then uses the answer."""
         await self.permissions.answer(request_id, decision)
 
     async def remembered_rules(self) -> list[PermissionRule]:
+        """Return the rules that hold in this session."""
         return await self.permissions.rules()
 
 

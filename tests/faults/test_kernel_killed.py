@@ -139,7 +139,7 @@ def test_killed_while_a_question_is_open(tmp_path: Path) -> None:
             assert "tool_execution_started" not in found["kinds"]
             (question,) = rows(notebook.home, "SELECT * FROM questions")
             assert question["outcome"] is None
-            assert json.loads(question["payload"])["subject"] == "echo hi"
+            assert json.loads(question["payload"])["subject"]["parts"] == ["echo hi"]
             assert [run["state"] for run in rows(notebook.home, "SELECT state FROM runs")] == ["running"]
             kinds = [entry["kind"] for entry in rows(notebook.home, "SELECT kind FROM entries ORDER BY id")]
             assert kinds == ["user_turn", "assistant_turn"]
