@@ -105,7 +105,7 @@ class Decoder(ABC):
         if self._open is None or self._open[1] != kind:
             self._close()
             self._open = (self._begin(kind, item_id=item_id), kind)
-        self._emit(ContentBlockDelta(self._open[0], text))
+        self._events.append(ContentBlockDelta(self._open[0], text))
 
     def _close(self) -> None:
         """Stop the block that `_say` opened, if there is one."""
