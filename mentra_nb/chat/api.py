@@ -44,9 +44,6 @@ def ask(
 ) -> Reply:
     """Ask, wait for the answer and return it. In a notebook it streams into the cell and may ask about tools.
 
-        reply = mn.ask("Which of these is a city? Oslo, Norway", output=list[str])
-        reply.value
-
     Args:
         prompt: What to say.
         model: Asked in this turn, as `provider/model`.
@@ -58,6 +55,11 @@ def ask(
 
     Raises:
         MentraError: what went wrong, in one sentence.
+
+    Example:
+        >>> reply = mn.ask("What was the revenue in March?")
+        >>> print(reply)
+        Revenue in March was 2400 dollars.
     """
     chat = conversation(session)
     return chat.ask(prompt, model=model, tools=tools, system=system, output=output, limits=limits)
@@ -66,22 +68,41 @@ def ask(
 async def aask(prompt: str, *, session: str | None = None, **how: Any) -> Reply:
     """Ask without blocking, on any asyncio event loop. Nobody is asked about tools; `allow` lets them run.
 
-        replies = await asyncio.gather(mn.aask("one", session="a"), mn.aask("two", session="b"))
-
     Cancelling the await stops the turn. Arguments and errors as `ask`.
+
+    Example:
+        >>> import asyncio
+        >>> months = ("March", "April")
+        >>> replies = await asyncio.gather(*[mn.aask(f"What was the revenue in {m}?", session=m) for m in months])
+        >>> [reply.text for reply in replies]
+        ['Revenue in March was 2400 dollars.', 'Revenue in March was 2400 dollars.']
     """
     return await conversation(session).aask(prompt, **how)
 
 
 def allow(tool: str, pattern: str = "*", *, scope: PermissionScope = "session") -> PermissionRule:
-    """Let `tool` run unasked where its subject (a command, a path) fits `pattern`: `*` any run, `?` one character."""
+    """Let `tool` run unasked where its subject (a command, a path) fits `pattern`, and return the rule.
+
+    In a pattern, `*` stands for any characters and `?` for one.
+
+    Example:
+        >>> mn.allow("shell", "git status*").pattern
+        'git status*'
+    """
     return conversation().allow(tool, pattern, scope=scope)
 
 
 def deny(
     tool: str, pattern: str = "*", *, scope: PermissionScope = "session", reason: str | None = None
 ) -> PermissionRule:
-    """Never let `tool` run where its subject fits `pattern`. A denial wins over any allowance."""
+    """Never let `tool` run where its subject fits `pattern`, and return the rule. It wins over `allow`.
+
+    The model is told `reason`.
+
+    Example:
+        >>> mn.deny("shell", "rm *", reason="move it to the trash").allow
+        False
+    """
     return conversation().deny(tool, pattern, scope=scope, reason=reason)
 
 
@@ -89,6 +110,12 @@ def rules() -> pd.DataFrame:
     """Return the rules that hold in the notebook's conversation.
 
     Columns: id, tool, pattern, scope, reason (str), allow (bool), times_used (int), created_at (datetime, UTC).
+
+    Example:
+        >>> rule = mn.allow("read", "data/*", scope="project")
+        >>> found = mn.rules()
+        >>> found[found.id == rule.id][["tool", "pattern", "allow", "scope"]].values.tolist()
+        [['read', 'data/*', True, 'project']]
     """
     import pandas as pd
 
@@ -111,6 +138,10 @@ def models(text: str | None = None, *, all: bool = False) -> pd.DataFrame:
 
     Columns: model (str, the name for `-m`), provider, display_name (str), created_at (datetime, UTC), context_window
     (Int64, tokens).
+
+    Example:
+        >>> mn.models("example").model.tolist()
+        ['example/small']
     """
     import pandas as pd
 
@@ -145,6 +176,9 @@ def connect(
 
     Raises:
         ConfigurationError: the name is taken, or the URL is invalid.
+
+    Example:
+        >>> mn.connect("lab", "http://127.0.0.1:8000/v1", model="qwen3")
     """
     used, secret = engine(), {header: SecretStr(value) for header, value in (headers or {}).items()}
     endpoint = Endpoint(base_url=base_url, wire=wire, auth_header=auth_header, headers=secret)
@@ -158,6 +192,11 @@ def replay(path: str | Path) -> None:
 
     Raises:
         ConfigurationError: there is no such file, or it is not a tape.
+
+    Example:
+        >>> mn.replay("march.jsonl")
+        Traceback (most recent call last):
+        mentra_nb.errors.ConfigurationError: there is no tape at march.jsonl: make one with mn.tape(...)
     """
     from mentra_nb.providers.replay import replay_provider
 
@@ -174,6 +213,11 @@ def tape(path: str | Path, model: str) -> None:
 
     Raises:
         ConfigurationError: the model is not known, or its provider cannot be taped.
+
+    Example:
+        >>> mn.tape("march.jsonl", "demo")
+        Traceback (most recent call last):
+        mentra_nb.errors.ConfigurationError: ...
     """
     from mentra_nb.providers.replay import taping
 

@@ -55,9 +55,6 @@ class _Plan:
 class Chat:
     """A named conversation, stored. The same name in the same project continues it, also after a restart.
 
-        with mn.Chat("report", system="You are terse.") as chat:
-            print(chat.ask("hi"))
-
     Args:
         name: Without one it is a new conversation.
         model: For turns that name none, as `provider/model`.
@@ -66,6 +63,12 @@ class Chat:
         limits: For turns that name none.
         output: The type of every reply's `value`, for turns that name none.
         notebook: The notebook it belongs to, by default the one that is open.
+
+    Example:
+        >>> with mn.Chat("report", system="Answer in one line.") as chat:
+        ...     reply = chat.ask("What was the revenue in March?")
+        >>> chat.history[-1].text()
+        'Revenue in March was 2400 dollars.'
     """
 
     def __init__(
@@ -179,6 +182,10 @@ class Chat:
         """Take a turn without blocking, on any asyncio event loop, and return its reply.
 
         No person is asked about tools. Arguments and errors as `ask`. Cancelling the await stops the turn.
+
+        Example:
+            >>> (await mn.Chat().aask("What was the revenue in March?")).text
+            'Revenue in March was 2400 dollars.'
         """
         future = asyncio.wrap_future(self.start(prompt, can_ask=False, **how).future)
         try:
@@ -195,6 +202,10 @@ class Chat:
         """Take a turn and yield its text in pieces; at the end `last` is the reply. No person is asked about tools.
 
         Arguments and errors as `ask`. Leaving the loop early stops the turn.
+
+        Example:
+            >>> list(mn.Chat().stream("What was the revenue in March?"))
+            ['Revenue in March ', 'was 2400 dollars.']
         """
         return self.start(prompt, can_ask=False, **how).pieces()
 

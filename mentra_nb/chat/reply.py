@@ -28,6 +28,13 @@ class Reply:
 
     `usage` counts tokens over the whole turn; `seconds` is wall time; `cost` is in US dollars, `None` when no price is
     known for the model.
+
+    Example:
+        >>> reply = mn.ask("What was the revenue in March?")
+        >>> reply
+        <Reply 'Revenue in March was 2400 dollars.' from example/small, 0 tool calls>
+        >>> reply.usage
+        TokenUsage(input_tokens=120, output_tokens=8)
     """
 
     text: str

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 
 class RunningTurn:
-    """The handle of a turn. `events` is filled from the engine's thread; `future` is done when the turn has ended."""
+    """The handle of a turn. `events` is filled from the engine's thread; `future` is done when the turn has ended.
+
+    Example:
+        >>> turn = mn.Chat().start("What was the revenue in March?")
+        >>> turn.result().text
+        'Revenue in March was 2400 dollars.'
+    """
 
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[shown.SessionEvent] = queue.SimpleQueue()

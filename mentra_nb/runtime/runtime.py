@@ -170,8 +170,7 @@ class Runtime:
         return [self._tools[name].spec for name in sorted(self._tools)]
 
     def tool_descriptor(self, name: str) -> ToolSpec | None:
-        tool = self._tools.get(name)
-        return tool.spec if tool is not None else None
+        return self._tools[name].spec if name in self._tools else None
 
     def register_context(self, context: object) -> None:
         """Offer `context` to tools as application state. It replaces one of exactly the same type."""
