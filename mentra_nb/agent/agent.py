@@ -360,7 +360,7 @@ class Agent:
         before = self.transcript.snapshot()
         self._turn = turn = self._new_turn(options, answer_tool)
         self.settled = None
-        await start_turn(turn, beginning, origin)
+        await start_turn(turn, beginning, origin, before)
         self.run_generation += 1
         async with ending(turn, origin, before):
             with options.stoppable():

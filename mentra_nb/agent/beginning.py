@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mentra_nb.agent.loop import check_priced
 from mentra_nb.agent.recovery import OpenEnd, Settled, open_end
+from mentra_nb.agent.transcript import TranscriptPath
 from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message
 from mentra_nb.event import types as e
@@ -45,11 +46,11 @@ async def find_open_end(
     return Beginning(prompt, end=end, path=path) if prompt is not None and end.leaf == leaf else None
 
 
-async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin) -> None:
-    """Store the turn and its message, and announce it. When the store fails, the transcript is as before."""
+async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin, before: TranscriptPath) -> None:
+    """Store the turn and its message, and announce it. When the store fails, the transcript goes back to `before`."""
     if turn.limits.options.cost_budget is not None:
         check_priced(turn.provider.descriptor.id, turn.model)
-    before, end, entries = turn.transcript.snapshot(), beginning.end, []
+    end, entries = beginning.end, []
     record = RunRecord(
         id=turn.id,
         agent_id=turn.agent_id,

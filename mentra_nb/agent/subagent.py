@@ -64,4 +64,4 @@ async def delegate(parent: Agent, options: RunOptions, prompt: str) -> str:
 
 
 async def _refuse(parent: Agent, options: RunOptions, prompt: str) -> str:
-    raise OperationDenied("a subagent gives no tasks to others: do this one without")
+    raise OperationDenied("a subagent cannot delegate: do this task without")

@@ -915,7 +915,7 @@ async def test_child_rejects_nested_task_requests_without_recursing() -> None:
         assert (await agent.send("go")).text() == "outer"
         nested = table.provider.recorded_requests[2].messages[-1].tool_results()[0]
     assert (nested.content, nested.is_error) == (
-        "a subagent gives no tasks to others: do this one without",
+        "a subagent cannot delegate: do this task without",
         True,
     )
     assert agent.history()[2].tool_results()[0].content == "inner"
