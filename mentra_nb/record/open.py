@@ -1,4 +1,4 @@
-"""The journal as the settings and the environment want it."""
+"""Opening the journal according to the settings and the environment."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from mentra_nb.record.write.redact import LogText
 
 
 def open_journal(*, log_text: LogText = "preview", redact: Iterable[str] = ()) -> Journal:
-    """A journal on the record's folder; where `MENTRA_RECORD` names a lake, its segments are shipped there."""
+    """Open a journal on the record's folder. If `MENTRA_RECORD` names a lake, segments are shipped there."""
     return Journal(log_text=log_text, redact=redact, ship=_ship if paths.record_lake() is not None else None)
 
 
 def _ship(folder: Path) -> None:
-    from mentra_nb.record.keep import lake
+    from mentra_nb.record.keep.lake import ship
+    from mentra_nb.record.keep.lake_tables import configured
 
-    if shared := lake.configured(folder):
-        lake.ship(folder, shared)
+    if shared := configured(folder):
+        ship(folder, shared)

@@ -22,11 +22,11 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 
 def copy(con: duckdb.DuckDBPyConnection, select: str, new: Path) -> None:
-    """Write the rows of a SELECT to a new Parquet file, private to the user, and sync it to disk."""
+    """Write the rows of a SELECT to a new Parquet file, private to the user, and sync it."""
     con.execute(f"COPY ({select}) TO {schema.quoted(new)} (FORMAT parquet, COMPRESSION zstd)")
     new.chmod(0o600)
     with new.open("rb+") as file:
-        os.fsync(file.fileno())
+        files.sync(file.fileno())
 
 
 def write_parquet(con: duckdb.DuckDBPyConnection, select: str, target: Path, *, overwrite: bool = True) -> None:

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,8 +80,10 @@ def test_a_full_and_an_old_segment_are_sealed_without_being_asked(folder: Path) 
     journal = Journal(folder, max_bytes=1000, max_age=0.2, sync_every=0.01)
     for n in range(10):
         journal.record_audit_event("agent-1", "run_aborted", {"reason": str(n) * 100})
+    deadline = time.monotonic() + 30
     while not all(map(files.sealed, files.named(folder, "jsonl"))):  # the last one by its age
-        os.sched_yield()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
     assert journal.health().segment is None
     journal.close()
     assert sum(link.events for link in links(folder)) == 10
@@ -338,6 +341,15 @@ def test_a_link_that_is_gone_moved_or_put_in_is_found(folder: Path, harm: Callab
     file = folder / "chain.jsonl"
     file.write_bytes(b"".join(harm(file.read_bytes().splitlines(keepends=True))))
     assert "a line was altered, removed, moved or put in" in problems(folder)["chain.jsonl"]
+
+
+def test_a_link_in_another_form_is_found_though_its_content_is_the_same(folder: Path) -> None:
+    write(folder, "a")
+    file = folder / "chain.jsonl"
+    written = file.read_bytes()
+    file.write_bytes(json.dumps(json.loads(written)).encode() + b"\n")
+    assert json.loads(file.read_bytes()) == json.loads(written)
+    assert problems(folder) == {"chain.jsonl": "line 1 of chain.jsonl was altered"}
 
 
 def test_a_segment_that_was_copied_or_put_in_is_found(folder: Path) -> None:

@@ -93,10 +93,10 @@ def test_small_files_are_merged_and_hold_the_same_events(folder: Path) -> None:
 def test_files_above_a_size_are_left_as_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many(folder, 4)
     size = max(map(files.size, parquet(folder)))
-    monkeypatch.setattr("mentra_nb.record.keep.compact._LARGE", 2 * size)
+    monkeypatch.setattr("mentra_nb.record.keep.compact.MERGED_FILE", 2 * size)
     compact(folder, many=2)
     assert len(parquet(folder)) == 2
-    monkeypatch.setattr("mentra_nb.record.keep.compact._SMALL", size)
+    monkeypatch.setattr("mentra_nb.record.keep.compact.SMALL_FILE", size)
     compact(folder, many=2)
     assert len(parquet(folder)) == 2
 
@@ -186,8 +186,8 @@ while True:
     assert sorted(seen(folder)) == sorted(notes)
 
 
-def test_a_long_question_keeps_nobody_waiting_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PATIENCE", 0.05)
+def test_a_slow_query_blocks_others_only_until_a_timeout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LOCK_TIMEOUT", 0.05)
     name = write(folder, "a")
     with files.commit_lock(folder):
         with pytest.raises(StoreError, match="another process has been using the record"):

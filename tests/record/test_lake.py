@@ -14,10 +14,12 @@ import duckdb
 import pytest
 
 from mentra_nb.errors import ConfigurationError, OperationDenied, StoreError
-from mentra_nb.record.keep import compact, lake
+from mentra_nb.record.keep import lake, lake_tables
+from mentra_nb.record.keep.compact import compact
 from mentra_nb.record.keep.prune import prune
 from mentra_nb.record.keep.verify import verify
 from mentra_nb.record.open import open_journal
+from mentra_nb.record.parquet import connection
 from mentra_nb.record.read import frames
 from mentra_nb.record.write import chain, files
 from mentra_nb.record.write.journal import Journal
@@ -30,15 +32,15 @@ def url(postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A lake that is not made yet, in the environment; the home is this test's own."""
     with duckdb.connect() as con:
         try:
-            lake._load(con, "postgres_scanner")
-            lake._load(con, "ducklake")
+            lake_tables.load_extension(con, "postgres_scanner")
+            lake_tables.load_extension(con, "ducklake")
         except ConfigurationError as error:
             pytest.skip(str(error))
     database = postgres.new_database()
     url = f"ducklake:postgres:{database} data_path={tmp_path / 'lake'}"
     monkeypatch.setenv("MENTRA_RECORD", url)
     monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(lake, "_EVERY", 0.0)
+    monkeypatch.setattr(lake, "SHIP_INTERVAL", 0.0)
     (tmp_path / "lake").mkdir()
     return url
 
@@ -66,8 +68,8 @@ def seen() -> list[str]:
     return list(frames.sql("SELECT reason FROM events WHERE kind = 'run_aborted' ORDER BY id").reason)
 
 
-def configured() -> lake.Lake:
-    found = lake.configured()
+def configured() -> lake_tables.Lake:
+    found = lake_tables.configured()
     assert found
     return found
 
@@ -104,19 +106,19 @@ def settle() -> None:
 )
 def test_where_the_lake_is(monkeypatch: pytest.MonkeyPatch, url: str, catalog: str, data_path: str) -> None:
     monkeypatch.setenv("MENTRA_RECORD", url)
-    assert lake.configured() == lake.Lake(catalog, data_path)
+    assert lake_tables.configured() == lake_tables.Lake(catalog, data_path)
 
 
 @pytest.mark.parametrize("url", ["ducklake:postgres:host=db", "ducklake:sqlite:x data_path=/srv/lake"])
 def test_an_address_that_is_not_whole_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("MENTRA_RECORD", url)
     with pytest.raises(ConfigurationError, match="data_path"):
-        lake.configured()
+        lake_tables.configured()
 
 
 def test_a_folder_is_no_lake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MENTRA_RECORD", str(tmp_path))
-    assert lake.configured() is None
+    assert lake_tables.configured() is None
 
 
 def test_a_lake_that_cannot_be_reached_is_named_without_its_password(
@@ -132,7 +134,7 @@ def test_a_lake_that_cannot_be_reached_is_named_without_its_password(
     journal = open_journal()
     journal.record_audit_event("agent-1", "run_aborted", {"reason": "kept too"})
     journal.close()
-    assert "could not be shipped and is kept here" in caplog.text
+    assert "could not be shipped and stays on this machine" in caplog.text
     assert "hunter22" not in caplog.text
     monkeypatch.setenv("MENTRA_RECORD", url)
     assert seen() == ["kept", "kept too"]
@@ -207,7 +209,7 @@ def test_a_shipment_cut_short_is_finished_once(url: str, monkeypatch: pytest.Mon
     write("a"), write("b")
     with monkeypatch.context() as patch:
         patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # after the commit
-        upkeep_done = compact.compact(record(), grace=0)
+        upkeep_done = compact(record(), grace=0)
         assert upkeep_done == 2
         with pytest.raises(KeyboardInterrupt):
             lake.ship(record(), configured())
@@ -233,8 +235,8 @@ def test_what_is_altered_in_the_lake_is_found(url: str) -> None:
     write("gamma")
     shared = configured()
     lake.ship(record(), shared)
-    with compact.connection() as con:
-        lake._attach(con, shared, read_only=False)
+    with connection() as con:
+        lake_tables.attach(con, shared, read_only=False)
         con.execute("UPDATE lake.events SET payload = replace(payload, 'beta', 'betb')::JSON WHERE reason = 'beta'")
         con.execute("DELETE FROM lake.events WHERE reason = 'gamma'")
     told = [problem for *_, problem in lake.check(shared)]
@@ -246,8 +248,8 @@ def test_a_lake_of_an_older_version_gets_the_columns_of_today(url: str) -> None:
     write("a")
     shared = configured()
     lake.ship(record(), shared)
-    with compact.connection() as con:
-        lake._attach(con, shared, read_only=False)
+    with connection() as con:
+        lake_tables.attach(con, shared, read_only=False)
         con.execute("ALTER TABLE lake.events DROP COLUMN stop_reason")
     write("b")
     assert "stop_reason" in frames.events().columns
@@ -255,8 +257,8 @@ def test_a_lake_of_an_older_version_gets_the_columns_of_today(url: str) -> None:
     assert lake.ship(record(), shared) == 0
     assert seen() == ["a", "b"]
     assert "stop_reason" in frames.events().columns
-    with compact.connection() as con:
-        lake._attach(con, shared, read_only=False)
+    with connection() as con:
+        lake_tables.attach(con, shared, read_only=False)
         con.execute("ALTER TABLE lake.events DROP COLUMN stop_reason")
     cut = now()
     write("c")
@@ -325,8 +327,8 @@ def test_a_dry_run_changes_nothing_in_the_lake(url: str, tmp_path: Path) -> None
     lake.ship(record(), configured())
     unshipped = write("here")
     listing = {path: path.stat().st_mtime_ns for path in stays(tmp_path)}
-    with compact.connection() as con:
-        lake._attach(con, configured(), read_only=True)
+    with connection() as con:
+        lake_tables.attach(con, configured(), read_only=True)
         snapshots = con.execute("SELECT count(*) FROM lake.snapshots()").fetchone()
         assert list(prune(before=LATER, dry_run=True).segment) == [unshipped, *names]
         assert con.execute("SELECT count(*) FROM lake.snapshots()").fetchone() == snapshots
@@ -355,7 +357,7 @@ def test_the_bytes_of_what_was_pruned_go_after_the_grace(url: str, monkeypatch: 
         os.utime(file, (0, 0))
     assert prune(before=cut).empty
     assert stays(Path(shared.data_path)) == files
-    monkeypatch.setattr(lake, "_GRACE", 0)
+    monkeypatch.setattr(lake, "GRACE", 0)
     write("next")
     lake.ship(record(), shared)  # the snapshots go, and then the files
     assert [holders(url, text) for text in gone] == [[], [], []]
@@ -374,7 +376,7 @@ def test_the_catalog_forgets_what_went_with_whole_files(
     write("Mango", *range(30))
     lake.ship(record(), configured())
     assert "catalog" in holders(url, "Zanzibar")
-    monkeypatch.setattr(lake, "_GRACE", 0)
+    monkeypatch.setattr(lake, "GRACE", 0)
     assert len(prune(before=LATER if emptied else cut)) == (2 if emptied else 1)
     assert holders(url, "Zanzibar") == []
     write("Orange", *range(30))
@@ -390,9 +392,9 @@ def test_who_is_reading_meanwhile_goes_on(url: str, monkeypatch: pytest.MonkeyPa
     shared = configured()
     lake.ship(record(), shared)
     count = "SELECT count(*), count(DISTINCT payload) FROM lake.events"
-    with compact.connection() as early, compact.connection() as reader:
+    with connection() as early, connection() as reader:
         for con in (early, reader):
-            lake._attach(con, shared, read_only=True)
+            lake_tables.attach(con, shared, read_only=True)
             con.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM lake.shipped").fetchone() == (2,)
         assert len(prune(before=LATER)) == 2
@@ -406,7 +408,7 @@ def test_a_pruned_segment_that_is_shipped_again_is_not_brought_back(url: str, mo
     old, shared = write("old"), configured()
     with monkeypatch.context() as patch:
         patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # after the commit
-        assert compact.compact(record(), grace=0) == 1
+        assert compact(record(), grace=0) == 1
         with pytest.raises(KeyboardInterrupt):
             lake.ship(record(), shared)
     assert here() == [f"{old}.parquet"]
@@ -425,7 +427,7 @@ def test_what_is_in_the_lake_and_here_is_pruned_once(url: str, monkeypatch: pyte
     name = write("a")
     with monkeypatch.context() as patch:
         patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        compact.compact(record(), grace=0)
+        compact(record(), grace=0)
         with pytest.raises(KeyboardInterrupt):
             lake.ship(record(), configured())
     assert prune(before=LATER).segment.tolist() == [name]
@@ -437,9 +439,9 @@ def test_what_was_lost_of_a_prune_is_done_by_the_next(url: str) -> None:
     name = write("a")
     shared = configured()
     lake.ship(record(), shared)
-    with compact.connection() as con:
-        lake._attach(con, shared, read_only=False)
-        lake._mark(con, lake._older(con, now().timestamp()))
+    with connection() as con:
+        lake_tables.attach(con, shared, read_only=False)
+        lake_tables.mark(con, lake_tables.older(con, now().timestamp()))
     assert seen() == []
     assert verify().problem.tolist() == ["was pruned and is still there; the next prune removes it"]
     assert prune(before=LATER).empty
@@ -461,7 +463,7 @@ def test_files_of_no_commit_go_if_they_are_known_and_are_told_of_if_not(
     foreign = data / "foreign.parquet"
     assert prune(before=LATER, dry_run=False).events.tolist() == [30]
     assert left.exists()  # a shipment may be about to commit it
-    monkeypatch.setattr(lake, "_GRACE", 0)
+    monkeypatch.setattr(lake, "GRACE", 0)
     with duckdb.connect() as con:
         con.execute(f"COPY (SELECT uuid() AS source) TO '{foreign}'")
     assert prune(before=LATER).empty
@@ -501,11 +503,10 @@ KILLED = """
 import os, random, sys, threading, time
 from pathlib import Path
 from mentra_nb import paths
-from mentra_nb.record.keep import lake
-from mentra_nb.record.write.journal import Journal
+from mentra_nb.record.keep import lake, lake_tables
 threading.Thread(target=lambda: (time.sleep(random.random() * 2.5), os._exit(9)), daemon=True).start()
 while True:
-    lake.ship(paths.record_folder(), lake.configured())
+    lake.ship(paths.record_folder(), lake_tables.configured())
 """
 PRUNER = """
 import sys
@@ -514,10 +515,11 @@ prune(before=sys.argv[1])
 """
 KILLED_PRUNER = """
 import os, random, sys, threading, time
-from mentra_nb.record.keep import lake
+from mentra_nb.record.keep import lake_tables
 from mentra_nb.record.keep.prune import prune
-with lake.upkeep.connection() as con:
-    lake._attach(con, lake.configured(), read_only=True)
+from mentra_nb.record.parquet import connection
+with connection() as con:
+    lake_tables.attach(con, lake_tables.configured(), read_only=True)
 threading.Thread(target=lambda: (time.sleep(random.random()), os._exit(9)), daemon=True).start()
 while True:
     prune(before=sys.argv[1])
@@ -576,7 +578,7 @@ def test_a_pruner_killed_at_any_moment_prunes_all_or_nothing(
     for file in stays(Path(shared.data_path)):
         if not file.read_bytes().endswith(b"PAR1"):  # cut short: nobody can say whose it is
             file.unlink()
-    monkeypatch.setattr(lake, "_GRACE", 0)
+    monkeypatch.setattr(lake, "GRACE", 0)
     assert prune(before=LATER).empty
     assert all((state, problem) == ("pruned", None) for _, state, problem in lake.check(shared))
     assert sorted(content.segment for content, *_ in lake.check(shared)) == sorted(pruned)

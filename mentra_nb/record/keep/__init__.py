@@ -1,1 +1,1 @@
-"""What happens to complete segments: compaction, pruning, verification, shipping to a lake."""
+"""Upkeep of complete segments: compaction, pruning, verification, shipping to a lake."""

@@ -1,5 +1,5 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and quoted paths
-"""Changing the set of segment files: one process at a time, and a process that is killed leaves nothing half done."""
+"""Changes of the set of segment files: by one process at a time, and safe if that process is killed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ Links = dict[str, chain.Link]
 
 @contextlib.contextmanager
 def alone(folder: Path, *, wait: float = 0) -> Iterator[bool]:
-    """Be the one process that does this. What another was killed at is finished or cleared away first."""
+    """Hold the lock for upkeep, after finishing or clearing up what a killed process left.
+
+    Yields False if another process has not released it within `wait` seconds.
+    """
     events = folder / "events"
     with files.held(events / ".compact", wait=wait) as free:
         if free:
@@ -39,13 +42,14 @@ def alone(folder: Path, *, wait: float = 0) -> Iterator[bool]:
 
 
 def links(folder: Path) -> tuple[Links, set[str]]:
-    """What was sealed, and what of that was pruned or shipped."""
+    """Return the links of the sealed segments by name, and the names of those that were pruned or shipped."""
     every, _ = chain.read(folder)
     known = {link.segment: link for link in every if link.kind == "sealed"}
     return known, {link.segment for link in every if link.kind != "sealed"}
 
 
 def remove(folder: Path, *segments: Path, put: Mapping[Path, Path] | None = None) -> None:
+    """Remove segment files with their locks and rename others (new: target), in one step."""
     files.change(folder, put=put, remove=segments)
     for segment in segments:
         with contextlib.suppress(OSError):
@@ -53,7 +57,11 @@ def remove(folder: Path, *segments: Path, put: Mapping[Path, Path] | None = None
 
 
 def rewrite(con: duckdb.DuckDBPyConnection, of: Sequence[Path], new: Path, *, without: Collection[str] = ()) -> bool:
-    """The rows of Parquet files in one, with the columns of today. Returns whether there were any."""
+    """Merge Parquet files into a new one with the current columns, without the rows of some segments.
+
+    Returns:
+        Whether the new file has any rows.
+    """
     rows = f"read_parquet({schema.listed(of)}, union_by_name = true)"
     if without:
         rows += f" WHERE source::VARCHAR NOT IN ({', '.join(map(schema.quoted, without))})"
@@ -63,7 +71,7 @@ def rewrite(con: duckdb.DuckDBPyConnection, of: Sequence[Path], new: Path, *, wi
 
 
 def drop(folder: Path, known: Links, gone: Collection[str]) -> None:
-    """Remove pruned segments that are still there; a file that holds others too is written anew without them."""
+    """Remove the segments `gone` from the folder. Files that also hold other segments are rewritten without them."""
     import duckdb
 
     put: dict[Path, Path] = {}
@@ -80,7 +88,7 @@ def drop(folder: Path, known: Links, gone: Collection[str]) -> None:
                     if rewrite(con, [file], new, without=old):
                         put[new] = new.with_suffix(".parquet")
         except duckdb.Error as error:
-            log.warning("The file %s cannot be read, and nothing is removed from it: %s", file.name, error)
+            log.warning("Cannot read %s; nothing is removed from it: %s", file.name, error)
     remove(folder, *going, put=put)
     (folder / "events" / ".pruning").unlink(missing_ok=True)
 
@@ -89,15 +97,15 @@ _upkeep: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def in_thread(name: str, work: Callable[[], object]) -> threading.Thread:
-    """Start `work` in a thread and return it; a failure is logged.
+    """Start `work` in a thread and return it. Errors are logged.
 
-    Not a daemon thread, whoever starts it: DuckDB must not be at work while the interpreter goes away.
+    It is not a daemon thread, since DuckDB must not run while the interpreter shuts down.
     """
 
     def run() -> None:
         try:
             work()
-        except Exception as error:  # noqa: BLE001  # it is tried again by the next process or query
+        except Exception as error:  # noqa: BLE001  # the next process or query tries again
             log.warning("Upkeep of the record failed: %s", error)
 
     thread = threading.Thread(target=run, name=name, daemon=False)
@@ -107,6 +115,6 @@ def in_thread(name: str, work: Callable[[], object]) -> threading.Thread:
 
 
 def wait_for_upkeep() -> None:
-    """Return when every thread that `in_thread` started has ended."""
+    """Wait for every thread that `in_thread` started."""
     for thread in list(_upkeep):
         thread.join()

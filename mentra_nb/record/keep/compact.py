@@ -1,7 +1,6 @@
-# the SQL is made of our own constants and quoted paths
-"""What happens to segments once they are complete: they become Parquet, small Parquet files larger ones, old ones go.
+"""Compaction: complete segments become Parquet files, and small Parquet files are merged into larger ones.
 
-One process at a time does it, any may, and it may be killed at any moment: a set of files changes in one step.
+Any process may do it, one at a time. Killing it at any moment is safe, since the set of files changes in one step.
 """
 
 from __future__ import annotations
@@ -26,22 +25,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MANY_FILES = 40
-"""So many small Parquet files are merged: a query opens each file."""
-_SMALL, _LARGE = 2 << 20, 16 << 20  # bytes; a merged file is read whole when it is verified, so not larger
-_FILES_AT_ONCE = 500  # readers wait while so many are replaced
-_MANY_SEGMENTS, _MUCH_TEXT = 20, 256 << 20
-_SECONDS_OF_UPKEEP = 2.0
-_UPKEEP_EVERY = 60.0
+"""How many small Parquet files there must be to merge them."""
+SMALL_FILE = 2 << 20
+"""Bytes below which a Parquet file is merged with others."""
+MERGED_FILE = 16 << 20
+"""Bytes at which a merged file is complete. Verification reads each file whole, so this bounds its memory."""
+_MERGED_AT_ONCE = 500  # files; readers wait while they are replaced
+_MANY_SEGMENTS, _MANY_BYTES = 20, 256 << 20  # from which on text is compacted in the background
+_MAX_SECONDS = 2.0  # of a compaction in the background
+_INTERVAL = 60.0  # seconds between two of them
 _compacted_at: dict[Path, float] = {}
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def compact(folder: Path, grace: float = 60, *, seconds: float | None = None, many: int = MANY_FILES) -> int:
-    """Turn complete segments into Parquet, for at most about `seconds`. Returns how many were turned.
+    """Convert complete segments to Parquet, and merge small Parquet files.
 
-    A segment that is not in the chain, because its writer was killed, is added to it. A segment's text goes `grace`
-    seconds later, for the sake of clients that read it without our lock. From `many` small Parquet files on, those are
-    merged. Raises `StoreError` when a reader's long question is in the way, and goes on the next time.
+    A segment that is not in the chain, because its writer was killed, is added to it.
+
+    Args:
+        folder: the record's folder.
+        grace: seconds after which the text of a converted segment is removed; other clients may still read it.
+        seconds: about how long to work; the next call continues.
+        many: the number of small Parquet files from which on they are merged.
+
+    Returns:
+        How many segments were converted.
+
+    Raises:
+        StoreError: a slow query holds the commit lock; the next call continues.
     """
     folder, done = folder.resolve(), 0
     if not (folder / "events").is_dir():
@@ -60,19 +72,24 @@ def compact(folder: Path, grace: float = 60, *, seconds: float | None = None, ma
 
 
 def compact_later(folder: Path) -> threading.Thread | None:
-    """Compact in a thread if there may be much to do; looked at once a minute, and for two seconds."""
+    """Compact in a background thread, at most once a minute and for two seconds, if many segments are waiting.
+
+    Returns:
+        The thread, or `None` if there is not enough to do.
+    """
     folder = folder.resolve()
     now = time.monotonic()
-    if now - _compacted_at.get(folder, float("-inf")) < _UPKEEP_EVERY:
+    if now - _compacted_at.get(folder, float("-inf")) < _INTERVAL:
         return None
-    waiting, small = files.named(folder, "jsonl"), [p for p in files.named(folder, "parquet") if files.size(p) < _SMALL]
-    if len(waiting) <= _MANY_SEGMENTS and sum(map(files.size, waiting)) <= _MUCH_TEXT and len(small) < MANY_FILES:
+    waiting = files.named(folder, "jsonl")
+    small = [file for file in files.named(folder, "parquet") if files.size(file) < SMALL_FILE]
+    if len(waiting) <= _MANY_SEGMENTS and sum(map(files.size, waiting)) <= _MANY_BYTES and len(small) < MANY_FILES:
         return None
     _compacted_at[folder] = now
 
     def work() -> None:
-        with contextlib.suppress(StoreError):  # somebody reads for long; there is time
-            compact(folder, seconds=_SECONDS_OF_UPKEEP)
+        with contextlib.suppress(StoreError):  # a slow query; the next call continues
+            compact(folder, seconds=_MAX_SECONDS)
 
     return in_thread("mentra-record-compaction", work)
 
@@ -92,13 +109,13 @@ def _compact_one(folder: Path, segment: Path, grace: float, known: Links) -> boo
         if files.size(segment) == 0:
             remove(folder, segment)
             return False
-        if segment.stem not in known:  # sealed since, or never
+        if segment.stem not in known:  # it may have been sealed since the chain was read
             known |= links(folder)[0]
-        return _turn(folder, segment, target, known)
+        return _convert(folder, segment, target, known)
 
 
-def _turn(folder: Path, segment: Path, target: Path, known: Links) -> bool:
-    """Put a segment's Parquet in place, if it holds what the chain says; add it to the chain if it is not there."""
+def _convert(folder: Path, segment: Path, target: Path, known: Links) -> bool:
+    """Write a segment as Parquet if it matches its link in the chain; add the link if it has none."""
     import duckdb
 
     new = segment.with_suffix(".tmp")
@@ -106,7 +123,7 @@ def _turn(folder: Path, segment: Path, target: Path, known: Links) -> bool:
         with connection() as con:
             copy(con, chain.lines(segment), new)
             contents = chain.contents(con, new)
-    except duckdb.Error as error:  # it stays readable as text
+    except duckdb.Error as error:
         return _kept(segment, f"it cannot be read: {error}")
     if [content.segment for content in contents] != [segment.stem]:
         return _kept(segment, "it holds events that were written elsewhere" if contents else "it holds no event")
@@ -120,21 +137,21 @@ def _turn(folder: Path, segment: Path, target: Path, known: Links) -> bool:
 
 
 def _kept(segment: Path, reason: str) -> bool:
-    """It stays as it is, and is said to do so once."""
+    """Leave the segment untouched and log this once. Returns False."""
     segment.with_suffix(".tmp").unlink(missing_ok=True)
-    if segment.name not in _told:
-        _told.add(segment.name)
-        log.warning("The segment %s is not compacted and kept as it is: %s", segment.name, reason)
+    if segment.name not in _warned:
+        _warned.add(segment.name)
+        log.warning("The segment %s is not compacted and stays as it is: %s", segment.name, reason)
     return False
 
 
-# ---- several --------------------------------------------------------------------------------------------------------
+# ---- merging --------------------------------------------------------------------------------------------------------
 
 
 def _merge(folder: Path, known: Links, many: int, end: float) -> None:
-    """Make larger files of small ones. One whose text is still there or that is not as it was sealed is left alone."""
+    """Merge small files. Files whose text still exists, or that differ from their link, are left untouched."""
     text = {segment.stem for segment in files.named(folder, "jsonl")}
-    small = [file for file in files.named(folder, "parquet") if files.size(file) < _SMALL and file.stem not in text]
+    small = [file for file in files.named(folder, "parquet") if files.size(file) < SMALL_FILE and file.stem not in text]
     for group in groups(small) if len(small) >= many else ():
         if time.monotonic() > end:
             return
@@ -146,12 +163,13 @@ def _merge(folder: Path, known: Links, many: int, end: float) -> None:
 
 
 def groups(small: Sequence[Path]) -> Iterator[list[Path]]:
+    """Split files into groups of about `MERGED_FILE` bytes."""
     group: list[Path] = []
     bytes_ = 0
     for file in small:
         group.append(file)
         bytes_ += files.size(file)
-        if bytes_ >= _LARGE or len(group) >= _FILES_AT_ONCE:
+        if bytes_ >= MERGED_FILE or len(group) >= _MERGED_AT_ONCE:
             yield group
             group, bytes_ = [], 0
     yield group

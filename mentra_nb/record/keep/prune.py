@@ -1,4 +1,4 @@
-"""How long the record is kept: `prune`, on this machine and in the lake it ships to."""
+"""Pruning: removing old segments from this machine and from the lake it ships to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
-from mentra_nb.record.keep import lake
+from mentra_nb.record.keep import lake, lake_tables
 from mentra_nb.record.keep.change import alone, drop, links
 from mentra_nb.record.parquet import connection
 from mentra_nb.record.write import chain, files
@@ -26,17 +26,27 @@ def prune(
     dry_run: bool = False,
     folder: Path | None = None,
 ) -> pd.DataFrame:
-    """Remove the segments whose last event is from before a time (UTC), or older than so many days.
+    """Remove the complete segments whose last event is before a time, or older than a number of days.
 
-    Returns what was removed, or with `dry_run` would be: `segment, events, first, last`. The chain keeps a line for
-    each, so `verify` goes on to hold. A segment is what one kernel wrote in about an hour; what is being written stays.
+    A segment holds what one kernel wrote in about an hour. The chain keeps a line for each, so `verify` still finds
+    the record complete.
 
-    Where the record is shipped to a lake they go there too, whichever machine wrote them, and with them the lake's
-    older snapshots. No question finds them from then on. The snapshots are kept for an hour and then the files that
-    held them for another, for questions that are being answered; a later `prune` or shipment ends each of the two.
+    If the record is shipped to a lake, they are removed there too, whichever machine wrote them. Queries do not find
+    them any more. The lake's older snapshots are removed an hour later, and the files of those another hour later, so
+    that running queries can finish; the next `prune` or shipment after that time does it.
 
-    Raises `ConfigurationError` unless exactly one of the two is given, `StoreError` while others keep the record busy,
-    or if the lake cannot be reached.
+    Args:
+        before: a time, UTC unless it names another zone.
+        keep_days: an age in days, in place of `before`.
+        dry_run: remove nothing.
+        folder: the record's folder.
+
+    Returns:
+        A row per segment that was removed, or with `dry_run` would be: `segment, events, first, last`.
+
+    Raises:
+        ConfigurationError: not exactly one of `before` and `keep_days` was given.
+        StoreError: another process keeps the record locked, or the lake cannot be reached.
 
     Example:
         >>> len(mn.prune(keep_days=90, dry_run=True))
@@ -46,7 +56,7 @@ def prune(
 
     folder, cut = (folder or paths.record_folder()).resolve(), _cut(before, keep_days)
     old = remove_older(folder, cut, dry_run=dry_run)
-    if (shared := lake.configured(folder)) is not None:  # last: until then something may have been shipped there
+    if (shared := lake_tables.configured(folder)) is not None:  # last, since a segment may have been shipped meanwhile
         old = list({link.segment: link for link in (*old, *lake.prune(shared, cut, dry_run=dry_run))}.values())
     rows = [(link.segment, link.events, link.first, link.last) for link in old]
     frame = pd.DataFrame(rows, columns=["segment", "events", "first", "last"])
@@ -58,15 +68,18 @@ def prune(
 
 
 def remove_older(folder: Path, cut: float, *, dry_run: bool) -> list[chain.Link]:
-    """Remove the complete segments whose last event is from before `cut` (Unix seconds), and return them.
+    """Remove the complete segments of this machine whose last event is before `cut` (Unix seconds), and return them.
 
-    The chain keeps a line for each. Raises `StoreError` while others keep the record busy.
+    The chain keeps a line for each.
+
+    Raises:
+        StoreError: another process keeps the record locked.
     """
     import duckdb
 
     if not (folder / "events").is_dir():
         return []
-    with alone(folder, wait=files.PATIENCE) as free, connection() as con:
+    with alone(folder, wait=files.LOCK_TIMEOUT) as free, connection() as con:
         if not free:
             raise StoreError(f"another process is compacting the record in {folder}; try again")
         known, pruned = links(folder)
@@ -87,7 +100,7 @@ def remove_older(folder: Path, cut: float, *, dry_run: bool) -> list[chain.Link]
 
 def _cut(before: str | date | datetime | None, keep_days: float | None) -> float:
     if (before is None) == (keep_days is None):
-        raise ConfigurationError("prune takes a time (before=…) or a number of days (keep_days=…), and not both")
+        raise ConfigurationError("prune takes a time (before=…) or a number of days (keep_days=…), but not both")
     if keep_days is not None:
         return (datetime.now(UTC) - timedelta(days=keep_days)).timestamp()
     try:

@@ -1,5 +1,5 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and paths
-"""Whether the record is as it was written: every segment against the chain, and the chain against itself."""
+"""Verification: compares every segment with the chain, and checks the chain itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb import paths
 from mentra_nb.record import schema
-from mentra_nb.record.keep import lake
+from mentra_nb.record.keep import lake, lake_tables
 from mentra_nb.record.write import chain, files
 
 if TYPE_CHECKING:
@@ -34,13 +34,18 @@ class Finding:
 
 
 def verify(folder: Path | None = None) -> pd.DataFrame:
-    """What is in the record and what is wrong with it. A row is a segment, or something that should not be as it is.
+    """Check the record. Returns a row per segment, per broken place of the chain and per foreign file.
 
-    `state` is `writing`, `complete`, `compacted`, `pruned`, `shipped`, `in the lake` or `removed`, and `chain` or
-    `foreign` for what is no segment; `missing` counts the holes in `seq`, `bad_lines` the lines that are torn or no
-    JSON (known until compaction), `lost` what a `journal_gap` tells of. `problem` is a sentence, missing where all is
-    well: an altered, missing or reordered event, a segment that is gone or twice there, a chain that does not hold
-    together.
+    Columns:
+        segment: its name, or the name of a file.
+        state: `writing`, `complete`, `compacted`, `pruned`, `shipped`, `in the lake` or `removed`; `chain` or `foreign`
+            for what is not a segment.
+        events: how many it has.
+        missing: holes in `seq`.
+        bad_lines: lines that are torn or not JSON; known until compaction.
+        lost: events that could not be stored, as counted by `journal_gap` events.
+        problem: what is wrong, null if nothing is: an altered, missing or reordered event, a segment that is missing
+            or exists twice, a broken chain.
 
     Example:
         >>> mn.verify().problem.dropna().tolist()
@@ -52,7 +57,7 @@ def verify(folder: Path | None = None) -> pd.DataFrame:
     folder = (folder or paths.record_folder()).resolve()
     with duckdb.connect() as con, files.commit_lock(folder):
         findings = [*_findings(con, folder)]
-    if (shared := lake.configured(folder)) is not None:
+    if (shared := lake_tables.configured(folder)) is not None:
         for content, state, problem in lake.check(shared):
             findings = [found for found in findings if (found.segment, found.state) != (content.segment, "shipped")]
             findings.append(Finding(content.segment, state, content.events, content.missing, problem=problem))
@@ -94,7 +99,7 @@ def _problem(finding: Finding, link: chain.Link | None) -> str | None:
 
 
 def _found(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
-    """What each file holds."""
+    """Return what each file holds."""
     import duckdb
 
     parquet = files.named(folder, "parquet")
@@ -109,15 +114,15 @@ def _found(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
             yield Finding(file.stem, state, problem=f"{file.name} cannot be read: {str(error).splitlines()[0]}")
             continue
         for content in contents or [chain.Content(file.stem, 0, 0, 0, "", 0, 0)]:
-            strange = "holds events that were written elsewhere" if text and content.segment != file.stem else None
+            elsewhere = "holds events that were written elsewhere" if text and content.segment != file.stem else None
             yield Finding(
-                file.stem if strange else content.segment,
+                file.stem if elsewhere else content.segment,
                 state,
                 content.events,
                 content.missing,
                 bad,
                 content.lost,
-                strange,
+                elsewhere,
                 content.sha256,
             )
 

@@ -1,1 +1,1 @@
-"""From files to answers: views, frames, reports, plots, exports."""
+"""From files to DataFrames: views, frames, reports, plots, exports."""

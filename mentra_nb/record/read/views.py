@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb.ids import uuid7
 from mentra_nb.record import schema
-from mentra_nb.record.keep import lake
+from mentra_nb.record.keep import lake, lake_tables
 from mentra_nb.record.keep.change import in_thread
 from mentra_nb.record.keep.compact import compact_later
 from mentra_nb.record.keep.damage import find_damage, message, why_damaged
@@ -33,7 +33,7 @@ def create_events(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
     """
     import duckdb
 
-    shared = lake.configured(folder)
+    shared = lake_tables.configured(folder)
     while True:
         parquet = files.named(folder, "parquet")
         done = {file.stem for file in parquet}

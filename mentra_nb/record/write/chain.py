@@ -1,11 +1,12 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and paths
-"""The chain: a line for every segment that was sealed, and each line holds the digest of the one before.
+"""The chain: a line (link) per sealed segment. Each link holds the digest of the link before it.
 
-The digest of a segment is the SHA-256 of its lines as its writer wrote them, each ended by a newline, torn ones left
-out. It is of the events and not of the file: `contents` takes the same from text and from Parquet, so a segment can be
-checked whatever it was turned into or merged with. Who keeps the digest of the last link elsewhere can prove that
-nothing before it was altered, removed, reordered or put in; without that, someone who may write all these files could
-write all of them anew.
+The digest of a segment is the SHA-256 of its lines as they were written, each with its newline, without torn ones. It
+is computed from the events and not from the file: `contents` computes the same from text and from Parquet, so a segment
+can still be checked after it was compacted or merged.
+
+A copy of the last link's digest, kept in another place, proves that nothing before it was altered, removed, reordered
+or inserted. Without such a copy, a person who can write all these files can replace all of them.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 
 _TAIL = 64 << 10
 _END_OF_TORN_LINE = b"~\n"
-_BYTES_AT_A_TIME = 16 << 20  # of payloads; to put the lines in order takes several times that
+_BATCH_BYTES = 16 << 20  # of payloads; sorting the lines takes several times as much memory
 
 
 @dataclass(frozen=True)
 class Link:
-    """A line of the chain. The writer of a segment adds it when it seals it, or whoever finds it after its death."""
+    """A line of the chain. The writer of a segment adds it on sealing; if it died, compaction adds it."""
 
     kind: Literal["sealed", "pruned", "shipped"]
-    """A segment that was removed on purpose, or shipped elsewhere, has a second link that says so."""
+    """A segment that was pruned or shipped has a second link that says so."""
     segment: str
     events: int
     first: float
@@ -44,21 +45,23 @@ class Link:
     sha256: str
     """The digest of the segment's lines."""
     at: float = 0.0
-    """Unix seconds of this link."""
+    """When the link was added, in Unix seconds."""
     previous: str | None = None
     """The digest of the link before; `None` for the first."""
     digest: str = ""
-    """The SHA-256 of this line up to here, and a brace."""
+    """The SHA-256 of the line without this field."""
 
     def after(self, previous: str | None) -> Link:
-        """This link as it follows another in the chain."""
+        """Return the link with its time, its predecessor's digest and its own digest."""
         link = replace(self, at=round(time.time(), 6), previous=previous)
         return replace(link, digest=link.true_digest())
 
     def true_digest(self) -> str:
+        """Compute the digest that the link must have."""
         return hashlib.sha256(self._body()).hexdigest()
 
     def line(self) -> bytes:
+        """Return the canonical line, with its newline."""
         return self._body()[:-1] + f',"digest":"{self.digest}"}}\n'.encode()
 
     def _body(self) -> bytes:
@@ -68,7 +71,7 @@ class Link:
 
 
 def append(folder: Path, links: Iterable[Link]) -> None:
-    """Add links. When it returns they outlive a power cut; killed at any moment, each is there whole or not at all."""
+    """Add links to the chain and wait until they are on the disk. If it is killed, each link is whole or missing."""
     lock = files.required(folder / "events" / ".chain")
     with lock, open(folder / "chain.jsonl", "ab+", opener=files.private) as file:
         last, torn = _end(file)
@@ -80,11 +83,11 @@ def append(folder: Path, links: Iterable[Link]) -> None:
             previous = linked.digest
         file.write(b"".join(lines))
         file.flush()
-        os.fsync(file.fileno())
+        files.sync(file.fileno())
 
 
 def read(folder: Path) -> tuple[list[Link], list[str]]:
-    """The links in their order, and a sentence for each place where the chain does not hold together."""
+    """Return the links in order, and a message for each place where the chain is broken."""
     try:
         lines = (folder / "chain.jsonl").read_bytes().split(b"\n")[:-1]
     except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +96,7 @@ def read(folder: Path) -> tuple[list[Link], list[str]]:
     problems = []
     previous: str | None = None
     for number, line in enumerate(lines, 1):
-        if line.endswith(b"~"):  # a write that was cut short
+        if line.endswith(b"~"):  # the end of an interrupted write
             continue
         link = _parsed(line)
         if link is None or link.line()[:-1] != line or link.true_digest() != link.digest:
@@ -107,7 +110,7 @@ def read(folder: Path) -> tuple[list[Link], list[str]]:
 
 
 def head(folder: Path) -> str | None:
-    """The digest of the last link: what to keep elsewhere. Cheap."""
+    """Return the digest of the last link, reading only the end of the file."""
     try:
         with (folder / "chain.jsonl").open("rb") as file:
             last, _ = _end(file)
@@ -117,12 +120,12 @@ def head(folder: Path) -> str | None:
 
 
 def chain_rows(folder: Path) -> list[dict[str, Any]]:
-    """The chain for an auditor's export: `kind, segment, events, first, last, sha256, at, previous, digest`."""
+    """Return the links as rows: `kind, segment, events, first, last, sha256, at, previous, digest`."""
     return [asdict(link) for link in read(folder)[0]]
 
 
 def _end(file: IO[bytes]) -> tuple[Link | None, bool]:
-    """The last link, and whether half a line follows it."""
+    """Return the last link, and whether a torn line follows it."""
     file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
     *lines, rest = file.read().split(b"\n")
     return next((link for line in reversed(lines) if (link := _parsed(line))), None), rest != b""
@@ -135,12 +138,12 @@ def _parsed(line: bytes) -> Link | None:
         return None
 
 
-# ---- what a segment holds ----------------------------------------------------------------------------------------
+# ---- the contents of segments ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Content:
-    """What was found of one segment."""
+    """What a file or table holds of one segment."""
 
     segment: str
     events: int
@@ -148,11 +151,12 @@ class Content:
     last: float
     sha256: str
     missing: int
-    """Events whose `seq` was not found."""
+    """Holes in `seq`."""
     lost: int
-    """Events a `journal_gap` tells of."""
+    """Events that could not be stored, as counted by `journal_gap` events."""
 
     def link(self) -> Link:
+        """Return the link that seals this content."""
         return Link("sealed", self.segment, self.events, self.first, self.last, self.sha256)
 
 
@@ -160,11 +164,15 @@ _LINE = """concat('{"id":"', id,
     '","ts":', epoch_us(ts) // 1000000, '.', lpad((epoch_us(ts) % 1000000)::VARCHAR, 6, '0'),
     ',"seq":', seq, ',"source":"', source, '","v":', v, ',"scope":', to_json(scope), ',"event_type":', to_json(kind),
     ',"payload":', payload, '}', chr(10))"""
-"""A row of `events` as its writer wrote it."""
+"""SQL for the line of a row of `events`, as it was written."""
 
 
 def contents(con: duckdb.DuckDBPyConnection, file: Path) -> list[Content]:
-    """What each segment holds that is in a file, text or Parquet. Raises DuckDB's errors if it cannot be read."""
+    """Return what a file, text or Parquet, holds of each segment.
+
+    Raises:
+        duckdb.Error: the file cannot be read.
+    """
     import duckdb
 
     try:
@@ -172,19 +180,19 @@ def contents(con: duckdb.DuckDBPyConnection, file: Path) -> list[Content]:
             con.execute(f"CREATE OR REPLACE TEMP TABLE written AS {lines(file)}")
             return contents_of(con, "written", "rowid")
         return contents_of(con, f"read_parquet({schema.quoted(file)}, file_row_number = true)", "file_row_number")
-    except UnicodeDecodeError as error:  # in DuckDB's own words about a damaged file
+    except UnicodeDecodeError as error:  # raised by DuckDB for some damaged files
         raise duckdb.InvalidInputException(f"{file.name} holds text that is not UTF-8: {error}") from None
 
 
 def contents_of(con: duckdb.DuckDBPyConnection, source: str, position: str) -> list[Content]:
-    """What each segment holds that is in a table with the columns of `events`; its lines are in order of `position`."""
+    """Return what a table with the columns of `events` holds of each segment. `position` orders the lines."""
     sizes = con.execute(f"SELECT source::VARCHAR, sum(strlen(payload)) FROM {source} GROUP BY source ORDER BY source")
     batches: list[list[str]] = [[]]
-    room = _BYTES_AT_A_TIME
+    room = _BATCH_BYTES
     for segment, size in sizes.fetchall():
         if batches[-1] and size > room:
             batches.append([])
-            room = _BYTES_AT_A_TIME
+            room = _BATCH_BYTES
         batches[-1].append(str(segment))
         room -= size or 0
     return [content for batch in batches if batch for content in _contents(con, source, position, batch)]
@@ -200,13 +208,13 @@ def _contents(con: duckdb.DuckDBPyConnection, source: str, position: str, batch:
 
 
 def lines(segment: Path) -> str:
-    """The rows of `events` in a segment's text, payloads letter by letter: DuckDB writes numbers its own way."""
+    """Return the SELECT of a segment's text as rows of `events`, with payloads unchanged, which JSON types are not."""
     fields = {name: type_ for name, type_ in schema.ENVELOPE.items() if name != "payload"}
     begin = '"payload":'
     text = (
         f"substring(json, strpos(json, '{begin}') + {len(begin)}, len(json) - strpos(json, '{begin}') - {len(begin)})"
     )
-    longest = min(64 << 20, max(1 << 20, files.size(segment)))  # twice that is taken from memory
+    longest = min(64 << 20, max(1 << 20, files.size(segment)))  # DuckDB allocates twice that
     whole = f"read_ndjson_objects({schema.quoted(segment)}, ignore_errors = true, maximum_object_size = {longest})"
     return f"""{schema.TYPED} FROM (
         SELECT unnest(from_json(json, '{json.dumps(fields)}')), TRY_CAST({text} AS JSON) AS payload FROM {whole}

@@ -1,14 +1,14 @@
-"""The record's folder: which files are in it, the locks that say who may do what, and changes that happen whole.
+"""The record's folder: its files, the locks on them, and atomic changes of the set of files.
 
-chain.jsonl              what was sealed, link by link: `chain.py`
-record.duckdb            views for other clients, and prices.parquet beside it: `segments.py`
-events/<uuid7>.jsonl     a segment: being written, or left by a process that is gone
-events/<uuid7>.lock      held by the segment's writer: a free lock means that the segment is complete
-events/<uuid7>.parquet   one complete segment, or several, with typed columns; takes the place of their text
-events/.commit           readers share it, a change of the set of files takes it alone
-events/.change           a change that has been decided on; whoever finds it finishes it
-events/.compact          held by the one process that compacts, merges or prunes
-events/.pruning          pruned segments may still be there: they are removed first of all
+chain.jsonl              a line per sealed segment: `write/chain.py`
+record.duckdb            views for other clients, with prices.parquet beside it: `read/views.py`
+events/<uuid7>.jsonl     a segment: being written, or left by a process that has ended
+events/<uuid7>.lock      held by the segment's writer; if it is free, the segment is complete
+events/<uuid7>.parquet   one or more complete segments with typed columns; replaces their text
+events/.commit           lock: shared by readers, exclusive for a change of the set of files
+events/.change           the plan of a change in progress; any process that finds it finishes it
+events/.compact          lock: held by the process that compacts, merges or prunes
+events/.pruning          exists while pruned segments may still have to be removed
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ from mentra_nb import paths
 from mentra_nb.errors import StoreError
 
 NAME = "????????-????-7???-????-????????????"
-"""A glob for the names we give. Other files in the folder are somebody else's, and are left alone."""
+"""A glob for the names of our files. Other files in the folder are never read, changed or removed."""
 EMPTY = "ffffffff-ffff-7fff-bfff-ffffffffffff"
-"""The name of a segment that never has an event: globs over each kind of file then always find one."""
+"""The name of a segment without events. It exists so that a glob over each kind of file has a match."""
 
-PATIENCE = 5.0
-"""Seconds to wait for a lock that is held for moments only, but for readers with a long question."""
+LOCK_TIMEOUT = 5.0
+"""Seconds to wait for a lock. Only a slow query holds one for longer than a moment."""
 
 _OWN = {".commit", ".change", ".change.tmp", ".compact", ".chain", ".schema", ".pruning"}
 _BINARY = getattr(os, "O_BINARY", 0)
+_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
 
 
 def make_folder(folder: Path) -> Path:
-    """The segments' folder, made private to the user if it is not there.
+    """Return the segments' folder. It is created, private to the user, if it is missing.
 
-    Raises `StoreError` if it would be on a network file system, where locks cannot be relied upon.
+    Raises:
+        StoreError: it would be on a network file system, where locks are not reliable.
     """
     if problem := paths.problem_with(folder):
         raise StoreError(problem)
@@ -53,9 +55,9 @@ def make_folder(folder: Path) -> Path:
 
 
 def open_segment(folder: Path, name: str) -> tuple[IO[bytes], int]:
-    """A new segment: its lock, held until the file object is closed, and a descriptor that appends to it.
+    """Create a segment. Returns its lock, held until the file object is closed, and a descriptor that appends to it.
 
-    It outlives a power cut once `sync_folder` was called.
+    The file survives a power cut only after `sync_folder`.
     """
     events = folder / "events"
     owner = open_lock(events / f"{name}.lock")
@@ -70,12 +72,12 @@ def open_segment(folder: Path, name: str) -> tuple[IO[bytes], int]:
 
 
 def named(folder: Path, kind: str) -> list[Path]:
-    """Our files of a kind (`jsonl`, `parquet`, …) in the order of their names, which is that of their beginning."""
+    """Return our files of a kind (`jsonl`, `parquet`, …), oldest first."""
     return sorted(path for path in (folder / "events").glob(f"{NAME}.{kind}") if path.stem != EMPTY)
 
 
 def foreign(folder: Path) -> tuple[str, ...]:
-    """The names in the segments' folder that are not ours."""
+    """Return the names of files in the segments' folder that are not ours."""
     events = folder / "events"
     known = {path.name for kind in ("jsonl", "parquet", "lock", "tmp") for path in events.glob(f"{NAME}.{kind}")}
     found = events.iterdir() if events.is_dir() else ()
@@ -86,12 +88,13 @@ def foreign(folder: Path) -> tuple[str, ...]:
 
 
 def open_lock(path: Path) -> IO[bytes]:
+    """Open a lock file, without locking it."""
     return open(path, "ab", opener=private)
 
 
 @contextlib.contextmanager
 def held(path: Path, *, wait: float) -> Iterator[bool]:
-    """Hold a lock file alone. Yields whether it could be had within so many seconds."""
+    """Hold an exclusive lock. Yields False if it was not free within `wait` seconds."""
     end = time.monotonic() + wait
     with open_lock(path) as file:
         while True:
@@ -108,22 +111,22 @@ def held(path: Path, *, wait: float) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def required(path: Path) -> Iterator[None]:
-    """Hold a lock file alone. Raises `StoreError` if somebody else keeps it for long: nobody waits for ever."""
-    with held(path, wait=PATIENCE) as free:
+    """Hold an exclusive lock. Raises `StoreError` if it is not free within `LOCK_TIMEOUT`."""
+    with held(path, wait=LOCK_TIMEOUT) as free:
         if not free:
-            raise StoreError(f"another process has been using the record in {path.parent} for {PATIENCE:g} seconds")
+            raise StoreError(f"another process has been using the record in {path.parent} for {LOCK_TIMEOUT:g} seconds")
         yield
 
 
 def sealed(segment: Path) -> bool:
-    """Whether the segment's writer is gone."""
+    """Return whether the segment is complete: its writer has closed it or has ended."""
     with held(segment.with_suffix(".lock"), wait=0) as free:
         return free
 
 
 @contextlib.contextmanager
 def commit_lock(folder: Path) -> Iterator[None]:
-    """Read the set of files: nothing is put in place or removed meanwhile, and a change cut short is finished first."""
+    """Hold the readers' lock: no file is added or removed meanwhile. An interrupted change is finished first."""
     with contextlib.ExitStack() as stack:
         try:
             while True:
@@ -133,7 +136,7 @@ def commit_lock(folder: Path) -> Iterator[None]:
                     break
                 file.close()
                 finish_change(folder)
-        except OSError:  # no record yet, or a read-only copy of one: nobody changes it
+        except OSError:  # no record yet, or a read-only copy, which does not change
             pass
         yield
 
@@ -142,10 +145,12 @@ def commit_lock(folder: Path) -> Iterator[None]:
 
 
 def change(folder: Path, *, put: Mapping[Path, Path] | None = None, remove: Iterable[Path] = ()) -> None:
-    """Put files (new: target) in place and remove others, in one step for whoever holds the commit lock.
+    """Rename files (new: target) and remove others, in one step as seen by holders of the commit lock.
 
-    Killed at any moment it has happened wholly or not at all: what is to be done is written down first. Raises
-    `StoreError`, and has changed nothing, while a reader's question takes long.
+    The plan is written first, so a change that is killed at any moment is finished or has not begun.
+
+    Raises:
+        StoreError: a slow query holds the commit lock; nothing was changed.
     """
     events = folder / "events"
     plan = {
@@ -158,14 +163,14 @@ def change(folder: Path, *, put: Mapping[Path, Path] | None = None, remove: Iter
         with open(new, "wb", opener=private) as file:
             file.write(json.dumps(plan).encode())
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         new.replace(events / ".change")
         sync_folder(events)
         _finish(events)
 
 
 def finish_change(folder: Path) -> None:
-    """Finish a change that was cut short."""
+    """Finish an interrupted change, if there is one."""
     with required(folder / "events" / ".commit"):
         _finish(folder / "events")
 
@@ -184,27 +189,32 @@ def _finish(events: Path) -> None:
     (events / ".change").unlink()
 
 
-# ---- small steps -------------------------------------------------------------------------------------------------
+# ---- files -------------------------------------------------------------------------------------------------------
 
 
 def size(path: Path) -> int:
-    """In bytes; 0 if it is gone."""
+    """Return the size in bytes, 0 if the file does not exist."""
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_size
     return 0
 
 
+def sync(fd: int, *, folder: bool = False) -> None:
+    """Wait until what was written to a file, or the entries of a folder, are on the disk and survive a power cut."""
+    (os.fsync if folder else _fdatasync)(fd)
+
+
 def sync_folder(folder: Path) -> None:
-    """A new or renamed file outlives a power cut only once its folder is synced."""
-    if os.name == "nt":  # no such thing there
+    """Wait until a folder's entries are on the disk, so that new and renamed files in it survive a power cut."""
+    if os.name == "nt":  # Windows cannot sync a folder
         return
     fd = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        sync(fd, folder=True)
     finally:
         os.close(fd)
 
 
 def private(name: str, flags: int) -> int:
-    """An `opener` for files that are the user's alone."""
+    """Open a file that only the user can read: an `opener` for `open`."""
     return os.open(name, flags | _BINARY, 0o600)

@@ -1,4 +1,4 @@
-"""How the record is doing: counts and sizes, from the folder's listing alone. No file of events is opened."""
+"""The health of the record: counts and sizes from the folder's listing. No file of events is opened."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from mentra_nb.record.write import chain, files
 
 @dataclass(frozen=True)
 class RecordHealth:
-    """What is in the record's folder."""
+    """The state of the record's folder."""
 
     folder: Path
     writing: int
-    """Segments with a writer, in this process or another."""
+    """Segments being written, by this process or another."""
     writing_bytes: int
     waiting: int
-    """Complete segments that are not Parquet yet."""
+    """Complete segments that are not compacted yet."""
     waiting_bytes: int
     parquet: int
     """Parquet files."""
     parquet_bytes: int
     foreign: tuple[str, ...]
-    """Names in the segments' folder that are not ours; they are not read."""
+    """Names of files in the segments' folder that are not ours; they are not read."""
     disk_free: int | None
-    """Bytes left to this user on the disk; `None` if it cannot be told."""
+    """Free bytes on the disk, or `None` if unknown."""
     chain_links: int
     chain_head: str | None
     """The digest of the last link."""
     chain_sound: bool
-    """Whether the chain holds together. Whether the segments are as it says is what `verify` looks at."""
+    """Whether the chain is unbroken. `verify` also compares it with the segments."""
 
 
 @dataclass(frozen=True)
 class JournalHealth(RecordHealth):
-    """The record, and this process's journal."""
+    """The state of the record's folder and of this process's journal."""
 
     alive: bool
-    """Whether the last event could be stored, and the thread that makes events safe from a power cut runs."""
+    """Whether the last event was stored and the thread that syncs the segment runs."""
     written: int
     """Events stored by this process."""
     lost: int
@@ -51,7 +51,7 @@ class JournalHealth(RecordHealth):
 
 
 def record_health(folder: Path) -> RecordHealth:
-    """How a record's folder is doing; also of one that is not there yet."""
+    """Return the state of a record's folder, which may be missing."""
     text, parquet = files.named(folder, "jsonl"), files.named(folder, "parquet")
     done = {path.stem for path in parquet}
     complete = [path for path in text if path.stem not in done and files.sealed(path)]

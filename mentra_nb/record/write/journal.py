@@ -1,6 +1,6 @@
-"""The journal: every event of this process, appended as one JSON line to a segment file that is its own.
+"""The journal: the writer of the record. It appends each event of this process as a JSON line to a segment file.
 
-What a line holds is `schema.ENVELOPE`; who reads it is `tables.py`. Nothing here imports DuckDB or pandas.
+The fields of a line are `schema.ENVELOPE`. Each process has its own segments. Nothing here imports DuckDB or pandas.
 """
 
 from __future__ import annotations
@@ -37,20 +37,26 @@ from mentra_nb.record.write.redact import (
 log = logging.getLogger(__name__)
 
 _LINE_VERSION = 1
-_END_OF_TORN_LINE = b"~\n"  # not JSON, so a line that was cut never parses, not even one that lacks only its newline
-_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
+_END_OF_TORN_LINE = b"~\n"  # makes the line invalid JSON, also one that lacks only its newline
 
 
 class Journal:
-    """Where the audit hook puts events. Creating one touches no file; the first event does.
+    """The writer of the record. Safe to use from any thread and after a fork.
 
-    When `record_audit_event` returns, the event survives the death of the process; within `sync_every` seconds,
-    or when `sync` returns, also a power cut. A failed write raises nothing: it is counted, logged once, and told by
-    a `journal_gap` event before the next good one. Safe to use from any thread, and after a fork.
+    No file is created before the first event. When `record_audit_event` returns, the event survives the death of the
+    process; after `sync_every` seconds, or when `sync` returns, also a power cut. A failed write raises nothing: it is
+    counted, logged once, and a `journal_gap` event before the next stored one says how many were lost.
 
-    A segment is sealed at `max_bytes`, `max_age` seconds after its first event (an hour, or a minute with `ship`), and
-    by `close`, which then calls `ship` with the folder. `redact` are regular expressions whose matches are not written,
-    besides what looks like a key or a password anyway.
+    A segment is sealed at `max_bytes`, at `max_age`, and by `close`.
+
+    Args:
+        folder: the record's folder, by default `paths.record_folder()`.
+        max_bytes: the size at which a segment is sealed.
+        max_age: seconds from a segment's first event until it is sealed; by default an hour, or a minute with `ship`.
+        sync_every: seconds between syncs.
+        log_text: how much of prompts, arguments and outputs is kept.
+        redact: regular expressions whose matches are not written, besides secrets, which are never written.
+        ship: called with the folder by `close`.
 
     Example:
         >>> from pathlib import Path
@@ -76,7 +82,7 @@ class Journal:
         self._max_bytes, self._sync_every = max_bytes, sync_every
         self.log_text = log_text
         self.redact = redact
-        self._written = self._lost = self._untold = 0
+        self._written = self._lost = self._unreported = 0
         self._last_error: str | None = None
         self._thread: threading.Thread | None
         self._segment: _Segment | None
@@ -86,7 +92,7 @@ class Journal:
 
     @property
     def log_text(self) -> LogText:
-        """How much of prompts, arguments and outputs is kept. May be set at any time, for what comes after."""
+        """How much of prompts, arguments and outputs is kept. Can be set at any time for later events."""
         return self._log_text
 
     @log_text.setter
@@ -96,9 +102,10 @@ class Journal:
 
     @property
     def redact(self) -> tuple[str, ...]:
-        """Regular expressions for what is not to be written. May be set at any time, for what comes after.
+        """Regular expressions whose matches are not written. Can be set at any time for later events.
 
-        Raises `ConfigurationError` for one that is not valid.
+        Raises:
+            ConfigurationError: an expression is invalid.
         """
         return tuple(pattern.pattern for pattern in self._own)
 
@@ -107,14 +114,14 @@ class Journal:
         self._own: tuple[Pattern, ...] = own_patterns(patterns)
 
     def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
-        """Store one event. `payload` is the `kind`-tagged object; secrets and long texts in it are not stored."""
+        """Store one event. Secrets in its payload are redacted, and long texts cut."""
         with self._lock:
             try:
                 segment = self._segment or self._open()
-                if self._untold:
-                    gap = JournalGap(lost=self._untold, reason=self._last_error or "unknown")
+                if self._unreported:
+                    gap = JournalGap(lost=self._unreported, reason=self._last_error or "unknown")
                     self._append(segment, gap.scope(), gap.kind, gap.model_dump())
-                    self._untold = 0
+                    self._unreported = 0
                 self._append(segment, scope, event_type, {"kind": event_type, **payload})
             except Exception as error:  # noqa: BLE001  # the record must never fail a run
                 self._failed(error)
@@ -122,7 +129,7 @@ class Journal:
             self._dirty.set()
 
     def sync(self) -> None:
-        """Wait until everything stored so far would survive a power cut. A failure is noted in `health`, not raised."""
+        """Wait until all events stored so far are on the disk. A failure is reported by `health` and not raised."""
         with self._lock:
             segments = [*self._full, *([self._segment] if self._segment else [])]
             fds = [os.dup(segment.fd) for segment in segments]
@@ -131,15 +138,15 @@ class Journal:
                 files.sync_folder(self._folder / "events")
             for segment, fd in zip(segments, fds, strict=True):
                 segment.named = True
-                _fdatasync(fd)
+                files.sync(fd)
         except OSError as error:
-            self._note(error, "is not safe from a power cut")
+            self._note(error, "may lose its latest events in a power cut")
         finally:
             for fd in fds:
                 os.close(fd)
 
     def close(self) -> None:
-        """Seal the segment. A later event would begin a new one."""
+        """Seal the segment and ship it. A later event begins a new one."""
         with self._lock:
             thread, self._thread = self._thread, None
             self._roll()
@@ -151,28 +158,29 @@ class Journal:
         if self._ship is not None and self._written:
             try:
                 self._ship(self._folder)
-            except Exception as error:  # noqa: BLE001  # the segments stay here, and the next process ships them
-                self._note(error, "could not be shipped and is kept here")
+            except Exception as error:  # noqa: BLE001  # the next process ships the segments
+                self._note(error, "could not be shipped and stays on this machine")
 
     @property
     def folder(self) -> Path:
+        """The record's folder."""
         return self._folder
 
     def health(self) -> JournalHealth:
-        """How the journal and the record's folder are doing."""
+        """Return the state of the journal and of the record's folder."""
         of_record = vars(record_health(self._folder))
         with self._lock:
             segment, thread = self._segment, self._thread
             return JournalHealth(
                 **of_record,
-                alive=self._untold == 0 and (segment is None or (thread is not None and thread.is_alive())),
+                alive=self._unreported == 0 and (segment is None or (thread is not None and thread.is_alive())),
                 written=self._written,
                 lost=self._lost,
                 last_error=self._last_error,
                 segment=segment.name if segment else None,
             )
 
-    # ---- the emitting side, with the lock held --------------------------------------------------------------------
+    # ---- writing, with the lock held ------------------------------------------------------------------------------
 
     def _open(self) -> _Segment:
         files.make_folder(self._folder)
@@ -193,8 +201,8 @@ class Journal:
         segment.size += written
         if written != len(given):
             segment.torn = segment.torn or written > 0
-            raise OSError(f"the disk took {written} of {len(given)} bytes; free some space")
-        segment.took(line, at)
+            raise OSError(f"short write: {written} of {len(given)} bytes; free some disk space")
+        segment.add(line, at)
         self._written += 1
         if segment.size >= self._max_bytes:
             self._roll()
@@ -204,38 +212,38 @@ class Journal:
             payload = without_bodies(payload)
         if not scope.isprintable():
             scope = repr(scope)[1:-1]
-        # The order and the form of these fields are what `chain.contents` builds a line from again.
+        # `chain.contents` rebuilds the line from its columns, so the order and form of these fields must not change.
         begin = f'{{"id":"{uuid7()}","ts":{at:.6f},"seq":{segment.events},"source":"{segment.name}","v":{_LINE_VERSION}'
         begin = f'{begin},"scope":{_dumps(scope)},"event_type":{_dumps(kind)},"payload":'
         text = _dumps(payload)
-        # A lone surrogate, which UTF-8 has not, would make DuckDB skip the line.
+        # Replace lone surrogates, which are not valid UTF-8: DuckDB would skip the line.
         line = f"{begin}{text}}}\n".encode("utf-8", "replace")
         if len(line) <= self._limit and not self._own and not may_hold_secret(text):
             return line
-        # Cut first so that redaction stays cheap, with room to spare so that a secret at the edge is still whole.
+        # Cut before redacting to limit its cost, to twice the limit so that a secret at the edge is still whole.
         payload = redact(capped(jsonable(payload), 2 * self._limit), self._own)
         return f"{begin}{_dumps(capped(payload, self._limit))}}}\n".encode("utf-8", "replace")
 
     def _roll(self) -> None:
-        """End the segment; sealing it waits for the disk and so is not done here."""
+        """End the segment. It is sealed by the thread or by `close`, since that waits for the disk."""
         if self._segment is not None:
             self._full.append(self._segment)
             self._segment = None
 
     def _failed(self, error: Exception) -> None:
         self._lost += 1
-        self._untold += 1
-        self._note(error, "cannot be written, events are being lost until this is mended")
+        self._unreported += 1
+        self._note(error, "cannot be written; events are lost until this is fixed")
 
     def _note(self, error: Exception, consequence: str) -> None:
         if self._last_error is None:
             log.warning("The record in %s %s: %s", self._folder, consequence, error)
         self._last_error = str(error)
 
-    # ---- the other side: a thread of its own, and `close` ---------------------------------------------------------
+    # ---- the journal's thread, and `close` ------------------------------------------------------------------------
 
     def _until_old(self) -> float | None:
-        """Seconds until the segment is to be sealed, `None` if there is none."""
+        """Return the seconds until the segment must be sealed, or `None` without a segment."""
         with self._lock:
             return max(0.0, self._segment.until - time.monotonic()) if self._segment else None
 
@@ -249,8 +257,8 @@ class Journal:
             while self._full:
                 try:
                     self._full[0].seal(self._folder)
-                except Exception as error:  # noqa: BLE001  # whoever compacts it will link it
-                    self._note(error, "has a segment that could not be sealed; it is sealed later")
+                except Exception as error:  # noqa: BLE001  # compaction adds the link
+                    self._note(error, "has a segment that could not be sealed; compaction seals it later")
                 with self._lock:
                     self._full.pop(0).release()
 
@@ -261,16 +269,19 @@ class Journal:
         self._full = []
 
     def _forked(self) -> None:
-        """In the child of a fork: segments, locks and thread are the parent's, and closing our copies frees nothing."""
+        """Start afresh in the child of a fork: segments, locks and thread belong to the parent.
+
+        Closing the child's copies of the files does not release the parent's locks.
+        """
         segments = [*self._full, *([self._segment] if self._segment else [])]
-        self._written = self._lost = self._untold = 0
+        self._written = self._lost = self._unreported = 0
         self._reset()
         for segment in segments:
             segment.release()
 
 
 class _Segment:
-    """A segment that is being written, and what its link in the chain will say of it."""
+    """A segment being written, and the values of its link in the chain."""
 
     def __init__(self, folder: Path, name: str, until: float) -> None:
         self.name, self.until = name, until
@@ -282,9 +293,9 @@ class _Segment:
         self.digest = hashlib.sha256()
         self.torn = False
         self.named = False
-        """Whether its name outlives a power cut."""
+        """Whether its entry in the folder was synced."""
 
-    def took(self, line: bytes, at: float) -> None:
+    def add(self, line: bytes, at: float) -> None:
         self.torn = False
         self.digest.update(line)
         self.first = self.first or at
@@ -292,16 +303,16 @@ class _Segment:
         self.events += 1
 
     def seal(self, folder: Path) -> None:
-        """Make it safe from a power cut and add its link to the chain."""
+        """Sync the segment and add its link to the chain."""
         if self.torn and os.write(self.fd, _END_OF_TORN_LINE) == len(_END_OF_TORN_LINE):
             self.torn = False
-        _fdatasync(self.fd)
+        files.sync(self.fd)
         if self.events and not self.torn:
             first, last = round(self.first, 6), round(self.last, 6)
             chain.append(folder, [chain.Link("sealed", self.name, self.events, first, last, self.digest.hexdigest())])
 
     def release(self) -> None:
-        """The free lock tells that the segment is complete."""
+        """Close the files. The free lock marks the segment as complete."""
         os.close(self.fd)
         self.owner.close()
 
@@ -309,7 +320,7 @@ class _Segment:
 def _dumps(value: Any) -> str:
     try:
         return _encoder.encode(value)
-    except (ValueError, TypeError):  # NaN, a key that is no text: DuckDB would skip such a line
+    except (ValueError, TypeError):  # NaN, or a key that is not a string: DuckDB would skip the line
         return _encoder.encode(jsonable(value))
 
 

@@ -1,6 +1,6 @@
-"""What may be written down: secrets become `[redacted]`, long texts are cut, and texts can be left out altogether.
+"""What of an event is recorded: secrets become `[redacted]`, long texts are cut, and texts can be left out.
 
-Pure functions from one event (a JSON-like dict) to another; nothing here reads or writes a file.
+Pure functions from one event (a JSON-like dict) to another, without I/O.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from mentra_nb.errors import ConfigurationError
 
 Pattern: TypeAlias = re.Pattern[str]
 LogText = Literal["none", "preview", "full"]
-"""`none` leaves texts out, `preview` keeps 8 KiB of each, `full` keeps up to 4 MiB of each."""
+"""`none` leaves texts out, `preview` keeps 8 KiB of each, `full` up to 4 MiB of each."""
 
 REDACTED = "[redacted]"
 PREVIEW_LIMIT = 8 * 1024
-FULL_LIMIT = 4 << 20  # a reader refuses lines above 64 MiB
+FULL_LIMIT = 4 << 20  # queries skip lines above 64 MiB
 
 _SECRET_KEY = re.compile(
     r"(?i)(?:^|[-_])(?:authorization|cookie|token|secret|password|passwd|passphrase|pwd|credentials?)$"
@@ -45,8 +45,8 @@ _SECRET_TEXT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
     )
 )
-# In lower case. Each pattern above needs one of these; our own names, `input_tokens` and
-# `tool_authorization_started`, are not what is looked for. Each begins at its rarest letter, which is much faster.
+# A quick test on lower-case text: each pattern above needs one of these. Our own names, such as `input_tokens` and
+# `tool_authorization_started`, do not match. Each alternative begins at its rarest letter, which is much faster.
 _HINT = re.compile(
     r"k(?<=tok)en(?!s)|k(?<=cook)ie|key|k[-_]|k(?<=ak)ia|z(?<=authoriz)ation(?!_)|z(?<=aiz)a|x(?<=x)ox|j(?<=eyj)"
     r"|w(?<=passw)|phrase|pwd|c(?<=sec)ret|credential|bearer|:(?=//)|i(?<=asi)a|g(?:h[pousr]_|ithub_pat_|lpat-)|f(?<=hf)_"
@@ -58,12 +58,12 @@ _PREVIEW_BODIES = ("raw_input", "structured_input")
 
 
 def may_hold_secret(line: str) -> bool:
-    """Whether `redact` could change this JSON text. Cheap, and wrong on the safe side only."""
+    """Return whether `redact` could change this JSON text. Cheap; may return True without need, never False."""
     return _HINT.search(line.lower()) is not None
 
 
 def own_patterns(patterns: Iterable[str]) -> tuple[Pattern, ...]:
-    """Regular expressions of the user's own, for `redact`. Raises `ConfigurationError` for one that is not valid."""
+    """Compile a user's regular expressions for `redact`. Raises `ConfigurationError` for an invalid one."""
     compiled = []
     for pattern in patterns:
         try:
@@ -74,9 +74,9 @@ def own_patterns(patterns: Iterable[str]) -> tuple[Pattern, ...]:
 
 
 def redact(event: dict[str, Any], own: Iterable[Pattern] = ()) -> dict[str, Any]:
-    """The event with every value that looks like a secret, by its key or by its form, replaced by `[redacted]`.
+    """Return the event with `[redacted]` for each value whose key or form is that of a secret, and each match of `own`.
 
-    So is every match of `own`. Counts such as `input_tokens` are no secrets and stay.
+    Counts such as `input_tokens` are kept.
     """
     return {key: REDACTED if _is_secret(key, value) else _redact_value(value, own) for key, value in event.items()}
 
@@ -96,7 +96,7 @@ def _redact_value(value: Any, own: Iterable[Pattern]) -> Any:
 
 
 def redact_text(text: str, own: Iterable[Pattern] = ()) -> str:
-    """The text with keys, tokens, passwords in URLs, `Authorization` values and private keys replaced."""
+    """Return the text with keys, tokens, passwords in URLs, `Authorization` values and private keys replaced."""
     for pattern in own:
         text = pattern.sub(REDACTED, text)
     for secret, replacement in _SECRET_TEXT:
@@ -105,7 +105,7 @@ def redact_text(text: str, own: Iterable[Pattern] = ()) -> str:
 
 
 def without_bodies(payload: dict[str, Any]) -> dict[str, Any]:
-    """The payload for `log_text='none'`: who did what and how it ended, without the words."""
+    """Return the payload for `log_text='none'`: without prompts, arguments, commands and outputs."""
     kept: dict[str, Any] = {key: "" if key in _BODIES else value for key, value in payload.items()}
     if "input" in kept:
         kept["input"] = None
@@ -118,7 +118,7 @@ def without_bodies(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def capped(payload: dict[str, Any], limit: int) -> dict[str, Any]:
-    """The payload with every text cut to `limit` bytes, and `output_truncated` set if the output was.
+    """Return the payload with each text cut to `limit` bytes, and `output_truncated` set if the output was cut.
 
     Tool arguments above the limit become `{"truncated": <the first part of their JSON>}`.
     """
@@ -136,20 +136,20 @@ def capped(payload: dict[str, Any], limit: int) -> dict[str, Any]:
 
 
 def _cut(text: str, limit: int) -> str:
-    """The text itself if it fits, else as many whole characters as do."""
+    """Return the text itself if it fits, else as many whole characters as fit."""
     if len(text) * 4 <= limit or len(raw := text.encode("utf-8", "replace")) <= limit:
         return text
     return raw[:limit].decode("utf-8", "ignore")
 
 
 def _cut_json(value: Any, limit: int) -> str | None:
-    """The first `limit` bytes of the value as JSON, or `None` if it fits."""
+    """Return the first `limit` bytes of the value as JSON, or `None` if all of it fits."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return None if (cut := _cut(text, limit)) is text else cut
 
 
 def jsonable(value: Any) -> Any:
-    """The value in a form every JSON reader takes: odd keys and values as text, NaN and infinities too."""
+    """Return the value as standard JSON types: keys, NaN, infinities and other types become text."""
     if isinstance(value, float):
         return value if value - value == 0 else str(value)
     if value is None or isinstance(value, str | int):
