@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from kits.lab import Lab, Notebook
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
 pytestmark = pytest.mark.browser
 
@@ -29,19 +29,12 @@ def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
         notebook.close()
 
 
-def card(page: Page) -> Locator:
-    found = page.locator(".mentra-card")
-    expect(found.locator(".mentra-left")).to_contain_text("left", timeout=30_000)
-    page.wait_for_timeout(350)  # the card refuses clicks made before it could be read
-    return found
-
-
 @pytest.mark.parametrize("app", ["lab", "notebook"])
 @pytest.mark.parametrize(("button", "line"), [("Allow once", "Allowed once by you"), ("Deny", "Denied by you")])
 def test_a_click_lets_the_cell_go_on_and_only_text_remains(opened: Opener, app: str, button: str, line: str) -> None:
     notebook = opened(*SOURCES, app=app)
     notebook.run_all()
-    shown = card(notebook.page)
+    shown = notebook.card()
     expect(shown).to_contain_text("Run a command")
     expect(shown.locator(".mentra-arguments")).to_have_text(f"command: {COMMAND}")
     expect(notebook.cell(1).locator(".jp-InputPrompt")).to_have_text("[*]:")
@@ -61,7 +54,7 @@ def test_a_click_lets_the_cell_go_on_and_only_text_remains(opened: Opener, app: 
 def test_the_card_takes_no_focus_and_its_first_control_is_harmless(opened: Opener) -> None:
     notebook = opened(*SOURCES)
     notebook.run_all()
-    shown = card(notebook.page)
+    shown = notebook.card()
     assert not shown.evaluate("card => card.contains(document.activeElement)")
     controls = shown.locator("button, input, select").evaluate_all("all => all.map(c => c.textContent || c.type)")
     assert controls[:5] == ["text", "Allow once", "Always…", "Deny", "Stop"]
@@ -84,7 +77,7 @@ def test_the_card_takes_no_focus_and_its_first_control_is_harmless(opened: Opene
 def test_a_click_made_by_a_script_is_refused(opened: Opener) -> None:
     notebook = opened(*SOURCES)
     notebook.run_all()
-    shown = card(notebook.page)
+    shown = notebook.card()
     for button in shown.get_by_role("button").all():
         button.dispatch_event("click")
     shown.evaluate("card => card.querySelector('.mentra-allow').click()")
@@ -96,7 +89,7 @@ def test_a_click_made_by_a_script_is_refused(opened: Opener) -> None:
 def test_always_offers_the_exact_subject_as_an_editable_pattern(opened: Opener) -> None:
     notebook = opened(*SOURCES[:2], "d = decisions[0]; print(d.remember, d.pattern)")
     notebook.run_all()
-    shown = card(notebook.page)
+    shown = notebook.card()
     shown.get_by_role("button", name="Always…").click()
     pattern = shown.get_by_label("Pattern")
     expect(pattern).to_be_focused()
@@ -109,10 +102,10 @@ def test_always_offers_the_exact_subject_as_an_editable_pattern(opened: Opener) 
 def test_the_card_works_again_after_a_reload(opened: Opener) -> None:
     notebook = opened(*SOURCES, "print(decisions)")
     notebook.run_all()
-    card(notebook.page)
+    notebook.card()
     notebook.saved()
     notebook.page.reload()
-    shown = card(notebook.page)
+    shown = notebook.card()
     shown.get_by_role("button", name="Allow once").click()
     expect(shown).to_have_count(0)
 
@@ -121,7 +114,7 @@ def test_arguments_are_text_however_hostile(opened: Opener) -> None:
     hostile = '<img src=x onerror="window.P_card=1">\\u202e'
     notebook = opened(SOURCES[0], f'get_ipython().run_cell_magic("turn", "", """{hostile}""")')
     notebook.run_all()
-    shown = card(notebook.page)
+    shown = notebook.card()
     expect(shown.locator(".mentra-arguments")).to_have_text('command: <img src=x onerror="window.P_card=1">\\u202e')
     assert notebook.page.evaluate("() => window.P_card") is None
     shown.get_by_role("button", name="Stop").click()

@@ -9,7 +9,7 @@ import pytest
 from kits.kernels import IPYKERNEL_6, overlay
 from kits.lab import Lab, Notebook
 from kits.payloads import LEAK, PAYLOADS
-from playwright.sync_api import BrowserContext, Locator, expect
+from playwright.sync_api import BrowserContext, expect
 
 pytestmark = pytest.mark.browser
 
@@ -55,13 +55,6 @@ def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
         notebook.close()
 
 
-def card(notebook: Notebook) -> Locator:
-    found = notebook.page.locator(".mentra-card")
-    expect(found.locator(".mentra-left")).to_contain_text("left", timeout=30_000)
-    notebook.page.wait_for_timeout(350)  # the card refuses clicks made before it could be read
-    return found
-
-
 def test_run_all_waits_for_a_click_and_goes_on(opened: Opener, line: str, tmp_path: Path) -> None:
     answers = "script(shell('echo forty-two'), s.text('It says **42**.'), shell('date'), s.text('Then not.'))"
     notebook = opened(
@@ -73,7 +66,7 @@ def test_run_all_waits_for_a_click_and_goes_on(opened: Opener, line: str, tmp_pa
         "print(mn.decisions().tail(2).outcome.tolist()); print('LAST')",
     )
     notebook.run_all()
-    shown = card(notebook)
+    shown = notebook.card()
     expect(notebook.output(0)).to_contain_text(f"{line}.")
     expect(notebook.prompt(1)).to_have_text("[*]:")
     expect(notebook.prompt(2)).to_have_text("[*]:")
@@ -88,7 +81,7 @@ def test_run_all_waits_for_a_click_and_goes_on(opened: Opener, line: str, tmp_pa
     took = began - notebook.page.evaluate("window.clicked") / 1000
     assert 0 <= took < DEADLINE
 
-    card(notebook).get_by_role("button", name="Deny").click()
+    notebook.card().get_by_role("button", name="Deny").click()
     expect(notebook.output(3)).to_contain_text("Denied by you")
     expect(notebook.output(3)).to_contain_text("Then not.")
     expect(notebook.output(4)).to_contain_text("['allow', 'deny']", timeout=15_000)
@@ -119,7 +112,7 @@ def test_the_stop_button_of_the_toolbar_ends_whatever_runs(opened: Opener, line:
         notebook.run(4)
         expect(notebook.output(cell)).to_contain_text(sign, timeout=15_000)
         if what == "question":
-            card(notebook)
+            notebook.card()
         notebook.page.evaluate(ENDED, cell)
         stop.click()
         took = notebook.page.evaluate("window.ended")
@@ -134,7 +127,7 @@ def test_the_stop_button_of_the_toolbar_ends_whatever_runs(opened: Opener, line:
 def test_a_hostile_answer_is_text(opened: Opener) -> None:
     notebook = opened(
         "7",
-        BEGIN + "from payloads import PAYLOADS\nscript(s.stream_text(p + '\\n\\n' for p in PAYLOADS.values()))",
+        BEGIN + "from kits.payloads import PAYLOADS\nscript(s.stream_text(p + '\\n\\n' for p in PAYLOADS.values()))",
         "%%mentra\nbe hostile",
         "print('LAST')",
     )

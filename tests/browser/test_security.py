@@ -11,9 +11,11 @@ from playwright.sync_api import BrowserContext
 
 pytestmark = pytest.mark.browser
 
-SAFE = "from mentra_nb.notebook.render import bundle\nfrom payloads import PAYLOADS\n"
+SAFE = "from mentra_nb.notebook.render import bundle\nfrom kits.payloads import PAYLOADS\n"
 SAFE += "display(bundle(PAYLOADS[{name!r}]), raw=True)"
-UNSAFE = "from payloads import PAYLOADS\ndisplay({{'text/markdown': PAYLOADS[{name!r}], 'text/plain': ''}}, raw=True)"
+UNSAFE = (
+    "from kits.payloads import PAYLOADS\ndisplay({{'text/markdown': PAYLOADS[{name!r}], 'text/plain': ''}}, raw=True)"
+)
 MARKS = "() => Object.keys(window).filter(name => name.startsWith('P_')).sort()"
 CLICK_ALL = """area => {
   for (const link of area.querySelectorAll('a')) if (!/^(https?|mailto):/.test(link.href)) link.click();
@@ -28,6 +30,7 @@ class Seen:
     cells_added: int
     live: int
     formulas: int
+    errors: int
 
 
 def show(lab: Lab, browser: BrowserContext, source: str) -> Seen:
@@ -54,6 +57,7 @@ def show(lab: Lab, browser: BrowserContext, source: str) -> Seen:
         cells_added=page.locator(".jp-Notebook .jp-Cell").count() - cells,
         live=page.locator(".jp-OutputArea").locator("img, script, iframe, button, form, video, input").count(),
         formulas=page.locator(".jp-OutputArea").locator("mjx-container, .MathJax, .jp-RenderedMermaid").count(),
+        errors=page.locator('.jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]').count(),
     )
     notebook.close()
     return seen
@@ -70,7 +74,8 @@ def test_the_payloads_do_fire_where_nothing_stops_them(unsafe: Seen) -> None:
     assert unsafe.cells_added
     assert unsafe.live
     assert unsafe.formulas
+    assert unsafe.errors == 0
 
 
 def test_our_renderer_shows_them_as_text(lab: Lab, browser: BrowserContext) -> None:
-    assert show(lab, browser, SAFE) == Seen(ran=set(), fetched=set(), cells_added=0, live=0, formulas=0)
+    assert show(lab, browser, SAFE) == Seen(ran=set(), fetched=set(), cells_added=0, live=0, formulas=0, errors=0)

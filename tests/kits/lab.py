@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from kits.kernels import IPYKERNEL_6
@@ -203,6 +203,13 @@ class Notebook:
 
     def output(self, n: int) -> Locator:
         return self.cell(n).locator(".jp-Cell-outputArea")
+
+    def card(self) -> Locator:
+        """Wait for the approval card, until it accepts clicks."""
+        found = self.page.locator(".mentra-card")
+        expect(found.locator(".mentra-left")).to_contain_text("left", timeout=30_000)
+        self.page.wait_for_timeout(350)  # the card refuses clicks made before it could be read
+        return found
 
     def saved(self) -> dict[str, Any]:
         self.command("docmanager:save")
