@@ -268,6 +268,8 @@ def test_a_subcommand_answers_and_asks_no_model(notebook: Notebook, code: str, w
         ("%mentra deny because I say so", "no question is open"),
         ("%mentra stop", "no turn is running"),
         ("%mentra last", "there is no answer yet"),
+        ("%mentra undo", "%mentra undo is not available yet"),
+        ("%mentra history regression  # when was that?", "%mentra history is not available yet"),
         ("mn.ask('what now?', model='nobody/m')", "there is no provider 'nobody'"),
         ("mn.ask('')", "nothing to ask"),
         ("mn.ask('what now?', tools=[3])", "3"),

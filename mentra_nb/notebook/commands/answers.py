@@ -13,20 +13,25 @@ from mentra_nb.notebook.commands.command import Answer, Context, Words
 
 
 def allowed(words: Words) -> Answer:
+    """Return the answer of `allow`."""
     return PermissionDecision(allow=True, remember="session" if words["how"] == "always" else None)
 
 
 def denied(words: Words) -> Answer:
+    """Return the answer of `deny`."""
     return PermissionDecision(allow=False, reason=words["reason"])
 
 
 def stopped(_words: Words) -> Answer:
+    """Return the answer of `stop`."""
     return "stop"
 
 
 def no_question(_context: Context, _words: Words) -> NoReturn:
+    """Run `allow` or `deny` as a cell: no question is open then."""
     raise OperationDenied("no question is open here: type it in another cell while one waits")
 
 
 def no_turn(_context: Context, _words: Words) -> NoReturn:
+    """Run `stop` as a cell: no turn is running then."""
     raise OperationDenied("no turn is running here: type it in another cell while one runs")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def model(_context: Context, words: Words) -> None:
+    """Show or set the model of later turns."""
     from mentra_nb.chat.engine import engine
 
     used, name = engine(), words["name"]
@@ -22,12 +23,14 @@ def model(_context: Context, words: Words) -> None:
 
 
 def models(_context: Context, words: Words) -> pd.DataFrame:
+    """Return the table of models."""
     from mentra_nb.chat import api
 
     return api.models(words["text"], all=words["all"] is not None)
 
 
 def alias(_context: Context, words: Words) -> None:
+    """Show the aliases, or set one."""
     from mentra_nb.chat.engine import engine
     from mentra_nb.chat.models import with_alias
 

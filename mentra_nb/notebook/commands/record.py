@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 
 def usage(_context: Context, words: Words) -> pd.DataFrame:
+    """Return tokens and cost, by model unless another group is named."""
     from mentra_nb.record.read import frames
 
     return frames.usage(by=words["by"] or "model")  # type: ignore[arg-type]  # raises for an unknown group
 
 
 def log(_context: Context, words: Words) -> pd.DataFrame:
+    """Return the decisions, or the result of a query over the record."""
     import duckdb
 
     from mentra_nb.record.read import frames

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def tools(context: Context, _words: Words) -> pd.DataFrame:
+    """Return the table of tools."""
     import pandas as pd
 
     from mentra_nb.chat.engine import engine
@@ -28,6 +29,7 @@ def tools(context: Context, _words: Words) -> pd.DataFrame:
 
 
 def rules(context: Context, words: Words) -> pd.DataFrame | None:
+    """Return the table of rules, or revoke one."""
     from mentra_nb.chat import api
 
     if words["id"] is None:

@@ -7,6 +7,7 @@ from mentra_nb.notebook.commands.command import Context, Words, say
 
 
 def status(context: Context, _words: Words) -> None:
+    """Print the status card."""
     from mentra_nb.chat.engine import engine
 
     chat, used = context.conversation(), engine()
@@ -24,11 +25,13 @@ def status(context: Context, _words: Words) -> None:
 
 
 def resume(context: Context, words: Words) -> None:
+    """Continue the interrupted turn in the running cell."""
     chat = context.conversation(words["name"])
     context.namespace["_mentra"] = context.show(chat.resume(origin=context.origin("resume")))
 
 
 def last(context: Context, _words: Words) -> None:
+    """Show the last answer again."""
     from mentra_nb.notebook.output import show_markdown
 
     reply = context.conversation().last

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def check(_context: Context, _words: Words) -> pd.DataFrame:
+    """Return the findings about the kernel, the front end and the engine."""
     import pandas as pd
 
     from mentra_nb.chat.doctor import findings
@@ -25,6 +26,7 @@ def check(_context: Context, _words: Words) -> pd.DataFrame:
 
 
 def config(_context: Context, _words: Words) -> pd.DataFrame:
+    """Return the settings and their sources."""
     import pandas as pd
 
     from mentra_nb.chat.engine import engine
