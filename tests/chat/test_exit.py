@@ -35,6 +35,24 @@ engine().use(ScriptedProvider([stream]), "m")
 mn.Chat("talk").start("hi")
 engine().call(stream.wait_opened)
 """
+CALLING = """
+import threading, time
+import mentra_nb as mn
+from mentra_nb.chat.engine import engine
+from mentra_nb.providers.scripted import ScriptedProvider, tool_calls
+began = threading.Event()
+@mn.tool(asks=False)
+def nap() -> str:
+    "Sleep."
+    began.set()
+    time.sleep(60)
+    return "awake"
+engine().use(ScriptedProvider([tool_calls([("nap", {}), ("shell", {"command": "sleep 60"})])]), "m")
+chat = mn.Chat("talk", tools=[nap])
+chat.allow("shell")
+chat.start("hi")
+began.wait()
+"""
 ASKING_IN_A_THREAD = """
 import threading, time
 import mentra_nb as mn
@@ -46,7 +64,14 @@ threading.Thread(target=later).start()
 mn.Chat("other").ask("hi", model="demo")
 """
 LEAVING = f"{ASKED}; import sys; sys.exit(0)"
-PROGRAMS = {"asked": ASKED, "working": WORKING, "waiting": WAITING, "thread": ASKING_IN_A_THREAD, "exit": LEAVING}
+PROGRAMS = {
+    "asked": ASKED,
+    "working": WORKING,
+    "waiting": WAITING,
+    "calling": CALLING,
+    "thread": ASKING_IN_A_THREAD,
+    "exit": LEAVING,
+}
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -76,7 +101,7 @@ def ends_cleanly(folder: Path, *command: str) -> None:
     assert_closed(folder / "home")
 
 
-@pytest.mark.parametrize("program", ["asked", "working", "waiting"])
+@pytest.mark.parametrize("program", ["asked", "working", "calling"])
 def test_a_program_that_asked_ends_cleanly(tmp_path: Path, program: str) -> None:
     ends_cleanly(tmp_path, sys.executable, "-W", "error", "-c", PROGRAMS[program])
 
