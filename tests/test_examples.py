@@ -10,7 +10,6 @@ import pytest
 from kits import examples
 
 import mentra_nb
-from mentra_nb.chat.engine import engine
 
 EXPORTED = {
     name: value
@@ -38,8 +37,6 @@ PROTOCOLS = {"AuditStore", "RoundSource", "RuntimeExecutor", "RuntimeStore"}
 MAGICS = {"load_ipython_extension", "unload_ipython_extension"}
 """What IPython calls for `%load_ext mentra_nb`."""
 
-LATER = {"OutputOptions"}
-
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
@@ -47,21 +44,15 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         yield known
 
 
-WITH_EXAMPLES = [name for name, value in (EXPORTED | METHODS).items() if examples.examples_of(value)]
-
-
-@pytest.mark.parametrize("name", sorted(WITH_EXAMPLES, key="connect".__eq__))  # its server would be listed by others
+@pytest.mark.parametrize("name", [name for name, value in (EXPORTED | METHODS).items() if examples.examples_of(value)])
 def test_the_example_runs(name: str, names: dict[str, Any]) -> None:
-    default = engine().default_model
-    try:
-        examples.run(name, examples.examples_of((EXPORTED | METHODS)[name]), dict(names))
-    finally:
-        engine().default_model = default
+    examples.use_example_model()
+    examples.run(name, examples.examples_of((EXPORTED | METHODS)[name]), dict(names))
 
 
 def test_every_exported_callable_has_an_example() -> None:
     without = {name for name, value in EXPORTED.items() if not examples.examples_of(value)}
-    assert without == RECEIVED | PROTOCOLS | MAGICS | LATER
+    assert without == RECEIVED | PROTOCOLS | MAGICS
 
 
 def test_an_example_can_fail(names: dict[str, Any]) -> None:

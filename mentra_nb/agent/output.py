@@ -19,7 +19,11 @@ from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec, Untitl
 
 
 class OutputOptions(TypedDict, total=False):
-    """How the model is asked for a value. Every key is optional."""
+    """How the model is asked for a value. Every key is optional.
+
+    Example:
+        >>> how = mn.OutputOptions(name="invoice", keeps_tools=True)
+    """
 
     name: str | None
     """What the value is called; by default the name of its type."""

@@ -60,6 +60,8 @@ def ask(
         >>> reply = mn.ask("What was the revenue in March?")
         >>> print(reply)
         Revenue in March was 2400 dollars.
+        >>> mn.ask("Which of these is a city? Oslo, Norway", output=list[str]).value
+        ['Oslo']
     """
     chat = conversation(session)
     return chat.ask(prompt, model=model, tools=tools, system=system, output=output, limits=limits)
@@ -194,9 +196,7 @@ def replay(path: str | Path) -> None:
         ConfigurationError: there is no such file, or it is not a tape.
 
     Example:
-        >>> mn.replay("march.jsonl")
-        Traceback (most recent call last):
-        mentra_nb.errors.ConfigurationError: there is no tape at march.jsonl: make one with mn.tape(...)
+        >>> mn.replay("first_turn.jsonl")
     """
     from mentra_nb.providers.replay import replay_provider
 
@@ -215,9 +215,7 @@ def tape(path: str | Path, model: str) -> None:
         ConfigurationError: the model is not known, or its provider cannot be taped.
 
     Example:
-        >>> mn.tape("march.jsonl", "demo")
-        Traceback (most recent call last):
-        mentra_nb.errors.ConfigurationError: ...
+        >>> mn.tape("march.jsonl", "ollama/qwen3")
     """
     from mentra_nb.providers.replay import taping
 

@@ -73,12 +73,10 @@ class Runtime:
         identifier: Stored with agents, so that `resume` finds them.
 
     Example:
-        >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello.")])
-        >>> async with mn.Runtime([provider], store=mn.VolatileStore()) as runtime:
+        >>> async with mn.Runtime([mn.ScriptedProvider([mn.scripted.text("Hello.")])]) as runtime:
         ...     agent = await runtime.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
-        ...     answer = await agent.send("Say hello.")
-        >>> answer.text()
-        'Hello.'
+        ...     print((await agent.send("Say hello.")).text())
+        Hello.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ import doctest
 import inspect
 import io
 import os
+import shutil
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -22,11 +23,15 @@ from mentra_nb.providers import scripted
 from mentra_nb.providers.base import ModelInfo, Provider, ProviderDescriptor, ProviderEvent, Request
 
 USAGE = TokenUsage(input_tokens=120, output_tokens=8)
+TAPE = Path(__file__).parents[2] / "notebooks" / "01_first_turn.replay.jsonl"
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 class ExampleModel(Provider):
-    """Calls the tool `revenue` where it is offered, `shell` for what it is asked to run, and else answers in a line."""
+    """Calls `revenue` where it is offered, and `shell` for what it is asked to run; else it answers in a line.
+
+    A typed answer is Oslo.
+    """
 
     descriptor: ProviderDescriptor = ProviderDescriptor(id="example", display_name="Example")
 
@@ -41,7 +46,9 @@ class ExampleModel(Provider):
         last = request.messages[-1]
         prompt = " ".join(block.text for block in last.content if isinstance(block, Text))
         command = prompt.partition("Run ")[2].strip("`.")
-        if command:
+        if request.tool_choice is not None and request.tool_choice.name:
+            answer = scripted.tool_calls([(request.tool_choice.name, {"value": ["Oslo"]})], usage=USAGE)
+        elif command:
             answer = scripted.tool_calls([("shell", {"command": command})], usage=USAGE)
         elif prompt and any(tool.name == "revenue" for tool in request.tools):
             answer = scripted.tool_calls([("revenue", {"month": "2026-03"})], usage=USAGE)
@@ -49,6 +56,13 @@ class ExampleModel(Provider):
             answer = scripted.stream_text(["Revenue in March ", "was 2400 dollars."], usage=USAGE)
         for event in answer.events:
             yield event
+
+
+def use_example_model() -> None:
+    """Ask the example model from here on, whatever an earlier example has connected."""
+    if engine().default_model != "example/small":
+        reset()
+        engine().use(ExampleModel(), "small")
 
 
 def examples_of(value: Any) -> list[doctest.Example]:
@@ -84,11 +98,12 @@ def notebook(home: Path) -> Iterator[dict[str, Any]]:
         del os.environ[name]
     os.environ["MENTRA_HOME"] = str(home / "home")
     os.chdir(home)
+    shutil.copy(TAPE, "first_turn.jsonl")
     reset()
     try:
-        engine().use(ExampleModel(), "small")
+        use_example_model()
         with mn.Chat("sales") as chat:
-            chat.allow("shell", "echo *")
+            chat.allow("shell", "echo *", scope="project")
             chat.deny("shell", "git push*", reason="ask me first")
             for prompt in ("What was the revenue in March?", "Run `echo clean`", "Run `git push`"):
                 chat.ask(prompt)

@@ -187,9 +187,9 @@ def sql(text: str, values: Sequence[Any] | Mapping[str, Any] = (), *, folder: Pa
         duckdb.Error: DuckDB's own errors, as for a name that does not exist.
 
     Example:
-        >>> mn.sql("SELECT tool, count(*) AS calls FROM tool_calls WHERE tool = $tool GROUP BY ALL", {"tool": "shell"})
+        >>> mn.sql("SELECT tool, count(*) AS calls FROM decisions WHERE outcome = $o GROUP BY ALL", {"o": "deny"})
             tool  calls
-        0  shell      2
+        0  shell      1
     """
     with query.connection(folder=folder) as con:
         _require_one_select(con, text)
