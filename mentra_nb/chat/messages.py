@@ -37,11 +37,10 @@ def messages(session: str | None = None) -> pd.DataFrame:
     store = engine().runtime.store
 
     async def read() -> tuple[SessionRecord, list[Entry]]:
-        found = await store.load_session(wanted)
-        agent = await store.load_agent(found.agent_id) if found is not None else None
-        if found is None or agent is None:
+        stored = await store.load_conversation(wanted)
+        if stored is None or stored.session is None:
             raise ConfigurationError(f"there is no session {wanted!r}: mn.sessions() lists them")
-        return found, await store.load_path(agent.id, agent.leaf)
+        return stored.session, await store.load_path(stored.agent.id, stored.agent.leaf)
 
     of, entries = engine().call(read)
     rows = [

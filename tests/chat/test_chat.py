@@ -90,7 +90,7 @@ def act(what: str = "x") -> str:
 # ---- replies --------------------------------------------------------------------------------------------------
 
 
-def test_a_reply_is_its_text_and_what_it_took() -> None:
+def test_a_reply_has_text_usage_and_cost() -> None:
     usage = TokenUsage(input_tokens=3, output_tokens=2)
     with engine_of(stream_text(["Hel", "lo"], usage=usage)) as engine:
         chat = Chat._on(engine, "talk")
@@ -140,7 +140,7 @@ def test_the_same_name_continues_in_another_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["work", None])
-def test_a_turn_that_failed_is_gone_on_with_after_a_restart(tmp_path: Path, name: str | None) -> None:
+def test_a_failed_turn_is_resumed_after_a_restart(tmp_path: Path, name: str | None) -> None:
     harmless = tool(name="act", reads_only=True)(lambda: "done")
     store = SqliteStore(tmp_path / "s.sqlite")
     script_one = tool_calls([("act", {})]), failure(InvalidRequest("no"))
@@ -180,7 +180,7 @@ def test_a_model_may_be_named_for_one_turn() -> None:
         assert [r.model for r in script(engine).recorded_requests] == ["other", "scripted"]
 
 
-def test_a_model_that_is_not_clear_is_an_error_before_anything_is_stored() -> None:
+def test_an_unknown_model_is_an_error_before_anything_is_stored() -> None:
     with engine_of() as engine:
         with pytest.raises(ConfigurationError, match="is not a model name"):
             Chat._on(engine).ask("hi", model="nothing")
@@ -201,7 +201,7 @@ def test_a_failure_is_raised_and_the_next_turn_works() -> None:
         assert chat.ask("hi").text == "fine"
 
 
-def test_what_cannot_be_offered_is_refused_before_the_turn() -> None:
+def test_an_invalid_tool_is_refused_before_the_turn() -> None:
     with engine_of() as engine, pytest.raises(InvalidTool):
         Chat._on(engine).ask("hi", tools=[lambda: 1])
 
@@ -468,7 +468,7 @@ def test_a_question_of_a_turn_is_answered_from_this_thread() -> None:
             turn.answer(asked.request_id, PermissionDecision(allow=True))
 
 
-def test_without_a_screen_nobody_is_asked_and_the_model_is_told_how_to_allow() -> None:
+def test_without_a_screen_a_call_is_refused_and_its_result_says_how_to_allow_it() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
         reply = Chat._on(engine, tools=[act]).ask("go")
         told = script(engine).recorded_requests[1].messages[-1].tool_results()[0]
@@ -511,7 +511,7 @@ def test_stopping_a_silent_turn_ends_it() -> None:
         assert chat.ask("and?").text == "later"
 
 
-def test_a_turn_stopped_while_its_model_is_looked_for_ends() -> None:
+def test_a_turn_can_be_stopped_while_its_model_is_resolved() -> None:
     class Unreachable(ScriptedProvider):
         asked = anyio.Event()
 

@@ -29,7 +29,7 @@ def found(engine: Engine, check: str, **environ: str) -> Finding:
     return one
 
 
-def test_a_place_where_all_is_well(engine: Engine) -> None:
+def test_the_checks_of_a_working_setup(engine: Engine) -> None:
     engine.runtime.audit.record_audit_event("agent-1", "run_aborted", {"kind": "run_aborted", "agent_id": "agent-1"})
     bad = [finding for finding in findings(engine, {"OPENAI_API_KEY": "sk-1"}) if finding.ok is False]
     assert bad == []
@@ -51,7 +51,7 @@ def test_the_model_that_would_be_asked(engine: Engine) -> None:
     assert (two.ok, "say which" in two.detail) == (False, True)
 
 
-def test_a_store_that_cannot_be_used_is_said_with_the_fix(tmp_path: Path) -> None:
+def test_an_unusable_store_is_reported_with_a_fix(tmp_path: Path) -> None:
     (tmp_path / "s.sqlite").write_text("this is not a database, and it is long enough to be looked at" * 20)
     made = Engine(Settings(), Runtime(store=SqliteStore(tmp_path / "s.sqlite"), audit=NullAudit()))
     store = found(made, "state store")

@@ -1,4 +1,4 @@
-"""The engine on a real server: one connection for its providers, a stop heard at once, and the list of models."""
+"""The engine on a real server: one connection for its providers, stops in a silent stream, the list of models."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_a_provider_that_fails_hides_no_other_and_is_named_in_a_line(serve
     assert not [note for note in notes if "\n" in note]
 
 
-async def test_local_servers_that_are_not_there_are_not_mentioned() -> None:
+async def test_local_servers_that_do_not_run_are_not_mentioned() -> None:
     async with engine_on() as engine:
         found, notes = await listed(engine, environ={"OPENAI_API_KEY": ""})
     assert notes == []

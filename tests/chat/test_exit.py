@@ -170,7 +170,7 @@ def test_an_engine_whose_thread_has_ended_starts_again() -> None:
         engine.close()
 
 
-def test_a_turn_beside_what_ended_the_engine_is_cancelled() -> None:
+def test_a_turn_is_cancelled_when_the_engine_ends() -> None:
     stream = ControlledStream()
     engine = engine_of(stream)
     try:

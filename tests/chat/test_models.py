@@ -71,7 +71,7 @@ def test_a_provider_alone_is_asked_for_its_newest() -> None:
         ("local", "write local:/path/model.gguf"),
     ],
 )
-def test_a_name_that_is_not_clear_is_answered_with_what_to_write(name: str, words: str) -> None:
+def test_an_unclear_name_is_an_error_that_says_what_to_write(name: str, words: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         chosen(name)
     assert words in str(error.value)
@@ -85,7 +85,7 @@ def test_a_provider_is_opened_with_its_key_and_missing_ones_are_named() -> None:
     assert open_provider("lab", Settings(providers={"lab": LAB}), {}).descriptor.id == "lab"
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+def test_an_invalid_url_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="must begin with http"):
         custom("lab", Endpoint(base_url="lab:8000"))
 
@@ -138,7 +138,7 @@ def test_a_server_cannot_take_a_name_that_means_something_else(name: str) -> Non
         custom(name, Endpoint(base_url="http://127.0.0.1:1/v1"))
 
 
-def test_a_server_of_ones_own_has_its_own_headers_and_place_for_the_key() -> None:
+def test_a_custom_server_has_its_own_headers_and_place_for_the_key() -> None:
     headers = {"x-team": SecretStr("blue")}
     endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", auth_header="api-key", headers=headers)
     provider = custom("lab", endpoint, "s3cret-value")

@@ -1,4 +1,4 @@
-"""Going on in a new kernel reads the store at most six times before the model is asked."""
+"""Resuming in a new process reads the store at most six times before the model is asked."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def engine_on(store: SqliteStore, *turns: ScriptedAnswer | ControlledStream) -> 
     return Engine(Settings(model="scripted/scripted"), runtime)
 
 
-def went_on(path: Path, name: str | None) -> tuple[int, list[str]]:
-    """What a new process reads to go on with the last turn, and what it sends to the model."""
+def resumed(path: Path, name: str | None) -> tuple[int, list[str]]:
+    """Resume as a new process would; return the number of reads and the roles of the messages sent."""
     store = CountingStore(path)
     engine = engine_on(store, text("there"))
     try:
@@ -65,26 +65,26 @@ def went_on(path: Path, name: str | None) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("name", ["work", None])
-def test_a_turn_that_failed_is_gone_on_with_in_six_reads(tmp_path: Path, name: str | None) -> None:
+def test_a_failed_turn_is_resumed_in_six_reads(tmp_path: Path, name: str | None) -> None:
     engine = engine_on(SqliteStore(tmp_path / "s"), tool_calls([("act", {})]), failure(InvalidRequest("no")))
     try:
         with pytest.raises(FailedToStreamResponse):
             Chat._on(engine, name, tools=[act], notebook=NOTEBOOK).ask("go")
     finally:
         engine.close()
-    reads, messages = went_on(tmp_path / "s", name)
+    reads, messages = resumed(tmp_path / "s", name)
     assert reads <= 6
     assert messages == ["user", "assistant", "user"]
 
 
 @pytest.mark.parametrize("name", ["work", None])
-def test_a_turn_that_died_is_gone_on_with_in_six_reads(tmp_path: Path, name: str | None) -> None:
+def test_a_turn_whose_process_died_is_resumed_in_six_reads(tmp_path: Path, name: str | None) -> None:
     stream = ControlledStream()
     engine = engine_on(SqliteStore(tmp_path / "living"), tool_calls([("act", {})]), stream)
     try:
         turn = Chat._on(engine, name, tools=[act], notebook=NOTEBOOK).start("go")
         engine.call(stream.wait_opened)
-        with (  # what would be there if the process were killed now
+        with (  # the store as if the process were killed now
             closing(sqlite3.connect(tmp_path / "living")) as living,
             closing(sqlite3.connect(tmp_path / "dead")) as dead,
         ):
@@ -95,6 +95,6 @@ def test_a_turn_that_died_is_gone_on_with_in_six_reads(tmp_path: Path, name: str
         turn.wait()
     finally:
         engine.close()
-    reads, messages = went_on(tmp_path / "dead", name)
+    reads, messages = resumed(tmp_path / "dead", name)
     assert reads <= 6
     assert messages == ["user", "assistant", "user"]

@@ -165,7 +165,7 @@ def test_default_runtime_exposes_its_tools_and_an_empty_one_none() -> None:
     assert Runtime(builtin_tools=False, store=VolatileStore(), audit=NullAudit()).tools() == []
 
 
-def test_what_cannot_be_offered_is_refused_at_once() -> None:
+def test_an_invalid_tool_is_refused_at_once() -> None:
     with pytest.raises(InvalidTool):
         runtime().register_tool(lambda: 1)
 
@@ -296,7 +296,7 @@ async def test_an_agent_keeps_its_configuration(tmp_path: Path) -> None:
 # ---- beginning and end ----------------------------------------------------------------------------------------
 
 
-async def test_recovery_is_said_once_with_the_runtimes_own_id() -> None:
+async def test_recovery_is_announced_once_with_the_id_of_the_runtime() -> None:
     recorder = Recorder()
     async with Runtime([ScriptedProvider()], store=VolatileStore(), audit=NullAudit(), hooks=[recorder]) as made:
         await made.spawn("a", MODEL)
@@ -363,7 +363,7 @@ class Kept(NullAudit):
         self.told.append("record")
 
 
-def test_hooks_are_told_in_their_order_after_the_record_and_adding_drops_none() -> None:
+def test_hooks_are_called_in_order_after_the_record_and_adding_one_removes_none() -> None:
     told: list[str] = []
     hooks = RuntimeHooks([Named("a", told)]).with_hook(Named("b", told)).extend([Named("c", told), Named("d", told)])
     hooks.emit(Kept(told), e.RunAborted(agent_id="x", reason="y"))

@@ -1,4 +1,4 @@
-"""A session: what a screen is told, and that a stored conversation goes on with its rules."""
+"""Sessions: the events that a screen gets, and that a stored conversation keeps its rules."""
 
 from __future__ import annotations
 
