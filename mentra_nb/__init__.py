@@ -3,7 +3,22 @@
     %load_ext mentra_nb
     %mentra what can you do here?
 
-The names below load when first used; importing the package loads nothing else.
+In code (`import mentra_nb as mn`), each with its own help:
+
+    ask, aask, Chat              ask a model, once or in a conversation; a `Reply` comes back
+    models, connect              which models there are; register a server
+    tape, replay                 write a server's answers down; answer from them
+    tool                         make a function a tool
+    allow, deny, rules           what tools may do unasked
+    turns, sessions, tool_calls, model_calls, decisions, usage, events, messages, sql, columns
+                                 what happened, as DataFrames
+    slowest_tools, denial_reasons, time_spent, compare, backtest, plot
+                                 what that says
+    export, verify, prune        hand the record over, check it, shorten it
+    Runtime, Session, Agent      the same without a notebook, asynchronously
+    errors                       every exception, as a tree
+
+The names load when they are first used; importing the package loads nothing else.
 """
 
 from __future__ import annotations

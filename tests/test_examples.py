@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,9 +13,7 @@ from kits import examples
 import mentra_nb
 
 EXPORTED = {
-    name: value
-    for name in mentra_nb.__all__
-    if callable(value := getattr(mentra_nb, name)) and not isinstance(value, str)
+    name: value for name in mentra_nb.__all__ if not isinstance(value := getattr(mentra_nb, name), str | ModuleType)
 }
 METHODS = {
     f"{name}.{method}": function

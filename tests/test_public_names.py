@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import typing
@@ -91,6 +92,27 @@ def test_an_exported_module_is_there_before_anything_else_was_used(name: str) ->
     program = f"import mentra_nb as mn; print(mn.{name}.__name__)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == f"mentra_nb.{mentra_nb._MODULES[name]}"
+
+
+def test_the_help_of_the_package_names_every_function() -> None:
+    functions = {name for name in mentra_nb.__all__ if inspect.isfunction(getattr(mentra_nb, name))}
+    words = set(re.findall(r"\w+", mentra_nb.__doc__ or ""))
+    assert {name for name in functions if not name.endswith("load_ipython_extension")} <= words
+
+
+def test_a_signature_says_what_it_takes_and_not_the_name_of_an_alias() -> None:
+    """An alias such as `PermissionScope` would tell nobody what to write."""
+    aliases = set()
+    for module in pkgutil.walk_packages(mentra_nb.__path__, "mentra_nb."):
+        if not any(part in module.name for part in ("postgres", "lake", "notebook")):
+            names = vars(importlib.import_module(module.name))
+            aliases |= {name for name, value in names.items() if typing.get_args(value) and name[0].isupper()}
+    assert "PermissionScope" in aliases
+    functions = [value for name in mentra_nb.__all__ if inspect.isfunction(value := getattr(mentra_nb, name))]
+    methods = [value for value in vars(mentra_nb.Chat).values() if inspect.isfunction(value)]
+    for function in [*functions, *methods]:
+        if not function.__name__.startswith("_"):
+            assert not aliases & set(re.findall(r"\w+", str(inspect.signature(function)))), function
 
 
 # ---- every type that a signature mentions can be named --------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import SecretStr
 
 from mentra_nb.agent.limits import RunOptions
-from mentra_nb.authorization import PermissionRule, PermissionScope
+from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.chat import Chat
 from mentra_nb.chat.engine import engine
 from mentra_nb.chat.models import custom
@@ -82,7 +82,9 @@ async def aask(prompt: str, *, session: str | None = None, **how: Any) -> Reply:
     return await conversation(session).aask(prompt, **how)
 
 
-def allow(tool: str, pattern: str = "*", *, scope: PermissionScope = "session") -> PermissionRule:
+def allow(
+    tool: str, pattern: str = "*", *, scope: Literal["session", "project", "global"] = "session"
+) -> PermissionRule:
     """Let `tool` run unasked where its subject (a command, a path) fits `pattern`, and return the rule.
 
     In a pattern, `*` stands for any characters and `?` for one.
@@ -95,7 +97,11 @@ def allow(tool: str, pattern: str = "*", *, scope: PermissionScope = "session") 
 
 
 def deny(
-    tool: str, pattern: str = "*", *, scope: PermissionScope = "session", reason: str | None = None
+    tool: str,
+    pattern: str = "*",
+    *,
+    scope: Literal["session", "project", "global"] = "session",
+    reason: str | None = None,
 ) -> PermissionRule:
     """Never let `tool` run where its subject fits `pattern`, and return the rule. It wins over `allow`.
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import anyio
 
@@ -357,12 +357,19 @@ class Chat:
 
     # ---- rules ------------------------------------------------------------------------------------------------
 
-    def allow(self, tool: str, pattern: str = "*", *, scope: PermissionScope = "session") -> PermissionRule:
+    def allow(
+        self, tool: str, pattern: str = "*", *, scope: Literal["session", "project", "global"] = "session"
+    ) -> PermissionRule:
         """Remember that `tool` may run unasked where its subject fits `pattern`. A denial still wins."""
         return self._remember(tool, pattern, True, scope, None)
 
     def deny(
-        self, tool: str, pattern: str = "*", *, scope: PermissionScope = "session", reason: str | None = None
+        self,
+        tool: str,
+        pattern: str = "*",
+        *,
+        scope: Literal["session", "project", "global"] = "session",
+        reason: str | None = None,
     ) -> PermissionRule:
         """Remember that `tool` may never run where its subject fits `pattern`; the model gets `reason`."""
         return self._remember(tool, pattern, False, scope, reason)

@@ -342,12 +342,23 @@ def _draw_tools(alt: Any, frame: pd.DataFrame) -> Any:
 
 
 class Pictures:
-    """The charts of the record: call one to draw it; its `frame` returns the data, and `draw` draws such data."""
+    """The charts of the record: call one to draw it; its `frame` returns the data, and `draw` draws such data.
+
+    Example:
+        >>> mn.plot.approvals.frame(session="sales")
+            tool             answer  calls
+        0  shell  allowed by a rule      1
+        1  shell   denied by a rule      1
+        >>> chart = mn.plot.approvals(session="sales")
+    """
 
     timeline = Picture(timeline_frame, _draw_timeline)
     cost = Picture(cost_frame, _draw_cost)
     approvals = Picture(approvals_frame, _draw_approvals)
     tools = Picture(tools_frame, _draw_tools)
+
+    def __repr__(self) -> str:
+        return "<mn.plot: timeline, cost, approvals, tools>"
 
 
 plot: Pictures = Pictures()
