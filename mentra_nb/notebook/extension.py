@@ -124,10 +124,14 @@ def _set_matcher(shell: Any, *, add: bool) -> None:
 
 
 def show_reply(reply: Any) -> None:
-    """Show a reply as the value of a cell, unless the same cell has just streamed it."""
+    """Show a reply as the value of a cell: its typed value, or its text unless the same cell has just streamed it."""
     from mentra_nb.notebook.output import show_markdown
 
-    if reply.shown:
+    if reply.value is not None:
+        from IPython.display import display
+
+        display(reply.value)
+    elif reply.shown:
         reply.shown = False
-        return
-    show_markdown(reply.text)
+    else:
+        show_markdown(reply.text)

@@ -106,6 +106,14 @@ def test_a_line_asks_and_the_answer_is_shown_once(notebook: Notebook) -> None:
     ]
 
 
+def test_a_typed_reply_is_shown_as_its_value(notebook: Notebook) -> None:
+    notebook.script("s.text('ok')")
+    notebook.run("import dataclasses; reply = mn.ask('Where?')")
+    cell = notebook.run("dataclasses.replace(reply, value=['Oslo'])")
+    assert "['Oslo']" in cell.texts()
+    assert "ok" not in cell.texts()
+
+
 def test_a_cell_asks_with_the_rest_of_its_first_line(notebook: Notebook) -> None:
     notebook.script("s.text('A.')", "s.text('B.')")
     assert "A." in notebook.run("%%mentra Look at this:\nfirst\n  second\n").texts()
