@@ -43,6 +43,8 @@ class Subject(Data):
     kind: Literal["shell", "path", "text"] = "text"
     """`shell`: each part is a command line, matched command by command. Otherwise a part is matched as a whole."""
     parts: tuple[str, ...] = ()
+    absolute: tuple[str, ...] = ()
+    """Of a `path`: the absolute path of each part, matched as well."""
     sandboxed: bool = False
     """Whether the call runs where its effect can still be discarded."""
 
@@ -52,9 +54,9 @@ class Subject(Data):
         return cls(kind="shell", parts=(command,))
 
     @classmethod
-    def path(cls, *paths: str) -> Subject:
-        """Return the subject of a call that touches these files."""
-        return cls(kind="path", parts=paths)
+    def path(cls, *paths: str, absolute: tuple[str, ...] = ()) -> Subject:
+        """Return the subject of a call that touches these files, named as a person would, and by absolute path."""
+        return cls(kind="path", parts=paths, absolute=absolute)
 
     @classmethod
     def text(cls, text: str) -> Subject:
@@ -65,6 +67,10 @@ class Subject(Data):
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         return {"parts": (value,) if value else ()} if isinstance(value, str) else value  # stored by an earlier version
+
+    def forms(self) -> tuple[tuple[str, ...], ...]:
+        """Return, for each part, the texts that stand for it."""
+        return tuple(zip(self.parts, self.absolute, strict=True)) if self.absolute else tuple((p,) for p in self.parts)
 
     def __str__(self) -> str:
         return "\n".join(self.parts)

@@ -1,32 +1,48 @@
-"""Whether a rule covers a call: pure functions over frozen rules.
+"""Whether a rule covers a call: pure functions over frozen rules. Every function is linear in the text it is given.
 
 A pattern is matched against the whole subject: `*` is any run of characters, `?` is one, `[*]` and `[?]` are those
-characters themselves, everything else is literal. A shell line is matched command by command, and a line that cannot
-be taken apart safely is covered by no wildcard.
+characters themselves, everything else is literal. Allowances for a shell line are matched command by command, and a
+line that cannot be split with certainty is covered only by its exact pattern. Denials are matched against the line,
+each of its commands as written, and each as the shell splits it into words. Patterns on paths are normalised as the
+paths are: `~`, `./` and `..` are resolved, and a path is matched both relative to the working folder and absolute.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from mentra_nb.authorization import PermissionRule, Subject
 
+MAX_LINE = 65_536
+"""Characters of a shell line that is taken apart; a longer one is treated as one that cannot be split."""
+
 _PATTERN = re.compile(r"\[[*?]\]|.", re.DOTALL)
+_WILD = re.compile(r"\[[*?]\]|[*?]")
 
 # A word that is a command's name and nothing else: no quotes, globs, assignments or words of the shell's own grammar.
 _NAME = re.compile(r"[\w./~+:@%,-]+(?=[ \t]|$)")
 _GRAMMAR = re.compile(r"if|then|elif|else|fi|for|while|until|do|done|case|esac|in|function|select|time")
+_OPERATOR = re.compile(r"[;&|()<>]+")
+
+
+# ---- patterns -----------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    wildcards = {"*": ".*", "?": "."}
-    parts = (
-        wildcards.get(part) or re.escape(part[1] if len(part) == 3 else part) for part in _PATTERN.findall(pattern)
-    )
-    return re.compile("".join(parts), re.DOTALL)
+def _segments(pattern: str) -> tuple[tuple[re.Pattern[str], int], ...]:
+    """Split a pattern at its `*`: the expression of each piece, and the length of what it matches."""
+    pieces: list[list[str]] = [[]]
+    for sign in _PATTERN.findall(pattern):
+        if sign == "*":
+            pieces.append([])
+        else:
+            pieces[-1].append("." if sign == "?" else re.escape(sign[1] if len(sign) == 3 else sign))
+    return tuple((re.compile("".join(piece), re.DOTALL), len(piece)) for piece in pieces)
 
 
 def exactly(subject: str) -> str:
@@ -35,8 +51,30 @@ def exactly(subject: str) -> str:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Return whether `pattern` covers the whole of `subject`."""
-    return _compiled(pattern).fullmatch(subject) is not None
+    """Return whether `pattern` covers the whole of `subject`. Takes time linear in the subject."""
+    (first, length), *rest = _segments(pattern)
+    if not rest:
+        return len(subject) == length and first.match(subject) is not None
+    *middle, (last, tail) = rest
+    at, end = length, len(subject) - tail
+    if at > end or first.match(subject) is None or last.match(subject, end) is None:
+        return False
+    for piece, size in middle:  # the earliest place is never worse: a later piece has more room then
+        found = piece.search(subject, at, end) if size else None
+        if size and found is None:
+            return False
+        at = found.end() if found is not None else at
+    return True
+
+
+def as_path_pattern(pattern: str) -> str:
+    """Return a pattern on paths in the form that paths have: `~` expanded, `./` and `..` resolved."""
+    if not pattern.startswith(("~", ".")) and "/./" not in pattern and "/../" not in pattern and "//" not in pattern:
+        return pattern
+    return os.path.normpath(Path(pattern).expanduser()).replace(os.sep, "/")
+
+
+# ---- shell lines ----------------------------------------------------------------------------------------------------
 
 
 def simple_commands(line: str) -> list[str] | None:
@@ -46,6 +84,8 @@ def simple_commands(line: str) -> list[str] | None:
     comments, line breaks, open quotes, assignments, shell keywords and names that are quoted or globbed are not
     split: what such a line runs cannot be read off it.
     """
+    if len(line) > MAX_LINE:
+        return None
     commands, start, quote, i = [], 0, "", 0
     while i < len(line):
         char = line[i]
@@ -73,6 +113,48 @@ def _is_plain(command: str) -> bool:
     return name is not None and not _GRAMMAR.fullmatch(name.group())
 
 
+def why_not_split(line: str) -> str | None:
+    """Return what keeps a shell line from being split, as words for a person; `None` if it can be split."""
+    if simple_commands(line) is not None:
+        return None
+    if len(line) > MAX_LINE:
+        return f"it is longer than {MAX_LINE} characters"
+    signs = [sign for sign in ("$", "`", "\\", ">", "<", "(", "{", "!", "#") if sign in line]
+    signs += ["a line break"] if "\n" in line or "\r" in line else []
+    return f"it has {' and '.join(signs)}" if signs else "its commands cannot be told apart"
+
+
+def command_words(line: str) -> list[str]:
+    """Return each command of a shell line as the shell splits it into words, joined by single blanks.
+
+    For denials only: where the line cannot be split with certainty this is the best reading of it.
+    """
+    if len(line) > MAX_LINE:
+        return [" ".join(line.split())]
+    found = []
+    for text in re.split(r"[\n\r]+", line):
+        words: list[str] = []
+        for token in [*_tokens(text), ";"]:
+            if _OPERATOR.fullmatch(token):
+                found.append(" ".join(words))
+                words = []
+            else:
+                words.append(token)
+    return [command for command in found if command]
+
+
+def _tokens(text: str) -> Sequence[str]:
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        return list(lexer)
+    except ValueError:  # an open quote or a trailing backslash
+        return text.replace("'", "").replace('"', "").split()
+
+
+# ---- rules ----------------------------------------------------------------------------------------------------------
+
+
 def find_rule(rules: Iterable[PermissionRule], tool: str, subject: Subject) -> PermissionRule | None:
     """Return the rule that decides a call, or `None`.
 
@@ -82,27 +164,56 @@ def find_rule(rules: Iterable[PermissionRule], tool: str, subject: Subject) -> P
     own = sorted((rule for rule in rules if rule.tool == tool), key=lambda rule: -len(rule.pattern))
     denying = [rule for rule in own if not rule.allow]
     allowing = [rule for rule in own if rule.allow]
-    parts = subject.parts or ("",)  # a call without a subject is covered by `*` only
-    texts = [text for part in parts for text in _texts(part, subject.kind)]
-    for rule in denying:
-        if any(matches(rule.pattern, text) for text in texts):
-            return rule
+    parts = subject.forms() or (("",),)  # a call without a subject is covered by `*` only
+    if denying:
+        texts = [text for part in parts for text in _denial_texts(part, subject.kind)]
+        for rule in denying:
+            if any(_covers(rule, text, subject.kind) for text in texts):
+                return rule
     covering = [_covering(allowing, part, subject.kind) for part in parts]
     return covering[0] if all(covering) else None
 
 
-def _texts(part: str, kind: str) -> list[str]:
-    """Return what a denial is matched against: the part itself, and the simple commands of a shell line."""
-    return [part, *(simple_commands(part) or ())] if kind == "shell" else [part]
+def _covers(rule: PermissionRule, text: str, kind: str) -> bool:
+    return matches(as_path_pattern(rule.pattern) if kind == "path" else rule.pattern, text)
 
 
-def _covering(allowing: list[PermissionRule], part: str, kind: str) -> PermissionRule | None:
+def _denial_texts(part: Sequence[str], kind: str) -> list[str]:
+    """Return what a denial is matched against: each form of a part, and the commands of a shell line."""
+    if kind != "shell":
+        return [*part]
+    line = part[0]
+    return list(dict.fromkeys([line, *(simple_commands(line) or ()), *command_words(line)]))
+
+
+def _covering(allowing: list[PermissionRule], part: Sequence[str], kind: str) -> PermissionRule | None:
     """Return an allowance for one part of a subject. Each simple command of a shell line needs one."""
     if kind != "shell":
-        return next((rule for rule in allowing if matches(rule.pattern, part)), None)
-    whole = next((rule for rule in allowing if rule.pattern == exactly(part)), None)
-    commands = simple_commands(part)
+        return next((rule for rule in allowing if any(_covers(rule, text, kind) for text in part)), None)
+    line = part[0]
+    whole = next((rule for rule in allowing if rule.pattern == exactly(line)), None)
+    commands = simple_commands(line)
     if whole is not None or commands is None:  # a line that cannot be split is covered only by its exact pattern
         return whole
     covering = [next((rule for rule in allowing if matches(rule.pattern, command)), None) for command in commands]
     return covering[0] if all(covering) else None
+
+
+def problem_with(pattern: str, kind: str, *, allow: bool) -> str | None:
+    """Return why a rule with this pattern could never apply to a subject of this kind, in one sentence; else `None`."""
+    if not pattern:
+        return "the pattern is empty: write * for every call"
+    if kind == "path" and pattern.endswith("/") and not _WILD.search(pattern):
+        return f"'{pattern}' is a folder and matches no file: write '{pattern}*'"
+    if kind == "shell" and allow and _WILD.search(pattern) and exactly(_literal(pattern)) != pattern:
+        commands = simple_commands(_WILD.sub("x", pattern))
+        if set(pattern) != {"*"} and commands is not None and len(commands) > 1:
+            return (
+                f"'{pattern}' can never match: an allowance is matched against each simple command of a line; "
+                "allow each command by itself"
+            )
+    return None
+
+
+def _literal(pattern: str) -> str:
+    return re.sub(r"\[([*?])\]", r"\1", pattern)
