@@ -36,6 +36,8 @@ class Call:
     tool: Tool
     context: ToolContext
     arguments: dict[str, Any]
+    decided: tuple[Subject, Any] | None = None
+    """The subject and structured input that were decided about."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class CallEvents:
 
     def blocked(self, use: ToolUse, reason: str) -> Refused:
         """Record that a pre-execution hook refused the call, and return the exception to raise."""
+        self.decided(use, ToolAuthorizationDecision.deny(reason, "hook"))
         self.emit(e.ToolExecutionBlocked(reason=reason, **self.about(use)))
         return Refused(f"Blocked by pre-execution hook: {reason}")
 

@@ -1,12 +1,16 @@
 """The gates between a model's call and its run:
 
-    offered? → arguments fit? → policy → authorizer → pre-execution hooks
+    offered? → arguments fit? → pre-execution hooks → policy → authorizer → still the same?
+
+What was approved is what runs: hooks may change the arguments only before the decision, and what the call acts on is
+compared with what was decided about just before it runs.
 
 Every refusal is an error result for the model, and every call has exactly one decision in the record.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +27,7 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.content import ToolUse
 from mentra_nb.event import types as e
-from mentra_nb.permission.binding import decide_in_time
+from mentra_nb.permission.binding import contained, decide_in_time
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution
 from mentra_nb.tools.pre_hooks import PreExecutionContext
@@ -49,9 +53,27 @@ class Gates:
     async def clear(self, use: ToolUse) -> Call:
         """Take a call through every gate. Raises `Refused` with the text for the model."""
         call = self._prepare(use)
-        await self._authorize(call)
         await self._pre_hooks(call)
+        await self._authorize(call)
         return call
+
+    def check_unchanged(self, call: Call) -> None:
+        """Raise `Refused` when the call would act on something else now than when it was decided about."""
+        try:
+            call.tool.check_policy(call.context, call.arguments)
+            now = (
+                call.tool.subject(call.context, call.arguments),
+                call.tool.structured_input(call.context, call.arguments),
+            )
+        except PolicyViolation as violation:
+            self.events.policy_denied(call.use, violation)
+            raise Refused(f"Tool execution denied: {violation}") from violation
+        except Exception as error:
+            raise Refused(f"Tool execution denied: {error}") from error
+        if now != call.decided:
+            raise Refused(
+                "Tool execution denied: what this call acts on changed while it was decided about; call it again"
+            )
 
     def _prepare(self, use: ToolUse) -> Call:
         tools = self.events.environment.tools
@@ -86,6 +108,7 @@ class Gates:
     async def _authorize(self, call: Call) -> None:
         use = call.use
         subject, preview = self._describe(call)
+        call.decided = (subject, preview.structured_input)
         before = self.earlier.unknown.get(use.id)
         if before is not None and before.resolution == "run_again":
             self.events.decided(use, ToolAuthorizationDecision.allow("user"), subject)
@@ -146,16 +169,12 @@ class Gates:
     async def _pre_hooks(self, call: Call) -> None:
         use = call.use
         for hook in self.events.environment.pre_hooks:
-            folder = str(call.context.working_directory)
-            context = PreExecutionContext(self.events.caller.agent_id, use.name, use.id, call.arguments, folder)
+            folder, given = str(call.context.working_directory), copy.deepcopy(call.arguments)
+            context = PreExecutionContext(self.events.caller.agent_id, use.name, use.id, given, folder)
             try:
-                decision = await hook.before_execution(context)
+                decision = await contained(hook.before_execution(context))
                 if decision.outcome == "modify":
                     call.arguments = call.tool.validate(decision.input or {})
-                    call.tool.check_policy(call.context, call.arguments)
-            except PolicyViolation as violation:
-                self.events.policy_denied(use, violation)
-                raise self.events.blocked(use, str(violation)) from violation
             except Exception as error:
                 raise self.events.blocked(use, str(error) or type(error).__name__) from error
             if decision.outcome == "deny":

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,10 +17,11 @@ from mentra_nb.agent.calls import Call, Caller, CallEvents, Earlier, Refused
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
-from mentra_nb.agent.results import NOT_RUN, STOPPED, limited
+from mentra_nb.agent.results import MAX_RESULT_BYTES, NOT_RUN, STOPPED, in_words, limited
 from mentra_nb.content import Image, ToolResult, ToolUse
+from mentra_nb.errors import MentraError
 from mentra_nb.event import types as e
-from mentra_nb.permission.binding import arguments_hash, duration
+from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import ToolCallRecord
 from mentra_nb.tools.tool import Delegate, Tool, ToolOutput, as_content
@@ -135,7 +137,8 @@ class Scheduler:
             return None
 
     async def _write_ahead(self, call: Call) -> None:
-        """Store and sync that the call may run, before it does. Raises `Refused` when a hook objects."""
+        """Store and sync that the call may run, before it does. Raises `Refused` when it may not run after all."""
+        self._gates.check_unchanged(call)
         await self.environment.store.begin_tool_call(
             ToolCallRecord(
                 run_id=self.caller.run_id,
@@ -171,7 +174,7 @@ class Scheduler:
         if error is None and output.terminate and self._is_parallel(call.use):
             error = f"Tool '{call.use.name}' runs beside others and cannot end the turn"
         failed = error is not None
-        content = limited(as_content(error if failed else output.content))
+        content = limited(error) if failed else output.content
         ends_turn = output.terminate and not failed
         await self._close(call.use, content, is_error=failed, ends_turn=ends_turn)
         images = () if failed else output.images
@@ -183,7 +186,8 @@ class Scheduler:
         name, timeout = call.use.name, call.tool.spec.execution_timeout
         try:
             with anyio.move_on_after(timeout):
-                return await call.tool.execute(call.context, call.arguments), None
+                output = await contained(call.tool.execute(call.context, call.arguments))
+                return replace(output, content=await _as_result(output.content)), None
             return ToolOutput(""), f"Tool '{name}' timed out after {duration(timeout or 0)}"
         except anyio.get_cancelled_exc_class():
             if _is_stopped():
@@ -194,8 +198,10 @@ class Scheduler:
         except PolicyViolation as violation:
             self._events.policy_denied(call.use, violation)
             return ToolOutput(""), str(violation)
-        except (Exception, SystemExit) as failure:  # noqa: BLE001 - a tool's failure is a result for the model
+        except MentraError as failure:  # a sentence of ours or of the tool's author
             return ToolOutput(""), str(failure) or type(failure).__name__
+        except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
+            return ToolOutput(""), in_words(failure)
 
     async def _close(self, use: ToolUse, content: Any, *, is_error: bool, ends_turn: bool = False) -> None:
         with anyio.CancelScope(shield=True):  # a known result is stored even when the turn is stopped meanwhile
@@ -212,9 +218,18 @@ class Scheduler:
         duration_ms: int | None = None,
         images: tuple[Image, ...] = (),
     ) -> None:
+        content = limited(content) if isinstance(content, str) else content
         result = ToolResult(tool_use_id=use.id, content=content, is_error=is_error, images=images)
         self.results[use.id] = result
         self._events.finished(use, result, duration_ms)
+
+
+async def _as_result(content: Any) -> Any:
+    """Return what a tool returned as text or JSON within the limits, made on a thread if it may take long."""
+    if isinstance(content, str) and len(content) <= MAX_RESULT_BYTES:
+        return limited(as_content(content))
+    work = partial(contained_call, lambda: limited(as_content(content)))
+    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 def _is_stopped() -> bool:

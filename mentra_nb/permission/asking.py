@@ -34,8 +34,8 @@ from mentra_nb.errors import OperationDenied, StoreError
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
-from mentra_nb.permission.binding import AGAIN, arguments_hash, decide_in_time, duration
-from mentra_nb.permission.rules import exactly, find_rule
+from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
+from mentra_nb.permission.rules import exactly, find_rule, problem_with, why_not_split
 from mentra_nb.store.protocols import RuntimeStore
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,6 @@ DEFAULT_ASK_TIMEOUT = 600.0
 """Seconds a question stays open."""
 
 CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
-HOW_TO_ALLOW = "allow it beforehand with mn.allow({tool!r}, pattern={subject!r}) or ask in a live notebook"
 
 
 @dataclass
@@ -111,12 +110,12 @@ class SessionPermissions:
         prompted = verdict is not None or request.again
         if not prompted and self.ask == "changes" and _runs_unasked(request):
             return ToolAuthorizationDecision.allow("setting")
-        how = HOW_TO_ALLOW.format(tool=request.tool_name, subject=str(request.subject))
+        how = how_to_allow(request)
         if self.ask == "rules":
             return ToolAuthorizationDecision.deny(f"no rule covers it and ask is 'rules'; {how}", "setting")
         if not self.can_ask():
             return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
-        reason = verdict.reason if verdict is not None and verdict.reason else _why(request, self.ask)
+        reason = verdict.reason if verdict is not None and verdict.reason else _why(request, self.ask, rules)
         if request.again:
             reason = AGAIN
         return await self._put_question(request, reason)
@@ -125,10 +124,10 @@ class SessionPermissions:
         """Return what a person answered about these exact arguments after the turn that asked had died, if anything."""
         if request.again:
             return None
-        bound_to = arguments_hash(request.tool_name, request.arguments)
+        bound_to = effective_hash(request)
         for run_id in request.earlier_runs:
             answer = await self.store.answered_question(run_id, request.tool_call_id, bound_to)
-            if answer is not None and answer.decided_by == "user":
+            if answer is not None and answer.decided_by == "user" and time.time() <= answer.deadline:
                 outcome = (
                     ToolAuthorizationOutcome.ALLOW if answer.outcome == "allowed" else ToolAuthorizationOutcome.DENY
                 )
@@ -148,6 +147,8 @@ class SessionPermissions:
             return
         check_scope(decision.remember, self.project)
         left = {question.request_id: question for question in await self.store.open_questions(self.session_id)}
+        if request_id in left:
+            check_pattern(left[request_id], decision)
         if request_id not in left or not await self.store.answer_question(
             request_id, allow=decision.allow, decided_by=decision.by, reason=decision.reason
         ):
@@ -210,7 +211,7 @@ class SessionPermissions:
             request_id=new_id("perm"),
             session_id=self.session_id,
             description=reason,
-            arguments_hash=arguments_hash(request.tool_name, request.arguments),
+            arguments_hash=effective_hash(request),
             asked_at=now,
             deadline=now + self.ask_timeout,
             capabilities=tuple(str(c) for c in request.preview.capabilities),
@@ -280,9 +281,11 @@ class SessionPermissions:
         """
         check_scope(decision.remember, self.project)
         with self._lock:
-            waiting = self._open.pop(request_id, None)
+            waiting = self._open.get(request_id)
             if waiting is None:
                 raise OperationDenied(CLOSED)
+            check_pattern(waiting.question, decision)
+            del self._open[request_id]
             waiting.decision = decision
         waiting.loop.call_soon_threadsafe(waiting.answered.set)
 
@@ -299,6 +302,23 @@ class SessionPermissions:
     async def rules(self) -> list[PermissionRule]:
         """Return the rules that apply: the session's, its project's and the global ones."""
         return await self.store.list_rules(self.session_id, self.project)
+
+
+def how_to_allow(request: ToolAuthorizationRequest) -> str:
+    """Return the advice that lets this very call, and no other, run unasked."""
+    calls = [f"mn.allow({request.tool_name!r}, pattern={exactly(part)!r})" for part in request.subject.parts or ("",)]
+    return f"allow it beforehand with {' and '.join(calls)} or ask in a live notebook"
+
+
+def check_pattern(question: PermissionQuestion, decision: PermissionDecision) -> None:
+    """Raise `OperationDenied` when an answer is to be remembered by a pattern that does not cover the call itself."""
+    if decision.remember is None or decision.pattern is None:
+        return
+    rule = PermissionRule(id="", tool=question.tool_name, pattern=decision.pattern, allow=decision.allow)
+    if find_rule([rule], question.tool_name, question.subject) is None:
+        why = problem_with(decision.pattern, question.subject.kind, allow=decision.allow)
+        whole = " and ".join(repr(exactly(part)) for part in question.subject.parts)
+        raise OperationDenied(f"{why or f'{decision.pattern!r} does not cover this call'}; {whole} does")
 
 
 def asked(question: PermissionQuestion) -> e.QuestionAsked:
@@ -336,9 +356,14 @@ def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
     return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
 
 
-def _why(request: ToolAuthorizationRequest, ask: AskMode) -> str:
+def _why(request: ToolAuthorizationRequest, ask: AskMode, rules: list[PermissionRule]) -> str:
+    """Return why a call is asked about, in one line."""
     if ask == "always":
         return "ask is 'always' and no rule covers this call"
+    if request.subject.kind == "shell" and any(rule.allow and rule.tool == request.tool_name for rule in rules):
+        for line in request.subject.parts:
+            if (why := why_not_split(line)) is not None:
+                return f"{why}, so no pattern covers this line, only its exact text"
     return f"'{request.tool_name}' may change things and no rule covers this call"
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import anyio
 
 from mentra_nb.authorization import ToolAuthorizationDecision, ToolAuthorizationRequest, ToolAuthorizer
+
+T = TypeVar("T")
 
 AGAIN = "it was interrupted while it ran and may have taken effect: run it again?"
 """The question about a call that began in a turn that died."""
@@ -20,12 +24,42 @@ def arguments_hash(tool: str, arguments: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def effective_hash(request: ToolAuthorizationRequest) -> str:
+    """Return the hash that binds an answer to a call as it would run: arguments, resolved paths and folder."""
+    preview = request.preview
+    effective = {"arguments": request.arguments, "input": preview.structured_input, "in": preview.working_directory}
+    return arguments_hash(request.tool_name, effective)
+
+
 async def decide_in_time(authorizer: ToolAuthorizer, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
     """Return an authorizer's decision, or a denial when its time-out passes. Raises what the authorizer raises."""
     timeout = authorizer.timeout()
     with anyio.move_on_after(timeout):
-        return await authorizer.authorize(request)
+        return await contained(authorizer.authorize(request))
     return ToolAuthorizationDecision.deny(f"authorizer timed out after {duration(timeout or 0)}", "timeout")
+
+
+async def contained(foreign: Awaitable[T]) -> T:
+    """Await code of an application, and raise whatever it raises as an `Exception`; only a cancellation stays one.
+
+    `KeyboardInterrupt`, `GeneratorExit` and the like would otherwise end the event loop's thread.
+    """
+    try:
+        return await foreign
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+
+
+def contained_call(foreign: Callable[[], T]) -> T:
+    """Call code of an application on a thread, and raise whatever it raises as an `Exception`."""
+    try:
+        return foreign()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
 
 
 def duration(seconds: float) -> str:

@@ -161,6 +161,8 @@ class QuestionAnswer(Data):
     decided_by: str
     reason: str | None = None
     decided_at: float
+    deadline: float
+    """Unix seconds; after it the answer no longer holds."""
 
 
 class TaskItem(Data):

@@ -18,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from mentra_nb.authorization import CustomCapability, Subject, ToolAuthorizationPreview, ToolCapability
 from mentra_nb.content import Data, Image
 from mentra_nb.errors import InvalidTool, MentraError
+from mentra_nb.permission.binding import contained_call
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.sandbox.executor import RuntimeExecutor
@@ -361,7 +362,7 @@ class FunctionTool(Tool):
             result = await self.function(**keywords)
         else:
             # a thread cannot be interrupted: when the turn is stopped it is abandoned and its result dropped
-            result = await anyio.to_thread.run_sync(partial(self.function, **keywords), abandon_on_cancel=True)
+            result = await anyio.to_thread.run_sync(partial(_called, self.function, keywords), abandon_on_cancel=True)
             if inspect.isawaitable(result):
                 result = await result
         return result if isinstance(result, ToolOutput) else ToolOutput(result)
@@ -371,6 +372,16 @@ class FunctionTool(Tool):
 
     def __repr__(self) -> str:
         return f"<tool {self._name}{inspect.signature(self.function)}>"
+
+
+def _called(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
+    """Call a plain function on this thread, and put what it returns into words here too."""
+
+    def call() -> Any:
+        result = function(**keywords)
+        return result if isinstance(result, ToolOutput) or inspect.isawaitable(result) else as_content(result)
+
+    return contained_call(call)
 
 
 def as_content(value: Any) -> Any:

@@ -593,8 +593,18 @@ async def test_an_answer_about_other_arguments_or_after_the_deadline_does_not_co
 
 
 def _question(id: str = "perm-1", deadline: float = NOW + 600, bound_to: str | None = None) -> Any:
-    from mentra_nb.authorization import PermissionQuestion, ToolAuthorizationPreview
+    from mentra_nb.authorization import PermissionQuestion, ToolAuthorizationPreview, ToolAuthorizationRequest
 
+    where = str(Path.cwd().resolve())
+    preview = ToolAuthorizationPreview(working_directory=where, raw_input={}, structured_input=ACT.input)
+    request = ToolAuthorizationRequest(
+        agent_id="agent-1",
+        agent_name="tester",
+        tool_call_id="call-1",
+        tool_name="act",
+        preview=preview,
+        arguments=ACT.input,
+    )
     return PermissionQuestion(
         request_id=id,
         session_id="session-1",
@@ -606,11 +616,28 @@ def _question(id: str = "perm-1", deadline: float = NOW + 600, bound_to: str | N
         description="",
         subject="",
         arguments=ACT.input,
-        preview=ToolAuthorizationPreview(working_directory="/", raw_input={}, structured_input={}),
-        arguments_hash=bound_to or arguments_hash("act", ACT.input),
+        preview=preview,
+        arguments_hash=bound_to or effective_hash(request),
         asked_at=NOW,
         deadline=deadline,
     )
+
+
+async def test_an_answer_no_longer_holds_after_its_deadline() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT))
+    async with bench(text("there"), store=left.store, tools=[act]) as table:
+        session = await died_in_session(left, table)
+        await left.store.open_question(_question(deadline=time.time() + 0.5))
+        await session.answer("perm-1", PermissionDecision(allow=True))
+        session.permissions.can_ask = lambda: False
+        answer = await left.store.answered_question("run-1", "call-1", _question().arguments_hash)
+        assert answer is not None
+        await anyio.sleep(max(0.0, answer.deadline - time.time()) + 0.01)
+        await session.resume_turn()
+        [decision] = table.recorder.of(e.ToolAuthorizationFinished)
+        assert (str(decision.outcome), decision.decided_by) == ("deny", "headless")
+    assert ran == []
 
 
 # ---- leases ---------------------------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ from kits.core import Bench, Judge, Recorder, bench, heard, of
 
 from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.agent.results import MAX_RESULT_BYTES, limited
+from mentra_nb.agent.results import MAX_RESULT_BYTES, MAX_RESULT_LINES, limited
 from mentra_nb.authorization import (
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
     ToolAuthorizationPreview,
+    ToolAuthorizationRequest,
 )
 from mentra_nb.content import Image, ToolResult
 from mentra_nb.errors import Cancelled, EmptyAssistantResponse, ToolBudgetExceeded
@@ -296,7 +297,7 @@ async def test_first_deny_wins() -> None:
     assert (result.content, result.is_error) == ("Blocked by pre-execution hook: one", True)
     assert (last.seen, made.ran) == ([], 0)
     assert [b.reason for b in table.recorder.of(e.ToolExecutionBlocked)] == ["one"]
-    assert decisions(table.recorder) == [("tool-1", "allow", "runtime")]
+    assert decisions(table.recorder) == [("tool-1", "deny", "hook")]
 
 
 async def test_conditional_deny_by_tool_name() -> None:
@@ -338,7 +339,8 @@ async def test_a_modification_does_not_get_past_the_policy(tmp_path: Path) -> No
     async with bench(pre_hooks=[gate], **options) as table:
         [result] = await one_round(table, ("shell", {"command": "true"}))
     assert "outside the runtime policy roots" in str(result.content)
-    assert len(table.recorder.of(e.AuthorizationDenied)) == len(table.recorder.of(e.ToolExecutionBlocked)) == 1
+    assert len(table.recorder.of(e.AuthorizationDenied)) == len(table.recorder.of(e.PolicyDenied)) == 1
+    assert decisions(table.recorder) == [("tool-1", "deny", "policy")]
     assert table.recorder.of(e.ToolExecutionStarted) == []
 
 
@@ -450,14 +452,19 @@ async def test_parallel_outputs_truncate_per_result_and_preserve_call_order() ->
     look = tool(reads_only=True, name="look")(lambda size: f"{size} " + "x" * int(size))
     async with bench(tools=[look]) as table:
         big, small = await one_round(table, ("look", {"size": str(MAX_RESULT_BYTES)}), ("look", {"size": "1"}))
-    assert (big.content, small.content) == ("[truncated: showing 0 of 1 lines]", "1 x")
+    assert str(big.content).startswith(f"{MAX_RESULT_BYTES} xxx")
+    assert len(str(big.content)) <= MAX_RESULT_BYTES
+    assert small.content == "1 x"
 
 
 async def test_a_large_result_is_cut_at_whole_lines() -> None:
     async with bench(tools=[Custom("many", lambda: "\n".join(map(str, range(5000))))]) as table:
         [result] = await one_round(table, ("many", {}))
     lines = str(result.content).split("\n")
-    assert lines[-2:] == ["1999", "[truncated: showing 2000 of 5000 lines]"]
+    assert (lines[0], lines[1332], lines[-1]) == ("0", "1332", "4999")
+    assert lines[1333] == "[… 15006 of 23889 bytes left out; 5000 lines in all …]"
+    assert lines[1334:] == [str(n) for n in range(5000 - len(lines[1334:]), 5000)]
+    assert len(lines) <= MAX_RESULT_LINES
 
 
 @pytest.mark.parametrize("content", ["short", {"a": 1}, "\n" * 1999, "x" * MAX_RESULT_BYTES])
@@ -466,7 +473,10 @@ def test_a_result_within_the_limits_is_untouched(content: Any) -> None:
 
 
 def test_the_limit_counts_bytes_and_json_is_never_cut_in_two() -> None:
-    assert limited("ä" * MAX_RESULT_BYTES) == "[truncated: showing 0 of 1 lines]"
+    text = limited("ä" * MAX_RESULT_BYTES)
+    assert MAX_RESULT_BYTES - 400 < len(text.encode()) <= MAX_RESULT_BYTES
+    assert set(text) >= {"ä"}
+    assert "1 lines in all" in text
     assert "over the limit" in limited(["x" * MAX_RESULT_BYTES])
 
 
@@ -780,3 +790,82 @@ async def test_what_an_abandoned_thread_says_later_is_not_heard() -> None:
 
 def test_outcomes_are_the_words_of_the_original() -> None:
     assert [str(outcome) for outcome in ToolAuthorizationOutcome] == ["allow", "prompt", "deny"]
+
+
+# ---- whatever a tool does -----------------------------------------------------------------------------------------
+
+
+class Strange(BaseException):
+    """An exception that is not an `Exception`."""
+
+
+def raising(error: BaseException) -> Callable[[], Any]:
+    def body() -> Any:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Strange("odd"), GeneratorExit(), SystemExit(3)])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_whatever_a_tool_raises_is_its_error_result(error: BaseException, is_async: bool) -> None:
+    async def later() -> str:
+        raise error
+
+    made = tool(asks=False, name="act")(later if is_async else raising(error))
+    async with bench(tools=[made, add]) as table:
+        failed, added = await one_round(table, ("act", {}), ("add", {"a": 1, "b": 1}))
+    assert (failed.is_error, added.content) == (True, 2)
+    assert type(error).__name__ in str(failed.content)
+
+
+async def test_an_error_is_named_by_its_type() -> None:
+    async with bench(tools=[Custom("act", raising(KeyError("amount")))]) as table:
+        [result] = await one_round(table, ("act", {}))
+    assert result.content == "KeyError: 'amount'"
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+async def test_a_result_that_cannot_be_put_into_words_is_that_calls_error() -> None:
+    made = tool(asks=False, name="act")(lambda: Unspeakable())
+    async with bench(tools=[made, add]) as table:
+        failed, added = await one_round(table, ("act", {}), ("add", {"a": 1, "b": 1}))
+    assert (failed.content, failed.is_error, added.content) == ("ValueError: no words", True, 2)
+
+
+async def test_whatever_a_pre_execution_hook_raises_blocks_that_call() -> None:
+    def hook(_: PreExecutionContext) -> PreExecutionDecision:
+        raise KeyboardInterrupt
+
+    async with bench(tools=[add], pre_hooks=[Gate(hook)]) as table:
+        [result] = await one_round(table, ("add", {"a": 1, "b": 1}))
+    assert result.content == "Blocked by pre-execution hook: KeyboardInterrupt"
+
+
+async def test_what_a_call_acts_on_may_not_change_between_the_decision_and_the_run(tmp_path: Path) -> None:
+    (tmp_path / "important.py").write_text("kept")
+
+    class Swapper(Judge):
+        async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+            (tmp_path / "notes.md").symlink_to(tmp_path / "important.py")
+            return await super().authorize(request)
+
+    judge = Swapper(ToolAuthorizationDecision.allow())
+    async with bench(builtin_tools=True, working_directory=tmp_path, authorizer=judge) as table:
+        [result] = await one_round(table, ("write", {"path": "notes.md", "content": "x"}))
+    assert "changed while it was decided about" in str(result.content)
+    assert (tmp_path / "important.py").read_text() == "kept"
+
+
+async def test_a_hook_that_changes_the_arguments_in_place_changes_nothing() -> None:
+    def hook(context: PreExecutionContext) -> PreExecutionDecision:
+        context.input["a"] = 100
+        return PreExecutionDecision("allow")
+
+    async with bench(tools=[add], pre_hooks=[Gate(hook)]) as table:
+        [result] = await one_round(table, ("add", {"a": 1, "b": 1}))
+    assert result.content == 2

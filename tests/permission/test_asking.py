@@ -269,10 +269,46 @@ async def test_resolve_permission_emits_event_and_sends_decision_and_remembers()
 async def test_remembering_a_pattern_covers_what_fits_it() -> None:
     async with bench(tools=[act]) as table:
         session = await table.session()
-        asked = answering(session, PermissionDecision(allow=True, remember="session", pattern='{"what":"a*"}'))
+
+        def answer(question: PermissionQuestion) -> None:
+            pattern = '{"what":"a*"}' if question.arguments["what"] == "apple" else None
+            scope: Any = "session" if pattern else None
+            session.resolve_permission(
+                question.request_id, PermissionDecision(allow=True, remember=scope, pattern=pattern)
+            )
+
+        asked = answering(session, answer)
         for what in ("apple", "avocado", "banana"):
             await call(table, session, ("act", {"what": what}))
     assert [q.arguments["what"] for q in asked] == ["apple", "banana"]
+
+
+@pytest.mark.parametrize(
+    ("command", "pattern", "why"),
+    [
+        ("echo step 3; sleep 0.1", "echo *", "'echo *' does not cover this call; 'echo step 3; sleep 0.1' does"),
+        ("echo step 3; sleep 0.1", "echo step*; sleep 0.1", "can never match"),
+    ],
+)
+async def test_a_pattern_that_does_not_cover_the_call_is_refused_and_the_question_stays_open(
+    tmp_path: Path, command: str, pattern: str, why: str
+) -> None:
+    options = {"builtin_tools": True, "policy": RuntimePolicy.permissive(), "working_directory": tmp_path}
+    refused: list[str] = []
+    async with bench(**options) as table:
+        session = await table.session()
+
+        def answer(question: PermissionQuestion) -> None:
+            always = PermissionDecision(allow=True, remember="session", pattern=pattern)
+            with pytest.raises(OperationDenied) as error:
+                session.resolve_permission(question.request_id, always)
+            refused.append(str(error.value))
+            session.resolve_permission(question.request_id, ALLOW)
+
+        answering(session, answer)
+        await call(table, session, ("shell", {"command": command}))
+        assert await session.remembered_rules() == []
+    assert why in refused[0]
 
 
 async def test_remembering_a_command_with_a_star_remembers_that_command_only(tmp_path: Path) -> None:

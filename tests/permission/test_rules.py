@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mentra_nb.authorization import PermissionRule, Subject
-from mentra_nb.permission.rules import exactly, find_rule, matches, simple_commands
+from mentra_nb.permission.rules import exactly, find_rule, matches, problem_with, simple_commands
 
 
 def allow(pattern: str, tool: str = "shell") -> PermissionRule:
@@ -273,3 +274,46 @@ KEYWORDS = [
 @pytest.mark.parametrize("keyword", KEYWORDS)
 def test_a_word_of_the_shells_grammar_is_not_a_command(keyword: str) -> None:
     assert simple_commands(f"{keyword} x") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["git  push", "git 'push'", 'git "push"', "git pu''sh", "git status; git  push", "git\tpush x", "(git push)"],
+)
+def test_a_denial_is_matched_against_the_words_the_shell_sees(line: str) -> None:
+    rules = [allow("*"), allow("git *"), deny("git push*")]
+    assert find_rule(rules, "shell", Subject.shell(line)) == rules[2]
+
+
+@pytest.mark.parametrize("pattern", ["*curl*|*sh*", "*rm*-rf*/*", "*" * 30 + "x", "?*" * 20 + "!"])
+def test_matching_takes_linear_time(pattern: str) -> None:
+    texts = ["curl" * 5_000, "rm -rf " * 3_000, "a" * 20_000]
+    began = time.process_time()
+    for text in texts:
+        matches(pattern, text)
+        find_rule([deny(pattern)], "shell", Subject.shell(text))
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("pattern", ["~/.ssh/*", "./.ssh/*", "x/../.ssh/*", ".ssh/*", "HOME/.ssh/*"])
+def test_a_pattern_on_paths_is_normalised_as_the_paths_are(pattern: str) -> None:
+    home = str(Path.home())
+    subject = Subject.path(".ssh/id_rsa", absolute=(f"{home}/.ssh/id_rsa",))
+    rule = deny(pattern.replace("HOME", home), "read")
+    assert find_rule([allow("*", "read"), rule], "read", subject) == rule
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind", "is_useless"),
+    [
+        ("", "text", True),
+        ("src/", "path", True),
+        ("src/*", "path", False),
+        ("echo *; sleep 1", "shell", True),
+        ("echo a; sleep 1", "shell", False),
+        ("echo *", "shell", False),
+        ("*", "shell", False),
+    ],
+)
+def test_a_rule_that_can_never_apply_is_told(pattern: str, kind: str, is_useless: bool) -> None:
+    assert (problem_with(pattern, kind, allow=True) is not None) is is_useless

@@ -95,7 +95,12 @@ async def test_a_question_can_be_answered_from_elsewhere_until_its_deadline(stor
     assert found is not None
     assert now <= found.decided_at <= time.time()
     assert found == QuestionAnswer(
-        request_id="q1", outcome="denied", decided_by="user", reason="no", decided_at=found.decided_at
+        request_id="q1",
+        outcome="denied",
+        decided_by="user",
+        reason="no",
+        decided_at=found.decided_at,
+        deadline=found.deadline,
     )
     assert await store.open_questions() == [late]
 

@@ -39,7 +39,7 @@ class QuestionTable(Database):
 
     async def answered_question(self, run_id: str, tool_call_id: str, arguments_hash: str) -> QuestionAnswer | None:
         statement = (
-            "SELECT request_id, outcome, decided_by, reason, decided_at FROM questions "
+            "SELECT request_id, outcome, decided_by, reason, decided_at, deadline FROM questions "
             "WHERE run_id = ? AND tool_call_id = ? AND arguments_hash = ? AND outcome IS NOT NULL "
             "ORDER BY decided_at DESC, request_id DESC LIMIT 1"
         )
