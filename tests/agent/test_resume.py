@@ -29,7 +29,7 @@ from mentra_nb.errors import (
 )
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
-from mentra_nb.permission.binding import arguments_hash
+from mentra_nb.permission.binding import arguments_hash, effective_hash
 from mentra_nb.providers.scripted import ControlledStream, ScriptedCall, failure, text, tool_calls
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord

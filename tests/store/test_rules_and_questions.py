@@ -94,14 +94,8 @@ async def test_a_question_can_be_answered_from_elsewhere_until_its_deadline(stor
     found = await store.answered_question("run-1", "c", "h")
     assert found is not None
     assert now <= found.decided_at <= time.time()
-    assert found == QuestionAnswer(
-        request_id="q1",
-        outcome="denied",
-        decided_by="user",
-        reason="no",
-        decided_at=found.decided_at,
-        deadline=found.deadline,
-    )
+    about = {"decided_at": found.decided_at, "deadline": found.deadline}
+    assert found == QuestionAnswer(request_id="q1", outcome="denied", decided_by="user", reason="no", **about)
     assert await store.open_questions() == [late]
 
 
