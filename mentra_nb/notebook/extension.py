@@ -130,7 +130,7 @@ def show_reply(reply: Any) -> None:
     if reply.value is not None:
         from IPython.display import display
 
-        display(reply.value)
+        display(reply.value)  # type: ignore[no-untyped-call]  # IPython has no types for it
     elif reply.shown:
         reply.shown = False
     else:
