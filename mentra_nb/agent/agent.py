@@ -304,6 +304,16 @@ class Agent:
         Raises:
             UnknownEntry: there is no such entry.
             OperationDenied: a turn is running, or the calls of the entry would be left without results.
+
+        Example:
+            >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello."), mn.scripted.text("Goodbye.")])
+            >>> async with mn.Runtime([provider], store=mn.VolatileStore()) as runtime:
+            ...     agent = await runtime.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
+            ...     answer = await agent.send("Say hello.")
+            ...     abandoned = await agent.branch_from(None)
+            ...     answer = await agent.send("Say goodbye.")
+            >>> len(agent.history())
+            2
         """
         self._check_idle()
         left = await self.transcript.branch_from(entry_id, self.environment.holder)

@@ -44,7 +44,15 @@ class CancellationToken:
         return self._reason or "stopped"
 
     def cancel(self, reason: str = "stopped") -> None:
-        """Cancel every scope bound to this token. Later calls change nothing."""
+        """Cancel every scope bound to this token. Later calls change nothing.
+
+        Example:
+            >>> token = mn.CancellationToken()
+            >>> token.cancel("out of time")
+            >>> token.cancel("too late")
+            >>> token.reason
+            'out of time'
+        """
         with self._lock:
             if self._reason is not None:
                 return

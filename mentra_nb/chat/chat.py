@@ -138,7 +138,15 @@ class Chat:
         return [tool.spec for tool in self._tools.values()]
 
     def add_tool(self, tool: Tool | Callable[..., Any]) -> Tool:
-        """Offer a tool in this conversation from the next request on. Raises `InvalidTool`."""
+        """Offer a tool in this conversation from the next request on. Raises `InvalidTool`.
+
+        Example:
+            >>> def revenue(month: str) -> float:
+            ...     "Return the revenue of a month such as 2026-03."
+            ...     return 2400.0
+            >>> mn.Chat().add_tool(revenue)
+            <tool revenue(month: str) -> float>
+        """
         made = as_tool(tool)
         self._tools[made.spec.name] = made
         return made
@@ -168,6 +176,10 @@ class Chat:
 
         Raises:
             MentraError: what went wrong, in one sentence.
+
+        Example:
+            >>> mn.Chat().ask("Which of these is a city? Oslo, Norway", output=list[str]).value
+            ['Oslo']
         """
         if self._engine.is_here():
             raise OperationDenied("a tool that runs on the engine cannot wait for a turn here: await Chat.aask(...)")
@@ -226,6 +238,10 @@ class Chat:
         Raises:
             InvalidTool: a function that cannot be offered.
             ConfigurationError: an empty prompt.
+
+        Example:
+            >>> mn.Chat().start("What was the revenue in March?").result().stop_reason
+            'end'
         """
         if not prompt.strip():
             raise ConfigurationError("there is nothing to ask: write a prompt")
@@ -395,7 +411,12 @@ class Chat:
         return stored.id if stored is not None else self._id
 
     def revoke(self, rule_id: str) -> None:
-        """Delete a rule. Raises `OperationDenied` if there is none with that id."""
+        """Delete a rule. Raises `OperationDenied` if there is none with that id.
+
+        Example:
+            >>> chat = mn.Chat()
+            >>> chat.revoke(chat.deny("write").id)
+        """
         if not self._engine.call(self._engine.runtime.store.revoke_rule, rule_id):
             raise OperationDenied(f"there is no rule '{rule_id}': %mentra rules lists them")
 

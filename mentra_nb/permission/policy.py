@@ -53,7 +53,12 @@ class RuntimePolicy:
 
     @classmethod
     def permissive(cls) -> RuntimePolicy:
-        """Return the default policy with shell and background commands on."""
+        """Return the default policy with shell and background commands on.
+
+        Example:
+            >>> mn.RuntimePolicy.permissive().allow_shell_commands
+            True
+        """
         return cls(allow_shell_commands=True, allow_background_commands=True)
 
     @classmethod

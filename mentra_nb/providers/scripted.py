@@ -200,7 +200,14 @@ class ScriptedProvider(Provider):
         self._answers = deque(answers)
 
     def push(self, *answers: ScriptedAnswer | ControlledStream) -> None:
-        """Add answers to the end of the script."""
+        """Add answers to the end of the script.
+
+        Example:
+            >>> provider = mn.ScriptedProvider()
+            >>> provider.push(mn.scripted.tool_calls([("read", {"path": "notes.md"})]), mn.scripted.text("Read."))
+            >>> provider.remaining
+            2
+        """
         self._answers.extend(answers)
 
     @property
