@@ -72,7 +72,10 @@ class Engine:
             return self._portal
 
     def _serve(self, started: Future[BlockingPortal]) -> None:
+        closed = False
+
         async def main() -> None:
+            nonlocal closed
             try:
                 async with BlockingPortal() as portal:
                     started.set_result(portal)
@@ -81,13 +84,14 @@ class Engine:
                 self._portal = None
                 self.forget_sessions()
                 await self.runtime.close()  # its connections belong to this loop
+            closed = True
 
         try:
             anyio.run(main)
         except BaseException as error:  # noqa: BLE001  # the future of the call raises it too
             if not started.done():
                 started.set_exception(error)
-            else:
+            elif not closed:  # else asyncio failed to start a thread for its own cleanup, at exit
                 log.warning("the engine's thread has ended: %r", error)
 
     def forget_sessions(self) -> None:

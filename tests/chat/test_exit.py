@@ -116,6 +116,25 @@ def test_a_program_that_asked_ends_cleanly_every_time(tmp_path: Path, program: s
         assert (tmp_path / str(n) / "asked").exists() == (program == "thread")
 
 
+AS_SINCE_3_12 = """
+import threading
+import anyio
+from mentra_nb.chat.engine import engine
+start = threading.Thread.start
+def refuse(self):
+    if not threading.main_thread().is_alive():
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+    start(self)
+threading.Thread.start = refuse
+engine().call(anyio.getaddrinfo, "localhost", 80)  # gives the loop an executor
+"""
+
+
+@pytest.mark.parametrize("program", ["asked", "working"])
+def test_no_thread_is_started_at_exit(tmp_path: Path, program: str) -> None:
+    ends_cleanly(tmp_path, sys.executable, "-c", AS_SINCE_3_12 + PROGRAMS[program])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["asked", "working"])
 def test_ipython_that_asked_ends_cleanly(tmp_path: Path, program: str) -> None:
