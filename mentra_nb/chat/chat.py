@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
+from weakref import WeakSet
 
 import anyio
 
@@ -98,6 +99,7 @@ class Chat:
         self._stored = False
         self._turns = 0
         self._running: RunningTurn | None = None
+        self._begun: WeakSet[RunningTurn] = WeakSet()
         for tool in tools:
             self.add_tool(tool)
 
@@ -199,12 +201,12 @@ class Chat:
             >>> (await mn.Chat().aask("What was the revenue in March?")).text
             'Revenue in March was 2400 dollars.'
         """
-        future = asyncio.wrap_future(self.start(prompt, can_ask=False, **how).future)
+        turn = self.start(prompt, can_ask=False, **how)
+        future = asyncio.wrap_future(turn.future)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if self._running is not None:
-                self._running.stop()
+            turn.stop()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([future])
             future.exception()
@@ -247,7 +249,9 @@ class Chat:
             raise ConfigurationError("there is nothing to ask: write a prompt")
         made = tuple(map(as_tool, tools))
         plan = _Plan(prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask)
-        return self._engine.start_turn(self._take_turn, plan)
+        turn = self._engine.start_turn(self._take_turn, plan)
+        self._begun.add(turn)
+        return turn
 
     def resume(self, *, origin: e.TurnOrigin | None = None, can_ask: bool = True) -> RunningTurn:
         """Continue the turn that failed, was stopped, or died with its kernel; return its handle at once.
@@ -255,7 +259,9 @@ class Chat:
         A conversation without a name and without a turn opens the notebook's last one. The turn raises
         `NoResumableTurn` or `OperationDenied` if there is nothing to continue.
         """
-        return self._engine.start_turn(self._take_turn, _Plan(None, self.model, origin=origin, can_ask=can_ask))
+        turn = self._engine.start_turn(self._take_turn, _Plan(None, self.model, origin=origin, can_ask=can_ask))
+        self._begun.add(turn)
+        return turn
 
     async def _take_turn(self, turn: RunningTurn, plan: _Plan) -> Reply:
         limits = plan.limits or self.limits or RunOptions()
@@ -360,7 +366,7 @@ class Chat:
 
         The next turn opens it again.
         """
-        if (turn := self._running) is not None:
+        for turn in list(self._begun):
             turn.stop()
             turn.wait()
         if (session := self._session) is not None:

@@ -439,6 +439,15 @@ def test_leaving_a_conversation_stops_the_turn_that_is_running() -> None:
         chat.close()
 
 
+def test_closing_stops_a_turn_that_has_only_just_begun() -> None:
+    with engine_of(ControlledStream()) as engine:
+        with Chat._on(engine) as chat:
+            turn = chat.start("go")
+        with pytest.raises(Cancelled):
+            turn.result()
+        assert engine.call(engine.runtime.store.list_leases) == []
+
+
 def test_the_history_is_read_before_and_after_a_turn(tmp_path: Path) -> None:
     with engine_of(text("one"), store=SqliteStore(tmp_path / "s")) as engine:
         chat = Chat._on(engine, "talk")
