@@ -1,13 +1,13 @@
-"""What tokens cost: the dated price list of `genai-prices`, and the user's own prices.
+"""The cost of tokens: the dated price list of `genai-prices`, and custom prices of the user.
 
-A model that neither knows has no price, so its cost is NULL; local, replayed and demo models are never listed. Own
-prices are `prices.csv` in the record's folder, in US dollars per million tokens, and go before the list's:
+A model that is in neither has no price, so its cost is NULL; local, replayed and demo models are never listed. Custom
+prices are in `prices.csv` in the record's folder, in US dollars per million tokens, and come before the list's:
 
     provider,model,input_mtok,output_mtok,cache_read_mtok,cache_write_mtok
     lab,qwen3-32b,0.20,0.60,,
     ollama,*,0,0,,
 
-`*` stands for every model of the provider, and an empty cache price for that of input.
+`*` stands for every model of the provider. An empty cache price means that of input.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LISTED_AS = {"gemini": "google", "xai": "x-ai", "moonshot": "moonshotai", "bedr
 _UNKNOWN = (None, None, None, None)
 _RATES = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 _FIRST, _LAST = date(1970, 1, 1), date(9999, 12, 31)
-_MIDNIGHT, _END_OF_DAY = time(0), "24:00:00"  # Python has no such time, DuckDB has
+_MIDNIGHT, _END_OF_DAY = time(0), "24:00:00"  # a time that DuckDB has and Python has not
 _NO_LIMIT = 2**62
 _TIMES = ("start_time", "end_time")
 
@@ -36,14 +36,14 @@ Row = tuple[Any, ...]
 """A price: the columns of `prices` in the record, in their order (`record/schema.py` names them)."""
 
 Own = dict[tuple[str, str], list[float | None]]
-"""Prices of one's own, by (provider, model)."""
+"""Custom prices by (provider, model)."""
 
 
 def own_prices(folder: Path) -> Own:
-    """What `prices.csv` in the record's folder says, if it is there.
+    """Return the custom prices in `prices.csv` of the record's folder, none if there is no such file.
 
     Raises:
-        ConfigurationError: a column, a line or a number that is not as it should be.
+        ConfigurationError: the file cannot be read, or a column, line or number in it is invalid.
     """
     file, own = folder / "prices.csv", Own()
     if not file.exists():
@@ -56,7 +56,7 @@ def own_prices(folder: Path) -> Own:
         try:
             rates = [float(row[name]) if name in _RATES[:2] or row.get(name) else None for name in _RATES]
             if not all(rate is None or 0 <= rate < float("inf") for rate in rates):
-                raise ValueError("a price is not negative")
+                raise ValueError("a price must be a finite number, not negative")
             own[row["provider"].strip(), row["model"].strip()] = [rates[0] if rate is None else rate for rate in rates]
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ConfigurationError(
@@ -67,7 +67,7 @@ def own_prices(folder: Path) -> Own:
 
 
 def price_rows(provider: str, model: str, own: Own | None = None) -> list[Row]:
-    """The rows of `prices` for a model: one per span of days, times of day and prompt sizes, none overlapping.
+    """Return the rows of `prices` for a model: one per range of days, times of day and prompt sizes, without overlap.
 
     A model without a price has one row whose rates are NULL.
     """
@@ -91,16 +91,23 @@ def price_rows(provider: str, model: str, own: Own | None = None) -> list[Row]:
 def cost_usd(
     provider: str, model: str, usage: TokenUsage, at: datetime | None = None, *, folder: Path | None = None
 ) -> float | None:
-    """What one response costs in US dollars at a time (now by default), or `None` if its price is not known.
+    """Return the cost of one response in US dollars, or `None` if its price is not known.
 
-    The same sum as the `usage` view's, of the record in `folder`. Of the usage of several responses together it is an
-    upper bound where a model costs more for long prompts.
+    The view `usage` of the record in `folder` computes the same. For the summed usage of several responses it is an
+    upper bound, if the model costs more for long prompts.
+
+    Args:
+        provider: the provider's id.
+        model: the model's name there.
+        usage: the token counts.
+        at: the time of the response, now by default.
+        folder: the record's folder, which holds the custom prices.
     """
     if usage.is_empty():
         return None
     cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     prompt = (usage.input_tokens or 0) + (usage.tool_input_tokens or 0)
-    if provider == "anthropic":  # it counts cached tokens apart
+    if provider == "anthropic":  # its input_tokens exclude cached ones
         prompt += cached + written
     rates = _own(own_prices(folder or paths.record_folder()), provider, model)
     if rates is None and (info := _listed(provider, model)):
@@ -119,7 +126,7 @@ def _own(own: Own, provider: str, model: str) -> list[float | None] | None:
 
 
 def _listed(provider: str, model: str) -> Any:
-    """The model as the price list knows it, or `None`. The provider must be named exactly: a guess may cost money."""
+    """Return the model in the price list, or `None`. The provider must match exactly, since a guess may be wrong."""
     from genai_prices.data_snapshot import get_snapshot
 
     providers = get_snapshot().providers
@@ -128,7 +135,7 @@ def _listed(provider: str, model: str) -> Any:
 
 
 def _tiers(price: Any) -> Iterator[tuple[int, int, list[float | None]]]:
-    """The rates for each range of prompt sizes: more than the first number of tokens, up to the second."""
+    """Yield the rates for each range of prompt sizes: more than the first number of tokens, up to the second."""
     starts = {tier.start for name in _RATES for tier in getattr(getattr(price, name), "tiers", ())}
     for above, up_to in _spans({-1, *starts}, _NO_LIMIT):
         rates = {name: _rate(getattr(price, name), above) for name in _RATES}
@@ -148,6 +155,6 @@ def _spans(starts: Iterable[Any], end: Any) -> list[tuple[Any, Any]]:
 
 
 def source_of(own: Own) -> str:
-    """Which prices a row is from; rows of other ones are looked up again."""
+    """Return the `source` of rows made from these prices. Rows with another source are looked up again."""
     mine = f" and {hashlib.sha256(repr(sorted(own.items())).encode()).hexdigest()}" if own else ""
     return f"genai-prices {version('genai-prices')}{mine}"

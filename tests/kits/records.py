@@ -1,4 +1,4 @@
-"""What the tests of the record share: a folder, a journal, and turns written as the runtime writes them."""
+"""Records for tests: segments of single events, and sessions written as the runtime writes them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,51 @@ import pandas as pd
 import mentra_nb.event.types as e
 from mentra_nb.authorization import ToolAuthorizationPreview
 from mentra_nb.content import TokenUsage
+from mentra_nb.record.keep.verify import verify
+from mentra_nb.record.read import frames
 from mentra_nb.record.write.journal import Journal
 
 SONNET = ("anthropic", "claude-sonnet-4-5")
 
 
+def write(folder: Path, *notes: Any) -> str:
+    """Write a sealed segment with an event for each note. Returns its name."""
+    journal = Journal(folder)
+    for note in notes:
+        journal.record_audit_event("agent-1", "run_aborted", {"reason": str(note)})
+    name = journal.health().segment
+    journal.close()
+    assert name
+    return name
+
+
+def seen(folder: Path) -> list[str]:
+    """Return the notes that a query finds."""
+    found = frames.sql("SELECT reason FROM events WHERE kind = 'run_aborted' ORDER BY id", folder=folder)
+    return list(found.reason)
+
+
+def problems(folder: Path) -> dict[str, str]:
+    """Return what `verify` finds wrong, by segment."""
+    found = verify(folder).dropna(subset="problem")
+    return dict(zip(found.segment, found.problem, strict=True))
+
+
 class Record:
-    """A folder and a journal that writes to it."""
+    """A record's folder and a journal that writes to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.journal = folder, Journal(folder)
 
     def add(self, kind: type[e.RuntimeEvent], **fields: Any) -> None:
+        """Write one event."""
         event = kind(**({"agent_id": "agent-1"} | fields))
         self.journal.record_audit_event(event.scope(), event.kind, event.model_dump(mode="json"))
 
     def response(
         self, request: str, run: str, usage: TokenUsage | None, of: tuple[str, str] = SONNET, **more: Any
     ) -> None:
+        """Write a request to a model and its response."""
         same = {"run_id": run, "request_id": request, "provider": of[0], "model": of[1], "attempt": 1}
         self.add(e.ModelRequestStarted, **same)
         self.add(e.ModelRequestFinished, **same, success=True)
@@ -43,6 +70,7 @@ class Record:
         ok: bool | None = True,
         tool: str = "shell",
     ) -> None:
+        """Write a tool call: asked about, decided and run as given. `None` leaves it undecided, or unfinished."""
         same: dict[str, Any] = {"run_id": run, "tool_call_id": call, "tool_name": tool}
         preview = ToolAuthorizationPreview(working_directory="/", raw_input={"command": "ls"})
         self.add(e.ToolAuthorizationStarted, **same, preview=preview)
@@ -96,6 +124,7 @@ class Record:
             )
 
     def turn(self, run: str, session: str | None = "s1") -> None:
+        """Write the beginning of a turn."""
         self.add(
             e.TurnStarted,
             run_id=run,
@@ -109,6 +138,7 @@ class Record:
         )
 
     def end(self, run: str, session: str | None = "s1", **more: Any) -> None:
+        """Write the end of a turn."""
         given = {"stop_reason": "end", "success": True, "duration_ms": 2000} | more
         self.add(e.TurnFinished, run_id=run, session_id=session, **given)
 
@@ -144,5 +174,6 @@ class Record:
 
 
 def only(frame: pd.DataFrame) -> Any:
+    """Return the one row of a frame."""
     assert len(frame) == 1
     return frame.iloc[0]

@@ -1,4 +1,4 @@
-"""The chain of digests: what is in a link, and every way in which the record can be other than it was written."""
+"""The chain of digests: the links, and every way in which the record can differ from what was written."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kits.records import problems, write
 
 from mentra_nb.record.keep.compact import compact
 from mentra_nb.record.keep.verify import verify
@@ -27,27 +28,6 @@ from mentra_nb.record.write import chain, files
 from mentra_nb.record.write.journal import Journal
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "record"
-
-
-def write(folder: Path, *notes: Any) -> str:
-    """A segment with an event for each note, sealed. Returns its name."""
-    journal = Journal(folder)
-    for note in notes:
-        journal.record_audit_event("agent-1", "run_aborted", {"reason": note})
-    name = journal.health().segment
-    journal.close()
-    assert name
-    return name
-
-
-def problems(folder: Path) -> dict[str, str]:
-    found = verify(folder).dropna(subset="problem")
-    return dict(zip(found.segment, found.problem, strict=True))
 
 
 def links(folder: Path) -> list[chain.Link]:
@@ -76,7 +56,7 @@ def test_a_sealed_segment_has_a_link_with_the_digest_of_its_lines(folder: Path) 
     assert problems(folder) == {}
 
 
-def test_a_full_and_an_old_segment_are_sealed_without_being_asked(folder: Path) -> None:
+def test_full_and_old_segments_are_sealed_by_themselves(folder: Path) -> None:
     journal = Journal(folder, max_bytes=1000, max_age=0.2, sync_every=0.01)
     for n in range(10):
         journal.record_audit_event("agent-1", "run_aborted", {"reason": str(n) * 100})
@@ -127,7 +107,7 @@ for n in range(20):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")
-def test_a_chain_outlives_the_death_of_those_who_write_it(folder: Path) -> None:
+def test_a_chain_survives_the_death_of_its_writers(folder: Path) -> None:
     files.make_folder(folder)
     code = f"""
 import os
@@ -139,22 +119,22 @@ while True:
     n += 1
     os.write(1, f"{{os.getpid()}}-{{n - 1}}\\n".encode())
 """
-    chance, told = random.Random(3), set[str]()
+    chance, printed = random.Random(3), set[str]()
     for _ in range(5):
         both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
         for process in both:
             assert process.stdout
-            told |= {process.stdout.readline().decode().strip() for _ in range(chance.randrange(1, 30))}
+            printed |= {process.stdout.readline().decode().strip() for _ in range(chance.randrange(1, 30))}
             process.kill()
-            told |= set(process.stdout.read().decode().split("\n")[:-1])
+            printed |= set(process.stdout.read().decode().split("\n")[:-1])
             process.wait()
             process.stdout.close()
     found = [link.segment for link in links(folder)]
     assert len(found) == len(set(found))
-    assert told <= set(found)
+    assert printed <= set(found)
 
 
-def test_half_a_link_is_passed_over_and_the_chain_goes_on(folder: Path) -> None:
+def test_a_torn_link_is_skipped_and_the_chain_continues(folder: Path) -> None:
     first = write(folder, "a")
     with (folder / "chain.jsonl").open("ab") as file:
         file.write(b'{"kind":"sealed","segment":"01')
@@ -175,7 +155,9 @@ VALUES = st.recursive(
 
 @given(scope=st.text(), notes=st.lists(VALUES, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_text_and_parquet_have_the_digest_their_writer_took(tmp_path: Path, scope: str, notes: list[Any]) -> None:
+def test_text_and_parquet_have_the_digest_that_their_writer_computed(
+    tmp_path: Path, scope: str, notes: list[Any]
+) -> None:
     folder = tmp_path / os.urandom(8).hex()
     journal = Journal(folder)
     for note in notes:
@@ -235,27 +217,25 @@ def swap_lines(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "problem"),
     [
         (lambda file: replace_bytes(file, b'"reason":"beta"', b'"reason":"bets"'), "was altered since it was sealed"),
         (lambda file: replace_bytes(file, b'"seq":1', b'"seq":7'), "was altered since it was sealed"),
         (lambda file: file.write_bytes(file.read_bytes().split(b"\n", 1)[1]), "lacks 1 of the 3 events"),
         (lambda file: replace_bytes(file, b'"reason":"beta"', b'"reason":"beta'), "lacks 1 of the 3 events"),
         (swap_lines, "was altered since it was sealed"),
-        (lambda file: file.unlink(), "is gone, and was not pruned"),
+        (lambda file: file.unlink(), "is missing and was not pruned"),
         (lambda file: file.write_bytes(file.read_bytes() + file.read_bytes().splitlines(True)[0]), "was altered"),
     ],
 )
-def test_what_is_done_to_the_text_of_a_segment_is_found(
-    folder: Path, harm: Callable[[Path], object], told: str
-) -> None:
+def test_changes_of_a_segments_text_are_found(folder: Path, harm: Callable[[Path], object], problem: str) -> None:
     name, other = write(folder, "alpha", "beta", "gamma"), write(folder, "delta")
     harm(text_of(folder, name))
     assert list(problems(folder)) == [name]
-    assert told in problems(folder)[name]
+    assert problem in problems(folder)[name]
     compact(folder, grace=0)
     if text_of(folder, name).exists():  # kept as evidence
-        assert told in problems(folder)[name]
+        assert problem in problems(folder)[name]
     assert not text_of(folder, other).exists() or text_of(folder, other).with_suffix(".parquet").exists()
 
 
@@ -269,27 +249,27 @@ def rewrite(select: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "problem"),
     [
         (rewrite("SELECT * REPLACE (replace(payload, 'beta', 'bets') AS payload) FROM t"), "was altered"),
         (rewrite("SELECT * REPLACE (ts + INTERVAL 1 microsecond AS ts) FROM t"), "was altered"),
         (rewrite("FROM t WHERE seq <> 1"), "lacks 1 of the 3 events"),
         (rewrite("FROM t ORDER BY seq DESC"), "was altered"),
-        (lambda file: file.unlink(), "is gone, and was not pruned"),
+        (lambda file: file.unlink(), "is missing and was not pruned"),
         (lambda file: file.write_bytes(file.read_bytes()[:-20]), "cannot be read"),
     ],
 )
-def test_what_is_done_to_parquet_is_found(folder: Path, harm: Callable[[Path], object], told: str) -> None:
+def test_changes_of_parquet_are_found(folder: Path, harm: Callable[[Path], object], problem: str) -> None:
     name = write(folder, "alpha", "beta", "gamma")
     write(folder, "delta")
     assert compact(folder, grace=0) == 2
     compact(folder, grace=0)
     harm(text_of(folder, name).with_suffix(".parquet"))
     assert list(problems(folder)) == [name]
-    assert told in problems(folder)[name]
+    assert problem in problems(folder)[name]
 
 
-def test_no_byte_of_the_payload_in_parquet_can_be_altered_unseen(folder: Path) -> None:
+def test_altering_any_byte_of_a_payload_in_parquet_is_found(folder: Path) -> None:
     name = write(folder, *"abcdefgh")
     compact(folder, grace=0)
     compact(folder, grace=0)
@@ -335,12 +315,14 @@ def test_every_byte_of_the_chain_counts(folder: Path, line: int, at: int) -> Non
         lambda lines: [lines[0], lines[0], *lines[1:]],
     ],
 )
-def test_a_link_that_is_gone_moved_or_put_in_is_found(folder: Path, harm: Callable[[list[bytes]], list[bytes]]) -> None:
+def test_a_link_that_was_removed_moved_or_inserted_is_found(
+    folder: Path, harm: Callable[[list[bytes]], list[bytes]]
+) -> None:
     for note in "abc":
         write(folder, note)
     file = folder / "chain.jsonl"
     file.write_bytes(b"".join(harm(file.read_bytes().splitlines(keepends=True))))
-    assert "a line was altered, removed, moved or put in" in problems(folder)["chain.jsonl"]
+    assert "a line was altered, removed, moved or inserted" in problems(folder)["chain.jsonl"]
 
 
 def test_a_link_in_another_form_is_found_though_its_content_is_the_same(folder: Path) -> None:
@@ -352,7 +334,7 @@ def test_a_link_in_another_form_is_found_though_its_content_is_the_same(folder: 
     assert problems(folder) == {"chain.jsonl": "line 1 of chain.jsonl was altered"}
 
 
-def test_a_segment_that_was_copied_or_put_in_is_found(folder: Path) -> None:
+def test_a_segment_that_was_copied_or_inserted_is_found(folder: Path) -> None:
     name, copy = write(folder, "a"), "01a1fcd8-b73e-7b01-b397-2246a46a9c07"
     text_of(folder, copy).write_bytes(text_of(folder, name).read_bytes())
     assert problems(folder) == {copy: "holds events that were written elsewhere"}

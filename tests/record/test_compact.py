@@ -1,4 +1,4 @@
-"""Segments that become Parquet, small files that become larger ones, and what is removed; each seen once throughout."""
+"""Compaction, merging and pruning: every event is found exactly once throughout."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pytest
+from kits.records import problems, seen, write
 
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.record.keep.compact import compact
@@ -26,32 +27,6 @@ from mentra_nb.record.write import chain, files
 from mentra_nb.record.write.journal import Journal
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "record"
-
-
-def write(folder: Path, *notes: Any) -> str:
-    """A segment with an event for each note, sealed. Returns its name."""
-    journal = Journal(folder)
-    for note in notes:
-        journal.record_audit_event("agent-1", "run_aborted", {"reason": str(note)})
-    name = journal.health().segment
-    journal.close()
-    assert name
-    return name
-
-
-def seen(folder: Path) -> list[str]:
-    found = frames.sql("SELECT reason FROM events WHERE kind = 'run_aborted' ORDER BY id", folder=folder)
-    return list(found.reason)
-
-
-def problems(folder: Path) -> dict[str, str]:
-    found = verify(folder).dropna(subset="problem")
-    return dict(zip(found.segment, found.problem, strict=True))
 
 
 def parquet(folder: Path) -> list[Path]:
@@ -90,7 +65,7 @@ def test_small_files_are_merged_and_hold_the_same_events(folder: Path) -> None:
     assert len(seen(folder)) == 11
 
 
-def test_files_above_a_size_are_left_as_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_above_a_size_are_not_merged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many(folder, 4)
     size = max(map(files.size, parquet(folder)))
     monkeypatch.setattr("mentra_nb.record.keep.compact.MERGED_FILE", 2 * size)
@@ -125,7 +100,7 @@ def test_a_file_that_was_altered_or_is_broken_is_not_merged(folder: Path) -> Non
     assert set(problems(folder)) == set(names[:2])
 
 
-def test_older_parquet_gets_the_columns_of_today_when_it_is_merged(folder: Path) -> None:
+def test_older_parquet_gets_the_current_columns_when_it_is_merged(folder: Path) -> None:
     many(folder, 2)
     old = parquet(folder)[0]
     with duckdb.connect() as con:
@@ -138,7 +113,7 @@ def test_older_parquet_gets_the_columns_of_today_when_it_is_merged(folder: Path)
 
 
 @pytest.mark.parametrize("done", [0, 1, 2, 3])
-def test_a_merge_cut_short_is_finished_by_the_next_reader(folder: Path, done: int) -> None:
+def test_an_interrupted_merge_is_finished_by_the_next_reader(folder: Path, done: int) -> None:
     many(folder, 3)
     small = parquet(folder)
     new = folder / "events" / "01a1fcd8-b73e-7b01-b397-2246a46a9c07.tmp"
@@ -157,7 +132,7 @@ def test_a_merge_cut_short_is_finished_by_the_next_reader(folder: Path, done: in
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")
-def test_upkeep_killed_at_any_moment_loses_and_doubles_nothing(folder: Path) -> None:
+def test_upkeep_killed_at_any_moment_loses_and_duplicates_nothing(folder: Path) -> None:
     notes = [f"{n}-{note}" for n in range(12) for note in "ab"]
     for n in range(12):
         write(folder, f"{n}-a", f"{n}-b")
@@ -227,7 +202,7 @@ def test_a_dry_run_says_what_would_be_removed_and_removes_nothing(folder: Path) 
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_what_is_older_goes_and_the_chain_still_holds(folder: Path, merged: bool) -> None:
+def test_older_segments_are_removed_and_the_chain_stays_whole(folder: Path, merged: bool) -> None:
     names = many(folder, 4)
     if merged:
         compact(folder, many=2)
@@ -250,7 +225,7 @@ def test_what_is_older_goes_and_the_chain_still_holds(folder: Path, merged: bool
     assert problems(folder) == {}
 
 
-def test_text_goes_too_and_what_is_being_written_stays(folder: Path) -> None:
+def test_text_is_removed_too_and_a_segment_being_written_stays(folder: Path) -> None:
     done = write(folder, "done")
     journal = Journal(folder)
     journal.record_audit_event("agent-1", "run_aborted", {"reason": "still"})
@@ -271,7 +246,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert sorted(verify(folder).state) == ["complete", "pruned", "pruned"]
 
 
-def test_a_prune_that_was_cut_short_is_finished(folder: Path) -> None:
+def test_an_interrupted_prune_is_finished(folder: Path) -> None:
     names = many(folder, 2)
     links, _ = chain.read(folder)
     (folder / "events" / ".pruning").touch()
@@ -299,7 +274,7 @@ def test_a_prune_of_no_record_is_an_empty_frame(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX modes")
-def test_every_file_of_the_record_is_the_users_alone(folder: Path) -> None:
+def test_every_file_of_the_record_is_private(folder: Path) -> None:
     old = os.umask(0)
     try:
         many(folder, 3)

@@ -1,4 +1,4 @@
-"""Files that are torn, bit-flipped or not ours: a sentence says so, the rest is read, and nothing is written over."""
+"""Files that are torn, damaged or not ours: they are named, the rest is read, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from kits.records import problems, seen, write
 
 from mentra_nb.errors import StoreError
 from mentra_nb.record.keep.compact import compact
@@ -19,35 +20,16 @@ from mentra_nb.record.write.journal import Journal
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "record"
-
-
-def write(folder: Path, *notes: str) -> Path:
+def text(folder: Path, *notes: str) -> Path:
     """A sealed segment with an event for each note."""
-    journal = Journal(folder)
-    for note in notes:
-        journal.record_audit_event("agent-1", "run_aborted", {"reason": note})
-    name = journal.health().segment
-    journal.close()
-    return folder / "events" / f"{name}.jsonl"
+    return folder / "events" / f"{write(folder, *notes)}.jsonl"
 
 
 def parquet(folder: Path, *notes: str) -> Path:
-    text = write(folder, *notes)
+    segment = text(folder, *notes)
     compact(folder, grace=0)
     compact(folder, grace=0)
-    return text.with_suffix(".parquet")
-
-
-def seen(folder: Path) -> list[str]:
-    return list(frames.sql("SELECT reason FROM events WHERE kind = 'run_aborted' ORDER BY id", folder=folder).reason)
-
-
-def problems(folder: Path) -> dict[str, str]:
-    found = verify(folder).dropna(subset="problem")
-    return dict(zip(found.segment, found.problem, strict=True))
+    return segment.with_suffix(".parquet")
 
 
 @pytest.mark.parametrize(
@@ -59,9 +41,9 @@ def problems(folder: Path) -> dict[str, str]:
         b'{"id":"no id","ts":"x","seq":[],"source":1,"v":{},"scope":null,"event_type":7,"payload":3}\n',
     ],
 )
-def test_what_is_no_event_in_a_segment_is_passed_over_and_counted(folder: Path, junk: bytes) -> None:
-    file = write(folder, "a", "b")
-    other = write(folder, "c")
+def test_lines_that_are_not_events_are_skipped_and_counted(folder: Path, junk: bytes) -> None:
+    file = text(folder, "a", "b")
+    other = text(folder, "c")
     first, second = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(first + junk + b"\n" + second + junk)
     content = file.read_bytes()
@@ -76,7 +58,7 @@ def test_what_is_no_event_in_a_segment_is_passed_over_and_counted(folder: Path, 
     assert problems(folder) == {}
 
 
-def test_a_gap_is_told_of_and_counted(folder: Path) -> None:
+def test_a_gap_is_reported_and_counted(folder: Path) -> None:
     (folder.parent / "record").write_text("in the way")
     journal = Journal(folder)
     journal.record_audit_event("agent-1", "run_aborted", {"reason": "lost"})
@@ -122,17 +104,17 @@ def test_a_file_that_fails_while_it_is_read_is_named_and_then_left_out(folder: P
     for at in chance.sample(range(4, len(whole) - 2000), 40):  # before the footer
         broken.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :])
         os.utime(broken, ns=(at, at))  # so that it is not taken for the damaged file before
-        told = None
+        message = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of those that fail when they are opened
             try:
                 frames.events(folder=folder)
             except StoreError as error:
-                told = str(error)
-        if told:
+                message = str(error)
+        if message:
             found += 1
-            assert broken.name in told
-            assert other.name not in told
+            assert broken.name in message
+            assert other.name not in message
             with pytest.warns(RuntimeWarning, match=broken.name):
                 assert list(frames.events(folder=folder).reason) == ["other"]
     assert found > 3

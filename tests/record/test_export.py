@@ -1,4 +1,4 @@
-"""The record handed over: what an export holds, that it is whole, and that it never takes the place of anything."""
+"""Exports: their contents, that they are whole, and that nothing is overwritten unasked."""
 
 from __future__ import annotations
 
@@ -18,21 +18,6 @@ from mentra_nb.record.read import export, frames
 from mentra_nb.record.write import chain
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    return Record(tmp_path / "record")
-
-
-@pytest.fixture
-def full(record: Record) -> Record:
-    return record.one_session()
-
-
-@pytest.fixture
-def two(record: Record) -> Record:
-    return record.two_sessions()
 
 
 def only_file(path: Path) -> None:
@@ -127,7 +112,7 @@ def test_a_part_of_the_record(two: Record, tmp_path: Path) -> None:
     only_file(target)
 
 
-def test_nothing_is_overwritten_unless_it_is_said(full: Record, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_unless_asked(full: Record, tmp_path: Path) -> None:
     file, folder, foreign = tmp_path / "x.duckdb", tmp_path / "x", tmp_path / "thesis"
     foreign.mkdir()
     (foreign / "chapter.md").write_text("mine")
@@ -143,20 +128,20 @@ def test_nothing_is_overwritten_unless_it_is_said(full: Record, tmp_path: Path) 
     assert (foreign / "chapter.md").read_text() == "mine"
 
 
-def test_it_is_there_whole_or_not_at_all(full: Record, tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_no_file(full: Record, tmp_path: Path) -> None:
     (full.folder / "prices.csv").write_text("provider,model\nx,y\n")
     with pytest.raises(ConfigurationError, match="line 2"):
         export.export(tmp_path / "x.duckdb", folder=full.folder)
     assert [each.name for each in tmp_path.iterdir()] == ["record"]
 
 
-def test_the_records_own_folder_is_no_place_for_it(full: Record) -> None:
+def test_the_records_own_folder_is_refused(full: Record) -> None:
     for target in (full.folder, full.folder / "record.duckdb", full.folder / "events" / "x"):
         with pytest.raises(ConfigurationError, match="in the record's own folder"):
             export.export(target, folder=full.folder, overwrite=True)
 
 
-def test_a_table_that_is_none(full: Record, tmp_path: Path) -> None:
+def test_an_unknown_table_is_refused(full: Record, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no table 'x; DROP'; there are events, usage"):
         export.export(tmp_path / "x.parquet", table="x; DROP", folder=full.folder)
 

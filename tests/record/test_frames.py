@@ -42,21 +42,6 @@ FRAMES: dict[str, Callable[..., pd.DataFrame]] = {
 }
 
 
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    return Record(tmp_path / "record")
-
-
-@pytest.fixture
-def full(record: Record) -> Record:
-    return record.one_session()
-
-
-@pytest.fixture
-def two(record: Record) -> Record:
-    return record.two_sessions()
-
-
 # ---- shape -------------------------------------------------------------------------------------------------------
 
 
@@ -78,7 +63,7 @@ def test_help_says_what_the_columns_are(name: str) -> None:
         assert column.meaning in said
 
 
-def test_a_frame_nobody_documented_is_named() -> None:
+def test_an_unknown_frame_is_refused() -> None:
     assert set(FRAMES) < set(mn.columns().frame)
     with pytest.raises(ConfigurationError, match="there is no frame 'colours'; there are events, sessions"):
         mn.columns("colours")
@@ -162,7 +147,7 @@ def test_a_turn(full: Record) -> None:
     assert turn.priced == 1
 
 
-def test_a_turn_that_goes_on_has_no_stop_reason(record: Record) -> None:
+def test_a_running_turn_has_no_stop_reason(record: Record) -> None:
     record.turn("r1")
     turn = only(frames.turns(folder=record.folder))
     assert pd.isna(turn.stop_reason)
@@ -198,17 +183,22 @@ def test_tool_calls_pair_start_decision_and_end(full: Record) -> None:
     assert set(calls.session_id) == {"s1"}
 
 
-def test_a_call_cut_short_is_unfinished(record: Record) -> None:
+def test_an_interrupted_call_is_unfinished(record: Record) -> None:
     record.call("c1", "r1", "allow", ok=None)
     assert only(frames.tool_calls(folder=record.folder)).outcome == "unfinished"
 
 
-def test_how_long_a_call_took_whose_process_died_is_not_known(record: Record) -> None:
+def test_the_duration_of_a_call_whose_process_died_is_unknown(record: Record) -> None:
     record.turn("r1")
     record.call("c1", "r1", "allow", ok=None)
     same = {"run_id": "r1", "tool_call_id": "c1", "tool_name": "shell"}
-    told = {"is_error": True, "error": "not known", "output_preview": "not known", "duration_ms": None}  # by recovery
-    record.add(e.ToolExecutionFinished, **same, **told)
+    unknown = {
+        "is_error": True,
+        "error": "not known",
+        "output_preview": "not known",
+        "duration_ms": None,
+    }  # by recovery
+    record.add(e.ToolExecutionFinished, **same, **unknown)
     call = only(frames.tool_calls(folder=record.folder))
     assert (call.outcome, call.error) == ("error", "not known")
     assert pd.isna(call.seconds)
@@ -343,11 +333,11 @@ def test_a_time_filter_keeps_rows_whole(two: Record, name: str) -> None:
         (pd.Timestamp("2026-01-01", tz="Asia/Tokyo"), 4),
     ],
 )
-def test_a_moment_in_many_forms(two: Record, since: Any, rows: int) -> None:
+def test_a_time_in_many_forms(two: Record, since: Any, rows: int) -> None:
     assert len(frames.turns(since=since, folder=two.folder)) == rows
 
 
-def test_what_is_no_time_is_refused(two: Record) -> None:
+def test_a_text_that_is_not_a_time_is_refused(two: Record) -> None:
     with pytest.raises(ConfigurationError, match="'soon' is not a time: write it as 2026-03-01"):
         frames.turns(since="soon", folder=two.folder)
 
@@ -373,7 +363,7 @@ HOSTILE = ["'); DROP VIEW events; --", '" OR 1=1 --', "a'b\"c`d", "%", "\u202esh
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_texts_are_values_and_nothing_else(record: Record, tmp_path: Path, text: str) -> None:
+def test_hostile_texts_are_values_and_not_sql(record: Record, tmp_path: Path, text: str) -> None:
     strange = Record(tmp_path / 'it\'s a "record"; --')
     for n, name in enumerate((text, "shell")):
         strange.turn(f"r{n}", name)
@@ -483,7 +473,7 @@ def test_prices_do_not_overlap() -> None:
 PRICES = "provider,model,input_mtok,output_mtok,cache_read_mtok,cache_write_mtok\n"
 
 
-def test_a_price_of_ones_own_goes_first(record: Record) -> None:
+def test_custom_prices_come_first(record: Record) -> None:
     tokens = TokenUsage(input_tokens=1_000_000, output_tokens=1_000_000, cache_read_input_tokens=500_000)
     for n, of in enumerate((("lab", "m"), ("ollama", "any"), SONNET)):
         record.response(f"q{n}", "r1", tokens, of=of)
@@ -505,13 +495,13 @@ def test_a_price_of_ones_own_goes_first(record: Record) -> None:
     [
         ("provider,model\nlab,m\n", "line 2: 'input_mtok'"),
         (f"{PRICES}lab,m,1,2,,\nlab,n,cheap,2,,\n", "line 3: could not convert"),
-        (f"{PRICES}lab,m,-1,2,,\n", "line 2: a price is not negative"),
-        (f"{PRICES}lab,m,nan,2,,\n", "line 2: a price is not negative"),
+        (f"{PRICES}lab,m,-1,2,,\n", "line 2: a price must be a finite number"),
+        (f"{PRICES}lab,m,nan,2,,\n", "line 2: a price must be a finite number"),
         (f"{PRICES}lab,m\n", "line 2: "),
         (f'{PRICES}"lab', "cannot be read: unexpected end of data"),
     ],
 )
-def test_a_price_that_is_none_is_named(record: Record, text: str, problem: str) -> None:
+def test_an_invalid_price_is_named(record: Record, text: str, problem: str) -> None:
     record.response("q", "r1", TokenUsage(input_tokens=1), of=("lab", "m"))
     (record.folder / "prices.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError, match=problem):
@@ -644,7 +634,7 @@ def test_clients_of_older_duckdb_can_open_the_database(record: Record) -> None:
     assert tags == ({"storage_version": "v1.0.0+"},)
 
 
-def test_a_client_that_holds_the_database_stops_nobody(record: Record) -> None:
+def test_a_client_that_holds_the_database_blocks_nothing(record: Record) -> None:
     record.turn("r1")
     record.journal.close()
     views.write_database(record.folder)
@@ -653,7 +643,7 @@ def test_a_client_that_holds_the_database_stops_nobody(record: Record) -> None:
         assert len(frames.turns(folder=record.folder)) == 2
 
 
-def test_the_database_is_written_anew_for_another_schema(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_is_rewritten_for_another_schema(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     record.turn("r1")
     record.journal.close()
     views.write_database(record.folder)
@@ -707,7 +697,7 @@ def test_verify_finds_holes_and_bad_lines(record: Record) -> None:
     assert len(frames.turns(folder=record.folder)) == 3
 
 
-def test_a_line_of_odd_types_stops_no_query(record: Record) -> None:
+def test_a_line_with_unexpected_types_fails_no_query(record: Record) -> None:
     record.turn("r1")
     record.journal.record_audit_event(
         "a", "turn_started", {"run_id": {"x": 1}, "execution_count": "many", "model": [1]}
@@ -722,7 +712,7 @@ def test_a_line_of_odd_types_stops_no_query(record: Record) -> None:
     assert len(frames.events(folder=record.folder)) == 3
 
 
-def test_prices_that_are_there_are_not_replaced_by_an_empty_table(tmp_path: Path) -> None:
+def test_existing_prices_are_not_replaced_by_an_empty_table(tmp_path: Path) -> None:
     file = tmp_path / "prices.parquet"
     with connection() as con:
         for number, overwrite, kept in ((1, False, 1), (2, False, 1), (3, True, 3)):

@@ -1,4 +1,4 @@
-"""The journal: what is in the file after an event, and what is never in it."""
+"""The journal: what is written for an event, and what never is."""
 
 from __future__ import annotations
 
@@ -46,11 +46,6 @@ SECRETS = [
     "AIzaSyA1234567890abcdefghijklmnopqrstuv",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
 ]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "record"
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -106,7 +101,7 @@ def test_every_kind_of_event_comes_back_as_it_was(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX modes")
-def test_files_are_the_users_alone(folder: Path) -> None:
+def test_files_are_private(folder: Path) -> None:
     journal = Journal(folder)
     record(journal, tool_finished())
     journal.close()
@@ -192,7 +187,7 @@ assert os.waitpid(pid, 0)[1] == 0
 # ---- what goes wrong ---------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_cannot_be_made_loses_events_but_raises_nothing(
+def test_a_folder_that_cannot_be_created_loses_events_but_raises_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "record").write_text("a file is in the way")
@@ -249,7 +244,7 @@ j.close()
 
 
 @pytest.mark.parametrize("odd", [float("nan"), {1: 2, (1, 2): 3}, object(), "\ud800 alone", b"\xff", [float("inf")]])
-def test_values_that_are_no_json_are_kept_as_text(folder: Path, odd: Any) -> None:
+def test_values_that_are_not_json_are_kept_as_text(folder: Path, odd: Any) -> None:
     journal = Journal(folder)
     journal.record_audit_event("a", "tool_execution_started", {"tool_name": "t", "input": {"x": odd}})
     journal.close()
@@ -329,7 +324,7 @@ def test_ordinary_text_stays(plain: str) -> None:
     assert redact_text(plain) == plain
 
 
-def test_token_counts_are_no_secrets(folder: Path) -> None:
+def test_token_counts_are_not_redacted(folder: Path) -> None:
     journal = Journal(folder)
     usage = {"input_tokens": 11, "output_tokens": 12, "password": "gone"}
     journal.record_audit_event("a", "model_response_finished", {"usage": usage, "token": "gone too"})
@@ -405,7 +400,7 @@ def test_no_file_holds_more_text_than_is_asked_for(folder: Path, log_text: Any, 
     assert log_text != "none" or b"part" not in everything_on_disk(folder)
 
 
-def test_expressions_of_ones_own_are_not_in_any_file(folder: Path) -> None:
+def test_matches_of_custom_expressions_are_not_in_any_file(folder: Path) -> None:
     journal = Journal(folder, redact=[r"PAT-\d{4}", r'"quoted"', r"two\nlines"])
     text = 'patient PAT-1234, "quoted", two\nlines, PAT-12'
     record(journal, tool_finished(output_preview=text))
@@ -432,21 +427,21 @@ PARTS = [
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=6), st.text(max_size=10))
-def test_what_redaction_would_change_is_never_passed_over(parts: list[str], other: str) -> None:
+def test_the_quick_test_for_secrets_misses_nothing_that_redaction_changes(parts: list[str], other: str) -> None:
     text = other.join(parts)
     for event in ({"output": text}, {"input": {text: "value"}}):
         if redact(event) != event:
             assert may_hold_secret(json.dumps(event, ensure_ascii=False))
 
 
-def test_importing_the_sink_loads_no_query_engine() -> None:
+def test_importing_the_journal_loads_no_query_engine() -> None:
     heavy = "{'duckdb', 'pandas', 'genai_prices'}"
     code = f"import sys, mentra_nb.record.write.journal; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 
 
-def test_an_unclosed_journal_does_not_keep_the_interpreter(folder: Path) -> None:
+def test_an_unclosed_journal_does_not_keep_the_interpreter_alive(folder: Path) -> None:
     code = f"""
 from pathlib import Path
 from mentra_nb.record.write.journal import Journal

@@ -110,13 +110,13 @@ def test_where_the_lake_is(monkeypatch: pytest.MonkeyPatch, url: str, catalog: s
 
 
 @pytest.mark.parametrize("url", ["ducklake:postgres:host=db", "ducklake:sqlite:x data_path=/srv/lake"])
-def test_an_address_that_is_not_whole_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_an_incomplete_address_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("MENTRA_RECORD", url)
     with pytest.raises(ConfigurationError, match="data_path"):
         lake_tables.configured()
 
 
-def test_a_folder_is_no_lake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_is_not_a_lake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MENTRA_RECORD", str(tmp_path))
     assert lake_tables.configured() is None
 
@@ -127,9 +127,9 @@ def test_a_lake_that_cannot_be_reached_is_named_without_its_password(
     write("kept")
     away = f"ducklake:postgres:host=127.0.0.1 port=1 password=hunter22 dbname=x data_path={tmp_path}"
     monkeypatch.setenv("MENTRA_RECORD", away)
-    with pytest.raises(StoreError, match="the lake cannot be reached") as told:
+    with pytest.raises(StoreError, match="the lake cannot be reached") as raised:
         frames.events()
-    assert "hunter22" not in str(told.value)
+    assert "hunter22" not in str(raised.value)
     settle()
     journal = open_journal()
     journal.record_audit_event("agent-1", "run_aborted", {"reason": "kept too"})
@@ -205,7 +205,7 @@ def test_the_lake_is_read_and_nothing_else(url: str, tmp_path: Path) -> None:
             frames.sql(statement)
 
 
-def test_a_shipment_cut_short_is_finished_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_shipment_is_finished_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a"), write("b")
     with monkeypatch.context() as patch:
         patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # after the commit
@@ -230,7 +230,7 @@ def test_a_segment_that_was_altered_stays_here(url: str) -> None:
     assert here() == [file.name]
 
 
-def test_what_is_altered_in_the_lake_is_found(url: str) -> None:
+def test_changes_in_the_lake_are_found(url: str) -> None:
     write("alpha", "beta")
     write("gamma")
     shared = configured()
@@ -239,12 +239,12 @@ def test_what_is_altered_in_the_lake_is_found(url: str) -> None:
         lake_tables.attach(con, shared, read_only=False)
         con.execute("UPDATE lake.events SET payload = replace(payload, 'beta', 'betb')::JSON WHERE reason = 'beta'")
         con.execute("DELETE FROM lake.events WHERE reason = 'gamma'")
-    told = [problem for *_, problem in lake.check(shared)]
-    assert told == ["was altered since it was sealed", "lacks 1 of the 1 events it was sealed with"]
-    assert list(verify().problem) == told
+    found = [problem for *_, problem in lake.check(shared)]
+    assert found == ["was altered since it was sealed", "lacks 1 of the 1 events it was sealed with"]
+    assert list(verify().problem) == found
 
 
-def test_a_lake_of_an_older_version_gets_the_columns_of_today(url: str) -> None:
+def test_a_lake_of_an_older_version_gets_the_current_columns(url: str) -> None:
     write("a")
     shared = configured()
     lake.ship(record(), shared)
@@ -292,7 +292,7 @@ def stays(file_or_folder: Path) -> set[Path]:
     return {path for path in file_or_folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_older_goes_from_the_lake_whoever_shipped_it(
+def test_older_segments_of_every_machine_are_removed_from_the_lake(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = [write(*(f"old-{n}" for n in range(30))), write("few")]
@@ -337,7 +337,7 @@ def test_a_dry_run_changes_nothing_in_the_lake(url: str, tmp_path: Path) -> None
     assert len(seen()) == 17
 
 
-def test_the_bytes_of_what_was_pruned_go_after_the_grace(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_of_pruned_segments_are_removed_after_the_grace(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = configured()
     write("Quagmire", *range(30))
     lake.ship(record(), shared)
@@ -367,7 +367,7 @@ def test_the_bytes_of_what_was_pruned_go_after_the_grace(url: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("emptied", [True, False])
-def test_the_catalog_forgets_what_went_with_whole_files(
+def test_the_catalog_keeps_no_statistics_of_removed_files(
     url: str, monkeypatch: pytest.MonkeyPatch, emptied: bool
 ) -> None:
     write("Zanzibar", *range(30))  # the greatest `reason`, which the catalog notes for the whole table
@@ -386,7 +386,7 @@ def test_the_catalog_forgets_what_went_with_whole_files(
     assert verify().problem.isna().all()
 
 
-def test_who_is_reading_meanwhile_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prune_does_not_disturb_readers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write(*"abcdefghijklmnop")
     write("few")
     shared = configured()
@@ -404,7 +404,7 @@ def test_who_is_reading_meanwhile_goes_on(url: str, monkeypatch: pytest.MonkeyPa
         assert reader.execute(count).fetchone() == (17, 17)
 
 
-def test_a_pruned_segment_that_is_shipped_again_is_not_brought_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pruned_segment_that_is_shipped_again_stays_pruned(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     old, shared = write("old"), configured()
     with monkeypatch.context() as patch:
         patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # after the commit
@@ -423,7 +423,7 @@ def test_a_pruned_segment_that_is_shipped_again_is_not_brought_back(url: str, mo
     assert verify().problem.isna().all()
 
 
-def test_what_is_in_the_lake_and_here_is_pruned_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_in_the_lake_and_here_is_pruned_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write("a")
     with monkeypatch.context() as patch:
         patch.setattr(chain, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -435,7 +435,7 @@ def test_what_is_in_the_lake_and_here_is_pruned_once(url: str, monkeypatch: pyte
     assert seen() == []
 
 
-def test_what_was_lost_of_a_prune_is_done_by_the_next(url: str) -> None:
+def test_an_interrupted_prune_of_the_lake_is_finished_by_the_next(url: str) -> None:
     name = write("a")
     shared = configured()
     lake.ship(record(), shared)
@@ -450,7 +450,7 @@ def test_what_was_lost_of_a_prune_is_done_by_the_next(url: str) -> None:
     assert verify().problem.isna().all()
 
 
-def test_files_of_no_commit_go_if_they_are_known_and_are_told_of_if_not(
+def test_files_without_a_commit_are_removed_if_known_and_reported_if_not(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(*(f"a-{n}" for n in range(30)))
@@ -475,7 +475,7 @@ def test_files_of_no_commit_go_if_they_are_known_and_are_told_of_if_not(
     assert stays(data) == set()
 
 
-def test_without_the_lake_nothing_is_pruned_to_the_end(
+def test_a_prune_without_the_lake_fails_and_the_next_one_finishes_it(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("a")
@@ -541,7 +541,7 @@ def test_machines_that_ship_at_once_make_one_record(url: str, tmp_path: Path) ->
 
 
 @pytest.mark.fault
-def test_a_shipper_killed_at_any_moment_loses_and_doubles_nothing(url: str) -> None:
+def test_a_shipper_killed_at_any_moment_loses_and_duplicates_nothing(url: str) -> None:
     names = [write(f"{n}-{note}" for note in "ab") for n in range(12)]
     before = seen()
     settle()
@@ -576,7 +576,7 @@ def test_a_pruner_killed_at_any_moment_prunes_all_or_nothing(
         kept, pruned, cut = [], [*pruned, *kept], now()
     assert machine(PRUNER, tmp_path / "home-2", cut.isoformat()).wait(60) == 0
     for file in stays(Path(shared.data_path)):
-        if not file.read_bytes().endswith(b"PAR1"):  # cut short: nobody can say whose it is
+        if not file.read_bytes().endswith(b"PAR1"):  # torn, so its segment is unknown
             file.unlink()
     monkeypatch.setattr(lake, "GRACE", 0)
     assert prune(before=LATER).empty

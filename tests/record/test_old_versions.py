@@ -45,7 +45,7 @@ def test_every_row_of_the_first_version_is_read(first: Path) -> None:
     assert set(verify(first).problem.isna()) == {True}
 
 
-def test_what_the_first_version_said_is_still_said(first: Path) -> None:
+def test_values_of_the_first_version_are_unchanged(first: Path) -> None:
     turn = frames.turns(folder=first).iloc[0]
     assert (turn.session_id, turn.run_id, turn.cell_id, turn.execution_count) == ("s1", "r1", "cell-9", 7)
     assert (turn.notebook, turn.project, turn.prompt, turn.stop_reason) == ("n.ipynb", "p", "list files", "end")
@@ -104,8 +104,3 @@ def test_other_clients_see_the_first_version_too(first: Path) -> None:
     with duckdb.connect(str(first / "record.duckdb"), read_only=True) as con:
         for name, rows in ROWS.items():
             assert con.execute(f"SELECT count(*) FROM {name}").fetchone() == (rows,)
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    return Record(tmp_path / "record")

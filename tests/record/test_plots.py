@@ -1,4 +1,4 @@
-"""The pictures: each from a documented frame, drawn for real, bounded, and readable on light and on dark pages."""
+"""The charts: each drawn from a documented frame, of bounded size, readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -24,16 +24,6 @@ from mentra_nb.record.read import frames, plots
 pytestmark = pytest.mark.slow
 
 NAMES = ("timeline", "cost", "approvals", "tools")
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    return Record(tmp_path / "record")
-
-
-@pytest.fixture
-def full(record: Record) -> Record:
-    return record.one_session()
 
 
 def texts(spec: Any) -> Iterator[str]:
@@ -68,7 +58,7 @@ def test_a_picture_can_be_rendered(full: Record, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_picture_of_nothing_is_drawn_too(tmp_path: Path, name: str) -> None:
+def test_an_empty_picture_is_drawn_too(tmp_path: Path, name: str) -> None:
     vl_convert = pytest.importorskip("vl_convert")
     chart = getattr(mn.plot, name)(folder=tmp_path / "nothing")
     assert "nothing to draw" in vl_convert.vegalite_to_svg(chart.to_json())
@@ -142,7 +132,7 @@ def test_costs_are_by_day_week_or_month(full: Record) -> None:
     assert daily.model[0] == "/".join(SONNET)
 
 
-def test_what_has_no_price_is_not_drawn_as_free(record: Record) -> None:
+def test_an_unknown_price_is_not_drawn_as_zero(record: Record) -> None:
     record.response("q1", "r1", TokenUsage(input_tokens=10), of=("ollama", "qwen3"))
     chart = mn.plot.cost(folder=record.folder).to_dict()
     assert "no price is known" in chart["title"]["subtitle"]
@@ -166,7 +156,7 @@ def test_what_has_no_price_is_not_drawn_as_free(record: Record) -> None:
         ("prompt", "authorizer", "nobody answered"),
     ],
 )
-def test_who_decided_is_told_apart(record: Record, outcome: str, by: str, answer: str) -> None:
+def test_each_kind_of_decider_has_its_own_label(record: Record, outcome: str, by: str, answer: str) -> None:
     same = {"run_id": "r", "tool_call_id": "c", "tool_name": "shell"}
     record.add(e.ToolAuthorizationFinished, **same, outcome=outcome, decided_by=by)
     (row,) = mn.plot.approvals.frame(folder=record.folder).itertuples()

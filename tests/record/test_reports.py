@@ -1,4 +1,4 @@
-"""Questions answered by one call: slow tools, denials, time, two sessions, what rules would have decided, messages."""
+"""Reports of one call: slow tools, denials, time, two sessions compared, backtests of rules, messages."""
 
 from __future__ import annotations
 
@@ -29,16 +29,6 @@ from mentra_nb.settings import Settings
 from mentra_nb.store.volatile import VolatileStore
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Record:
-    return Record(tmp_path / "record")
-
-
-@pytest.fixture
-def two(record: Record) -> Record:
-    return record.two_sessions()
 
 
 QUESTIONS: dict[str, tuple[Callable[..., pd.DataFrame], tuple[Any, ...], int]] = {
@@ -123,7 +113,7 @@ def test_two_sessions_side_by_side(record: Record) -> None:
     assert found["first"]["cost_usd"] == pytest.approx(frames.sessions(session="s1", folder=record.folder).cost_usd[0])
 
 
-def test_a_session_that_cannot_be_compared_is_named(two: Record) -> None:
+def test_an_unknown_or_ambiguous_session_is_named(two: Record) -> None:
     with pytest.raises(ConfigurationError, match="'s9' is not a session: mn"):
         reports.compare("s1", "s9", folder=two.folder)
     two.add(e.SessionStarted, session_id="s3", title="talk s1", model="m")
@@ -158,7 +148,7 @@ RULES = [
 
 
 @pytest.mark.parametrize("rules", RULES, ids=" + ".join)
-def test_a_backtest_says_what_was_decided_live(tmp_path: Path, rules: list[str]) -> None:
+def test_a_backtest_agrees_with_live_decisions(tmp_path: Path, rules: list[str]) -> None:
     """The same lines are put to a real session with these rules, and to the record of a session without."""
 
     def decided(rules: list[str], folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What must survive a power cut is synced, and in the right order: `files.sync` is replaced by one that takes notes."""
+"""Files that must survive a power cut are synced in the right order: a fake `files.sync` records the calls."""
 
 from __future__ import annotations
 
@@ -40,11 +40,6 @@ class Syncs:
     @property
     def names(self) -> list[str]:
         return [name for name, _ in self.done]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "record"
 
 
 @pytest.fixture

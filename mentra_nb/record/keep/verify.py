@@ -83,7 +83,7 @@ def _findings(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]
         if segment in away and not number[segment]:
             yield Finding(segment, away[segment], link.events)
         elif not number[segment]:
-            yield Finding(segment, "removed", 0, link.events, problem="is gone, and was not pruned")
+            yield Finding(segment, "removed", 0, link.events, problem="is missing and was not pruned")
     for problem in problems:
         yield Finding("chain.jsonl", "chain", problem=problem)
     for name in files.foreign(folder):

@@ -102,7 +102,7 @@ def read(folder: Path) -> tuple[list[Link], list[str]]:
         if link is None or link.line()[:-1] != line or link.true_digest() != link.digest:
             problems.append(f"line {number} of chain.jsonl was altered")
         elif link.previous != previous:
-            problems.append(f"before line {number} of chain.jsonl a line was altered, removed, moved or put in")
+            problems.append(f"before line {number} of chain.jsonl a line was altered, removed, moved or inserted")
         if link is not None:
             previous = link.digest
             links.append(link)

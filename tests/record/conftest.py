@@ -1,0 +1,32 @@
+"""Fixtures of the record's tests: a folder for a record, and records with sessions in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kits.records import Record
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of a record that does not exist yet."""
+    return tmp_path / "record"
+
+
+@pytest.fixture
+def record(folder: Path) -> Record:
+    """An empty record."""
+    return Record(folder)
+
+
+@pytest.fixture
+def full(record: Record) -> Record:
+    """A record of one session."""
+    return record.one_session()
+
+
+@pytest.fixture
+def two(record: Record) -> Record:
+    """A record of two sessions."""
+    return record.two_sessions()
