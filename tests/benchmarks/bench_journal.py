@@ -1,4 +1,4 @@
-"""What recording costs the thread of a turn: `python tests/benchmarks/bench_journal.py`.
+"""The cost of recording for the thread of a turn: `python tests/benchmarks/bench_journal.py`.
 
 First the time of one `record_audit_event`, in microseconds: one after another, at the pace of a busy turn, and at that
 pace beside a thread that computes in Python. Then the CPU of a turn of 2,000 deltas with the record on and off.
@@ -31,7 +31,7 @@ DELTAS, TURNS = 2000, 40
 
 
 def payloads() -> list[tuple[str, dict[str, Any]]]:
-    """What a round with a tool records, but for the questions."""
+    """Return the events of a round with a tool call, without questions."""
     same: dict[str, Any] = {"agent_id": "agent-0199", "run_id": "run-0199"}
     call = same | {"tool_name": "shell", "tool_call_id": "call-0199"}
     asked = same | {"model": "m", "attempt": 1, "request_id": "request-0199", "provider": "openai"}
@@ -47,7 +47,7 @@ def payloads() -> list[tuple[str, dict[str, Any]]]:
 
 
 def emit(folder: Path, pace: float, number: int) -> list[float]:
-    """The times of so many calls, in microseconds, sorted."""
+    """Return the times of `number` calls in microseconds, sorted."""
     journal, given, taken = Journal(folder), payloads(), []
     for n in range(number):
         kind, payload = given[n % len(given)]
@@ -62,7 +62,7 @@ def emit(folder: Path, pace: float, number: int) -> list[float]:
 
 
 def beside(work: Callable[[], Any]) -> Any:
-    """What `work` returns, while another thread of the process computes."""
+    """Run `work` while another thread of the process computes, and return its result."""
     stop = threading.Event()
 
     def compute() -> None:
@@ -79,7 +79,7 @@ def beside(work: Callable[[], Any]) -> Any:
 
 
 async def turns(audit: AuditStore, number: int) -> float:
-    """CPU of a turn, in milliseconds."""
+    """Return the CPU time of a turn in milliseconds."""
     words = [f"word{n} " for n in range(DELTAS)]
     async with Runtime([ScriptedProvider([scripted.stream_text(words)] * number)], audit=audit) as runtime:
         model = (await runtime.list_models())[0]
@@ -102,7 +102,7 @@ def main() -> None:
         figures = "   ".join(f"p{share * 100:g} {value:8.1f}" for share, value in at.items())
         print(f"{name:30} {figures}   max {taken[-1]:9.1f} µs")
     on, off = [], []
-    for n in range(6):  # in turn, so that a busy machine is busy for both
+    for n in range(6):  # alternating, so that other load on the machine affects both
         on.append(asyncio.run(turns(Journal(Path(home, f"turns-{n}")), TURNS)))
         off.append(asyncio.run(turns(NullAudit(), TURNS)))
     with_record, without = statistics.median(on), statistics.median(off)

@@ -1,10 +1,9 @@
-"""How long the record's answers take: `python tests/benchmarks/bench_record.py [EVENTS] [FOLDER]`.
+"""The time of queries of the record: `python tests/benchmarks/bench_record.py [EVENTS] [FOLDER]`.
 
-Questions as people ask them, each to a DataFrame, of this many events (10 million) in Parquet segments; the same of
-SQLite with the same typed columns and five indexes; and the same of pandas over what it has read of the journal's
-lines, of which it keeps the columns that are asked for. Times are wall seconds, the median of three. The events are
-those of `TEMPLATES` turns, made with the very event classes, under ever new ids; in FOLDER they are kept for the next
-time.
+Typical queries, each to a DataFrame, over EVENTS (10 million) events in Parquet segments; the same in SQLite with the
+same typed columns and five indexes; and the same in pandas over the journal's lines, of which it keeps the columns it
+needs. Times are wall seconds, the median of three. The events are those of `TEMPLATES` turns, made with the real event
+classes and given new ids; FOLDER keeps them for the next time.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def text(of: random.Random, words: int) -> str:
 
 
 def turn(n: int) -> list[tuple[float, dict[str, Any]]]:
-    """The events of one turn and the seconds before each. @R, @S, @T stand for run, session and turn."""
+    """Return the events of one turn and the seconds before each. @R, @S, @T stand for run, session and turn."""
     of = random.Random(n)
     provider, model = MODELS[of.choices(range(4), [5, 3, 2, 1])[0]]
     run: dict[str, Any] = {"agent_id": "agent-@S", "run_id": "run-@R"}
@@ -111,7 +110,7 @@ def turn(n: int) -> list[tuple[float, dict[str, Any]]]:
 
 
 def make_record(folder: Path, events: int) -> None:
-    """Parquet segments of `SEGMENT` events until there are about so many."""
+    """Write Parquet segments of `SEGMENT` events each, about `events` in all."""
     out = make_folder(folder)
     made = [turn(n) for n in range(TEMPLATES)]
     steps = [
@@ -145,7 +144,7 @@ def make_record(folder: Path, events: int) -> None:
         con.execute(f"COPY ({schema.TYPED} FROM ({lines}) ORDER BY seq) TO {target} (FORMAT parquet, COMPRESSION zstd)")
 
 
-# ---- the questions -----------------------------------------------------------------------------------------------
+# ---- the queries -------------------------------------------------------------------------------------------------
 
 DURING = "ts >= :since AND ts < :until"
 CALLS = """(SELECT run_id, call_id, min(tool) AS tool, max(duration_ms) AS ms, min(ts) AS ts,
@@ -227,11 +226,11 @@ IN_SQLITE = {
         FROM {SPENT} GROUP BY 1, 2, 3""",
     "all sessions": SESSIONS,
 }
-"""The same questions; SQLite has no median and no quantile, and answers with means."""
+"""The same queries. SQLite has no median and no quantiles, so they use means."""
 
 
 def sqlite_of(folder: Path, file: Path) -> sqlite3.Connection:
-    """The events with their typed columns, the prices, and five indexes."""
+    """Return a SQLite database of the events with their typed columns, the prices, and five indexes."""
     if file.exists():
         return sqlite3.connect(file)
     con, record = sqlite3.connect(file), duckdb.connect()
@@ -260,7 +259,7 @@ KEPT += ["usage.input_tokens", "usage.output_tokens"]
 
 
 def in_pandas(frame: pd.DataFrame, session: str, since: float, until: float) -> dict[str, Callable[[], pd.DataFrame]]:
-    """The same questions, without costs."""
+    """Return the same queries in pandas, without costs."""
     week = frame[(frame.ts >= since) & (frame.ts < until)]
 
     def calls(of: pd.DataFrame) -> pd.DataFrame:
@@ -326,7 +325,7 @@ def in_pandas(frame: pd.DataFrame, session: str, since: float, until: float) -> 
 
 
 def lines_of(folder: Path, to: Path) -> None:
-    """The events as lines of text, as the journal writes them."""
+    """Write the events as lines of text, as the journal does."""
     record = duckdb.connect()
     source = schema.quoted(folder / "events/*.parquet")
     record.execute(f"""COPY (SELECT id, epoch(ts) AS ts, seq, source, v, scope, kind AS event_type, payload
@@ -334,7 +333,7 @@ def lines_of(folder: Path, to: Path) -> None:
 
 
 def read_lines(file: Path) -> pd.DataFrame:
-    """What one does with JSON lines in pandas: read them, spread the payload, and keep the columns that are asked for.
+    """Read JSON lines in pandas: spread the payload, and keep the columns that the queries need.
 
     Columns of few values are categories: as text ten million lines would not fit into memory twice.
     """
@@ -343,14 +342,14 @@ def read_lines(file: Path) -> pd.DataFrame:
         payload = pd.json_normalize(part.payload.tolist()).reindex(columns=KEPT)
         parts.append(pd.concat([part[["ts", "event_type"]].reset_index(drop=True), payload], axis=1))
     whole = {}
-    for name in parts[0]:  # column by column, so that not all of it is there twice
+    for name in parts[0]:  # column by column, to save memory
         column = pd.concat([part.pop(name) for part in parts], ignore_index=True)
         whole[name] = column.astype("category") if name in FEW else column
     return pd.DataFrame(whole, copy=False)
 
 
 def seconds(ask: Callable[[], object]) -> float:
-    """The median of three; of what takes a minute, the one."""
+    """Return the median of three runs, or the time of one run if it takes over a minute."""
     took: list[float] = []
     while len(took) < 3 and not (took and took[0] > 60):
         began = time.perf_counter()
@@ -360,13 +359,13 @@ def seconds(ask: Callable[[], object]) -> float:
 
 
 def pace() -> str:
-    """What a sum of 30 million numbers takes just now: shared machines change by half and more."""
+    """Return how long a sum of 30 million numbers takes now, since the speed of shared machines varies."""
     took = seconds(lambda: sum(range(30_000_000)))
     return f"{took:.2f} s"
 
 
 def asked_of(folder: Path) -> tuple[str, datetime, datetime]:
-    """A session in the middle of the record, and the week that begins with it."""
+    """Return a session in the middle of the record, and the week that begins with it."""
     middle = mn.sql(
         "SELECT session_id, ts FROM events WHERE ts >= (SELECT min(ts) + (max(ts) - min(ts)) / 2 FROM events) "
         "AND session_id IS NOT NULL ORDER BY ts LIMIT 1",
