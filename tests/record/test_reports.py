@@ -236,7 +236,7 @@ def test_rules_in_every_form(record: Record) -> None:
         assert found.rule[0] == "allow write *.md"
     assert list(backtest([rule], tool="read", folder=record.folder).tool) == ["read"]
     for wrong in ("permit write *", "allow", ""):
-        with pytest.raises(ConfigurationError, match="is no rule: write it as 'allow shell git status"):
+        with pytest.raises(ConfigurationError, match="is not a rule: write it as 'allow shell git status"):
             backtest([wrong], folder=record.folder)
 
 
@@ -267,7 +267,7 @@ def test_messages_of_a_stored_session(home: Path, name: str) -> None:
 
 
 def test_messages_of_the_notebooks_own_conversation(home: Path) -> None:
-    with pytest.raises(ConfigurationError, match="has asked nothing yet"):
+    with pytest.raises(ConfigurationError, match="has no conversation yet"):
         messages()
     mn.ask("hello", model="demo")
     assert messages().text[0] == "hello"
