@@ -1,1 +1,1 @@
-"""The log of everything that happened, as files that DuckDB reads."""
+"""The record: a log of every event, in files that DuckDB reads."""

@@ -523,6 +523,8 @@ def test_usage_by_group(full: Record) -> None:
         assert only(frames.usage(by, folder=full.folder)).iloc[0] == name
     both = only(frames.usage(["day", "model"], folder=full.folder))
     assert list(both.index[:3]) == ["day", "provider", "model"]
+    with pytest.raises(ConfigurationError, match="usage by tool cannot be filtered by model"):
+        frames.usage("tool", model=SONNET[1], folder=full.folder)
     with pytest.raises(ConfigurationError, match="model, provider, day"):
         frames.usage("colour", folder=full.folder)  # type: ignore[arg-type]
 

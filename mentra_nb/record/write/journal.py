@@ -123,7 +123,7 @@ class Journal:
                     self._append(segment, gap.scope(), gap.kind, gap.model_dump())
                     self._unreported = 0
                 self._append(segment, scope, event_type, {"kind": event_type, **payload})
-            except Exception as error:  # noqa: BLE001  # the record must never fail a run
+            except Exception as error:  # noqa: BLE001  # the record must never fail a turn
                 self._failed(error)
         if not self._dirty.is_set():
             self._dirty.set()
