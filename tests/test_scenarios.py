@@ -218,7 +218,7 @@ UNDER_ANOTHER_NAME = {
     "runtime/test_runtime::a_record_that_fails_is_warned_of_once_and_fails_neither_run_nor_call": (
         "a_raising_audit_sink_does_not_fail_a_run"
     ),
-    "runtime/test_runtime::recovery_is_said_once_with_the_runtimes_own_id": (
+    "runtime/test_runtime::recovery_is_announced_once_with_the_id_of_the_runtime": (
         "an_async_build_prepares_recovery_once_on_the_caller_store"
     ),
     "runtime/test_runtime::resolve_model_supports_local_provider_registration": """
