@@ -20,6 +20,12 @@ def home() -> Path:
     return Path(os.environ.get("MENTRA_HOME") or platformdirs.user_data_path("mentra", appauthor=False)).expanduser()
 
 
+def config_file() -> Path:
+    """Return `MENTRA_CONFIG`, else `config.toml` in the platform's settings folder for `mentra`."""
+    named = os.environ.get("MENTRA_CONFIG")
+    return Path(named or platformdirs.user_config_path("mentra", appauthor=False) / "config.toml").expanduser()
+
+
 def state_file() -> Path:
     """Return `MENTRA_STATE`, else `state.sqlite` in the home."""
     return Path(os.environ.get("MENTRA_STATE") or home() / "state.sqlite").expanduser()

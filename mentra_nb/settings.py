@@ -1,4 +1,4 @@
-"""The settings and their sources: the default, `mentra.toml`, `MENTRA_*`, or `%config Mentra`."""
+"""The settings and their sources: the default, the user's file, `MENTRA_*`, `%config Mentra`, or the project."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mentra_nb.errors import ConfigurationError
 
 
 class Endpoint(BaseModel):
-    """A custom server: `[providers.NAME]` in `mentra.toml`.
+    """A custom server: `[providers.NAME]` in the user's `config.toml`.
 
     `key_env` names the environment variable with its key. The key is sent unchanged in `auth_header`; without
     `auth_header` it is sent as the wire usually sends it. `headers` are sent with every request and never shown.
@@ -71,6 +71,12 @@ class Settings(BaseModel):
         return patterns
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+    _ignored: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def ignored(self) -> list[str]:
+        """What a project's files say that does not hold, a sentence for each file."""
+        return self._ignored
 
     def source(self, name: str) -> str:
         """Return where the value of a setting came from: `default`, a file, a variable, or the `source` of `change`."""
@@ -93,35 +99,81 @@ class Settings(BaseModel):
         self._sources[name] = source
 
 
-def load(environ: Mapping[str, str] = os.environ, project: Path | None = None) -> Settings:
-    """Return the settings of a project. Later sources win.
+def load(
+    environ: Mapping[str, str] = os.environ, project: Path | None = None, user_file: Path | None = None
+) -> Settings:
+    """Return the settings that hold for a project.
 
-    They are `[tool.mentra_nb]` in `pyproject.toml`, then `mentra.toml`, then the variables `MENTRA_*`.
+    The user's own file is read first, then the variables `MENTRA_*`, which win. A project's files, `[tool.mentra_nb]`
+    in `pyproject.toml` and `mentra.toml`, come with the folder and are not trusted: they can only make things stricter
+    (`ask = "always"`, a shorter `ask_timeout`) or change `stream_hz`. What else they say is listed in
+    `Settings.ignored`.
 
     Args:
         environ: The environment variables.
         project: The project's folder. Default: `paths.project_root()`.
+        user_file: The user's own file. Default: `paths.config_file()`.
 
     Raises:
-        ConfigurationError: A file or a value is invalid; the message names it in one sentence.
+        ConfigurationError: The user's file or a variable is invalid; the message names it in one sentence.
     """
     settings = Settings()
-    root = project or paths.project_root()
-    for file, table in ((root / "pyproject.toml", ("tool", "mentra_nb")), (root / "mentra.toml", ())):
-        for name, value in _read(file, table).items():
-            settings.change(name, value, str(file))
+    file = user_file if user_file is not None else paths.config_file()
+    for name, value in _read(file).items():
+        settings.change(name, value, str(file))
     for name in Settings.model_fields:
         variable = f"MENTRA_{name.upper()}"
         if name not in ("providers", "aliases") and environ.get(variable):
             settings.change(name, environ[variable], variable)
+    root = project or paths.project_root()
+    for path, table in ((root / "pyproject.toml", ("tool", "mentra_nb")), (root / "mentra.toml", ())):
+        _narrow(settings, path, table)
     return settings
 
 
-def _read(file: Path, table: tuple[str, ...]) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
+def _narrow(settings: Settings, file: Path, table: tuple[str, ...]) -> None:
+    """Apply what a project's file may say, and note what it may not."""
     try:
+        content = _read(file, table)
+    except ConfigurationError as error:
+        settings.ignored.append(str(error))
+        return
+    refused = []
+    for name, value in content.items():
+        if _may_come_with_a_folder(settings, name, value):
+            try:
+                settings.change(name, value, str(file))
+                continue
+            except ConfigurationError:
+                pass
+        refused.append(name)
+    if refused:
+        names = ", ".join(name if name.isidentifier() else repr(name) for name in refused)
+        settings.ignored.append(
+            f"{file} came with this folder, so its settings {names} are ignored; put yours in {paths.config_file()}"
+        )
+
+
+def _may_come_with_a_folder(settings: Settings, name: str, value: Any) -> bool:
+    """Return whether a setting is harmless enough to be taken from a file that nobody has looked at."""
+    match name:
+        case "ask":
+            return bool(value == "always")
+        case "ask_timeout":
+            return isinstance(value, int | float) and bool(value <= settings.ask_timeout)
+        case "stream_hz":
+            return settings.source("stream_hz") == "default" or str(settings.source("stream_hz")).endswith(".toml")
+    return False
+
+
+def _read(file: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a TOML file's content, or one table of it; empty without such a file or if it belongs to somebody else."""
+    try:
+        if hasattr(os, "geteuid") and file.stat().st_uid not in (os.geteuid(), 0):
+            return {}
         content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         if table:  # pyproject.toml belongs to the project: other tools report its errors
             return {}

@@ -6,6 +6,12 @@ import pytest
 from kits.fixtures import postgres, server, store  # noqa: F401  # fixtures of all rooms
 
 
+@pytest.fixture(autouse=True)
+def _nobodys_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    monkeypatch.setenv("MENTRA_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config.toml"))
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -32,6 +32,7 @@ from mentra_nb.errors import (
 )
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
+from mentra_nb.permission.binding import contained
 from mentra_nb.providers.base import ContentBlockStopped, ProviderEvent
 
 SAVE_EVERY = 0.25
@@ -40,9 +41,20 @@ MAX_MALFORMED_ROUNDS = 3
 """A turn fails after this many rounds in a row whose calls all have malformed arguments."""
 
 
+WHOLE = ("tool_use", "end", "pause")
+"""Stop reasons after which the calls of an answer are as the model meant them."""
+WHY_NOT_WHOLE = {
+    "max_tokens": "the answer was cut at the limit of tokens (max_output_tokens)",
+    "context_overflow": "the model's context was full before the answer was complete",
+    "content_filter": "the provider's content filter cut the answer",
+    "refusal": "the model refused to go on",
+    "error": "the model's output was unusable",
+}
+
+
 async def run_rounds(turn: Turn) -> str:
     """Take rounds until the model answers without calling a tool. Returns the stop reason."""
-    malformed, at = 0, Boundary.ROUND
+    malformed, incomplete, at = 0, 0, Boundary.ROUND
     while not turn.limits.ends_early():
         turn.limits.begin_round()
         if turn.injected is not None:
@@ -68,6 +80,13 @@ async def run_rounds(turn: Turn) -> str:
                 return answer.stop_reason
             at = Boundary.ANSWER
             continue
+        if answer.stop_reason not in WHOLE:
+            await refuse(turn, calls, answer.stop_reason)
+            incomplete += 1
+            if incomplete >= MAX_MALFORMED_ROUNDS:
+                raise FailedToStreamResponse(MalformedStream(f"{incomplete} answers in a row were cut off in a call"))
+            continue
+        incomplete = 0
         malformed = malformed + 1 if all(call.error for call in calls) else 0
         if malformed >= MAX_MALFORMED_ROUNDS:
             raise FailedToStreamResponse(MalformedStream(f"{malformed} rounds in a row of malformed tool arguments"))
@@ -115,6 +134,14 @@ async def execute(turn: Turn, calls: Sequence[ToolUse], end: OpenEnd | None = No
     return None
 
 
+async def refuse(turn: Turn, calls: Sequence[ToolUse], stop_reason: str) -> None:
+    """Answer the calls of an answer that is not whole with an error: what they would do may be cut off."""
+    why = WHY_NOT_WHOLE.get(stop_reason, f"the answer ended for an unknown reason ({stop_reason})")
+    turn.phase = "ExecutingTool"
+    turn.scheduler.refuse(calls, f"not executed: {why}, so its calls may be incomplete")
+    await turn.commit(Message.user(turn.scheduler.take_results()))
+
+
 async def consult(turn: Turn, committed: Message, tools: Sequence[ToolSummary] = ()) -> Decision:
     """Ask the strategy, unless a limit decides already. Applies its changes, and keeps what it injects for later."""
     strategy, limits = turn.limits.options.round_strategy, turn.limits
@@ -128,7 +155,7 @@ async def consult(turn: Turn, committed: Message, tools: Sequence[ToolSummary] =
         model_requests=turn.requests,
         transport_retries=turn.retries,
     )
-    decision = await strategy(context) or Continue()
+    decision = await contained(strategy(context)) or Continue()
     if not isinstance(decision, Stop) and decision.adjust is not None:
         await turn.adjust(decision.adjust)
     if isinstance(decision, Inject):

@@ -79,6 +79,14 @@ class Scheduler:
                 await self._run_together(cleared)
         return ended_by is not None
 
+    def refuse(self, calls: Sequence[ToolUse], text: str) -> None:
+        """Answer the calls of a round with an error, without running any."""
+        self._calls, self.results = calls, {}
+        self._events.undecided = {use.id for use in calls}
+        for use in calls:
+            self._events.emit(e.ToolCallStarted(agent_id=self.caller.agent_id, call=use))
+        self.abandon(calls, text, "runtime")
+
     def open_calls(self) -> list[ToolUse]:
         """Return the calls of the round that have no result yet."""
         return [use for use in self._calls if use.id not in self.results]

@@ -315,8 +315,9 @@ class Chat:
         async def choose(stored: ModelInfo | None) -> ModelInfo:
             asked = str(stored) if plan.prompt is None and plan.model is None and stored is not None else plan.model
             model, notice = await used.model(asked)
-            if notice:
-                turn.events.put(shown.Notice(severity="info", message=notice))
+            for text in filter(None, [notice, *used.settings.ignored]):
+                turn.events.put(shown.Notice(severity="info", message=text))
+            used.settings.ignored.clear()  # said once
             return model
 
         session = self._session

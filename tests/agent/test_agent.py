@@ -42,6 +42,7 @@ from mentra_nb.errors import (
 from mentra_nb.event import types as e
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers import base as p
+from mentra_nb.providers import scripted
 from mentra_nb.providers.scripted import (
     ControlledStream,
     ScriptedProvider,
@@ -919,3 +920,33 @@ async def test_child_rejects_nested_task_requests_without_recursing() -> None:
         True,
     )
     assert agent.history()[2].tool_results()[0].content == "inner"
+
+
+# ---- answers that are not whole -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "content_filter", "context_overflow", "refusal", "error", "odd_new"])
+async def test_the_calls_of_an_answer_that_is_not_whole_do_not_run(reason: str) -> None:
+    wiped: list[str] = []
+
+    def wipe(table: str = "all") -> str:
+        wiped.append(table)
+        return "wiped"
+
+    block = scripted.call_block(0, scripted.ScriptedCall("wipe", ""), "call-1")
+    async with bench(scripted.message([block], reason), text("ok"), tools=[wipe]) as table:
+        agent = await table.agent()
+        await agent.send("go")
+        [result] = agent.history()[2].tool_results()
+        [decision] = table.recorder.of(e.ToolAuthorizationFinished)
+    assert wiped == []
+    assert (result.is_error, decision.outcome, decision.decided_by) == (True, "deny", "runtime")
+    assert "so its calls may be incomplete" in str(result.content)
+
+
+async def test_three_answers_in_a_row_that_are_not_whole_fail_the_turn_with_the_cause() -> None:
+    cut = scripted.message([scripted.call_block(0, scripted.ScriptedCall("look", "{}"), "call-1")], "max_tokens")
+    async with bench(cut, cut, cut, tools=[tool(reads_only=True, name="look")(lambda: "x")]) as table:
+        agent = await table.agent()
+        with pytest.raises(FailedToStreamResponse, match="3 answers in a row were cut off in a call"):
+            await agent.send("go")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -283,7 +284,7 @@ def test_files_tool_authorization_preview_exposes_resolved_paths(tmp_path: Path)
     preview = made.preview(ctx, made.validate({"path": "./sub/../a.txt", "content": "secret"}))
     operation = preview.structured_input["operations"][0]
     assert operation == {"op": "create", "resolved_path": str(tmp_path / "a.txt")}
-    assert made.subject(ctx, {"path": "./sub/../a.txt"}) == Subject.path("a.txt")
+    assert made.subject(ctx, {"path": "./sub/../a.txt"}) == Subject.path("a.txt", absolute=(f"{tmp_path}/a.txt",))
     (tmp_path / "a.txt").touch()
     assert made.structured_input(ctx, {"path": "a.txt"})["operations"][0]["op"] == "set"
 
@@ -372,3 +373,22 @@ def test_a_command_must_be_a_text(arguments: dict[str, Any]) -> None:
 
 def test_the_result_of_a_tool_may_end_the_turn() -> None:
     assert ToolOutput("done", terminate=True).terminate
+
+
+async def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(b"x" * (40 << 20))
+    tracemalloc.start()
+    try:
+        made = ReadTool()
+        found = await made.execute(context(tmp_path), made.validate({"path": "long"}))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert str(found.content).endswith("characters are shown; read on with offset]")
+    assert peak < 12 << 20
+
+
+def test_a_command_elsewhere_has_its_folder_in_its_subject(tmp_path: Path) -> None:
+    (tmp_path / "scratch dir").mkdir()
+    subject = ShellTool().subject(context(tmp_path), {"command": "sh check.sh", "working_directory": "scratch dir"})
+    assert subject == Subject.shell(f"cd '{tmp_path}/scratch dir' && sh check.sh")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,10 @@ def _shown(context: ToolContext, path: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 
 
+def _subject(context: ToolContext, path: Path) -> Subject:
+    return Subject.path(_shown(context, path), absolute=(path.as_posix(),))
+
+
 class ReadTool(Tool):
     """`read`: lines of a text file. Runs unasked by default, within the policy's read roots."""
 
@@ -54,7 +57,7 @@ class ReadTool(Tool):
         context.policy.readable(context.working_directory, arguments["path"])
 
     def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        return Subject.path(_shown(context, resolved(context.working_directory, arguments["path"])))
+        return _subject(context, resolved(context.working_directory, arguments["path"]))
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
         target = resolved(context.working_directory, arguments["path"])
@@ -80,17 +83,22 @@ class ReadTool(Tool):
 
 
 def _read_lines(target: Path, path: str, offset: int, limit: int) -> str:
+    """Return numbered lines, at most `MAX_READ_BYTES` characters of them. Memory use does not depend on the file."""
     if not target.is_file():
         raise ToolError(f"'{path}' is not a file" if target.exists() else f"'{path}' does not exist")
-    lines, size = [], 0
+    lines, size, number = [], 0, 1
     try:
         with target.open(encoding="utf-8", newline=None) as file:
-            for number, line in enumerate(islice(file, offset - 1, offset - 1 + limit), offset):
-                size += len(line)
-                if size > MAX_READ_BYTES:
-                    lines.append(f"[cut: only the first {MAX_READ_BYTES} characters are shown; read on with offset]")
-                    break
-                lines.append(f"L{number}: {line.rstrip(chr(10))}")
+            while number < offset + limit and (piece := file.readline(MAX_READ_BYTES)):
+                is_whole = piece.endswith("\n")
+                if number >= offset:
+                    size += len(piece)
+                    if size > MAX_READ_BYTES or (not is_whole and len(piece) == MAX_READ_BYTES):
+                        lines.append(f"L{number}: {piece[: max(0, MAX_READ_BYTES - size + len(piece))]}")
+                        lines.append(f"[cut: only {MAX_READ_BYTES} characters are shown; read on with offset]")
+                        break
+                    lines.append(f"L{number}: {piece.removesuffix(chr(10))}")
+                number += is_whole
     except UnicodeDecodeError:
         raise ToolError(f"'{path}' is not valid UTF-8 text") from None
     except OSError as error:
@@ -116,7 +124,7 @@ class WriteTool(Tool):
         context.policy.writable(context.working_directory, arguments["path"])
 
     def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        return Subject.path(_shown(context, resolved(context.working_directory, arguments["path"])))
+        return _subject(context, resolved(context.working_directory, arguments["path"]))
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
         target = resolved(context.working_directory, arguments["path"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +47,10 @@ class ShellTool(Tool):
         return {name: value for name, value in given.items() if value}  # empty is as good as not given
 
     def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        return Subject.shell(arguments["command"])
+        cwd = _cwd(context, arguments)
+        if cwd == context.working_directory.resolve():
+            return Subject.shell(arguments["command"])
+        return Subject.shell(f"cd {shlex.quote(str(cwd))} && {arguments['command']}")
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
         return {
@@ -84,7 +88,7 @@ class ShellTool(Tool):
 
 def _cwd(context: ToolContext, arguments: dict[str, Any]) -> Path:
     chosen = arguments.get("working_directory")
-    return (context.working_directory / chosen).resolve() if chosen else context.working_directory
+    return (context.working_directory / (chosen or ".")).resolve()
 
 
 def _report(output: ExecOutput, request: CommandRequest) -> str:
