@@ -33,11 +33,27 @@ def _shown(context: ToolContext, path: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 
 
-def _subject(context: ToolContext, path: Path) -> Subject:
-    return Subject.path(_shown(context, path), absolute=(path.as_posix(),))
+class _FileTool(Tool):
+    """A tool for one file, which its argument `path` names."""
+
+    def operation(self, target: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return what the call would do to the file, for the preview."""
+        raise NotImplementedError
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
+        target = resolved(context.working_directory, arguments["path"])
+        return Subject.path(_shown(context, target), absolute=(target.as_posix(),))
+
+    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        target = resolved(context.working_directory, arguments["path"])
+        return {
+            "kind": "files",
+            "working_directory": str(context.working_directory),
+            "operations": [self.operation(target, arguments)],
+        }
 
 
-class ReadTool(Tool):
+class ReadTool(_FileTool):
     """`read`: lines of a text file. Runs unasked by default, within the policy's read roots."""
 
     spec: ToolSpec = ToolSpec(
@@ -56,22 +72,12 @@ class ReadTool(Tool):
     def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
         context.policy.readable(context.working_directory, arguments["path"])
 
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        return _subject(context, resolved(context.working_directory, arguments["path"]))
-
-    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        target = resolved(context.working_directory, arguments["path"])
+    def operation(self, target: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         return {
-            "kind": "files",
-            "working_directory": str(context.working_directory),
-            "operations": [
-                {
-                    "op": "read",
-                    "resolved_path": str(target),
-                    "offset": arguments["offset"],
-                    "limit": arguments["limit"],
-                }
-            ],
+            "op": "read",
+            "resolved_path": str(target),
+            "offset": arguments["offset"],
+            "limit": arguments["limit"],
         }
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
@@ -106,7 +112,7 @@ def _read_lines(target: Path, path: str, offset: int, limit: int) -> str:
     return "\n".join(lines) or "(no lines)"
 
 
-class WriteTool(Tool):
+class WriteTool(_FileTool):
     """`write`: create or replace a file as a whole, atomically, keeping its mode."""
 
     spec: ToolSpec = ToolSpec(
@@ -123,18 +129,8 @@ class WriteTool(Tool):
     def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
         context.policy.writable(context.working_directory, arguments["path"])
 
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        return _subject(context, resolved(context.working_directory, arguments["path"]))
-
-    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        target = resolved(context.working_directory, arguments["path"])
-        return {
-            "kind": "files",
-            "working_directory": str(context.working_directory),
-            "operations": [
-                {"op": "set" if target.exists() else "create", "resolved_path": str(target)},
-            ],
-        }
+    def operation(self, target: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"op": "set" if target.exists() else "create", "resolved_path": str(target)}
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         target = context.policy.writable(context.working_directory, arguments["path"])
