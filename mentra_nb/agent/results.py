@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-MAX_RESULT_LINES = 2_000
-MAX_RESULT_BYTES = 50 * 1024
-NOTICE_BYTES = 200
-"""Room for the notice of what was left out."""
+from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, clipped
+
+__all__ = ["MAX_RESULT_BYTES", "MAX_RESULT_LINES", "NOT_RUN", "SKIPPED", "STOPPED", "in_words", "limited"]
+
 SKIPPED = "interrupted while it ran: it may have taken effect, and was not run again"
 STOPPED = "stopped before it finished; it may have taken effect"
 NOT_RUN = "not executed: the turn was stopped"
@@ -24,29 +24,11 @@ def limited(content: Any) -> Any:
         if size <= MAX_RESULT_BYTES:
             return content
         return f"[the result is JSON of {size} bytes, over the limit of {MAX_RESULT_BYTES}: ask for less of it]"
-    raw = content.encode("utf-8", "replace")
-    lines = content.count("\n") + 1
-    if len(raw) <= MAX_RESULT_BYTES and lines <= MAX_RESULT_LINES:
-        return content
-    room = MAX_RESULT_BYTES - NOTICE_BYTES
-    head = _kept(raw[: room * 2 // 3], MAX_RESULT_LINES * 2 // 3, from_end=False)
-    tail = _kept(raw[len(raw) - room // 3 :], MAX_RESULT_LINES // 3, from_end=True)
-    left = len(raw) - len(head.encode()) - len(tail.encode())
-    notice = f"[… {left} of {len(raw)} bytes left out; {lines} lines in all …]"
-    return "\n".join([head.removesuffix("\n"), notice, tail.removeprefix("\n")])
-
-
-def _kept(raw: bytes, lines: int, *, from_end: bool) -> str:
-    """Return at most so many whole lines of the beginning or end of a text; part of a line if it has only one."""
-    if from_end:
-        at = raw.find(b"\n")
-        raw = raw[at + 1 :] if 0 <= at < len(raw) - 1 else raw
-        while raw and raw[0] & 0xC0 == 0x80:  # the rest of a character
-            raw = raw[1:]
-        return "\n".join(raw.decode("utf-8", "ignore").split("\n")[-lines:])
-    at = raw.rfind(b"\n")
-    raw = raw[:at] if at > 0 else raw
-    return "\n".join(raw.decode("utf-8", "ignore").split("\n")[:lines])
+    notice = (
+        f"[… {{left}} of {len(content.encode('utf-8', 'replace'))} bytes left out; "
+        f"{content.count(chr(10)) + 1} lines in all …]"
+    )
+    return clipped(content, MAX_RESULT_BYTES, MAX_RESULT_LINES, notice)
 
 
 def in_words(error: BaseException) -> str:

@@ -1,10 +1,12 @@
-"""Run a shell command as its own process group, within limits of time and output, and kill what it leaves behind.
+"""Run a shell command as its own process group, within limits of time and output, and kill what is left of the group.
 
-Policy and permission were checked before; this module knows neither.
+A process that left the group (`setsid`, a daemon) is not killed. When this process itself is killed the command runs on
+to its end. Policy and permission were checked before; this module knows neither.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import signal
@@ -22,6 +24,8 @@ TIMED_OUT = 124
 """The status code after a timeout, as of timeout(1)."""
 DRAIN_SECONDS = 2.0
 """Seconds to read on after the process group is gone."""
+LEFT_OUT = "[… the middle is left out …]"
+"""The line between the beginning and the end of a stream that was over its limit."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class CommandRequest:
 class ExecOutput:
     """What a command returned. `status_code` is `None` after a signal and 124 after a timeout.
 
+    Of a truncated stream the beginning and the end are kept; `…_bytes` and `…_lines` count all that was written.
+
     Example:
         >>> mn.ExecOutput(stdout="", stderr="not found", status_code=127).success
         False
@@ -56,6 +62,12 @@ class ExecOutput:
     timed_out: bool = False
     stdout_truncated: bool = False
     stderr_truncated: bool = False
+    left_running: bool = field(default=False, compare=False)
+    """Whether the command had returned and left processes in the background, which were killed."""
+    stdout_bytes: int = field(default=0, compare=False)
+    stderr_bytes: int = field(default=0, compare=False)
+    stdout_lines: int = field(default=0, compare=False)
+    stderr_lines: int = field(default=0, compare=False)
 
     @property
     def success(self) -> bool:
@@ -77,7 +89,9 @@ class RuntimeExecutor(Protocol):
 
 
 class LocalExecutor:
-    """Run commands on this machine, by `/bin/sh -c` or `cmd.exe /C`. The process group is killed on every way out.
+    """Run commands on this machine, by `/bin/sh -c` or `cmd.exe /C`. Its process group is killed on every way out.
+
+    Processes that left the group may survive: a command runs with all that its user may do.
 
     Example:
         >>> from pathlib import Path
@@ -99,7 +113,7 @@ class LocalExecutor:
             start_new_session=sys.platform != "win32",
         )
         streams = [_Capture("stdout", request, on_line), _Capture("stderr", request, on_line)]
-        timed_out = False
+        timed_out = left_running = False
         try:
             async with anyio.create_task_group() as readers:
                 for capture, pipe in zip(streams, (process.stdout, process.stderr), strict=True):
@@ -108,6 +122,7 @@ class LocalExecutor:
                 with anyio.move_on_after(request.timeout) as limit:
                     await process.wait()
                 timed_out = limit.cancelled_caught
+                left_running = not timed_out and _group_is_alive(process)
                 _kill_group(process)  # background processes of the command would hold the pipes open
                 # a process that left the group still may hold them: read for a while, then stop
                 readers.cancel_scope.deadline = anyio.current_time() + DRAIN_SECONDS
@@ -125,21 +140,26 @@ class LocalExecutor:
             timed_out=timed_out,
             stdout_truncated=streams[0].truncated,
             stderr_truncated=streams[1].truncated,
+            left_running=left_running,
+            stdout_bytes=streams[0].total,
+            stderr_bytes=streams[1].total,
+            stdout_lines=streams[0].lines,
+            stderr_lines=streams[1].lines,
         )
 
 
 class _Capture:
-    """The first bytes of a stream. Reports whole lines as they arrive."""
+    """The first and last bytes of a stream, and its size. Reports the lines of its beginning as they arrive."""
 
     def __init__(self, name: str, request: CommandRequest, on_line: Callable[[str], None] | None) -> None:
         self.name, self.limit, self.on_line = name, request.max_output_bytes_per_stream, on_line
-        self.kept, self.line, self.truncated = bytearray(), bytearray(), False
+        self.kept, self.line, self.ends_line = bytearray(), bytearray(), True
+        self.total = self.newlines = 0
 
     async def read(self, pipe: ByteReceiveStream) -> None:
         async for chunk in pipe:
-            room = self.limit - len(self.kept)
-            self.kept += chunk[:room]
-            self.truncated = self.truncated or len(chunk) > room
+            room = max(self.limit - self.total, 0)
+            self._keep(chunk)
             if self.on_line is None or room <= 0:
                 continue
             self.line += chunk[:room]
@@ -150,12 +170,60 @@ class _Capture:
         if self.line:
             self._report(bytes(self.line))
 
+    def _keep(self, chunk: bytes) -> None:
+        self.total += len(chunk)
+        self.newlines += chunk.count(b"\n")
+        self.ends_line = chunk.endswith(b"\n")
+        self.kept += chunk
+        if len(self.kept) > 2 * self.limit:
+            del self.kept[self._head : len(self.kept) - self._tail]
+
+    @property
+    def _tail(self) -> int:
+        return self.limit // 3
+
+    @property
+    def _head(self) -> int:
+        return self.limit - self._tail
+
+    @property
+    def truncated(self) -> bool:
+        return self.total > self.limit
+
+    @property
+    def lines(self) -> int:
+        """How many lines were written, counting a last one without its end."""
+        return self.newlines + (not self.ends_line)
+
     def _report(self, line: bytes) -> None:
         if self.on_line is not None:
             self.on_line(f"{self.name}: {line.decode('utf-8', 'replace')}")
 
     def text(self) -> str:
-        return self.kept.decode("utf-8", "replace")
+        if not self.truncated:
+            return self.kept.decode("utf-8", "replace")
+        head = codecs.getincrementaldecoder("utf-8")("replace").decode(self.kept[: self._head])
+        tail = bytes(self.kept[len(self.kept) - self._tail :])
+        while tail and tail[0] & 0xC0 == 0x80:  # the rest of a character
+            tail = tail[1:]
+        return f"{head}\n{LEFT_OUT}\n{tail.decode('utf-8', 'replace')}"
+
+
+def _group_is_alive(process: Process) -> bool:
+    """Return whether a process of the command's group still runs; always false on Windows, which has no groups."""
+    if sys.platform == "win32":
+        return False
+    import psutil
+
+    try:
+        os.killpg(process.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.getpgid(pid) == process.pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _kill_group(process: Process) -> None:

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from mentra_nb.sandbox import executor
-from mentra_nb.sandbox.executor import TIMED_OUT, CommandRequest, ExecOutput, LocalExecutor
+from mentra_nb.sandbox.executor import LEFT_OUT, TIMED_OUT, CommandRequest, ExecOutput, LocalExecutor
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")]
 
@@ -68,14 +68,39 @@ async def test_allowlisted_environment_is_enforced(tmp_path: Path) -> None:
 
 async def test_caps_stdout_and_stderr_independently(tmp_path: Path) -> None:
     output = await run("printf 1234567890; printf 123 >&2", tmp_path, max_output_bytes_per_stream=4)
-    assert (output.stdout, output.stdout_truncated) == ("1234", True)
+    assert (output.stdout, output.stdout_truncated) == (f"123\n{LEFT_OUT}\n0", True)
     assert (output.stderr, output.stderr_truncated) == ("123", False)
+    assert (output.stdout_bytes, output.stdout_lines, output.stderr_bytes) == (10, 1, 3)
+
+
+async def test_the_beginning_and_the_end_of_long_output_are_kept_and_all_of_it_is_counted(tmp_path: Path) -> None:
+    output = await run("seq 1 100000", tmp_path, max_output_bytes_per_stream=600)
+    head, tail = output.stdout.split(f"\n{LEFT_OUT}\n")
+    assert head.startswith("1\n2\n3\n")
+    assert tail.endswith("\n99999\n100000\n")
+    assert (len(head), len(tail)) == (400, 200)
+    assert (output.stdout_bytes, output.stdout_lines) == (588_895, 100_000)
+
+
+async def test_a_cut_is_between_characters(tmp_path: Path) -> None:
+    output = await run("printf 'ääääääää'", tmp_path, max_output_bytes_per_stream=8)
+    assert output.stdout == f"äää\n{LEFT_OUT}\nä"
+    output = await run("printf 'ääääääää'", tmp_path, max_output_bytes_per_stream=10)  # 7 from the head, 3 from the end
+    assert output.stdout == f"äää\n{LEFT_OUT}\nä"
+
+
+async def test_what_is_killed_in_the_background_is_said(tmp_path: Path) -> None:
+    assert (await run(f"nohup {FOREVER} >/dev/null 2>&1 & echo started", tmp_path)).left_running
+    assert not (await run("echo done | cat", tmp_path)).left_running
+    assert not (await run("true & wait", tmp_path)).left_running
+    assert not (await run(FOREVER, tmp_path, timeout=0.2)).left_running
 
 
 async def test_what_is_over_the_cap_is_read_and_dropped(tmp_path: Path) -> None:
     """A full pipe must not block the command."""
     output = await run("head -c 3000000 /dev/zero; echo done >&2", tmp_path, max_output_bytes_per_stream=10)
-    assert (len(output.stdout), output.stderr, output.status_code) == (10, "done\n", 0)
+    assert output.stdout == "\0" * 7 + f"\n{LEFT_OUT}\n" + "\0" * 3
+    assert (output.stdout_bytes, output.stderr, output.status_code) == (3_000_000, "done\n", 0)
 
 
 async def test_invalid_utf8_is_replaced(tmp_path: Path) -> None:

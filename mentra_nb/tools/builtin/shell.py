@@ -11,8 +11,13 @@ from pydantic.json_schema import SkipJsonSchema
 
 from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.providers.base import ProviderToolSpec
-from mentra_nb.sandbox.executor import CommandRequest, ExecOutput
+from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput
+from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
 from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, schema_of, validated
+
+_TEXT_BYTES = MAX_RESULT_BYTES - 1024
+_TEXT_LINES = MAX_RESULT_LINES - 10
+"""Room for the two streams of a result beside its notices."""
 
 
 class _Shell(BaseModel):
@@ -92,12 +97,19 @@ def _cwd(context: ToolContext, arguments: dict[str, Any]) -> Path:
 
 
 def _report(output: ExecOutput, request: CommandRequest) -> str:
-    """Return both streams, followed by notices of truncation, time-out and exit status."""
-    parts = [text.rstrip("\n") for text in (output.stdout, output.stderr) if text.strip()]
-    kept = request.max_output_bytes_per_stream
-    for name, cut in (("stdout", output.stdout_truncated), ("stderr", output.stderr_truncated)):
-        if cut:
-            parts.append(f"[{name} truncated: only the first {kept} bytes are shown]")
+    """Return both streams, each with its beginning and end, then the notices; all within the limits of a result."""
+    streams = {
+        "stdout": (as_printed(output.stdout).rstrip("\n"), output.stdout_bytes, output.stdout_lines),
+        "stderr": (as_printed(output.stderr).rstrip("\n"), output.stderr_bytes, output.stderr_lines),
+    }
+    truncated = {"stdout": output.stdout_truncated, "stderr": output.stderr_truncated}
+    texts = _within_limits([text for text, _, _ in streams.values()])
+    parts = [text for text in texts if text.strip()]
+    for (name, (whole, size, lines)), text in zip(streams.items(), texts, strict=True):
+        if truncated[name] or text != whole:
+            parts.append(f"[{name} truncated: of {size} bytes, {lines} lines, the middle is left out]")
+    if output.left_running:
+        parts.append("[what it left running in the background was killed when it returned]")
     if output.timed_out:
         parts.append(f"[timed out after {request.timeout:g}s and was killed]")
     elif output.status_code is None:
@@ -105,3 +117,15 @@ def _report(output: ExecOutput, request: CommandRequest) -> str:
     elif output.status_code:
         parts.append(f"[exit status {output.status_code}]")
     return "\n".join(parts) or "(no output)"
+
+
+def _within_limits(texts: list[str]) -> list[str]:
+    """Return both texts cut so that they fit into one result: each may have half of it, and what the other leaves."""
+    sizes = [len(text.encode("utf-8", "replace")) for text in texts]
+    counts = [text.count("\n") + 1 for text in texts]
+    made = []
+    for own, other in ((0, 1), (1, 0)):
+        room = max(_TEXT_BYTES // 2, _TEXT_BYTES - sizes[other])
+        lines = max(_TEXT_LINES // 2, _TEXT_LINES - counts[other])
+        made.append(clipped(texts[own], room, lines, LEFT_OUT))
+    return made

@@ -1,0 +1,56 @@
+"""Limits of the text that a model reads: what is over them keeps its beginning and its end."""
+
+from __future__ import annotations
+
+import re
+
+MAX_RESULT_LINES = 2_000
+MAX_RESULT_BYTES = 50 * 1024
+
+_CONTROL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # colours, cursor
+    r"|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # titles and links
+    r"|[PX^_][^\x1b\n]*(?:\x1b\\)?"  # strings for the terminal
+    r"|[ -/]*[0-~])"
+)
+_OVERSTRUCK = re.compile(r"[^\n\x08]\x08")
+
+
+def clipped(text: str, max_bytes: int, max_lines: int, notice: str) -> str:
+    """Return a text within the limits: two thirds from its beginning, one from its end, the notice in between.
+
+    What is kept ends at line ends where there are any, else at characters. `notice` may have `{left}` for the bytes
+    left out; `max_bytes` must have room for it.
+    """
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= max_bytes and text.count("\n") < max_lines:
+        return text
+    room = max_bytes - len(notice.encode()) - 32  # for the number and two line ends
+    head = _kept(raw[: room * 2 // 3], max_lines * 2 // 3, from_end=False)
+    tail = _kept(raw[len(raw) - room // 3 :], max_lines // 3, from_end=True)
+    left = len(raw) - len(head.encode()) - len(tail.encode())
+    return "\n".join([head.removesuffix("\n"), notice.format(left=left), tail.removeprefix("\n")])
+
+
+def _kept(raw: bytes, lines: int, *, from_end: bool) -> str:
+    """Return at most so many whole lines of the beginning or end of a text; part of a line if it has only one."""
+    if from_end:
+        at = raw.find(b"\n")
+        raw = raw[at + 1 :] if 0 <= at < len(raw) - 1 else raw
+        while raw and raw[0] & 0xC0 == 0x80:  # the rest of a character
+            raw = raw[1:]
+        return "\n".join(raw.decode("utf-8", "ignore").split("\n")[-lines:])
+    at = raw.rfind(b"\n")
+    raw = raw[:at] if at > 0 else raw
+    return "\n".join(raw.decode("utf-8", "ignore").split("\n")[:lines])
+
+
+def as_printed(text: str) -> str:
+    """Return what a terminal would show in the end: without control codes, of each redrawn line the last state."""
+    if "\x1b" in text:
+        text = _CONTROL.sub("", text)
+    if "\x08" in text:
+        text = _OVERSTRUCK.sub("", text).replace("\x08", "")
+    if "\r" in text:
+        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return text
