@@ -131,8 +131,10 @@ UNDER_THEIR_NAMES = {
     """,
     "tools/test_tools": """
         files_tool_authorization_preview_exposes_resolved_paths files_tool_denies_writes_outside_workspace_roots
-        files_tool_reads_numbered_lines policy_can_deny_shell_tool_execution
-        shell_tool_emits_progress_events_with_output_lines
+        files_tool_reads_numbered_lines
+    """,
+    "tools/test_shell": """
+        policy_can_deny_shell_tool_execution shell_tool_emits_progress_events_with_output_lines
     """,
     "agent/test_traces": """
         custom_hooks_observe_model_and_tool_execution
@@ -249,7 +251,7 @@ UNDER_ANOTHER_NAME = {
         "rule_store_rules_returns_all_entries"
     ),
     "store/test_work::a_job_id_is_never_used_twice": "background_ids_do_not_repeat_after_resume",
-    "tools/test_tools::shell_working_directory_overrides_the_default": (
+    "tools/test_shell::shell_working_directory_overrides_the_default": (
         "shell_working_directory_overrides_default_routing"
     ),
     "providers/test_scripted::a_failure_comes_on_opening_and_an_erroring_stream_fails_inside": (
