@@ -110,7 +110,7 @@ class _End:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The limits of one turn. `None` is no limit. An object is used by one turn at a time; each turn counts from zero.
+    """The limits of one turn. `None` means no limit. Used by one turn at a time; each turn counts from zero.
 
     Subagents share the tokens, the deadline and the budgets. Soft limits finish and keep the round that reaches them;
     all others fail the turn.

@@ -1,4 +1,4 @@
-"""What a screen is told of what happened: `AgentEvent` → `SessionEvent`, one table of pure functions."""
+"""From `AgentEvent` to `SessionEvent`, which screens show: one table of pure functions."""
 
 from __future__ import annotations
 
@@ -103,6 +103,6 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
 
 
 def to_session(event: e.AgentEvent) -> shown.SessionEvent | None:
-    """What a screen is told of an event, or `None`."""
+    """Return the event for a screen, or `None` if a screen does not show it."""
     project = _SESSION.get(type(event))
     return project(event) if project else None

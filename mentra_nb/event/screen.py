@@ -165,5 +165,5 @@ _BY_TYPE: dict[str, type[SessionEvent]] = {
 
 
 def session_event_from_json(payload: dict[str, Any]) -> SessionEvent:
-    """A JSON object as its event. Raises `KeyError` for a type this version does not know."""
+    """Return the event of a JSON object. Raises `KeyError` for a type this version does not know."""
     return _BY_TYPE[payload["type"]].model_validate(payload)

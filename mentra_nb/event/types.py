@@ -94,7 +94,7 @@ class UsageReport(AgentEvent):
 
 
 class SubagentSpawned(AgentEvent):
-    """`agent_id` gave a task to another agent of its own."""
+    """`agent_id` gave a task to a subagent."""
 
     subagent_id: str
     name: str
@@ -124,7 +124,7 @@ class RuntimeEvent(AgentEvent):
     kind: str
 
     def scope(self) -> str:
-        """The audit column: the agent, or the runtime instance."""
+        """Return the value of the column `scope`: the agent, or the runtime instance."""
         return self.agent_id
 
 
@@ -424,5 +424,5 @@ _BY_KIND: dict[str, type[RuntimeEvent]] = {cls.model_fields["kind"].default: cls
 
 
 def runtime_event_from_json(payload: dict[str, Any]) -> RuntimeEvent:
-    """A recorded payload as its event. Raises `KeyError` for a kind this version does not know."""
+    """Return the event of a recorded payload. Raises `KeyError` for a kind this version does not know."""
     return _BY_KIND[payload["kind"]].model_validate(payload)

@@ -230,7 +230,7 @@ def _model(entry: dict[str, Any], provider: str) -> ModelInfo:
 
 
 class GeminiDecoder(Decoder):
-    """One answer's chunks to events: text and thoughts in the order they come, and each call as a block of its own."""
+    """One answer's chunks to events: text and thoughts in the order they come, and each call as a separate block."""
 
     def __init__(self, model: str) -> None:
         super().__init__(model)
@@ -283,7 +283,7 @@ class GeminiDecoder(Decoder):
             self._emit(ContentBlockStopped(self._begin("opaque"), encrypted=compact(part)))
 
     def _signed(self, kind: BlockKind, text: str, signature: str) -> None:
-        """Give a part with a signature as a block of its own: it may not be merged with its neighbours."""
+        """Give a part with a signature as a separate block: it may not be merged with its neighbours."""
         self._close()
         if kind == "text":
             self._carry(signature)

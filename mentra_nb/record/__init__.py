@@ -1,1 +1,1 @@
-"""The record: a log of every event, in files that DuckDB reads."""
+"""The record of every event, in files that DuckDB reads."""

@@ -32,7 +32,7 @@ async def chosen(choice: ModelChoice, stored: ModelInfo | None) -> ModelInfo:
 class PersistedAgentSummary(Data):
     """A stored agent that is not loaded. `history_len` is the number of messages of its active branch.
 
-    `status` is that of `AgentSnapshot`, or `Running`: a run is on its way, or its process died.
+    `status` is that of `AgentSnapshot`, or `Running`: a turn is running, or its process died.
     """
 
     id: str

@@ -41,7 +41,7 @@ class ToolError(MentraError):
 
 
 class ToolSpec(Data):
-    """A tool's descriptor: what the provider is told, and what the runtime must know to schedule and authorize it.
+    """A tool's descriptor: its description for the provider, and what the runtime needs to schedule and authorize it.
 
     `side_effect_level`, `durability`, `execution_category` and `approval_category` are the original runtime's levels,
     derived from the rest.
@@ -52,7 +52,7 @@ class ToolSpec(Data):
     """
 
     wire: ProviderToolSpec
-    """The tool as a provider is told of it."""
+    """The tool's description for the provider."""
     capabilities: tuple[ToolCapability | CustomCapability, ...] = ()
     reads_only: bool = False
     """Whether a call changes nothing; then it runs unasked by default."""

@@ -313,7 +313,7 @@ async def test_a_turn_that_a_budget_ended_says_so() -> None:
     assert options.ended_early == "token_budget"
 
 
-# ---- it exists for that run only ------------------------------------------------------------------------------
+# ---- it exists for that turn only ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turns", [(failure(HttpError(400)),), (text("Paris."),), (answer({}),), (answer(PARIS),)])

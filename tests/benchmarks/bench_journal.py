@@ -1,4 +1,4 @@
-"""The cost of recording for the thread of a turn: `python tests/benchmarks/bench_journal.py`.
+"""The cost of the record for the thread of a turn: `python tests/benchmarks/bench_journal.py`.
 
 First the time of one `record_audit_event`, in microseconds: one after another, at the pace of a busy turn, and at that
 pace beside a thread that computes in Python. Then the CPU of a turn of 2,000 deltas with the record on and off.

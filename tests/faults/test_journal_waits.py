@@ -1,4 +1,4 @@
-"""Who reads the record, who writes it and who compacts it do not wait for each other; a full disk stops no run."""
+"""Reading, writing and compacting the record do not wait for each other; a full disk stops no turn."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def find_damage(folder: Path, *, deep: bool = True) -> str | None:
 
 
 def may_be_damage(error: Exception) -> bool:
-    """Return whether an error of DuckDB may come from a damaged file: it has no class of its own for that."""
+    """Return whether an error of DuckDB may come from a damaged file: it has no separate class for that."""
     import duckdb
 
     kinds = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException, UnicodeDecodeError)

@@ -72,7 +72,7 @@ class UsageFilters(Filters, total=False):
     notebook: One
 
 
-_LAST = ("since", "until", "folder")
+_SHOWN_LAST = ("since", "until", "folder")
 
 
 def filtered(function: F) -> F:
@@ -81,7 +81,7 @@ def filtered(function: F) -> F:
     parameters = list(inspect.signature(function).parameters.values())
     (filters,) = get_args(hints[parameters[-1].name])
     known = [each.replace(annotation=hints[each.name]) for each in parameters[:-1]]
-    names = sorted(get_type_hints(filters).items(), key=lambda item: (item[0] != "session", item[0] in _LAST))
+    names = sorted(get_type_hints(filters).items(), key=lambda item: (item[0] != "session", item[0] in _SHOWN_LAST))
     signature = inspect.Signature(
         [
             *known,

@@ -66,11 +66,11 @@ class Skills:
         self._loaded = found | self._loaded
 
     def list(self) -> builtins.list[Skill]:
-        """Sorted by name."""
+        """Return the skills, sorted by name."""
         return [self._loaded[name][0] for name in sorted(self._loaded)]
 
     def prompt(self) -> str | None:
-        """The section of the system prompt that names them. `None` without skills."""
+        """Return the section of the system prompt that names the skills; `None` without any."""
         lines = [f"  - {skill.name}: {skill.description}" for skill in self.list()]
         if not lines:
             return None
@@ -78,7 +78,7 @@ class Skills:
         return "\n".join(["Skills available:", *lines, hint])
 
     def load(self, name: str) -> str:
-        """A skill's instructions between `<skill>` tags. Raises `ToolError` when there is none of that name."""
+        """Return a skill's instructions between `<skill>` tags. Raises `ToolError` when there is none of that name."""
         if name not in self._loaded:
             raise ToolError(f"Unknown skill '{name}'")
         body = _CLOSING_TAG.sub("&lt;/", self._loaded[name][1])
@@ -171,7 +171,7 @@ def _read(path: Path) -> tuple[Skill, str]:
 
 
 def _split(path: Path, text: str) -> tuple[str, str]:
-    """The front matter, if the file begins with any, and the body."""
+    """Return the front matter, if the file begins with any, and the body."""
     if not text.startswith(("---\n", "---\r\n")):
         return "", text
     matter = _FRONT_MATTER.match(text)
@@ -216,7 +216,7 @@ def _where(error: yaml.MarkedYAMLError) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Text without line breaks, control characters, lone surrogates or invisible ones."""
+    """Return text without line breaks, control characters, lone surrogates or invisible ones."""
     return " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in text).split())
 
 
