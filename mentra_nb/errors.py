@@ -32,11 +32,15 @@ MentraError
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class ErrorCategory(StrEnum):
@@ -52,6 +56,10 @@ class MentraError(Exception):
     """Base of every error this package raises on purpose."""
 
     category = ErrorCategory.TERMINAL
+
+    def __str__(self) -> str:
+        """Return the message. Control characters in it are made visible: a server may have written it."""
+        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().__str__())
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows: the sentence, without the frames of this package."""

@@ -59,4 +59,5 @@ def messages(session: str | None = None) -> pd.DataFrame:
     names = ["ts", "session_id", "run_id", "entry_id", "role", "kind", "text", "parts"]
     texts = dict.fromkeys(names[1:], "string") | {"role": "category", "kind": "category"}
     frame = pd.DataFrame(rows, columns=names).astype(texts)
+    frame.attrs["mentra_nb"] = True
     return frame.assign(ts=pd.to_datetime(frame.ts.astype("float64"), unit="s", utc=True).dt.as_unit("us"))

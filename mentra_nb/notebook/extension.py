@@ -16,6 +16,8 @@ from mentra_nb.notebook.grammar import VISIBLE, completions
 from mentra_nb.notebook.magics import Mentra, origin, show
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
+_FRAMES = ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame")
+"""pandas 3 and 2."""
 _QUESTION = re.compile(r"(?P<before>\s*(?:[\w.]+\s*=\s*)?)%mentra[ \t]+(?P<prompt>\S.*\?)[ \t]*\n?")
 
 
@@ -27,6 +29,8 @@ def load(shell: Any) -> None:
     shell.input_transformers_cleanup.append(keep_question_mark)
     _set_matcher(shell, add=True)
     shell.display_formatter.ipython_display_formatter.for_type_by_name(*_REPLY, show_reply)
+    for name in _FRAMES:
+        shell.display_formatter.formatters["text/html"].for_type_by_name(*name, frame_html)
     present_with(Presenter(show=show, origin=origin, notebook=kernel.notebook_name))
 
 
@@ -44,6 +48,8 @@ def unload(shell: Any) -> None:
         shell.input_transformers_cleanup.remove(keep_question_mark)
     _set_matcher(shell, add=False)
     shell.display_formatter.ipython_display_formatter.pop(".".join(_REPLY), None)
+    for name in _FRAMES:
+        shell.display_formatter.formatters["text/html"].pop(".".join(name), None)
     present_with(None)
 
 
@@ -121,6 +127,16 @@ def _set_matcher(shell: Any, *, add: bool) -> None:
         matchers.append(complete)
     elif not add and complete in matchers:
         matchers.remove(complete)
+
+
+def frame_html(frame: Any) -> Any:
+    """Return the HTML of a DataFrame as pandas makes it; for frames of this package, closed to MathJax."""
+    if "mentra_nb" not in frame.attrs:
+        return frame._repr_html_()
+    import pandas as pd
+
+    with pd.option_context("display.html.use_mathjax", False):
+        return frame._repr_html_()
 
 
 def show_reply(reply: Any) -> None:

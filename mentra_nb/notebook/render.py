@@ -124,7 +124,10 @@ def _parser() -> MarkdownIt:
 
         def link_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
             opening = next(t for t in reversed(tokens[:idx]) if t.type == "link_open")
-            return "</a>" if opening.info == "auto" else "</a>" + _host_note(str(opening.attrs["href"]))
+            url = str(opening.attrs["href"])
+            # The text of an autolink is its address, but with a punycode host decoded to letters that may deceive.
+            told = opening.info == "auto" and "xn--" not in _host(url).lower()
+            return "</a>" if told else "</a>" + _host_note(url)
 
         def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
             return _code(tokens[idx].content, tokens[idx].info)

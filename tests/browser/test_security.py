@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import nbformat
 import pytest
 from kits.lab import Lab
 from kits.payloads import LEAK, PAYLOADS
+from nbconvert import HTMLExporter
 from playwright.sync_api import BrowserContext
 
 pytestmark = pytest.mark.browser
@@ -79,3 +81,43 @@ def test_the_payloads_do_fire_where_nothing_stops_them(unsafe: Seen) -> None:
 
 def test_our_renderer_shows_them_as_text(lab: Lab, browser: BrowserContext) -> None:
     assert show(lab, browser, SAFE) == Seen(ran=set(), fetched=set(), cells_added=0, live=0, formulas=0, errors=0)
+
+
+BEGIN = "from kits.notebooks import BEGIN\nexec(BEGIN)\n"
+HOSTILE = "ls</script><script>window.P_picture=1</script><img src=nope onerror='window.P_frame=1'> $x^2$"
+
+
+def test_pictures_and_frames_of_hostile_calls_run_nothing(lab: Lab, browser: BrowserContext) -> None:
+    """A model's command, a tool it invents and a prompt, drawn and tabled on the page and in its export to HTML."""
+    sources = [
+        f"{BEGIN}H = {HOSTILE!r}\nmn.deny('shell')\n"
+        "script(shell(H), s.tool_calls([s.ScriptedCall(H, {'x': H}, 'c2')]), s.text('done'))\n"
+        "get_ipython().run_line_magic('mentra', '-- ' + H)",
+        *(f"mn.plot.{name}()" for name in ("timeline", "cost", "approvals", "tools")),
+        "mn.turns()[['prompt']]",
+        "mn.tool_calls()[['tool', 'input']].head(5)",
+        "mn.messages()",
+        "print('LAST')",
+    ]
+    page = browser.new_page()
+    notebook = lab.open(browser, *sources, page=page)
+    notebook.run_all(wait=True)
+    notebook.output(len(sources) - 1).get_by_text("LAST").wait_for()
+    page.wait_for_timeout(1000)  # for code that would run late, of which there is no sign to wait for
+    errors = page.locator('.jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]')
+    assert errors.count() == 0, errors.first.inner_text()
+    assert page.evaluate(MARKS) == []
+    frames = page.locator(".jp-OutputArea table.dataframe")
+    assert frames.count() == 3
+    assert page.locator(".jp-OutputArea").locator("mjx-container, .MathJax").count() == 0
+    document = notebook.saved()
+    notebook.close()
+    assert "P_picture" in str(document["cells"][1]["outputs"])
+
+    exported, _ = HTMLExporter().from_notebook_node(nbformat.reads(notebook.path.read_text(), 4))
+    page = browser.new_page()
+    page.route("**/*", lambda route: route.abort())
+    page.set_content(exported, wait_until="load")
+    page.wait_for_timeout(1000)
+    assert page.evaluate(MARKS) == []
+    page.close()

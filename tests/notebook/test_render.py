@@ -76,6 +76,15 @@ def test_a_link_shows_its_host(markdown: str, host: str) -> None:
     assert host in Page(safe_html(markdown)).text
 
 
+@pytest.mark.parametrize("url", ["https://xn--pple-43d.com", "https://\u0430pple.com"])
+def test_an_address_with_letters_that_may_deceive_shows_its_real_host(url: str) -> None:
+    assert "(xn--pple-43d.com)" in Page(safe_html(f"<{url}>")).text
+
+
+def test_an_ordinary_address_is_not_repeated() -> None:
+    assert Page(safe_html("<https://a.example/b>")).text.strip() == "https://a.example/b"
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -184,3 +184,24 @@ def test_altair_is_loaded_by_drawing_only() -> None:
     program = "import sys; import mentra_nb as mn; mn.plot.cost; print('altair' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "False\n", done.stderr
+
+
+HOSTILE = "ls</script><script>window.P_x=1</script><!-- <SCRIPT>"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_of_a_picture_can_end_the_script_it_is_written_into(full: Record, name: str) -> None:
+    """Whatever Altair makes of the chart: its display or its file."""
+    picture = getattr(mn.plot, name)
+    frame = picture.frame(folder=full.folder)
+    texts = [column for column in frame if not pd.api.types.is_numeric_dtype(frame[column].dtype)]
+    texts = [column for column in texts if not pd.api.types.is_datetime64_any_dtype(frame[column].dtype)]
+    hostile = frame.assign(**{column: HOSTILE for column in texts if column not in ("lane", "answer", "outcome")})
+    chart = picture.draw(hostile)
+    shown = chart._repr_mimebundle_()
+    for html in (chart.to_html(), (shown[0] if isinstance(shown, tuple) else shown)["text/html"]):
+        assert "P_x" in html
+        assert "<script>window" not in html
+        assert "ls</script" not in html
+        assert "<!-- " not in html
+    assert r"ls\u003c/script>\u003cscript>" in json.loads(chart.to_json())["datasets"].__str__().replace("\\\\", "\\")

@@ -7,6 +7,7 @@ information is in the colour alone. Needs `pip install 'mentra-nb[plots]'`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import update_wrapper
 from pathlib import Path
@@ -50,8 +51,28 @@ class Picture(Generic[P]):
             import altair
         except ImportError as error:
             raise ConfigurationError("pictures need Altair: pip install 'mentra-nb[plots]'") from error
-        drawn: alt.TopLevelMixin = self._draw(altair, frame) if len(frame) else _nothing(altair)
+        drawn: alt.TopLevelMixin = self._draw(altair, _inert(frame)) if len(frame) else _nothing(altair)
         return drawn
+
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
+def _inert(frame: pd.DataFrame) -> pd.DataFrame:
+    r"""Return the frame with every `<` that could begin a tag written as `\u003c`.
+
+    Altair writes the data unescaped into a `<script>`, in each of its outputs. Commands, prompts and names of tools
+    come from a model, so none of them may close that script.
+    """
+    texts = {
+        str(name): frame[name].astype("string").str.replace(_TAG, r"\\u003c", regex=True)
+        for name in frame
+        if isinstance(frame[name].dtype, pd.CategoricalDtype)
+        or pd.api.types.is_object_dtype(frame[name].dtype)
+        or pd.api.types.is_string_dtype(frame[name].dtype)
+        if frame[name].astype("string").str.contains(_TAG).any()
+    }
+    return frame.assign(**texts) if texts else frame
 
 
 def _styled(chart: Any) -> Any:

@@ -109,7 +109,9 @@ def frame(
     dtypes = {name: _PANDAS_TYPES[type_] for name, type_ in types.items() if type_ in _PANDAS_TYPES}
     if categories:
         dtypes |= {name: "category" for name in schema.CATEGORIES if types.get(name) == "VARCHAR"}
-    return found.astype(dtypes)
+    found = found.astype(dtypes)
+    found.attrs["mentra_nb"] = True  # the notebook shows such frames without MathJax: a model wrote some of the text
+    return found
 
 
 @contextlib.contextmanager

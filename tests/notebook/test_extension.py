@@ -1,0 +1,43 @@
+"""Loading the extension into a shell: what it shows, without a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from mentra_nb.errors import HttpError
+from mentra_nb.notebook import extension
+
+
+@pytest.fixture
+def shell() -> Iterator[Any]:
+    shell = InteractiveShell()  # not the instance of the process
+    extension.load(shell)
+    yield shell
+    extension.unload(shell)
+    shell.history_manager.end_session()
+
+
+def html(shell: Any, frame: pd.DataFrame) -> str:
+    found: str = shell.display_formatter.format(frame)[0]["text/html"]
+    return found
+
+
+def test_only_frames_of_the_record_are_closed_to_mathjax(shell: Any) -> None:
+    frame = pd.DataFrame({"prompt": ["$x$"]})
+    assert "mathjax_ignore" not in html(shell, frame)
+    frame.attrs["mentra_nb"] = True
+    for derived in (frame, frame[["prompt"]], frame.head(1), frame.query("prompt == '$x$'")):
+        assert "mathjax_ignore" in html(shell, derived)
+    extension.unload(shell)
+    assert "mathjax_ignore" not in html(shell, frame)
+
+
+def test_the_text_of_a_server_has_no_terminal_codes_in_an_error() -> None:
+    error = HttpError(500, "\x1b]52;c;aGVsbG8=\x07 broken\nline two\x9b31m")
+    shown = [str(error), *error._render_traceback_()]
+    assert all("\\x1b]52;c;aGVsbG8=\\x07 broken\nline two\\x9b31m" in text for text in shown)
