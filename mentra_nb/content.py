@@ -21,6 +21,9 @@ else:
 
 T = TypeVar("T")
 
+MAX_DEPTH = 100
+"""Levels of nesting in the arguments and results of calls; JSON that goes deeper cannot be stored."""
+
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field, PrivateAttr))
 class _Frozen(ModelMetaclass):
@@ -49,6 +52,17 @@ class Data(BaseModel, metaclass=_Frozen):
         super().__pydantic_init_subclass__(**kwargs)
         if not cls.__pydantic_complete__:
             type.__setattr__(cls, "__signature__", _LateSignature())
+
+
+def is_too_deep(value: Any) -> bool:
+    """Return whether plain data is nested deeper than `MAX_DEPTH` levels."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        holders = [each for each in level if isinstance(each, dict | list | tuple)]
+        if not holders:
+            return False
+        level = [inner for each in holders for inner in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 class Role(StrEnum):

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mentra_nb.content import Message, Opaque, Role, Text, Thinking, TokenUsage, ToolUse
+from mentra_nb.content import MAX_DEPTH, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolUse, is_too_deep
 from mentra_nb.errors import MalformedStream, StreamTruncated
 from mentra_nb.event import types as e
 from mentra_nb.ids import UniqueIds
@@ -169,6 +169,8 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
         return {}, f"{error}; received {_cut(text)}"
     if not isinstance(value, dict):
         return {}, f"expected an object; received {_cut(text)}"
+    if is_too_deep(value):
+        return {}, f"nested deeper than {MAX_DEPTH} levels; received {_cut(text)}"
     return value, None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.agent.results import bounded
 from mentra_nb.authorization import Subject, ToolAuthorizationDecision
 from mentra_nb.content import ToolResult, ToolUse
 from mentra_nb.event import types as e
@@ -55,7 +56,10 @@ class Earlier:
 
 
 class Refused(Exception):
-    """A gate refused the call. The text is the result that the model reads."""
+    """A gate refused the call. The text, which is kept short, is the result that the model reads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(bounded(text))
 
 
 def result_event(about: dict[str, Any], result: ToolResult, duration_ms: int | None = None) -> e.ToolExecutionFinished:
@@ -100,7 +104,7 @@ class CallEvents:
         self.emit(
             e.ToolAuthorizationFinished(
                 outcome=decision.outcome,
-                reason=decision.reason,
+                reason=None if decision.reason is None else bounded(decision.reason),
                 decided_by=decision.decided_by,
                 request_id=decision.request_id,
                 wait_ms=wait_ms,
@@ -118,16 +122,16 @@ class CallEvents:
     def blocked(self, use: ToolUse, reason: str) -> Refused:
         """Record that a pre-execution hook refused the call, and return the exception to raise."""
         self.decided(use, ToolAuthorizationDecision.deny(reason, "hook"))
-        self.emit(e.ToolExecutionBlocked(reason=reason, **self.about(use)))
+        self.emit(e.ToolExecutionBlocked(reason=bounded(reason), **self.about(use)))
         return Refused(f"Blocked by pre-execution hook: {reason}")
 
     def policy_denied(self, use: ToolUse, violation: PolicyViolation) -> None:
         """Record what the policy refused."""
-        self.emit(e.PolicyDenied(reason=violation.detail, **self.about(use)))
-        caller = self.caller
+        caller, detail = self.caller, bounded(violation.detail)
+        self.emit(e.PolicyDenied(reason=detail, **self.about(use)))
         self.emit(
             e.AuthorizationDenied(
-                agent_id=caller.agent_id, run_id=caller.run_id, action=violation.action, detail=violation.detail
+                agent_id=caller.agent_id, run_id=caller.run_id, action=violation.action, detail=detail
             )
         )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
-from mentra_nb.agent.results import SKIPPED
+from mentra_nb.agent.results import SKIPPED, bounded
 from mentra_nb.authorization import (
     Subject,
     ToolAuthorizationDecision,
@@ -25,7 +25,7 @@ from mentra_nb.authorization import (
     ToolAuthorizationPreview,
     ToolAuthorizationRequest,
 )
-from mentra_nb.content import ToolUse
+from mentra_nb.content import MAX_DEPTH, ToolUse, is_too_deep
 from mentra_nb.event import types as e
 from mentra_nb.permission.binding import contained, decide_in_time
 from mentra_nb.permission.policy import PolicyViolation
@@ -131,9 +131,8 @@ class Gates:
             raise self._refused(use, decision, again=again)
 
     def _refused(self, use: ToolUse, decision: ToolAuthorizationDecision, *, again: bool) -> Refused:
-        self.events.emit(
-            e.ToolAuthorizationBlocked(outcome=decision.outcome, reason=decision.reason, **self.events.about(use))
-        )
+        reason = None if decision.reason is None else bounded(decision.reason)
+        self.events.emit(e.ToolAuthorizationBlocked(outcome=decision.outcome, reason=reason, **self.events.about(use)))
         if again:
             return Refused(f"{SKIPPED}: {decision.reason}" if decision.reason else SKIPPED)
         if decision.outcome is Deny:
@@ -174,6 +173,8 @@ class Gates:
             try:
                 decision = await contained(hook.before_execution(context))
                 if decision.outcome == "modify":
+                    if is_too_deep(decision.input):
+                        raise ValueError(f"its arguments are nested deeper than {MAX_DEPTH} levels")
                     call.arguments = call.tool.validate(decision.input or {})
             except Exception as error:
                 raise self.events.blocked(use, str(error) or type(error).__name__) from error

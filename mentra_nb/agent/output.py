@@ -15,7 +15,8 @@ from mentra_nb.agent.request import AgentConfig
 from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
 from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec, Untitled
+from mentra_nb.tools.schema import Untitled
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
 
 
 class OutputOptions(TypedDict, total=False):

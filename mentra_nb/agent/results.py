@@ -7,8 +7,9 @@ from typing import Any
 
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, clipped
 
-__all__ = ["MAX_RESULT_BYTES", "MAX_RESULT_LINES", "NOT_RUN", "SKIPPED", "STOPPED", "in_words", "limited"]
+__all__ = ["MAX_RESULT_BYTES", "MAX_RESULT_LINES", "NOT_RUN", "SKIPPED", "STOPPED", "bounded", "in_words", "limited"]
 
+MAX_REFUSAL_BYTES, MAX_REFUSAL_LINES = 4_000, 60
 SKIPPED = "interrupted while it ran: it may have taken effect, and was not run again"
 STOPPED = "stopped before it finished; it may have taken effect"
 NOT_RUN = "not executed: the turn was stopped"
@@ -29,6 +30,11 @@ def limited(content: Any) -> Any:
         f"{content.count(chr(10)) + 1} lines in all …]"
     )
     return clipped(content, MAX_RESULT_BYTES, MAX_RESULT_LINES, notice)
+
+
+def bounded(text: str) -> str:
+    """Return the text of a refusal within 4,000 bytes: it may quote what the model sent."""
+    return clipped(text, MAX_REFUSAL_BYTES, MAX_REFUSAL_LINES, "[… {left} bytes left out …]")
 
 
 def in_words(error: BaseException) -> str:

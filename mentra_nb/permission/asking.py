@@ -46,6 +46,9 @@ AskMode = Literal["always", "changes", "rules"]
 DEFAULT_ASK_TIMEOUT = 600.0
 """Seconds a question stays open."""
 
+MAX_QUOTED = 1_000
+"""Characters of a subject that are quoted in advice."""
+
 CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
 
 
@@ -305,7 +308,9 @@ class SessionPermissions:
 
 
 def how_to_allow(request: ToolAuthorizationRequest) -> str:
-    """Return the advice that lets this very call, and no other, run unasked."""
+    """Return the advice that lets this very call, and no other, run unasked. It quotes no long subject."""
+    if (size := len(str(request.subject))) > MAX_QUOTED:
+        return f"what it acts on has {size} characters, too many to quote in a rule: ask in a live notebook"
     calls = [f"mn.allow({request.tool_name!r}, pattern={exactly(part)!r})" for part in request.subject.parts or ("",)]
     return f"allow it beforehand with {' and '.join(calls)} or ask in a live notebook"
 

@@ -12,32 +12,22 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_type_hints, overload
 
 import anyio.to_thread
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from mentra_nb.authorization import CustomCapability, Subject, ToolAuthorizationPreview, ToolCapability
-from mentra_nb.content import Data, Image
-from mentra_nb.errors import InvalidTool, MentraError
+from mentra_nb.content import Data, Image, is_too_deep
+from mentra_nb.errors import InvalidTool
 from mentra_nb.permission.binding import contained_call
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.sandbox.executor import RuntimeExecutor
+from mentra_nb.tools.schema import ToolError as ToolError
+from mentra_nb.tools.schema import check_describable, description_in, fitted, schema_of, validated
 
 Effect = Literal["none", "idempotent", "once"]
 """What a second run of a call would do: nothing, the same again, or something a person must decide about."""
 
 T = TypeVar("T")
-
-
-class ToolError(MentraError):
-    """Raise it in a tool to fail with a text for the model.
-
-    Example:
-        >>> @mn.tool
-        ... def temperature(city: str) -> float:
-        ...     "Return the temperature of a city, in degrees Celsius."
-        ...     raise mn.ToolError(f"there is no station in {city}")
-    """
 
 
 class ToolSpec(Data):
@@ -47,7 +37,9 @@ class ToolSpec(Data):
     derived from the rest.
 
     Example:
-        >>> mn.tool(lambda month: 2400.0, name="revenue").spec.input_schema["properties"]
+        >>> def revenue(month: str) -> float:
+        ...     return 2400.0
+        >>> mn.tool(revenue).spec.input_schema["properties"]
         {'month': {'type': 'string'}}
     """
 
@@ -246,35 +238,6 @@ class Tool(ABC):
         )
 
 
-class Untitled(GenerateJsonSchema):
-    """JSON Schema without generated titles and null defaults, which cost tokens and tell a model nothing."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
-
-    def default_schema(self, schema: Any) -> dict[str, Any]:
-        made = super().default_schema(schema)
-        return {key: value for key, value in made.items() if not (key == "default" and value is None)}
-
-
-def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON Schema that a model is shown for these arguments."""
-    schema = arguments.model_json_schema(schema_generator=Untitled)
-    schema.pop("title", None)
-    schema.pop("description", None)
-    return schema
-
-
-def validated(arguments: type[BaseModel], given: dict[str, Any]) -> BaseModel:
-    """Parse the given arguments. Raises `ToolError` with one sentence naming the first that does not fit."""
-    try:
-        return arguments.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "arguments"
-        raise ToolError(f"invalid arguments: {where}: {first['msg']}") from error
-
-
 class _Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
@@ -303,7 +266,7 @@ class FunctionTool(Tool):
         try:
             schema = schema_of(self.arguments)
         except Exception as error:
-            raise InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {error}") from error
+            raise self._indescribable(error) from error
         self.spec: ToolSpec = ToolSpec(
             wire=ProviderToolSpec(
                 name=self._name,
@@ -336,22 +299,35 @@ class FunctionTool(Tool):
         for number, parameter in enumerate(signature.parameters.values()):
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise InvalidTool(f"{self._name}() takes {parameter}: a tool's parameters must be plain named ones")
-            hint = hints.get(parameter.name, str)
+            if parameter.name not in hints:
+                raise InvalidTool(
+                    f"{self._name}() has no type hint for '{parameter.name}': a model must know what to send, "
+                    f"for example {parameter.name}: {_suggested(parameter.default)}"
+                )
+            hint = hints[parameter.name]
             if hint is ToolContext:
                 context = parameter.name
                 continue
             default = ... if parameter.default is parameter.empty else parameter.default
+            description = description_in(hint) or described.get(parameter.name)
             # an alias allows any parameter name, also names that pydantic's model class uses itself
-            about = Field(default, alias=parameter.name, description=described.get(parameter.name))
+            about = Field(default, alias=parameter.name, description=description)
             fields[f"argument_{number}"] = (hint, about)
         try:
             return create_model(self._name, __base__=_Arguments, **fields), context
         except Exception as error:
-            raise InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {error}") from error
+            raise self._indescribable(error) from error
+
+    def _indescribable(self, error: Exception) -> InvalidTool:
+        """Return the error about a parameter that no JSON Schema can describe; raise it if the parameter is known."""
+        hints = get_type_hints(self.function, include_extras=True)
+        names = inspect.signature(self.function).parameters
+        check_describable(self._name, {name: hints[name] for name in names if hints.get(name) is not ToolContext})
+        first = str(error).partition("\n")[0]
+        return InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {first}")
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        validated(self.arguments, arguments)
-        return arguments
+        return fitted(self.arguments, arguments)[1]
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         parsed = validated(self.arguments, arguments)
@@ -374,6 +350,10 @@ class FunctionTool(Tool):
         return f"<tool {self._name}{inspect.signature(self.function)}>"
 
 
+def _suggested(default: Any) -> str:
+    return type(default).__name__ if isinstance(default, bool | int | float | str | list | dict) else "str"
+
+
 def _called(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
     """Call a plain function on this thread, and put what it returns into words here too."""
 
@@ -385,14 +365,19 @@ def _called(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
 
 
 def as_content(value: Any) -> Any:
-    """Return a value as text or JSON: `None` is empty, models are dumped, anything else becomes its `str`."""
+    """Return a value as text or JSON: `None` is empty, models are dumped, anything else becomes its `str`.
+
+    JSON that is nested too deep to be stored becomes its text.
+    """
     if value is None:
         return ""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     if not isinstance(value, str):
         try:
-            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            text.encode()
+            value = text if is_too_deep(value) else value
         except (TypeError, ValueError, RecursionError):
             value = str(value)
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
@@ -414,7 +399,7 @@ def tool(
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Make a function a tool: `@tool`, or `@tool(asks=False, reads_only=True)`.
 
-    The model sees its name, docstring and parameters (from the type hints; `str` where there is none). `asks=False`
+    The model sees its name, docstring and parameters (from the type hints, which each of them must have). `asks=False`
     lets it run unasked; `reads_only=True` declares that it changes nothing, so it also may run beside others.
 
     Raises:

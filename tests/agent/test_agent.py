@@ -646,7 +646,10 @@ def test_blank_arguments_are_an_empty_object(arguments: str) -> None:
     assert parse_arguments(arguments) == ({}, None)
 
 
-@pytest.mark.parametrize("arguments", ["[1]", '"x"', "{", '{"a":NaN}', '{"a":"\\ud800"}', "[" * 100_000, "null"])
+@pytest.mark.parametrize(
+    "arguments",
+    [*("[1]", '"x"', "{", '{"a":NaN}', '{"a":"\\ud800"}', "[" * 100_000, "null"), f'{{"a":{"[" * 100}{"]" * 100}}}'],
+)
 def test_arguments_that_are_not_a_json_object_are_malformed_and_quoted_briefly(arguments: str) -> None:
     value, error = parse_arguments(arguments)
     assert value == {}

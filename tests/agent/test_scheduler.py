@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,12 +23,12 @@ from mentra_nb.authorization import (
     ToolAuthorizationPreview,
     ToolAuthorizationRequest,
 )
-from mentra_nb.content import Image, ToolResult
+from mentra_nb.content import MAX_DEPTH, Image, ToolResult
 from mentra_nb.errors import Cancelled, EmptyAssistantResponse, ToolBudgetExceeded
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import NullAudit
 from mentra_nb.permission.binding import arguments_hash, duration
-from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.providers.base import ProviderCapabilities, ProviderToolSpec
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
@@ -114,6 +115,49 @@ async def test_malformed_arguments_are_answered_and_valid_siblings_run() -> None
     assert "received {nope" in str(bad.content)
     assert good.content == 3
     assert decisions(table.recorder) == [("tool-1", "deny", "runtime"), ("tool-2", "allow", "runtime")]
+
+
+def nested(levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH, 300, 5000])
+async def test_arguments_nested_too_deep_are_that_calls_error(levels: int) -> None:
+    deep = '{"a":' + "[" * levels + "]" * levels + "}"
+    async with bench(tools=[add]) as table:
+        bad, good = await one_round(table, ("add", deep), ("add", {"a": 1, "b": 2}))
+    assert bad.is_error
+    assert len(str(bad.content)) < 500
+    assert good.content == 3
+    assert decisions(table.recorder) == [("tool-1", "deny", "runtime"), ("tool-2", "allow", "runtime")]
+
+
+async def test_a_result_nested_too_deep_is_its_text() -> None:
+    async with bench(tools=[Custom("deep", lambda: nested(300))]) as table:
+        [result] = await one_round(table, ("deep", {}))
+    assert result.content == json.dumps(nested(300))
+    assert decisions(table.recorder) == [("tool-1", "allow", "runtime")]
+
+
+async def test_a_refusal_does_not_quote_all_that_was_sent() -> None:
+    big = "x" * 1_000_000
+
+    class Strict(Custom):
+        def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+            raise PolicyViolation("files_read", f"'{big}' is outside")
+
+    judge = Judge(ToolAuthorizationDecision.deny(f"never {big}"))
+    async with bench(tools=[add, Custom("free"), Strict("strict")], authorizer=judge) as table:
+        calls = [("add", {"a": big}), (big, {}), ("free", {"a": big}), ("strict", {})]
+        results = await one_round(table, *calls)
+    assert all(result.is_error and len(str(result.content)) < 4_200 for result in results)
+    for event in table.recorder.events:
+        if isinstance(event, e.ToolAuthorizationFinished | e.ToolAuthorizationBlocked | e.PolicyDenied):
+            assert event.reason is not None
+            assert len(event.reason) <= 4_000
 
 
 async def test_arguments_that_do_not_fit_are_denied_before_anybody_is_asked() -> None:
@@ -449,7 +493,10 @@ async def test_exclusive_success_and_error_outputs_truncate_with_identical_rules
 
 
 async def test_parallel_outputs_truncate_per_result_and_preserve_call_order() -> None:
-    look = tool(reads_only=True, name="look")(lambda size: f"{size} " + "x" * int(size))
+    @tool(reads_only=True)
+    def look(size: str) -> str:
+        return f"{size} " + "x" * int(size)
+
     async with bench(tools=[look]) as table:
         big, small = await one_round(table, ("look", {"size": str(MAX_RESULT_BYTES)}), ("look", {"size": "1"}))
     assert str(big.content).startswith(f"{MAX_RESULT_BYTES} xxx")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from kits.core import context
 from pydantic import BaseModel, Field
 
 from mentra_nb.authorization import Subject, ToolCapability
+from mentra_nb.content import MAX_DEPTH
 from mentra_nb.errors import InvalidTool
 from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.tools.builtin.files import ReadTool, WriteTool
@@ -57,11 +60,74 @@ def test_a_model_is_shown_name_docstring_and_typed_parameters() -> None:
     }
 
 
-def test_a_parameter_without_a_hint_is_a_string() -> None:
-    def untyped(x):  # type: ignore[no-untyped-def]
-        return x
+@pytest.mark.parametrize(("default", "example"), [("", "x: str"), ("=3", "x: int"), ("=None", "x: str")])
+def test_a_parameter_without_a_hint_is_refused_in_one_sentence(default: str, example: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(f"def untyped(x{default}): return x", scope)
+    with pytest.raises(InvalidTool) as failure:
+        tool(scope["untyped"])
+    assert str(failure.value) == (
+        f"untyped() has no type hint for 'x': a model must know what to send, for example {example}"
+    )
 
-    assert tool(untyped).spec.input_schema["properties"] == {"x": {"type": "string"}}
+
+class Frame:
+    """Stands for a type of another library."""
+
+
+@pytest.mark.parametrize("hint", [Frame, Annotated[Frame, "the data"], Callable[[], int]])
+def test_a_type_that_is_not_json_is_refused_in_one_sentence(hint: Any) -> None:
+    def plot(ctx: ToolContext, title: str, data: Any) -> str:
+        return title
+
+    plot.__annotations__["data"] = hint
+    with pytest.raises(InvalidTool, match=r"a model cannot send 'data: \w+'; take a name, a path or plain") as failure:
+        tool(plot)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("extra", [Field(ge=1, description="One to five."), "One to five."])
+def test_the_description_in_a_hint_reaches_the_model(extra: Any) -> None:
+    def take(n: int) -> int:
+        """Take some.
+
+        Args:
+            n: Something else.
+        """
+        return n
+
+    take.__annotations__["n"] = Annotated[int, extra]
+    assert tool(take).spec.input_schema["properties"]["n"]["description"] == "One to five."
+
+
+@pytest.mark.parametrize(
+    ("hint", "items"),
+    [
+        (tuple[int, str], {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        (tuple[float, float], {"type": "number"}),
+        (tuple[int, ...], {"type": "integer"}),
+        (tuple[()], {}),
+    ],
+)
+def test_an_array_says_what_its_items_are(hint: Any, items: dict[str, Any]) -> None:
+    def take(p: Any) -> None: ...
+
+    take.__annotations__["p"] = hint
+    schema = tool(take).spec.input_schema["properties"]["p"]
+    assert schema["items"] == items
+    if hint == tuple[int, str]:
+        assert (schema["minItems"], schema["maxItems"], len(schema["prefixItems"])) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("default", [float("nan"), float("inf"), [float("nan")], object()])
+def test_a_default_that_is_not_json_is_left_out_without_a_warning(
+    default: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    def take(x: Any = default) -> None: ...
+
+    assert "default" not in tool(take).spec.input_schema["properties"]["x"]
+    json.dumps(tool(take).spec.input_schema, allow_nan=False)
+    assert not recwarn.list
 
 
 def test_constraints_in_a_hint_reach_the_model() -> None:
@@ -137,6 +203,65 @@ async def test_an_object_with_an_asynchronous_call_is_awaited(tmp_path: Path) ->
     assert await call(tool(Adder().__call__, name="add"), tmp_path, a=1) == 2
     lazy: Callable[[], Any] = lambda: Adder()(a=4)  # noqa: E731
     assert await call(tool(lazy, name="lazy"), tmp_path) == 5
+
+
+class Point(BaseModel):
+    x: int = 7
+    tags: list[str] = []
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"items": "[1,2]"}, {"items": [1, 2]}),
+        ({"items": [1], "point": '{"x": 3}'}, {"items": [1], "point": {"x": 3}}),
+        ({"items": [1], "point": {"x": None}}, {"items": [1], "point": {}}),
+        ({"items": [1], "point": {"tags": '["a"]'}}, {"items": [1], "point": {"tags": ["a"]}}),
+        ({"items": [1], "days": None}, {"items": [1]}),
+        ({"items": "[1]", "days": None}, {"items": [1]}),
+        ({"items": [1], "words": "[1]"}, {"items": [1], "words": "[1]"}),
+        ({"items": [1], "either": "[1]"}, {"items": [1], "either": [1]}),
+    ],
+)
+async def test_json_in_json_and_null_for_a_default_are_understood(
+    tmp_path: Path, given: dict[str, Any], read: dict[str, Any]
+) -> None:
+    def take(
+        items: list[int], point: Point | None = None, days: int = 2, words: str = "", either: list[int] | int = 0
+    ) -> str:
+        return f"{items} {point} {days}"
+
+    before = copy.deepcopy(given)
+    made = tool(take)
+    assert made.validate(given) == read
+    assert given == before
+    await call(made, tmp_path, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"items": "[1,"}, "invalid arguments: items: Input should be a valid list"),
+        ({"items": '"[1]"'}, "invalid arguments: items: Input should be a valid list"),
+        ({"items": None}, "invalid arguments: items: Input should be a valid list"),
+        ({"items": "[" * 100_000}, "invalid arguments: items: Input should be a valid list"),
+        ({"items": [], "x" * 100_000: 1}, "invalid arguments: " + "x" * 500 + ": Extra inputs are not permitted"),
+    ],
+)
+def test_what_still_does_not_fit_is_said_as_it_was_given(given: dict[str, Any], sentence: str) -> None:
+    def take(items: list[int]) -> None: ...
+
+    with pytest.raises(ToolError) as failure:
+        tool(take).validate(given)
+    assert str(failure.value) == sentence
+
+
+def test_a_result_nested_too_deep_becomes_its_text() -> None:
+    fits: Any = 0
+    for _ in range(MAX_DEPTH):
+        fits = [fits]
+    assert as_content(fits) is fits
+    assert as_content([fits]) == json.dumps([fits])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
-from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, schema_of, validated
+from mentra_nb.tools.schema import ToolError, schema_of, validated
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
 
 _TEXT_BYTES = MAX_RESULT_BYTES - 1024
 _TEXT_LINES = MAX_RESULT_LINES - 10

@@ -18,7 +18,8 @@ from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.content import Data
 from mentra_nb.errors import DuplicateSkillName, InvalidFrontmatter, ReadDir, ReadFile
 from mentra_nb.providers.base import ProviderToolSpec
-from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, schema_of
+from mentra_nb.tools.schema import ToolError, schema_of
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
 
 if TYPE_CHECKING:
     import yaml

@@ -1,0 +1,152 @@
+"""Schemas of arguments: the JSON Schema that a model is shown, and how what it sends is parsed."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticSerializationError
+
+from mentra_nb.content import is_too_deep
+from mentra_nb.errors import InvalidTool, MentraError
+
+MAX_MESSAGE = 500
+"""Characters of what is said of arguments that do not fit."""
+
+
+class ToolError(MentraError):
+    """Raise it in a tool to fail with a text for the model.
+
+    Example:
+        >>> @mn.tool
+        ... def temperature(city: str) -> float:
+        ...     "Return the temperature of a city, in degrees Celsius."
+        ...     raise mn.ToolError(f"there is no station in {city}")
+    """
+
+
+class Untitled(GenerateJsonSchema):
+    """JSON Schema that every provider accepts, without what tells a model nothing.
+
+    Generated titles, null defaults and defaults that are not JSON are left out. Every array has `items`.
+    """
+
+    def emit_warning(self, kind: Any, detail: str) -> None:
+        """Emit nothing: a default or choice without a schema is left out, which a person need not be told."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        made = super().default_schema(schema)
+        return {key: value for key, value in made.items() if not (key == "default" and value is None)}
+
+    def encode_default(self, dft: Any) -> Any:
+        try:
+            json.dumps(dft, allow_nan=False, default=str)
+        except (TypeError, ValueError, RecursionError) as error:  # a default with NaN would become one with null
+            raise PydanticSerializationError(str(error)) from error
+        return super().encode_default(dft)
+
+    def tuple_schema(self, schema: Any) -> dict[str, Any]:
+        made = super().tuple_schema(schema)
+        if not isinstance(made.get("items"), dict):
+            kinds: list[Any] = []
+            for kind in made.get("prefixItems", ()) if "maxItems" in made else ():
+                kinds += [kind] if kind not in kinds else []
+            made["items"] = {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
+        return made
+
+
+def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schema that a model is shown for these arguments."""
+    schema = arguments.model_json_schema(schema_generator=Untitled)
+    schema.pop("title", None)
+    schema.pop("description", None)
+    return schema
+
+
+def description_in(hint: Any) -> str | None:
+    """Return what an `Annotated` hint says about a parameter: a `Field`'s description, a `Doc`, or plain text."""
+    for extra in getattr(hint, "__metadata__", ()):
+        text = extra.description if isinstance(extra, FieldInfo) else getattr(extra, "documentation", extra)
+        if isinstance(text, str) and text.strip():
+            return inspect.cleandoc(text)
+    return None
+
+
+def check_describable(function: str, hints: dict[str, Any]) -> None:
+    """Raise `InvalidTool` naming the first parameter whose type cannot be sent as JSON."""
+    for name, hint in hints.items():
+        try:
+            TypeAdapter(hint).json_schema(schema_generator=Untitled)
+        except Exception as error:
+            shown = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+            kind = getattr(shown, "__name__", None) or str(shown)
+            raise InvalidTool(
+                f"{function}() has a parameter no JSON Schema can describe: a model cannot send '{name}: {kind}'; "
+                "take a name, a path or plain values such as list[dict] instead"
+            ) from error
+
+
+# ---- parsing ----------------------------------------------------------------------------------------------------
+
+
+def validated(arguments: type[BaseModel], given: dict[str, Any]) -> BaseModel:
+    """Parse the given arguments as `fitted` does."""
+    return fitted(arguments, given)[0]
+
+
+def fitted(arguments: type[BaseModel], given: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
+    """Return the parsed arguments, and the arguments as they were read.
+
+    Where they do not fit, JSON text inside JSON is decoded once, and `null` means the default.
+
+    Raises:
+        ToolError: naming the first that does not fit, in one sentence.
+    """
+    try:
+        return arguments.model_validate(given), given
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        amended = _amended(given, [each["loc"] for each in found])
+        try:
+            if amended != given and not is_too_deep(amended):
+                return arguments.model_validate(amended), amended
+        except ValidationError:
+            pass
+        where = ".".join(str(part) for part in found[0]["loc"]) or "arguments"
+        text = f"invalid arguments: {where[:MAX_MESSAGE]}: {found[0]['msg'][:MAX_MESSAGE]}"
+        raise ToolError(text) from error
+
+
+def _amended(given: dict[str, Any], places: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
+    """Return the arguments with what stands at these places decoded if it is JSON text, left out if it is null."""
+    made = copy.deepcopy(given)
+    for place in places:
+        holder: Any = None
+        key: Any = None
+        value: Any = made
+        for part in place:  # parts that name a choice of a union are not in the data
+            is_item = isinstance(value, list) and isinstance(part, int) and part < len(value)
+            if is_item or (isinstance(value, dict) and part in value):
+                holder, key, value = value, part, value[part]
+        if isinstance(holder, dict) and value is None:
+            del holder[key]
+        elif isinstance(holder, dict | list) and isinstance(value, str):
+            holder[key] = _decoded(value)
+    return made
+
+
+def _decoded(text: str) -> Any:
+    """Return the value of a JSON text, or the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
