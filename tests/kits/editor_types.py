@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 CHECKER = Path(sys.executable).with_name("basedpyright")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def checked(*arguments: str) -> dict[str, Any]:
     command = [CHECKER, "--pythonpath", sys.executable, "--outputjson", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # the checker does not follow an editable install, so it is told where the package is
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     if not done.stdout:
         raise SystemExit(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout)
