@@ -12,7 +12,7 @@ from enum import StrEnum
 from inspect import Signature
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -71,8 +71,19 @@ class Role(StrEnum):
 
 
 class Text(Data):
+    """Text of the user or the model. `phase` is a model's mark for it, such as `commentary` or `final_answer`."""
+
     type: Literal["text"] = "text"
     text: str
+    phase: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_phase(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a phase that is not set, as earlier versions wrote none."""
+        members: dict[str, Any] = serialize(self)
+        if self.phase is None:
+            members.pop("phase", None)
+        return members
 
 
 class Image(Data):
@@ -190,6 +201,10 @@ class Message(Data):
     def tool_results(self) -> list[ToolResult]:
         return [block for block in self.content if isinstance(block, ToolResult)]
 
+    def call_ids(self) -> tuple[str, ...]:
+        """Return the ids of its calls, in order."""
+        return tuple(block.id for block in self.content if isinstance(block, ToolUse))
+
     def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
         """Return this message in the form of a wire: `encode(self)`, computed at most once per wire."""
         # bypasses pydantic's attribute lookup: this runs for every message of a conversation at every request
@@ -226,6 +241,7 @@ class Sendable(Protocol):
     def text(self) -> str: ...
     def tool_uses(self) -> list[ToolUse]: ...
     def tool_results(self) -> list[ToolResult]: ...
+    def call_ids(self) -> tuple[str, ...]: ...
     def has_images(self) -> bool: ...
     def encoded(self, wire: str, encode: Callable[[Sendable], T]) -> T: ...
 

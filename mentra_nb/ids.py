@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import threading
 import time
+from collections.abc import Iterable
 
 _lock = threading.Lock()
 _last = 0
@@ -40,16 +43,49 @@ def new_id(prefix: str) -> str:
     return f"{prefix}-{uuid7()}"
 
 
-class UniqueIds:
-    """Makes ids from elsewhere, such as those of tool calls, unique by a suffix."""
+MAX_LENGTH = 64
+"""Characters of an id or a name that every provider accepts."""
+_SUFFIX = 12
+"""Characters kept free for the suffix of an id that is taken more than once."""
 
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
+
+def clean_id(id: str) -> str:
+    """Return the id with the characters every provider accepts, `[a-zA-Z0-9_-]`, and at most 64 of them."""
+    return _cut(_clean(id), MAX_LENGTH) or "call"
+
+
+def clean_name(name: str) -> str:
+    """Return the name of a tool with the characters every provider accepts, `[a-zA-Z0-9_-]`, and at most 64 of them."""
+    return _cut(_clean(name), MAX_LENGTH) or "unnamed"
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"_{ord(match[0]):x}", text)
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return the text, or its beginning and a digest of all of it if it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{text[: limit - 17]}-{digest}"
+
+
+class UniqueIds:
+    """Makes ids from elsewhere, such as those of tool calls, unique by a suffix. `taken` are in use already."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._seen: set[str] = set(taken)
+        self._next: dict[str, int] = {}
 
     def take(self, id: str) -> str:
-        """Return `id`, or `id-2`, `id-3`, … if it was taken before."""
-        unique, number = id, 2
-        while unique in self._seen:
-            unique, number = f"{id}-{number}", number + 1
+        """Return `id`, or `id-2`, `id-3`, … if it was taken before; at most 64 characters if `id` has no more."""
+        if id not in self._seen:
+            self._seen.add(id)
+            return id
+        stem, number = _cut(id, MAX_LENGTH - _SUFFIX), self._next.get(id, 2)
+        while (unique := f"{stem}-{number}") in self._seen:
+            number += 1
+        self._next[id] = number + 1
         self._seen.add(unique)
         return unique

@@ -142,9 +142,9 @@ class PendingMessage:
         if block.call is not None:
             return block.call
         text = block.text()
-        if block.start.kind == "text":
-            return Text(text=text) if text else None
         assert block.stopped is not None
+        if block.start.kind == "text":
+            return Text(text=text, phase=block.stopped.phase) if text else None
         if block.start.kind == "opaque":
             whole = block.stopped.encrypted
             return Opaque(data=whole, provider=self.provider, model=self.model) if whole else None

@@ -31,7 +31,7 @@ from mentra_nb.errors import (
     RetryableError,
 )
 from mentra_nb.event import types as e
-from mentra_nb.ids import new_id
+from mentra_nb.ids import UniqueIds, new_id
 from mentra_nb.permission.binding import contained
 from mentra_nb.providers.base import ContentBlockStopped, ProviderEvent
 
@@ -99,10 +99,6 @@ async def finish_open_round(turn: Turn, end: OpenEnd) -> str | None:
     """Finish the round that an earlier turn left open. Returns the stop reason if the turn ends with it."""
     last = turn.transcript.last
     assert last is not None
-    for entry in turn.transcript.tail:
-        if entry.run_id in end.calls.run_ids:
-            for call in entry.message.tool_uses():
-                turn.ids.take(call.id)
     calls = last.message.tool_uses()
     if any(result.tool_use_id in end.calls.ends_turn for result in last.message.tool_results()):
         return "ended_by_tool"
@@ -193,7 +189,8 @@ async def ask_model(turn: Turn) -> Answer:
         check_priced(provider.descriptor.id, model)
     turn.scheduler.use_model(model)
     await turn.transcript.ready_for((provider, model))
-    request = assemble(model, turn.config, turn.transcript.messages(), turn.environment)
+    messages = turn.transcript.messages()
+    request = assemble(model, turn.config, messages, turn.environment)
     turn.limits.count_request()
     for attempt in count(1):
         turn.request = e.ModelRequestStarted(
@@ -210,7 +207,8 @@ async def ask_model(turn: Turn) -> Answer:
         try:
             async with provider.stream(request) as events:
                 request_opened(turn)
-                turn.pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, turn.ids)
+                ids = UniqueIds(id for message in messages for id in message.call_ids())  # models use one id twice
+                turn.pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, ids)
                 return await read_answer(turn, turn.pending, events)
         except ProviderError as error:
             said_something = turn.pending is not None and turn.pending.said_something

@@ -54,6 +54,8 @@ class TranscriptPath:
     """The old messages as they were last sent; `None` is encoded when it is needed. Empty while unloaded."""
     pictures: bytearray = field(default_factory=bytearray)
     """For each of `forms`, 1 if the message has images."""
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    """For each of `forms`, the ids of the calls in the message."""
     recipient: object = None
     """What the forms were made ready for."""
     read: list[Message] | None = None
@@ -75,6 +77,9 @@ class Sent:
 
     def has_images(self) -> bool:
         return self._transcript.has_images(self._at)
+
+    def call_ids(self) -> tuple[str, ...]:
+        return self._transcript.call_ids(self._at)
 
     @property
     def role(self) -> Role:
@@ -191,6 +196,10 @@ class Transcript:
         """Return whether an old message has images."""
         return bool(self._path.pictures[at])
 
+    def call_ids(self, at: int) -> tuple[str, ...]:
+        """Return the ids of the calls in an old message."""
+        return self._path.calls[at]
+
     @property
     def tail(self) -> tuple[Entry, ...]:
         """The entries that are whole in memory: all of them after `follow` and `load`, else the last ones."""
@@ -212,7 +221,8 @@ class Transcript:
     def snapshot(self) -> TranscriptPath:
         """Return the path as it is now, for `go_back`."""
         path = self._path
-        return replace(path, forms=path.forms[:], pictures=path.pictures[:], items=path.items[:])
+        copies: dict[str, Any] = {"forms": path.forms[:], "pictures": path.pictures[:], "calls": path.calls[:]}
+        return replace(path, items=path.items[:], **copies)
 
     def go_back(self, path: TranscriptPath) -> None:
         """Leave the branch for an earlier path. Nothing is deleted from the store."""
@@ -250,6 +260,7 @@ class Transcript:
                 break
             path.forms.append(form)
             path.pictures.append(item.message.has_images())
+            path.calls.append(item.message.call_ids())
             count += 1
         if count:
             self._path = replace(path, old=len(path.forms), old_leaf=path.items[count - 1].id, wire=wire)

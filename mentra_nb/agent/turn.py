@@ -15,7 +15,6 @@ from mentra_nb.agent.strategy import Adjustment
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Data, Message, Role, TokenUsage, ToolUse
 from mentra_nb.event import types as e
-from mentra_nb.ids import UniqueIds
 from mentra_nb.providers.base import Provider
 from mentra_nb.store.records import EntryKind
 
@@ -66,8 +65,6 @@ class Turn:
     """The model request whose answer is not complete."""
     opened: bool = False
     """Whether the stream of `request` is open."""
-    ids: UniqueIds = field(default_factory=UniqueIds)
-    """The ids of the turn's tool calls, made unique: models use the same ones in several answers."""
     usage: TokenUsage = field(default_factory=TokenUsage)
 
     @property

@@ -7,7 +7,6 @@ request will still be the same.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -69,10 +68,7 @@ class AnthropicProvider(WireProvider):
             raise UnsupportedCapability(self.descriptor.id, "prompt_cache_key")
 
     def body(self, request: Request) -> bytes:
-        key = f"{self.wire}:{self.descriptor.id}:{request.model}"
-        merged = merge_roles(
-            message.encoded(key, lambda m: self._fragment(m, request.model)) for message in request.messages
-        )
+        merged = merge_roles(self.forms(request, lambda message: self._fragment(message, request.model)))
         _mark(merged)
         max_tokens = request.max_output_tokens or anthropic_models.default_max_tokens(request.model)
         thinking, output = anthropic_models.thinking(request, max_tokens, self.descriptor.id)
@@ -114,7 +110,7 @@ class AnthropicProvider(WireProvider):
         return [*fragments, *[SEARCH_TOOL] * any(deferred)]
 
     def _fragment(self, message: Sendable, model: str) -> Fragment:
-        """Encode one message; tool results come first, as the API requires."""
+        """Encode one message; tool results come first, as the API requires. It may not end with thinking."""
         ours = (self.descriptor.id, model)
         blocks: list[bytes] = []
         for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
@@ -132,10 +128,12 @@ class AnthropicProvider(WireProvider):
                 case Opaque() if (block.provider, block.model) == ours:
                     blocks.append(block.data.encode())
                 case ToolUse():
-                    use = {"type": "tool_use", "id": _call_id(block.id), "name": block.name, "input": block.input}
+                    use = {"type": "tool_use", "id": block.id, "name": block.name, "input": block.input}
                     blocks.append(encode(use))
                 case ToolResult():
                     blocks.append(encode(self._result(block)))
+        while blocks and blocks[-1].startswith((b'{"type":"thinking"', b'{"type":"redacted_thinking"')):
+            blocks.pop()
         return Fragment.of(message.role.value, "content", blocks)
 
     def _result(self, result: ToolResult) -> dict[str, Any]:
@@ -144,7 +142,7 @@ class AnthropicProvider(WireProvider):
         if result.images:
             content = [{"type": "text", "text": text}] if text.strip() else []
             content += [self._image(image) for image in result.images]
-        answer = {"type": "tool_result", "tool_use_id": _call_id(result.tool_use_id), "content": content}
+        answer = {"type": "tool_result", "tool_use_id": result.tool_use_id, "content": content}
         return answer | {"is_error": True} if result.is_error else answer
 
     def _image(self, image: Image) -> dict[str, Any]:
@@ -163,11 +161,6 @@ def _mark(merged: list[Fragment]) -> None:
 
 def _cached(block: bytes) -> bytes:
     return b"%s,%s}" % (block[:-1], CACHED)
-
-
-def _call_id(id: str) -> str:
-    """Return the id of a call with only the characters the API accepts: another provider may have used others."""
-    return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"_{ord(match[0]):x}", id)
 
 
 def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:

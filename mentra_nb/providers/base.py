@@ -205,7 +205,7 @@ class ContentBlockDelta:
 
 @dataclass(frozen=True, slots=True)
 class ContentBlockStopped:
-    """A block is complete. `signature` and `encrypted` are a thinking block's opaque parts.
+    """A block is complete. `signature` and `encrypted` are a thinking block's opaque parts, `phase` a text's mark.
 
     An `opaque` block has no deltas; all of it is `encrypted`, as JSON text.
     """
@@ -213,6 +213,7 @@ class ContentBlockStopped:
     index: int
     signature: str | None = None
     encrypted: str | None = None
+    phase: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,7 @@ class ChatCompletionsProvider(OpenAIProvider):
             yield events
 
     def body(self, request: Request) -> bytes:
-        key = f"{self.wire}:{self.descriptor.id}:{request.model}"
-        forms = [message.encoded(key, lambda m: self._form(m, request.model)) for message in request.messages]
+        forms = self.forms(request, lambda message: self._form(message, request.model))
         system = [encode({"role": "system", "content": request.system})] if request.system else []
         return join_body(
             {

@@ -178,7 +178,7 @@ def _checked(event: ProviderEvent) -> ProviderEvent:
                 event = replace(event, **{name: id and str(id) for name, id in ids.items()})
             texts = (event.id or "", event.name or "", event.item_id or "")
         case ContentBlockStopped():
-            texts = (event.signature or "", event.encrypted or "")
+            texts = (event.signature or "", event.encrypted or "", event.phase or "")
         case MessageDelta():
             texts = (event.stop_reason or "",)
         case _:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from mentra_nb.content import Image, Opaque, Role, Sendable, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import RetryableError, UnsupportedCapability
+from mentra_nb.ids import clean_name
 from mentra_nb.providers.base import (
     BlockKind,
     ContentBlockDelta,
@@ -86,7 +87,7 @@ class GeminiProvider(WireProvider):
             raise UnsupportedCapability(self.descriptor.id, "prompt_cache_key")
 
     def body(self, request: Request) -> bytes:
-        key, messages = f"{self.wire}:{self.descriptor.id}:{request.model}", request.messages
+        key, messages = self.form_key(request), request.messages
         merged = merge_roles(
             message.encoded(key, lambda m, at=at: self._fragment(m, request.model, messages[:at]))  # type: ignore[misc]
             for at, message in enumerate(messages)
@@ -163,11 +164,12 @@ class GeminiProvider(WireProvider):
                 case Opaque() if (block.provider, block.model) == ours:
                     parts.append(block.data.encode())
                 case ToolUse():
-                    call = {"id": block.item_id} if block.item_id else {}
+                    call: dict[str, Any] = {"id": block.item_id} if block.item_id else {}
                     if needs_signature and not signed:
                         signed = {"thoughtSignature": FOREIGN_SIGNATURE}
                     needs_signature = False  # only the first of parallel calls has one
-                    parts.append({"functionCall": call | {"name": block.name, "args": block.input}} | signed)
+                    call |= {"name": clean_name(block.name), "args": block.input}
+                    parts.append({"functionCall": call} | signed)
                 case ToolResult():
                     parts.append(self._result(block, model, earlier))
         role = "model" if message.role is Role.ASSISTANT else "user"
@@ -192,7 +194,7 @@ class GeminiProvider(WireProvider):
         response: dict[str, Any] = {"response": {"error" if result.is_error else "output": result.content}}
         if result.images:
             response["parts"] = [self._image(image) for image in result.images]
-        return {"functionResponse": id | {"name": call.name} | response}
+        return {"functionResponse": id | {"name": clean_name(call.name)} | response}
 
 
 def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:

@@ -51,8 +51,7 @@ class ResponsesProvider(OpenAIProvider):
     )
 
     def body(self, request: Request) -> bytes:
-        key = f"{self.wire}:{self.descriptor.id}:{request.model}"
-        items = [message.encoded(key, lambda m: self._items(m, request.model)) for message in request.messages]
+        items = self.forms(request, lambda message: self._items(message, request.model))
         return join_body(
             {
                 "model": request.model,
@@ -82,17 +81,24 @@ class ResponsesProvider(OpenAIProvider):
         return [*fragments, *[b'{"type":"tool_search"}'] * searched] or None
 
     def _items(self, message: Sendable, model: str) -> bytes:
-        """Encode a message as input items, joined by commas; results come first, so that they follow their calls."""
+        """Encode a message as input items, joined by commas; results come first, so that they follow their calls.
+
+        A reasoning item is left out unless another item follows it: the API refuses it then.
+        """
         ours = (self.descriptor.id, model)
         items: list[dict[str, Any]] = []
         parts: list[dict[str, Any]] = []
         reasoned = False
         for block in sorted(message.content, key=lambda block: not isinstance(block, ToolResult)):
-            if isinstance(block, Text | Image):
-                parts.append(self._part(block, message.role))
+            if message.role is Role.USER and isinstance(block, Text | Image):
+                parts.append(self._part(block))
                 continue
-            parts = _flush(parts, message.role, items)
+            parts = _flush(parts, items)
             match block:
+                case Text() if block.text:
+                    _add_text(block, items)
+                case Image():
+                    raise self.misplaced_image()
                 case Thinking() if block.id and (block.encrypted or block.signature) and _is_of(block, ours):
                     reasoned = True
                     items.append(_reasoning_item(block))
@@ -106,22 +112,22 @@ class ResponsesProvider(OpenAIProvider):
                 case ToolResult():
                     output = {"type": "function_call_output", "call_id": block.tool_use_id}
                     items.append(output | {"output": self._output(block)})
-        _flush(parts, message.role, items)
+        _flush(parts, items)
+        while items and items[-1]["type"] == "reasoning":
+            items.pop()
         return b",".join(encode(item) for item in items)
 
-    def _part(self, block: Text | Image, role: Role) -> dict[str, Any]:
+    def _part(self, block: Text | Image) -> dict[str, Any]:
         if isinstance(block, Text):
-            return {"type": "output_text" if role is Role.ASSISTANT else "input_text", "text": block.text}
-        if role is not Role.USER:
-            raise self.misplaced_image()
-        return {"type": "input_image", "image_url": self.image_url(block)}
+            return {"type": "input_text", "text": block.text}
+        return {"type": "input_image", "detail": "auto", "image_url": self.image_url(block)}
 
     def _output(self, result: ToolResult) -> str | list[dict[str, Any]]:
         text = result_text(result)
         if not result.images:
             return text
         parts = [{"type": "input_text", "text": text}] if text else []
-        return parts + [{"type": "input_image", "image_url": self.image_url(image)} for image in result.images]
+        return parts + [self._part(image) for image in result.images]
 
 
 def _reasons(request: Request) -> bool:
@@ -149,10 +155,21 @@ def _is_of(block: Thinking | Opaque, ours: tuple[str, str]) -> bool:
     return (block.provider, block.model) == ours
 
 
-def _flush(parts: list[dict[str, Any]], role: Role, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _flush(parts: list[dict[str, Any]], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if parts:
-        items.append({"type": "message", "role": role.value, "content": parts})
+        items.append({"type": "message", "role": "user", "content": parts})
     return []
+
+
+def _add_text(block: Text, items: list[dict[str, Any]]) -> None:
+    """Add text of the model: to the message before it if that has the same phase, else as a new one."""
+    item = {"type": "message", "role": "assistant", "content": block.text}
+    if block.phase:
+        item["phase"] = block.phase
+    if items and items[-1] | {"content": block.text} == item:
+        items[-1]["content"] += block.text
+    else:
+        items.append(item)
 
 
 def _tool(tool: ProviderToolSpec, deferred: bool) -> dict[str, Any]:
@@ -178,6 +195,8 @@ class _Block:
     item_id: str | None
     size: int = 0
     """Characters streamed so far; if none were, the text of the finished item is used."""
+    phase: str | None = None
+    """Of a message."""
     is_open: bool = True
 
 
@@ -242,7 +261,7 @@ class ResponsesDecoder(Decoder):
         block: _Block | None = None
         match item.get("type"):
             case "message":
-                block = _Block(self._begin("text", item_id=id), "text", id)
+                block = _Block(self._begin("text", item_id=id), "text", id, phase=item.get("phase"))
             case "reasoning":
                 block = _Block(self._begin("thinking", id=id, item_id=id), "thinking", id)
             case "function_call":
@@ -294,7 +313,8 @@ class ResponsesDecoder(Decoder):
         if block.kind == "thinking" and self._late_encryption and not (encrypted or added):
             return
         block.is_open = False
-        self._emit(ContentBlockStopped(block.index, compact(added) if added else None, encrypted))
+        phase = item.get("phase") or block.phase
+        self._emit(ContentBlockStopped(block.index, compact(added) if added else None, encrypted, phase))
 
     def _whole_text(self, item: dict[str, Any]) -> str:
         if item.get("type") == "function_call":
@@ -318,7 +338,7 @@ class ResponsesDecoder(Decoder):
             if block.is_open:
                 block.is_open = False
                 encrypted = late.get(block.item_id) if block.kind == "thinking" else None
-                self._emit(ContentBlockStopped(block.index, encrypted=encrypted or None))
+                self._emit(ContentBlockStopped(block.index, encrypted=encrypted or None, phase=block.phase))
         self._stop(self._stop_reason(), usage(response.get("usage")))
 
     def _stop_reason(self) -> str:

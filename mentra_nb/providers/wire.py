@@ -9,14 +9,15 @@ import base64
 import copy
 import re
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, ClassVar, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from mentra_nb.content import Image
+from mentra_nb.content import Image, Message
 from mentra_nb.errors import (
     ConfigurationError,
     DecodeError,
@@ -24,6 +25,7 @@ from mentra_nb.errors import (
     UnsupportedCapability,
 )
 from mentra_nb.providers.base import (
+    ContentBlockStarted,
     Provider,
     ProviderCapabilities,
     ProviderDescriptor,
@@ -34,6 +36,9 @@ from mentra_nb.providers.base import (
 from mentra_nb.providers.decoding import Decoder, pump
 from mentra_nb.providers.http import HttpClient, Transport
 from mentra_nb.providers.json import encode
+from mentra_nb.providers.pairing import encoded, with_clean_names
+
+T = TypeVar("T")
 
 
 class WireProvider(Provider):
@@ -176,18 +181,35 @@ class WireProvider(Provider):
         clone.http = HttpClient(transport)
         return clone
 
+    def forms(self, request: Request, encode: Callable[[Message], T]) -> Iterator[T]:
+        """Yield each message of a request in the form of this wire, computed once per provider and model."""
+        return encoded(request, self.form_key(request), encode)
+
+    def form_key(self, request: Request) -> str:
+        """Return the name under which messages keep the form they are sent in."""
+        return f"{self.wire}:{self.descriptor.id}:{request.model}"
+
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
         self.check(request)
         headers = self.headers()
+        request, names = with_clean_names(request)
         async with (
             self.http.post_sse(self.address(request), headers, self.body(request)) as frames,
             aclosing(pump(frames, self.decoder(request), headers)) as events,
         ):
-            yield events
+            yield _renamed(events, names) if names else events
 
     async def aclose(self) -> None:
         await self.http.aclose()
+
+
+async def _renamed(events: AsyncIterator[ProviderEvent], names: Mapping[str, str]) -> AsyncIterator[ProviderEvent]:
+    """Yield the events with the tools' own names, `names` by the names that were sent."""
+    async for event in events:
+        if isinstance(event, ContentBlockStarted) and event.name:
+            event = replace(event, name=names.get(event.name, event.name))
+        yield event
 
 
 def with_version(base_url: str) -> str:

@@ -953,3 +953,19 @@ async def test_three_answers_in_a_row_that_are_not_whole_fail_the_turn_with_the_
         agent = await table.agent()
         with pytest.raises(FailedToStreamResponse, match="3 answers in a row were cut off in a call"):
             await agent.send("go")
+
+
+async def test_ids_of_calls_are_unique_over_all_turns() -> None:
+    @tool
+    def act() -> str:
+        """Act."""
+        return "done"
+
+    rounds = [step for _ in range(2) for step in (tool_calls([("act", {})]), text("ok"))]
+    async with bench(*rounds, tools=[act]) as table:
+        agent = await table.agent()
+        await agent.run("go")
+        await agent.run("go")
+        called = [use.id for message in agent.history() for use in message.tool_uses()]
+        answered = [result.tool_use_id for message in agent.history() for result in message.tool_results()]
+    assert called == answered == ["tool-1", "tool-1-2"]

@@ -146,11 +146,11 @@ def test_converts_request_to_responses_payload() -> None:
                 "content": [
                     {"type": "input_text", "text": "a"},
                     {"type": "input_text", "text": "b"},
-                    {"type": "input_image", "image_url": "data:image/png;base64,AQID"},
-                    {"type": "input_image", "image_url": "https://x/y.png"},
+                    {"type": "input_image", "detail": "auto", "image_url": "data:image/png;base64,AQID"},
+                    {"type": "input_image", "detail": "auto", "image_url": "https://x/y.png"},
                 ],
             },
-            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me look."}]},
+            {"type": "message", "role": "assistant", "content": "Let me look."},
             {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city":"Köln"}'},
             {"type": "function_call_output", "call_id": "c1", "output": 'Tool error: {"t":21}'},
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "and?"}]},
@@ -281,12 +281,12 @@ def test_images_may_be_part_of_a_result() -> None:
         ToolResult(tool_use_id="d", images=(image, Image(url="https://x/y.png")), is_error=True),
     ]
     first, second = body([Message.assistant(uses), Message.user(results)])["input"][2:]
-    picture = {"type": "input_image", "image_url": "data:image/png;base64,AQID"}
+    picture = {"type": "input_image", "detail": "auto", "image_url": "data:image/png;base64,AQID"}
     assert first["output"] == [{"type": "input_text", "text": "drawn"}, picture]
     assert second["output"] == [
         {"type": "input_text", "text": "Tool error: "},
         picture,
-        {"type": "input_image", "image_url": "https://x/y.png"},
+        {"type": "input_image", "detail": "auto", "image_url": "https://x/y.png"},
     ]
 
 
@@ -517,6 +517,39 @@ async def test_preserves_hosted_actions_in_responses_history_replay() -> None:
     assert sent[:2] == [search, found]
     assert [item["type"] for item in sent[2:]] == ["message"]
     assert len(body([pending.message()], model="other")["input"]) == 1
+
+
+def test_reasoning_is_left_out_unless_an_item_of_its_answer_follows() -> None:
+    thought = Thinking(id="rs_1", encrypted="E", provider="openai", model="m")
+    cut_off = [Message.user("q1"), Message.assistant([thought]), Message.user("q2")]
+    assert [item["type"] for item in body(cut_off)["input"]] == ["message", "message"]
+    followed = [Message.user("q1"), Message.assistant([thought, Text(text="a"), thought]), Message.user("q2")]
+    assert [item["type"] for item in body(followed)["input"]] == ["message", "reasoning", "message", "message"]
+
+
+@pytest.mark.anyio
+async def test_the_phase_of_a_message_goes_back_with_it() -> None:
+    commentary = {"type": "message", "id": "x", "phase": "commentary"}
+    final = {"type": "message", "id": "y"}
+    events = await ask(
+        CREATED,
+        added(0, commentary),
+        delta("output_text", 0, "Looking."),
+        done(0, {"type": "message", "id": "x"}),
+        added(1, final),
+        delta("output_text", 1, "4"),
+        done(1, final | {"phase": "final_answer"}),
+        completed(),
+    )
+    pending = PendingMessage("agent", "openai", "m")
+    for event in events:
+        pending.apply(event)
+    kept = Message.model_validate_json(pending.message().model_dump_json())
+    assert [(item["phase"], item["content"]) for item in body([kept])["input"]] == [
+        ("commentary", "Looking."),
+        ("final_answer", "4"),
+    ]
+    assert "phase" not in Text(text="a").model_dump()
 
 
 @pytest.mark.anyio
