@@ -956,11 +956,6 @@ async def test_three_answers_in_a_row_that_are_not_whole_fail_the_turn_with_the_
 
 
 async def test_ids_of_calls_are_unique_over_all_turns() -> None:
-    @tool
-    def act() -> str:
-        """Act."""
-        return "done"
-
     rounds = [step for _ in range(2) for step in (tool_calls([("act", {})]), text("ok"))]
     async with bench(*rounds, tools=[act]) as table:
         agent = await table.agent()
