@@ -23,6 +23,7 @@ The names load when they are first used; importing the package loads nothing els
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -265,8 +266,18 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"mentra_nb.{_HOME[name]}"), name)
     else:
         raise AttributeError(f"module 'mentra_nb' has no attribute {name!r}")
+    if name in ("ask", "Chat"):
+        _attach()
     globals()[name] = value
     return value
+
+
+def _attach() -> None:
+    """In a notebook without `%load_ext mentra_nb`, show turns all the same: they stream and can ask a person."""
+    if "ipykernel" in sys.modules:
+        from mentra_nb.notebook.extension import attach
+
+        attach()
 
 
 def __dir__() -> list[str]:

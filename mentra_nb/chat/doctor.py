@@ -38,7 +38,7 @@ def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Fi
 
 def _model(engine: Engine, environ: Mapping[str, str]) -> Finding:
     try:
-        choice = choose(engine.default_model, engine.settings, environ, registered=engine.registered())
+        choice = choose(None, engine.settings, environ, registered=engine.registered())
     except ConfigurationError as error:
         return Finding("model", False, str(error), "%mentra model provider/NAME")
     if choice.provider == "demo":

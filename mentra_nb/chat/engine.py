@@ -47,8 +47,6 @@ class Engine:
             policy=RuntimePolicy.for_notebook(),
             audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
         )
-        self.default_model: str | None = None
-        """What `connect` or `replay` made the default; it comes before the setting and the keys."""
         self.chats: dict[str | None, Any] = {}
         """The conversations of this process, by name."""
         self.opened: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -126,7 +124,7 @@ class Engine:
         Raises:
             ConfigurationError: the model is unknown or ambiguous, or its key is missing.
         """
-        choice = choose(name or self.default_model, self.settings, os.environ, registered=self.registered())
+        choice = choose(name, self.settings, os.environ, registered=self.registered())
         if choice.provider not in self.registered():
             made = open_provider(choice.provider, self.settings, os.environ, self.runtime.http)
             self.runtime.register_provider_instance(made)
@@ -144,9 +142,10 @@ class Engine:
         return {descriptor.id for descriptor in self.runtime.providers()}
 
     def use(self, provider: Provider, model: str | None) -> None:
-        """Register a provider and make it the default."""
+        """Register a provider and make it the model of the settings."""
         self.runtime.register_provider_instance(provider)
-        self.default_model = f"{provider.descriptor.id}/{model}" if model else provider.descriptor.id
+        name = f"{provider.descriptor.id}/{model}" if model else provider.descriptor.id
+        self.settings.change("model", name, "mn.connect, mn.replay or mn.tape")
 
     def refresh_record(self) -> None:
         """Write the record's database file if needed, in a thread, so that other DuckDB clients can read the record."""

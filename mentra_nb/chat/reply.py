@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import StoreError
 from mentra_nb.event import types as e
 from mentra_nb.pricing import cost_usd
 from mentra_nb.providers.base import ModelInfo
+
+if TYPE_CHECKING:
+    from mentra_nb.chat.turn import RunningTurn
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Reply:
     value: Any = None
     """The answer as the type given as `output`; `None` without one."""
     notice: str | None = None
-    shown: bool = False
-    """Whether a screen has shown it; then its first display shows nothing."""
+    shown: int | None = None
+    """The `n` of `In[n]` of the cell that has streamed it: its next display in that cell shows nothing."""
 
     def __str__(self) -> str:
         return self.text
@@ -67,9 +70,10 @@ class Reply:
 
 
 class ReplyBuilder:
-    """Builds a reply from the events of its turn."""
+    """Builds a reply from the events of its turn, and sets the turn's `stop_reason`."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: RunningTurn) -> None:
+        self.turn = turn
         self.tools: list[ToolCallSummary] = []
         self.finished: e.TurnFinished | None = None
         self.summaries: dict[str, str] = {}
@@ -87,6 +91,7 @@ class ReplyBuilder:
                 )
             case e.TurnFinished():
                 self.finished = event
+                self.turn.stop_reason = event.stop_reason
 
     def reply(self, model: ModelInfo, session_id: str, value: Any = None) -> Reply:
         """Return the reply. Raises `StoreError` if no event said that the turn has ended."""

@@ -37,6 +37,8 @@ class RunningTurn:
         self.future: Future[Reply] = Future()
         self.token: CancellationToken = CancellationToken()
         self.session: Session | None = None
+        self.stop_reason: str | None = None
+        """Why it ended, once it has."""
 
     def answer(self, request_id: str, decision: PermissionDecision) -> None:
         """Answer one of its questions, from any thread. Raises `OperationDenied` when it is closed."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
-from mentra_nb.notebook import asking, kernel
+from mentra_nb.notebook import asking, ended, kernel
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.output import CellOut
 from mentra_nb.notebook.pump import NullPump, Pump, make_pump
@@ -82,11 +82,11 @@ def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopB
     began, give_up = time.monotonic(), None
     try:
         while True:
-            ended = turn.future.done()  # before reading the queue: all events are in it once the turn has ended
-            for event in _arrived(turn.events, 0 if ended else ASKING_TICK if questions.current else TICK):
+            done = turn.future.done()  # before reading the queue: all events are in it once the turn has ended
+            for event in _arrived(turn.events, 0 if done else ASKING_TICK if questions.current else TICK):
                 view.handle(event)
                 questions.handle(event)
-            if ended or (give_up is not None and time.monotonic() > give_up):
+            if done or (give_up is not None and time.monotonic() > give_up):
                 break
             if stop.pressed and give_up is None:
                 give_up = time.monotonic() + STOP_TIMEOUT
@@ -104,6 +104,7 @@ def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopB
             cost=reply.cost if reply is not None else None,
             seconds=time.monotonic() - began,
             stopped=stop.pressed,
+            why=None if stop.pressed else ended.why(turn.stop_reason, _error(turn.future)),
         )
         questions.close()
 
@@ -120,6 +121,10 @@ def _arrived(events: queue.SimpleQueue[SessionEvent], timeout: float) -> Iterato
             yield events.get_nowait()
     except queue.Empty:
         return
+
+
+def _error(future: Future[Any]) -> BaseException | None:
+    return future.exception() if future.done() and not future.cancelled() else None
 
 
 def _succeeded(future: Future[Any]) -> bool:

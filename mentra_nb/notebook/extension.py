@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
-from mentra_nb.chat.turn import Presenter, present_with
+from mentra_nb.chat.turn import Presenter, present_with, presenter
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.grammar import VISIBLE, completions
 from mentra_nb.notebook.magics import Mentra, origin, show
@@ -28,6 +28,17 @@ def load(shell: Any) -> None:
     shell.register_magics(Mentra)
     shell.input_transformers_cleanup.append(keep_question_mark)
     _set_matcher(shell, add=True)
+    _set_display(shell)
+
+
+def attach() -> None:
+    """Show turns in the cells of this kernel, without the magic. Does nothing where there is none, or a presenter."""
+    running = kernel.ipykernel_kernel()
+    if running is not None and presenter() is None:
+        _set_display(running.shell)
+
+
+def _set_display(shell: Any) -> None:
     shell.display_formatter.ipython_display_formatter.for_type_by_name(*_REPLY, show_reply)
     for name in _FRAMES:
         shell.display_formatter.formatters["text/html"].for_type_by_name(*name, frame_html)
@@ -147,7 +158,7 @@ def show_reply(reply: Any) -> None:
         from IPython.display import display
 
         display(reply.value)  # type: ignore[no-untyped-call]  # IPython has no types for it
-    elif reply.shown:
-        reply.shown = False
+    elif reply.shown is not None and reply.shown == kernel.execution_count():
+        reply.shown = None
     else:
         show_markdown(reply.text)

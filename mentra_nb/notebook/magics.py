@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import keyword
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Bool, Enum, Float, List, TraitError, TraitType, Unicode, validate
+from traitlets.config import Config
 
 from mentra_nb.errors import ConfigurationError, MentraError
 from mentra_nb.notebook import kernel
@@ -55,6 +57,27 @@ class Mentra(Magics):
     redact = _trait("redact")
     stream_hz = _trait("stream_hz")
     nested_asyncio = _trait("nested_asyncio")
+    _loading = False
+
+    def __init__(self, shell: Any = None, **kwargs: Any) -> None:
+        self._loading = True
+        super().__init__(shell, **kwargs)
+        self._loading = False
+
+    def _load_config(self, cfg: Any, section_names: Any = None, traits: Any = None) -> None:
+        """Take over values from IPython's configuration. While loading, a bad one is left out with a warning."""
+        if not self._loading:
+            from mentra_nb.chat.engine import engine
+
+            # The trait takes no value equal to its own, and `%mentra model` or `connect` may have changed the setting.
+            self._trait_values["model"] = engine().settings.model
+            super()._load_config(cfg, section_names, traits)
+            return
+        for name, value in self._find_my_config(cfg).items():
+            try:
+                super()._load_config(Config({type(self).__name__: {name: value}}), section_names, traits)
+            except TraitError as error:
+                warnings.warn(f"Mentra.{name} = {value!r} is ignored: {error}", stacklevel=2)
 
     @validate(*SETTABLE)
     def _set(self, proposal: Any) -> Any:
@@ -128,7 +151,7 @@ def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Re
     except BaseException:
         turn.stop()
         raise
-    reply.shown = True
+    reply.shown = kernel.execution_count()
     return reply
 
 

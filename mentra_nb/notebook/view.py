@@ -128,8 +128,18 @@ class TurnView:
         cost: float | None = None,
         seconds: float | None = None,
         stopped: bool = False,
+        why: tuple[str, str] | None = None,
     ) -> None:
-        """Close all that is still open and show the footer. `cost` is in US dollars, `None` if unknown."""
+        """Close all that is still open and show the footer.
+
+        Args:
+            model: The model that answered.
+            usage: The tokens of the turn.
+            cost: In US dollars, `None` if unknown.
+            seconds: How long the turn took.
+            stopped: Whether the user stopped it.
+            why: Why the answer is not whole, and what to do about it.
+        """
         self.settle()
         for request_id, (question, _) in list(self._questions.items()):
             self._draw_answer(
@@ -145,6 +155,8 @@ class TurnView:
             call.mark, call.progress = "✗", "stopped" if stopped else "not run"
             self._draw_call(call)
         self._calls.clear()
+        if why is not None:
+            self.note(why[0], "⚠", why[1])
         usage = usage or self._usage
         if self._quiet or (model is None and usage.is_empty() and not stopped):
             return

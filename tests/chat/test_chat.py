@@ -640,7 +640,7 @@ assert "mn.allow(" in repr(mn.rules()) and mn.rules()["created_at"].dt.tz is not
 import asyncio
 assert asyncio.run(mn.aask("hi", model="demo", session="other")).text
 mn.connect("lab", "http://127.0.0.1:9/v1", model="m")
-assert engine.engine().default_model == "lab/m"
+assert engine.engine().settings.model == "lab/m"
 for call in (lambda: mn.ask(""), lambda: mn.ask("x", model="nope"), lambda: mn.replay("none.jsonl")):
     try:
         call()

@@ -392,3 +392,76 @@ def test_where_nobody_can_be_asked_a_command_is_denied_and_one_line_says_how_to_
     assert marker.exists()
     assert notebook.value("mn.decisions().iloc[-1].decided_by") == "rule"
     assert notebook.value("int(mn.rules().times_used.iloc[0])") == 1
+
+
+def test_a_stored_reply_shows_itself_at_the_first_look(notebook: Notebook) -> None:
+    notebook.script("s.text('A.')", "s.text('B.')", "s.text('C.')")
+    notebook.run("%mentra -o answer what now?")
+    assert notebook.run("answer").texts() == "A."
+    notebook.run("stored = mn.ask('and?')")
+    assert notebook.run("stored").texts() == "B."
+    assert notebook.run("import copy; copy.deepcopy(stored)").texts() == "B."
+    notebook.run("%mentra what now?")
+    assert notebook.run("_mentra").texts() == "C."
+
+
+def test_the_model_is_one_setting_and_the_last_who_set_it_wins(notebook: Notebook) -> None:
+    notebook.script("s.text('A.')")
+    notebook.run("mn.allow('shell')")  # for the demo model
+    shown = "engine().settings.model, engine().settings.source('model')"
+    for code, found in (
+        ("%mentra model scripted/scripted", ["scripted/scripted", "%mentra model"]),
+        ("%config Mentra.model = 'demo'", ["demo", "%config Mentra"]),
+        ("mn.connect('lab', 'http://127.0.0.1:9/v1', model='m')", ["lab/m", "mn.connect, mn.replay or mn.tape"]),
+        ("%config Mentra.model = 'demo'", ["demo", "%config Mentra"]),
+    ):
+        notebook.run(code)
+        assert notebook.value(f"[{shown}]") == found
+        assert notebook.run("%mentra model").stdout == f"{found[0]}\n"
+    assert notebook.ask().status == "ok"
+    assert notebook.value("_mentra.model") == "demo/demo"
+
+
+@pytest.mark.parametrize(
+    "setting", ["ask_timeout = -3", "ask = 'never'", "model = 5", "stream_hz = 100", "redact = ['(']"]
+)
+def test_a_refused_setting_does_not_cost_the_magic(notebook: Notebook, setting: str) -> None:
+    name = setting.split()[0]
+    try:
+        assert name in notebook.run(f"%config Mentra.{setting}").stderr
+        notebook.run(f"get_ipython().config.Mentra.{setting}")
+        cell = notebook.run("%reload_ext mentra_nb")
+        assert cell.status == "ok"
+        assert f"Mentra.{name} = " in cell.stderr
+        assert "is ignored" in cell.stderr
+        assert notebook.run("%mentra help").stdout
+    finally:
+        notebook.run("get_ipython().config.pop('Mentra', None)")
+        notebook.run("%reload_ext mentra_nb")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "advice"),
+    [
+        ("s.message([s.text_block(0, ['Half'])], 'max_tokens')", "limit of tokens", "ask it to go on"),
+        ("s.message([s.text_block(0, ['No'])], 'refusal')", "refused", "other words"),
+        ("s.message([s.text_block(0, ['No'])], 'content_filter')", "content filter", "other words"),
+        ("s.text('')", "empty", "-m"),
+        ("s.message([s.text_block(0, [''])], 'max_tokens')", "empty: cut off at the limit", "ask it to go on"),
+    ],
+)
+def test_an_answer_that_is_not_whole_says_why_and_what_to_do(
+    notebook: Notebook, answer: str, reason: str, advice: str
+) -> None:
+    notebook.script(answer, "s.text('Whole.')")
+    line = next(text for text in notebook.ask().texts().splitlines() if text.startswith("⚠"))
+    assert reason in line
+    assert advice in line
+    assert "⚠" not in notebook.ask().texts()
+
+
+def test_asking_without_loading_the_extension_shows_the_turn_and_can_ask(bare: Kernel) -> None:
+    code = "import mentra_nb as mn\nmn.allow('shell')\nreply = mn.ask('hi', model='demo')"
+    assert [kind for kind, _ in bare.run(code).events if kind == "display_data"]
+    assert bare.run("from mentra_nb.chat.turn import presenter; print(presenter() is not None)").stdout == "True\n"
+    assert bare.run("reply").texts()

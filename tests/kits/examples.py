@@ -60,7 +60,7 @@ class ExampleModel(Provider):
 
 def use_example_model() -> None:
     """Ask the example model from here on, whatever an earlier example has connected."""
-    if engine().default_model != "example/small":
+    if engine().settings.model != "example/small":
         reset()
         engine().use(ExampleModel(), "small")
 

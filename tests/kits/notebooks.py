@@ -19,7 +19,6 @@ from mentra_nb.providers.scripted import ContentBlockDelta, ContentBlockStarted,
 from mentra_nb.settings import Settings
 get_ipython().run_line_magic("load_ext", "mentra_nb")
 engine().chats.clear()
-engine().default_model = None
 engine().settings = Settings(model="scripted/scripted")
 def script(*turns):
     global model

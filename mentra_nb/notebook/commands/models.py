@@ -18,8 +18,8 @@ def model(_context: Context, words: Words) -> None:
     used, name = engine(), words["name"]
     if name is not None:
         used.call(used.model, name)  # raises if the model cannot be used
-        used.default_model = name
-    say(used.default_model or used.settings.model or "no model is set: it is chosen by the keys there are")
+        used.settings.change("model", name, "%mentra model")
+    say(used.settings.model or "no model is set: it is chosen by the keys there are")
 
 
 def models(_context: Context, words: Words) -> pd.DataFrame:

@@ -11,7 +11,7 @@ def status(context: Context, _words: Words) -> None:
     from mentra_nb.chat.engine import engine
 
     chat, used = context.conversation(), engine()
-    model = used.default_model or used.settings.model or "chosen by the keys there are"
+    model = used.settings.model or "chosen by the keys there are"
     turns = chat.turn_count
     say(
         f"model    {model}\n"
