@@ -274,7 +274,7 @@ class Chat:
             settings, permissions = self._engine.settings, session.permissions
             permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
             permissions.can_ask = lambda: plan.can_ask
-            summary, value = ReplyBuilder(turn), None
+            summary, value = ReplyBuilder(turn.ended), None
             with session.listening(turn.events.put, summary.hear), self._speaking(session, plan.system):
                 if plan.prompt is None:
                     await session.resume_turn(options, plan.origin)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import StoreError
 from mentra_nb.event import types as e
 from mentra_nb.pricing import cost_usd
 from mentra_nb.providers.base import ModelInfo
-
-if TYPE_CHECKING:
-    from mentra_nb.chat.turn import RunningTurn
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,10 @@ class Reply:
 
 
 class ReplyBuilder:
-    """Builds a reply from the events of its turn, and sets the turn's `stop_reason`."""
+    """Builds a reply from the events of its turn. Calls `ended` with the turn's stop reason."""
 
-    def __init__(self, turn: RunningTurn) -> None:
-        self.turn = turn
+    def __init__(self, ended: Callable[[str], None]) -> None:
+        self.ended = ended
         self.tools: list[ToolCallSummary] = []
         self.finished: e.TurnFinished | None = None
         self.summaries: dict[str, str] = {}
@@ -91,7 +89,7 @@ class ReplyBuilder:
                 )
             case e.TurnFinished():
                 self.finished = event
-                self.turn.stop_reason = event.stop_reason
+                self.ended(event.stop_reason)
 
     def reply(self, model: ModelInfo, session_id: str, value: Any = None) -> Reply:
         """Return the reply. Raises `StoreError` if no event said that the turn has ended."""

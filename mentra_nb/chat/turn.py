@@ -40,6 +40,10 @@ class RunningTurn:
         self.stop_reason: str | None = None
         """Why it ended, once it has."""
 
+    def ended(self, stop_reason: str) -> None:
+        """Keep why it ended."""
+        self.stop_reason = stop_reason
+
     def answer(self, request_id: str, decision: PermissionDecision) -> None:
         """Answer one of its questions, from any thread. Raises `OperationDenied` when it is closed."""
         if self.session is None:
