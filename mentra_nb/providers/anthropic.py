@@ -201,6 +201,8 @@ class _Block:
     signature: list[str] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
     """Streamed arguments of a call that the provider makes itself."""
+    is_whole: bool = True
+    """False if a piece of an opaque block could not be kept."""
     is_open: bool = True
 
 
@@ -224,6 +226,7 @@ class AnthropicDecoder(Decoder):
         self._blocks: list[_Block] = []
         self._by_index: dict[Any, _Block] = {}
         self._counted: dict[str, int] = {}
+        self._message_id: Any = None
 
     def _take(self, frame: dict[str, Any]) -> None:
         match frame.get("type"):
@@ -235,9 +238,7 @@ class AnthropicDecoder(Decoder):
                 if (block := self._by_index.get(frame.get("index"))) is not None:
                     self._stop_block(block)
             case "message_start":
-                message = member(frame, "message")
-                self._count(message.get("usage"))
-                self._start(message.get("id"), message.get("model"))
+                self._begin_message(member(frame, "message"))
             case "message_delta":
                 change = member(frame, "delta")
                 self._count(change.get("usage"))
@@ -249,6 +250,21 @@ class AnthropicDecoder(Decoder):
                 raise stream_error(frame.get("error") or frame, frame.get("request_id"))
             case None if frame.get("error"):
                 raise stream_error(frame["error"])
+
+    def _begin_message(self, message: dict[str, Any]) -> None:
+        """Start the message, with the blocks it already holds. The same message again is ignored.
+
+        Raises `MalformedStream` for another message: a gateway has asked again in the middle of an answer.
+        """
+        if self._started:
+            if self._message_id and message.get("id") != self._message_id:
+                raise MalformedStream(f"a second message, {message.get('id')}, began before the first one ended")
+            return
+        self._message_id = message.get("id")
+        self._count(message.get("usage"))
+        self._start(message.get("id"), message.get("model"))
+        for at, whole in enumerate(message.get("content") or ()):
+            self._stop_block(self._begin_block(("whole", at), whole))
 
     def _begin_block(self, index: Any, whole: dict[str, Any]) -> _Block:
         """Start a block, also when its index is in use: the older one then stays open until the end."""
@@ -282,6 +298,8 @@ class AnthropicDecoder(Decoder):
         elif known is None or block.kind == "opaque":
             if known is not None and known[0] == "tool_use":
                 self._add(block, delta.get(known[1]))
+            elif block.kind == "opaque":
+                block.is_whole = False
         elif known[0] != block.kind:
             raise MalformedStream(f"a {known[0]} delta for a {block.kind} block: block {index}")
         elif text := delta.get(known[1]):
@@ -307,7 +325,8 @@ class AnthropicDecoder(Decoder):
                 data = block.whole.get("data") if block.whole.get("type") == "redacted_thinking" else None
                 stopped = ContentBlockStopped(block.index, "".join(block.signature) or None, data)
             case "opaque":
-                stopped = ContentBlockStopped(block.index, encrypted=compact(_with_arguments(block)))
+                whole = compact(_with_arguments(block)) if block.is_whole else None
+                stopped = ContentBlockStopped(block.index, encrypted=whole)
             case "tool_use" if not block.size and block.whole.get("input"):
                 self._emit(ContentBlockDelta(block.index, compact(block.whole["input"])))
         self._emit(stopped)
@@ -323,13 +342,17 @@ class AnthropicDecoder(Decoder):
         self._stop(reason, self._usage())
 
     def _count(self, usage: Any) -> None:
-        """Take in counts. They only grow within an answer; some servers send 0 for a count they gave before."""
+        """Take in a report of counts. A later one replaces the earlier, unless it has no input: then counts only grow.
+
+        Some servers send 0, or leave out, what they counted before.
+        """
         found = {name: count(usage, name) for name in COUNTS}
         details = usage.get("output_tokens_details") if isinstance(usage, dict) else None
         found["reasoning_tokens"] = count(details, "thinking_tokens", "reasoning_tokens")
+        replaces = bool(found["input_tokens"])
         for name, number in found.items():
             if number is not None:
-                self._counted[name] = max(number, self._counted.get(name, 0))
+                self._counted[name] = number if replaces else max(number, self._counted.get(name, 0))
 
     def _usage(self) -> TokenUsage | None:
         if not self._counted:
@@ -342,9 +365,10 @@ class AnthropicDecoder(Decoder):
 
 def _with_arguments(block: _Block) -> dict[str, Any]:
     """Return an opaque block with the arguments that were streamed into it."""
-    if not block.arguments:
+    text = "".join(block.arguments)
+    if not text.strip():
         return block.whole
     try:
-        return block.whole | {"input": json.loads("".join(block.arguments))}
+        return block.whole | {"input": json.loads(text)}
     except ValueError as error:
         raise MalformedStream(f"the arguments of a hosted call are not JSON: {error}") from error

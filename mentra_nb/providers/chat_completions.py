@@ -39,6 +39,8 @@ from mentra_nb.providers.think_tags import ThinkTags
 
 REASONING = ("reasoning_content", "reasoning")
 """Members of a message that hold reasoning. A thinking block of this wire has the name of its member as id."""
+PARTS = "content"
+"""The member of reasoning that came as a part of the content: Mistral's way, which also goes back so."""
 DETAILS = "reasoning_details"
 """OpenRouter's member beside the reasoning: signed or encrypted, to be sent back unchanged."""
 BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
@@ -119,14 +121,15 @@ class ChatCompletionsProvider(OpenAIProvider):
             return _Form.of(results, encode([self._part(x) for x in blocks if isinstance(x, Text | Image)]))
         if images:
             raise self.misplaced_image()
-        answer: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
+        ours = (self.descriptor.id, model)
+        answer: dict[str, Any] = {"role": "assistant", "content": _content(message, ours)}
         calls = [
             {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": arguments_text(use)}}
             for use in message.tool_uses()
         ]
         if calls:
             answer["tool_calls"] = calls
-        answer |= _reasoning(message, (self.descriptor.id, model))
+        answer |= _reasoning(message, ours)
         return _Form.of([encode(answer), *results] if message.text() or calls else results)
 
     def _part(self, block: Text | Image) -> dict[str, Any]:
@@ -176,6 +179,18 @@ def _joined(first: bytes, second: bytes) -> bytes:
 
 def _parts(content: bytes) -> bytes:
     return b'{"type":"text","text":' + content + b"}" if content.startswith(b'"') else content[1:-1]
+
+
+def _content(message: Sendable, ours: tuple[str, str]) -> Any:
+    """Return an answer's text, or `None` without text; as a list of parts if this model's reasoning is part of it."""
+    parts: list[dict[str, Any]] = []
+    for block in message.content:
+        match block:
+            case Text() if block.text:
+                parts.append({"type": "text", "text": block.text})
+            case Thinking(id="content") if block.text and (block.provider, block.model) == ours:
+                parts.append({"type": "thinking", "thinking": [{"type": "text", "text": block.text}]})
+    return parts if any(part["type"] == "thinking" for part in parts) else message.text() or None
 
 
 def _reasoning(message: Sendable, ours: tuple[str, str]) -> dict[str, Any]:
@@ -257,7 +272,8 @@ class ChatDecoder(Decoder):
             return
         if frame.get("error"):
             raise stream_error(frame["error"])
-        self._start(frame.get("id"), frame.get("model"))
+        if any(frame.get(name) for name in ("id", "model", "choices")):  # Azure's first chunk has none of them
+            self._start(frame.get("id"), frame.get("model"))
         self._usage = frame.get("usage") or self._usage
         choices = [choice for choice in frame.get("choices") or () if not choice.get("index")]
         if choices:
@@ -272,7 +288,11 @@ class ChatDecoder(Decoder):
                 self._reason(member, reasoning)
         for detail in delta.get(DETAILS) or ():
             self._detail(detail)
-        if content := delta.get("content"):
+        content = delta.get("content")
+        if isinstance(content, list):
+            for part in content:
+                self._part(part)
+        elif content:
             for kind, text in self._think.split(content):
                 self._say(kind, text)
         if refusal := delta.get("refusal"):
@@ -287,6 +307,17 @@ class ChatDecoder(Decoder):
             if finish in BROKEN_OFF:
                 raise stream_error(choice.get("error") or {"code": finish, "message": "the answer was broken off"})
             self._finish = str(finish)
+
+    def _part(self, part: dict[str, Any]) -> None:
+        """Take in one part of content that is a list; parts other than text and thinking are ignored."""
+        match part.get("type"):
+            case "text" if part.get("text"):
+                for kind, text in self._think.split(part["text"]):
+                    self._say(kind, text)
+            case "thinking":
+                pieces = part.get("thinking") or ()
+                for piece in [pieces] if isinstance(pieces, str) else pieces:
+                    self._reason(PARTS, piece if isinstance(piece, str) else piece.get("text"))
 
     def _reason(self, member: str, text: Any) -> None:
         """Take in reasoning, of one member only: some servers send the same text in both."""
@@ -330,11 +361,15 @@ class ChatDecoder(Decoder):
                 self._emit(ContentBlockDelta(call.index, arguments))
 
     def _find(self, id: str | None, index: int | None, name: str | None, arguments: str) -> _Call | None:
-        """Return the call a piece belongs to, `None` for a new one: servers leave out the index, the id, or both."""
+        """Return the call a piece belongs to, `None` for a new one: servers leave out the index, the id, or both.
+
+        Some use one index and id for several calls: another name begins a new one.
+        """
         if index is None and id:
-            return self._by_index.get(id)
-        call = self._by_index.get(index) if index is not None else (self._calls[-1] if self._calls else None)
-        if call is None:
+            call = self._by_index.get(id)
+        else:
+            call = self._by_index.get(index) if index is not None else (self._calls[-1] if self._calls else None)
+        if call is None or (name and call.started and name != call.name):
             return None
         if id and self._by_index.get(id) is not call:
             return None
@@ -354,6 +389,7 @@ class ChatDecoder(Decoder):
         self._close()
 
     def _end(self) -> None:
+        self._start()
         self._close_texts()
         if self._details:
             kept = compact({DETAILS: list(self._details.values())})

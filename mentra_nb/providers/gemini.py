@@ -14,7 +14,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from mentra_nb.content import Image, Opaque, Role, Sendable, Text, Thinking, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import RetryableError, UnsupportedCapability
+from mentra_nb.errors import MalformedStream, RetryableError, UnsupportedCapability
 from mentra_nb.ids import clean_name
 from mentra_nb.providers.base import (
     BlockKind,
@@ -298,6 +298,9 @@ class GeminiDecoder(Decoder):
         self._emit(ContentBlockStopped(self._begin("thinking"), signature=signature))
 
     def _call(self, call: dict[str, Any], signature: Any) -> None:
+        """Give a call. Raises `MalformedStream` for one that is not whole: it would run with other arguments."""
+        if not call.get("name") or call.get("willContinue") or call.get("partialArgs"):
+            raise MalformedStream("a call came without its name or with its arguments in pieces")
         given, arguments = call.get("id") or None, call.get("args")
         text = compact(arguments) if arguments else ""
         check_size(len(text))

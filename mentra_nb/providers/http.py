@@ -224,6 +224,7 @@ class EventStream:
         self._chunks = chunks
         self._max_frame = max_frame
         self._pending = 0
+        self._stray = ""
         self._text = self._decode()
 
     async def events(self) -> AsyncGenerator[str, None]:
@@ -249,18 +250,35 @@ class EventStream:
 
     async def _decode(self) -> AsyncGenerator[str, None]:
         """Yield the text of the body as framing needs it: no byte order mark, and a blank line after the last event."""
-        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        decoder, line_begins = codecs.getincrementaldecoder("utf-8-sig")(), True
         try:
             async for chunk in self._chunks:
                 self._pending += len(chunk)
                 if self._pending > self._max_frame:
                     raise MalformedStream(f"one event is longer than {self._max_frame} bytes")
                 if text := decoder.decode(chunk):
+                    line_begins = self._keep_stray(text, line_begins)
                     yield text
         except UnicodeDecodeError as error:
             raise MalformedStream("it is not UTF-8 text") from error
         self.ended = True
         yield "\n\n"
+        if self._stray and (written := _error_in(self._stray)):
+            raise stream_error(written)
+
+    def _keep_stray(self, text: str, line_begins: bool) -> bool:
+        """Keep JSON that stands between the events, as some servers write an error; framing ignores such lines.
+
+        Returns whether the next text begins a line.
+        """
+        if self._stray:
+            self._stray += text[: MAX_ERROR_BODY - len(self._stray)]
+        elif line_begins and text[0] in "{[":
+            self._stray = text[:MAX_ERROR_BODY]
+        elif "\n{" in text or "\n[" in text or "\r{" in text or "\r[" in text:
+            at = min(at for mark in ("\n{", "\n[", "\r{", "\r[") if (at := text.find(mark)) >= 0)
+            self._stray = text[at + 1 : at + 1 + MAX_ERROR_BODY]
+        return text[-1] in "\r\n"
 
 
 class HttpClient:
@@ -347,8 +365,8 @@ async def _not_a_stream(response: Response, headers: Mapping[str, str], content_
 def _error_in(body: str) -> Any:
     """Return the error in a JSON body, which may be an object or a list of them; `None` if there is none."""
     try:
-        found = json.loads(body)
-    except ValueError:
+        found, _ = json.JSONDecoder().raw_decode(body.lstrip())
+    except (ValueError, RecursionError):
         return None
     if isinstance(found, list) and found:
         found = found[0]
