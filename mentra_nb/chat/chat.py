@@ -103,13 +103,6 @@ class Chat:
         for tool in tools:
             self.add_tool(tool)
 
-    @classmethod
-    def _on(cls, engine: Engine, name: str | None = None, **how: Any) -> Chat:
-        """Return a conversation on another engine than the one of this process. `how` is as for `Chat`."""
-        chat = cls(name, **how)
-        chat._own_engine = engine
-        return chat
-
     @property
     def _engine(self) -> Engine:
         return self._own_engine or engine()
@@ -438,3 +431,10 @@ class Chat:
 
 def _model_of(session: Session) -> ModelInfo:
     return ModelInfo(id=session.agent.model, provider=session.agent.provider.descriptor.id)
+
+
+def chat_on(engine: Engine, name: str | None = None, **how: Any) -> Chat:
+    """Return a conversation on another engine than the one of this process. `how` is as for `Chat`."""
+    chat = Chat(name, **how)
+    chat._own_engine = engine
+    return chat

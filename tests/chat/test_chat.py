@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.authorization import PermissionDecision
-from mentra_nb.chat.chat import SYSTEM, Chat, RunningTurn
+from mentra_nb.chat.chat import SYSTEM, Chat, RunningTurn, chat_on
 from mentra_nb.chat.engine import Engine
 from mentra_nb.chat.models import DEMO_NOTICE
 from mentra_nb.content import TokenUsage
@@ -93,7 +93,7 @@ def act(what: str = "x") -> str:
 def test_a_reply_has_text_usage_and_cost() -> None:
     usage = TokenUsage(input_tokens=3, output_tokens=2)
     with engine_of(stream_text(["Hel", "lo"], usage=usage)) as engine:
-        chat = Chat._on(engine, "talk")
+        chat = chat_on(engine, "talk")
         reply = chat.ask("hi")
     assert (str(reply), reply.text, reply.model, reply.stop_reason) == ("Hello", "Hello", "scripted/scripted", "end")
     assert reply.usage == usage
@@ -111,7 +111,7 @@ def test_a_reply_lists_its_tool_calls() -> None:
         raise ToolError("no")
 
     with engine_of(tool_calls([("quick", {}), ("fail", {}), ("nope", {})]), text("ok")) as engine:
-        reply = Chat._on(engine, tools=[quick, tool(asks=False)(fail)]).ask("go")
+        reply = chat_on(engine, tools=[quick, tool(asks=False)(fail)]).ask("go")
     assert [(t.name, t.summary, t.is_error) for t in reply.tools] == [
         ("quick", "{}", False),
         ("fail", "{}", True),
@@ -123,7 +123,7 @@ def test_a_reply_lists_its_tool_calls() -> None:
 
 def test_a_conversation_goes_on() -> None:
     with engine_of(text("one"), text("two")) as engine:
-        chat = Chat._on(engine)
+        chat = chat_on(engine)
         chat.ask("first")
         chat.ask("second")
         assert [m.text() for m in script(engine).recorded_requests[1].messages] == ["first", "one", "second"]
@@ -131,12 +131,12 @@ def test_a_conversation_goes_on() -> None:
 
 def test_the_same_name_continues_in_another_process(tmp_path: Path) -> None:
     with engine_of(text("one"), store=SqliteStore(tmp_path / "s")) as engine:
-        first = Chat._on(engine, "talk").ask("first")
+        first = chat_on(engine, "talk").ask("first")
     with engine_of(text("two"), text("else"), store=SqliteStore(tmp_path / "s")) as engine:
-        second = Chat._on(engine, "talk").ask("second")
+        second = chat_on(engine, "talk").ask("second")
         assert second.session == first.session
         assert len(script(engine).recorded_requests[0].messages) == 3
-        assert Chat._on(engine).ask("third").session != first.session
+        assert chat_on(engine).ask("third").session != first.session
 
 
 @pytest.mark.parametrize("name", ["work", None])
@@ -145,9 +145,9 @@ def test_a_failed_turn_is_resumed_after_a_restart(tmp_path: Path, name: str | No
     store = SqliteStore(tmp_path / "s.sqlite")
     script_one = tool_calls([("act", {})]), failure(InvalidRequest("no"))
     with engine_of(*script_one, store=store) as engine, pytest.raises(FailedToStreamResponse):
-        Chat._on(engine, name, tools=[harmless], notebook="nb.ipynb").ask("go")
+        chat_on(engine, name, tools=[harmless], notebook="nb.ipynb").ask("go")
     with engine_of(text("there"), store=SqliteStore(tmp_path / "s.sqlite")) as engine:
-        chat = Chat._on(engine, name, tools=[harmless], notebook="nb.ipynb")
+        chat = chat_on(engine, name, tools=[harmless], notebook="nb.ipynb")
         assert chat.resume().result().text == "there"
         [request] = script(engine).recorded_requests
         assert [message.text() for message in request.messages][:1] == ["go"]
@@ -158,23 +158,23 @@ def test_a_failed_turn_is_resumed_after_a_restart(tmp_path: Path, name: str | No
 
 def test_a_notebook_without_an_earlier_conversation_has_nothing_to_resume(tmp_path: Path) -> None:
     with engine_of(text("hi")) as engine:
-        Chat._on(engine, notebook="other.ipynb").ask("go")
+        chat_on(engine, notebook="other.ipynb").ask("go")
         with pytest.raises(OperationDenied, match="no earlier conversation"):
-            Chat._on(engine, notebook="nb.ipynb").resume().result()
+            chat_on(engine, notebook="nb.ipynb").resume().result()
 
 
 def test_a_conversation_that_is_open_elsewhere_is_refused_by_its_name(tmp_path: Path) -> None:
     with engine_of(text("hi"), store=SqliteStore(tmp_path / "s.sqlite")) as one:
-        Chat._on(one, "work").ask("go")
+        chat_on(one, "work").ask("go")
         with engine_of(text("never"), store=SqliteStore(tmp_path / "s.sqlite")) as other:
             with pytest.raises(LeaseUnavailable, match="conversation 'work' is in use by this process"):
-                Chat._on(other, "work").ask("go")
+                chat_on(other, "work").ask("go")
             assert script(other).recorded_requests == []
 
 
 def test_a_model_may_be_named_for_one_turn() -> None:
     with engine_of(text("one"), text("two")) as engine:
-        chat = Chat._on(engine)
+        chat = chat_on(engine)
         assert chat.ask("hi", model="scripted/other").model == "scripted/other"
         assert chat.ask("hi").model == "scripted/scripted"
         assert [r.model for r in script(engine).recorded_requests] == ["other", "scripted"]
@@ -183,19 +183,19 @@ def test_a_model_may_be_named_for_one_turn() -> None:
 def test_an_unknown_model_is_an_error_before_anything_is_stored() -> None:
     with engine_of() as engine:
         with pytest.raises(ConfigurationError, match="is not a model name"):
-            Chat._on(engine).ask("hi", model="nothing")
+            chat_on(engine).ask("hi", model="nothing")
         assert engine.call(engine.runtime.store.list_sessions) == []
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with engine_of() as engine, pytest.raises(ConfigurationError, match="nothing to ask"):
-        Chat._on(engine).ask(prompt)
+        chat_on(engine).ask(prompt)
 
 
 def test_a_failure_is_raised_and_the_next_turn_works() -> None:
     with engine_of(failure(InvalidRequest("no")), text("fine")) as engine:
-        chat = Chat._on(engine)
+        chat = chat_on(engine)
         with pytest.raises(FailedToStreamResponse, match="no"):
             chat.ask("hi")
         assert chat.ask("hi").text == "fine"
@@ -203,12 +203,12 @@ def test_a_failure_is_raised_and_the_next_turn_works() -> None:
 
 def test_an_invalid_tool_is_refused_before_the_turn() -> None:
     with engine_of() as engine, pytest.raises(InvalidTool):
-        Chat._on(engine).ask("hi", tools=[lambda: 1])
+        chat_on(engine).ask("hi", tools=[lambda: 1])
 
 
 def test_tools_given_with_a_question_are_offered_in_that_turn_only() -> None:
     with engine_of(text("one"), text("two")) as engine:
-        chat = Chat._on(engine)
+        chat = chat_on(engine)
         chat.ask("hi", tools=[act])
         chat.ask("again")
         assert [[t.name for t in r.tools] for r in script(engine).recorded_requests] == [["act"], []]
@@ -220,14 +220,14 @@ def test_the_demo_is_used_without_a_model_and_says_so(monkeypatch: pytest.Monkey
         monkeypatch.delenv(name, raising=False)
     with engine_of() as engine:
         engine.settings.model = None
-        turn = Chat._on(engine).start("hi")
+        turn = chat_on(engine).start("hi")
         assert until(turn, shown.Notice).message == DEMO_NOTICE
         assert turn.result().model == "demo/demo"
 
 
 def test_a_model_that_was_named_needs_no_notice() -> None:
     with engine_of(text("hi")) as engine:
-        turn = Chat._on(engine).start("hi")
+        turn = chat_on(engine).start("hi")
         turn.wait()
         events = [turn.events.get() for _ in range(turn.events.qsize())]
         assert events
@@ -243,8 +243,8 @@ class City(BaseModel):
 
 def test_a_system_prompt_is_the_conversations_or_of_one_turn() -> None:
     with engine_of(*[text("ok")] * 4) as engine:
-        Chat._on(engine).ask("hi")
-        chat = Chat._on(engine, system="Be terse.")
+        chat_on(engine).ask("hi")
+        chat = chat_on(engine, system="Be terse.")
         chat.ask("hi")
         chat.ask("hi", system="Be kind.")
         chat.ask("hi")
@@ -254,11 +254,11 @@ def test_a_system_prompt_is_the_conversations_or_of_one_turn() -> None:
 
 def test_a_system_prompt_holds_for_a_conversation_that_was_stored_with_another(tmp_path: Path) -> None:
     with engine_of(text("ok"), store=SqliteStore(tmp_path / "s")) as engine:
-        Chat._on(engine, "talk", system="One.").ask("hi")
+        chat_on(engine, "talk", system="One.").ask("hi")
     with engine_of(text("ok"), text("ok"), store=SqliteStore(tmp_path / "s")) as engine:
-        with Chat._on(engine, "talk", system="Two.") as chat:
+        with chat_on(engine, "talk", system="Two.") as chat:
             chat.ask("hi")
-        Chat._on(engine, "talk").ask("hi")
+        chat_on(engine, "talk").ask("hi")
         assert [request.system for request in script(engine).recorded_requests] == ["Two.", "One."]
 
 
@@ -276,12 +276,12 @@ class Shaping(ScriptedProvider):
 def test_a_typed_output_is_the_value_of_the_reply() -> None:
     with engine_of() as engine:
         engine.use(Shaping(), "m")
-        chat = Chat._on(engine, tools=[act])
+        chat = chat_on(engine, tools=[act])
         reply = chat.ask("Where?", output=City)
         assert reply.value == City(name="Oslo")
         assert repr(reply).startswith("<Reply City(name='Oslo') from scripted/m")
         assert chat.ask("hi").value is None
-        assert Chat._on(engine, output=City).ask("Where?").value == City(name="Oslo")
+        assert chat_on(engine, output=City).ask("Where?").value == City(name="Oslo")
 
 
 def test_limits_are_of_every_turn_or_of_one() -> None:
@@ -291,7 +291,7 @@ def test_limits_are_of_every_turn_or_of_one() -> None:
 
     again = tool_calls([("act", {})])
     with engine_of(again, again, text("one"), again, text("two")) as engine:
-        chat = Chat._on(engine, tools=[loop], limits=RunOptions(max_rounds=1))
+        chat = chat_on(engine, tools=[loop], limits=RunOptions(max_rounds=1))
         with pytest.raises(MaxRoundsExceeded):
             chat.ask("go")
         assert chat.ask("go", limits=RunOptions(max_rounds=2)).text == "one"
@@ -302,7 +302,7 @@ def test_limits_are_of_every_turn_or_of_one() -> None:
 def test_the_token_of_the_limits_stops_the_turn() -> None:
     stream, token = ControlledStream(), CancellationToken()
     with engine_of(stream) as engine:
-        turn = Chat._on(engine).start("go", limits=RunOptions(cancellation=token))
+        turn = chat_on(engine).start("go", limits=RunOptions(cancellation=token))
         engine.call(stream.wait_opened)
         token.cancel("enough")
         with pytest.raises(Cancelled, match="enough"):
@@ -312,7 +312,7 @@ def test_the_token_of_the_limits_stops_the_turn() -> None:
 def test_stopping_a_turn_leaves_the_token_of_its_limits_alone() -> None:
     stream, token = ControlledStream(), CancellationToken()
     with engine_of(stream, text("later")) as engine:
-        chat = Chat._on(engine, limits=RunOptions(cancellation=token))
+        chat = chat_on(engine, limits=RunOptions(cancellation=token))
         turn = chat.start("go")
         engine.call(stream.wait_opened)
         turn.stop()
@@ -324,7 +324,7 @@ def test_stopping_a_turn_leaves_the_token_of_its_limits_alone() -> None:
 
 def test_a_stream_yields_the_text_in_pieces_and_then_the_reply_is_there() -> None:
     with engine_of(stream_text(["Hel", "lo"])) as engine:
-        chat = Chat._on(engine)
+        chat = chat_on(engine)
         assert list(chat.stream("hi")) == ["Hel", "lo"]
         assert chat.last is not None
         assert chat.last.text == "Hello"
@@ -333,7 +333,7 @@ def test_a_stream_yields_the_text_in_pieces_and_then_the_reply_is_there() -> Non
 def test_a_stream_that_is_left_stops_its_turn_and_one_that_fails_raises() -> None:
     stream = ControlledStream()
     with engine_of(stream, failure(InvalidRequest("no")), text("fine")) as engine:
-        chat = Chat._on(engine)
+        chat = chat_on(engine)
         pieces = chat.stream("go")
         engine.call(stream.wait_opened)
         stream.send(*stream_text(["Well"]).events[:3])
@@ -351,9 +351,9 @@ def test_turns_are_awaited_at_once_on_any_loop() -> None:
     async def both(engine: Engine) -> list[str]:
         one, two = ControlledStream(), ControlledStream()
         engine.runtime.register_provider_instance(ScriptedProvider([one, two]))
-        first = asyncio.create_task(Chat._on(engine).aask("1"))
+        first = asyncio.create_task(chat_on(engine).aask("1"))
         await asyncio.to_thread(engine.call, one.wait_opened)
-        second = asyncio.create_task(Chat._on(engine).aask("2"))
+        second = asyncio.create_task(chat_on(engine).aask("2"))
         await asyncio.to_thread(engine.call, two.wait_opened)
         two.send_answer(text("second"))
         answers = [(await second).text]
@@ -377,18 +377,18 @@ def test_cancelling_the_await_stops_the_turn() -> None:
         assert (await chat.aask("and?")).text == "later"
 
     with engine_of(stream, text("later")) as engine:
-        asyncio.run(cancelled(Chat._on(engine)))
+        asyncio.run(cancelled(chat_on(engine)))
 
 
 def test_an_awaited_turn_raises_what_went_wrong() -> None:
     with engine_of(failure(InvalidRequest("no"))) as engine, pytest.raises(FailedToStreamResponse):
-        asyncio.run(Chat._on(engine).aask("hi"))
+        asyncio.run(chat_on(engine).aask("hi"))
 
 
 def test_an_asynchronous_tool_awaits_another_conversation_but_may_not_wait_for_it() -> None:
     turns = [tool_calls([("wait", {}), ("consult", {})]), text("inner"), text("outer")]
     with engine_of(*turns) as engine:
-        other = Chat._on(engine, "other")
+        other = chat_on(engine, "other")
 
         @tool(asks=False, name="consult")
         async def consult() -> str:
@@ -398,7 +398,7 @@ def test_an_asynchronous_tool_awaits_another_conversation_but_may_not_wait_for_i
         async def wait() -> str:
             return other.ask("what?").text
 
-        assert Chat._on(engine, "main", tools=[consult, wait]).ask("go").text == "outer"
+        assert chat_on(engine, "main", tools=[consult, wait]).ask("go").text == "outer"
         waited, consulted = script(engine).recorded_requests[2].messages[-1].tool_results()
     assert waited.is_error
     assert "await Chat.aask" in waited.display()
@@ -414,11 +414,11 @@ def test_leaving_a_conversation_releases_it_and_the_next_turn_opens_it_again(tmp
         engine_of(text("one"), text("three"), store=SqliteStore(path)) as one,
         engine_of(text("two"), store=SqliteStore(path)) as other,
     ):
-        with Chat._on(one, "work") as chat:
+        with chat_on(one, "work") as chat:
             chat.ask("1")
             assert len(one.call(one.runtime.store.list_leases)) == 1
         assert one.call(one.runtime.store.list_leases) == []
-        with Chat._on(other, "work") as elsewhere:
+        with chat_on(other, "work") as elsewhere:
             assert elsewhere.ask("2").text == "two"
         assert chat.ask("3").text == "three"
         assert [m.text() for m in script(one).recorded_requests[1].messages] == ["1", "one", "2", "two", "3"]
@@ -428,7 +428,7 @@ def test_leaving_a_conversation_releases_it_and_the_next_turn_opens_it_again(tmp
 def test_leaving_a_conversation_stops_the_turn_that_is_running() -> None:
     stream = ControlledStream()
     with engine_of(stream, text("later")) as engine:
-        with Chat._on(engine) as chat:
+        with chat_on(engine) as chat:
             turn = chat.start("go")
             engine.call(stream.wait_opened)
         with pytest.raises(Cancelled):
@@ -441,7 +441,7 @@ def test_leaving_a_conversation_stops_the_turn_that_is_running() -> None:
 
 def test_closing_stops_a_turn_that_has_only_just_begun() -> None:
     with engine_of(ControlledStream()) as engine:
-        with Chat._on(engine) as chat:
+        with chat_on(engine) as chat:
             turn = chat.start("go")
         with pytest.raises(Cancelled):
             turn.result()
@@ -450,12 +450,12 @@ def test_closing_stops_a_turn_that_has_only_just_begun() -> None:
 
 def test_the_history_is_read_before_and_after_a_turn(tmp_path: Path) -> None:
     with engine_of(text("one"), store=SqliteStore(tmp_path / "s")) as engine:
-        chat = Chat._on(engine, "talk")
+        chat = chat_on(engine, "talk")
         assert chat.history == []
         chat.ask("hi")
         assert [message.text() for message in chat.history] == ["hi", "one"]
     with engine_of(store=SqliteStore(tmp_path / "s")) as engine:
-        assert [message.text() for message in Chat._on(engine, "talk").history] == ["hi", "one"]
+        assert [message.text() for message in chat_on(engine, "talk").history] == ["hi", "one"]
 
 
 def test_a_usage_shows_only_what_was_counted() -> None:
@@ -468,7 +468,7 @@ def test_a_usage_shows_only_what_was_counted() -> None:
 
 def test_a_question_of_a_turn_is_answered_from_this_thread() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
-        turn = Chat._on(engine, tools=[act]).start("go")
+        turn = chat_on(engine, tools=[act]).start("go")
         asked = until(turn, shown.QuestionAsked)
         assert [q.request_id for q in turn.open_questions()] == [asked.request_id]
         turn.answer(asked.request_id, PermissionDecision(allow=True))
@@ -479,7 +479,7 @@ def test_a_question_of_a_turn_is_answered_from_this_thread() -> None:
 
 def test_without_a_screen_a_call_is_refused_and_its_result_says_how_to_allow_it() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
-        reply = Chat._on(engine, tools=[act]).ask("go")
+        reply = chat_on(engine, tools=[act]).ask("go")
         told = script(engine).recorded_requests[1].messages[-1].tool_results()[0]
     assert reply.tools[0].is_error
     assert "mn.allow('act'" in str(told.content)
@@ -488,7 +488,7 @@ def test_without_a_screen_a_call_is_refused_and_its_result_says_how_to_allow_it(
 def test_allowing_beforehand_lets_it_run_and_denying_wins() -> None:
     turns = [tool_calls([("act", {})]), text("ok"), tool_calls([("act", {})]), text("ok")]
     with engine_of(*turns) as engine:
-        chat = Chat._on(engine, tools=[act])
+        chat = chat_on(engine, tools=[act])
         allowed = chat.allow("act")
         assert not chat.ask("go").tools[0].is_error
         assert [(r.pattern, r.times_used) for r in chat.rules()] == [("*", 1)]
@@ -502,7 +502,7 @@ def test_allowing_beforehand_lets_it_run_and_denying_wins() -> None:
 
 def test_the_settings_in_force_hold_for_the_next_turn() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok"), ask_timeout=0.05) as engine:
-        turn = Chat._on(engine, tools=[act]).start("go")
+        turn = chat_on(engine, tools=[act]).start("go")
         assert turn.result().tools[0].is_error
         answered = until(turn, shown.QuestionAnswered)
     assert answered.decided_by == "timeout"
@@ -511,7 +511,7 @@ def test_the_settings_in_force_hold_for_the_next_turn() -> None:
 def test_stopping_a_silent_turn_ends_it() -> None:
     stream = ControlledStream()
     with engine_of(stream, text("later")) as engine:
-        chat = Chat._on(engine)
+        chat = chat_on(engine)
         turn = chat.start("go")
         engine.call(stream.wait_opened)
         turn.stop()
@@ -532,7 +532,7 @@ def test_a_turn_can_be_stopped_while_its_model_is_resolved() -> None:
     with engine_of() as engine:
         provider = Unreachable(id="far")
         engine.use(provider, None)
-        turn = Chat._on(engine).start("go")
+        turn = chat_on(engine).start("go")
         engine.call(provider.asked.wait)
         turn.stop()
         with pytest.raises(Cancelled, match="stopped by the user"):
@@ -543,7 +543,7 @@ def test_a_turn_can_be_stopped_while_its_model_is_resolved() -> None:
 def test_a_second_turn_while_one_is_running_is_refused_and_leaves_the_first_alone() -> None:
     stream = ControlledStream()
     with engine_of(stream, text("fine")) as engine:
-        chat = Chat._on(engine, tools=[act])
+        chat = chat_on(engine, tools=[act])
         first = chat.start("one")
         engine.call(stream.wait_opened)
         second = chat.start("two", model="scripted/other", can_ask=False)
@@ -558,9 +558,9 @@ def test_a_second_turn_while_one_is_running_is_refused_and_leaves_the_first_alon
 def test_two_conversations_run_at_once() -> None:
     one, two = ControlledStream(), ControlledStream()
     with engine_of(one, two) as engine:
-        first = Chat._on(engine).start("1")
+        first = chat_on(engine).start("1")
         engine.call(one.wait_opened)
-        second = Chat._on(engine).start("2")
+        second = chat_on(engine).start("2")
         engine.call(two.wait_opened)
         two.send_answer(text("second"))
         assert second.result().text == "second"
@@ -574,7 +574,7 @@ def test_two_conversations_run_at_once() -> None:
 def test_closing_stops_what_runs_and_the_stored_turn_is_settled(tmp_path: Path) -> None:
     stream, store = ControlledStream(), SqliteStore(tmp_path / "s")
     with engine_of(stream, store=store) as engine:
-        turn = Chat._on(engine, "talk").start("go")
+        turn = chat_on(engine, "talk").start("go")
         engine.call(stream.wait_opened)
         engine.close()
         with pytest.raises(Cancelled):
@@ -583,14 +583,14 @@ def test_closing_stops_what_runs_and_the_stored_turn_is_settled(tmp_path: Path) 
         [agent] = engine.call(engine.runtime.store.list_agents)
         [run] = engine.call(engine.runtime.store.list_runs, agent.id)
         assert (run.state, agent.status) == ("interrupted", "Interrupted")
-        assert Chat._on(engine, "talk").ask("go on").text == "again"
+        assert chat_on(engine, "talk").ask("go on").text == "again"
 
 
 def test_an_engine_that_was_closed_starts_again() -> None:
     with engine_of(text("one"), text("two")) as engine:
-        assert Chat._on(engine).ask("hi").text == "one"
+        assert chat_on(engine).ask("hi").text == "one"
         engine.close()
-        assert Chat._on(engine).ask("hi").text == "two"
+        assert chat_on(engine).ask("hi").text == "two"
 
 
 def test_the_engine_runs_on_a_thread_that_never_keeps_the_interpreter_alive() -> None:
@@ -607,15 +607,15 @@ def test_the_engine_runs_on_a_thread_that_never_keeps_the_interpreter_alive() ->
 def test_a_provider_put_to_use_is_the_default_from_then_on() -> None:
     with engine_of() as engine:
         engine.use(ScriptedProvider([text("mine")], id="mine"), "m")
-        assert Chat._on(engine).ask("hi").model == "mine/m"
+        assert chat_on(engine).ask("hi").model == "mine/m"
 
 
 def test_a_function_offered_as_a_tool_may_itself_ask_another_conversation() -> None:
     turns = [tool_calls([("consult", {})]), text("inner"), text("outer")]
     with engine_of(*turns) as engine:
-        other = Chat._on(engine, "other")
+        other = chat_on(engine, "other")
         consult: Callable[[], str] = lambda: other.ask("what?").text  # noqa: E731
-        reply = Chat._on(engine, "main", tools=[tool(asks=False, name="consult")(consult)]).ask("go")
+        reply = chat_on(engine, "main", tools=[tool(asks=False, name="consult")(consult)]).ask("go")
         assert reply.text == "outer"
         assert script(engine).recorded_requests[2].messages[-1].tool_results()[0].content == "inner"
 

@@ -13,7 +13,7 @@ import pytest
 from kits.http_server import Reply, Server, sse
 
 from mentra_nb.chat.catalog import catalog
-from mentra_nb.chat.chat import Chat
+from mentra_nb.chat.chat import chat_on
 from mentra_nb.chat.engine import Engine
 from mentra_nb.errors import Cancelled
 from mentra_nb.event.bus import NullAudit
@@ -49,7 +49,7 @@ async def engine_on(*servers: str, **settings: Any) -> AsyncIterator[Engine]:
 async def test_turns_of_two_providers_share_one_connection(server: Server) -> None:
     server.reply(answer("one"), answer("two"), answer("three"))
     async with engine_on(server.url, server.url) as engine:
-        chat = Chat._on(engine, "talk")
+        chat = chat_on(engine, "talk")
         for model, text in (("lab0/m", "one"), ("lab0/m", "two"), ("lab1/m", "three")):
             reply = await asyncio.to_thread(chat.ask, "Go on", model=model)
             assert (reply.text, reply.model) == (text, model)
@@ -60,16 +60,16 @@ async def test_turns_of_two_providers_share_one_connection(server: Server) -> No
 async def test_the_shared_client_can_be_used_after_a_close(server: Server) -> None:
     server.reply(answer("one"), answer("two"))
     async with engine_on(server.url) as engine:
-        assert (await asyncio.to_thread(Chat._on(engine, "a").ask, "Go", model="lab0/m")).text == "one"
+        assert (await asyncio.to_thread(chat_on(engine, "a").ask, "Go", model="lab0/m")).text == "one"
         await asyncio.to_thread(engine.close)
-        assert (await asyncio.to_thread(Chat._on(engine, "b").ask, "Go", model="lab0/m")).text == "two"
+        assert (await asyncio.to_thread(chat_on(engine, "b").ask, "Go", model="lab0/m")).text == "two"
     assert server.connections == 2
 
 
 async def test_a_stop_in_a_silent_stream_ends_the_turn_and_closes_the_connection(server: Server) -> None:
     server.reply(Reply([sse(chunk("Well"))], end="stall"))
     async with engine_on(server.url) as engine:
-        turn = Chat._on(engine, "talk").start("Go", model="lab0/m")
+        turn = chat_on(engine, "talk").start("Go", model="lab0/m")
 
         def stop_after_the_text() -> None:
             while getattr(turn.events.get(timeout=20), "delta", None) != "Well":

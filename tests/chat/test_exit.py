@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from kits.notebooks import Notebook
 
-from mentra_nb.chat.chat import Chat
+from mentra_nb.chat.chat import chat_on
 from mentra_nb.chat.engine import Engine
 from mentra_nb.errors import Cancelled
 from mentra_nb.event.bus import NullAudit
@@ -177,7 +177,7 @@ async def leave() -> None:
 def test_an_engine_whose_thread_has_ended_starts_again() -> None:
     engine = engine_of(text("one"), text("two"))
     try:
-        chat = Chat._on(engine)
+        chat = chat_on(engine)
         first, portal = chat.ask("hi"), engine.portal()
         with pytest.raises(SystemExit):
             engine.call(leave)
@@ -193,7 +193,7 @@ def test_a_turn_is_cancelled_when_the_engine_ends() -> None:
     stream = ControlledStream()
     engine = engine_of(stream)
     try:
-        turn = Chat._on(engine).start("go")
+        turn = chat_on(engine).start("go")
         engine.call(stream.wait_opened)
         with pytest.raises(SystemExit):
             engine.call(leave)

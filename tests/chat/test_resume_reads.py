@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mentra_nb.chat.chat import Chat
+from mentra_nb.chat.chat import chat_on
 from mentra_nb.chat.engine import Engine
 from mentra_nb.errors import FailedToStreamResponse, InvalidRequest
 from mentra_nb.event.bus import NullAudit
@@ -55,7 +55,7 @@ def resumed(path: Path, name: str | None) -> tuple[int, list[str]]:
     store = CountingStore(path)
     engine = engine_on(store, text("there"))
     try:
-        reply = Chat._on(engine, name, tools=[act], notebook=NOTEBOOK).resume().result()
+        reply = chat_on(engine, name, tools=[act], notebook=NOTEBOOK).resume().result()
         assert reply.text == "there"
         provider = engine.runtime.provider("scripted")
         assert isinstance(provider, ScriptedProvider)
@@ -69,7 +69,7 @@ def test_a_failed_turn_is_resumed_in_six_reads(tmp_path: Path, name: str | None)
     engine = engine_on(SqliteStore(tmp_path / "s"), tool_calls([("act", {})]), failure(InvalidRequest("no")))
     try:
         with pytest.raises(FailedToStreamResponse):
-            Chat._on(engine, name, tools=[act], notebook=NOTEBOOK).ask("go")
+            chat_on(engine, name, tools=[act], notebook=NOTEBOOK).ask("go")
     finally:
         engine.close()
     reads, messages = resumed(tmp_path / "s", name)
@@ -82,7 +82,7 @@ def test_a_turn_whose_process_died_is_resumed_in_six_reads(tmp_path: Path, name:
     stream = ControlledStream()
     engine = engine_on(SqliteStore(tmp_path / "living"), tool_calls([("act", {})]), stream)
     try:
-        turn = Chat._on(engine, name, tools=[act], notebook=NOTEBOOK).start("go")
+        turn = chat_on(engine, name, tools=[act], notebook=NOTEBOOK).start("go")
         engine.call(stream.wait_opened)
         with (  # the store as if the process were killed now
             closing(sqlite3.connect(tmp_path / "living")) as living,

@@ -16,7 +16,7 @@ import mentra_nb.event.types as e
 from mentra_nb.authorization import PermissionRule, ToolAuthorizationPreview, ToolCapability
 from mentra_nb.chat import engine as engines
 from mentra_nb.chat.backtest import backtest
-from mentra_nb.chat.chat import Chat
+from mentra_nb.chat.chat import chat_on
 from mentra_nb.chat.engine import Engine
 from mentra_nb.chat.messages import messages
 from mentra_nb.errors import ConfigurationError
@@ -162,7 +162,7 @@ def test_a_backtest_agrees_with_live_decisions(tmp_path: Path, rules: list[str])
         )
         engine = Engine(Settings(model="scripted/scripted"), runtime)
         try:
-            chat = Chat._on(engine, "talk")
+            chat = chat_on(engine, "talk")
             for rule in rules:
                 verb, tool, *pattern = rule.split(None, 2)
                 getattr(chat, verb)(tool, *pattern)
