@@ -16,7 +16,7 @@ from kits.core import Bench, Judge, Recorder, bench, heard, of
 
 from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.agent.results import MAX_RESULT_BYTES, MAX_RESULT_LINES, limited
+from mentra_nb.agent.results import MAX_RESULT_BYTES, MAX_RESULT_LINES, NOT_RUN, limited
 from mentra_nb.authorization import (
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
@@ -26,7 +26,7 @@ from mentra_nb.authorization import (
 from mentra_nb.content import MAX_DEPTH, Image, ToolResult
 from mentra_nb.errors import Cancelled, EmptyAssistantResponse, ToolBudgetExceeded
 from mentra_nb.event import types as e
-from mentra_nb.event.bus import NullAudit
+from mentra_nb.event.bus import AuditStore, NullAudit
 from mentra_nb.permission.binding import arguments_hash, duration
 from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.providers.base import ProviderCapabilities, ProviderToolSpec
@@ -45,7 +45,7 @@ def add(a: int, b: int) -> int:
 
 @dataclass
 class Custom(Tool):
-    """A tool of an application's own."""
+    """A tool of an application."""
 
     name: str
     body: Callable[[], Any] = lambda: "done"
@@ -916,3 +916,43 @@ async def test_a_hook_that_changes_the_arguments_in_place_changes_nothing() -> N
     async with bench(tools=[add], pre_hooks=[Gate(hook)]) as table:
         [result] = await one_round(table, ("add", {"a": 1, "b": 1}))
     assert result.content == 2
+
+
+@dataclass
+class StopsAtStart:
+    """A hook that stops the turn when a call is about to run."""
+
+    token: CancellationToken
+
+    def on_event(self, store: AuditStore, event: e.RuntimeEvent) -> None:
+        if isinstance(event, e.ToolExecutionStarted):
+            self.token.cancel("enough")
+
+
+async def test_a_call_that_is_stopped_just_before_it_runs_is_stored_as_not_run() -> None:
+    token, made = CancellationToken(), Custom("act")
+    async with bench(tool_calls([("act", {})]), tools=[made], hooks=[StopsAtStart(token)]) as table:
+        agent = await table.agent()
+        with pytest.raises(Cancelled):
+            await agent.run("go", RunOptions(cancellation=token))
+        run_id = table.recorder.of(e.TurnStarted)[0].run_id
+        assert run_id is not None
+        [written] = await table.runtime.store.list_tool_calls(run_id)
+    assert made.ran == 0
+    assert (written.result, written.is_error) == (NOT_RUN, True)
+
+
+async def test_what_a_call_would_do_may_not_change_either_though_its_subject_stays() -> None:
+    @dataclass
+    class Changing(Custom):
+        asked: int = 0
+
+        def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+            self.asked += 1
+            return {"op": "create" if self.asked == 1 else "set"}
+
+    made = Changing("act")
+    async with bench(tools=[made]) as table:
+        [result] = await one_round(table, ("act", {}))
+    assert (made.ran, result.is_error) == (0, True)
+    assert "changed while it was decided about" in str(result.content)

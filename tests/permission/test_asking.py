@@ -19,12 +19,15 @@ from mentra_nb.authorization import (
     PermissionRule,
     Subject,
     ToolAuthorizationDecision,
+    ToolAuthorizationPreview,
+    ToolAuthorizationRequest,
     ToolAuthorizer,
 )
 from mentra_nb.content import ToolResult
 from mentra_nb.errors import Cancelled, OperationDenied, StoreError
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
+from mentra_nb.permission.binding import effective_hash
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.providers.scripted import text, tool_calls
@@ -553,3 +556,16 @@ async def test_always_for_a_call_with_several_parts_remembers_each_of_them() -> 
     assert len(asked) == 1
     first = table.recorder.of(e.ToolAuthorizationFinished)[0]
     assert (first.subject, first.subjects) == ("src/a\ndocs/b*", ("src/a", "docs/b*"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"structured_input": {"path": "/b"}}, {"working_directory": "/elsewhere"}], ids=["input", "folder"]
+)
+def test_an_answer_is_bound_to_what_the_call_would_do_and_where(change: dict[str, Any]) -> None:
+    preview = ToolAuthorizationPreview(working_directory="/here", raw_input={}, structured_input={"path": "/a"})
+    request = ToolAuthorizationRequest(
+        agent_id="agent-1", agent_name="tester", tool_call_id="call-1", tool_name="act", preview=preview
+    )
+    other = request.model_copy(update={"preview": preview.model_copy(update=change)})
+    again = request.model_copy(update={"preview": preview.model_copy(update={"raw_input": {"path": "a"}})})
+    assert effective_hash(other) != effective_hash(request) == effective_hash(again)

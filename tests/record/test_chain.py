@@ -348,3 +348,26 @@ def test_a_segment_that_was_copied_or_inserted_is_found(folder: Path) -> None:
         con.execute(f"COPY ({forged}) TO '{parquet}-x' (FORMAT parquet)")
     Path(f"{parquet}-x").replace(text_of(folder, copy).with_suffix(".parquet"))
     assert problems(folder) == {copy: "is not in the chain"}
+
+
+# ---- what a file holds of a segment --------------------------------------------------------------------------------
+
+
+def test_a_repeated_line_does_not_hide_one_that_is_missing(folder: Path) -> None:
+    name = write(folder, "a", "b", "c")
+    first, second, _ = text_of(folder, name).read_bytes().splitlines(keepends=True)
+    text_of(folder, name).write_bytes(first + second + second)
+    with duckdb.connect() as con:
+        (held,) = chain.contents(con, text_of(folder, name))
+    assert (held.events, held.missing) == (3, 0)
+    text_of(folder, name).write_bytes(second + second)
+    with duckdb.connect() as con:
+        (held,) = chain.contents(con, text_of(folder, name))
+    assert (held.events, held.missing) == (2, 1)
+
+
+def test_the_digest_is_of_the_lines_in_the_order_of_their_positions(folder: Path) -> None:
+    text = text_of(folder, write(folder, "a", "b", "c"))
+    with duckdb.connect() as con:
+        con.execute(f"CREATE TABLE backwards AS SELECT * FROM ({chain.lines(text)}) ORDER BY seq DESC")
+        assert chain.contents_of(con, "backwards", "seq") == chain.contents(con, text)
