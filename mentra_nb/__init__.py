@@ -98,6 +98,7 @@ __all__ = [
     "__version__",
     "aask",
     "allow",
+    "allow_everything",
     "ask",
     "authorization",
     "backtest",
@@ -198,6 +199,7 @@ _HOME = {
     "PermissionQuestion": "authorization",
     "PermissionRule": "authorization",
     "ToolAuthorizer": "authorization",
+    "allow_everything": "authorization",
     "ToolAuthorizationRequest": "authorization",
     "ToolAuthorizationDecision": "authorization",
     "ToolAuthorizationOutcome": "authorization",
@@ -316,6 +318,7 @@ if TYPE_CHECKING:
         ToolAuthorizationPreview,
         ToolAuthorizationRequest,
         ToolAuthorizer,
+        allow_everything,
     )
     from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, rules, tape
     from mentra_nb.chat.backtest import backtest

@@ -168,6 +168,26 @@ class ToolAuthorizer(Protocol):
         ...
 
 
+class _AllowEverything:
+    """The authorizer of a program that asks nobody: every call that the policy permits is allowed.
+
+    Example:
+        >>> mn.Runtime(authorizer=mn.allow_everything)
+        <Runtime 'default': providers none; tools read, shell, write>
+    """
+
+    async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+        return ToolAuthorizationDecision.allow()
+
+    def timeout(self) -> float | None:
+        return None
+
+    def __repr__(self) -> str:
+        return "allow_everything"
+
+
+allow_everything: ToolAuthorizer = _AllowEverything()
+
 PermissionScope = Literal["session", "project", "global"]
 
 

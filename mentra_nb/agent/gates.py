@@ -24,6 +24,8 @@ from mentra_nb.authorization import (
     ToolAuthorizationOutcome,
     ToolAuthorizationPreview,
     ToolAuthorizationRequest,
+    ToolCapability,
+    allow_everything,
 )
 from mentra_nb.content import MAX_DEPTH, ToolUse, is_too_deep
 from mentra_nb.event import types as e
@@ -33,6 +35,11 @@ from mentra_nb.store.records import Resolution
 from mentra_nb.tools.pre_hooks import PreExecutionContext
 from mentra_nb.tools.tool import Delegate, Tool
 
+NO_AUTHORIZER = (
+    "it may change something and this program has no authorizer: give one with Runtime(authorizer=…); "
+    "authorizer=allow_everything asks nobody"
+)
+"""Why an agent without an authorizer may only read."""
 Allow: Final = ToolAuthorizationOutcome.ALLOW
 Deny: Final = ToolAuthorizationOutcome.DENY
 
@@ -114,8 +121,7 @@ class Gates:
             self.events.decided(use, ToolAuthorizationDecision.allow("user"), subject)
             return
         again = before is not None and call.tool.spec.effect == "once"
-        needs_nobody = self.events.environment.authorizer is None or call.tool is self.answer_tool
-        if needs_nobody and not again:
+        if self._needs_nobody(call, preview) and not again:
             self.events.decided(use, ToolAuthorizationDecision.allow("runtime"), subject)
             return
         self.events.emit(e.ToolAuthorizationStarted(preview=preview, **self.events.about(use)))
@@ -130,6 +136,13 @@ class Gates:
         if decision.outcome is not Allow:
             raise self._refused(use, decision, again=again)
 
+    def _needs_nobody(self, call: Call, preview: ToolAuthorizationPreview) -> bool:
+        """Return whether nobody needs to decide: the typed answer, or what runs unasked without an authorizer."""
+        authorizer = self.events.environment.authorizer
+        if call.tool is self.answer_tool or authorizer is allow_everything:
+            return True
+        return authorizer is None and (ToolCapability.READ_ONLY in preview.capabilities or not call.tool.spec.asks)
+
     def _refused(self, use: ToolUse, decision: ToolAuthorizationDecision, *, again: bool) -> Refused:
         reason = None if decision.reason is None else bounded(decision.reason)
         self.events.emit(e.ToolAuthorizationBlocked(outcome=decision.outcome, reason=reason, **self.events.about(use)))
@@ -143,8 +156,10 @@ class Gates:
         self, call: Call, subject: Subject, preview: ToolAuthorizationPreview, *, again: bool
     ) -> ToolAuthorizationDecision:
         authorizer, caller = self.events.environment.authorizer, self.events.caller
-        if authorizer is None:
+        if again and (authorizer is None or authorizer is allow_everything):
             return ToolAuthorizationDecision.deny("nobody could be asked", "runtime")
+        if authorizer is None:
+            return ToolAuthorizationDecision.deny(NO_AUTHORIZER, "runtime")
         request = ToolAuthorizationRequest(
             agent_id=caller.agent_id,
             agent_name=caller.agent_name,

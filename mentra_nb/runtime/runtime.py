@@ -64,7 +64,8 @@ class Runtime:
         policy: What tools may do; by default no shell commands.
         hooks: Hear every event after the record did.
         pre_hooks: Are asked before every tool call.
-        authorizer: Decides about tool calls before the rules and the person.
+        authorizer: Decides about tool calls before the rules and the person. Without one an agent outside of a session
+            only runs what reads; `allow_everything` asks nobody.
         store: By default `state.sqlite` in `MENTRA_HOME`, or what `MENTRA_STATE` names.
         audit: The record; by default `record/` in `MENTRA_HOME`, or what `MENTRA_RECORD` names.
         executor: Runs shell commands.
@@ -255,7 +256,7 @@ class Runtime:
     # ---- agents -----------------------------------------------------------------------------------------------
 
     async def spawn(self, name: str, model: ModelInfo, config: AgentConfig | None = None) -> Agent:
-        """Create and return an agent. Without an authorizer only the policy limits its calls.
+        """Create and return an agent. Without an authorizer it only runs what reads.
 
         Raises:
             ProviderNotFound, StoreError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kits.core import Bench, Judge, Recorder
+from kits.core import Bench, Judge, Recorder, Unattended
 from pydantic import BaseModel, Field
 
 from mentra_nb.agent.limits import RunOptions
@@ -33,7 +33,6 @@ from mentra_nb.event import types as e
 from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.base import ProviderEvent, ProviderToolSpec, Request, ResponseFormat, ToolChoice
 from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedProvider, failure, text, tool_calls
-from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import Delegate, ToolContext, tool
@@ -93,7 +92,7 @@ def terminal(request: Request) -> list[ProviderToolSpec]:
 async def table_of(*turns: ScriptedAnswer, **options: Any) -> AsyncIterator[Bench]:
     model, recorder = Model(turns), Recorder()
     options = {"store": VolatileStore(), "audit": NullAudit(), "builtin_tools": False, "hooks": [recorder]} | options
-    async with Runtime([model], **options) as runtime:
+    async with Unattended([model], **options) as runtime:
         yield Bench(runtime, model, recorder)
 
 

@@ -22,6 +22,7 @@ from mentra_nb.authorization import (
     ToolAuthorizationOutcome,
     ToolAuthorizationPreview,
     ToolAuthorizationRequest,
+    allow_everything,
 )
 from mentra_nb.content import MAX_DEPTH, Image, ToolResult
 from mentra_nb.errors import Cancelled, EmptyAssistantResponse, ToolBudgetExceeded
@@ -87,6 +88,44 @@ async def test_a_call_that_passes_every_gate_is_answered_with_its_result() -> No
         [result] = await one_round(table, ("add", {"a": 1, "b": 2}))
     assert result == ToolResult(tool_use_id="tool-1", content=3)
     assert decisions(table.recorder) == [("tool-1", "allow", "runtime")]
+
+
+async def test_an_agent_without_an_authorizer_runs_what_only_reads() -> None:
+    @tool(reads_only=True)
+    def look() -> str:
+        return "seen"
+
+    @tool(asks=False)
+    def note() -> str:
+        return "noted"
+
+    change = Custom("change")
+    async with bench(tools=[look, note, change], authorizer=None) as table:
+        seen, noted, denied = await one_round(table, ("look", {}), ("note", {}), ("change", {}))
+    assert (seen.content, noted.content) == ("seen", "noted")
+    assert denied.is_error
+    assert denied.content == (
+        "Tool execution denied: it may change something and this program has no authorizer: "
+        "give one with Runtime(authorizer=…); authorizer=allow_everything asks nobody"
+    )
+    assert change.ran == 0
+    assert [outcome for _, outcome, _ in decisions(table.recorder)] == ["allow", "allow", "deny"]
+
+
+async def test_a_program_can_say_that_nobody_is_asked() -> None:
+    change = Custom("change")
+    async with bench(tools=[change], authorizer=allow_everything) as table:
+        [result] = await one_round(table, ("change", {}))
+    assert (result.content, change.ran) == ("done", 1)
+    assert decisions(table.recorder) == [("tool-1", "allow", "runtime")]
+
+
+async def test_a_session_asks_although_the_runtime_has_no_authorizer() -> None:
+    async with bench(tool_calls([("change", {})]), text("ok"), tools=[Custom("change")]) as table:
+        session = await table.session(ask="rules")
+        await session.append_turn("go")
+    [(_, outcome, by)] = decisions(table.recorder)
+    assert (outcome, by) == ("deny", "setting")
 
 
 async def test_an_unknown_tool_is_answered_with_what_there_is() -> None:

@@ -131,6 +131,7 @@ def told(what: str, first: str, second: str, samples: list[list[float]]) -> None
 async def measure(port: int) -> None:
     from mentra_nb.agent.agent import Agent
     from mentra_nb.agent.limits import CancellationToken, RunOptions
+    from mentra_nb.authorization import allow_everything
     from mentra_nb.errors import Cancelled
     from mentra_nb.event import types as e
     from mentra_nb.providers import http
@@ -144,9 +145,10 @@ async def measure(port: int) -> None:
 
     print(f"bare: httpx {httpx.__version__}   ours: {http.httpx.__name__} {http.httpx.__version__}")
     base = f"http://127.0.0.1:{port}/v1"
+    providers = [ChatCompletionsProvider("bench", base)]
     async with (
         httpx.AsyncClient() as client,
-        Runtime([ChatCompletionsProvider("bench", base)], [add], builtin_tools=False) as runtime,
+        Runtime(providers, [add], builtin_tools=False, authorizer=allow_everything) as runtime,
     ):
         model, url = ModelInfo(id="m", provider="bench"), f"{base}/chat/completions"
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.authorization import PermissionDecision, ToolAuthorizationDecision, ToolAuthorizationRequest
+from mentra_nb.authorization import (
+    PermissionDecision,
+    ToolAuthorizationDecision,
+    ToolAuthorizationRequest,
+    allow_everything,
+)
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import AuditStore, NullAudit
@@ -58,13 +64,25 @@ class Bench:
         return await self.runtime.create_session(name, MODEL, None, project, **options)
 
 
+class Unattended(Runtime):
+    """A runtime whose agents are allowed everything if it has no authorizer; its sessions ask as ever."""
+
+    def _plain_environment(self) -> AgentEnvironment:
+        environment = super()._plain_environment()
+        return replace(environment, authorizer=environment.authorizer or allow_everything)
+
+
 @asynccontextmanager
 async def bench(*turns: ScriptedAnswer | ControlledStream, **options: Any) -> AsyncIterator[Bench]:
-    """A runtime that answers from `turns`, with nothing on disk unless `options` say so."""
+    """A runtime that answers from `turns`, with nothing on disk unless `options` say so.
+
+    Its agents are allowed everything unless `options` have an authorizer, or say `authorizer=None`.
+    """
     provider, recorder = ScriptedProvider(turns), Recorder()
     hooks = [*options.pop("hooks", ()), recorder]
     options = {"store": VolatileStore(), "audit": NullAudit(), "builtin_tools": False, "hooks": hooks} | options
-    async with Runtime([provider], **options) as runtime:
+    kind = Runtime if "authorizer" in options else Unattended
+    async with kind([provider], **options) as runtime:
         yield Bench(runtime, provider, recorder)
 
 

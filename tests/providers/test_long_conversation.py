@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from kits.conformance import TEXT, Called, stream
+from kits.core import Unattended
 from kits.dialects import DIALECTS
 from kits.http_server import Reply, Server
 from kits.wires import Frame
@@ -64,7 +65,7 @@ def provider(wire: str, server: Server) -> WireProvider:
 def bench(wire: str, server: Server, folder: Path, **options: Any) -> Runtime:
     made = options.pop("provider", None) or provider(wire, server)
     store = options.pop("store", None) or SqliteStore(folder / "state.sqlite")
-    return Runtime([made], [clock], builtin_tools=False, store=store, audit=NullAudit(), **options)
+    return Unattended([made], [clock], builtin_tools=False, store=store, audit=NullAudit(), **options)
 
 
 async def talk(agent: Agent, wire: str, server: Server, turns: int = TURNS) -> None:

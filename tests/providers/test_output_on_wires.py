@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from kits import validate
 from kits.conformance import TEXT, Called, stream
+from kits.core import Unattended
 from kits.dialects import DIALECTS
 from kits.http_server import Reply, Server
 from pydantic import BaseModel
@@ -63,7 +64,7 @@ def wire(request: pytest.FixtureRequest) -> str:
 
 def bench(wire: str, server: Server) -> Runtime:
     made = adapter(wire)("lab", server.url, api_key="k")
-    return Runtime([made], [clock], builtin_tools=False, store=VolatileStore(), audit=NullAudit())
+    return Unattended([made], [clock], builtin_tools=False, store=VolatileStore(), audit=NullAudit())
 
 
 async def agent_of(runtime: Runtime, **config: Any) -> Agent:
