@@ -32,6 +32,7 @@ MentraError
 
 from __future__ import annotations
 
+import json
 import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -89,26 +90,65 @@ class RetryableError(ProviderError):
         self.delay = delay
 
 
+QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
+"""Codes of errors that waiting does not mend, since the account has no credit left."""
+
+
 class HttpError(ProviderError):
-    """A response with a status other than 2xx. `retry_after` is in seconds."""
+    """A response with a status other than 2xx.
+
+    `retry_after` is in seconds. `should_retry` is what the server says about trying again, `None` if it says nothing.
+    """
 
     BODY_LIMIT = 4096
 
     def __init__(
-        self, status: int, body: str = "", *, retry_after: float | None = None, request_id: str | None = None
+        self,
+        status: int,
+        body: str = "",
+        *,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        should_retry: bool | None = None,
     ) -> None:
         self.status = status
         self.body: str = body[: self.BODY_LIMIT]
         self.retry_after = retry_after
         self.request_id = request_id
-        detail = f": {self.body.strip()}" if self.body.strip() else ""
+        self.should_retry = should_retry
+        message = _message_of(body)
+        detail = f": {message}" if message else ""
         about = f", request {request_id}" if request_id else ""
         super().__init__(f"provider returned HTTP {status}{detail}{about}")
 
     @property
     def category(self) -> ErrorCategory:  # type: ignore[override]  # depends on the status
         transient = self.status >= 500 or self.status in (408, 429)
+        if self.status < 500 and any(code in self.body for code in QUOTA_CODES):
+            transient = False
+        elif self.should_retry is not None:
+            transient = self.should_retry
         return ErrorCategory.RETRYABLE if transient else ErrorCategory.TERMINAL
+
+
+def _message_of(body: str) -> str:
+    """Return the server's own message in the body of an error: from its JSON, or the title of its page."""
+    if body.lstrip().startswith(("{", "[")):
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list) and found:
+            found = found[0]
+        error = found.get("error", found) if isinstance(found, dict) else None
+        if isinstance(error, dict):
+            error = error.get("message") or error.get("detail") or error.get("msg")
+        if isinstance(error, str) and error.strip():
+            return " ".join(error.split())[: HttpError.BODY_LIMIT]
+    if re.match(r"\s*<(!doctype|html|head|\?xml)\b", body[:200], re.IGNORECASE):
+        title = re.search(r"<title[^>]{0,200}>([^<]{1,200})<", body[: HttpError.BODY_LIMIT], re.IGNORECASE)
+        return f"an HTML page, {' '.join(title[1].split())}" if title else "an HTML page"
+    return body[: HttpError.BODY_LIMIT].strip()
 
 
 class DecodeError(ProviderError):
@@ -163,13 +203,26 @@ class FailedToStreamResponse(MentraError):
     """A model request failed. `source` (also `__cause__`) is the provider's error."""
 
     def __init__(self, source: ProviderError) -> None:
-        super().__init__(f"failed to stream provider response: {source}")
+        super().__init__(f"failed to stream provider response: {source}{_what_next(source)}")
         self.source = source
         self.__cause__: BaseException | None = source
 
     @property
     def category(self) -> ErrorCategory:  # type: ignore[override]  # that of its cause
         return self.source.category
+
+
+def _what_next(error: ProviderError) -> str:
+    """Return what to do after an error of a server, as the end of a sentence; empty if its message says it."""
+    if not isinstance(error, HttpError):
+        return "; %mentra resume goes on" if isinstance(error, RetryableError) else ""
+    if error.status in (401, 403):
+        return "; check the key: %mentra check"
+    if error.status == 404:
+        return "; check the name of the model: %mentra models"
+    if error.status == 402 or any(code in error.body for code in QUOTA_CODES):
+        return "; check the account's credit, then %mentra resume goes on"
+    return "; %mentra resume goes on" if error.is_transient else ""
 
 
 class OperationDenied(MentraError):

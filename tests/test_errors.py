@@ -89,3 +89,43 @@ def test_source_is_exposed_for_wrapped_errors() -> None:
 
 def test_a_long_body_of_an_error_is_cut() -> None:
     assert len(x.HttpError(500, "x" * 100_000).body) == x.HttpError.BODY_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"error": {"message": "Incorrect API key", "type": "x"}}', "Incorrect API key"),
+        ('[{"error": {"message": "Quota\\nis gone", "code": 429}}]', "Quota is gone"),
+        ('{"error": "no such model"}', "no such model"),
+        ('{"detail": "Not Found"}', "Not Found"),
+        ("<!DOCTYPE html>\n<html><head><title>502 Bad\nGateway</title>", "an HTML page, 502 Bad Gateway"),
+        ("<html><body>x", "an HTML page"),
+        ("plain words", "plain words"),
+        ('{"odd": 1}', '{"odd": 1}'),
+    ],
+)
+def test_the_servers_own_message_is_shown(body: str, message: str) -> None:
+    assert str(x.HttpError(500, body)) == f"provider returned HTTP 500: {message}"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (x.HttpError(401, "no"), "no; check the key: %mentra check"),
+        (x.HttpError(404, "no"), "no; check the name of the model: %mentra models"),
+        (x.HttpError(429, "no"), "no; %mentra resume goes on"),
+        (x.HttpError(503, "no"), "no; %mentra resume goes on"),
+        (x.HttpError(400, "no"), "no"),
+        (x.HttpError(429, "insufficient_quota"), "check the account's credit, then %mentra resume goes on"),
+        (x.RetryableError("no"), "no; %mentra resume goes on"),
+    ],
+)
+def test_a_failed_answer_says_what_to_do(error: x.ProviderError, advice: str) -> None:
+    assert str(x.FailedToStreamResponse(error)).endswith(advice)
+
+
+def test_a_spent_quota_is_final_and_the_server_may_say_what_to_try_again() -> None:
+    quota = '{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
+    assert not x.HttpError(429, quota).is_transient
+    assert not x.HttpError(503, should_retry=False).is_transient
+    assert x.HttpError(409, should_retry=True).is_transient

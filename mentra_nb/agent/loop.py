@@ -24,11 +24,13 @@ from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
     ConfigurationError,
+    ErrorCategory,
     FailedToStreamResponse,
     HttpError,
     MalformedStream,
     ProviderError,
     RetryableError,
+    StreamTruncated,
 )
 from mentra_nb.event import types as e
 from mentra_nb.ids import UniqueIds, new_id
@@ -212,9 +214,14 @@ async def ask_model(turn: Turn) -> Answer:
                 return await read_answer(turn, turn.pending, events)
         except ProviderError as error:
             said_something = turn.pending is not None and turn.pending.said_something
+            if isinstance(error, StreamTruncated) and not said_something:
+                error.category = ErrorCategory.RETRYABLE  # like a connection that broke
+            too_long = asked_wait(error) > turn.limits.options.retry_after_cap
+            if too_long:
+                error.args = (f"{error}; the server asks to wait {asked_wait(error):,.0f} s before the next request",)
             request_failed(turn, error)
             turn.pending = None
-            if said_something or not error.is_transient or attempt > turn.limits.options.retry_budget:
+            if said_something or too_long or not error.is_transient or attempt > turn.limits.options.retry_budget:
                 raise FailedToStreamResponse(error) from error
             turn.limits.count_request()  # before the wait, so that no time is lost when the budget is spent
             await wait_before_retry(turn, error, attempt)
@@ -257,10 +264,14 @@ def retry_delay(error: ProviderError, attempt: int, chance: float, options: RunO
     They are the share `chance`, in [0, 1], of a time that doubles with each attempt, so that many clients do not retry
     at the same moment; but no less than the server asks for, up to `retry_after_cap`.
     """
-    asked = error.delay if isinstance(error, RetryableError) else None
-    asked = error.retry_after if isinstance(error, HttpError) else asked
     longest: float = min(options.retry_base * 2 ** min(attempt - 1, 10), options.retry_max)
-    return max(chance * longest, min(asked or 0.0, options.retry_after_cap))
+    return max(chance * longest, min(asked_wait(error), options.retry_after_cap))
+
+
+def asked_wait(error: ProviderError) -> float:
+    """Return the seconds that the server asks to wait before another request, 0 if it names no time."""
+    asked = error.delay if isinstance(error, RetryableError) else None
+    return (error.retry_after if isinstance(error, HttpError) else asked) or 0.0
 
 
 def request_opened(turn: Turn) -> None:

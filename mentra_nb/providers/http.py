@@ -21,6 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 import anyio
 
 from mentra_nb.errors import (
+    QUOTA_CODES,
     DecodeError,
     HttpError,
     InvalidRequest,
@@ -326,6 +327,8 @@ def stream_error(error: Any, request_id: Any = None) -> ProviderError:
         text = f"{text} ({labels[0]})"
     if request_id:
         text = f"{text}, request {request_id}"
+    if any(label in QUOTA_CODES for label in labels):
+        return ProviderError(text)
     transient = any(label in TRANSIENT_CODES or label in ("408", "429") or _is_5xx(label) for label in labels)
     return RetryableError(text, _retry_delay(error)) if transient else ProviderError(text)
 
@@ -352,6 +355,7 @@ async def _check_status(response: Response, headers: Mapping[str, str]) -> None:
             body,
             retry_after=hint if hint is not None else _retry_delay(_error_in(body)),
             request_id=_request_id(response),
+            should_retry={"true": True, "false": False}.get(response.headers.get("x-should-retry", "").lower()),
         )
 
 

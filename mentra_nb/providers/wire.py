@@ -213,11 +213,10 @@ async def _renamed(events: AsyncIterator[ProviderEvent], names: Mapping[str, str
 
 
 def with_version(base_url: str) -> str:
-    """Return `base_url` with `/v1` appended, unless its path already has a version."""
+    """Return `base_url` with `/v1` as its path if it has none, and without an endpoint's name at its end."""
     parts = urlsplit(base_url)
-    if re.search(r"/v\d", parts.path) or parts.path.endswith("/backend-api/codex"):
-        return base_url
-    return urlunsplit(parts._replace(path=parts.path + "/v1"))
+    path = re.sub(r"/(chat/completions|responses|messages)$", "", parts.path) if parts.path else "/v1"
+    return urlunsplit(parts._replace(path=path))
 
 
 def _checked_url(url: str) -> str:

@@ -34,6 +34,7 @@ from mentra_nb.errors import (
     MentraError,
     ModelBudgetExceeded,
     OperationDenied,
+    ProviderError,
     RetryableError,
     StoreError,
     StreamTruncated,
@@ -485,7 +486,7 @@ async def test_a_retry_budget_of_zero_fails_at_once() -> None:
     [
         (HttpError(429, retry_after=7), 7000),
         (RetryableError("later", 9), 9000),
-        (HttpError(429, retry_after=3600), 60_000),
+        (HttpError(429, retry_after=60), 60_000),
     ],
 )
 async def test_a_server_that_names_a_longer_wait_gets_it_but_not_an_hour(error: MentraError, milliseconds: int) -> None:
@@ -496,6 +497,29 @@ async def test_a_server_that_names_a_longer_wait_gets_it_but_not_an_hour(error: 
         with pytest.raises(Cancelled):
             await agent.run("hi", RunOptions(cancellation=token))
     assert [r.next_delay_ms for r in of(events, e.RetryAttempt)] == [milliseconds]
+
+
+@pytest.mark.parametrize("error", [HttpError(429, retry_after=3600), RetryableError("later", 3600)])
+async def test_a_server_that_asks_to_wait_longer_than_the_cap_ends_the_turn(error: ProviderError) -> None:
+    async with bench(failure(error), text("never")) as table:
+        agent = await table.agent()
+        events = heard(agent)
+        with pytest.raises(FailedToStreamResponse, match=r"asks to wait 3,600 s.*%mentra resume goes on"):
+            await agent.run("hi")
+    assert of(events, e.RetryAttempt) == []
+    assert table.provider.remaining == 1
+
+
+@pytest.mark.parametrize("cut", [[], [p.MessageStarted("m", "scripted"), p.ContentBlockStarted(0, "tool_use", "c")]])
+async def test_an_answer_cut_off_before_anything_was_shown_is_asked_for_again(cut: list[p.ProviderEvent]) -> None:
+    async with bench(erroring(cut, StreamTruncated()), text("recovered")) as table:
+        agent = await table.agent()
+        assert (await agent.run("hi")).text() == "recovered"
+    async with bench(erroring(HALF, StreamTruncated()), text("never")) as table:
+        agent = await table.agent()
+        with pytest.raises(FailedToStreamResponse):
+            await agent.run("hi")
+    assert table.provider.remaining == 1
 
 
 def test_the_wait_is_a_random_share_of_a_time_that_doubles_up_to_five_seconds() -> None:

@@ -651,7 +651,12 @@ async def test_converts_model_list_page_into_model_info(server: Server) -> None:
         ("https://api.openai.com/v1/", "https://api.openai.com/v1/responses"),
         ("https://h/v1beta/openai", "https://h/v1beta/openai/responses"),
         ("https://h/openai/v1?api-version=2026", "https://h/openai/v1/responses?api-version=2026"),
+        ("https://h/openai/deployments/gpt?api-version=1", "https://h/openai/deployments/gpt/responses?api-version=1"),
+        ("https://h/proxy/", "https://h/proxy/responses"),
+        ("https://h/v1/chat/completions", "https://h/v1/responses"),
+        ("https://h/v1/responses?a=b", "https://h/v1/responses?a=b"),
+        ("https://h/api/messages/", "https://h/api/responses"),
     ],
 )
-def test_addresses_with_and_without_a_version_are_the_same(base: str, url: str) -> None:
+def test_addresses_are_used_as_given_with_a_version_if_they_have_no_path(base: str, url: str) -> None:
     assert ResponsesProvider("x", base).url("responses") == url
