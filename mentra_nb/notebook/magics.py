@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import keyword
-import warnings
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -65,7 +65,7 @@ class Mentra(Magics):
         self._loading = False
 
     def _load_config(self, cfg: Any, section_names: Any = None, traits: Any = None) -> None:
-        """Take over values from IPython's configuration. While loading, a bad one is left out with a warning."""
+        """Take over values from IPython's configuration. While loading, a bad one is left out with a message."""
         if not self._loading:
             from mentra_nb.chat.engine import engine
 
@@ -77,7 +77,7 @@ class Mentra(Magics):
             try:
                 super()._load_config(Config({type(self).__name__: {name: value}}), section_names, traits)
             except TraitError as error:
-                warnings.warn(f"Mentra.{name} = {value!r} is ignored: {error}", stacklevel=2)
+                print(f"Mentra.{name} = {value!r} is ignored: {error}", file=sys.stderr)  # noqa: T201
 
     @validate(*SETTABLE)
     def _set(self, proposal: Any) -> Any:

@@ -6,6 +6,7 @@ All output of a turn is a raw mimebundle made here. No other module builds HTML 
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from functools import cache
 from html import escape as _escape
@@ -36,6 +37,12 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {chr(c) for c i
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 
 
+MAX_COLOURED = 2_000
+"""Characters of the longest code that is coloured. Lexers take quadratic time for some text, such as blank lines."""
+COLOUR_SECONDS = 0.05
+"""After this time code is left without colours."""
+
+
 def escape(text: str) -> str:
     """Escape for HTML text and attribute values. `$` as well, which some pages read as mathematics."""
     return _escape(text, quote=True).replace("$", "&#36;")
@@ -62,18 +69,21 @@ def _shown(char: str) -> str:
     return char
 
 
-def safe_html(markdown: str) -> str:
+def safe_html(markdown: str, *, coloured: bool = True) -> str:
     """Render Markdown as static HTML without raw HTML, images or scripts; links show their host."""
-    body: str = _parser().render(plain(markdown)).replace("$", "&#36;")
+    body: str = _parser().render(plain(markdown), {"coloured": coloured}).replace("$", "&#36;")
     return f'<div class="mentra-text jp-RenderedMarkdown {_NO_MATH}">{body}</div>'
 
 
-def bundle(markdown: str, *, opener: str = "") -> Bundle:
+def bundle(markdown: str, *, opener: str = "", coloured: bool = True) -> Bundle:
     """Return the text as a mimebundle: HTML, and the Markdown source as plain text.
 
-    `opener` goes before the text in the HTML only: the opening fence, where the text begins inside a block of code.
+    Args:
+        markdown: The text.
+        opener: Goes before the text in the HTML only: the opening fence, where it begins inside a block of code.
+        coloured: Whether to colour code, which takes a while. Text that is still growing is drawn without.
     """
-    return {"text/html": safe_html(opener + markdown), "text/plain": plain(markdown)}
+    return {"text/html": safe_html(opener + markdown, coloured=coloured), "text/plain": plain(markdown)}
 
 
 def line(text: str, mark: str = "", *, detail: str = "", note: str = "") -> Bundle:
@@ -130,7 +140,7 @@ def _parser() -> MarkdownIt:
             return "</a>" if told else "</a>" + _host_note(url)
 
         def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-            return _code(tokens[idx].content, tokens[idx].info)
+            return _code(tokens[idx].content, tokens[idx].info if env["coloured"] else "")
 
         def code_block(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
             return _code(tokens[idx].content, "")
@@ -149,7 +159,7 @@ def _code(code: str, info: str) -> str:
     """Render a block of code, coloured if its language is known. Of the info string only the name is used."""
     found = re.match(r"[\w+#.-]*", info.strip(), re.ASCII)
     language = found[0].lower() if found else ""
-    spans = _coloured(code, language) if language and len(code) < 20_000 else escape(code)
+    spans = _coloured(code, language) if language and len(code) <= MAX_COLOURED else escape(code)
     return f'<pre style="margin:0 0 1em;overflow-x:auto"><code>{spans}</code></pre>\n'
 
 
@@ -162,10 +172,13 @@ def _coloured(code: str, language: str) -> str:
     except ClassNotFound:
         return escape(code)
     # Not an HtmlFormatter: its colours are fixed, these follow the page's light or dark theme.
-    return "".join(
-        f'<span style="{style}">{escape(text)}</span>' if (style := _colour(str(kind))) else escape(text)
-        for kind, text in tokens
-    )
+    parts, until = [], time.monotonic() + COLOUR_SECONDS
+    for kind, text in tokens:
+        style = _colour(str(kind))
+        parts.append(f'<span style="{style}">{escape(text)}</span>' if style else escape(text))
+        if time.monotonic() > until:
+            return escape(code)
+    return "".join(parts)
 
 
 _COLOURS = {

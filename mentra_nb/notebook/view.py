@@ -31,6 +31,9 @@ from mentra_nb.notebook.output import Out
 from mentra_nb.notebook.render import Bundle, bundle, line
 from mentra_nb.notebook.text_blocks import TextBlocks
 
+LIFE_AFTER = 0.2
+"""Seconds without an event after which a line says what is being waited for."""
+
 
 class TurnView:
     """Draws one turn. All calls must come from one thread: `tick` often, and `finish` once.
@@ -43,6 +46,10 @@ class TurnView:
         self.out: Out = out
         self.live: bool = live
         self._pause, self._next = 1.0 / hz, 0.0
+        self._since = time.monotonic()
+        self._life: str | None = None
+        self._second = -1
+        self._thinking = False
         self._quiet, self._verbose = quiet, verbose
         self._text = TextBlocks(self._close_block)
         self._display: str | None = None
@@ -53,13 +60,16 @@ class TurnView:
         self._usage = TokenUsage()
 
     def handle(self, event: SessionEvent) -> None:
-        """Show an event. Text is kept until the next `tick`."""
+        """Show an event. Text and the progress of tools are kept until the next `tick`."""
+        if not isinstance(event, AssistantReasoningDelta):
+            self._since, self._thinking = time.monotonic(), False
         match event:
             case AssistantTokenDelta(delta=delta):
                 self._end_thoughts()
                 self._any_text = self._dirty = True
                 self._text.feed(delta)
             case AssistantReasoningDelta(delta=delta):
+                self._thinking = True
                 if self._verbose:
                     self._thoughts.append(delta)
             case AssistantMessageCompleted(text=text) if not self._any_text:
@@ -68,11 +78,10 @@ class TurnView:
                 self._calls[event.tool_call_id] = _Call(event.tool_name, event.summary, event.input_json)
             case ToolStarted():
                 call = self._calls.setdefault(event.tool_call_id, _Call(event.tool_name))
+                call.began = time.monotonic()
                 self._draw_call(call)
             case ToolProgress() if event.tool_call_id in self._calls:
-                call = self._calls[event.tool_call_id]
-                call.progress = event.progress
-                self._draw_call(call)
+                self._calls[event.tool_call_id].set_progress(event.progress)
             case ToolCompleted():
                 call = self._calls.pop(event.tool_call_id, _Call(event.tool_name))
                 call.mark, call.result, call.progress = "✗" if event.is_error else "✓", event.summary, ""
@@ -81,6 +90,8 @@ class TurnView:
                     call.progress = "not run"
                 self._draw_call(call)
             case QuestionAnswered():
+                if (asked := self._calls.get(event.tool_call_id)) is not None:
+                    asked.waits, asked.began = False, time.monotonic()
                 self._draw_answer(event)
             case UsageReported():
                 self._usage += TokenUsage(input_tokens=event.input_tokens, output_tokens=event.output_tokens)
@@ -95,17 +106,51 @@ class TurnView:
                 self.note(f"history shortened: {event.replaced_items} entries became a summary", "ℹ")
 
     def tick(self) -> None:
-        """Draw the text received since the last drawing, at most `hz` times a second."""
+        """Draw what has come since the last drawing, at most `hz` times a second, and the seconds of what runs."""
         now = time.monotonic()
-        if self._dirty and self.live and now >= self._next:
-            self._next = now + self._pause
+        if not self.live or now < self._next:
+            return
+        self._next = now + self._pause
+        if self._dirty:
             self._dirty = False
-            self._draw_text(*self._text.open_block())
+            self._draw_text(*self._text.open_block(), coloured=False)
+        for call in self._calls.values():
+            if call.display is not None and not call.waits and call.is_stale(now):
+                self._draw_call(call)
+        self._draw_life(now)
+
+    def _draw_life(self, now: float) -> None:
+        """Show what is being waited for, if nothing else on the page shows it. What comes next takes its place."""
+        waited = now - self._since
+        if waited < LIFE_AFTER or self._display is not None or self._questions:
+            return
+        if any(call.display is not None for call in self._calls.values()):
+            return
+        if self._life is not None and int(waited) == self._second:
+            return
+        self._second = int(waited)
+        what = next((call.name for call in self._calls.values()), "thinking" if self._thinking else "model")
+        data = line(what, "⋯", note=f"{self._second} s")
+        if self._life is None:
+            self._life = uuid4().hex
+            self.out.show(data, self._life)
+        else:
+            self.out.update(data, self._life)
+
+    def _put(self, data: Bundle) -> str:
+        """Show an output in place of the living line, else below all others. Returns its display id."""
+        display, self._life = self._life, None
+        if display is not None:
+            self.out.update(data, display)
+        else:
+            display = uuid4().hex if self.live else ""
+            self.out.show(data, display or None)
+        return display
 
     def note(self, text: str, mark: str = "", note: str = "", detail: str = "") -> None:
         """Show one line below the text so far."""
         self.settle()
-        self.out.show(line(text, mark, note=note, detail=detail))
+        self._put(line(text, mark, note=note, detail=detail))
 
     def settle(self) -> None:
         """Finish the growing block, so that the next output comes below it."""
@@ -115,9 +160,9 @@ class TurnView:
     def question(self, question: PermissionQuestion, shown: Bundle | None) -> None:
         """Show an open question as `shown`, such as a card. The decision will replace it."""
         self.settle()
-        display = uuid4().hex if shown else None
-        if shown:
-            self.out.show(shown, display)
+        display = self._put(shown) if shown else None
+        if (call := self._calls.get(question.tool_call_id)) is not None:
+            call.waits = True
         self._questions[question.request_id] = question, display
 
     def finish(
@@ -159,6 +204,8 @@ class TurnView:
             self.note(why[0], "⚠", why[1])
         usage = usage or self._usage
         if self._quiet or (model is None and usage.is_empty() and not stopped):
+            if self._life is not None:
+                self._put({"text/html": "", "text/plain": ""})
             return
         parts = [model or ""]
         if not usage.is_empty():
@@ -168,17 +215,14 @@ class TurnView:
             parts.append("" if seconds is None else f"{seconds:.1f} s")
         if stopped:
             parts.append("stopped")
-        self.out.show(line("", note=" · ".join(filter(None, parts))))
+        self._put(line("", note=" · ".join(filter(None, parts))))
 
-    def _draw_text(self, text: str, opener: str) -> None:
+    def _draw_text(self, text: str, opener: str, *, coloured: bool = True) -> None:
         if not text.strip():
             return
-        data = bundle(text, opener=opener)
-        if not self.live:
-            self.out.show(data)
-        elif self._display is None:
-            self._display = uuid4().hex
-            self.out.show(data, self._display)
+        data = bundle(text, opener=opener, coloured=coloured)
+        if self._display is None or not self.live:
+            self._display = self._put(data)
         else:
             self.out.update(data, self._display)
 
@@ -197,8 +241,7 @@ class TurnView:
         data = call.bundle(timed=self.live, full=self._verbose)
         if call.display is None:
             self.settle()
-            call.display = uuid4().hex if self.live else ""
-            self.out.show(data, call.display or None)
+            call.display = self._put(data)
         else:
             self.out.update(data, call.display)
 
@@ -215,7 +258,7 @@ class TurnView:
             self.out.update(data, display)
         else:
             self.settle()
-            self.out.show(data)
+            self._put(data)
 
 
 class _Call:
@@ -226,12 +269,27 @@ class _Call:
         self.mark = self.progress = self.result = ""
         self.duration_ms: int | None = None
         self.display: str | None = None
+        self.began = time.monotonic()
+        self.waits = False
+        """Whether a person is asked about it."""
+        self._drawn: tuple[str, int] = "", 0
+
+    def set_progress(self, text: str) -> None:
+        """Keep the last progress for the next drawing."""
+        self.progress = text
+
+    def is_stale(self, now: float) -> bool:
+        """Return whether its progress or its seconds are others than those drawn, and take them as drawn."""
+        before, self._drawn = self._drawn, (self.progress, int(now - self.began))
+        return before != self._drawn
 
     def bundle(self, *, timed: bool, full: bool) -> Bundle:
         summary = self.summary.removeprefix(self.name).lstrip(" :")
         note = self.progress
         if timed and not note and self.duration_ms is not None:
             note = f"{self.duration_ms / 1000:.1f} s"
+        elif timed and not self.mark and self._drawn[1]:
+            note = " · ".join(filter(None, (f"{self._drawn[1]} s", note)))
         detail = "\n".join(filter(None, (self.arguments, self.result))) if self.mark else ""
         data = line("  ".join(filter(None, (self.name, summary))), self.mark or "⋯", note=note, detail=detail)
         if full and self.result:

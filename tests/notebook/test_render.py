@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -156,3 +157,20 @@ def test_prose_keeps_its_scripts_but_no_terminal_codes() -> None:
 
 def test_a_line_is_one_line() -> None:
     assert line("a\nb", "✓", note="c\nd")["text/plain"] == "✓ a␊b  c␊d"
+
+
+@pytest.mark.parametrize("language", ["cpp", "java", "c", "apacheconf", "html+ng2", "devicetree", "css+genshitext"])
+@pytest.mark.parametrize("unit", ["\n", " ", "<", "(", "0", "a"])
+def test_colouring_takes_bounded_time_whatever_the_code(language: str, unit: str) -> None:
+    for size in (1_900, 8_000, 60_000):
+        began = time.thread_time()
+        html = safe_html(f"```{language}\n{unit * size}\n```\n")
+        assert time.thread_time() - began < 1.0, size
+        assert Page(html).text.count(unit) >= size
+
+
+def test_code_is_coloured_once_it_is_complete() -> None:
+    text = "```python\ndef f(): return 1\n```\n"
+    assert "<span" in bundle(text)["text/html"]
+    assert "<span" not in bundle(text, coloured=False)["text/html"]
+    assert Page(bundle(text)["text/html"]).text == Page(bundle(text, coloured=False)["text/html"]).text

@@ -7,10 +7,12 @@ import pytest
 from mentra_nb.authorization import PermissionDecision
 from mentra_nb.event.screen import (
     AssistantMessageCompleted,
+    AssistantReasoningDelta,
     AssistantTokenDelta,
     QuestionAnswered,
     SessionEvent,
     ToolCompleted,
+    ToolProgress,
     ToolQueued,
     ToolStarted,
     UsageReported,
@@ -170,3 +172,80 @@ def test_an_answer_may_be_one_letter(text: str, allow: bool) -> None:
 @pytest.mark.parametrize("text", ["", " ", "maybe", "\n", "allow x"])
 def test_anything_else_typed_is_not_an_answer(text: str) -> None:
     assert parse_reply(text) is None
+
+
+class Clock:
+    """The view's clock, moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("mentra_nb.notebook.view.time.monotonic", lambda: self.now)
+
+    def wait(self, view: TurnView, seconds: float, step: float = 0.05) -> None:
+        for _ in range(round(seconds / step)):
+            self.now += step
+            view.tick()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_living_line_says_what_is_waited_for_until_something_comes(clock: Clock) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    clock.wait(view, 0.3)
+    assert out.texts() == ["⋯ model  0 s"]
+    clock.wait(view, 4.0)
+    assert out.texts() == ["⋯ model  4 s"]
+    assert out.updates == 4
+    view.handle(AssistantReasoningDelta(delta="hm"))
+    clock.wait(view, 1.0)
+    assert out.texts() == ["⋯ thinking  5 s"]
+    view.handle(AssistantTokenDelta(delta="Hello."))
+    clock.wait(view, 1.0)
+    assert out.texts() == ["Hello."]
+    view.finish()
+    assert out.texts() == ["Hello."]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_nothing_of_the_living_line_stays(clock: Clock, quiet: bool) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0, quiet=quiet)
+    clock.wait(view, 2.0)
+    assert len(out.shown) == 1
+    view.finish(model="m", cost=1.0, stopped=True)
+    assert out.texts() == ["" if quiet else "m · $1.00 · stopped"]
+
+
+def test_a_run_without_a_page_has_no_living_line(clock: Clock) -> None:
+    out = Recorder()
+    clock.wait(TurnView(out, live=False, hz=12.0), 5.0)
+    assert out.shown == []
+
+
+def test_a_running_call_counts_its_seconds(clock: Clock) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    for event in CALL:
+        view.handle(event)
+    clock.wait(view, 3.2)
+    assert out.texts() == ["⋯ shell  ls  3 s"]
+    view.handle(DONE)
+    assert out.texts() == ["✓ shell  ls  0.2 s"]
+
+
+def test_the_progress_of_a_tool_is_drawn_at_the_rate_of_the_screen_and_not_once_a_line(clock: Clock) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    for event in CALL:
+        view.handle(event)
+    for n in range(20_000):
+        view.handle(ToolProgress(tool_call_id="1", tool_name="shell", progress=f"stdout: {n}"))
+        if not n % 100:
+            clock.wait(view, 0.05)
+    clock.wait(view, 0.2)
+    assert out.updates <= 12 * 10.3
+    assert out.texts() == ["⋯ shell  ls  10 s · stdout: 19999"]
