@@ -185,21 +185,7 @@ class TurnView:
             stopped: Whether the user stopped it.
             why: Why the answer is not whole, and what to do about it.
         """
-        self.settle()
-        for request_id, (question, _) in list(self._questions.items()):
-            self._draw_answer(
-                QuestionAnswered(
-                    request_id=request_id,
-                    tool_call_id=question.tool_call_id,
-                    tool_name=question.tool_name,
-                    outcome="denied",
-                    decided_by="cancelled",
-                )
-            )
-        for call in self._calls.values():
-            call.mark, call.progress = "✗", "stopped" if stopped else "not run"
-            self._draw_call(call)
-        self._calls.clear()
+        self._close_all(stopped)
         if why is not None:
             self.note(why[0], "⚠", why[1])
         usage = usage or self._usage
@@ -216,6 +202,24 @@ class TurnView:
         if stopped:
             parts.append("stopped")
         self._put(line("", note=" · ".join(filter(None, parts))))
+
+    def _close_all(self, stopped: bool) -> None:
+        """Finish the text, and close the questions and calls that are still open."""
+        self.settle()
+        for request_id, (question, _) in list(self._questions.items()):
+            self._draw_answer(
+                QuestionAnswered(
+                    request_id=request_id,
+                    tool_call_id=question.tool_call_id,
+                    tool_name=question.tool_name,
+                    outcome="denied",
+                    decided_by="cancelled",
+                )
+            )
+        for call in self._calls.values():
+            call.mark, call.progress = "✗", "stopped" if stopped else "not run"
+            self._draw_call(call)
+        self._calls.clear()
 
     def _draw_text(self, text: str, opener: str, *, coloured: bool = True) -> None:
         if not text.strip():
