@@ -78,7 +78,7 @@ class OutputTool(Tool):
             InvalidOutput: the answer does not fit the type.
         """
         if self.given is None:
-            raise MalformedStream(f"the model never called '{self.spec.name}', so there is no {_named(self.output)}")
+            raise MalformedStream(f"the model did not call '{self.spec.name}' to give a {_named(self.output)}")
         try:
             parsed: Any = self._type.validate_json(json.dumps(self.given))
         except ValidationError as error:

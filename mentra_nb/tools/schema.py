@@ -134,8 +134,9 @@ def _amended(given: dict[str, Any], places: Sequence[tuple[int | str, ...]]) -> 
         key: Any = None
         value: Any = made
         for part in place:  # parts that name a choice of a union are not in the data
-            is_item = isinstance(value, list) and isinstance(part, int) and part < len(value)
-            if is_item or (isinstance(value, dict) and part in value):
+            if isinstance(value, list) and isinstance(part, int) and part < len(value):
+                holder, key, value = value, part, value[part]
+            elif isinstance(value, dict) and part in value:
                 holder, key, value = value, part, value[part]
         if isinstance(holder, dict) and value is None:
             del holder[key]
