@@ -134,7 +134,7 @@ def _amended(given: dict[str, Any], places: Sequence[tuple[int | str, ...]]) -> 
         key: Any = None
         value: Any = made
         for part in place:  # parts that name a choice of a union are not in the data
-            if isinstance(value, list) and isinstance(part, int) and part < len(value):
+            if isinstance(value, list) and isinstance(part, int) and part < len(value):  # noqa: SIM114
                 holder, key, value = value, part, value[part]
             elif isinstance(value, dict) and part in value:
                 holder, key, value = value, part, value[part]

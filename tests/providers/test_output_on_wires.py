@@ -123,6 +123,6 @@ async def test_a_model_that_only_talks_gives_no_value(wire: str, server: Server)
     async with bench(wire, server) as runtime:
         agent = await agent_of(runtime)
         server.reply(said(wire))
-        with pytest.raises(MalformedStream, match="never called"):
+        with pytest.raises(MalformedStream, match="did not call"):
             await agent.run_to_output("Where?", City)
         assert len(agent.history()) == 2
