@@ -26,7 +26,7 @@ from mentra_nb.errors import Cancelled, ConfigurationError, DeadlineExceeded, Op
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
-from mentra_nb.permission.asking import remember
+from mentra_nb.permission.asking import check_tool, remember
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.runtime.session import Session
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
@@ -97,6 +97,7 @@ class Chat:
         self._session: Session | None = None
         self._id = new_id("session")  # rules can be made before there is a session
         self._stored = False
+        self._opened_in: str | None = None  # the session's project, which `%cd` does not change
         self._turns = 0
         self._running: RunningTurn | None = None
         self._begun: WeakSet[RunningTurn] = WeakSet()
@@ -331,6 +332,7 @@ class Chat:
                 session_id=self._id,
             )
             self._session, self._id, self._stored = session, session.id, True
+            self._opened_in = session.project
             used.opened.add(self)
         turn.session = session
         return session, _model_of(session)
@@ -396,10 +398,11 @@ class Chat:
         if scope not in SCOPES:
             raise ConfigurationError(f"there is no scope {scope!r}; use one of {', '.join(SCOPES)}")
 
+        check_tool(tool, {spec.name for spec in (*self._engine.runtime.tools(), *self.tools())})
+
         async def add() -> PermissionRule:
-            store, project = self._engine.runtime.store, str(paths.project_root())
-            id = await self._session_id()
-            return await remember(store, id, project, tool, pattern, allow=allow, scope=scope, reason=reason)
+            store, id = self._engine.runtime.store, await self._session_id()
+            return await remember(store, id, self._project(), tool, pattern, allow=allow, scope=scope, reason=reason)
 
         return self._engine.call(add)
 
@@ -409,6 +412,10 @@ class Chat:
             return self._id
         stored = await self._engine.runtime.store.load_session(self.name, str(paths.project_root()))
         return stored.id if stored is not None else self._id
+
+    def _project(self) -> str | None:
+        """Return the project of this conversation; before its first turn, that of the current folder."""
+        return self._opened_in if self._stored else str(paths.project_root())
 
     def revoke(self, rule_id: str) -> None:
         """Delete a rule. Raises `OperationDenied` if there is none with that id.
@@ -424,7 +431,7 @@ class Chat:
         """Return the rules that hold in this conversation."""
 
         async def read() -> list[PermissionRule]:
-            return await self._engine.runtime.store.list_rules(await self._session_id(), str(paths.project_root()))
+            return await self._engine.runtime.store.list_rules(await self._session_id(), self._project())
 
         return self._engine.call(read)
 

@@ -12,8 +12,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 import anyio
@@ -48,6 +49,9 @@ DEFAULT_ASK_TIMEOUT = 600.0
 
 MAX_QUOTED = 1_000
 """Characters of a subject that are quoted in advice."""
+
+KINDS = {"shell": "shell", "read": "path", "write": "path"}
+"""What the subjects of the runtime's own tools are."""
 
 CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
 
@@ -240,7 +244,7 @@ class SessionPermissions:
                     question.tool_name, pattern, allow=decided.allow, scope=decided.remember, reason=decided.reason
                 )
             return rule
-        except StoreError:
+        except (StoreError, OperationDenied):
             log.exception("the answer to %s could not be remembered", question.request_id)
             return None
 
@@ -377,6 +381,15 @@ def check_scope(scope: PermissionScope | None, project: str | None) -> None:
         raise OperationDenied("this session has no project: remember it for the session or globally")
 
 
+def check_tool(tool: str, known: Collection[str]) -> None:
+    """Raise `OperationDenied` when a rule's tool is not one name, or looks like a misspelt one of `known`."""
+    if not tool.strip() or set(tool) & set("*?"):
+        raise OperationDenied(f"'{tool}' is not the name of a tool: a rule is for one tool, with a pattern")
+    near = {name.lower(): name for name in known}
+    if tool not in known and (found := get_close_matches(tool.lower(), near, 1, 0.8)):
+        raise OperationDenied(f"there is no tool '{tool}': did you mean '{near[found[0]]}'?")
+
+
 async def remember(
     store: RuntimeStore,
     session_id: str,
@@ -388,8 +401,14 @@ async def remember(
     scope: PermissionScope = "session",
     reason: str | None = None,
 ) -> PermissionRule:
-    """Store a decision as a rule. Raises `OperationDenied` for a project rule outside a project."""
+    """Store a decision as a rule.
+
+    Raises:
+        OperationDenied: it is for a project and there is none, or its pattern could never match.
+    """
     check_scope(scope, project)
+    if tool in KINDS and (problem := problem_with(pattern, KINDS[tool], allow=allow)) is not None:
+        raise OperationDenied(problem)
     key = {"session": session_id, "project": project or "", "global": ""}[scope]
     return await store.save_rule(
         PermissionRule(

@@ -51,6 +51,7 @@ from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.settings import Settings
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
+from mentra_nb.tools.builtin.shell import ShellTool
 from mentra_nb.tools.tool import ToolError, tool
 
 
@@ -498,6 +499,43 @@ def test_allowing_beforehand_lets_it_run_and_denying_wins() -> None:
         assert [r.allow for r in chat.rules()] == [False]
         with pytest.raises(OperationDenied, match="there is no rule"):
             chat.revoke(allowed.id)
+
+
+def test_a_project_rule_is_for_the_project_of_the_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the working folder has changed meanwhile."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    with engine_of(text("hello"), tool_calls([("act", {})]), text("ok")) as engine:
+        chat = chat_on(engine, tools=[act])
+        chat.ask("hello")
+        monkeypatch.chdir(tmp_path / "there")
+        rule = chat.allow("act", scope="project")
+        assert rule.scope_key == str(tmp_path / "here")
+        assert [r.id for r in chat.rules()] == [rule.id]
+        assert not chat.ask("go").tools[0].is_error
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        (("shel", "ls *"), "there is no tool 'shel': did you mean 'shell'?"),
+        (("Shell", "ls *"), "there is no tool 'Shell': did you mean 'shell'?"),
+        (("*", "*"), "'*' is not the name of a tool: a rule is for one tool, with a pattern"),
+        (("shell", ""), "the pattern is empty: write * for every call"),
+        (("read", "data/"), "'data/' is a folder and matches no file: write 'data/*'"),
+    ],
+)
+def test_a_rule_that_can_never_match_is_an_error(rule: tuple[str, str], sentence: str) -> None:
+    with engine_of() as engine:
+        engine.runtime.register_tool(ShellTool())
+        chat = chat_on(engine, tools=[act])
+        with pytest.raises(OperationDenied) as failure:
+            chat.allow(*rule)
+        assert str(failure.value) == sentence
+        assert chat.rules() == []
+        assert chat.allow("a_tool_of_tomorrow").tool == "a_tool_of_tomorrow"
 
 
 def test_the_settings_in_force_hold_for_the_next_turn() -> None:
