@@ -59,7 +59,7 @@ def project_root(start: Path | None = None) -> Path:
     return here
 
 
-def problem_with(folder: Path) -> str | None:
+def folder_problem(folder: Path) -> str | None:
     """Return why the store and the record refuse this folder and what to do, in one sentence; `None` if it will do."""
     kind = network_filesystem(folder)
     if kind is None:

@@ -35,7 +35,7 @@ def mount(mounts: Path, at: Path, kind: str) -> None:
 
 def test_a_local_folder_has_no_problem(tmp_path: Path) -> None:
     assert paths.network_filesystem(tmp_path / "not" / "there" / "yet") is None
-    assert paths.problem_with(Path("relative")) is None
+    assert paths.folder_problem(Path("relative")) is None
 
 
 @on_linux

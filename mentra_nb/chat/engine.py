@@ -129,9 +129,9 @@ class Engine:
             made = open_provider(choice.provider, self.settings, os.environ, self.runtime.http)
             self.runtime.register_provider_instance(made)
         if choice.provider == "local" and choice.model is not None:
-            from mentra_nb.providers.local.gguf import problem_with
+            from mentra_nb.providers.local.gguf import file_problem
 
-            if problem := problem_with(choice.model):
+            if problem := file_problem(choice.model):
                 raise ConfigurationError(problem)
         if choice.model is not None:
             return ModelInfo(id=choice.model, provider=choice.provider), choice.notice

@@ -36,7 +36,7 @@ from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
-from mentra_nb.permission.rules import exactly, find_rule, problem_with, why_not_split
+from mentra_nb.permission.rules import exactly, find_rule, pattern_problem, why_not_split
 from mentra_nb.store.protocols import RuntimeStore
 
 log = logging.getLogger(__name__)
@@ -325,7 +325,7 @@ def check_pattern(question: PermissionQuestion, decision: PermissionDecision) ->
         return
     rule = PermissionRule(id="", tool=question.tool_name, pattern=decision.pattern, allow=decision.allow)
     if find_rule([rule], question.tool_name, question.subject) is None:
-        why = problem_with(decision.pattern, question.subject.kind, allow=decision.allow)
+        why = pattern_problem(decision.pattern, question.subject.kind, allow=decision.allow)
         whole = " and ".join(repr(exactly(part)) for part in question.subject.parts)
         raise OperationDenied(f"{why or f'{decision.pattern!r} does not cover this call'}; {whole} does")
 

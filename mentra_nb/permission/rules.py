@@ -199,7 +199,7 @@ def _covering(allowing: list[PermissionRule], part: Sequence[str], kind: str) ->
     return covering[0] if all(covering) else None
 
 
-def problem_with(pattern: str, kind: str, *, allow: bool) -> str | None:
+def pattern_problem(pattern: str, kind: str, *, allow: bool) -> str | None:
     """Return why a rule with this pattern could never apply to a subject of this kind, in one sentence; else `None`."""
     if not pattern:
         return "the pattern is empty: write * for every call"

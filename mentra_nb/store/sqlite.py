@@ -80,7 +80,7 @@ class SqliteStore(SqlStore):
 
     def _open(self) -> sqlite3.Connection:
         if str(self.path) != ":memory:":
-            if problem := paths.problem_with(self.path.parent):
+            if problem := paths.folder_problem(self.path.parent):
                 raise StoreError(problem)
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mentra_nb.authorization import PermissionRule, Subject
-from mentra_nb.permission.rules import exactly, find_rule, matches, problem_with, simple_commands
+from mentra_nb.permission.rules import exactly, find_rule, matches, pattern_problem, simple_commands
 
 
 def allow(pattern: str, tool: str = "shell") -> PermissionRule:
@@ -316,4 +316,4 @@ def test_a_pattern_on_paths_is_normalised_as_the_paths_are(pattern: str) -> None
     ],
 )
 def test_a_rule_that_can_never_apply_is_told(pattern: str, kind: str, is_useless: bool) -> None:
-    assert (problem_with(pattern, kind, allow=True) is not None) is is_useless
+    assert (pattern_problem(pattern, kind, allow=True) is not None) is is_useless

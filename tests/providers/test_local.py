@@ -19,7 +19,7 @@ from mentra_nb.errors import ConfigurationError, InvalidRequest, MalformedStream
 from mentra_nb.providers.base import ModelInfo, ProviderToolSpec, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.http import HttpClient
-from mentra_nb.providers.local.gguf import problem_with
+from mentra_nb.providers.local.gguf import file_problem
 from mentra_nb.providers.local.provider import LocalTransport
 from mentra_nb.providers.registry import builtin, split_model
 
@@ -93,7 +93,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_problem_is_one_sentence_before_loading(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.gguf").write_bytes(b"PK\x03\x04")
     monkeypatch.setitem(sys.modules, "xllamacpp", json)  # any module: as if it were installed
-    assert problem_with(str(file)) is None
+    assert file_problem(str(file)) is None
     for path, package, words in (
         (tmp_path / "none.gguf", json, "there is no model file"),
         (tmp_path, json, "there is no model file"),
@@ -101,7 +101,7 @@ def test_a_problem_is_one_sentence_before_loading(tmp_path: Path, file: Path, mo
         (file, None, "pip install 'mentra-nb[local]'"),
     ):
         monkeypatch.setitem(sys.modules, "xllamacpp", package)
-        problem = problem_with(str(path))
+        problem = file_problem(str(path))
         assert problem is not None
         assert words in problem
         assert "\n" not in problem

@@ -23,7 +23,7 @@ SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=T
 """GGUF's number types as `struct` formats; type 8 is text, 9 an array."""
 
 
-def problem_with(path: str) -> str | None:
+def file_problem(path: str) -> str | None:
     """Return why this model cannot be used, in one sentence, or `None`. Loads nothing."""
     file = resolved(path)
     if not file.is_file():

@@ -23,7 +23,7 @@ from mentra_nb.errors import InvalidRequest, MalformedStream, ProviderError
 from mentra_nb.providers.base import ModelInfo, ProviderCapabilities, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
 from mentra_nb.providers.http import HttpClient, Response
-from mentra_nb.providers.local.gguf import context_size, problem_with, projector, resolved
+from mentra_nb.providers.local.gguf import context_size, file_problem, projector, resolved
 from mentra_nb.providers.local.tool_calls import CallReader, adapted
 
 ID = "local"
@@ -53,7 +53,7 @@ class LocalProvider(ChatCompletionsProvider):
 
     def check(self, request: Request) -> None:
         super().check(request)
-        problem = problem_with(request.model)
+        problem = file_problem(request.model)
         if problem is not None:
             raise InvalidRequest(problem)
         images = [block for message in request.messages for block in message.content if isinstance(block, Image)]
@@ -65,7 +65,7 @@ class LocalProvider(ChatCompletionsProvider):
     async def list_models(self) -> list[ModelInfo]:
         """Return the model that is loaded, if any."""
         file = self.models.loaded
-        if file is None or problem_with(str(file)):
+        if file is None or file_problem(str(file)):
             return []
         return [ModelInfo(id=str(file), provider=ID, context_window=context_size(file, self._context))]
 

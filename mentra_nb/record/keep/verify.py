@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Finding:
+class VerifyRow:
     """A row of `verify`."""
 
     segment: str
@@ -60,13 +60,13 @@ def verify(folder: Path | None = None) -> pd.DataFrame:
     if (shared := lake_tables.configured(folder)) is not None:
         for content, state, problem in lake.check(shared):
             findings = [found for found in findings if (found.segment, found.state) != (content.segment, "shipped")]
-            findings.append(Finding(content.segment, state, content.events, content.missing, problem=problem))
+            findings.append(VerifyRow(content.segment, state, content.events, content.missing, problem=problem))
     columns = ["segment", "state", "events", "missing", "bad_lines", "lost", "problem"]
     frame = pd.DataFrame([[getattr(finding, name) for name in columns] for finding in findings], columns=columns)
     return frame.astype({"segment": "string", "state": "string", "problem": "string"})
 
 
-def _findings(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
+def _findings(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[VerifyRow]:
     links, problems = chain.read(folder)
     sealed = {link.segment: link for link in links if link.kind == "sealed"}
     away = {link.segment: link.kind for link in links if link.kind != "sealed"}
@@ -81,16 +81,16 @@ def _findings(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]
         yield replace(finding, problem=problem)
     for segment, link in sealed.items():
         if segment in away and not number[segment]:
-            yield Finding(segment, away[segment], link.events)
+            yield VerifyRow(segment, away[segment], link.events)
         elif not number[segment]:
-            yield Finding(segment, "removed", 0, link.events, problem="is missing and was not pruned")
+            yield VerifyRow(segment, "removed", 0, link.events, problem="is missing and was not pruned")
     for problem in problems:
-        yield Finding("chain.jsonl", "chain", problem=problem)
+        yield VerifyRow("chain.jsonl", "chain", problem=problem)
     for name in files.foreign(folder):
-        yield Finding(name, "foreign", problem="is not a file of the record, and is not read")
+        yield VerifyRow(name, "foreign", problem="is not a file of the record, and is not read")
 
 
-def _problem(finding: Finding, link: chain.Link | None) -> str | None:
+def _problem(finding: VerifyRow, link: chain.Link | None) -> str | None:
     if link is None:
         return "is not in the chain" if finding.state == "compacted" else None
     if finding.events < link.events:
@@ -98,7 +98,7 @@ def _problem(finding: Finding, link: chain.Link | None) -> str | None:
     return None if finding.sha256 == link.sha256 else "was altered since it was sealed"
 
 
-def _found(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
+def _found(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[VerifyRow]:
     """Return what each file holds."""
     import duckdb
 
@@ -111,11 +111,11 @@ def _found(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Finding]:
             contents = chain.contents(con, file)
             bad = _lines(con, file) - sum(content.events for content in contents) if text else 0
         except duckdb.Error as error:
-            yield Finding(file.stem, state, problem=f"{file.name} cannot be read: {str(error).splitlines()[0]}")
+            yield VerifyRow(file.stem, state, problem=f"{file.name} cannot be read: {str(error).splitlines()[0]}")
             continue
         for content in contents or [chain.Content(file.stem, 0, 0, 0, "", 0, 0)]:
             elsewhere = "holds events that were written elsewhere" if text and content.segment != file.stem else None
-            yield Finding(
+            yield VerifyRow(
                 file.stem if elsewhere else content.segment,
                 state,
                 content.events,

@@ -45,7 +45,7 @@ def make_folder(folder: Path) -> Path:
     Raises:
         StoreError: it would be on a network file system, where locks are not reliable.
     """
-    if problem := paths.problem_with(folder):
+    if problem := paths.folder_problem(folder):
         raise StoreError(problem)
     events = folder / "events"
     if not events.is_dir():
