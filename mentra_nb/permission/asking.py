@@ -407,7 +407,7 @@ async def remember(
         OperationDenied: it is for a project and there is none, or its pattern could never match.
     """
     check_scope(scope, project)
-    if tool in KINDS and (problem := problem_with(pattern, KINDS[tool], allow=allow)) is not None:
+    if tool in KINDS and (problem := pattern_problem(pattern, KINDS[tool], allow=allow)) is not None:
         raise OperationDenied(problem)
     key = {"session": session_id, "project": project or "", "global": ""}[scope]
     return await store.save_rule(
