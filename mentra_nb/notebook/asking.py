@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolCapability
 from mentra_nb.notebook.commands.command import Answer
@@ -44,10 +45,24 @@ def headline(question: PermissionQuestion) -> str:
         case kinds if ToolCapability.BACKGROUND_EXEC in kinds:
             return "Run a command in the background"
         case kinds if ToolCapability.FILESYSTEM_WRITE in kinds:
-            return "Write a file"
+            return _write_headline(question.preview.structured_input)
         case kinds if ToolCapability.FILESYSTEM_READ in kinds:
             return "Read a file"
     return f"Call {visible(question.tool_name)}"
+
+
+def _write_headline(planned: Any) -> str:
+    """Return whether a file is new or replaced, as far as the tool knows; only its numbers are shown."""
+    match planned:
+        case {"operations": [{"op": "create"}]}:
+            return "Write a new file"
+        case {"operations": [{"op": "set", "replaces": {"lines": int(lines)}}]}:
+            return f"Replace a file of {lines} line{'' if lines == 1 else 's'}"
+        case {"operations": [{"op": "set", "replaces": {"bytes": int(size)}}]}:
+            return f"Replace a file of {size} bytes"
+        case {"operations": [{"op": "set"}]}:
+            return "Replace a file"
+    return "Write a file"
 
 
 def arguments(question: PermissionQuestion) -> str:

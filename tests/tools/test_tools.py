@@ -414,6 +414,21 @@ def test_files_tool_authorization_preview_exposes_resolved_paths(tmp_path: Path)
     assert made.structured_input(ctx, {"path": "a.txt"})["operations"][0]["op"] == "set"
 
 
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (b"", {"bytes": 0, "lines": 0}),
+        (b"one\ntwo", {"bytes": 7, "lines": 2}),
+        (b"one\ntwo\n", {"bytes": 8, "lines": 2}),
+        (b"x" * (2 << 20), {"bytes": 2 << 20}),
+    ],
+)
+def test_the_preview_of_a_write_says_what_it_replaces(tmp_path: Path, content: bytes, size: dict[str, int]) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    [operation] = WriteTool().structured_input(context(tmp_path), {"path": "a.txt"})["operations"]
+    assert operation == {"op": "set", "resolved_path": str(tmp_path / "a.txt"), "replaces": size}
+
+
 def test_reading_is_declared_read_only_and_parallel_and_writing_is_not() -> None:
     assert ToolCapability.READ_ONLY in ReadTool.spec.capabilities
     assert ReadTool.spec.execution_category == "ReadOnlyParallel"

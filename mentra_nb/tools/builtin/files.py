@@ -34,6 +34,10 @@ def _shown(context: ToolContext, path: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 
 
+MAX_COUNTED = 1 << 20
+"""Bytes of a file whose lines are counted."""
+
+
 class _FileTool(Tool):
     """A tool for one file, which its argument `path` names."""
 
@@ -131,7 +135,9 @@ class WriteTool(_FileTool):
         context.policy.writable(context.working_directory, arguments["path"])
 
     def operation(self, target: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-        return {"op": "set" if target.exists() else "create", "resolved_path": str(target)}
+        if not target.exists():
+            return {"op": "create", "resolved_path": str(target)}
+        return {"op": "set", "resolved_path": str(target), "replaces": _size(target)}
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         target = context.policy.writable(context.working_directory, arguments["path"])
@@ -139,6 +145,18 @@ class WriteTool(_FileTool):
         # not abandoned on a stop: a write is short and ends whole
         await anyio.to_thread.run_sync(_replace, target, arguments["path"], raw)
         return ToolOutput(f"Wrote {len(raw)} byte(s) to {_shown(context, target)}")
+
+
+def _size(target: Path) -> dict[str, int]:
+    """Return the bytes of a file, and its lines unless it is too large to count them."""
+    try:
+        size = target.stat().st_size
+        if not target.is_file() or size > MAX_COUNTED:
+            return {"bytes": size}
+        raw = target.read_bytes()
+    except OSError:
+        return {}
+    return {"bytes": size, "lines": raw.count(b"\n") + (not raw.endswith(b"\n") and bool(raw))}
 
 
 def _replace(target: Path, path: str, raw: bytes) -> None:
