@@ -10,7 +10,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     tape, replay                 write a server's answers down; answer from them
     tool                         make a function a tool
     allow, deny, rules           what tools may do unasked
-    turns, sessions, tool_calls, model_calls, decisions, usage, events, messages, sql, columns
+    turns, sessions, tool_calls, model_calls, decisions, rule_changes, usage, events, messages, sql, columns
                                  what happened, as DataFrames
     slowest_tools, denial_reasons, time_spent, compare, backtest, plot
                                  what that says
@@ -123,6 +123,7 @@ __all__ = [
     "prune",
     "records",
     "replay",
+    "rule_changes",
     "rules",
     "screen_events",
     "scripted",
@@ -164,6 +165,7 @@ _HOME = {
     "model_calls": "record.read.frames",
     "tool_calls": "record.read.frames",
     "decisions": "record.read.frames",
+    "rule_changes": "record.read.frames",
     "usage": "record.read.frames",
     "sql": "record.read.frames",
     "columns": "record.read.columns",
@@ -350,7 +352,17 @@ if TYPE_CHECKING:
     from mentra_nb.record.keep.verify import verify
     from mentra_nb.record.read.columns import columns
     from mentra_nb.record.read.export import export
-    from mentra_nb.record.read.frames import decisions, events, model_calls, sessions, sql, tool_calls, turns, usage
+    from mentra_nb.record.read.frames import (
+        decisions,
+        events,
+        model_calls,
+        rule_changes,
+        sessions,
+        sql,
+        tool_calls,
+        turns,
+        usage,
+    )
     from mentra_nb.record.read.plots import plot
     from mentra_nb.record.read.reports import compare, denial_reasons, slowest_tools, time_spent
     from mentra_nb.record.write.health import JournalHealth

@@ -101,11 +101,13 @@ class CallEvents:
         """Record the call's one decision."""
         self.undecided.discard(use.id)
         parts = subject.parts if subject is not None else ()
+        decided_by, _, rule_id = decision.decided_by.partition(":")
         self.emit(
             e.ToolAuthorizationFinished(
                 outcome=decision.outcome,
                 reason=None if decision.reason is None else bounded(decision.reason),
-                decided_by=decision.decided_by,
+                decided_by=decided_by,
+                rule_id=rule_id or None,
                 request_id=decision.request_id,
                 wait_ms=wait_ms,
                 subject="\n".join(parts) or None,

@@ -6,10 +6,10 @@ How a turn is shown is decided by the presenter that the notebook sets (see `tur
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from weakref import WeakSet
 
 import anyio
@@ -25,12 +25,14 @@ from mentra_nb.content import Message
 from mentra_nb.errors import Cancelled, ConfigurationError, DeadlineExceeded, OperationDenied
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
+from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
-from mentra_nb.permission.asking import check_tool, remember
+from mentra_nb.permission.remembering import check_tool, remember, revoke
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.runtime.session import Session
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
+T = TypeVar("T")
 SCOPES: tuple[PermissionScope, ...] = get_args(PermissionScope)
 """The scopes in which a conversation can remember an answer."""
 SYSTEM = (
@@ -400,11 +402,12 @@ class Chat:
 
         check_tool(tool, {spec.name for spec in (*self._engine.runtime.tools(), *self.tools())})
 
-        async def add() -> PermissionRule:
-            store, id = self._engine.runtime.store, await self._session_id()
-            return await remember(store, id, self._project(), tool, pattern, allow=allow, scope=scope, reason=reason)
+        return self._engine.call(lambda: self._change(remember, tool, pattern, allow=allow, scope=scope, reason=reason))
 
-        return self._engine.call(add)
+    async def _change(self, how: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+        """Call `remember` or `revoke` for this conversation."""
+        bus = EventBus(self._engine.runtime.hooks, self._engine.runtime.audit)
+        return await how(self._engine.runtime.store, bus, await self._session_id(), self._project(), *args, **kwargs)
 
     async def _session_id(self) -> str:
         """Return the id of this conversation, also before its first turn."""
@@ -424,7 +427,7 @@ class Chat:
             >>> chat = mn.Chat()
             >>> chat.revoke(chat.deny("write").id)
         """
-        if not self._engine.call(self._engine.runtime.store.revoke_rule, rule_id):
+        if not self._engine.call(lambda: self._change(revoke, rule_id)):
             raise OperationDenied(f"there is no rule '{rule_id}': %mentra rules lists them")
 
     def rules(self) -> list[PermissionRule]:

@@ -132,25 +132,26 @@ class _InTurn(RuntimeEvent):
     run_id: str | None = None
 
 
+class _OfCall(_InTurn):
+    tool_name: str
+    tool_call_id: str
+
+
 class AuthorizationDenied(_InTurn):
     kind: Literal["authorization_denied"] = "authorization_denied"
     action: str
     detail: str
 
 
-class ToolAuthorizationStarted(_InTurn):
+class ToolAuthorizationStarted(_OfCall):
     kind: Literal["tool_authorization_started"] = "tool_authorization_started"
-    tool_name: str
-    tool_call_id: str
     preview: ToolAuthorizationPreview
 
 
-class ToolAuthorizationFinished(_InTurn):
-    """The one decision about a call. `decided_by` says who took it, `wait_ms` how long it took."""
+class ToolAuthorizationFinished(_OfCall):
+    """The one decision about a call: by whom, by which rule if one decided, and how long it took (`wait_ms`)."""
 
     kind: Literal["tool_authorization_finished"] = "tool_authorization_finished"
-    tool_name: str
-    tool_call_id: str
     outcome: ToolAuthorizationOutcome
     reason: str | None = None
     decided_by: str | None = None
@@ -159,12 +160,11 @@ class ToolAuthorizationFinished(_InTurn):
     subject: str | None = None
     subjects: tuple[str, ...] | None = None
     """The parts of the subject, when there are several."""
+    rule_id: str | None = None
 
 
-class ToolAuthorizationBlocked(_InTurn):
+class ToolAuthorizationBlocked(_OfCall):
     kind: Literal["tool_authorization_blocked"] = "tool_authorization_blocked"
-    tool_name: str
-    tool_call_id: str
     outcome: ToolAuthorizationOutcome
     reason: str | None = None
 
@@ -208,17 +208,13 @@ class ModelResponseFinished(_InTurn):
     provider: str | None = None
 
 
-class ToolExecutionStarted(_InTurn):
+class ToolExecutionStarted(_OfCall):
     kind: Literal["tool_execution_started"] = "tool_execution_started"
-    tool_name: str
-    tool_call_id: str
     input: dict[str, Any] | None = None
 
 
-class ToolExecutionFinished(_InTurn):
+class ToolExecutionFinished(_OfCall):
     kind: Literal["tool_execution_finished"] = "tool_execution_finished"
-    tool_name: str
-    tool_call_id: str
     is_error: bool
     error: str | None = None
     output_preview: str
@@ -293,10 +289,8 @@ class RunAborted(_InTurn):
     reason: str
 
 
-class ToolExecutionBlocked(_InTurn):
+class ToolExecutionBlocked(_OfCall):
     kind: Literal["tool_execution_blocked"] = "tool_execution_blocked"
-    tool_name: str
-    tool_call_id: str
     reason: str
 
 
@@ -361,13 +355,11 @@ class TurnFinished(_InTurn):
     """Whether the same turn may succeed when it is tried again."""
 
 
-class QuestionAsked(_InTurn):
+class QuestionAsked(_OfCall):
     """A person is asked whether a call may run. `question`, the whole of it, is not recorded."""
 
     kind: Literal["permission_requested"] = "permission_requested"
     request_id: str
-    tool_name: str
-    tool_call_id: str
     description: str
     subject: str
     deadline: float
@@ -375,19 +367,47 @@ class QuestionAsked(_InTurn):
     question: PermissionQuestion | None = Field(default=None, exclude=True)
 
 
-class QuestionAnswered(_InTurn):
-    """A question is closed, by `user`, `timeout`, `cancelled` or `headless`, `waited_ms` after it was asked."""
+class QuestionAnswered(_OfCall):
+    """A question is closed, by `user`, `timeout`, `cancelled` or `headless`, `waited_ms` after it was asked.
+
+    `rule_id` and `pattern` are those of a rule that was made with the answer.
+    """
 
     kind: Literal["permission_resolved"] = "permission_resolved"
     request_id: str
-    tool_name: str
-    tool_call_id: str
     outcome: Literal["allowed", "denied"]
     decided_by: str
     rule_scope: PermissionScope | None = None
     reason: str | None = None
     waited_ms: int
     session_id: str | None = None
+    rule_id: str | None = None
+    pattern: str | None = None
+
+
+class RuleChanged(RuntimeEvent):
+    """A rule was made, made again in place of the rule `replaces`, or revoked, in a session.
+
+    `scope_key` is the session's or project's id; `request_id` is the question, if a rule is made with its answer.
+    """
+
+    kind: Literal["rule_changed"] = "rule_changed"
+    agent_id: str = Field(default="", exclude=True)
+    action: Literal["made", "changed", "revoked"]
+    rule_id: str
+    tool_name: str
+    pattern: str
+    allow: bool
+    rule_scope: PermissionScope
+    scope_key: str = ""
+    reason: str | None = None
+    decided_by: str = "user"
+    replaces: str | None = None
+    request_id: str | None = None
+    session_id: str | None = None
+
+    def scope(self) -> str:
+        return "rules"
 
 
 class SessionStarted(RuntimeEvent):
@@ -417,6 +437,7 @@ ADDED_KINDS: tuple[type[RuntimeEvent], ...] = (
     QuestionAsked,
     QuestionAnswered,
     SessionStarted,
+    RuleChanged,
     JournalGap,
 )
 

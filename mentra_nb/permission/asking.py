@@ -12,9 +12,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 import anyio
@@ -36,6 +35,7 @@ from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
+from mentra_nb.permission.remembering import check_scope, remember
 from mentra_nb.permission.rules import exactly, find_rule, pattern_problem, why_not_split
 from mentra_nb.store.protocols import RuntimeStore
 
@@ -50,8 +50,6 @@ DEFAULT_ASK_TIMEOUT = 600.0
 MAX_QUOTED = 1_000
 """Characters of a subject that are quoted in advice."""
 
-KINDS = {"shell": "shell", "read": "path", "write": "path"}
-"""What the subjects of the runtime's own tools are."""
 
 CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
 
@@ -240,8 +238,18 @@ class SessionPermissions:
         try:
             rule = None
             for pattern in [decided.pattern] if decided.pattern else map(exactly, question.subject.parts):
-                rule = await self.add_rule(
-                    question.tool_name, pattern, allow=decided.allow, scope=decided.remember, reason=decided.reason
+                rule = await remember(
+                    self.store,
+                    self.bus,
+                    self.session_id,
+                    self.project,
+                    question.tool_name,
+                    pattern,
+                    allow=decided.allow,
+                    scope=decided.remember,
+                    reason=decided.reason,
+                    decided_by=decided.by,
+                    request_id=question.request_id,
                 )
             return rule
         except (StoreError, OperationDenied):
@@ -265,6 +273,8 @@ class SessionPermissions:
                 reason=decided.reason,
                 waited_ms=int((time.time() - question.asked_at) * 1000),
                 session_id=self.session_id,
+                rule_id=rule.id if rule is not None else None,
+                pattern=rule.pattern if rule is not None else None,
             )
         )
         await anyio.to_thread.run_sync(self.bus.sync)
@@ -303,7 +313,7 @@ class SessionPermissions:
     ) -> PermissionRule:
         """Store a decision of this session as a rule. Raises as `remember`."""
         return await remember(
-            self.store, self.session_id, self.project, tool, pattern, allow=allow, scope=scope, reason=reason
+            self.store, self.bus, self.session_id, self.project, tool, pattern, allow=allow, scope=scope, reason=reason
         )
 
     async def rules(self) -> list[PermissionRule]:
@@ -374,51 +384,3 @@ def _why(request: ToolAuthorizationRequest, ask: AskMode, rules: list[Permission
             if (why := why_not_split(line)) is not None:
                 return f"{why}, so no pattern covers this line, only its exact text"
     return f"'{request.tool_name}' may change things and no rule covers this call"
-
-
-def check_scope(scope: PermissionScope | None, project: str | None) -> None:
-    if scope == "project" and project is None:
-        raise OperationDenied("this session has no project: remember it for the session or globally")
-
-
-def check_tool(tool: str, known: Collection[str]) -> None:
-    """Raise `OperationDenied` when a rule's tool is not one name, or looks like a misspelt one of `known`."""
-    if not tool.strip() or set(tool) & set("*?"):
-        raise OperationDenied(f"'{tool}' is not the name of a tool: a rule is for one tool, with a pattern")
-    near = {name.lower(): name for name in known}
-    if tool not in known and (found := get_close_matches(tool.lower(), near, 1, 0.8)):
-        raise OperationDenied(f"there is no tool '{tool}': did you mean '{near[found[0]]}'?")
-
-
-async def remember(
-    store: RuntimeStore,
-    session_id: str,
-    project: str | None,
-    tool: str,
-    pattern: str,
-    *,
-    allow: bool,
-    scope: PermissionScope = "session",
-    reason: str | None = None,
-) -> PermissionRule:
-    """Store a decision as a rule.
-
-    Raises:
-        OperationDenied: it is for a project and there is none, or its pattern could never match.
-    """
-    check_scope(scope, project)
-    if tool in KINDS and (problem := pattern_problem(pattern, KINDS[tool], allow=allow)) is not None:
-        raise OperationDenied(problem)
-    key = {"session": session_id, "project": project or "", "global": ""}[scope]
-    return await store.save_rule(
-        PermissionRule(
-            id=new_id("rule"),
-            tool=tool,
-            pattern=pattern,
-            allow=allow,
-            scope=scope,
-            scope_key=key,
-            reason=reason,
-            created_at=time.time(),
-        )
-    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raise it when a view or a promoted column changes; `record.duckdb` is then rewritten."""
 
 STORAGE_VERSION = "v1.0.0"
@@ -67,6 +67,8 @@ PROMOTED = {
     "outcome": _at("outcome"),
     "decided_by": _at("decided_by"),
     "rule_scope": _at("rule_scope"),
+    "rule_id": _at("rule_id"),
+    "pattern": _at("pattern"),
     "stop_reason": _at("stop_reason"),
     "success": f"coalesce({_at('success', 'BOOLEAN')}, NOT {_at('is_error', 'BOOLEAN')})",
     "reason": _at("reason"),
@@ -74,6 +76,8 @@ PROMOTED = {
     "duration_ms": _at("duration_ms", "BIGINT"),
     "wait_ms": f"coalesce({_at('wait_ms', 'BIGINT')}, {_at('waited_ms', 'BIGINT')})",
     "lost": _at("lost", "BIGINT"),
+    "os_user": _at("os_user"),
+    "host": _at("host"),
     **{name: _at(f"usage.{name}", "BIGINT") for name in USAGE},
 }
 """The parts of a payload that are columns. To add one, add a line here and raise `SCHEMA_VERSION`."""
@@ -87,6 +91,9 @@ CATEGORIES = (
     "decision",
     "decided_by",
     "rule_scope",
+    "action",
+    "os_user",
+    "host",
     "stop_reason",
     "notebook",
     "project",
@@ -155,7 +162,7 @@ def events_sql(*, jsonl: Sequence[Path], parquet: Sequence[Path], live: bool = F
     parts = [f"{TYPED} FROM ({empty(ENVELOPE)})"]  # so that columns missing in older Parquet exist
     if parquet:
         files = f"read_parquet({listed(parquet)}, union_by_name=true)"
-        parts.append(f"SELECT * REPLACE (payload::JSON AS payload) FROM {files}")
+        parts.append(f"SELECT * REPLACE (TRY_CAST(payload AS JSON) AS payload) FROM {files}")
     if jsonl:
         lines = f"{TYPED} FROM {read_lines(jsonl, filename=live)} WHERE id IS NOT NULL"
         if live:
@@ -182,6 +189,15 @@ def _only(expression: str, kind: str) -> str:
     return f"any_value({expression}) FILTER (kind = '{kind}')"
 
 
+_LAST_SECOND = 253402300799  # of the year 9999: Python has no later time
+
+
+def _sum(column: str) -> str:
+    """Return SQL for the sum of a column of whole numbers under its own name; NULL if it is out of range."""
+    return f"TRY_CAST(sum({column}) AS BIGINT) AS {column.rpartition('.')[2]}"
+
+
+_TOKENS = ", ".join(map(_sum, ("total_tokens", "input_tokens", "output_tokens")))
 _ASKING = "kind IN ('model_request_started', 'model_request_finished', 'model_response_finished')"
 _COUNTED = f"kind = 'model_response_finished' AND coalesce({', '.join(USAGE)}) IS NOT NULL"
 
@@ -191,14 +207,16 @@ _COUNTED = f"kind = 'model_response_finished' AND coalesce({', '.join(USAGE)}) I
 def _priced(which: str) -> str:
     """Return SQL for the events that are `which`, with `total_tokens` and `cost_usd` where a provider has counted."""
     return f"""(
-    SELECT c.* REPLACE (CASE WHEN counted THEN coalesce(c.total_tokens, c.prompt + c.output) END AS total_tokens),
+    SELECT c.* REPLACE (CASE WHEN counted THEN coalesce(c.total_tokens, TRY_CAST(c.prompt + c.output AS BIGINT)) END
+            AS total_tokens),
         (greatest(prompt - cached - written, 0) * p.input_mtok + cached * p.cache_read_mtok
             + written * p.cache_write_mtok + output * p.output_mtok) / 1e6 AS cost_usd
     FROM (
         SELECT *, {_COUNTED} AS counted,
-            coalesce(output_tokens, 0) + coalesce(thoughts_tokens, 0) AS output,
-            coalesce(cache_read_input_tokens, 0) AS cached, coalesce(cache_creation_input_tokens, 0) AS written,
-            coalesce(input_tokens, 0) + coalesce(tool_input_tokens, 0)
+            coalesce(output_tokens, 0)::HUGEINT + coalesce(thoughts_tokens, 0)::HUGEINT AS output,
+            coalesce(cache_read_input_tokens, 0)::HUGEINT AS cached,
+            coalesce(cache_creation_input_tokens, 0)::HUGEINT AS written,
+            coalesce(input_tokens, 0)::HUGEINT + coalesce(tool_input_tokens, 0)::HUGEINT
                 + CASE WHEN provider = 'anthropic' THEN cached + written ELSE 0 END AS prompt
         FROM events WHERE {which}
     ) c LEFT JOIN prices p ON c.counted AND p.provider = c.provider AND p.model = c.model
@@ -219,32 +237,41 @@ _REQUESTS = f"""(
         CASE WHEN NOT bool_and(success) THEN 'error'
             WHEN count(*) FILTER (kind = 'model_response_finished') > 0 THEN 'ok' ELSE 'unfinished' END AS outcome,
         {_only("stop_reason", "model_response_finished")} AS stop_reason, arg_max(error, id) AS error, {_SECONDS},
-        sum(total_tokens)::BIGINT AS total_tokens, sum(input_tokens)::BIGINT AS input_tokens,
-        sum(output_tokens)::BIGINT AS output_tokens, sum(cost_usd) AS cost_usd
+        {_TOKENS}, sum(cost_usd) AS cost_usd
     FROM {_priced(_ASKING)} GROUP BY request_id, CASE WHEN request_id IS NULL THEN id END
 )"""
+
+_DEADLINE = (
+    f"""CASE WHEN {_at("deadline", "DOUBLE")} BETWEEN 0 AND {_LAST_SECOND} THEN {_at("deadline", "DOUBLE")} END"""
+)
 
 _DECIDING = ("permission_requested", "permission_resolved", "tool_authorization_finished")
 
 _CALLS = f"""(
-    SELECT *, CASE WHEN blocked OR decision IN ('deny', 'prompt') THEN 'denied' WHEN success THEN 'ok'
+    SELECT *,
+        CASE WHEN given IS NOT NULL THEN coalesce(TRY_CAST(given AS JSON), json_object('truncated', given)) END
+            AS input,
+        CASE WHEN blocked OR decision IN ('deny', 'prompt') THEN 'denied' WHEN success THEN 'ok'
         WHEN NOT success THEN 'error' WHEN decision = 'pending' THEN 'pending' ELSE 'unfinished' END AS outcome,
         CASE WHEN starts_with(decider, 'rule:') THEN 'rule' ELSE decider END AS decided_by,
-        CASE WHEN starts_with(decider, 'rule:') THEN substr(decider, 6) END AS rule_id
+        CASE WHEN starts_with(decider, 'rule:') THEN substr(decider, 6) ELSE decided_rule END AS rule_id
     FROM (SELECT run_id, call_id, any_value(agent_id) AS agent_id, any_value(tool) AS tool, min(ts) AS ts,
         min(ts) FILTER (kind IN {_DECIDING}) AS decided_ts, any_value(session_id) AS session_id,
         any_value(request_id) AS request_id, any_value(subject) AS subject,
         {_last("payload->>'$.description'", "permission_requested")} AS description,
-        to_timestamp({_last("TRY_CAST((payload->>'$.deadline') AS DOUBLE)", "permission_requested")}) AS deadline,
+        to_timestamp({_last(_DEADLINE, "permission_requested")}) AS deadline,
         count(*) FILTER (kind = 'permission_requested') > 0 AS asked,
         coalesce(
             {_only("outcome", "tool_authorization_finished")},
             CASE {_only("outcome", "permission_resolved")} WHEN 'allowed' THEN 'allow' WHEN 'denied' THEN 'deny' END,
             CASE WHEN asked THEN 'pending' END) AS decision,
         arg_max(decided_by, id) AS decider, arg_max(rule_scope, id) AS scope,
+        {_only("rule_id", "tool_authorization_finished")} AS decided_rule,
+        {_only("pattern", "permission_resolved")} AS pattern,
+        {_last("os_user", *_DECIDING)} AS os_user, {_last("host", *_DECIDING)} AS host,
         {_last("reason", *_DECIDING)} AS reason, max(wait_ms) / 1000.0 AS wait_s,
         coalesce({_last("payload->>'$.input'", "tool_execution_started")},
-            {_last("payload->>'$.preview.raw_input'", "tool_authorization_started")})::JSON AS input,
+            {_last("payload->>'$.preview.raw_input'", "tool_authorization_started")}) AS given,
         count(*) FILTER (kind IN ('tool_authorization_blocked', 'tool_execution_blocked')) > 0 AS blocked,
         {_only("success", "tool_execution_finished")} AS success,
         {_only("duration_ms", "tool_execution_finished")} / 1000.0 AS seconds,
@@ -275,8 +302,10 @@ FROM {_REQUESTS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 _DECISIONS = f"""
 SELECT c.decided_ts AS ts, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id,
     c.request_id, c.tool, c.subject, c.description, c.decision AS outcome, c.decided_by, c.rule_id, c.scope,
-    c.reason, c.wait_s, c.deadline
-FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id WHERE c.decided_ts IS NOT NULL
+    c.pattern, c.reason, c.wait_s, c.deadline, runs.notebook, runs.cell_id, asked.prompt, c.os_user, c.host
+FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id LEFT JOIN (
+    SELECT run_id, any_value(payload->>'$.prompt') AS prompt FROM events WHERE kind = 'turn_started' GROUP BY run_id
+) asked ON asked.run_id = c.run_id WHERE c.decided_ts IS NOT NULL
 """
 
 _TOOL_CALLS = f"""
@@ -293,8 +322,7 @@ _WAITED = f"""(
 )"""
 
 _SPENT = f"""(
-    SELECT run_id, sum(total_tokens)::BIGINT AS total_tokens, sum(input_tokens)::BIGINT AS input_tokens,
-        sum(output_tokens)::BIGINT AS output_tokens, sum(cost_usd) AS cost_usd,
+    SELECT run_id, {_TOKENS}, sum(cost_usd) AS cost_usd,
         count(cost_usd) AS known, count(total_tokens) AS counted
     FROM {_priced(_COUNTED)} GROUP BY run_id
 )"""
@@ -323,10 +351,10 @@ WITH seen AS (
     SELECT session_id, min(ts) AS started, max(ts) AS last, max(title) AS title, arg_max(model, ts) AS model,
         any_value(notebook) AS notebook, any_value(project) AS project,
         count(*) FILTER (kind = 'turn_started') AS turns
-    FROM events WHERE session_id IS NOT NULL GROUP BY session_id
+    FROM events WHERE session_id IS NOT NULL AND kind <> 'rule_changed' GROUP BY session_id
 ), sums AS (
-    SELECT r.session_id, sum(c.tools)::BIGINT AS tools, sum(c.denials)::BIGINT AS denials,
-        sum(s.total_tokens)::BIGINT AS total_tokens, sum(s.cost_usd) AS cost_usd,
+    SELECT r.session_id, {_sum("c.tools")}, {_sum("c.denials")},
+        {_sum("s.total_tokens")}, sum(s.cost_usd) AS cost_usd,
         sum(s.known) / nullif(sum(s.counted), 0) AS priced, sum(c.human_wait_s) AS human_wait_s,
         sum(w.model_s) AS model_s, sum(c.tool_s) AS tool_s
     FROM (SELECT run_id, session_id FROM events WHERE session_id IS NOT NULL GROUP BY run_id, session_id) r
@@ -339,6 +367,13 @@ SELECT session_id, started, last, title, model, notebook, project, turns, coales
 FROM seen JOIN sums USING (session_id)
 """
 
+_RULE_CHANGES = f"""
+SELECT ts, session_id, rule_id, {_at("action")} AS action, tool, pattern, {_at("allow", "BOOLEAN")} AS allow,
+    rule_scope AS scope, {_at("scope_key")} AS scope_key, reason, decided_by, request_id, {_at("replaces")} AS replaces,
+    os_user, host
+FROM events WHERE kind = 'rule_changed'
+"""
+
 VIEWS = {
     "usage": _USAGE,
     "model_calls": _MODEL_CALLS,
@@ -346,5 +381,6 @@ VIEWS = {
     "tool_calls": _TOOL_CALLS,
     "turns": _TURNS,
     "sessions": _SESSIONS,
+    "rule_changes": _RULE_CHANGES,
 }
 """The views over `events` and `prices`; none uses another."""

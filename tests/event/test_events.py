@@ -44,6 +44,7 @@ SEED = {
     "tool_execution_blocked": "agent_id tool_name tool_call_id reason",
 }
 ADDED = {
+    "rule_changed",
     "turn_started",
     "turn_finished",
     "permission_requested",
@@ -52,6 +53,7 @@ ADDED = {
     "journal_gap",
 }
 OUR_FIELDS = {
+    "rule_id",
     "run_id",
     "request_id",
     "provider",

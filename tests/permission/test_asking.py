@@ -29,6 +29,7 @@ from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.permission.binding import effective_hash
 from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.permission.remembering import revoke
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.runtime.session import Session
@@ -265,7 +266,8 @@ async def test_resolve_permission_emits_event_and_sends_decision_and_remembers()
     assert [q.arguments for q in asked] == [{"what": "x"}, {"what": "y"}]
     assert (first.tool, first.pattern, first.allow, first.scope) == ("act", '{"what":"x"}', True, "session")
     assert (first.times_used, second.times_used) == (1, 0)
-    assert decided(table) == [("allow", "user"), ("allow", f"rule:{first.id}"), ("allow", "user")]
+    assert decided(table) == [("allow", "user"), ("allow", "rule"), ("allow", "user")]
+    assert table.recorder.of(e.ToolAuthorizationFinished)[1].rule_id == first.id
     assert [r.rule_scope for r in table.recorder.of(e.QuestionAnswered)] == ["session", "session"]
 
 
@@ -569,3 +571,30 @@ def test_an_answer_is_bound_to_what_the_call_would_do_and_where(change: dict[str
     other = request.model_copy(update={"preview": preview.model_copy(update=change)})
     again = request.model_copy(update={"preview": preview.model_copy(update={"raw_input": {"path": "a"}})})
     assert effective_hash(other) != effective_hash(request) == effective_hash(again)
+
+
+async def test_each_change_of_a_rule_is_recorded_with_its_pattern_and_question() -> None:
+    async with bench(tools=[act]) as table:
+        session = await table.session()
+        asked = answering(session, PermissionDecision(allow=True, remember="session", pattern="*", reason="fine"))
+        await call(table, session, ("act", {"what": "x"}), ("act", {"what": "y"}))
+        [made] = table.recorder.of(e.RuleChanged)
+        [answer] = table.recorder.of(e.QuestionAnswered)
+        assert (made.action, made.tool_name, made.pattern, made.allow) == ("made", "act", "*", True)
+        assert (made.rule_scope, made.scope_key, made.reason, made.decided_by) == (
+            "session",
+            session.id,
+            "fine",
+            "user",
+        )
+        assert (made.request_id, made.session_id) == (asked[0].request_id, session.id)
+        assert (answer.rule_id, answer.pattern) == (made.rule_id, "*")
+        decisions = [(event.decided_by, event.rule_id) for event in table.recorder.of(e.ToolAuthorizationFinished)]
+        assert decisions == [("user", None), ("rule", made.rule_id)]
+        changed = await session.permissions.add_rule("act", "*", allow=False)
+        store, bus = table.runtime.store, session.permissions.bus
+        assert await revoke(store, bus, session.id, None, changed.id)
+        assert not await revoke(store, bus, session.id, None, changed.id)
+    events = table.recorder.of(e.RuleChanged)
+    assert [(event.action, event.allow) for event in events] == [("made", True), ("changed", False), ("revoked", False)]
+    assert events[1].replaces == made.rule_id

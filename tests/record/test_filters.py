@@ -18,6 +18,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "model_calls": ("model", "outcome"),
     "tool_calls": ("tool", "outcome"),
     "decisions": ("tool", "outcome", "decided_by", "rule_id"),
+    "rule_changes": ("tool", "rule_id"),
     "usage": ("model", "notebook"),
     "slowest_tools": ("tool",),
     "denial_reasons": ("tool",),

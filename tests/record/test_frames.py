@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -54,7 +56,8 @@ def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) ->
 
 
 @pytest.mark.parametrize(
-    "name", [*FRAMES, "slowest_tools", "denial_reasons", "time_spent", "compare", "backtest", "messages"]
+    "name",
+    [*FRAMES, "rule_changes", "slowest_tools", "denial_reasons", "time_spent", "compare", "backtest", "messages"],
 )
 def test_help_says_what_the_columns_are(name: str) -> None:
     said = getattr(mn, name).__doc__
@@ -721,3 +724,39 @@ def test_existing_prices_are_not_replaced_by_an_empty_table(tmp_path: Path) -> N
             write_parquet(con, f"SELECT {number} AS number", file, overwrite=overwrite)
             assert con.execute(f"SELECT number FROM '{file}'").fetchone() == (kept,)
     assert [each.name for each in tmp_path.iterdir()] == [file.name]
+
+
+def test_rule_changes_say_who_changed_which_rule(record: Record) -> None:
+    rule = {"rule_id": "rule-1", "tool_name": "shell", "pattern": "ls *", "allow": True, "rule_scope": "session"}
+    record.add(e.RuleChanged, action="made", **rule, scope_key="s1", session_id="s1", request_id="q1")
+    record.add(e.RuleChanged, action="revoked", **rule, session_id="s1")
+    changes, documented = frames.rule_changes(folder=record.folder), mn.columns("rule_changes")
+    assert list(changes.columns) == list(documented.column)
+    assert [str(dtype) for dtype in changes.dtypes] == list(documented.dtype)
+    assert len(frames.rule_changes(folder=record.folder, session="s1", rule_id="rule-1")) == 2
+    assert list(changes.action) == ["made", "revoked"]
+    made = changes.iloc[0]
+    assert (made.rule_id, made.tool, made.pattern, made.allow) == ("rule-1", "shell", "ls *", True)
+    assert (made.scope, made.scope_key, made.request_id, made.decided_by) == ("session", "s1", "q1", "user")
+    assert (made.os_user, made.host) == (getpass.getuser(), socket.gethostname())
+    assert len(frames.sessions(folder=record.folder)) == 0
+
+
+def test_decisions_say_where_they_were_asked_and_what_was_granted(record: Record) -> None:
+    turn = {"run_id": "r1", "session_id": "s1", "cell_id": "cell-1", "notebook": "n.ipynb"}
+    same: dict[str, Any] = {"run_id": "r1", "tool_call_id": "c1", "tool_name": "shell", "request_id": "q1"}
+    record.add(e.TurnStarted, **turn, model="m", prompt="list files")
+    granted = {"rule_scope": "session", "rule_id": "rule-1", "pattern": "ls *"}
+    record.add(
+        e.QuestionAnswered, **same, outcome="allowed", decided_by="user", waited_ms=1, session_id="s1", **granted
+    )
+    record.add(e.ToolAuthorizationFinished, **same, outcome="allow", decided_by="user", subject="ls a")
+    other = same | {"tool_call_id": "c2", "request_id": None}
+    record.add(
+        e.ToolAuthorizationFinished, **other, outcome="allow", decided_by="rule", rule_id="rule-1", subject="ls b"
+    )
+    asked, by_rule = (row for _, row in frames.decisions(folder=record.folder).iterrows())
+    assert (asked.notebook, asked.cell_id, asked.prompt, asked.pattern) == ("n.ipynb", "cell-1", "list files", "ls *")
+    assert (asked.os_user, asked.host) == (getpass.getuser(), socket.gethostname())
+    assert asked.rule_id is pd.NA
+    assert (by_rule.decided_by, by_rule.rule_id) == ("rule", "rule-1")

@@ -67,6 +67,10 @@ class DecisionFilters(ToolFilters, total=False):
     rule_id: One
 
 
+class RuleFilters(ToolFilters, total=False):
+    rule_id: One
+
+
 class UsageFilters(Filters, total=False):
     model: One
     notebook: One

@@ -1,4 +1,4 @@
-"""The record as DataFrames: `events, sessions, turns, model_calls, tool_calls, decisions, usage`, and `sql` over them.
+"""The record as DataFrames, a function per view, and `sql` over the views.
 
 `RECORD.md` lists every column with its dtype and unit; `filters.py` documents the filters. A filter takes a value or a
 list of values. Every call opens a new connection and sees the events of all processes up to now.
@@ -21,6 +21,7 @@ from mentra_nb.record.read.filters import (
     DecisionFilters,
     EventFilters,
     ModelCallFilters,
+    RuleFilters,
     SessionFilters,
     ToolCallFilters,
     TurnFilters,
@@ -132,6 +133,23 @@ def decisions(**filters: Unpack[DecisionFilters]) -> pd.DataFrame:
 
 @described
 @filtered
+def rule_changes(**filters: Unpack[RuleFilters]) -> pd.DataFrame:
+    """Return a row per change of a permission rule: made, changed or revoked, by whom, and in which session.
+
+    Example:
+        >>> chat = mn.Chat()
+        >>> rule = chat.deny("write", "*.csv")
+        >>> chat.revoke(rule.id)
+        >>> mn.rule_changes(rule_id=rule.id)[["action", "tool", "pattern", "allow"]]
+            action   tool pattern  allow
+        0     made  write   *.csv  False
+        1  revoked  write   *.csv  False
+    """
+    return query.view("rule_changes", filters, costs=False)
+
+
+@described
+@filtered
 def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpack[UsageFilters]) -> pd.DataFrame:
     """Return tokens and cost: a row per model response, or with `by` a row per group.
 
@@ -161,7 +179,7 @@ def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpa
     if by is None:
         return query.view("usage", filters)
     groups = ", ".join(map(_group, [by] if isinstance(by, str) else by))
-    sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in _SUMS)
+    sums = ", ".join(f"TRY_CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMS)
     return query.view(
         "usage",
         filters,

@@ -110,11 +110,12 @@ _SPANS = """
         UNION ALL
         SELECT run_id, 'person', tool, subject, outcome, ts, wait_s FROM decisions WHERE request_id IS NOT NULL
         UNION ALL
-        SELECT e.run_id, 'tool', c.tool, c.subject, c.outcome, e.ts - to_milliseconds(c.seconds * 1000), c.seconds
+        SELECT e.run_id, 'tool', c.tool, c.subject, c.outcome, e.ts - to_milliseconds(least(c.seconds, 1e9) * 1000),
+            c.seconds
         FROM tool_calls c JOIN events e ON e.call_id = c.call_id AND e.run_id = c.run_id
             AND e.kind = 'tool_execution_finished' WHERE c.seconds IS NOT NULL
         UNION ALL
-        SELECT run_id, 'tool', tool, subject, outcome, ts + to_milliseconds(coalesce(wait_s, 0) * 1000), 0
+        SELECT run_id, 'tool', tool, subject, outcome, ts + to_milliseconds(least(coalesce(wait_s, 0), 1e9) * 1000), 0
         FROM tool_calls WHERE seconds IS NULL
     )
     SELECT a.turn, a.run_id, a.prompt, s.lane, s.what, s.detail, s.outcome,
@@ -199,7 +200,7 @@ def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
 _COST = """
     WITH spent AS (
         SELECT date_trunc($period, day)::DATE AS period, provider, model, count(*) AS responses,
-            sum(total_tokens)::BIGINT AS total_tokens, sum(cost_usd) AS cost_usd, count(cost_usd) AS known
+            TRY_CAST(sum(total_tokens) AS BIGINT) AS total_tokens, sum(cost_usd) AS cost_usd, count(cost_usd) AS known
         FROM usage GROUP BY ALL
     ), ranked AS (
         SELECT provider, model,
@@ -208,7 +209,8 @@ _COST = """
     )
     SELECT period,
         CASE WHEN rank <= $most THEN concat_ws('/', spent.provider, spent.model) ELSE 'other models' END AS model,
-        sum(responses)::BIGINT AS responses, sum(total_tokens)::BIGINT AS total_tokens, sum(cost_usd) AS cost_usd,
+        TRY_CAST(sum(responses) AS BIGINT) AS responses,
+            TRY_CAST(sum(total_tokens) AS BIGINT) AS total_tokens, sum(cost_usd) AS cost_usd,
         sum(known) / sum(responses) AS priced
     FROM spent JOIN ranked ON ranked.provider IS NOT DISTINCT FROM spent.provider
         AND ranked.model IS NOT DISTINCT FROM spent.model

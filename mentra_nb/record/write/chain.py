@@ -202,7 +202,7 @@ def _contents(con: duckdb.DuckDBPyConnection, source: str, position: str, batch:
     rows = con.execute(f"""SELECT source::VARCHAR, count(*), coalesce(epoch_us(min(ts)), 0) / 1e6,
             coalesce(epoch_us(max(ts)), 0) / 1e6, sha256(string_agg({_LINE}, '' ORDER BY {position})),
             coalesce(max(seq), -1) + 1 - count(DISTINCT seq),
-            coalesce(sum(lost) FILTER (kind = 'journal_gap'), 0)::BIGINT
+            coalesce(TRY_CAST(sum(lost) FILTER (kind = 'journal_gap') AS BIGINT), 0)
         FROM {source} WHERE source IN ({", ".join(map(schema.text, batch))}) GROUP BY source ORDER BY source""")
     return [Content(*row) for row in rows.fetchall()]
 

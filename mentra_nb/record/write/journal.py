@@ -5,10 +5,13 @@ The fields of a line are `schema.ENVELOPE`. Each process has its own segments. N
 
 from __future__ import annotations
 
+import functools
+import getpass
 import hashlib
 import json
 import logging
 import os
+import socket
 import threading
 import time
 import weakref
@@ -215,14 +218,15 @@ class Journal:
         # `chain.contents` rebuilds the line from its columns, so the order and form of these fields must not change.
         begin = f'{{"id":"{uuid7()}","ts":{at:.6f},"seq":{segment.events},"source":"{segment.name}","v":{_LINE_VERSION}'
         begin = f'{begin},"scope":{_dumps(scope)},"event_type":{_dumps(kind)},"payload":'
+        end = f",{_writer()}}}}}\n"
         text = _dumps(payload)
         # Replace lone surrogates, which are not valid UTF-8: DuckDB would skip the line.
-        line = f"{begin}{text}}}\n".encode("utf-8", "replace")
+        line = f"{begin}{text[:-1]}{end}".encode("utf-8", "replace")
         if len(line) <= self._limit and not self._own and not may_hold_secret(text):
             return line
         # Cut before redacting to limit its cost, to twice the limit so that a secret at the edge is still whole.
         payload = redact(capped(jsonable(payload), 2 * self._limit), self._own)
-        return f"{begin}{_dumps(capped(payload, self._limit))}}}\n".encode("utf-8", "replace")
+        return f"{begin}{_dumps(capped(payload, self._limit))[:-1]}{end}".encode("utf-8", "replace")
 
     def _roll(self) -> None:
         """End the segment. It is sealed by the thread or by `close`, since that waits for the disk."""
@@ -317,10 +321,20 @@ class _Segment:
         self.owner.close()
 
 
+@functools.cache
+def _writer() -> str:
+    """Return the fields, as JSON, that say who writes: the user of the operating system, and the host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user without an entry
+        user = str(os.getuid()) if hasattr(os, "getuid") else ""
+    return f'"os_user":{_dumps(user)},"host":{_dumps(socket.gethostname())}'
+
+
 def _dumps(value: Any) -> str:
     try:
         return _encoder.encode(value)
-    except (ValueError, TypeError):  # NaN, or a key that is not a string: DuckDB would skip the line
+    except (ValueError, TypeError, RecursionError):  # NaN or such a key, which DuckDB would skip; or too deep
         return _encoder.encode(jsonable(value))
 
 

@@ -1,0 +1,113 @@
+"""Remembered decisions: storing and deleting permission rules, each change with an event for the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Literal
+
+from mentra_nb.authorization import PermissionRule, PermissionScope
+from mentra_nb.errors import OperationDenied
+from mentra_nb.event import types as e
+from mentra_nb.event.bus import EventBus
+from mentra_nb.ids import new_id
+from mentra_nb.permission.rules import pattern_problem
+from mentra_nb.store.protocols import RuntimeStore
+
+KINDS = {"shell": "shell", "read": "path", "write": "path"}
+"""What the subjects of the runtime's own tools are."""
+
+
+def check_scope(scope: PermissionScope | None, project: str | None) -> None:
+    if scope == "project" and project is None:
+        raise OperationDenied("this session has no project: remember it for the session or globally")
+
+
+def check_tool(tool: str, known: Collection[str]) -> None:
+    """Raise `OperationDenied` when a rule's tool is not one name, or looks like a misspelt one of `known`."""
+    if not tool.strip() or set(tool) & set("*?"):
+        raise OperationDenied(f"'{tool}' is not the name of a tool: a rule is for one tool, with a pattern")
+    near = {name.lower(): name for name in known}
+    if tool not in known and (found := get_close_matches(tool.lower(), near, 1, 0.8)):
+        raise OperationDenied(f"there is no tool '{tool}': did you mean '{near[found[0]]}'?")
+
+
+async def remember(
+    store: RuntimeStore,
+    bus: EventBus,
+    session_id: str,
+    project: str | None,
+    tool: str,
+    pattern: str,
+    *,
+    allow: bool,
+    scope: PermissionScope = "session",
+    reason: str | None = None,
+    decided_by: str = "user",
+    request_id: str | None = None,
+) -> PermissionRule:
+    """Store a decision as a rule, which replaces one with the same scope, tool and pattern, and record it.
+
+    Raises:
+        OperationDenied: it is for a project and there is none, or its pattern could never match.
+    """
+    check_scope(scope, project)
+    if tool in KINDS and (problem := pattern_problem(pattern, KINDS[tool], allow=allow)) is not None:
+        raise OperationDenied(problem)
+    key = {"session": session_id, "project": project or "", "global": ""}[scope]
+    same = (scope, key, tool, pattern)
+    earlier = [
+        rule
+        for rule in await store.list_rules(session_id, project)
+        if (rule.scope, rule.scope_key, rule.tool, rule.pattern) == same
+    ]
+    rule = await store.save_rule(
+        PermissionRule(
+            id=new_id("rule"),
+            tool=tool,
+            pattern=pattern,
+            allow=allow,
+            scope=scope,
+            scope_key=key,
+            reason=reason,
+            created_at=time.time(),
+        )
+    )
+    bus.emit(
+        _changed("changed" if earlier else "made", rule, session_id, decided_by).model_copy(
+            update={"replaces": earlier[0].id if earlier else None, "request_id": request_id}
+        )
+    )
+    return rule
+
+
+async def revoke(store: RuntimeStore, bus: EventBus, session_id: str, project: str | None, rule_id: str) -> bool:
+    """Delete a rule and record it. Returns whether there was one with that id.
+
+    The event of a rule that does not hold in this session has no pattern.
+    """
+    found = {rule.id: rule for rule in await store.list_rules(session_id, project)}
+    if not await store.revoke_rule(rule_id):
+        return False
+    unknown = PermissionRule(id=rule_id, tool="", pattern="", allow=False)
+    bus.emit(_changed("revoked", found.get(rule_id, unknown), session_id, "user"))
+    return True
+
+
+def _changed(
+    action: Literal["made", "changed", "revoked"], rule: PermissionRule, session_id: str, decided_by: str
+) -> e.RuleChanged:
+    return e.RuleChanged(
+        agent_id="",
+        action=action,
+        rule_id=rule.id,
+        tool_name=rule.tool,
+        pattern=rule.pattern,
+        allow=rule.allow,
+        rule_scope=rule.scope,
+        scope_key=rule.scope_key,
+        reason=rule.reason,
+        decided_by=decided_by,
+        session_id=session_id,
+    )
