@@ -136,14 +136,17 @@ class ToolAuthorizationDecision(Data):
 
     @classmethod
     def allow(cls, decided_by: str = "authorizer") -> ToolAuthorizationDecision:
+        """Return an allowance."""
         return cls(outcome=ToolAuthorizationOutcome.ALLOW, decided_by=decided_by)
 
     @classmethod
     def prompt(cls, reason: str | None = None) -> ToolAuthorizationDecision:
+        """Return a decision that a person must take."""
         return cls(outcome=ToolAuthorizationOutcome.PROMPT, reason=reason)
 
     @classmethod
     def deny(cls, reason: str | None = None, decided_by: str = "authorizer") -> ToolAuthorizationDecision:
+        """Return a denial; the model gets `reason`."""
         return cls(outcome=ToolAuthorizationOutcome.DENY, reason=reason, decided_by=decided_by)
 
 

@@ -103,6 +103,7 @@ class Image(Data):
 
     @classmethod
     def from_bytes(cls, media_type: str, raw: bytes) -> Image:
+        """Return the image with these bytes, such as the content of a PNG file."""
         return cls(media_type=media_type, data=base64.b64encode(raw).decode("ascii"))
 
 
@@ -196,9 +197,11 @@ class Message(Data):
         return "".join(block.text for block in self.content if isinstance(block, Text))
 
     def tool_uses(self) -> list[ToolUse]:
+        """Return the calls in the message, in order."""
         return [block for block in self.content if isinstance(block, ToolUse)]
 
     def tool_results(self) -> list[ToolResult]:
+        """Return the results in the message, in order."""
         return [block for block in self.content if isinstance(block, ToolResult)]
 
     def call_ids(self) -> tuple[str, ...]:
@@ -273,6 +276,7 @@ class TokenUsage(Data):
         return ((name, value) for name, value in super().__repr_args__() if value is not None)
 
     def is_empty(self) -> bool:
+        """Return whether nothing was counted."""
         return all(value is None for value in self.__dict__.values())
 
     def __add__(self, other: TokenUsage) -> TokenUsage:

@@ -102,6 +102,7 @@ class Agent:
 
     @property
     def is_running(self) -> bool:
+        """Whether a turn is at work."""
         return self._busy is not None
 
     @property

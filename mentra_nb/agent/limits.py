@@ -37,10 +37,12 @@ class CancellationToken:
 
     @property
     def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
         return self._reason is not None
 
     @property
     def reason(self) -> str:
+        """The reason given to `cancel`, or `stopped`."""
         return self._reason or "stopped"
 
     def cancel(self, reason: str = "stopped") -> None:

@@ -80,6 +80,7 @@ class ModelSelector:
 
     @classmethod
     def newest_available(cls) -> ModelSelector:
+        """Select the newest model that the provider lists."""
         return cls()
 
 

@@ -71,6 +71,7 @@ class ExecOutput:
 
     @property
     def success(self) -> bool:
+        """Whether the command ended with status 0."""
         return self.status_code == 0
 
 

@@ -67,14 +67,17 @@ class ToolSpec(Data):
 
     @property
     def name(self) -> str:
+        """The name by which a model calls it."""
         return self.wire.name
 
     @property
     def description(self) -> str | None:
+        """What a model reads about it."""
         return self.wire.description
 
     @property
     def input_schema(self) -> dict[str, Any]:
+        """The JSON schema of its arguments."""
         return self.wire.input_schema
 
     @property
