@@ -13,6 +13,7 @@ from mentra_nb.event import types as e
 SUMMARY_LIMIT = 100
 ARGUMENTS_LIMIT = 60
 RESULT_LIMIT = 200
+OUTPUT_LIMIT = 16_000
 
 
 def _cut(text: str, limit: int) -> str:
@@ -82,6 +83,7 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
         tool_call_id=x.tool_call_id,
         tool_name=x.tool_name,
         summary=_cut(x.output_preview, RESULT_LIMIT),
+        output=_cut(x.output_preview, OUTPUT_LIMIT),
         is_error=x.is_error,
         duration_ms=x.duration_ms,
     ),

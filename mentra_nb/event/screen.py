@@ -68,6 +68,8 @@ class ToolCompleted(SessionEvent):
     summary: str
     is_error: bool
     duration_ms: int | None = None
+    output: str = ""
+    """The result, cut at a bound for screens; `summary` is its beginning."""
 
 
 class QuestionAsked(SessionEvent):

@@ -28,6 +28,12 @@ _LINK = re.compile(r"https?://[^\s/?#@%]+(?:[/?#]|$)|mailto:[^\s?]+$", re.IGNORE
 _REL = "noopener noreferrer nofollow"
 _MUTED = "color:var(--jp-ui-font-color2,#666)"
 _MONO = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
+_WRAP = "white-space:pre-wrap;overflow-wrap:anywhere"
+# Scrolls sideways: the page's own style breaks long lines inside words.
+_FRAME = (
+    "margin:0 0 1em;padding:0.5em 0.75em;border:1px solid var(--jp-border-color2,#ccc);border-radius:3px;"
+    "white-space:pre;word-break:normal;overflow-x:auto"
+)
 # The classes by which JupyterLab keeps MathJax (2, and 3 or later) from searching untrusted text for formulas.
 _NO_MATH = "tex2jax_ignore mathjax_ignore"
 
@@ -96,11 +102,11 @@ def line(text: str, mark: str = "", *, detail: str = "", note: str = "") -> Bund
         note: Text after it, in grey.
     """
     text, note, detail = visible(text).replace("\n", "␊"), visible(note).replace("\n", "␊"), visible(detail)
-    head = f'<span style="{_MONO};white-space:pre-wrap">{escape(" ".join(filter(None, (mark, text))))}</span>'
+    head = f'<span style="{_MONO};{_WRAP}">{escape(" ".join(filter(None, (mark, text))))}</span>'
     if note:
         head += f' <span style="{_MUTED}">{escape(note)}</span>'
     if detail:
-        box = f"{_MONO};white-space:pre-wrap;max-height:20em;overflow:auto;margin:0 0 0 1.5em"
+        box = f"{_MONO};{_WRAP};max-height:20em;overflow:auto;margin:0 0 0 1.5em"
         head = f'<details><summary>{head}</summary><pre style="{box}">{escape(detail)}</pre></details>'
     return {
         "text/html": f'<div class="mentra-line {_NO_MATH}">{head}</div>',
@@ -147,8 +153,19 @@ def _parser() -> MarkdownIt:
 
     md = MarkdownIt("commonmark", {"html": False, "linkify": False}, renderer_cls=Renderer)
     md.enable(["table", "strikethrough"]).disable(["html_inline", "html_block"])
+    md.core.ruler.push("direction", _set_direction)
     md.validateLink = _link  # type: ignore[method-assign]  # the library's documented way
     return md
+
+
+_BLOCKS = frozenset(f"{name}_open" for name in ("paragraph", "heading", "list_item", "blockquote", "td", "th"))
+
+
+def _set_direction(state: Any) -> None:
+    """Let each block run in the direction of its first letter."""
+    for token in state.tokens:
+        if token.type in _BLOCKS:
+            token.attrSet("dir", "auto")
 
 
 def _host_note(url: str) -> str:
@@ -160,7 +177,7 @@ def _code(code: str, info: str) -> str:
     found = re.match(r"[\w+#.-]*", info.strip(), re.ASCII)
     language = found[0].lower() if found else ""
     spans = _coloured(code, language) if language and len(code) <= MAX_COLOURED else escape(code)
-    return f'<pre style="margin:0 0 1em;overflow-x:auto"><code>{spans}</code></pre>\n'
+    return f'<pre style="{_FRAME}"><code>{spans}</code></pre>\n'
 
 
 def _coloured(code: str, language: str) -> str:

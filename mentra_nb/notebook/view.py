@@ -79,12 +79,13 @@ class TurnView:
             case ToolStarted():
                 call = self._calls.setdefault(event.tool_call_id, _Call(event.tool_name))
                 call.began = time.monotonic()
-                self._draw_call(call)
+                self.settle()  # also when quiet: the texts of two rounds are not one text
             case ToolProgress() if event.tool_call_id in self._calls:
                 self._calls[event.tool_call_id].set_progress(event.progress)
             case ToolCompleted():
                 call = self._calls.pop(event.tool_call_id, _Call(event.tool_name))
-                call.mark, call.result, call.progress = "✗" if event.is_error else "✓", event.summary, ""
+                call.mark, call.progress = "✗" if event.is_error else "✓", ""
+                call.result = event.output or event.summary
                 call.duration_ms = event.duration_ms
                 if event.is_error and event.duration_ms is None:
                     call.progress = "not run"
@@ -92,7 +93,7 @@ class TurnView:
             case QuestionAnswered():
                 if (asked := self._calls.get(event.tool_call_id)) is not None:
                     asked.waits, asked.began = False, time.monotonic()
-                self._draw_answer(event)
+                self._draw_answer(event, asked)
             case UsageReported():
                 self._usage += TokenUsage(input_tokens=event.input_tokens, output_tokens=event.output_tokens)
             case RetryNotice() if not self._quiet and self.live:
@@ -115,7 +116,8 @@ class TurnView:
             self._dirty = False
             self._draw_text(*self._text.open_block(), coloured=False)
         for call in self._calls.values():
-            if call.display is not None and not call.waits and call.is_stale(now):
+            # Not at once: until then the question of a call may come, and its card becomes the call's line.
+            if call.began is not None and now - call.began >= LIFE_AFTER and not call.waits and call.is_stale(now):
                 self._draw_call(call)
         self._draw_life(now)
 
@@ -214,7 +216,8 @@ class TurnView:
                     tool_name=question.tool_name,
                     outcome="denied",
                     decided_by="cancelled",
-                )
+                ),
+                None,
             )
         for call in self._calls.values():
             call.mark, call.progress = "✗", "stopped" if stopped else "not run"
@@ -249,10 +252,15 @@ class TurnView:
         else:
             self.out.update(data, call.display)
 
-    def _draw_answer(self, answer: QuestionAnswered) -> None:
+    def _draw_answer(self, answer: QuestionAnswered, call: _Call | None) -> None:
         question, display = self._questions.pop(answer.request_id, (None, None))
-        what = asking.subject(question) if question else answer.tool_name
         clock = time.strftime("%H:%M") if self.live else ""
+        if call is not None and answer.outcome == "allowed" and not self._quiet:
+            call.allowed = " ".join(filter(None, (_allowed(answer), clock)))
+            call.display = call.display or display  # the card becomes the line of the call
+            self._draw_call(call)
+            return
+        what = asking.subject(question) if question else answer.tool_name
         text = " · ".join(filter(None, (_decision(answer), clock, what)))
         note = answer.reason or ""
         if answer.decided_by == "headless" and question:
@@ -273,10 +281,12 @@ class _Call:
         self.mark = self.progress = self.result = ""
         self.duration_ms: int | None = None
         self.display: str | None = None
-        self.began = time.monotonic()
+        self.allowed = ""
+        """Who allowed it, if a person was asked."""
+        self.began: float | None = None
         self.waits = False
         """Whether a person is asked about it."""
-        self._drawn: tuple[str, int] = "", 0
+        self._drawn: tuple[str, int] = "", -1
 
     def set_progress(self, text: str) -> None:
         """Keep the last progress for the next drawing."""
@@ -284,7 +294,7 @@ class _Call:
 
     def is_stale(self, now: float) -> bool:
         """Return whether its progress or its seconds are others than those drawn, and take them as drawn."""
-        before, self._drawn = self._drawn, (self.progress, int(now - self.began))
+        before, self._drawn = self._drawn, (self.progress, int(now - (self.began or now)))
         return before != self._drawn
 
     def bundle(self, *, timed: bool, full: bool) -> Bundle:
@@ -292,8 +302,9 @@ class _Call:
         note = self.progress
         if timed and not note and self.duration_ms is not None:
             note = f"{self.duration_ms / 1000:.1f} s"
-        elif timed and not self.mark and self._drawn[1]:
+        elif timed and not self.mark and self._drawn[1] > 0:
             note = " · ".join(filter(None, (f"{self._drawn[1]} s", note)))
+        note = " · ".join(filter(None, (note, self.allowed)))
         detail = "\n".join(filter(None, (self.arguments, self.result))) if self.mark else ""
         data = line("  ".join(filter(None, (self.name, summary))), self.mark or "⋯", note=note, detail=detail)
         if full and self.result:
@@ -308,6 +319,11 @@ _WHO = {
     "cancelled": "cancelled",
     "headless": "nobody could be asked",
 }
+
+
+def _allowed(answer: QuestionAnswered) -> str:
+    who = "you" if answer.decided_by == "user" else answer.decided_by
+    return f"{who}, {_HOW[answer.rule_scope] if answer.rule_scope else 'once'}"
 
 
 def _decision(answer: QuestionAnswered) -> str:

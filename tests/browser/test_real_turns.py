@@ -75,7 +75,7 @@ def test_run_all_waits_for_a_click_and_goes_on(opened: Opener, line: str, tmp_pa
     notebook.page.evaluate(CLICKED)
     shown.get_by_role("button", name="Allow once").click()
     expect(notebook.output(1)).to_contain_text("It says 42.")
-    expect(notebook.output(1)).to_contain_text("Allowed once by you")
+    expect(notebook.output(1)).to_contain_text("you, once")
     expect(notebook.output(2)).to_contain_text("NEXT", timeout=15_000)
     began = float(notebook.output(2).inner_text().split()[0])
     took = began - notebook.page.evaluate("window.clicked") / 1000

@@ -14,7 +14,7 @@ from mentra_nb.notebook.render import bundle, line, plain, safe_html, visible
 TAGS = {"a", "bdi", "blockquote", "br", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6"}
 TAGS |= {"hr", "li", "ol", "p", "pre", "s", "span", "strong", "summary", "ul"}
 TAGS |= {"table", "tbody", "td", "th", "thead", "tr"}
-ATTRIBUTES = {"class", "href", "rel", "start", "style", "target"}
+ATTRIBUTES = {"class", "dir", "href", "rel", "start", "style", "target"}
 
 
 class Page(HTMLParser):
@@ -174,3 +174,11 @@ def test_code_is_coloured_once_it_is_complete() -> None:
     assert "<span" in bundle(text)["text/html"]
     assert "<span" not in bundle(text, coloured=False)["text/html"]
     assert Page(bundle(text)["text/html"]).text == Page(bundle(text, coloured=False)["text/html"]).text
+
+
+def test_each_block_runs_in_the_direction_of_its_text_and_code_is_not_broken_inside_words() -> None:
+    tags = Page(safe_html("# Title\n\nשלום\n\n- one\n\n> q\n\n```\ncode\n```\n")).tags
+    assert {tag for tag, attributes in tags if attributes.get("dir") == "auto"} == {"h1", "p", "li", "blockquote"}
+    (style,) = (attributes["style"] or "" for tag, attributes in tags if tag == "pre")
+    assert "white-space:pre;word-break:normal;overflow-x:auto" in style
+    assert "overflow-wrap:anywhere" in line("x" * 500)["text/html"]

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from mentra_nb.authorization import PermissionDecision
+from mentra_nb.authorization import (
+    PermissionDecision,
+    PermissionQuestion,
+    ToolAuthorizationPreview,
+    ToolCapability,
+)
 from mentra_nb.event.screen import (
     AssistantMessageCompleted,
     AssistantReasoningDelta,
@@ -119,7 +126,7 @@ def test_a_tool_call_becomes_one_line() -> None:
 
 def test_a_call_that_never_ran_says_so() -> None:
     denied = QuestionAnswered(request_id="q", tool_call_id="1", tool_name="shell", outcome="denied", reason="no")
-    line, answer = draw(*CALL, denied).texts()
+    answer, line = draw(*CALL, denied).texts()
     assert line == "✗ shell  ls  not run"
     assert answer.startswith("✗ Denied by you")
 
@@ -249,3 +256,53 @@ def test_the_progress_of_a_tool_is_drawn_at_the_rate_of_the_screen_and_not_once_
     clock.wait(view, 0.2)
     assert out.updates <= 12 * 10.3
     assert out.texts() == ["⋯ shell  ls  10 s · stdout: 19999"]
+
+
+QUESTION = PermissionQuestion(
+    request_id="q",
+    session_id="s",
+    agent_id="a",
+    agent_name="mentra",
+    run_id="r",
+    tool_call_id="1",
+    tool_name="shell",
+    description="why",
+    subject="ls",
+    arguments={"command": "ls"},
+    preview=ToolAuthorizationPreview(working_directory=".", capabilities=(ToolCapability.PROCESS_EXEC,)),
+    arguments_hash="",
+    asked_at=0.0,
+    deadline=0.0,
+)
+
+
+@pytest.mark.parametrize(("scope", "how"), [(None, "you, once"), ("session", "you, for this session")])
+def test_an_allowed_call_is_one_line_that_says_who_allowed_it(clock: Clock, scope: Any, how: str) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    for event in CALL:
+        view.handle(event)
+    view.question(QUESTION, None)
+    view.question(QUESTION, {"text/plain": "CARD"})
+    clock.wait(view, 1.0)
+    assert out.texts() == ["CARD"]
+    allowed = QuestionAnswered(request_id="q", tool_call_id="1", tool_name="shell", outcome="allowed", rule_scope=scope)
+    view.handle(allowed)
+    view.handle(DONE)
+    (text,) = out.texts()
+    assert text.startswith(f"✓ shell  ls  0.2 s · {how} ")
+
+
+def test_the_fold_of_a_call_holds_the_whole_result() -> None:
+    long = "line of output\n" * 500
+    out = draw(*CALL, DONE.model_copy(update={"output": long}))
+    assert out.shown[0]["text/html"].count("line of output") == 500
+
+
+def test_the_texts_of_two_rounds_are_two_when_quiet() -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=1e9, quiet=True)
+    for event in (AssistantTokenDelta(delta="I run a command."), *CALL, DONE, AssistantTokenDelta(delta="ok")):
+        view.handle(event)
+    view.finish()
+    assert out.texts() == ["I run a command.", "ok"]
