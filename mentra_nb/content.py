@@ -270,6 +270,16 @@ class TokenUsage(Data):
     reasoning_tokens: int | None = None
     thoughts_tokens: int | None = None
     tool_input_tokens: int | None = None
+    cost_usd: float | None = None
+    """What the provider says the response costs, in US dollars."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_cost(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a cost that is not known, as earlier versions wrote none."""
+        members: dict[str, Any] = serialize(self)
+        if self.cost_usd is None:
+            members.pop("cost_usd", None)
+        return members
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Only what was counted."""
@@ -280,8 +290,12 @@ class TokenUsage(Data):
         return all(value is None for value in self.__dict__.values())
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
-        """Add field by field; a count that is `None` on both sides stays `None`."""
+        """Add field by field; a count that is `None` on both sides stays `None`, the cost if it is on one of them."""
+        if self.is_empty() or other.is_empty():
+            return other if self.is_empty() else self
         mine, theirs = self.__dict__, other.__dict__
+        if self.cost_usd is None or other.cost_usd is None:
+            mine, theirs = mine | {"cost_usd": None}, theirs | {"cost_usd": None}
         return TokenUsage(
             **{
                 key: None if mine[key] is None and theirs[key] is None else (mine[key] or 0) + (theirs[key] or 0)

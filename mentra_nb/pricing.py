@@ -93,6 +93,7 @@ def cost_usd(
 ) -> float | None:
     """Return the cost of one response in US dollars, or `None` if its price is not known.
 
+    A cost that the provider reported with the usage comes before any price.
     The view `usage` of the record in `folder` computes the same. For the summed usage of several responses it is an
     upper bound, if the model costs more for long prompts.
 
@@ -103,8 +104,8 @@ def cost_usd(
         at: the time of the response, now by default.
         folder: the record's folder, which holds the custom prices.
     """
-    if usage.is_empty():
-        return None
+    if usage.is_empty() or usage.cost_usd is not None:
+        return usage.cost_usd
     cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     prompt = (usage.input_tokens or 0) + (usage.tool_input_tokens or 0)
     if provider == "anthropic":  # its input_tokens exclude cached ones

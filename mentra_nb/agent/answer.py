@@ -13,6 +13,8 @@ from mentra_nb.ids import UniqueIds
 from mentra_nb.providers import base as p
 
 MAX_ARGUMENT_BYTES = 4 << 20
+MAX_ANSWER = 16 << 20
+"""Characters of text and reasoning in one answer; more is a malformed stream."""
 
 
 @dataclass
@@ -40,11 +42,14 @@ class _Block:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def text(self) -> str:
-        return "".join(self.pieces)
+        """Return all of it. The pieces become one, so that the next call joins only what came since."""
+        if len(self.pieces) != 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0]
 
 
 class PendingMessage:
-    """The assistant message while it streams. Pieces are kept as pieces and joined once."""
+    """The assistant message while it streams. Pieces are kept as pieces and joined when they are needed."""
 
     def __init__(self, agent_id: str, provider: str, model: str, ids: UniqueIds | None = None) -> None:
         self.agent_id = agent_id
@@ -58,6 +63,7 @@ class PendingMessage:
         self.said_something: bool = False
         """True once text or a whole call was shown: the request is not retried then, as it would be shown twice."""
         self._blocks: dict[int, _Block] = {}
+        self._size = 0
 
     def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
         """Fold in one event and return the agent event for it, or `None`. Raises `MalformedStream`."""
@@ -91,6 +97,9 @@ class PendingMessage:
         if not text:
             return None
         self.said_something |= kind != "tool_use"
+        self._size += len(text)
+        if self._size > MAX_ANSWER:
+            raise MalformedStream(f"the answer is longer than {MAX_ANSWER} characters")
         if kind == "text":
             return e.TextDelta(agent_id=self.agent_id, delta=text)
         if kind == "thinking":

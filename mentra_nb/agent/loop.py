@@ -39,6 +39,9 @@ from mentra_nb.providers.base import ContentBlockStopped, ProviderEvent
 
 SAVE_EVERY = 0.25
 """The least seconds between two saves of the text that is streaming, within a block."""
+LONG_TEXT = 1 << 16
+"""Characters from which on the wait after a save is at least `SAVE_SHARE` times as long as the save took."""
+SAVE_SHARE = 20
 MAX_MALFORMED_ROUNDS = 3
 """A turn fails after this many rounds in a row whose calls all have malformed arguments."""
 
@@ -230,16 +233,18 @@ async def ask_model(turn: Turn) -> Answer:
 
 async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:
     """Fold the stream into a message, announce each piece, and save the text every `SAVE_EVERY` and at block ends."""
-    saved, saved_at = "", time.monotonic()
+    saved, save_at = "", time.monotonic() + SAVE_EVERY
     async for event in events:
         announced = pending.apply(event)
         if announced is not None:
             turn.emit(announced)
-        if time.monotonic() - saved_at >= SAVE_EVERY or isinstance(event, ContentBlockStopped):
-            saved_at = time.monotonic()
+        if (begun := time.monotonic()) >= save_at or isinstance(event, ContentBlockStopped):
             if (text := pending.partial_text()) != saved:
                 await turn.environment.store.save_partial(turn.id, text, holder=turn.environment.holder)
                 saved = text
+            save_at = begun + SAVE_EVERY
+            if len(saved) > LONG_TEXT:
+                save_at += SAVE_SHARE * (time.monotonic() - begun)
     return Answer(pending.message(), pending.stop_reason or "end")
 
 

@@ -33,7 +33,7 @@ class Finding:
 
 def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Finding]:
     """Return the checks of the model, the keys (present or absent, never shown), the state store and the record."""
-    return [_model(engine, environ), *_keys(environ), _store(engine), *_record(engine)]
+    return [_model(engine, environ), *_keys(environ), _client(), _store(engine), *_record(engine)]
 
 
 def _model(engine: Engine, environ: Mapping[str, str]) -> Finding:
@@ -51,6 +51,12 @@ def _keys(environ: Mapping[str, str]) -> Iterator[Finding]:
         if preset.key_env:
             there = bool(environ.get(preset.key_env))
             yield Finding(f"key for {preset.id}", True if there else None, "present" if there else "absent")
+
+
+def _client() -> Finding:
+    from mentra_nb.providers.http import CLIENT  # loads the HTTP client
+
+    return Finding("HTTP client", True, CLIENT)
 
 
 def _store(engine: Engine) -> Finding:

@@ -1,7 +1,7 @@
 """HTTP and server-sent events for every provider, and the `Transport` protocol that tapes implement too.
 
-The only module that imports the HTTP client: httpx2 if it is installed (the extra `fast`), else httpx. It knows no wire
-format.
+The only module that imports the HTTP client: httpx2, if the extra `fast` installed 2.10 or later, else httpx.
+It knows no wire format.
 """
 
 from __future__ import annotations
@@ -41,9 +41,12 @@ else:
     try:
         import httpx2 as httpx
 
+        if tuple(map(int, httpx.__version__.split(".")[:2])) < (2, 10):
+            raise ImportError("httpx2 before 2.10 has no EventSource")
+
         def framed(body):
             return aiter(httpx.EventSource(body, max_event_size=None))
-    except ImportError:
+    except (ImportError, ValueError):
         import httpx
         from httpx_sse import EventSource
 
@@ -51,12 +54,20 @@ else:
             return EventSource(body).aiter_sse()
 
 
+CLIENT = f"{httpx.__name__} {httpx.__version__}" if not TYPE_CHECKING else ""
+"""Name and version of the HTTP client."""
+
 CONNECT_TIMEOUT = 15.0
 WRITE_TIMEOUT = 60.0
 IDLE_TIMEOUT = 300.0
 DRAIN_TIME = 0.05
 MAX_FRAME = 16 * 1024 * 1024
 MAX_ERROR_BODY = 64 * 1024
+ERROR_BODY_TIME = 10.0  # seconds
+MAX_DOCUMENT = 16 * 1024 * 1024
+"""Bytes of a JSON document, decompressed."""
+DOCUMENT_TIME = 30.0
+"""Seconds in which a JSON document must have arrived."""
 
 TRANSIENT_CODES = {
     *("overloaded_error", "api_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"),
@@ -304,10 +315,23 @@ class HttpClient:
             yield EventStream(response.chunks, _request_id(response))
 
     async def get_json(self, url: str, headers: Mapping[str, str]) -> Any:
-        """GET a JSON document. Raises `TransportError`, `HttpError` or `DecodeError`."""
-        async with self.transport.send("GET", url, {"accept": "application/json", **headers}, None) as response:
-            await _check_status(response, headers)
-            body = b"".join([chunk async for chunk in response.chunks])
+        """GET a JSON document. Raises `TransportError`, `HttpError` or `DecodeError`.
+
+        A document longer than `MAX_DOCUMENT` or slower than `DOCUMENT_TIME` is an error.
+        """
+        body = bytearray()
+        try:
+            with anyio.fail_after(DOCUMENT_TIME):
+                async with self.transport.send("GET", url, {"accept": "application/json", **headers}, None) as response:
+                    await _check_status(response, headers)
+                    async for chunk in response.chunks:
+                        body += chunk
+                        if len(body) > MAX_DOCUMENT:
+                            raise MalformedStream(
+                                f"{_where(url)} sent more than {MAX_DOCUMENT} bytes; check the base URL"
+                            )
+        except TimeoutError:
+            raise TransportError(f"{_where(url)} did not answer within {DOCUMENT_TIME:g} s; try again") from None
         try:
             return json.loads(body)
         except ValueError as error:
@@ -360,8 +384,7 @@ async def _check_status(response: Response, headers: Mapping[str, str]) -> None:
 
 
 async def _not_a_stream(response: Response, headers: Mapping[str, str], content_type: str) -> ProviderError:
-    error = _error_in(scrub(await _text(response), headers))
-    if error:
+    if error := _error_in(scrub(await _text(response), headers)):
         return stream_error(error)
     return MalformedStream(f"the server sent {content_type} instead of events; check the base URL")
 
@@ -372,9 +395,8 @@ def _error_in(body: str) -> Any:
         found, _ = json.JSONDecoder().raw_decode(body.lstrip())
     except (ValueError, RecursionError):
         return None
-    if isinstance(found, list) and found:
-        found = found[0]
-    return found.get("error") if isinstance(found, dict) else None
+    first = found[0] if isinstance(found, list) and found else found
+    return first.get("error") if isinstance(first, dict) else None
 
 
 def _retry_delay(error: Any) -> float | None:
@@ -396,12 +418,14 @@ def _request_id(response: Response) -> str | None:
 
 
 async def _text(response: Response) -> str:
-    body = b""
-    async for chunk in response.chunks:
-        body += chunk
-        if len(body) >= MAX_ERROR_BODY:
-            break
-    return body.decode("utf-8", "replace")
+    """Return the beginning of a body as text, as much of it as arrives in time."""
+    body = bytearray()
+    with anyio.move_on_after(ERROR_BODY_TIME):
+        async for chunk in response.chunks:
+            body += chunk[:MAX_ERROR_BODY]
+            if len(body) >= MAX_ERROR_BODY:
+                break
+    return body[:MAX_ERROR_BODY].decode("utf-8", "replace")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

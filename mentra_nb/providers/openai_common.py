@@ -89,15 +89,37 @@ def usage(payload: Any) -> TokenUsage | None:
 
     sent = payload.get("input_tokens_details") or payload.get("prompt_tokens_details")
     made = payload.get("output_tokens_details") or payload.get("completion_tokens_details")
+    prompt, output = (
+        count(payload, "input_tokens", "prompt_tokens"),
+        count(payload, "output_tokens", "completion_tokens"),
+    )
+    total, reasoning = count(payload, "total_tokens"), count(made, "reasoning_tokens")
+    if reasoning and None not in (prompt, output, total) and total == (prompt or 0) + (output or 0) + reasoning:
+        output = (output or 0) + reasoning  # xAI counts reasoning beside the completion
     found = TokenUsage(
-        input_tokens=count(payload, "input_tokens", "prompt_tokens"),
-        output_tokens=count(payload, "output_tokens", "completion_tokens"),
-        total_tokens=count(payload, "total_tokens"),
+        input_tokens=prompt,
+        output_tokens=output,
+        total_tokens=total,
         cache_read_input_tokens=count(sent, "cached_tokens"),
         cache_creation_input_tokens=count(sent, "cache_write_tokens"),
-        reasoning_tokens=count(made, "reasoning_tokens"),
+        reasoning_tokens=reasoning,
+        cost_usd=_cost(payload),
     )
     return None if found.is_empty() else found
+
+
+def _cost(payload: Mapping[str, Any]) -> float | None:
+    """Return what a response costs in US dollars, as OpenRouter reports it, or `None`.
+
+    With the user's own key at the model's company, that company's charge is added.
+    """
+    details = payload.get("cost_details")
+    upstream = details.get("upstream_inference_cost") if payload.get("is_byok") and isinstance(details, dict) else 0
+    numbers: list[Any] = [payload.get("cost"), upstream or 0]
+    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+        return None
+    cost = float(numbers[0] + numbers[1])
+    return cost if 0 <= cost < float("inf") else None
 
 
 def _model(entry: dict[str, Any], provider: str) -> ModelInfo:

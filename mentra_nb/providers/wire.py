@@ -40,6 +40,9 @@ from mentra_nb.providers.pairing import encoded, with_clean_names
 
 T = TypeVar("T")
 
+MAX_PAGES = 50
+"""Pages of a list of models; more is an error, as a list may have no end."""
+
 
 class WireProvider(Provider):
     """A provider behind an HTTP address.
@@ -154,7 +157,7 @@ class WireProvider(Provider):
         `cursor` returns the value of `parameter` for the page after the given one. Raises `DecodeError`.
         """
         asked, found = dict(query), list[dict[str, Any]]()
-        while True:
+        for _ in range(MAX_PAGES):
             page = await self.http.get_json(self.url("models", **asked), self.headers())
             entries = page.get(name, [] if found else None) if isinstance(page, dict) else None
             if not isinstance(entries, list):
@@ -164,6 +167,7 @@ class WireProvider(Provider):
             if not next_page or asked.get(parameter) == next_page:
                 return found
             asked[parameter] = str(next_page)
+        raise DecodeError(f"{self.descriptor.id} listed models on more than {MAX_PAGES} pages; check the base URL")
 
     def url(self, path: str, **query: str) -> str:
         """Return the URL of `path` under the base URL, whose own query is kept."""

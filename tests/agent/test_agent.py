@@ -988,3 +988,24 @@ async def test_ids_of_calls_are_unique_over_all_turns() -> None:
         called = [use.id for message in agent.history() for use in message.tool_uses()]
         answered = [result.tool_use_id for message in agent.history() for result in message.tool_results()]
     assert called == answered == ["tool-1", "tool-1-2"]
+
+
+async def test_an_answer_without_end_is_refused() -> None:
+    pending = PendingMessage("agent", "x", "m")
+    pending.apply(p.ContentBlockStarted(0, "text"))
+    delta = p.ContentBlockDelta(0, "x" * (1 << 20))
+    for _ in range(16):
+        pending.apply(delta)
+    assert len(pending.partial_text()) == 16 << 20
+    with pytest.raises(MalformedStream, match="longer than"):
+        pending.apply(delta)
+
+
+def test_the_text_so_far_joins_only_what_came_since() -> None:
+    pending = PendingMessage("agent", "x", "m")
+    pending.apply(p.ContentBlockStarted(0, "text"))
+    for piece in "abc":
+        pending.apply(p.ContentBlockDelta(0, piece))
+        pending.partial_text()
+        assert len(pending._blocks[0].pieces) == 1
+    assert pending.partial_text() == "abc"

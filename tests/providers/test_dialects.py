@@ -9,8 +9,9 @@ import pytest
 from kits.http_server import sse
 from kits.wires import Bytes, Frame, blocks, collect, ending, fold
 
-from mentra_nb.content import Message, Opaque, Text, Thinking
+from mentra_nb.content import Message, Opaque, Text, Thinking, TokenUsage
 from mentra_nb.errors import MalformedStream, RetryableError
+from mentra_nb.pricing import cost_usd
 from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import MessageStarted, ProviderEvent, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
@@ -93,6 +94,45 @@ async def test_a_first_chunk_without_id_and_model_does_not_start_the_answer() ->
     first = {"id": "", "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
     events = await ask("chat", sse(first, chat("stop", content="hi") | {"model": "gpt-real"}))
     assert events[0] == MessageStarted("c", "gpt-real")
+
+
+async def test_reasoning_counted_beside_the_completion_is_output() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}
+    beside = {**usage, "completion_tokens_details": {"reasoning_tokens": 100}}
+    counted = ending(await ask("chat", sse(chat("stop", content="4"), {"choices": [], "usage": beside}))).usage
+    assert counted is not None
+    assert (counted.input_tokens, counted.output_tokens, counted.reasoning_tokens) == (10, 105, 100)
+    within = beside | {"total_tokens": 15}
+    counted = ending(await ask("chat", sse(chat("stop", content="4"), {"choices": [], "usage": within}))).usage
+    assert counted is not None
+    assert counted.output_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("members", "cost"),
+    [
+        ({"cost": 0.012}, 0.012),
+        ({"cost": 0.001, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.02}}, 0.021),
+        ({"cost": 0.012, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.02}}, 0.012),
+        ({"cost": "free"}, None),
+        ({"cost": -1}, None),
+        ({}, None),
+    ],
+)
+async def test_a_cost_that_the_server_reports_is_the_cost(members: Frame, cost: float | None) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, **members}
+    counted = ending(await ask("chat", sse(chat("stop", content="4"), {"choices": [], "usage": usage}))).usage
+    assert counted is not None
+    assert counted.cost_usd == (cost and pytest.approx(cost))
+    assert cost_usd("nobody", "nothing", counted) == counted.cost_usd
+    assert ("cost_usd" in counted.model_dump()) is (cost is not None)
+
+
+def test_costs_add_up_only_if_all_are_known() -> None:
+    known, unknown = TokenUsage(input_tokens=1, cost_usd=0.5), TokenUsage(input_tokens=1)
+    assert (known + known).cost_usd == 1.0
+    assert (known + TokenUsage()).cost_usd == (TokenUsage() + known).cost_usd == 0.5
+    assert (known + unknown).cost_usd is None
 
 
 # ---- Messages

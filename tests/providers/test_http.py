@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 import anyio
@@ -32,9 +33,10 @@ from mentra_nb.errors import (
     StreamTruncated,
     TransportError,
 )
+from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import MessageStopped, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
-from mentra_nb.providers.http import EventStream, HttpClient, HttpxTransport
+from mentra_nb.providers.http import MAX_DOCUMENT, EventStream, HttpClient, HttpxTransport
 
 REQUEST = Request("m", [Message.user("hi")])
 KEY = "sk-very-secret-key"
@@ -255,6 +257,65 @@ async def test_secrets_are_in_no_repr_and_no_log(
     await collect(provider, REQUEST)
     assert KEY not in caplog.text
     assert KEY not in repr(provider) + repr(vars(provider))
+
+
+@pytest.mark.parametrize(("version", "name"), [("2.9.1", "httpx"), ("2.10", "httpx2"), ("3.0", "httpx2")])
+def test_an_httpx2_that_is_too_old_is_not_used(monkeypatch: pytest.MonkeyPatch, version: str, name: str) -> None:
+    import httpx2
+
+    monkeypatch.setattr(httpx2, "__version__", version)
+    spec = find_spec("mentra_nb.providers.http")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "copy_of_http", module)
+    spec.loader.exec_module(module)
+    assert module.httpx.__name__ == name
+    assert name in module.CLIENT.split()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_document_and_an_error_without_end_are_read_to_a_limit(status: int) -> None:
+    read = 0
+
+    class Endless(Bytes):
+        async def chunks(self) -> AsyncIterator[bytes]:
+            nonlocal read
+            while True:
+                read += 1 << 20
+                yield b" " * (1 << 20)
+
+    adapter = ChatCompletionsProvider("x", "http://h").with_transport(Endless(status=status))
+    with pytest.raises(MalformedStream if status == 200 else HttpError):
+        await adapter.list_models()
+    assert read <= MAX_DOCUMENT + (2 << 20)
+
+
+@pytest.mark.anyio
+async def test_a_list_of_models_that_never_arrives_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Bytes):
+        async def chunks(self) -> AsyncIterator[bytes]:
+            while True:
+                await anyio.sleep(0.01)
+                yield b" "
+
+    monkeypatch.setattr("mentra_nb.providers.http.DOCUMENT_TIME", 0.05)
+    with pytest.raises(TransportError, match="did not answer within"):
+        await ChatCompletionsProvider("x", "http://h").with_transport(Slow()).list_models()
+
+
+@pytest.mark.anyio
+async def test_a_list_of_models_with_pages_without_end_is_an_error() -> None:
+    class Pages(Bytes):
+        number = 0
+
+        async def chunks(self) -> AsyncIterator[bytes]:
+            self.number += 1
+            yield json.dumps({"data": [{"id": "a"}], "has_more": True, "last_id": str(self.number)}).encode()
+
+    with pytest.raises(DecodeError, match="more than 50 pages"):
+        await AnthropicProvider("x", "http://h").with_transport(Pages()).list_models()
 
 
 def test_a_key_that_cannot_be_sent_and_a_wrong_address_are_refused_without_repeating_the_key() -> None:
