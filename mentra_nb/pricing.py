@@ -93,8 +93,8 @@ def cost_usd(
 ) -> float | None:
     """Return the cost of one response in US dollars, or `None` if its price is not known.
 
-    A cost that the provider reported with the usage comes before any price.
-    The view `usage` of the record in `folder` computes the same. For the summed usage of several responses it is an
+    A cost that the provider reported with the usage comes before any price. The view `usage` of the record in `folder`
+    computes the same, but from prices alone. For the summed usage of several responses it is an
     upper bound, if the model costs more for long prompts.
 
     Args:
