@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import time
+import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import pandas as pd
 import pytest
 
 import mentra_nb as mn
+from mentra_nb.record.read import query
 from mentra_nb.record.read.filters import Filters
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
@@ -61,3 +66,21 @@ def test_a_keyword_that_is_not_a_filter_is_refused(name: str, tmp_path: Path) ->
     given = {"backtest": ([],), "export": (tmp_path / "x.csv",)}.get(name, ())
     with pytest.raises(TypeError, match=r"\w+\(\) got an unexpected keyword argument 'colour'"):
         function(name)(*given, colour="red", folder=tmp_path)
+
+
+def test_a_datetime_without_a_zone_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert query._time(datetime(2026, 3, 1, 9)) == datetime(2026, 3, 1, tzinfo=UTC)
+        assert query._time(pd.Timestamp("2026-03-01T09:00")) == datetime(2026, 3, 1, tzinfo=UTC)
+        assert query._time("2026-03-01T09:00") == datetime(2026, 3, 1, 9, tzinfo=UTC)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_parts_of_microseconds_are_dropped_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert query._time(pd.Timestamp(1_000_000_000_000_000_001, tz="UTC")).year == 2001

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,8 @@ def test_a_value_under_a_secret_name_is_not_in_the_file(folder: Path, key: str) 
         ("export OPENAI_API_KEY=abcd1234", "export OPENAI_API_KEY=[redacted]"),
         ("password: hunter22", "password: [redacted]"),
         ("postgresql://me:pa55@host/db", "postgresql://[redacted]@host/db"),
+        ("redis://:pa55@host/0", "redis://[redacted]@host/0"),
+        (f"hf_{'aBcDe' * 7}", "[redacted]"),
         ("a -----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY----- b", "a [redacted] b"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl cut off", "[redacted]"),
     ],
@@ -322,6 +325,14 @@ def test_secrets_in_running_text(given: str, kept: str) -> None:
 )
 def test_ordinary_text_stays(plain: str) -> None:
     assert redact_text(plain) == plain
+
+
+@pytest.mark.parametrize("part", ["sk-", "ghp_-", "eyJ-", "eyJ.", "letters", "token=", "bearer ", "://a:", "password"])
+def test_redaction_takes_linear_time(part: str) -> None:
+    text = part * (300_000 // len(part))
+    started = time.process_time()
+    redact_text(text)
+    assert time.process_time() - started < 1
 
 
 def test_token_counts_are_not_redacted(folder: Path) -> None:

@@ -14,7 +14,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 One = str | Sequence[str] | None
 """A value, or several of which one must match. `None` matches everything."""
 When = str | date | datetime | timedelta | None
-"""A date or time, as such or as ISO text (UTC unless it names another zone), or a time span before now."""
+"""A date or time, or a time span before now. ISO text and dates are UTC unless they name another zone; a `datetime`
+without a zone is local time."""
 
 
 class Filters(TypedDict, total=False):

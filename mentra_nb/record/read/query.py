@@ -205,11 +205,14 @@ def _several(value: One) -> list[str]:
 def _time(moment: str | date | datetime | timedelta) -> datetime:
     if isinstance(moment, timedelta):
         return datetime.now(UTC) - moment
+    if isinstance(moment, datetime) and moment.tzinfo is None:  # local time, as `datetime.now()` gives it
+        plain = moment.to_pydatetime(warn=False) if isinstance(moment, pd.Timestamp) else moment
+        return plain.astimezone(UTC)
     try:
         found = pd.Timestamp(moment)
     except ValueError as error:
         raise ConfigurationError(f"{moment!r} is not a time: write it as 2026-03-01 or 2026-03-01T14:30") from error
-    return (found.tz_localize(UTC) if found.tz is None else found.tz_convert(UTC)).to_pydatetime()
+    return (found.tz_localize(UTC) if found.tz is None else found.tz_convert(UTC)).to_pydatetime(warn=False)
 
 
 def _empty(found: pd.DataFrame, name: str, folder: Path | None, used: Mapping[str, Any]) -> Empty:

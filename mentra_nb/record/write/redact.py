@@ -32,12 +32,13 @@ _SECRET_TEXT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z ]*-----|\Z)", REDACTED),
         (rf"((?:authorization|cookie)\\?[\"']?\s*[:=]\s*\\?[\"']?){_NOT_YET}[^\r\n\"'\\]+", rf"\1{REDACTED}"),
         (r"\b(bearer)\s+(?:(?=\S*\d)[\w.~+/=-]{8,}|[\w.~+/=-]{20,})", rf"\1 {REDACTED}"),
-        (r"\b(?:sk|rk|pk)[-_](?=[\w-]*\d)[\w-]{16,}", REDACTED),
+        (r"\b(?:sk|rk|pk)[-_](?=[\w-]{0,40}\d)[\w-]{16,}", REDACTED),
         (r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", REDACTED),
-        (r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abeoprs]-|npm_|pypi-)(?=[\w-]*\d)[\w-]{10,}", REDACTED),
+        (r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abeoprs]-|npm_|pypi-)(?=[\w-]{0,40}\d)[\w-]{10,}", REDACTED),
+        (r"\bhf_[a-z]{30,}", REDACTED),
         (r"\bAIza[\w-]{30,}", REDACTED),
-        (r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+", REDACTED),
-        (r"(?<=://)[^\s/:@]+:[^\s/@]+(?=@)", REDACTED),
+        (r"(?<![\w-])eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+", REDACTED),
+        (r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)", REDACTED),
         (
             r"((?:(?:api|access|secret|private)[-_]?key|token|secret|password|passwd|pwd)\\?[\"']?\s*[:=]\s*\\?[\"']?)"
             rf"{_NOT_YET}[^\s\"'\\,;&}}]{{4,}}",
