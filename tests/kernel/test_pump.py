@@ -18,8 +18,8 @@ def leaves_nothing_open(kernel: Kernel, cell: Cell) -> bool:
 @pytest.mark.parametrize(
     ("answer", "line"),
     [
-        ({"answer": "allow"}, "✓ Allowed once by you"),
-        ({"answer": "always", "pattern": "ls*", "scope": "session"}, "✓ Allowed for this session by you"),
+        ({"answer": "allow"}, "you, once"),
+        ({"answer": "always", "pattern": "ls*", "scope": "session"}, "you, for this session"),
         ({"answer": "deny", "reason": "not now"}, "✗ Denied by you"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_silent_command_answers_and_publishes_nothing(kernel: Kernel) -> None:
     command = kernel.type_command(asking, "%mentra allow", silent=True)
     kernel.finish(asking, command)
     assert not command.events
-    assert "Allowed once by you" in asking.texts()
+    assert "you, once" in asking.texts()
 
 
 def test_a_command_queued_before_the_question_never_answers_it(kernel: Kernel) -> None:
@@ -198,7 +198,7 @@ def test_a_command_of_another_client_counts_once_the_question_could_be_read(kern
     if late > 0:
         kernel.finish(asking, command)
         assert command.stdout == "Allowed: shell: ls\n"
-        assert "Allowed once by you" in asking.texts()
+        assert "you, once" in asking.texts()
         return
     assert not command.events
     kernel.choose(asking, answer="deny", reason="")
@@ -255,7 +255,7 @@ def test_where_no_card_appears_the_input_box_asks(kernel: Kernel) -> None:
         assert "Run a command — shell: ls" in asked["content"]["prompt"]
         kernel.client.input(typed)
     kernel.finish(asking, queued)
-    assert "Allowed once by you" in asking.texts()
+    assert "you, once" in asking.texts()
     assert queued.stdout == "B\n"
 
 
