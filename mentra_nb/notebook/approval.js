@@ -37,6 +37,8 @@ function render({ model, el }) {
     role: "region",
     "aria-label": `Arguments of ${question.tool}`,
   });
+  const effect = element("div", "effect", question.effect);
+  effect.hidden = !question.effect;
   const why = element("div", "why", question.why);
   const status = element("div", "status", "", { role: "status" });
 
@@ -56,7 +58,10 @@ function render({ model, el }) {
     sent = true;
     for (const control of card.querySelectorAll("button, input, select")) control.disabled = true;
     status.textContent = "Sent.";
-    model.send(answer());
+    setTimeout(() => {
+      if (card.isConnected && sent) status.textContent = "No answer from the kernel. If it was restarted: %mentra resume";
+    }, 2000);
+    model.send(answer()); // may throw once the kernel is gone
   }
 
   function button(name, label, act) {
@@ -90,7 +95,7 @@ function render({ model, el }) {
   always.append(field("Pattern (* any text, ? one character)", pattern), field("For this", scope), remember);
 
   // The reason comes before the buttons, so the first control a keyboard reaches is harmless.
-  card.append(title, args, why, field("Reason if you deny", reason), buttons, always, status);
+  card.append(title, args, effect, why, field("Reason if you deny", reason), buttons, always, status);
   // Keys typed here are not for the notebook.
   card.addEventListener("keydown", (event) => event.stopPropagation());
   el.append(card);

@@ -54,6 +54,7 @@ class ApprovalCard(anywidget.AnyWidget):
             "who": visible(question.agent_name),
             "why": visible(question.description),
             "arguments": asking.arguments(question),
+            "effect": asking.effect(question),
             "subject": str(question.subject),
             "scopes": list(self._scopes),
         }

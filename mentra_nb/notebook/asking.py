@@ -5,8 +5,10 @@ The card shows the same texts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sys
 from typing import Any
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolCapability
@@ -75,6 +77,21 @@ def arguments(question: PermissionQuestion) -> str:
     return "\n".join(rows)
 
 
+def effect(question: PermissionQuestion) -> str:
+    """Return where the call would act, resolved: the folder of a command, or each file."""
+    planned = question.preview.structured_input
+    if not isinstance(planned, dict):
+        return ""
+    lines = []
+    for operation in planned.get("operations") or ():
+        lines.append(f"file {operation.get('resolved_path', '')}")
+    if not lines and planned.get("working_directory"):
+        lines.append(f"in {planned['working_directory']}")
+    if (count := str(planned.get("command", "")).count("\n") + 1) > 1:
+        lines.append(f"the command has {count} lines")
+    return "\n".join(visible(text).replace("\n", "␊") for text in lines)
+
+
 def subject(question: PermissionQuestion) -> str:
     """Return the tool and its subject on one line."""
     return visible(f"{question.tool_name}: {question.subject}").replace("\n", "␊")
@@ -84,12 +101,19 @@ def question_text(question: PermissionQuestion) -> str:
     """Return the whole question for a screen without widgets."""
     who = visible(question.agent_name)
     why = visible(question.description).replace("\n", "␊")
-    return f"{who} asks: {headline(question)} ({visible(question.tool_name)})\n{arguments(question)}\n{why}"
+    rows = (
+        f"{who} asks: {headline(question)} ({visible(question.tool_name)})",
+        arguments(question),
+        effect(question),
+        why,
+    )
+    return "\n".join(filter(None, rows))
 
 
 def ask(question: PermissionQuestion) -> Answer:
     """Ask at a terminal until the answer is valid. The end of input is a denial; Ctrl-C raises `KeyboardInterrupt`."""
     print(question_text(question), flush=True)  # noqa: T201
+    _drop_typed_ahead()
     while True:
         try:
             answer = parse_reply(input(f"{CHOICES}: "))
@@ -97,3 +121,14 @@ def ask(question: PermissionQuestion) -> Answer:
             return PermissionDecision(allow=False, by="headless", reason="nobody could be asked")
         if answer is not None:
             return answer
+
+
+def _drop_typed_ahead() -> None:
+    """Drop what was typed at the terminal before the question was there to read."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        return
+    with contextlib.suppress(OSError, ValueError, termios.error):
+        if sys.stdin.isatty():
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)

@@ -30,7 +30,7 @@ def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
-@pytest.mark.parametrize(("button", "line"), [("Allow once", "Allowed once by you"), ("Deny", "Denied by you")])
+@pytest.mark.parametrize(("button", "line"), [("Allow once", "you, once"), ("Deny", "Denied by you")])
 def test_a_click_lets_the_cell_go_on_and_only_text_remains(opened: Opener, app: str, button: str, line: str) -> None:
     notebook = opened(*SOURCES, app=app)
     notebook.run_all()
@@ -119,3 +119,16 @@ def test_arguments_are_text_however_hostile(opened: Opener) -> None:
     assert notebook.page.evaluate("() => window.P_card") is None
     shown.get_by_role("button", name="Stop").click()
     expect(notebook.output(1)).to_contain_text("Stopped.")
+
+
+RESTART = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+
+
+def test_the_card_of_a_kernel_that_is_gone_says_so(opened: Opener) -> None:
+    notebook = opened(*SOURCES)
+    notebook.run_all()
+    shown = notebook.card()
+    notebook.page.evaluate(RESTART)
+    shown.get_by_role("button", name="Allow once").click()
+    expect(shown.locator(".mentra-status")).to_contain_text("No answer from the kernel", timeout=10_000)
+    expect(shown.locator(".mentra-status")).to_contain_text("%mentra resume")
