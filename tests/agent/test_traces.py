@@ -310,7 +310,7 @@ TRACES: dict[str, tuple[Turn, list[str]]] = {
             *ANSWERED,
         ],
     ),
-    "a rule denies": (a_rule_denies, [*IN_SESSION, *ASKED, *JUDGED, *BLOCKED, *ANSWERED]),
+    "a rule denies": (a_rule_denies, [*IN_SESSION[:2], "rule_changed", *IN_SESSION[2:], *ASKED, *JUDGED, *BLOCKED, *ANSWERED]),
     "resumed after a failure": (
         resumed_after_a_failure,
         [*CALLED, *DECIDED, *RAN, *UNOPENED, *ABORTED, "turn_started", *ANSWERED],
@@ -359,6 +359,7 @@ SEEN_TOO: dict[str, Turn] = {
     "session_started": a_person_allows,
     "permission_requested": a_person_allows,
     "permission_resolved": a_person_allows,
+    "rule_changed": a_rule_denies,
 }
 EMITTED = {kind: taken for kind, taken in {**SEEN, **SEEN_TOO}.items() if not isinstance(taken, str)}
 

@@ -351,7 +351,9 @@ class Record:
         by_source = defaultdict(list)
         for source, seq, payload in zip(self.events.source, self.events.seq, self.events.payload, strict=True):
             assert seq == len(by_source[source]), "a hole in the record"
-            by_source[source].append(json.loads(payload))
+            # added by the journal: who ran the process, and where
+            told = {key: value for key, value in json.loads(payload).items() if key not in ("os_user", "host")}
+            by_source[source].append(told)
         self.by_runtime = {written[0]["runtime_instance_id"]: written for written in by_source.values()}
         self.by_agent = dict(list(self.events.groupby("agent_id")))
 
