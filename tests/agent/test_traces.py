@@ -310,7 +310,10 @@ TRACES: dict[str, tuple[Turn, list[str]]] = {
             *ANSWERED,
         ],
     ),
-    "a rule denies": (a_rule_denies, [*IN_SESSION[:2], "rule_changed", *IN_SESSION[2:], *ASKED, *JUDGED, *BLOCKED, *ANSWERED]),
+    "a rule denies": (
+        a_rule_denies,
+        [*IN_SESSION[:2], "rule_changed", *IN_SESSION[2:], *ASKED, *JUDGED, *BLOCKED, *ANSWERED],
+    ),
     "resumed after a failure": (
         resumed_after_a_failure,
         [*CALLED, *DECIDED, *RAN, *UNOPENED, *ABORTED, "turn_started", *ANSWERED],
