@@ -19,10 +19,8 @@ from typing import Final
 from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
 from mentra_nb.agent.results import SKIPPED, bounded
 from mentra_nb.authorization import (
-    Subject,
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
-    ToolAuthorizationPreview,
     ToolAuthorizationRequest,
     ToolCapability,
     allow_everything,
@@ -99,13 +97,27 @@ class Gates:
         except Exception as error:
             raise self.events.denied(use, f"Tool execution denied: {error}", "runtime") from error
 
-    def _describe(self, call: Call) -> tuple[Subject, ToolAuthorizationPreview]:
-        """Return what the call acts on and would do, once the policy has passed it."""
-        use, tool = call.use, call.tool
+    def _describe(self, call: Call) -> ToolAuthorizationRequest:
+        """Return what is to be decided: the call with what it acts on and would do, once the policy has passed it."""
+        use, tool, caller = call.use, call.tool, self.events.caller
+        before = self.earlier.unknown.get(use.id)
         try:
             tool.check_policy(call.context, call.arguments)
-            preview = tool.preview(call.context, call.arguments).model_copy(update={"raw_input": use.input})
-            return tool.subject(call.context, call.arguments), preview
+            return ToolAuthorizationRequest(
+                agent_id=caller.agent_id,
+                agent_name=caller.agent_name,
+                model=caller.model,
+                history_len=self.history_len,
+                tool_call_id=use.id,
+                tool_name=use.name,
+                preview=tool.preview(call.context, call.arguments).model_copy(update={"raw_input": use.input}),
+                run_id=caller.run_id,
+                subject=tool.subject(call.context, call.arguments),
+                arguments=call.arguments,
+                asks=tool.spec.asks,
+                again=before is not None and tool.spec.effect == "once",
+                earlier_runs=self.earlier.run_ids,
+            )
         except PolicyViolation as violation:
             self.events.policy_denied(use, violation)
             raise self.events.denied(use, f"Tool execution denied: {violation}", "policy") from violation
@@ -114,19 +126,19 @@ class Gates:
 
     async def _authorize(self, call: Call) -> None:
         use = call.use
-        subject, preview = self._describe(call)
-        call.decided = (subject, preview.structured_input)
+        request = self._describe(call)
+        again, subject = request.again, request.subject
+        call.decided = (subject, request.preview.structured_input)
         before = self.earlier.unknown.get(use.id)
         if before is not None and before.resolution == "run_again":
             self.events.decided(use, ToolAuthorizationDecision.allow("user"), subject)
             return
-        again = before is not None and call.tool.spec.effect == "once"
-        if self._needs_nobody(call, preview) and not again:
+        if self._needs_nobody(call, request) and not again:
             self.events.decided(use, ToolAuthorizationDecision.allow("runtime"), subject)
             return
-        self.events.emit(e.ToolAuthorizationStarted(preview=preview, **self.events.about(use)))
+        self.events.emit(e.ToolAuthorizationStarted(preview=request.preview, **self.events.about(use)))
         began = time.monotonic()
-        decision = await self._ask(call, subject, preview, again=again)
+        decision = await self._ask(request)
         if again and decision.outcome is Allow and decision.decided_by != "user":
             decision = ToolAuthorizationDecision.deny("only a person can decide to run it again", "runtime")
         self.events.decided(use, decision, subject, int((time.monotonic() - began) * 1000))
@@ -136,12 +148,12 @@ class Gates:
         if decision.outcome is not Allow:
             raise self._refused(use, decision, again=again)
 
-    def _needs_nobody(self, call: Call, preview: ToolAuthorizationPreview) -> bool:
+    def _needs_nobody(self, call: Call, request: ToolAuthorizationRequest) -> bool:
         """Return whether nobody needs to decide: the typed answer, or what runs unasked without an authorizer."""
         authorizer = self.events.environment.authorizer
         if call.tool is self.answer_tool or authorizer is allow_everything:
             return True
-        return authorizer is None and (ToolCapability.READ_ONLY in preview.capabilities or not call.tool.spec.asks)
+        return authorizer is None and (ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks)
 
     def _refused(self, use: ToolUse, decision: ToolAuthorizationDecision, *, again: bool) -> Refused:
         reason = None if decision.reason is None else bounded(decision.reason)
@@ -152,29 +164,12 @@ class Gates:
             return Refused(f"Tool execution denied: {decision.reason or 'denied by authorizer'}")
         return Refused(f"Tool execution requires approval: {decision.reason or 'nobody could be asked'}")
 
-    async def _ask(
-        self, call: Call, subject: Subject, preview: ToolAuthorizationPreview, *, again: bool
-    ) -> ToolAuthorizationDecision:
-        authorizer, caller = self.events.environment.authorizer, self.events.caller
-        if again and (authorizer is None or authorizer is allow_everything):
+    async def _ask(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+        authorizer = self.events.environment.authorizer
+        if request.again and (authorizer is None or authorizer is allow_everything):
             return ToolAuthorizationDecision.deny("nobody could be asked", "runtime")
         if authorizer is None:
             return ToolAuthorizationDecision.deny(NO_AUTHORIZER, "runtime")
-        request = ToolAuthorizationRequest(
-            agent_id=caller.agent_id,
-            agent_name=caller.agent_name,
-            model=caller.model,
-            history_len=self.history_len,
-            tool_call_id=call.use.id,
-            tool_name=call.use.name,
-            preview=preview,
-            run_id=caller.run_id,
-            subject=subject,
-            arguments=call.arguments,
-            asks=call.tool.spec.asks,
-            again=again,
-            earlier_runs=self.earlier.run_ids,
-        )
         try:
             return await decide_in_time(authorizer, request)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever went wrong

@@ -39,15 +39,13 @@ def _queued(call: ToolUse) -> shown.ToolQueued:
 
 
 def _asked(event: e.QuestionAsked) -> shown.QuestionAsked:
-    q = event.question
     return shown.QuestionAsked(
         request_id=event.request_id,
         tool_call_id=event.tool_call_id,
         tool_name=event.tool_name,
         description=event.description,
-        preview=json.dumps(q.preview.structured_input if q is not None else None, ensure_ascii=False),
+        preview=json.dumps(event.structured_input, ensure_ascii=False),
         agent_id=event.agent_id,
-        question=q,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from mentra_nb.authorization import PermissionQuestion, PermissionScope
+from mentra_nb.authorization import PermissionScope
 from mentra_nb.content import Data
 
 
@@ -73,6 +73,8 @@ class ToolCompleted(SessionEvent):
 
 
 class QuestionAsked(SessionEvent):
+    """A question is open; `request_id` names it among the session's open questions."""
+
     type: Literal["permission_requested"] = "permission_requested"
     request_id: str
     tool_call_id: str
@@ -81,7 +83,6 @@ class QuestionAsked(SessionEvent):
     preview: str
     """The structured input as JSON text."""
     agent_id: str = ""
-    question: PermissionQuestion | None = None
 
 
 class QuestionAnswered(SessionEvent):

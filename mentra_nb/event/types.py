@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mentra_nb.authorization import (
-    PermissionQuestion,
     PermissionScope,
     ToolAuthorizationOutcome,
     ToolAuthorizationPreview,
@@ -356,7 +355,7 @@ class TurnFinished(_InTurn):
 
 
 class QuestionAsked(_OfCall):
-    """A person is asked whether a call may run. `question`, the whole of it, is not recorded."""
+    """A person is asked whether a call may run. The question itself is among the session's open questions."""
 
     kind: Literal["permission_requested"] = "permission_requested"
     request_id: str
@@ -364,7 +363,7 @@ class QuestionAsked(_OfCall):
     subject: str
     deadline: float
     session_id: str | None = None
-    question: PermissionQuestion | None = Field(default=None, exclude=True)
+    structured_input: Any = Field(default=None, exclude=True)
 
 
 class QuestionAnswered(_OfCall):

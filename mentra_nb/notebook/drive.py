@@ -192,9 +192,11 @@ class _Questions:
 
     def handle(self, event: SessionEvent) -> None:
         match event:
-            case QuestionAsked(question=PermissionQuestion() as question):
-                self._view.question(question, None)
-                self._waiting.append(question)
+            case QuestionAsked(request_id=request_id):
+                for question in self._turn.open_questions():  # empty if it was answered meanwhile
+                    if question.request_id == request_id:
+                        self._view.question(question, None)
+                        self._waiting.append(question)
                 self._next()
             case QuestionAnswered(request_id=request_id):
                 self._waiting = deque(q for q in self._waiting if q.request_id != request_id)

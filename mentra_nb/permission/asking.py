@@ -352,7 +352,7 @@ def asked(question: PermissionQuestion) -> e.QuestionAsked:
         subject=str(question.subject),
         deadline=question.deadline,
         session_id=question.session_id,
-        question=question,
+        structured_input=question.preview.structured_input,
     )
 
 

@@ -227,7 +227,7 @@ def test_what_only_this_process_needs_of_a_turn_or_question_is_not_recorded() ->
     )
     assert {"text", "usage", "error_type", "recoverable"} & failed.model_dump(mode="json").keys() == set()
     assert to_session(failed) == se.SessionError(message="boom", recoverable=True)
-    assert "question" not in e.QuestionAsked.model_construct(question=None).model_dump()
+    assert "structured_input" not in e.QuestionAsked.model_construct(structured_input=None).model_dump()
 
 
 def queued(name: str, **arguments: Any) -> str:

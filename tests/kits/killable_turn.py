@@ -183,13 +183,18 @@ class Person:
     def hear(self, event: shown.SessionEvent) -> None:
         if not isinstance(event, shown.QuestionAsked):
             return
-        assert event.question is not None
-        what, again = event.question.arguments["what"], event.description == AGAIN
+        what, again = asked_about(self.session, event.request_id), event.description == AGAIN
         (self.asked_again if again else self.asked).append(what)
         decision = PermissionDecision(allow=self.again) if again else PermissionDecision(allow=True)
         if what == "b1" and not again:
             decision = PermissionDecision(allow=True, remember="session", pattern=RULED_BY_ANSWER)
         self.session.resolve_permission(event.request_id, decision)
+
+
+def asked_about(session: Session, request_id: str) -> str:
+    """Return the argument `what` of the call that an open question is about."""
+    [question] = [q for q in session.permissions.open_questions() if q.request_id == request_id]
+    return str(question.arguments["what"])
 
 
 # ---- the process that dies ------------------------------------------------------------------------------------
@@ -279,8 +284,8 @@ class WatchedPerson(Person):
 
     def hear(self, event: shown.SessionEvent) -> None:
         self.doomed.step(f"shown.{event.type}:before")
-        if isinstance(event, shown.QuestionAsked) and event.question is not None and event.description == AGAIN:
-            self.doomed.note(again=event.question.arguments["what"])
+        if isinstance(event, shown.QuestionAsked) and event.description == AGAIN:
+            self.doomed.note(again=asked_about(self.session, event.request_id))
         super().hear(event)
         if isinstance(event, shown.QuestionAnswered) and event.decided_by == "user":
             self.doomed.note(answered=event.request_id, outcome=event.outcome)

@@ -33,6 +33,11 @@ class OpenQuestions:
 
     def __init__(self) -> None:
         self.answers: dict[str, queue.SimpleQueue[PermissionDecision]] = {}
+        self.questions: dict[str, PermissionQuestion] = {}
+        self.permissions = self
+
+    def open_questions(self) -> list[PermissionQuestion]:
+        return list(self.questions.values())
 
     def resolve_permission(self, request_id: str, decision: PermissionDecision) -> None:
         answer = self.answers.pop(request_id, None)
@@ -126,9 +131,8 @@ class ScriptedTurn(RunningTurn):
             deadline=now + wait,
         )
         answer = self._open.answers[request_id] = queue.SimpleQueue()
-        asked = QuestionAsked(
-            **call, request_id=request_id, description=question.description, preview="{}", question=question
-        )
+        self._open.questions[request_id] = question
+        asked = QuestionAsked(**call, request_id=request_id, description=question.description, preview="{}")
         self.events.put(asked)
         self.asked.set()
         try:
@@ -140,6 +144,7 @@ class ScriptedTurn(RunningTurn):
             return PermissionDecision(allow=False, by="timeout")
         finally:
             self._open.answers.pop(request_id, None)
+            self._open.questions.pop(request_id, None)
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -68,12 +68,12 @@ def answering(
 
     def hear(event: shown.SessionEvent) -> None:
         if isinstance(event, shown.QuestionAsked):
-            assert event.question is not None
-            asked.append(event.question)
+            [question] = [q for q in session.permissions.open_questions() if q.request_id == event.request_id]
+            asked.append(question)
             if isinstance(answer, PermissionDecision):
                 session.resolve_permission(event.request_id, answer)
             else:
-                answer(event.question)
+                answer(question)
 
     session.subscribe(hear)
     return asked
