@@ -130,6 +130,7 @@ engine().call(anyio.getaddrinfo, "localhost", 80)  # gives the loop an executor
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["asked", "working"])
 def test_no_thread_is_started_at_exit(tmp_path: Path, program: str) -> None:
     ends_cleanly(tmp_path, sys.executable, "-c", AS_SINCE_3_12 + PROGRAMS[program])
@@ -228,6 +229,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_has_its_own_engine_and_both_end_cleanly(tmp_path: Path) -> None:
     ends_cleanly(tmp_path, sys.executable, "-c", FORKING)
