@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+FIRST = ("ts", "tool", "subject", "outcome", "decided_by", "reason", "wait_s", "prompt")
+"""The columns of `log` that a person reads first; pandas leaves out the middle of a wide table."""
+
+
 def usage(_context: Context, words: Words) -> pd.DataFrame:
     """Return tokens and cost, by model unless another group is named."""
     from mentra_nb.record.read import frames
@@ -25,6 +29,10 @@ def log(_context: Context, words: Words) -> pd.DataFrame:
     from mentra_nb.record.read import frames
 
     try:
-        return frames.sql(words["sql"]) if words["sql"] else frames.decisions()
+        if words["sql"]:
+            return frames.sql(words["sql"])
+        found = frames.decisions()
+        rest = [name for name in found.columns if name not in FIRST]
+        return found[[*FIRST, *rest]] if len(found) else found
     except duckdb.Error as error:  # a mistake in the user's SQL
         raise ConfigurationError(" ".join(str(error).split())) from None
