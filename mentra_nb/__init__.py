@@ -9,7 +9,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     models, connect              which models there are; register a server
     tape, replay                 write a server's answers down; answer from them
     tool                         make a function a tool
-    allow, deny, rules           what tools may do unasked
+    allow, deny, rules, revoke   what tools may do unasked
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, usage, events, messages, sql, columns
                                  what happened, as DataFrames
     slowest_tools, denial_reasons, time_spent, compare, backtest, plot
@@ -123,6 +123,7 @@ __all__ = [
     "prune",
     "records",
     "replay",
+    "revoke",
     "rule_changes",
     "rules",
     "screen_events",
@@ -147,6 +148,7 @@ _HOME = {
     "aask": "chat.api",
     "allow": "chat.api",
     "deny": "chat.api",
+    "revoke": "chat.api",
     "rules": "chat.api",
     "models": "chat.api",
     "connect": "chat.api",
@@ -322,7 +324,7 @@ if TYPE_CHECKING:
         ToolAuthorizer,
         allow_everything,
     )
-    from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, rules, tape
+    from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, revoke, rules, tape
     from mentra_nb.chat.backtest import backtest
     from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.messages import messages

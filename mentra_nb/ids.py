@@ -43,6 +43,12 @@ def new_id(prefix: str) -> str:
     return f"{prefix}-{uuid7()}"
 
 
+def short_id(id: str) -> str:
+    """Return the prefix of an id and the end of its random part, such as `rule-3f2a9c`, for a person to read."""
+    prefix, dash, rest = id.partition("-")
+    return f"{prefix}-{rest[-6:]}" if dash else id
+
+
 MAX_LENGTH = 64
 """Characters of an id or a name that every provider accepts."""
 _SUFFIX = 12

@@ -33,9 +33,9 @@ EXPORTED = [
     "ToolOutput", "ToolSpec", "TurnOrigin", "VolatileStore", "__version__", "aask", "allow", "allow_everything", "ask",
     "authorization", "backtest", "columns", "compare", "connect", "content", "decisions", "denial_reasons", "deny",
     "errors", "event_types", "events", "export", "http", "load_ipython_extension", "messages", "model_calls", "models",
-    "plot", "provider", "prune", "records", "replay", "rule_changes", "rules", "screen_events", "scripted", "sessions",
-    "slowest_tools", "sql", "strategy", "tape", "time_spent", "tool", "tool_calls", "turns", "unload_ipython_extension",
-    "usage", "verify",
+    "plot", "provider", "prune", "records", "replay", "revoke", "rule_changes", "rules", "screen_events", "scripted",
+    "sessions", "slowest_tools", "sql", "strategy", "tape", "time_spent", "tool", "tool_calls", "turns",
+    "unload_ipython_extension", "usage", "verify",
 ]
 # fmt: on
 

@@ -114,6 +114,23 @@ def deny(
     return conversation().deny(tool, pattern, scope=scope, reason=reason)
 
 
+def revoke(rule: str | int) -> PermissionRule:
+    """Delete a rule of the notebook's conversation, and return it.
+
+    Args:
+        rule: Its number in `rules()` counted from 1, its id, or at least four characters of the beginning or end of it.
+
+    Raises:
+        OperationDenied: there is no such rule, or more than one.
+
+    Example:
+        >>> rule = mn.deny("write", "*.csv")
+        >>> mn.revoke(rule.id).pattern
+        '*.csv'
+    """
+    return conversation().revoke(rule)
+
+
 def rules() -> pd.DataFrame:
     """Return the rules that hold in the notebook's conversation.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -34,7 +36,9 @@ async def catalog(
         id = provider.descriptor.id
         try:
             with anyio.fail_after(seconds):
-                found.extend(await provider.list_models())
+                models = await provider.list_models()
+            engine.listed.update(map(str, models))
+            found.extend(models)
         except TimeoutError:
             if not is_probe:
                 notes.append(f"{id} is not listed: no answer within {seconds:g} s")
@@ -52,6 +56,25 @@ async def catalog(
         if (all or can_chat(model)) and (wanted in str(model).lower() or wanted in (model.display_name or "").lower())
     ]
     return sorted(shown, key=newest_first), sorted(notes)
+
+
+async def models_of(engine: Engine, provider: str) -> list[str]:
+    """Return the names of a provider's models, for completion: those listed so far.
+
+    If none were and its server is on this machine, the server is asked, for at most `PROBE_SECONDS`.
+    """
+    prefix = f"{provider}/"
+    if not any(name.startswith(prefix) for name in engine.listed):
+        with suppress(MentraError), anyio.move_on_after(PROBE_SECONDS):
+            known = provider in engine.registered()
+            made = (
+                engine.runtime.provider(provider)
+                if known
+                else open_provider(provider, engine.settings, {}, engine.runtime.http)
+            )
+            if urlsplit(getattr(made, "base_url", "")).hostname in ("127.0.0.1", "::1", "localhost"):
+                engine.listed.update(map(str, await made.list_models()))
+    return sorted(name for name in engine.listed if name.startswith(prefix))
 
 
 def _providers(engine: Engine, environ: Mapping[str, str], notes: list[str]) -> list[tuple[Provider, bool]]:

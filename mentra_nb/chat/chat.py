@@ -27,7 +27,7 @@ from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
-from mentra_nb.permission.remembering import check_tool, remember, revoke
+from mentra_nb.permission.remembering import check_tool, remember, revoke, rule_named
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.runtime.session import Session
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
@@ -399,9 +399,7 @@ class Chat:
     ) -> PermissionRule:
         if scope not in SCOPES:
             raise ConfigurationError(f"there is no scope {scope!r}; use one of {', '.join(SCOPES)}")
-
         check_tool(tool, {spec.name for spec in (*self._engine.runtime.tools(), *self.tools())})
-
         return self._engine.call(lambda: self._change(remember, tool, pattern, allow=allow, scope=scope, reason=reason))
 
     async def _change(self, how: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
@@ -420,15 +418,17 @@ class Chat:
         """Return the project of this conversation; before its first turn, that of the current folder."""
         return self._opened_in if self._stored else str(paths.project_root())
 
-    def revoke(self, rule_id: str) -> None:
-        """Delete a rule. Raises `OperationDenied` if there is none with that id.
+    def revoke(self, rule: str | int) -> PermissionRule:
+        """Delete a rule and return it. `rule` as in `mn.revoke`; raises `OperationDenied` if there is none like it.
 
         Example:
             >>> chat = mn.Chat()
-            >>> chat.revoke(chat.deny("write").id)
+            >>> chat.revoke(chat.deny("write").id).tool
+            'write'
         """
-        if not self._engine.call(lambda: self._change(revoke, rule_id)):
-            raise OperationDenied(f"there is no rule '{rule_id}': %mentra rules lists them")
+        found = rule_named(self.rules(), rule)
+        self._engine.call(lambda: self._change(revoke, found.id))
+        return found
 
     def rules(self) -> list[PermissionRule]:
         """Return the rules that hold in this conversation."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb.chat.models import choose
 from mentra_nb.errors import ConfigurationError, MentraError
-from mentra_nb.providers.registry import PRESETS
+from mentra_nb.providers.registry import KEYS, PRESETS
 from mentra_nb.record.write.health import RecordHealth
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MUCH_WAITING = 256 << 20
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check. `ok` is `None` for information only; `fix` says what to do when it is `False`."""
+    """The result of a check. `ok` is `None` for information only; `fix` says what to do unless it is `True`."""
 
     check: str
     ok: bool | None
@@ -33,7 +33,7 @@ class Finding:
 
 def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Finding]:
     """Return the checks of the model, the keys (present or absent, never shown), the state store and the record."""
-    return [_model(engine, environ), *_keys(environ), _client(), _store(engine), *_record(engine)]
+    return [_model(engine, environ), _keys(environ), _client(), _store(engine), *_record(engine)]
 
 
 def _model(engine: Engine, environ: Mapping[str, str]) -> Finding:
@@ -46,11 +46,12 @@ def _model(engine: Engine, environ: Mapping[str, str]) -> Finding:
     return Finding("model", True, f"{choice.provider}/{choice.model or 'its newest'}")
 
 
-def _keys(environ: Mapping[str, str]) -> Iterator[Finding]:
-    for preset in PRESETS.values():
-        if preset.key_env:
-            there = bool(environ.get(preset.key_env))
-            yield Finding(f"key for {preset.id}", True if there else None, "present" if there else "absent")
+def _keys(environ: Mapping[str, str]) -> Finding:
+    """Return which keys there are. Servers and local models need none."""
+    there = [preset.key_env for preset in PRESETS.values() if preset.key_env and environ.get(preset.key_env)]
+    if there:
+        return Finding("keys", True, f"present: {', '.join(there)}")
+    return Finding("keys", None, "none, and servers on this machine need none", f"set {' or '.join(KEYS)}")
 
 
 def _client() -> Finding:
@@ -67,8 +68,9 @@ def _store(engine: Engine) -> Finding:
     except MentraError as error:
         return Finding("state store", False, str(error), "set MENTRA_HOME to a folder you can write to")
     elsewhere = len({lease.holder.runtime_id for lease in leases} - {engine.runtime.id})
+    where = getattr(store, "path", None) or repr(store)
     others = f", {elsewhere} other kernel{'s' * (elsewhere != 1)} at work" if elsewhere else ""
-    return Finding("state store", True, f"{store!r}: {len(sessions)} conversations{others}")
+    return Finding("state store", True, f"{where}: {len(sessions)} conversation{'s' * (len(sessions) != 1)}{others}")
 
 
 def _record(engine: Engine) -> Iterator[Finding]:
@@ -87,8 +89,9 @@ def _record(engine: Engine) -> Iterator[Finding]:
         + (f"; {lost} events could not be written ({error})" if lost else ""),
         "free some disk space, or set MENTRA_HOME elsewhere" if lost else "",
     )
+    links = found.chain_links
     broken = "" if found.chain_sound else "mn.verify() says where"
-    yield Finding("record's chain", found.chain_sound, f"{found.chain_links} sealed segments", broken)
+    yield Finding("record's chain", found.chain_sound, f"{links} sealed segment{'s' * (links != 1)}", broken)
     if found.waiting_bytes > MUCH_WAITING:
         yield Finding(
             "compaction", False, f"{found.waiting_bytes / 1e6:.0f} MB wait", "close other kernels, or mn.usage()"

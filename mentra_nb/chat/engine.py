@@ -51,6 +51,8 @@ class Engine:
         """The conversations of this process, by name."""
         self.opened: weakref.WeakSet[Any] = weakref.WeakSet()
         """The conversations that have a session of the runtime."""
+        self.listed: set[str] = set()
+        """The names of the models that servers have listed."""
         self.turns: set[RunningTurn] = set()
         """The turns that are running."""
         self._lock = threading.Lock()

@@ -71,9 +71,9 @@ def with_alias(name: str, target: str, settings: Settings, registered: Set[str] 
     return aliases
 
 
-def known_names(settings: Settings) -> list[str]:
+def known_names(settings: Settings, registered: Set[str] = frozenset()) -> list[str]:
     """Return prefixes of model names and whole names, for completion. Sends nothing."""
-    servers = [f"{provider}/" for provider in (*PRESETS, *settings.providers)]
+    servers = {f"{provider}/" for provider in {*PRESETS, *settings.providers, *registered} - {*EMBEDDED}}
     return sorted([*settings.aliases, *servers, "demo", "local:"])
 
 

@@ -91,7 +91,7 @@ def complete(context: Any) -> Any:
     line = context.line_with_cursor[: context.cursor_position]
     if not line.startswith(("%mentra ", "%%mentra ")):
         return {"completions": []}
-    found, fragment = completions(line, _Names())
+    found, fragment = completions(line, _Names(line.rpartition(" ")[2]))
     return {
         "completions": [SimpleCompletion(text=text, type="magic") for text in found],
         "matched_fragment": fragment,
@@ -100,7 +100,10 @@ def complete(context: Any) -> Any:
 
 
 class _Names:
-    """The names completion offers in this notebook."""
+    """The names completion offers in this notebook. `begun` is what has been typed of the word."""
+
+    def __init__(self, begun: str) -> None:
+        self.begun = begun
 
     def functions(self) -> list[str]:
         """Return the functions and tools the user defined."""
@@ -114,16 +117,27 @@ class _Names:
         return sorted(name for name in mine if isinstance(names[name], (FunctionType, Tool)))
 
     def models(self) -> list[str]:
-        """Return aliases and the prefixes of model names, without a request to any server."""
+        """Return aliases and the prefixes of model names; after a prefix, that provider's models as far as known."""
+        from mentra_nb.chat.catalog import models_of
         from mentra_nb.chat.engine import engine
         from mentra_nb.chat.models import known_names
         from mentra_nb.errors import ConfigurationError
         from mentra_nb.settings import Settings
 
         try:
-            return known_names(engine().settings)
+            used = engine()
         except ConfigurationError:  # a wrong setting is reported by the next turn, not by completion
             return known_names(Settings())
+        names = known_names(used.settings, used.registered())
+        provider, slash, _ = self.begun.partition("/")
+        return names + (used.call(models_of, used, provider) if slash else [])
+
+    def rules(self) -> list[str]:
+        """Return the short ids of the rules that hold in this notebook's conversation."""
+        from mentra_nb.chat.api import conversation
+        from mentra_nb.ids import short_id
+
+        return [short_id(rule.id) for rule in conversation().rules()]
 
     def commands(self) -> Sequence[str]:
         return VISIBLE

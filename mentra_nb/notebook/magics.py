@@ -16,6 +16,8 @@ from traitlets.config import Config
 from mentra_nb.errors import ConfigurationError, MentraError
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context
+from mentra_nb.notebook.commands.help import help_text
+from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
 from mentra_nb.notebook.grammar import Parsed, parse
 from mentra_nb.settings import Settings
 
@@ -106,6 +108,8 @@ class Mentra(Magics):
         except MentraError as error:  # the user needs the sentence, not a traceback
             raise UsageError(str(error)) from None
         return None if cell is not None or parsed.out else reply
+
+    mentra.__doc__ = help_text(COMMANDS, OPTIONS)  # what `%mentra?` shows
 
     def _ask(self, parsed: Parsed) -> Reply:
         from mentra_nb.chat.api import conversation

@@ -35,7 +35,7 @@ _FRAME = (
     "white-space:pre;word-break:normal;overflow-x:auto"
 )
 # The classes by which JupyterLab keeps MathJax (2, and 3 or later) from searching untrusted text for formulas.
-_NO_MATH = "tex2jax_ignore mathjax_ignore"
+NO_MATH = "tex2jax_ignore mathjax_ignore"
 
 _UNUSUAL = re.compile(r"[^\x20-\x7e\n\t]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -78,7 +78,7 @@ def _shown(char: str) -> str:
 def safe_html(markdown: str, *, coloured: bool = True) -> str:
     """Render Markdown as static HTML without raw HTML, images or scripts; links show their host."""
     body: str = _parser().render(plain(markdown), {"coloured": coloured}).replace("$", "&#36;")
-    return f'<div class="mentra-text jp-RenderedMarkdown {_NO_MATH}">{body}</div>'
+    return f'<div class="mentra-text jp-RenderedMarkdown {NO_MATH}">{body}</div>'
 
 
 def bundle(markdown: str, *, opener: str = "", coloured: bool = True) -> Bundle:
@@ -109,7 +109,7 @@ def line(text: str, mark: str = "", *, detail: str = "", note: str = "") -> Bund
         box = f"{_MONO};{_WRAP};max-height:20em;overflow:auto;margin:0 0 0 1.5em"
         head = f'<details><summary>{head}</summary><pre style="{box}">{escape(detail)}</pre></details>'
     return {
-        "text/html": f'<div class="mentra-line {_NO_MATH}">{head}</div>',
+        "text/html": f'<div class="mentra-line {NO_MATH}">{head}</div>',
         "text/plain": "  ".join(filter(None, (" ".join(filter(None, (mark, text))), note))),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Literal
 
@@ -93,6 +93,26 @@ async def revoke(store: RuntimeStore, bus: EventBus, session_id: str, project: s
     unknown = PermissionRule(id=rule_id, tool="", pattern="", allow=False)
     bus.emit(_changed("revoked", found.get(rule_id, unknown), session_id, "user"))
     return True
+
+
+def rule_named(rules: Sequence[PermissionRule], said: str | int) -> PermissionRule:
+    """Return the one of `rules` that is meant: by its number from 1, its id, or the beginning or end of its id.
+
+    Raises:
+        OperationDenied: none or more than one fits.
+    """
+    text = str(said).strip()
+    part = text.removeprefix("rule-")
+    if text.isdecimal() and len(text) < 6 and 0 < int(text) <= len(rules):
+        return rules[int(text) - 1]
+    found = [rule for rule in rules if rule.id == text or rule.id == part]
+    if not found and len(part) >= 4:
+        found = [rule for rule in rules if rule.id.removeprefix("rule-").startswith(part) or rule.id.endswith(part)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise OperationDenied(f"{len(found)} rules fit '{text}': take the number in %mentra rules, or mn.rules().id")
+    raise OperationDenied(f"there is no rule '{text}': %mentra rules lists them")
 
 
 def _changed(

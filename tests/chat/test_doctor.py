@@ -40,8 +40,8 @@ def test_the_checks_of_a_working_setup(engine: Engine) -> None:
 def test_keys_are_present_or_absent_and_never_shown(engine: Engine) -> None:
     said = findings(engine, {"OPENAI_API_KEY": "sk-secret"})
     assert "sk-secret" not in str(said)
-    assert found(engine, "key for openai", OPENAI_API_KEY="sk-secret").detail == "present"
-    assert found(engine, "key for openai").detail == "absent"
+    assert found(engine, "keys", OPENAI_API_KEY="sk-secret").detail == "present: OPENAI_API_KEY"
+    assert (found(engine, "keys").ok, "OPENAI_API_KEY" in found(engine, "keys").fix) == (None, True)
 
 
 def test_the_model_that_would_be_asked(engine: Engine) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from kits.http_server import Reply, Server, sse
 
-from mentra_nb.chat.catalog import catalog
+from mentra_nb.chat.catalog import PROBE_SECONDS, catalog, models_of
 from mentra_nb.chat.chat import chat_on
 from mentra_nb.chat.engine import Engine
 from mentra_nb.errors import Cancelled
@@ -140,3 +141,45 @@ async def test_registered_providers_are_listed_and_the_text_is_looked_for(server
         assert await names() == ["lab0/Alpha", "lab0/beta", "scripted/one"]
         assert await names("ALPH") == ["lab0/Alpha"]
         assert await names("beta", all=True) == ["lab0/beta", "lab0/beta-embed"]
+
+
+async def test_completion_asks_a_server_on_this_machine_once(server: Server) -> None:
+    server.reply(listing({"id": "qwen3"}, {"id": "llama"}))
+    async with engine_on(server.url) as engine:
+        for _ in range(2):
+            assert await asyncio.to_thread(engine.call, models_of, engine, "lab0") == ["lab0/llama", "lab0/qwen3"]
+    assert [request.path for request in server.requests] == ["/v1/models"]
+
+
+async def test_completion_waits_no_longer_than_a_moment_for_a_server(server: Server) -> None:
+    server.reply(Reply(end="mute"))
+    async with engine_on(server.url) as engine:
+        begun = time.monotonic()
+        assert await asyncio.to_thread(engine.call, models_of, engine, "lab0") == []
+        assert time.monotonic() - begun < PROBE_SECONDS + 2  # the machine may be busy
+        assert await asyncio.to_thread(engine.call, models_of, engine, "nosuch") == []
+
+
+async def test_completion_sends_nothing_to_other_machines_and_knows_what_was_listed(server: Server) -> None:
+    async with engine_on("http://models.example/v1") as engine:
+        engine.listed.update(("lab0/big", "other/small"))
+        assert await asyncio.to_thread(engine.call, models_of, engine, "lab0") == ["lab0/big"]
+        engine.listed.clear()
+        engine.runtime.http().transport = Refusing()
+        assert await asyncio.to_thread(engine.call, models_of, engine, "lab0") == []
+
+
+class Refusing:
+    """A network on which nothing may be sent."""
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> NoReturn:
+        pytest.fail(f"{method} {url}")
+
+    async def aclose(self) -> None: ...
+
+
+async def test_a_listing_is_kept_for_completion(server: Server) -> None:
+    server.reply(listing({"id": "qwen3"}, {"id": "llama"}))
+    async with engine_on(server.url) as engine:
+        await asyncio.to_thread(engine.call, catalog, engine, None, False, {})
+        assert {"lab0/qwen3", "lab0/llama"} <= engine.listed

@@ -156,10 +156,11 @@ def test_a_question_inside_a_text_is_left_alone(notebook: Notebook) -> None:
 
 
 def test_help_is_still_help(notebook: Notebook) -> None:
-    for code in ("%mentra?", "?%mentra"):
+    for code in ("%mentra?", "?%mentra", "%%mentra?"):
         reply = notebook.run(code).reply
         assert reply is not None
-        assert "Ask a model" in reply["payload"][0]["data"]["text/plain"]
+        shown = reply["payload"][0]["data"]["text/plain"]
+        assert [word for word in ("rules [revoke N or ID]", "-m, --model NAME") if word not in shown] == []
     assert "--model" in notebook.run("%mentra help").stdout
 
 
@@ -231,10 +232,10 @@ def test_usage_and_decisions_are_in_the_record_at_once(notebook: Notebook) -> No
         ("%mentra", ["scripted/scripted", "%mentra help"]),
         ("%mentra model", ["scripted/scripted"]),
         ("%mentra tools", ["shell", "read"]),
-        ("%mentra rules", ["pattern"]),
+        ("%mentra rules", ["rule"]),
         ("%mentra config", ["ask_timeout", "default"]),
         ("%mentra check", ["clicks while a cell runs", "state store", "record"]),
-        ("%mentra log", ["decided_by"]),
+        ("%mentra log", ["decision"]),
         ("%mentra log select 40 + 2 as answer", ["42"]),
         ("%mentra help usage  # what was that?", ["--by"]),
     ],
@@ -246,6 +247,15 @@ def test_a_subcommand_answers_and_asks_no_model(notebook: Notebook, code: str, w
     shown = cell.stdout + json.dumps([content.get("data") for _, content in cell.events])
     assert [word for word in words if word not in shown] == []
     assert notebook.value("len(model.recorded_requests)") == 0
+
+
+def test_a_rule_is_completed_and_revoked_by_its_short_id(notebook: Notebook) -> None:
+    short = notebook.value("mn.allow('shell', 'ls *').id[-6:]")
+    code = "%mentra rules revoke "
+    content = notebook.request("complete_request", {"code": code, "cursor_pos": len(code)})["content"]
+    assert f"rule-{short}" in content["matches"]
+    assert notebook.run(f"{code}rule-{short}").stdout == "Revoked: allow shell ls *\n"
+    assert not notebook.value("mn.rules().id.str.endswith(" + repr(short) + ").any().item()")
 
 
 # ---- mistakes ----------------------------------------------------------------------------------------------------

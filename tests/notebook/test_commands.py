@@ -28,6 +28,9 @@ class Names:
     def commands(self) -> list[str]:
         return READY
 
+    def rules(self) -> list[str]:
+        return ["rule-3f2a9c", "rule-77e371"]
+
 
 def named(line: str) -> str | None:
     """Return the name of the subcommand, or `None` for a question."""
@@ -42,6 +45,9 @@ def named(line: str) -> str | None:
         ("models qwen --all", "models", {"text": "qwen", "all": " --all"}),
         ("alias quick ollama/qwen3", "alias", {"name": "quick", "target": "ollama/qwen3"}),
         ("rules revoke rule-1a", "rules", {"id": "rule-1a"}),
+        ("rules revoke 2", "rules", {"id": "2"}),
+        ("rules revoke xyz", "rules", {"id": "xyz"}),
+        ("help --model", "help", {"word": "--model"}),
         ("usage  --by   day  # since when?", "usage", {"by": "day"}),
         ("deny because it is the #1 risk", "deny", {"reason": "it is the #1 risk"}),
         ("log SELECT 1", "log", {"sql": "SELECT 1"}),
@@ -106,7 +112,8 @@ def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
     assert set(PLANNED) == {*words.split(), "sessions", "fork", "forget", "history"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []
-    assert help_text(COMMANDS, OPTIONS, "undo") == shown
+    with pytest.raises(ConfigurationError, match="not available yet"):
+        help_text(COMMANDS, OPTIONS, "undo")
     assert [name for name in PLANNED if name in completions("%mentra ", Names())[0]] == []
     with pytest.raises(ConfigurationError, match="did you mean %mentra models"):
         parse("modles")
@@ -122,6 +129,26 @@ def test_every_command_and_option_is_in_help_and_in_completion() -> None:
     assert all(hasattr(Parsed(), option.name) for option in OPTIONS)
     for name in READY:
         assert name in help_text(COMMANDS, OPTIONS, name)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("nosuch", "%mentra help lists all"),
+        ("modles", "did you mean %mentra help models?"),
+        ("--modle", "help --model"),
+    ],
+)
+def test_help_on_something_unknown_says_that_there_is_none(word: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        help_text(COMMANDS, OPTIONS, word)
+    assert str(refused.value).startswith(f"there is no subcommand or option '{word}': ")
+    assert hint in str(refused.value)
+
+
+def test_help_on_an_option_and_its_width() -> None:
+    assert help_text(COMMANDS, OPTIONS, "-m") == help_text(COMMANDS, OPTIONS, "--model")
+    assert max(map(len, help_text(COMMANDS, OPTIONS).splitlines())) <= 80
 
 
 def test_a_row_is_all_a_command_needs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,9 +168,11 @@ def test_a_row_is_all_a_command_needs(capsys: pytest.CaptureFixture[str]) -> Non
         ("%%mentra us", []),
         ("%mentra help al", ["alias", "allow"]),
         ("%mentra usage ", ["--by"]),
-        ("%mentra usage --by ", ["model", "day", "session", "provider"]),
+        ("%mentra usage --by ", ["model", "day", "session", "provider", "tool"]),
         ("%mentra allow ", ["once", "always"]),
         ("%mentra rules re", ["revoke"]),
+        ("%mentra rules revoke ", ["rule-3f2a9c", "rule-77e371"]),
+        ("%mentra rules revoke rule-7", ["rule-77e371"]),
         ("%mentra model ol", ["ollama/"]),
         ("%mentra alias fast qu", ["quick"]),
         ("%mentra -m qu", ["quick"]),

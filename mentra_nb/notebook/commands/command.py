@@ -32,6 +32,8 @@ class Names(Protocol):
 
     def commands(self) -> Iterable[str]: ...
 
+    def rules(self) -> Iterable[str]: ...
+
 
 Completion = Callable[[Names], Iterable[str]]
 

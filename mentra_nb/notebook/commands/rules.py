@@ -15,6 +15,7 @@ def tools(context: Context, _words: Words) -> pd.DataFrame:
     import pandas as pd
 
     from mentra_nb.chat.engine import engine
+    from mentra_nb.notebook.commands.listing import listing
 
     rows = [
         {
@@ -25,15 +26,23 @@ def tools(context: Context, _words: Words) -> pd.DataFrame:
         }
         for spec in (*engine().runtime.tools(), *context.conversation().tools())
     ]
-    return pd.DataFrame(rows, columns=["tool", "reads_only", "asks", "description"])
+    frame = pd.DataFrame(rows, columns=["tool", "reads_only", "asks", "description"])
+    shown = {"tool": "tool", "asks": "asks", "reads_only": "reads only", "description": "what it does"}
+    return listing(frame, shown, "There are no tools: -t NAME offers a function of this notebook.")
 
 
-def rules(context: Context, words: Words) -> pd.DataFrame | None:
+def rules(_context: Context, words: Words) -> pd.DataFrame | None:
     """Return the table of rules, or revoke one."""
     from mentra_nb.chat import api
 
-    if words["id"] is None:
-        return api.rules()
-    context.conversation().revoke(words["id"])
-    say(f"Revoked {words['id']}.")
-    return None
+    if words["id"] is not None:
+        gone = api.revoke(words["id"])
+        say(f"Revoked: {'allow' if gone.allow else 'deny'} {gone.tool} {gone.pattern}")
+        return None
+    from mentra_nb.notebook.commands.listing import listing
+
+    found = api.rules()
+    frame = found.assign(n=range(1, len(found) + 1), answer=["allow" if allow else "deny" for allow in found.allow])
+    shown = {"n": "", "answer": "answer", "tool": "tool", "pattern": "pattern", "scope": "scope"}
+    shown |= {"times_used": "used", "created_at": "made (UTC)", "reason": "reason", "id": "id"}
+    return listing(frame, shown, getattr(found, "why", ""))

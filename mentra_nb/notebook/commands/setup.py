@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from mentra_nb.chat.doctor import Finding
 
+MARKS = {True: "✓", False: "✗", None: "·"}
+"""The signs of what works, what does not, and what is only said."""
+
 
 def check(_context: Context, _words: Words) -> pd.DataFrame:
     """Return the findings about the kernel, the front end and the engine."""
@@ -21,8 +24,11 @@ def check(_context: Context, _words: Words) -> pd.DataFrame:
 
     from mentra_nb.chat.doctor import findings
     from mentra_nb.chat.engine import engine
+    from mentra_nb.notebook.commands.listing import listing
 
-    return pd.DataFrame([vars(found) for found in (*_kernel_findings(), *findings(engine()))])
+    found = (*_kernel_findings(), *findings(engine()))
+    frame = pd.DataFrame([{"mark": MARKS[each.ok], **vars(each)} for each in found])
+    return listing(frame, {"mark": "", "check": "check", "detail": "found", "fix": "what to do"}, "")
 
 
 def config(_context: Context, _words: Words) -> pd.DataFrame:
@@ -30,10 +36,29 @@ def config(_context: Context, _words: Words) -> pd.DataFrame:
     import pandas as pd
 
     from mentra_nb.chat.engine import engine
+    from mentra_nb.notebook.commands.listing import listing
 
     settings = engine().settings
-    rows = [(name, getattr(settings, name), settings.source(name)) for name in type(settings).model_fields]
-    return pd.DataFrame(rows, columns=["setting", "value", "source"])
+    rows = [
+        (name, value := getattr(settings, name), settings.source(name), _said(value), field.description)
+        for name, field in type(settings).model_fields.items()
+    ]
+    frame = pd.DataFrame(rows, columns=["setting", "value", "source", "said", "description"])
+    return listing(frame, {"setting": "setting", "said": "value", "source": "set by", "description": "meaning"}, "")
+
+
+def _said(value: Any) -> str:
+    """Return the value of a setting as a person reads it."""
+    match value:
+        case None | () | {}:
+            return "not set" if value is None else "none"
+        case bool():
+            return "on" if value else "off"
+        case tuple():
+            return "\n".join(value)
+        case dict():
+            return "\n".join(f"{name}: {getattr(each, 'base_url', each)}" for name, each in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _kernel_findings() -> Iterator[Finding]:

@@ -34,7 +34,7 @@ STATUS = Command("", "", "", "what is set up here, and what to try", session.sta
 COMMANDS = (
     Command(
         "help",
-        r"help(?: (?P<word>\w+))?",
+        r"help(?: (?P<word>[\w-]+))?",
         "help [WORD]",
         "what you can type",
         _help,
@@ -67,11 +67,11 @@ COMMANDS = (
     Command("tools", "tools", "tools", "what the model may call, and whether it asks", rules.tools),
     Command(
         "rules",
-        r"rules(?: revoke (?P<id>rule-[\w-]+))?",
-        "rules [revoke ID]",
-        "remembered answers",
+        r"rules(?: revoke (?P<id>\S+))?",
+        "rules [revoke N or ID]",
+        "remembered answers; revoke deletes one",
         rules.rules,
-        complete=(one_of("revoke"),),
+        complete=(one_of("revoke"), lambda names: names.rules()),
     ),
     Command(
         "allow",
@@ -113,10 +113,10 @@ COMMANDS = (
     Command(
         "usage",
         r"usage(?: (?:--by|by) (?P<by>\w+))?",
-        "usage [--by model|day|session|provider]",
+        "usage [--by model|day|session|tool]",
         "tokens, cost and time",
         record.usage,
-        complete=(one_of("--by"), one_of("model", "day", "session", "provider")),
+        complete=(one_of("--by"), one_of("model", "day", "session", "provider", "tool")),
     ),
     Command(
         "log",

@@ -139,7 +139,7 @@ def rule_changes(**filters: Unpack[RuleFilters]) -> pd.DataFrame:
     Example:
         >>> chat = mn.Chat()
         >>> rule = chat.deny("write", "*.csv")
-        >>> chat.revoke(rule.id)
+        >>> gone = chat.revoke(rule.id)
         >>> mn.rule_changes(rule_id=rule.id)[["action", "tool", "pattern", "allow"]]
             action   tool pattern  allow
         0     made  write   *.csv  False
