@@ -5,7 +5,7 @@ KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check types lab kernels browser postgres notebooks oldest faults lake bench clean
+.PHONY: demo test quick check types lab kernels browser postgres notebooks oldest faults lake bench pictures clean
 
 demo: .venv/.base  ## run a first turn offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
@@ -46,6 +46,9 @@ lake: pyproject.toml  ## run the tests of a shared record on the DuckDB of the e
 
 bench: .venv/.dev  ## run the benchmarks
 	for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+pictures: browser  ## make the picture of the README anew, in JupyterLab
+	$(BIN)/python tests/kits/pictures.py
 
 kernels: $(KERNEL6)/.done
 

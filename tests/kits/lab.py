@@ -118,13 +118,14 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> Non
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[BrowserContext]:
-    """Run the Chromium found on PATH, else Playwright's."""
+def chromium(**options: Any) -> Iterator[BrowserContext]:
+    """Run the Chromium found on PATH, else Playwright's. `options` are those of Playwright's browser context."""
+    options = {"viewport": {"width": 1100, "height": 900}, **options}
     path = next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
         try:
             context = playwright.chromium.launch_persistent_context(
-                profile, executable_path=path, headless=True, args=FLAGS, viewport={"width": 1100, "height": 900}
+                profile, executable_path=path, headless=True, args=FLAGS, **options
             )
         except PlaywrightError as error:
             missing = "no Chromium: install one (`apt-get install chromium`) or run `playwright install chromium`"
