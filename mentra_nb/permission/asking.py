@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +36,7 @@ from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
 from mentra_nb.permission.remembering import check_scope, remember
-from mentra_nb.permission.rules import exactly, find_rule, pattern_problem, why_not_split
+from mentra_nb.permission.rules import denial_within, exactly, find_rule, pattern_problem, why_not_split
 from mentra_nb.store.protocols import RuntimeStore
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ class _Open:
     question: PermissionQuestion
     answered: anyio.Event
     loop: asyncio.AbstractEventLoop
+    rules: list[PermissionRule]
+    """Those that held when it was asked."""
     decision: PermissionDecision | None = None
     """Set by the thread that answers, so that an accepted answer is never overtaken by the deadline."""
 
@@ -123,7 +125,7 @@ class SessionPermissions:
         reason = verdict.reason if verdict is not None and verdict.reason else _why(request, self.ask, rules)
         if request.again:
             reason = AGAIN
-        return await self._put_question(request, reason)
+        return await self._put_question(request, reason, rules)
 
     async def _answered_before(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
         """Return what a person answered about these exact arguments after the turn that asked had died, if anything."""
@@ -153,7 +155,7 @@ class SessionPermissions:
         check_scope(decision.remember, self.project)
         left = {question.request_id: question for question in await self.store.open_questions(self.session_id)}
         if request_id in left:
-            check_pattern(left[request_id], decision)
+            check_pattern(left[request_id], decision, await self.rules())
         if request_id not in left or not await self.store.answer_question(
             request_id, allow=decision.allow, decided_by=decision.by, reason=decision.reason
         ):
@@ -182,10 +184,12 @@ class SessionPermissions:
 
     # ---- the life of a question -------------------------------------------------------------------------------
 
-    async def _put_question(self, request: ToolAuthorizationRequest, reason: str) -> ToolAuthorizationDecision:
+    async def _put_question(
+        self, request: ToolAuthorizationRequest, reason: str, rules: list[PermissionRule]
+    ) -> ToolAuthorizationDecision:
         await self._close_earlier(request)
         question = self._question(request, reason)
-        waiting = self._open[question.request_id] = _Open(question, anyio.Event(), asyncio.get_running_loop())
+        waiting = self._open[question.request_id] = _Open(question, anyio.Event(), asyncio.get_running_loop(), rules)
         decided = PermissionDecision(allow=False, by="cancelled", reason="the turn was stopped")
         try:
             await self.store.open_question(question)
@@ -301,7 +305,7 @@ class SessionPermissions:
             waiting = self._open.get(request_id)
             if waiting is None:
                 raise OperationDenied(CLOSED)
-            check_pattern(waiting.question, decision)
+            check_pattern(waiting.question, decision, waiting.rules)
             del self._open[request_id]
             waiting.decision = decision
         waiting.loop.call_soon_threadsafe(waiting.answered.set)
@@ -329,12 +333,16 @@ def how_to_allow(request: ToolAuthorizationRequest) -> str:
     return f"allow it beforehand with {' and '.join(calls)} or ask in a live notebook"
 
 
-def check_pattern(question: PermissionQuestion, decision: PermissionDecision) -> None:
-    """Raise `OperationDenied` when an answer is to be remembered by a pattern that does not cover the call itself."""
+def check_pattern(question: PermissionQuestion, decision: PermissionDecision, rules: Sequence[PermissionRule]) -> None:
+    """Raise `OperationDenied` when an answer is to be remembered by a pattern that does not cover the call itself.
+
+    Beside the denials among `rules`, a wildcard may not cover it.
+    """
     if decision.remember is None or decision.pattern is None:
         return
     rule = PermissionRule(id="", tool=question.tool_name, pattern=decision.pattern, allow=decision.allow)
-    if find_rule([rule], question.tool_name, question.subject) is None:
+    denials = [each for each in rules if not each.allow] if decision.allow else []
+    if find_rule([rule, *denials], question.tool_name, question.subject) is not rule:
         why = pattern_problem(decision.pattern, question.subject.kind, allow=decision.allow)
         whole = " and ".join(repr(exactly(part)) for part in question.subject.parts)
         raise OperationDenied(f"{why or f'{decision.pattern!r} does not cover this call'}; {whole} does")
@@ -383,4 +391,6 @@ def _why(request: ToolAuthorizationRequest, ask: AskMode, rules: list[Permission
         for line in request.subject.parts:
             if (why := why_not_split(line)) is not None:
                 return f"{why}, so no pattern covers this line, only its exact text"
+            if (denial := denial_within(rules, request.tool_name, line)) is not None:
+                return f"it holds the words of '{denial.pattern}', which is denied, so only its exact text is covered"
     return f"'{request.tool_name}' may change things and no rule covers this call"

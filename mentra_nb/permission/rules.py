@@ -3,8 +3,10 @@
 A pattern is matched against the whole subject: `*` is any run of characters, `?` is one, `[*]` and `[?]` are those
 characters themselves, everything else is literal. Allowances for a shell line are matched command by command, and a
 line that cannot be split with certainty is covered only by its exact pattern. Denials are matched against the line,
-each of its commands as written, and each as the shell splits it into words. Patterns on paths are normalised as the
-paths are: `~`, `./` and `..` are resolved, and a path is matched both relative to the working folder and absolute.
+each of its commands as written, and each as the shell splits it into words. Where the words of a denial occur
+otherwise, such as behind `env` or an option, the command is covered only by its exact pattern. Patterns on paths are
+normalised as the paths are: `~`, `./` and `..` are resolved, and a path is matched both relative to the working folder
+and absolute.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ _WILD = re.compile(r"\[[*?]\]|[*?]")
 _NAME = re.compile(r"[\w./~+:@%,-]+(?=[ \t]|$)")
 _GRAMMAR = re.compile(r"if|then|elif|else|fi|for|while|until|do|done|case|esac|in|function|select|time")
 _OPERATOR = re.compile(r"[;&|()<>]+")
+_PART = re.compile(r"[\w./~+:@%*?\[\]!-]+")
+_GLOB = re.compile(r"\[[^\[\]]*\]|[*?]")
 
 
 # ---- patterns -----------------------------------------------------------------------------------------------------
@@ -152,6 +156,46 @@ def _tokens(text: str) -> Sequence[str]:
         return text.replace("'", "").replace('"', "").split()
 
 
+def _words_within(command: str) -> list[str]:
+    """Return the words of a simple command, each followed by its parts: a word may be a command for another shell."""
+    return [part for word in _tokens(command) for part in dict.fromkeys([word, *_PART.findall(word)])]
+
+
+@lru_cache(maxsize=1024)
+def _denied_words(pattern: str) -> tuple[str, ...]:
+    """Return the words of a denial's pattern, without those that are any text."""
+    return tuple(word for word in _tokens(pattern) if set(word) != {"*"})
+
+
+def _words_occur(pattern: str, words: list[str]) -> bool:
+    """Return whether the words of a denial's pattern are among these in their order, wherever they stand.
+
+    A word may be a path to the denied one, or a glob that may become it.
+    """
+    wanted = _denied_words(pattern)
+    rest = iter(words)
+    in_order = all(any(_may_be(word, each) for word in rest) for each in wanted)
+    in_place = len(words) >= len(wanted) and all(
+        _may_be(word, each) or not word.strip("*?") for word, each in zip(words, wanted, strict=False)
+    )
+    return bool(wanted) and (in_order or in_place)
+
+
+def _may_be(word: str, wanted: str) -> bool:
+    """Return whether a word is the denied one or a path to it, or has wildcards and may become it."""
+    if matches(wanted, word) or matches(wanted, word.rpartition("/")[2]):
+        return True
+    pieces = [piece for piece in _GLOB.split(word) if piece]
+    if not pieces or pieces == [word]:
+        return False
+    text, at = _GLOB.sub("", wanted), 0
+    for piece in pieces:
+        at = text.find(piece, at) + len(piece)
+        if at < len(piece):
+            return False
+    return True
+
+
 # ---- rules ----------------------------------------------------------------------------------------------------------
 
 
@@ -168,14 +212,20 @@ def find_rule(rules: Iterable[PermissionRule], tool: str, subject: Subject) -> P
     if denying:
         texts = [text for part in parts for text in _denial_texts(part, subject.kind)]
         for rule in denying:
-            if any(_covers(rule, text, subject.kind) for text in texts):
+            if any(_covers(each, text, subject.kind) for each in _denials(rule, subject.kind) for text in texts):
                 return rule
-    covering = [_covering(allowing, part, subject.kind) for part in parts]
+    covering = [_covering(allowing, denying, part, subject.kind) for part in parts]
     return covering[0] if all(covering) else None
 
 
-def _covers(rule: PermissionRule, text: str, kind: str) -> bool:
-    return matches(as_path_pattern(rule.pattern) if kind == "path" else rule.pattern, text)
+def _covers(pattern: str, text: str, kind: str) -> bool:
+    return matches(as_path_pattern(pattern) if kind == "path" else pattern, text)
+
+
+def _denials(rule: PermissionRule, kind: str) -> list[str]:
+    """Return the patterns of a denial: as written, and for one shell command as the shell splits it into words."""
+    words = command_words(rule.pattern) if kind == "shell" else []
+    return [rule.pattern, *(words if len(words) == 1 else ())]
 
 
 def _denial_texts(part: Sequence[str], kind: str) -> list[str]:
@@ -186,17 +236,34 @@ def _denial_texts(part: Sequence[str], kind: str) -> list[str]:
     return list(dict.fromkeys([line, *(simple_commands(line) or ()), *command_words(line)]))
 
 
-def _covering(allowing: list[PermissionRule], part: Sequence[str], kind: str) -> PermissionRule | None:
+def _covering(
+    allowing: list[PermissionRule], denying: list[PermissionRule], part: Sequence[str], kind: str
+) -> PermissionRule | None:
     """Return an allowance for one part of a subject. Each simple command of a shell line needs one."""
     if kind != "shell":
-        return next((rule for rule in allowing if any(_covers(rule, text, kind) for text in part)), None)
+        return next((rule for rule in allowing if any(_covers(rule.pattern, text, kind) for text in part)), None)
     line = part[0]
     whole = next((rule for rule in allowing if rule.pattern == exactly(line)), None)
     commands = simple_commands(line)
     if whole is not None or commands is None:  # a line that cannot be split is covered only by its exact pattern
         return whole
-    covering = [next((rule for rule in allowing if matches(rule.pattern, command)), None) for command in commands]
+    covering = [_allowance(allowing, denying, command) for command in dict.fromkeys(commands)]
     return covering[0] if all(covering) else None
+
+
+def _allowance(allowing: list[PermissionRule], denying: list[PermissionRule], command: str) -> PermissionRule | None:
+    """Return an allowance for a simple command: only its exact one if the words of a denial occur in it."""
+    words = _words_within(command) if denying else []
+    if any(_words_occur(rule.pattern, words) for rule in denying):
+        return next((rule for rule in allowing if rule.pattern == exactly(command)), None)
+    return next((rule for rule in allowing if matches(rule.pattern, command)), None)
+
+
+def denial_within(rules: Iterable[PermissionRule], tool: str, line: str) -> PermissionRule | None:
+    """Return the denial whose words occur in a command of a shell line, so that no wildcard covers it; else `None`."""
+    denying = [rule for rule in rules if rule.tool == tool and not rule.allow]
+    found = [_words_within(command) for command in simple_commands(line) or ()] if denying else []
+    return next((rule for rule in denying if any(_words_occur(rule.pattern, words) for words in found)), None)
 
 
 def pattern_problem(pattern: str, kind: str, *, allow: bool) -> str | None:

@@ -316,6 +316,46 @@ async def test_a_pattern_that_does_not_cover_the_call_is_refused_and_the_questio
     assert why in refused[0]
 
 
+async def test_a_wildcard_that_a_denial_narrows_is_refused_and_the_exact_text_is_taken(tmp_path: Path) -> None:
+    options = {"builtin_tools": True, "policy": RuntimePolicy.permissive(), "working_directory": tmp_path}
+    async with bench(**options) as table:
+        session = await table.session()
+        await session.permissions.add_rule("shell", "git push*", allow=False)
+
+        def answer(question: PermissionQuestion) -> None:
+            for pattern in ("git *", "*"):
+                with pytest.raises(OperationDenied, match=r"'git -C \. push' does"):
+                    session.resolve_permission(
+                        question.request_id, PermissionDecision(allow=True, remember="session", pattern=pattern)
+                    )
+            session.resolve_permission(question.request_id, PermissionDecision(allow=True, remember="session"))
+
+        asked = answering(session, answer)
+        for _ in range(2):
+            await call(table, session, ("shell", {"command": "git -C . push"}))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("echo $HOME", "it has $, so no pattern covers this line"),
+        ("echo a > b", "it has >, so no pattern covers this line"),
+        ("git -C . push", "it holds the words of 'git push*', which is denied"),
+        ("make", "'shell' may change things and no rule covers this call"),
+    ],
+)
+async def test_the_question_says_why_a_rule_that_seems_to_fit_does_not(tmp_path: Path, command: str, why: str) -> None:
+    options = {"builtin_tools": True, "policy": RuntimePolicy.permissive(), "working_directory": tmp_path}
+    async with bench(**options) as table:
+        session = await table.session()
+        for pattern, allowed in (("echo *", True), ("git *", True), ("git push*", False)):
+            await session.permissions.add_rule("shell", pattern, allow=allowed)
+        asked = answering(session, DENY)
+        await call(table, session, ("shell", {"command": command}))
+    assert why in asked[0].description
+
+
 async def test_remembering_a_command_with_a_star_remembers_that_command_only(tmp_path: Path) -> None:
     options = {"builtin_tools": True, "policy": RuntimePolicy.permissive(), "working_directory": tmp_path}
     async with bench(**options) as table:

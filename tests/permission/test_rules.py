@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mentra_nb.authorization import PermissionRule, Subject
-from mentra_nb.permission.rules import exactly, find_rule, matches, pattern_problem, simple_commands
+from mentra_nb.permission.rules import denial_within, exactly, find_rule, matches, pattern_problem, simple_commands
 
 
 def allow(pattern: str, tool: str = "shell") -> PermissionRule:
@@ -285,13 +285,60 @@ def test_a_denial_is_matched_against_the_words_the_shell_sees(line: str) -> None
     assert find_rule(rules, "shell", Subject.shell(line)) == rules[2]
 
 
+@pytest.mark.parametrize(
+    ("denied", "line"),
+    [
+        ("git push*", "git -C . push"),
+        ("git push*", "git --no-pager -c a=b push origin"),
+        ("git push*", "/usr/bin/git push"),
+        ("git push*", "env git push"),
+        ("git push*", "git pus?"),
+        ("git push*", "git *"),
+        ("rm *", "/bin/rm x"),
+        ("rm *", "timeout 5 rm x"),
+        ("rm *", "ls | xargs rm"),
+        ("rm *", "sh -c 'true;rm x'"),
+        ("rm *", "env r[m] x"),
+        ("sudo*", "env sudo ls"),
+    ],
+)
+def test_no_wildcard_covers_a_command_in_which_the_words_of_a_denial_occur(denied: str, line: str) -> None:
+    rules = [allow("*"), allow("git *"), deny(denied)]
+    assert find_rule(rules, "shell", Subject.shell(line)) is None
+    assert denial_within(rules, "shell", line) == rules[2]
+    the_very_line = allow(exactly(line))
+    assert find_rule([*rules, the_very_line], "shell", Subject.shell(line)) == the_very_line
+
+
+@pytest.mark.parametrize(
+    ("denied", "line"),
+    [
+        ("git push*", "git add *"),
+        ("git push*", "git status"),
+        ("rm *", "wc -l *.csv"),
+        ("rm *", "ls *"),
+        ("rm *", "form"),
+    ],
+)
+def test_a_command_without_the_words_of_a_denial_stays_allowed(denied: str, line: str) -> None:
+    assert decided(line, allow("*"), deny(denied)) == "allow *"
+
+
+@pytest.mark.parametrize(
+    ("denied", "line"),
+    [("git  push*", "git push"), ("rm 'my file'", 'rm "my file"'), ("rm 'my file'", "rm my\\ file"), ("rm\tx", "rm x")],
+)
+def test_the_pattern_of_a_denial_is_read_as_the_shell_reads_words(denied: str, line: str) -> None:
+    assert decided(line, allow("*"), deny(denied)) == f"deny {denied}"
+
+
 @pytest.mark.parametrize("pattern", ["*curl*|*sh*", "*rm*-rf*/*", "*" * 30 + "x", "?*" * 20 + "!"])
 def test_matching_takes_linear_time(pattern: str) -> None:
-    texts = ["curl" * 5_000, "rm -rf " * 3_000, "a" * 20_000]
+    texts = ["curl" * 5_000, "rm -rf " * 3_000, "a" * 20_000, "echo " + "[" * 20_000, "echo " + "*[a]" * 5_000]
     began = time.process_time()
     for text in texts:
         matches(pattern, text)
-        find_rule([deny(pattern)], "shell", Subject.shell(text))
+        find_rule([allow("*"), deny(pattern)], "shell", Subject.shell(text))
     assert time.process_time() - began < 5
 
 
