@@ -31,12 +31,12 @@ def state_file() -> Path:
     return Path(os.environ.get("MENTRA_STATE") or home() / "state.sqlite").expanduser()
 
 
-def record_folder() -> Path:
-    """Return the folder of the event segments and `record.duckdb`: `MENTRA_RECORD`, else `record` in the home.
+def record_folder(folder: str | Path | None = None) -> Path:
+    """Return the folder of the event segments and `record.duckdb`: the one given, `MENTRA_RECORD`, or `record` in home.
 
     If `MENTRA_RECORD` names a lake, events wait in `record` in the home until they are shipped.
     """
-    named = None if record_lake() else os.environ.get("MENTRA_RECORD")
+    named = folder or (None if record_lake() else os.environ.get("MENTRA_RECORD"))
     return Path(named or home() / "record").expanduser()
 
 

@@ -76,6 +76,14 @@ def test_a_folder_is_a_record_that_can_be_verified(full: Record, tmp_path: Path,
     assert verify(target).problem.notna().all()
 
 
+def test_a_folder_may_be_named_by_text_and_must_hold_a_record_to_be_verified(full: Record, tmp_path: Path) -> None:
+    folder = str(export.export(tmp_path / "x", folder=str(full.folder)))
+    assert list(verify(folder).problem.isna()) == [True]
+    assert len(frames.turns(folder=folder)) == len(frames.sql("SELECT * FROM turns", folder=folder)) == 1
+    with pytest.raises(ConfigurationError, match="there is no record in"):
+        verify(folder + "y")
+
+
 def test_one_table(two: Record, tmp_path: Path) -> None:
     parquet = export.export(tmp_path / "turns.parquet", table="turns", session="s1", folder=two.folder)
     text = export.export(tmp_path / "calls.csv", table="tool_calls", folder=two.folder)

@@ -24,7 +24,7 @@ def prune(
     before: str | date | datetime | None = None,
     keep_days: float | None = None,
     dry_run: bool = False,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> pd.DataFrame:
     """Remove the complete segments whose last event is before a time, or older than a number of days.
 
@@ -54,7 +54,7 @@ def prune(
     """
     import pandas as pd
 
-    folder, cut = (folder or paths.record_folder()).resolve(), _cut(before, keep_days)
+    folder, cut = paths.record_folder(folder).resolve(), _cut(before, keep_days)
     old = remove_older(folder, cut, dry_run=dry_run)
     if (shared := lake_tables.configured(folder)) is not None:  # last, since a segment may have been shipped meanwhile
         old = list({link.segment: link for link in (*old, *lake.prune(shared, cut, dry_run=dry_run))}.values())

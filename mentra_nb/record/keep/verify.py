@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mentra_nb import paths
+from mentra_nb.errors import ConfigurationError
 from mentra_nb.record import schema
 from mentra_nb.record.keep import lake, lake_tables
 from mentra_nb.record.write import chain, files
@@ -33,7 +34,7 @@ class VerifyRow:
     sha256: str | None = None
 
 
-def verify(folder: Path | None = None) -> pd.DataFrame:
+def verify(folder: str | Path | None = None) -> pd.DataFrame:
     """Check the record. Returns a row per segment, per broken place of the chain and per foreign file.
 
     Columns:
@@ -47,6 +48,9 @@ def verify(folder: Path | None = None) -> pd.DataFrame:
         problem: what is wrong, null if nothing is: an altered, missing or reordered event, a segment that is missing
             or exists twice, a broken chain.
 
+    Raises:
+        ConfigurationError: the folder that is named holds no record.
+
     Example:
         >>> mn.verify().problem.dropna().tolist()
         []
@@ -54,7 +58,9 @@ def verify(folder: Path | None = None) -> pd.DataFrame:
     import duckdb
     import pandas as pd
 
-    folder = (folder or paths.record_folder()).resolve()
+    named, folder = folder, paths.record_folder(folder).resolve()
+    if named is not None and not (folder / "events").is_dir():
+        raise ConfigurationError(f"there is no record in {folder}: name the folder that holds `events`")
     with duckdb.connect() as con, files.commit_lock(folder):
         findings = [*_findings(con, folder)]
     if (shared := lake_tables.configured(folder)) is not None:

@@ -59,7 +59,7 @@ def export(path: str | Path, *, table: str = "events", overwrite: bool = False, 
         >>> mn.export("calls.parquet", table="tool_calls", session="sales").name
         'calls.parquet'
     """
-    source = (filters.get("folder") or paths.record_folder()).resolve()
+    source = paths.record_folder(filters.get("folder")).resolve()
     target = _target(path, source, table, overwrite)
     part = any(value is not None for key, value in filters.items() if key != "folder")
     with _replacing(target) as new, query.connection(**filters, locked=False) as con:

@@ -27,7 +27,7 @@ class Filters(TypedDict, total=False):
     """The earliest time, inclusive."""
     until: When
     """The latest time, exclusive."""
-    folder: Path | None
+    folder: str | Path | None
     """The record's folder, by default `paths.record_folder()`."""
 
 

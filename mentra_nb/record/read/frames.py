@@ -195,7 +195,7 @@ def _group(by: str) -> str:
     return _GROUPS[by]
 
 
-def sql(text: str, values: Sequence[Any] | Mapping[str, Any] = (), *, folder: Path | None = None) -> pd.DataFrame:
+def sql(text: str, values: Sequence[Any] | Mapping[str, Any] = (), *, folder: str | Path | None = None) -> pd.DataFrame:
     """Run one SELECT (or EXPLAIN) of DuckDB's SQL over the views. Times are UTC.
 
     `values` are its parameters: a list for `?`, a dict for `$name`.

@@ -127,7 +127,9 @@ _SPANS = """
 """
 
 
-def timeline_frame(session: str | None = None, *, turns: int = MAX_TURNS, folder: Path | None = None) -> pd.DataFrame:
+def timeline_frame(
+    session: str | None = None, *, turns: int = MAX_TURNS, folder: str | Path | None = None
+) -> pd.DataFrame:
     """Return the time spans of a session: a row per response of a model, wait for a person, and run of a tool.
 
     Args:

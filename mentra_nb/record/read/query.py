@@ -137,7 +137,7 @@ def connection(
     Raises:
         StoreError: a file of the record is damaged; the next query leaves it out.
     """
-    folder = (filters.get("folder") or paths.record_folder()).resolve()
+    folder = paths.record_folder(filters.get("folder")).resolve()
     since, until = filters.get("since"), filters.get("until")
     refresh_database_later(folder)
     try:
@@ -215,8 +215,8 @@ def _time(moment: str | date | datetime | timedelta) -> datetime:
     return (found.tz_localize(UTC) if found.tz is None else found.tz_convert(UTC)).to_pydatetime(warn=False)
 
 
-def _empty(found: pd.DataFrame, name: str, folder: Path | None, used: Mapping[str, Any]) -> Empty:
-    folder = folder or paths.record_folder()
+def _empty(found: pd.DataFrame, name: str, folder: str | Path | None, used: Mapping[str, Any]) -> Empty:
+    folder = paths.record_folder(folder)
     words = name.replace("_", " ")
     empty = Empty(found)
     if used:

@@ -112,7 +112,7 @@ _MEASURES = {
 
 
 @described
-def compare(first: str, second: str, *, folder: Path | None = None) -> pd.DataFrame:
+def compare(first: str, second: str, *, folder: str | Path | None = None) -> pd.DataFrame:
     """Return a row per measure of two sessions, each given by id or name. Unknown values are null.
 
     Raises:
@@ -132,7 +132,7 @@ def compare(first: str, second: str, *, folder: Path | None = None) -> pd.DataFr
     return frame
 
 
-def _measured(session: str, folder: Path | None) -> pd.Series[Any]:
+def _measured(session: str, folder: str | Path | None) -> pd.Series[Any]:
     found = frames.sessions(session=session, folder=folder)
     if len(found) != 1:
         which = f"names {len(found)} sessions; take the session_id of one" if len(found) else "is not a session"
