@@ -69,3 +69,18 @@ def test_the_snippets_marked_run_do(document: str, tmp_path: Path, monkeypatch: 
             assert not [event for event in cell.events if event[0] == "error"], snippet.body
     finally:
         kernel.close()
+
+
+@pytest.mark.kernel
+def test_the_demo_prints_what_its_cells_say_and_nothing_else(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, ROOT / "notebooks" / "run.py", ROOT / "notebooks" / "01_first_turn.ipynb"],
+        env={**os.environ, "MENTRA_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(">>> %load_ext mentra_nb")
+    assert "wc -l sales.csv" in ran.stdout
