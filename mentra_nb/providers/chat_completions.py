@@ -6,18 +6,15 @@ Requests use only what the strictest of them accept; the decoder reads what the 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mentra_nb.content import Image, Opaque, Role, Sendable, Text, Thinking
 from mentra_nb.errors import HttpError, UnsupportedCapability
 from mentra_nb.providers.base import (
-    ContentBlockDelta,
     ContentBlockStarted,
     ContentBlockStopped,
-    ProviderEvent,
     ProviderToolSpec,
     Request,
     ResponseFormat,
@@ -65,17 +62,9 @@ class ChatCompletionsProvider(OpenAIProvider):
         self._max_tokens_field = max_tokens_field
         self._stream_options: dict[str, Any] | None = {"include_usage": True}
 
-    @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
-        async with AsyncExitStack() as stack:
-            try:
-                events = await stack.enter_async_context(super().stream(request))
-            except HttpError as error:
-                if error.status != 400 or self._stream_options is None or "stream_options" not in error.body:
-                    raise
-                self._stream_options = None
-                events = await stack.enter_async_context(super().stream(request))
-            yield events
+    def learn(self, error: HttpError) -> None:
+        if error.status == 400 and "stream_options" in error.body:
+            self._stream_options = None
 
     def body(self, request: Request) -> bytes:
         forms = self.forms(request, lambda message: self._form(message, request.model))
@@ -272,13 +261,16 @@ class ChatDecoder(Decoder):
             return
         if frame.get("error"):
             raise stream_error(frame["error"])
-        if any(frame.get(name) for name in ("id", "model", "choices")):  # Azure's first chunk has none of them
+        choices = frame.get("choices") or ()
+        if not self._started and (choices or frame.get("id") or frame.get("model")):  # Azure's first chunk has none
             self._start(frame.get("id"), frame.get("model"))
-        self._usage = frame.get("usage") or self._usage
-        choices = [choice for choice in frame.get("choices") or () if not choice.get("index")]
-        if choices:
-            self._choice(choices[0])
-        elif self._finish and frame.get("usage"):
+        if usage := frame.get("usage"):
+            self._usage = usage
+        for choice in choices:
+            if not choice.get("index"):
+                self._choice(choice)
+                return
+        if self._finish and usage:
             self._end()
 
     def _choice(self, choice: dict[str, Any]) -> None:
@@ -298,10 +290,8 @@ class ChatDecoder(Decoder):
         if refusal := delta.get("refusal"):
             self._refused = True
             self._say("text", refusal)
-        calls = delta.get("tool_calls") or ()
-        if delta.get("function_call"):
-            calls = [{"index": 0, "function": delta["function_call"]}]
-        for call in calls:
+        function = delta.get("function_call")
+        for call in [{"index": 0, "function": function}] if function else delta.get("tool_calls") or ():
             self._call(call)
         if finish := choice.get("finish_reason"):
             if finish in BROKEN_OFF:
@@ -358,7 +348,7 @@ class ChatDecoder(Decoder):
             call.size += len(arguments)
             check_size(call.size)
             if call.started:
-                self._emit(ContentBlockDelta(call.index, arguments))
+                self._add(call.index, "tool_use", arguments)
 
     def _find(self, id: str | None, index: int | None, name: str | None, arguments: str) -> _Call | None:
         """Return the call a piece belongs to, `None` for a new one: servers leave out the index, the id, or both.
@@ -380,7 +370,8 @@ class ChatDecoder(Decoder):
     def _begin_call(self, call: _Call) -> None:
         call.started = True
         self._emit(ContentBlockStarted(call.index, "tool_use", id=call.id, name=call.name))
-        self._emit(*(ContentBlockDelta(call.index, piece) for piece in call.arguments))
+        for piece in call.arguments:
+            self._add(call.index, "tool_use", piece)
 
     def _close_texts(self) -> None:
         """Give the text that was held back, and stop its block."""

@@ -76,6 +76,8 @@ TRANSIENT_CODES = {
 }
 
 
+FOR_EVENTS = {"accept": "text/event-stream", "content-type": "application/json"}
+"""Headers of a request whose answer is an event stream."""
 PUBLIC_HEADERS = {"accept", "content-type", "anthropic-version", "anthropic-beta"}
 """Headers whose values are not secret."""
 
@@ -299,21 +301,6 @@ class HttpClient:
     def __init__(self, transport: Transport | None = None) -> None:
         self.transport: Transport = transport if transport is not None else HttpxTransport()
 
-    @asynccontextmanager
-    async def post_sse(self, url: str, headers: Mapping[str, str], body: bytes) -> AsyncIterator[EventStream]:
-        """POST a JSON body and read the answer as events; leaving the context closes the response.
-
-        Raises `TransportError` and `HttpError`. A 2xx response that is not an event stream raises the error in its JSON
-        body, or `MalformedStream`.
-        """
-        sent = {"accept": "text/event-stream", "content-type": "application/json", **headers}
-        async with self.transport.send("POST", url, sent, body) as response:
-            await _check_status(response, headers)
-            content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if content_type.endswith("json") or content_type == "text/html":
-                raise await _not_a_stream(response, headers, content_type)
-            yield EventStream(response.chunks, _request_id(response))
-
     async def get_json(self, url: str, headers: Mapping[str, str]) -> Any:
         """GET a JSON document. Raises `TransportError`, `HttpError` or `DecodeError`.
 
@@ -339,6 +326,19 @@ class HttpClient:
 
     async def aclose(self) -> None:
         await self.transport.aclose()
+
+
+async def event_stream(response: Response, headers: Mapping[str, str]) -> EventStream:
+    """Return the events of a response; the secrets in `headers` are removed from its errors.
+
+    Raises `HttpError`. A 2xx response that is not an event stream raises the error in its JSON body, or
+    `MalformedStream`.
+    """
+    await _check_status(response, headers)
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type.endswith("json") or content_type == "text/html":
+        raise await _not_a_stream(response, headers, content_type)
+    return EventStream(response.chunks, _request_id(response))
 
 
 def stream_error(error: Any, request_id: Any = None) -> ProviderError:

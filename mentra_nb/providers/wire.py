@@ -21,6 +21,7 @@ from mentra_nb.content import Image, Message
 from mentra_nb.errors import (
     ConfigurationError,
     DecodeError,
+    HttpError,
     InvalidRequest,
     UnsupportedCapability,
 )
@@ -34,7 +35,7 @@ from mentra_nb.providers.base import (
     Request,
 )
 from mentra_nb.providers.decoding import Decoder, pump
-from mentra_nb.providers.http import HttpClient, Transport
+from mentra_nb.providers.http import FOR_EVENTS, HttpClient, Transport, event_stream
 from mentra_nb.providers.json import encode
 from mentra_nb.providers.pairing import encoded, with_clean_names
 
@@ -198,11 +199,23 @@ class WireProvider(Provider):
         self.check(request)
         headers = self.headers()
         request, names = with_clean_names(request)
-        async with (
-            self.http.post_sse(self.address(request), headers, self.body(request)) as frames,
-            aclosing(pump(frames, self.decoder(request), headers)) as events,
-        ):
-            yield _renamed(events, names) if names else events
+        url, sent, body = self.address(request), {**FOR_EVENTS, **headers}, self.body(request)
+        while True:
+            async with self.http.transport.send("POST", url, sent, body) as response:
+                try:
+                    frames = await event_stream(response, headers)
+                except HttpError as error:
+                    self.learn(error)
+                    refused, body = body, self.body(request)
+                    if body == refused:
+                        raise
+                    continue
+                async with aclosing(pump(frames, self.decoder(request), headers)) as events:
+                    yield _renamed(events, names) if names else events
+                    return
+
+    def learn(self, error: HttpError) -> None:
+        """Leave out of the next bodies what the server has refused. If that changes this one, it is sent again."""
 
     async def aclose(self) -> None:
         await self.http.aclose()

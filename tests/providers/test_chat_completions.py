@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ from kits.validate import check_chat
 from kits.wires import WEATHER, Bytes, Frame, blocks, collect, ending, fold
 
 from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
-from mentra_nb.errors import InvalidRequest, ProviderError, RetryableError, StreamTruncated
+from mentra_nb.errors import HttpError, InvalidRequest, ProviderError, RetryableError, StreamTruncated
 from mentra_nb.providers.base import (
     MessageStarted,
     ProviderEvent,
@@ -53,6 +54,10 @@ def body(messages: list[Message], adapter: ChatCompletionsProvider | None = None
     sent: Frame = json.loads(adapter.body(Request("m", messages, **options)))
     check_chat(sent)
     return sent
+
+
+REFUSAL = Reply([b'{"error":{"message":"unknown field stream_options"}}'], 400, {"content-type": "application/json"})
+ANSWER = Reply([sse(chunk(content="ok"), chunk("stop"), done=True)])
 
 
 # ---- what is sent
@@ -231,14 +236,30 @@ async def test_an_option_the_api_does_not_have_is_refused_before_sending(server:
 
 @pytest.mark.anyio
 async def test_a_server_without_stream_options_is_asked_again_without_them(server: Server) -> None:
-    refusal = Reply(
-        [b'{"error":{"message":"unknown field stream_options"}}'], 400, {"content-type": "application/json"}
-    )
-    answer = Reply([sse(chunk(content="ok"), chunk("stop"), done=True)])
-    server.reply(refusal, answer, answer)
+    server.reply(REFUSAL, ANSWER, ANSWER)
     adapter = ChatCompletionsProvider("x", server.url)
     assert blocks(await collect(adapter, REQUEST)) == blocks(await collect(adapter, REQUEST))
     assert ["stream_options" in request.json() for request in server.requests] == [True, False, False]
+    await adapter.aclose()
+
+
+@pytest.mark.anyio
+async def test_two_requests_at_once_are_both_asked_again_without_stream_options(server: Server) -> None:
+    server.reply(REFUSAL, REFUSAL, ANSWER, ANSWER)
+    adapter = ChatCompletionsProvider("x", server.url)
+    first, second = await asyncio.gather(collect(adapter, REQUEST), collect(adapter, REQUEST))
+    assert blocks(first) == blocks(second) == [("text", None, None, "ok")]
+    assert ["stream_options" in request.json() for request in server.requests] == [True, True, False, False]
+    await adapter.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_server_that_refuses_stream_options_also_when_they_are_left_out_is_asked_twice(server: Server) -> None:
+    server.reply(REFUSAL, REFUSAL)
+    adapter = ChatCompletionsProvider("x", server.url)
+    with pytest.raises(HttpError, match="unknown field stream_options"):
+        await collect(adapter, REQUEST)
+    assert len(server.requests) == 2
     await adapter.aclose()
 
 
