@@ -22,20 +22,14 @@ class _Block:
     start: p.ContentBlockStarted
     pieces: list[str] = field(default_factory=list)
     size: int = 0
+    """Characters of a call's arguments."""
     held: str = ""
     """The first half of a surrogate pair whose other half has not arrived."""
     stopped: p.ContentBlockStopped | None = None
     call: ToolUse | None = None
 
-    def take(self, text: str) -> str:
-        """Add a piece and return it as valid Unicode: some servers split surrogate pairs."""
-        if self.held or not text.isascii():
-            text = self._mended(text)
-        self.pieces.append(text)
-        self.size += len(text)
-        return text
-
-    def _mended(self, text: str) -> str:
+    def mended(self, text: str) -> str:
+        """Return the next piece as valid Unicode: some servers split surrogate pairs."""
         text, self.held = self.held + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self.held = text[:-1], text[-1]
@@ -67,8 +61,8 @@ class PendingMessage:
 
     def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
         """Fold in one event and return the agent event for it, or `None`. Raises `MalformedStream`."""
-        if isinstance(event, p.ContentBlockDelta):
-            return self._delta(self._open_block(event.index), event.text)
+        if isinstance(event, p.ContentBlockDelta):  # nearly all are
+            return self._delta(self._blocks.get(event.index) or self._open_block(event.index), event.text)
         match event:
             case p.ContentBlockStarted(index=index):
                 if index in self._blocks:
@@ -92,27 +86,22 @@ class PendingMessage:
             raise MalformedStream(f"block {index} was never started") from None
 
     def _delta(self, block: _Block, text: str) -> e.AgentEvent | None:
-        text = block.take(text)
-        kind = block.start.kind
+        if block.held or not text.isascii():
+            text = block.mended(text)
         if not text:
             return None
-        self.said_something |= kind != "tool_use"
+        block.pieces.append(text)
         self._size += len(text)
         if self._size > MAX_ANSWER:
             raise MalformedStream(f"the answer is longer than {MAX_ANSWER} characters")
-        if kind == "text":
-            return e.TextDelta(agent_id=self.agent_id, delta=text)
-        if kind == "thinking":
-            return e.ReasoningDelta(agent_id=self.agent_id, delta=text)
+        kind = block.start.kind
+        if kind != "tool_use":
+            self.said_something = True
+            return e.TextDelta(self.agent_id, text) if kind == "text" else e.ReasoningDelta(self.agent_id, text)
+        block.size += len(text)
         if block.size > MAX_ARGUMENT_BYTES:
             raise MalformedStream(f"the arguments of '{block.start.name}' are over {MAX_ARGUMENT_BYTES} bytes")
-        return e.ToolUseUpdated(
-            agent_id=self.agent_id,
-            index=block.start.index,
-            id=block.start.id or "",
-            name=block.start.name or "",
-            delta=text,
-        )
+        return e.ToolUseUpdated(self.agent_id, block.start.index, block.start.id or "", block.start.name or "", text)
 
     def _stop(self, block: _Block, stopped: p.ContentBlockStopped) -> e.AgentEvent | None:
         if block.stopped is not None:

@@ -233,11 +233,11 @@ async def ask_model(turn: Turn) -> Answer:
 
 async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:
     """Fold the stream into a message, announce each piece, and save the text every `SAVE_EVERY` and at block ends."""
-    saved, save_at = "", time.monotonic() + SAVE_EVERY
+    saved, save_at, emit = "", time.monotonic() + SAVE_EVERY, turn.environment.bus.emit
     async for event in events:
         announced = pending.apply(event)
         if announced is not None:
-            turn.emit(announced)
+            emit(announced)
         if (begun := time.monotonic()) >= save_at or isinstance(event, ContentBlockStopped):
             if (text := pending.partial_text()) != saved:
                 await turn.environment.store.save_partial(turn.id, text, holder=turn.environment.holder)

@@ -139,7 +139,7 @@ class EventBus:
     def __init__(self, hooks: RuntimeHooks, audit: AuditStore) -> None:
         self.hooks = hooks
         self.audit = audit
-        self._taps: list[Tap] = []
+        self._taps: tuple[Tap, ...] = ()
 
     def child(self) -> EventBus:
         """Return a bus with the same hooks and record but no taps: a session's."""
@@ -147,8 +147,14 @@ class EventBus:
 
     def tap(self, tap: Tap) -> Callable[[], None]:
         """Call `tap` with every event from now on. Returns the function that ends it."""
-        self._taps.append(tap)
-        return lambda: self._taps.remove(tap) if tap in self._taps else None
+        self._taps = (*self._taps, tap)
+        return lambda: self._remove(tap)
+
+    def _remove(self, tap: Tap) -> None:
+        taps = list(self._taps)
+        if tap in taps:
+            taps.remove(tap)
+        self._taps = tuple(taps)
 
     def sync(self) -> None:
         """Return when the record would survive a power cut. A failure is logged and never fails a turn."""
@@ -160,10 +166,10 @@ class EventBus:
     def emit(self, event: AgentEvent) -> list[Exception]:
         """Record an event and pass it to the taps; a tap that raises is removed. Returns the errors of hooks."""
         errors = self.hooks.emit(self.audit, event) if isinstance(event, RuntimeEvent) else []
-        for tap in list(self._taps):
+        for tap in self._taps:
             try:
                 tap(event)
             except Exception:
                 log.exception("a subscriber failed and was removed")
-                self._taps.remove(tap)
+                self._remove(tap)
         return errors

@@ -16,10 +16,14 @@ from mentra_nb.authorization import (
     ToolAuthorizationPreview,
 )
 from mentra_nb.content import Data, Message, TokenUsage, ToolUse
+from mentra_nb.event.pieces import AgentEvent as AgentEvent
+from mentra_nb.event.pieces import ReasoningDelta as ReasoningDelta
+from mentra_nb.event.pieces import TextDelta as TextDelta
+from mentra_nb.event.pieces import ToolUseUpdated as ToolUseUpdated
 
 
-class AgentEvent(Data):
-    """Something that happened in an agent."""
+class _Fact(Data, AgentEvent):
+    """An event whose fields are checked, and that has a JSON form."""
 
     agent_id: str
 
@@ -42,57 +46,42 @@ class TurnOrigin(Data):
     project: str | None = None
 
 
-class RetryAttempt(AgentEvent):
+class RetryAttempt(_Fact):
     error_message: str
     attempt: int
     max_attempts: int
     next_delay_ms: int
 
 
-class TextDelta(AgentEvent):
-    delta: str
-
-
-class ReasoningDelta(AgentEvent):
-    delta: str
-
-
-class ToolUseUpdated(AgentEvent):
-    index: int
-    id: str
-    name: str
-    delta: str
-
-
-class ToolUseReady(AgentEvent):
+class ToolUseReady(_Fact):
     index: int
     call: ToolUse
 
 
-class AssistantMessageCommitted(AgentEvent):
+class AssistantMessageCommitted(_Fact):
     message: Message
 
 
-class ToolCallStarted(AgentEvent):
+class ToolCallStarted(_Fact):
     """The scheduler took up a call; it is not authorized yet."""
 
     call: ToolUse
 
 
-class ToolExecutionProgress(AgentEvent):
+class ToolExecutionProgress(_Fact):
     id: str
     name: str
     progress: str
 
 
-class UsageReport(AgentEvent):
+class UsageReport(_Fact):
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_creation_tokens: int = 0
 
 
-class SubagentSpawned(AgentEvent):
+class SubagentSpawned(_Fact):
     """`agent_id` gave a task to a subagent."""
 
     subagent_id: str
@@ -100,14 +89,14 @@ class SubagentSpawned(AgentEvent):
     model: str
 
 
-class SubagentFinished(AgentEvent):
+class SubagentFinished(_Fact):
     subagent_id: str
     name: str
     error: str | None = None
     """Why it failed, when it did."""
 
 
-class Branched(AgentEvent):
+class Branched(_Fact):
     """The conversation goes on from `entry_id`; `abandoned_entries` are off its path now."""
 
     entry_id: str | None
@@ -117,7 +106,7 @@ class Branched(AgentEvent):
 # ---- RuntimeEvent: recorded --------------------------------------------------------------------------------
 
 
-class RuntimeEvent(AgentEvent):
+class RuntimeEvent(_Fact):
     """A recorded event. Fields of the seed first, exact; what we add follows and is optional."""
 
     kind: str

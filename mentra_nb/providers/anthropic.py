@@ -19,14 +19,13 @@ from mentra_nb.errors import MalformedStream, UnsupportedCapability
 from mentra_nb.providers import anthropic_models
 from mentra_nb.providers.base import (
     BlockKind,
-    ContentBlockDelta,
     ContentBlockStopped,
     ModelInfo,
     ProviderCapabilities,
     ProviderToolSpec,
     Request,
 )
-from mentra_nb.providers.decoding import Decoder, check_size, check_text
+from mentra_nb.providers.decoding import Decoder, check_size
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.json import Fragment, compact, count, encode, join_body, member, merge_roles
 from mentra_nb.providers.wire import WireProvider, with_version
@@ -280,7 +279,7 @@ class AnthropicDecoder(Decoder):
             block.signature.append(str(whole["signature"]))
         text = whole.get(kind) if kind in ("text", "thinking") else None
         if text:
-            self._add(block, text)
+            self._take_piece(block, text)
         return block
 
     def _delta(self, frame: dict[str, Any]) -> None:
@@ -297,23 +296,22 @@ class AnthropicDecoder(Decoder):
             block.signature.append(str(delta.get("signature") or ""))
         elif known is None or block.kind == "opaque":
             if known is not None and known[0] == "tool_use":
-                self._add(block, delta.get(known[1]))
+                self._take_piece(block, delta.get(known[1]))
             elif block.kind == "opaque":
                 block.is_whole = False
         elif known[0] != block.kind:
             raise MalformedStream(f"a {known[0]} delta for a {block.kind} block: block {index}")
         elif text := delta.get(known[1]):
-            self._add(block, text)
+            self._take_piece(block, text)
 
-    def _add(self, block: _Block, text: Any) -> None:
-        check_text(block.kind, text)
+    def _take_piece(self, block: _Block, text: Any) -> None:
         block.size += len(text)
         if block.kind not in ("text", "thinking"):
             check_size(block.size)
         if block.kind == "opaque":
             block.arguments.append(text)
         else:
-            self._emit(ContentBlockDelta(block.index, text))
+            self._add(block.index, block.kind, text)
 
     def _stop_block(self, block: _Block) -> None:
         if not block.is_open:
@@ -328,7 +326,7 @@ class AnthropicDecoder(Decoder):
                 whole = compact(_with_arguments(block)) if block.is_whole else None
                 stopped = ContentBlockStopped(block.index, encrypted=whole)
             case "tool_use" if not block.size and block.whole.get("input"):
-                self._emit(ContentBlockDelta(block.index, compact(block.whole["input"])))
+                self._add(block.index, "tool_use", compact(block.whole["input"]))
         self._emit(stopped)
 
     def _end(self) -> None:

@@ -196,7 +196,7 @@ class ContentBlockStarted:
     item_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # freezing it would take twice as long to make, and an answer has thousands
 class ContentBlockDelta:
     """A piece of a block: text, reasoning text, or the JSON text of a call's arguments."""
 

@@ -43,6 +43,8 @@ class Decoder(ABC):
 
     def __init__(self, model: str) -> None:
         self.complete: bool = False
+        self.request_id: str | None = None
+        """The server's id for the request."""
         self._model = model
         self._finish: str | None = None
         """The stop reason, as far as the server has named one: without it the answer is not whole."""
@@ -53,20 +55,24 @@ class Decoder(ABC):
         self._open: tuple[int, BlockKind] | None = None
         """The block of text or reasoning that `_say` continues."""
 
-    def feed(self, frame: dict[str, Any]) -> list[ProviderEvent]:
-        """Return the events of one frame. Raises `ProviderError`."""
-        self._take(frame)
-        return self._taken()
+    def feed(self, frame: dict[str, Any] | None) -> list[ProviderEvent]:
+        """Return the events of one frame, whose values may have any type; `None` is the end of the body.
 
-    def finish(self) -> list[ProviderEvent]:
-        """Return the closing events, at the end of the body. Raises `StreamTruncated` if the answer is not whole."""
-        if self._finish is None:
-            raise StreamTruncated
-        self._end()
-        return self._taken()
-
-    def _taken(self) -> list[ProviderEvent]:
-        events, self._events = self._events, []
+        Raises `ProviderError`: `StreamTruncated` at the end of the body if the answer is not whole.
+        """
+        events: list[ProviderEvent] = []
+        self._events = events
+        try:
+            if frame is not None:
+                self._take(frame)
+            elif self._finish is None:
+                raise StreamTruncated
+            else:
+                self._end()
+        except (TypeError, AttributeError, LookupError, ValueError) as error:  # a value of another type than expected
+            raise MalformedStream(f"an event is not as this wire has them: {compact(frame)[:200]}") from error
+        except RecursionError as error:
+            raise MalformedStream("an event is nested too deeply") from error
         return events
 
     @abstractmethod
@@ -80,13 +86,19 @@ class Decoder(ABC):
     # ---- giving events --------------------------------------------------------------------------------------------
 
     def _emit(self, *events: ProviderEvent) -> None:
-        self._events += events
+        self._events += map(_checked, events)
+
+    def _add(self, index: int, kind: BlockKind, text: Any) -> None:
+        """Give a piece of a block. Raises `MalformedStream` if it is not a string."""
+        if not isinstance(text, str):
+            raise MalformedStream(f"a piece of {kind} is not a string: {str(text)[:200]}")
+        self._events.append(ContentBlockDelta(index, text))
 
     def _start(self, id: Any = None, model: Any = None) -> None:
         """Start the message, unless it has been started."""
         if not self._started:
             self._started = True
-            self._emit(MessageStarted(str(id or ""), str(model or self._model)))
+            self._emit(MessageStarted(str(id or ""), str(model or self._model), self.request_id))
 
     def _next_index(self) -> int:
         """Reserve the number of a block."""
@@ -101,11 +113,10 @@ class Decoder(ABC):
 
     def _say(self, kind: BlockKind, text: Any, item_id: str | None = None) -> None:
         """Add a piece of text or reasoning: to the open block if it is of that kind, else to a new one."""
-        check_text(kind, text)
         if self._open is None or self._open[1] != kind:
             self._close()
             self._open = (self._begin(kind, item_id=item_id), kind)
-        self._events.append(ContentBlockDelta(self._open[0], text))
+        self._add(self._open[0], kind, text)
 
     def _close(self) -> None:
         """Stop the block that `_say` opened, if there is one."""
@@ -123,12 +134,6 @@ class Decoder(ABC):
         self.complete = True
 
 
-def check_text(kind: str, text: Any) -> None:
-    """Raise `MalformedStream` for a piece of a block that is not a string."""
-    if not isinstance(text, str):
-        raise MalformedStream(f"a piece of {kind} is not a string: {str(text)[:200]}")
-
-
 def check_size(characters: int) -> None:
     """Raise `MalformedStream` for arguments of a call that are too long."""
     if characters > MAX_ARGUMENTS:
@@ -139,17 +144,16 @@ async def pump(
     stream: EventStream, decoder: Decoder, headers: Mapping[str, str]
 ) -> AsyncGenerator[ProviderEvent, None]:
     """Yield the events of a response; the secrets in `headers` are removed from its errors."""
+    decoder.request_id = stream.request_id
     try:
         async with aclosing(stream.events()) as frames:
             async for data in frames:
-                for event in _events(decoder, _frame(data, stream)):
-                    if isinstance(event, MessageStarted):
-                        event = replace(event, request_id=stream.request_id)
+                for event in decoder.feed(_frame(data, stream)):
                     yield event
                 if decoder.complete:
                     await stream.drain()
                     return
-        for event in decoder.finish():
+        for event in decoder.feed(None):
             yield event
     except ProviderError as error:
         about = f", request {stream.request_id}" if stream.request_id and stream.request_id not in str(error) else ""
@@ -157,26 +161,14 @@ async def pump(
         raise
 
 
-def _events(decoder: Decoder, frame: dict[str, Any]) -> list[ProviderEvent]:
-    """Return what the decoder makes of a frame, whose values may have any type. Raises `MalformedStream`."""
-    try:
-        return [_checked(event) for event in decoder.feed(frame)]
-    except (TypeError, AttributeError, LookupError, ValueError) as error:  # a value of another type than expected
-        raise MalformedStream(f"an event is not as this wire has them: {compact(frame)[:200]}") from error
-    except RecursionError as error:
-        raise MalformedStream("an event is nested too deeply") from error
-
-
 def _checked(event: ProviderEvent) -> ProviderEvent:
     """Return the event with numeric ids as text. Raises `TypeError` if another text in it is not a string."""
     match event:
-        case ContentBlockDelta():
-            texts: tuple[Any, ...] = (event.text,)
         case ContentBlockStarted():
             if isinstance(event.id, int) or isinstance(event.item_id, int):
                 ids = {"id": event.id, "item_id": event.item_id}
                 event = replace(event, **{name: id and str(id) for name, id in ids.items()})
-            texts = (event.id or "", event.name or "", event.item_id or "")
+            texts: tuple[Any, ...] = (event.id or "", event.name or "", event.item_id or "")
         case ContentBlockStopped():
             texts = (event.signature or "", event.encrypted or "", event.phase or "")
         case MessageDelta():

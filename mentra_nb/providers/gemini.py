@@ -18,7 +18,6 @@ from mentra_nb.errors import MalformedStream, RetryableError, UnsupportedCapabil
 from mentra_nb.ids import clean_name
 from mentra_nb.providers.base import (
     BlockKind,
-    ContentBlockDelta,
     ContentBlockStopped,
     ModelInfo,
     ProviderCapabilities,
@@ -290,7 +289,7 @@ class GeminiDecoder(Decoder):
         if kind == "text":
             self._carry(signature)
         index = self._begin(kind)
-        self._emit(ContentBlockDelta(index, text))
+        self._add(index, kind, text)
         self._emit(ContentBlockStopped(index, signature=signature if kind == "thinking" else None))
 
     def _carry(self, signature: str) -> None:
@@ -315,7 +314,7 @@ class GeminiDecoder(Decoder):
         id = self._call_id(str(given or ""))
         index = self._begin("tool_use", id=id, name=str(call.get("name") or ""), item_id=given)
         if text:
-            self._emit(ContentBlockDelta(index, text))
+            self._add(index, "tool_use", text)
         self._emit(ContentBlockStopped(index))
         self._has_calls = True
 

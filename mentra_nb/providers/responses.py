@@ -14,7 +14,6 @@ from mentra_nb.content import Image, Opaque, Role, Sendable, Text, Thinking, Too
 from mentra_nb.errors import MalformedStream
 from mentra_nb.providers.base import (
     BlockKind,
-    ContentBlockDelta,
     ContentBlockStopped,
     ProviderCapabilities,
     ProviderToolSpec,
@@ -293,7 +292,7 @@ class ResponsesDecoder(Decoder):
             block.size += len(text)
             if kind == "tool_use":
                 check_size(block.size)
-            self._emit(ContentBlockDelta(block.index, text))
+            self._add(block.index, kind, text)
 
     def _done(self, frame: dict[str, Any], item: dict[str, Any]) -> None:
         try:
@@ -307,7 +306,7 @@ class ResponsesDecoder(Decoder):
             self._emit(ContentBlockStopped(block.index, encrypted=compact(item)))
             return
         if not block.size and (text := self._whole_text(item)):
-            self._emit(ContentBlockDelta(block.index, text))
+            self._add(block.index, block.kind, text)
         encrypted = item.get("encrypted_content") or None
         added = {name: item[name] for name in EXTENSIONS if item.get(name)}
         if block.kind == "thinking" and self._late_encryption and not (encrypted or added):

@@ -146,7 +146,7 @@ def read(pieces: list[str], finish: str = "stop") -> tuple[Message, str | None]:
     """Return the message of an answer in these pieces, as the adapter reads it, and its stop reason."""
     reader, decoder, pending = CallReader(), ChatDecoder("m"), PendingMessage("agent", "local", "m")
     chunks = [*map(piece, pieces), piece(finish=finish)]
-    events = [event for chunk in chunks for event in decoder.feed(reader.feed(chunk))] + list(decoder.finish())
+    events = [event for chunk in chunks for event in decoder.feed(reader.feed(chunk))] + decoder.feed(None)
     for event in events:
         pending.apply(event)
     return pending.message(), next(event.stop_reason for event in events if isinstance(event, MessageDelta))
