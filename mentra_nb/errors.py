@@ -3,6 +3,7 @@
 MentraError
  ├─ ProviderError                      the model's side of the wire
  │   ├─ TransportError                 no connection, or it broke                        retryable
+ │   │   └─ Unreachable                no connection could be made
  │   ├─ HttpError                      a status other than 2xx                           by status
  │   ├─ RetryableError                 the provider asked to try again                   retryable
  │   ├─ DecodeError                    a body that is not of the expected form           retryable
@@ -32,16 +33,26 @@ MentraError
 
 from __future__ import annotations
 
-import json
 import re
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+from mentra_nb.server_text import message_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TOO_LONG = re.compile(
+    r"context.length|context.(window|size)|maximum context|prompt is too long"
+    r"|input token count|too many (input )?tokens|n_ctx",
+    re.IGNORECASE,
+)
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_UNREADABLE = re.compile(r"expected peg-[\w-]+ format|parse tool call", re.IGNORECASE)
+"""What llama.cpp says if it cannot read the answer of the model it runs."""
 
 
 class ErrorCategory(StrEnum):
@@ -70,6 +81,9 @@ class MentraError(Exception):
 class ProviderError(MentraError):
     """A request to a model provider failed."""
 
+    most_retries: int | None = None
+    """More retries than these are not worth while; `None` if nothing is known about that."""
+
     @property
     def is_transient(self) -> bool:
         """True if the same request may succeed when sent again."""
@@ -78,6 +92,19 @@ class ProviderError(MentraError):
 
 class TransportError(ProviderError):
     category = ErrorCategory.RETRYABLE
+
+
+class Unreachable(TransportError):
+    """No connection to `where` (host:port), directly or through a proxy.
+
+    A server on this machine that does not answer does not run, so it is asked only once more.
+    """
+
+    def __init__(self, where: str, why: str, proxy: str | None = None) -> None:
+        via = f" through the proxy {proxy}" if proxy else ""
+        super().__init__(f"could not connect to {where}{via} ({why}): is the server running and reachable from here?")
+        if proxy is None and where.rpartition(":")[0] in ("127.0.0.1", "::1", "localhost"):
+            self.most_retries = 1
 
 
 class RetryableError(ProviderError):
@@ -116,10 +143,10 @@ class HttpError(ProviderError):
         self.retry_after = retry_after
         self.request_id = request_id
         self.should_retry = should_retry
-        message = _message_of(body)
-        detail = f": {message}" if message else ""
+        message = message_in(body)
+        detail = f": {message}" if message else f" {_PHRASES.get(status, '')}".rstrip()
         about = f", request {request_id}" if request_id else ""
-        super().__init__(f"provider returned HTTP {status}{detail}{about}")
+        super().__init__(f"HTTP {status}{detail}{about}")
 
     @property
     def category(self) -> ErrorCategory:  # type: ignore[override]  # depends on the status
@@ -129,26 +156,6 @@ class HttpError(ProviderError):
         elif self.should_retry is not None:
             transient = self.should_retry
         return ErrorCategory.RETRYABLE if transient else ErrorCategory.TERMINAL
-
-
-def _message_of(body: str) -> str:
-    """Return the server's own message in the body of an error: from its JSON, or the title of its page."""
-    if body.lstrip().startswith(("{", "[")):
-        try:
-            found = json.loads(body)
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, list) and found:
-            found = found[0]
-        error = found.get("error", found) if isinstance(found, dict) else None
-        if isinstance(error, dict):
-            error = error.get("message") or error.get("detail") or error.get("msg")
-        if isinstance(error, str) and error.strip():
-            return " ".join(error.split())[: HttpError.BODY_LIMIT]
-    if re.match(r"\s*<(!doctype|html|head|\?xml)\b", body[:200], re.IGNORECASE):
-        title = re.search(r"<title[^>]{0,200}>([^<]{1,200})<", body[: HttpError.BODY_LIMIT], re.IGNORECASE)
-        return f"an HTML page, {' '.join(title[1].split())}" if title else "an HTML page"
-    return body[: HttpError.BODY_LIMIT].strip()
 
 
 class DecodeError(ProviderError):
@@ -195,15 +202,18 @@ class NoModelsAvailable(MentraError):
 
 class FailedToListModels(MentraError):
     def __init__(self, source: ProviderError) -> None:
-        super().__init__(f"failed to list models: {source}")
+        super().__init__(f"failed to list models: {advised(source)}")
         self.__cause__: BaseException | None = source
 
 
 class FailedToStreamResponse(MentraError):
-    """A model request failed. `source` (also `__cause__`) is the provider's error."""
+    """A model request failed. `source` (also `__cause__`) is the provider's error.
 
-    def __init__(self, source: ProviderError) -> None:
-        super().__init__(f"failed to stream provider response: {source}{_what_next(source)}")
+    The message says what failed, why, and what to do next.
+    """
+
+    def __init__(self, source: ProviderError, model: str | None = None) -> None:
+        super().__init__(f"{model or 'the model'} failed: {advised(source)}")
         self.source = source
         self.__cause__: BaseException | None = source
 
@@ -212,17 +222,31 @@ class FailedToStreamResponse(MentraError):
         return self.source.category
 
 
-def _what_next(error: ProviderError) -> str:
-    """Return what to do after an error of a server, as the end of a sentence; empty if its message says it."""
-    if not isinstance(error, HttpError):
-        return "; %mentra resume goes on" if isinstance(error, RetryableError) else ""
-    if error.status in (401, 403):
-        return "; check the key: %mentra check"
-    if error.status == 404:
-        return "; check the name of the model: %mentra models"
-    if error.status == 402 or any(code in error.body for code in QUOTA_CODES):
-        return "; check the account's credit, then %mentra resume goes on"
-    return "; %mentra resume goes on" if error.is_transient else ""
+def advised(error: MentraError) -> str:
+    """Return the message of an error and, if it is a provider's, what to do next."""
+    advice = what_to_do(error) if isinstance(error, ProviderError) else ""
+    return f"{error} · {advice}" if advice else str(error)
+
+
+def what_to_do(error: ProviderError) -> str:
+    """Return what to do after an error of a provider; empty if its message says it."""
+    text, status = str(error), getattr(error, "status", None)
+    if status == 413 or _TOO_LONG.search(text):
+        return "begin a new conversation (-s NAME), or take a model with a larger context window: %mentra models"
+    if _UNREADABLE.search(text):
+        return "%mentra resume asks again; if that fails too, take another model, or update the server"
+    if status == 402 or (isinstance(error, HttpError) and any(code in error.body for code in QUOTA_CODES)):
+        return "check the account's credit, then %mentra resume"
+    if status in (400, 422):
+        return "change the question, or take another model (-m NAME)"
+    known = {
+        401: "check the key: %mentra check",
+        403: "check what the key may use: %mentra check",
+        404: "check the name of the model: %mentra models",
+        429: "wait a while, then %mentra resume",
+    }
+    resumable = isinstance(error, HttpError | RetryableError | TransportError) and error.is_transient
+    return known.get(status or 0) or ("%mentra resume goes on" if resumable else "")
 
 
 class OperationDenied(MentraError):

@@ -78,7 +78,7 @@ def test_a_limit_is_named_with_its_number() -> None:
 
 def test_a_broken_stream_names_every_layer() -> None:
     error = x.FailedToStreamResponse(x.MalformedStream("boom"))
-    assert str(error) == "failed to stream provider response: malformed provider stream: boom"
+    assert str(error) == "the model failed: malformed provider stream: boom"
 
 
 def test_source_is_exposed_for_wrapped_errors() -> None:
@@ -101,27 +101,69 @@ def test_a_long_body_of_an_error_is_cut() -> None:
         ("<!DOCTYPE html>\n<html><head><title>502 Bad\nGateway</title>", "an HTML page, 502 Bad Gateway"),
         ("<html><body>x", "an HTML page"),
         ("plain words", "plain words"),
-        ('{"odd": 1}', '{"odd": 1}'),
+        ("<!-- proxy --><div>x", "an HTML page"),
+        ("<html><body><center><h1>Bad gateway</h1>", "an HTML page, Bad gateway"),
+        ('{"object": "error", "message": "no such parameter"}', "no such parameter"),
+        ('{"detail": [{"loc": ["body", "x"], "msg": "field required"}]}', "body.x: field required"),
+        ('{"error": {"message": "Lite - {\\n \\"error\\": {\\"message\\": \\"Bad\\"}}"}}', "Lite: Bad"),
+        (
+            '{"error": {"message": "It failed", "metadata": {"raw": "{\\"error\\": \\"no tools\\"}"}}}',
+            "It failed: no tools",
+        ),
+        ('{"error": {"message": "<html><title>Busy</title>"}}', "an HTML page, Busy"),
+        ('{"error": {"message": "cut \\"here\\"", "more": [1, 2', 'cut "here"'),
+        ("a {brace} in prose [1]", "a {brace} in prose [1]"),
+        ("two\n lines", "two lines"),
+        ("x" * 500, "x" * 400 + "…"),
     ],
 )
 def test_the_servers_own_message_is_shown(body: str, message: str) -> None:
-    assert str(x.HttpError(500, body)) == f"provider returned HTTP 500: {message}"
+    assert str(x.HttpError(500, body)) == f"HTTP 500: {message}"
+
+
+@pytest.mark.parametrize("body", ['{"odd": 1}', "[1, 2]", '{"error": {"code": 3}}', '{"a"', "", "[" * 100_000, "{}"])
+def test_json_without_a_message_is_not_shown(body: str) -> None:
+    assert str(x.HttpError(502, body)) == "HTTP 502 Bad Gateway"
+    assert str(x.HttpError(599, body)) == "HTTP 599"
+
+
+PEG = "The model produced output that does not match the expected peg-native format"
 
 
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (x.HttpError(401, "no"), "no; check the key: %mentra check"),
-        (x.HttpError(404, "no"), "no; check the name of the model: %mentra models"),
-        (x.HttpError(429, "no"), "no; %mentra resume goes on"),
-        (x.HttpError(503, "no"), "no; %mentra resume goes on"),
-        (x.HttpError(400, "no"), "no"),
-        (x.HttpError(429, "insufficient_quota"), "check the account's credit, then %mentra resume goes on"),
-        (x.RetryableError("no"), "no; %mentra resume goes on"),
+        (x.HttpError(401, "no"), "HTTP 401: no · check the key: %mentra check"),
+        (x.HttpError(403, "no"), "HTTP 403: no · check what the key may use: %mentra check"),
+        (x.HttpError(404, "no"), "no · check the name of the model: %mentra models"),
+        (x.HttpError(429, "no"), "no · wait a while, then %mentra resume"),
+        (x.HttpError(503, "no"), "no · %mentra resume goes on"),
+        (x.HttpError(500, PEG), "asks again; if that fails too, take another model, or update the server"),
+        (x.RetryableError(f"{PEG} (500)"), "asks again; if that fails too, take another model, or update the server"),
+        (x.HttpError(400, "no"), "no · change the question, or take another model (-m NAME)"),
+        (x.HttpError(400, "This model's maximum context length is 8192 tokens."), "context window: %mentra models"),
+        (x.ProviderError("prompt is too long: 210000 tokens > 200000 maximum"), "context window: %mentra models"),
+        (x.HttpError(413, "no"), "larger context window: %mentra models"),
+        (x.HttpError(429, "insufficient_quota"), "check the account's credit, then %mentra resume"),
+        (x.RetryableError("no"), "no · %mentra resume goes on"),
+        (
+            x.Unreachable("127.0.0.1:9", "refused"),
+            "is the server running and reachable from here? · %mentra resume goes on",
+        ),
+        (x.MalformedStream("no"), "the model failed: malformed provider stream: no"),
     ],
 )
 def test_a_failed_answer_says_what_to_do(error: x.ProviderError, advice: str) -> None:
     assert str(x.FailedToStreamResponse(error)).endswith(advice)
+    assert str(x.FailedToStreamResponse(error, "openai/gpt-5")).startswith("openai/gpt-5 failed: ")
+
+
+@pytest.mark.parametrize(
+    ("where", "proxy", "retries"),
+    [("127.0.0.1:9", None, 1), ("localhost:9", None, 1), ("api.example:443", None, None), ("localhost:9", "p:1", None)],
+)
+def test_only_a_server_on_this_machine_is_known_not_to_run(where: str, proxy: str | None, retries: int | None) -> None:
+    assert x.Unreachable(where, "refused", proxy).most_retries == retries
 
 
 def test_a_spent_quota_is_final_and_the_server_may_say_what_to_try_again() -> None:

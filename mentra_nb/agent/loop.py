@@ -224,8 +224,9 @@ async def ask_model(turn: Turn) -> Answer:
                 error.args = (f"{error}; the server asks to wait {asked_wait(error):,.0f} s before the next request",)
             request_failed(turn, error)
             turn.pending = None
-            if said_something or too_long or not error.is_transient or attempt > turn.limits.options.retry_budget:
-                raise FailedToStreamResponse(error) from error
+            is_last = attempt > most_retries(error, turn.limits.options)
+            if said_something or too_long or not error.is_transient or is_last:
+                raise FailedToStreamResponse(error, f"{provider.descriptor.id}/{model}") from error
             turn.limits.count_request()  # before the wait, so that no time is lost when the budget is spent
             await wait_before_retry(turn, error, attempt)
     raise AssertionError("unreachable")
@@ -256,11 +257,17 @@ async def wait_before_retry(turn: Turn, error: ProviderError, attempt: int) -> N
             agent_id=turn.agent_id,
             error_message=str(error),
             attempt=attempt,
-            max_attempts=turn.limits.options.retry_budget,
+            max_attempts=most_retries(error, turn.limits.options),
             next_delay_ms=int(delay * 1000),
         )
     )
     await anyio.sleep(delay)
+
+
+def most_retries(error: ProviderError, options: RunOptions) -> int:
+    """Return how often a request that failed in this way is sent again at most."""
+    budget: int = options.retry_budget
+    return budget if error.most_retries is None else min(budget, error.most_retries)
 
 
 def retry_delay(error: ProviderError, attempt: int, chance: float, options: RunOptions) -> float:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from mentra_nb.chat.models import can_chat, open_provider
-from mentra_nb.errors import MentraError
+from mentra_nb.errors import MentraError, advised
 from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.providers.registry import PRESETS
 from mentra_nb.runtime.models import newest_first
@@ -44,7 +44,7 @@ async def catalog(
                 notes.append(f"{id} is not listed: no answer within {seconds:g} s")
         except MentraError as error:
             if not is_probe:
-                notes.append(f"{id} is not listed: {error}")
+                notes.append(f"{id} is not listed: {advised(error)}")
 
     async with anyio.create_task_group() as tasks:
         for provider, is_probe in _providers(engine, os.environ if environ is None else environ, notes):

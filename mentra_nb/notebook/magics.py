@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Bool, Enum, Float, List, TraitError, TraitType, Unicode, validate
 from traitlets.config import Config
@@ -100,13 +99,10 @@ class Mentra(Magics):
     @line_cell_magic
     def mentra(self, line: str, cell: str | None = None) -> Any:
         """Ask a model, or manage the conversation. See `%mentra help`."""
-        try:
-            parsed = parse(line, cell)
-            if parsed.command is not None:
-                return parsed.command.run(Context(self._namespace(), show, origin), parsed.words)
-            reply = self._ask(parsed)
-        except MentraError as error:  # the user needs the sentence, not a traceback
-            raise UsageError(str(error)) from None
+        parsed = parse(line, cell)
+        if parsed.command is not None:
+            return parsed.command.run(Context(self._namespace(), show, origin), parsed.words)
+        reply = self._ask(parsed)
         return None if cell is not None or parsed.out else reply
 
     mentra.__doc__ = help_text(COMMANDS, OPTIONS)  # what `%mentra?` shows

@@ -48,6 +48,7 @@ class TurnView:
         self._pause, self._next = 1.0 / hz, 0.0
         self._since = time.monotonic()
         self._life: str | None = None
+        self._retry: str | None = None
         self._second = -1
         self._thinking = False
         self._quiet, self._verbose = quiet, verbose
@@ -61,6 +62,8 @@ class TurnView:
 
     def handle(self, event: SessionEvent) -> None:
         """Show an event. Text and the progress of tools are kept until the next `tick`."""
+        if not isinstance(event, RetryNotice):
+            self._retry = None
         if not isinstance(event, AssistantReasoningDelta):
             self._since, self._thinking = time.monotonic(), False
         match event:
@@ -97,8 +100,7 @@ class TurnView:
             case UsageReported():
                 self._usage += TokenUsage(input_tokens=event.input_tokens, output_tokens=event.output_tokens)
             case RetryNotice() if not self._quiet and self.live:
-                wait = f"again in {event.next_delay_ms / 1000:.0f} s ({event.attempt} of {event.max_attempts})"
-                self.note(event.error_message, "↻", wait)
+                self._draw_retry(event)
             case Notice():
                 self.note(event.message, "⚠" if event.severity == "warning" else "ℹ")
             case TaskUpdated() if not self._quiet:
@@ -148,6 +150,17 @@ class TurnView:
             display = uuid4().hex if self.live else ""
             self.out.show(data, display or None)
         return display
+
+    def _draw_retry(self, event: RetryNotice) -> None:
+        """Say that a request is sent again, in place of the line that said so of the attempt before."""
+        seconds = round(event.next_delay_ms / 1000)
+        when = f"again in {seconds} s" if seconds else "again at once"
+        data = line(event.error_message, "↻", note=f"{when} ({event.attempt} of {event.max_attempts})")
+        if self._retry is None:
+            self.settle()
+            self._retry = self._put(data)
+        else:
+            self.out.update(data, self._retry)
 
     def note(self, text: str, mark: str = "", note: str = "", detail: str = "") -> None:
         """Show one line below the text so far."""

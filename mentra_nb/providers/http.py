@@ -29,7 +29,9 @@ from mentra_nb.errors import (
     ProviderError,
     RetryableError,
     TransportError,
+    Unreachable,
 )
+from mentra_nb.server_text import message_in
 
 if TYPE_CHECKING:
     import httpx
@@ -180,10 +182,7 @@ class _network_errors:  # noqa: N801  # used as a statement, like contextlib.sup
                         "if it was issued by a private authority, set SSL_CERT_FILE to that authority's certificate"
                     ) from error
                 detail = str(error) or f"no answer within {CONNECT_TIMEOUT:g} s"
-                via = f" through the proxy {proxy}" if proxy else ""
-                raise TransportError(
-                    f"could not connect to {where}{via} ({detail}); is the server running and reachable from here?"
-                ) from error
+                raise Unreachable(where, detail, proxy) from error
             case httpx.ProxyError():
                 text = f"the proxy {proxy} did not connect to {where} ({error}); check HTTPS_PROXY and NO_PROXY"
                 passing = str(error)[:3] in ("408", "429") or str(error).startswith("5")
@@ -344,10 +343,10 @@ async def event_stream(response: Response, headers: Mapping[str, str]) -> EventS
 def stream_error(error: Any, request_id: Any = None) -> ProviderError:
     """Return the exception for an error in a stream: `{code, type, message}`, or only a text."""
     if not isinstance(error, dict):
-        return ProviderError(f"the provider reported an error: {error or 'no details given'}")
+        return ProviderError(f"the provider reported an error: {message_in(error) or 'no details given'}")
     labels = [str(error[key]) for key in ("code", "type", "status") if error.get(key) not in (None, "error")]
-    text = str(error.get("message") or "no details given")
-    if labels:
+    text = message_in(error) or "no details given"
+    if labels and labels[0] not in text:
         text = f"{text} ({labels[0]})"
     if request_id:
         text = f"{text}, request {request_id}"

@@ -39,6 +39,7 @@ from mentra_nb.errors import (
     StoreError,
     StreamTruncated,
     TransportError,
+    Unreachable,
 )
 from mentra_nb.event import types as e
 from mentra_nb.permission.policy import RuntimePolicy
@@ -352,9 +353,7 @@ async def test_send_failure_rolls_history_back_and_emits_run_failed() -> None:
         await agent.send("first")
         before = agent.history()
         events = heard(agent)
-        with pytest.raises(
-            FailedToStreamResponse, match="failed to stream provider response: malformed provider stream"
-        ):
+        with pytest.raises(FailedToStreamResponse, match="scripted/scripted failed: malformed provider stream"):
             await agent.send("second")
         assert agent.history() == before
         assert isinstance(events[-1], e.TurnFinished)
@@ -499,12 +498,23 @@ async def test_a_server_that_names_a_longer_wait_gets_it_but_not_an_hour(error: 
     assert [r.next_delay_ms for r in of(events, e.RetryAttempt)] == [milliseconds]
 
 
+async def test_a_server_of_this_machine_that_does_not_run_is_asked_twice() -> None:
+    refused = [failure(Unreachable("127.0.0.1:9", "refused")) for _ in range(3)]
+    async with bench(*refused) as table:
+        agent = await table.agent()
+        events = heard(agent)
+        with pytest.raises(FailedToStreamResponse, match="is the server running"):
+            await agent.run("hi", RunOptions(retry_base=0.01))
+    assert len(of(events, e.ModelRequestStarted)) == 2
+    assert [(retry.attempt, retry.max_attempts) for retry in of(events, e.RetryAttempt)] == [(1, 1)]
+
+
 @pytest.mark.parametrize("error", [HttpError(429, retry_after=3600), RetryableError("later", 3600)])
 async def test_a_server_that_asks_to_wait_longer_than_the_cap_ends_the_turn(error: ProviderError) -> None:
     async with bench(failure(error), text("never")) as table:
         agent = await table.agent()
         events = heard(agent)
-        with pytest.raises(FailedToStreamResponse, match=r"asks to wait 3,600 s.*%mentra resume goes on"):
+        with pytest.raises(FailedToStreamResponse, match=r"asks to wait 3,600 s.*%mentra resume"):
             await agent.run("hi")
     assert of(events, e.RetryAttempt) == []
     assert table.provider.remaining == 1
@@ -932,8 +942,8 @@ async def test_task_tool_wraps_child_failure_and_parent_continues() -> None:
         events = heard(agent)
         assert (await agent.send("go")).text() == "outer"
     [result] = agent.history()[2].tool_results()
-    assert (result.content, result.is_error) == ("failed to stream provider response: no", True)
-    assert [f.error for f in of(events, e.SubagentFinished)] == ["failed to stream provider response: no"]
+    assert (result.content, result.is_error) == ("scripted/scripted failed: no", True)
+    assert [f.error for f in of(events, e.SubagentFinished)] == ["scripted/scripted failed: no"]
 
 
 async def test_child_rejects_nested_task_requests_without_recursing() -> None:

@@ -533,4 +533,8 @@ async def test_the_turn_has_its_origin() -> None:
 async def test_the_end_of_a_failed_turn_names_the_error() -> None:
     events = await never_opens()
     [finished], [aborted] = of(events, e.TurnFinished), of(events, e.RunAborted)
-    assert aborted.reason == finished.error == "failed to stream provider response: provider returned HTTP 400: bad"
+    assert (
+        aborted.reason
+        == finished.error
+        == "scripted/scripted failed: HTTP 400: bad · change the question, or take another model (-m NAME)"
+    )

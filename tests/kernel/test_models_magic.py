@@ -70,7 +70,7 @@ def test_a_mistake_is_reported_in_one_sentence(notebook: Notebook, code: str, wo
     notebook.script()
     cell = notebook.run(code)
     assert cell.status == "error"
-    assert words in cell.stderr + json.dumps([content for kind, content in cell.events if kind == "error"])
+    assert words in cell.error
     assert notebook.value("len(model.recorded_requests)") == 0
 
 
@@ -79,7 +79,7 @@ def test_a_file_that_is_not_a_model_is_refused_before_anything_is_loaded(noteboo
     file.write_text("not a model")
     cell = notebook.run(f"%mentra -m local:{file} hello there")
     assert cell.status == "error"
-    assert "is not a GGUF file" in cell.stderr + json.dumps([c for kind, c in cell.events if kind == "error"])
+    assert "is not a GGUF file" in cell.error
 
 
 def test_a_question_that_begins_like_a_command_is_asked(notebook: Notebook) -> None:

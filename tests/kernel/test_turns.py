@@ -128,7 +128,7 @@ def test_an_answer_queued_by_run_all_does_not_count_and_one_typed_afterwards_doe
     answer(notebook, asking, "typed allow")
     notebook.finish(asking, early, last)
     assert " · you, once" in asking.texts()
-    assert "no question is open here" in early.stderr
+    assert "no question is open here" in early.error
     assert (early.status, last.status) == ("error", "aborted")
 
 

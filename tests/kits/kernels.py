@@ -57,6 +57,10 @@ class Cell:
         return "".join(c["text"] for t, c in self.events if t == "stream" and c["name"] == "stderr")
 
     @property
+    def error(self) -> str:
+        return "\n".join(line for t, c in self.events if t == "error" for line in c["traceback"])
+
+    @property
     def status(self) -> str:
         """`ok`, `error` or `aborted`; `running` until then."""
         return str(self.reply["status"]) if self.reply is not None else "running"

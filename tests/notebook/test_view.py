@@ -17,6 +17,7 @@ from mentra_nb.event.screen import (
     AssistantReasoningDelta,
     AssistantTokenDelta,
     QuestionAnswered,
+    RetryNotice,
     SessionEvent,
     ToolCompleted,
     ToolProgress,
@@ -297,6 +298,21 @@ def test_the_fold_of_a_call_holds_the_whole_result() -> None:
     long = "line of output\n" * 500
     out = draw(*CALL, DONE.model_copy(update={"output": long}))
     assert out.shown[0]["text/html"].count("line of output") == 500
+
+
+def retry(attempt: int, ms: int) -> SessionEvent:
+    return RetryNotice(agent_id="a", error_message="HTTP 503: busy", attempt=attempt, max_attempts=5, next_delay_ms=ms)
+
+
+def test_retries_are_one_line_that_is_updated() -> None:
+    out = draw(retry(1, 120), retry(2, 900), retry(3, 2600), *deltas("Here."), retry(1, 4000), *deltas("There."))
+    assert out.texts() == [
+        "↻ HTTP 503: busy  again in 3 s (3 of 5)",
+        "Here.",
+        "↻ HTTP 503: busy  again in 4 s (1 of 5)",
+        "There.",
+    ]
+    assert draw(retry(1, 120)).texts() == ["↻ HTTP 503: busy  again at once (1 of 5)"]
 
 
 def test_the_texts_of_two_rounds_are_two_when_quiet() -> None:

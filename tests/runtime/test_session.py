@@ -228,7 +228,7 @@ async def test_failed_turn_emits_error_event() -> None:
         session, events = await listening(table)
         with pytest.raises(FailedToStreamResponse):
             await session.append_turn("go")
-    assert events[-1] == shown.SessionError(message="failed to stream provider response: no", recoverable=False)
+    assert events[-1] == shown.SessionError(message="scripted/scripted failed: no", recoverable=False)
 
 
 async def test_error_recovery_session_accepts_turn_after_failure() -> None:
