@@ -30,6 +30,7 @@ from mentra_nb.notebook import asking
 from mentra_nb.notebook.output import Out
 from mentra_nb.notebook.render import Bundle, bundle, line
 from mentra_nb.notebook.text_blocks import TextBlocks
+from mentra_nb.permission.asking import calls_to_allow
 
 LIFE_AFTER = 0.2
 """Seconds without an event after which a line says what is being waited for."""
@@ -277,7 +278,7 @@ class TurnView:
         text = " · ".join(filter(None, (_decision(answer), clock, what)))
         note = answer.reason or ""
         if answer.decided_by == "headless" and question:
-            note = f"to allow it beforehand: mn.allow({question.tool_name!r}, pattern={str(question.subject)!r})"
+            note = f"to allow it beforehand: {calls_to_allow(question)}"
         data = line(text, "✓" if answer.outcome == "allowed" else "✗", note=note)
         if display is not None:
             self.out.update(data, display)

@@ -329,8 +329,13 @@ def how_to_allow(request: ToolAuthorizationRequest) -> str:
     """Return the advice that lets this very call, and no other, run unasked. It quotes no long subject."""
     if (size := len(str(request.subject))) > MAX_QUOTED:
         return f"what it acts on has {size} characters, too many to quote in a rule: ask in a live notebook"
-    calls = [f"mn.allow({request.tool_name!r}, pattern={exactly(part)!r})" for part in request.subject.parts or ("",)]
-    return f"allow it beforehand with {' and '.join(calls)} or ask in a live notebook"
+    return f"allow it beforehand with {calls_to_allow(request)} or ask in a live notebook"
+
+
+def calls_to_allow(request: ToolAuthorizationRequest) -> str:
+    """Return the calls of `mn.allow` that let this very call, and no other, run unasked."""
+    parts = request.subject.parts or ("",)
+    return " and ".join(f"mn.allow({request.tool_name!r}, pattern={exactly(part)!r})" for part in parts)
 
 
 def check_pattern(question: PermissionQuestion, decision: PermissionDecision, rules: Sequence[PermissionRule]) -> None:

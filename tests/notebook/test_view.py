@@ -9,6 +9,7 @@ import pytest
 from mentra_nb.authorization import (
     PermissionDecision,
     PermissionQuestion,
+    Subject,
     ToolAuthorizationPreview,
     ToolCapability,
 )
@@ -292,6 +293,19 @@ def test_an_allowed_call_is_one_line_that_says_who_allowed_it(clock: Clock, scop
     view.handle(DONE)
     (text,) = out.texts()
     assert text.startswith(f"✓ shell  ls  0.2 s · {how} ")
+
+
+def test_the_advice_after_a_question_nobody_could_be_asked_allows_this_very_call_and_no_other() -> None:
+    out = Recorder()
+    view = TurnView(out, live=False, hz=12.0)
+    question = QUESTION.model_copy(update={"subject": Subject.path("a *.tmp", "b", absolute=("/a *.tmp", "/b"))})
+    view.question(question, None)
+    view.handle(
+        QuestionAnswered(
+            request_id="q", tool_call_id="1", tool_name="shell", outcome="denied", decided_by="headless", reason="-"
+        )
+    )
+    assert "mn.allow('shell', pattern='a [*].tmp') and mn.allow('shell', pattern='b')" in out.texts()[0]
 
 
 def test_the_fold_of_a_call_holds_the_whole_result() -> None:
