@@ -962,8 +962,19 @@ async def test_child_rejects_nested_task_requests_without_recursing() -> None:
 # ---- answers that are not whole -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reason", ["max_tokens", "content_filter", "context_overflow", "refusal", "error", "odd_new"])
-async def test_the_calls_of_an_answer_that_is_not_whole_do_not_run(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "why"),
+    [
+        ("max_tokens", "cut at the limit of tokens"),
+        ("content_filter", "content filter cut the answer"),
+        ("context_overflow", "context was full"),
+        ("refusal", "refused to go on"),
+        ("error", "unusable"),
+        ("unknown", "unknown reason (unknown)"),
+        ("odd_new", "unknown reason (odd_new)"),
+    ],
+)
+async def test_the_calls_of_an_answer_that_is_not_whole_do_not_run(reason: str, why: str) -> None:
     wiped: list[str] = []
 
     def wipe(table: str = "all") -> str:
@@ -978,6 +989,7 @@ async def test_the_calls_of_an_answer_that_is_not_whole_do_not_run(reason: str) 
         [decision] = table.recorder.of(e.ToolAuthorizationFinished)
     assert wiped == []
     assert (result.is_error, decision.outcome, decision.decided_by) == (True, "deny", "runtime")
+    assert why in str(result.content)
     assert "so its calls may be incomplete" in str(result.content)
 
 

@@ -325,6 +325,17 @@ async def test_tool_authorizer_errors_block_execution_also_in_its_timeout() -> N
     assert result.content == "Tool execution denied: no clock"
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit()])
+async def test_whatever_an_authorizer_raises_is_a_denial(error: BaseException) -> None:
+    class Breaks(Judge):
+        async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+            raise error
+
+    async with bench(tools=[add], authorizer=Breaks(ToolAuthorizationDecision.allow())) as table:
+        [result] = await one_round(table, ("add", {"a": 1, "b": 2}))
+    assert result.content == f"Tool execution denied: {type(error).__name__}"
+
+
 # ---- pre-execution hooks --------------------------------------------------------------------------------------
 
 
@@ -921,6 +932,36 @@ async def test_a_result_that_cannot_be_put_into_words_is_that_calls_error() -> N
     async with bench(tools=[made, add]) as table:
         failed, added = await one_round(table, ("act", {}), ("add", {"a": 1, "b": 1}))
     assert (failed.content, failed.is_error, added.content) == ("ValueError: no words", True, 2)
+
+
+async def test_an_error_that_cannot_be_put_into_words_is_named_by_its_type() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    def act() -> str:
+        raise Mute
+
+    async with bench(tools=[tool(asks=False)(act)]) as table:
+        [failed] = await one_round(table, ("act", {}))
+    assert (failed.content, failed.is_error) == ("Mute", True)
+
+
+async def test_the_words_of_a_result_are_made_off_the_loop() -> None:
+    made_on: list[int] = []
+
+    class Slow:
+        def __str__(self) -> str:
+            made_on.append(threading.get_ident())
+            return "words"
+
+    async def act() -> object:
+        return Slow()
+
+    async with bench(tools=[tool(asks=False)(act)]) as table:
+        [result] = await one_round(table, ("act", {}))
+    assert result.content == "words"
+    assert threading.get_ident() not in made_on
 
 
 async def test_whatever_a_pre_execution_hook_raises_blocks_that_call() -> None:

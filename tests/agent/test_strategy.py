@@ -215,6 +215,17 @@ async def test_an_exception_of_a_strategy_fails_the_turn() -> None:
         assert (await agent.resume()).text() == "ok"
 
 
+async def test_whatever_a_strategy_raises_fails_the_turn_only() -> None:
+    async def breaks(context: RoundContext) -> Decision:
+        raise KeyboardInterrupt
+
+    async with bench(*two_rounds(), tools=[act]) as table:
+        agent = await table.agent()
+        with pytest.raises(RuntimeError, match="KeyboardInterrupt"):
+            await agent.run("go", options(breaks))
+        assert (await agent.resume()).text() == "ok"
+
+
 # ---- what comes of what it says -------------------------------------------------------------------------------
 
 

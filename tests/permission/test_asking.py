@@ -557,6 +557,14 @@ async def test_with_nobody_there_a_call_is_denied_at_once_with_how_to_allow() ->
     assert decided(table) == [("deny", "headless"), ("allow", "setting")]
 
 
+async def test_the_advice_allows_this_very_call_and_no_other(tmp_path: Path) -> None:
+    options = {"builtin_tools": True, "policy": RuntimePolicy.permissive(), "working_directory": tmp_path}
+    async with bench(**options) as table:
+        session = await table.session(ask="rules")
+        [denied] = await call(table, session, ("shell", {"command": "rm *.tmp"}))
+    assert "mn.allow('shell', pattern='rm [*].tmp')" in str(denied.content)
+
+
 async def test_the_reading_tool_runs_unasked_and_the_writing_tool_asks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     async with bench(builtin_tools=True, working_directory=tmp_path) as table:

@@ -278,7 +278,21 @@ def test_a_word_of_the_shells_grammar_is_not_a_command(keyword: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["git  push", "git 'push'", 'git "push"', "git pu''sh", "git status; git  push", "git\tpush x", "(git push)"],
+    [
+        "git  push",
+        "git 'push'",
+        'git "push"',
+        "git pu''sh",
+        "git status; git  push",
+        "git\tpush x",
+        "(git push)",
+        "git p\\ush",
+        "git status\ngit  push",
+        "git status\r\ngit 'push'",
+        "git 'push' 'x",
+        "git push>x",
+        "git push&",
+    ],
 )
 def test_a_denial_is_matched_against_the_words_the_shell_sees(line: str) -> None:
     rules = [allow("*"), allow("git *"), deny("git push*")]
