@@ -95,8 +95,22 @@ class Settings(BaseModel):
         try:
             setattr(self, name, value)
         except ValidationError as error:
-            raise ConfigurationError(f"{source}: {name} = {value!r}: {error.errors()[0]['msg']}") from None
+            raise ConfigurationError(f"{source}: {_problem(error)}") from None
         self._sources[name] = source
+
+
+def _problem(error: ValidationError) -> str:
+    """Return what is wrong with a setting, without the values of headers, which may be secret."""
+    found = error.errors(include_url=False)
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+    place, key = list(map(str, first["loc"])), str(first["loc"][-1])
+    if first["type"] in ("extra_forbidden", "missing"):
+        what = f"there is no key '{key}'" if first["type"] == "extra_forbidden" else f"{key} is missing"
+        return f"[{'.'.join(place[:-1])}]: {what}; the keys are {', '.join(Endpoint.model_fields)}"
+    if place[0] == "providers" and len(place) == 2:
+        return f"{'.'.join(place)} must be a table [providers.{key}] with the keys {', '.join(Endpoint.model_fields)}"
+    value = "" if "headers" in place or isinstance(first["input"], dict) else f" = {first['input']!r}"
+    return f"{'.'.join(place)}{value}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def load(

@@ -95,7 +95,17 @@ def test_a_file_of_somebody_else_is_not_read(tmp_path: Path) -> None:
         ("stream_hz = 1000", "less than or equal to 20"),
         ("ask_timeout = 0", "greater than 0"),
         ("not toml", "cannot be read"),
-        ("[providers.lab]\nurl = 'x'", "providers = "),
+        (
+            "[providers.lab]\nurl = 'x'",
+            "[providers.lab]: there is no key 'url'; the keys are base_url, wire, key_env, auth_header, headers",
+        ),
+        (
+            "[providers.lab]\nkey_env = 'x'",
+            "[providers.lab]: base_url is missing; the keys are base_url, wire, key_env, auth_header, headers",
+        ),
+        ("[providers]\nlab = 'x'", "must be a table [providers.lab] with the keys base_url"),
+        ("[providers.lab]\nbase_url = 'x'\nwire = 'y'", "providers.lab.wire = 'y': Input should be 'responses'"),
+        ("redact = ['(']", "'(' is not a regular expression"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, toml: str, words: str) -> None:
@@ -106,6 +116,15 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, toml: str, words
     assert str(file) in str(error.value)
     assert words in str(error.value)
     assert "\n" not in str(error.value).removeprefix(str(file)).split("(at", maxsplit=1)[0]
+
+
+def test_an_error_shows_no_value_of_a_header(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    for more in ("wire = 'y'", "url = 'x'", "headers.b = 7654321"):
+        file.write_text(f"[providers.lab]\nbase_url = 'x'\nheaders.a = 'geheim'\n{more}\n")
+        with pytest.raises(ConfigurationError) as error:
+            load({}, tmp_path, file)
+        assert not [secret for secret in ("geheim", "7654321") if secret in str(error.value)]
 
 
 def test_a_bad_variable_is_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mentra_nb.agent.request import AgentConfig
 from mentra_nb.authorization import PermissionRule, PermissionScope
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.reply import Reply, ReplyBuilder
-from mentra_nb.chat.turn import RunningTurn, presenter
+from mentra_nb.chat.turn import RunningTurn, check_words, presenter
 from mentra_nb.content import Message
 from mentra_nb.errors import Cancelled, ConfigurationError, DeadlineExceeded, OperationDenied
 from mentra_nb.event import screen as shown
@@ -241,8 +241,7 @@ class Chat:
             >>> mn.Chat().start("What was the revenue in March?").result().stop_reason
             'end'
         """
-        if not prompt.strip():
-            raise ConfigurationError("there is nothing to ask: write a prompt")
+        check_words(prompt, model, self.name)
         made = tuple(map(as_tool, tools))
         plan = _Plan(prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask)
         turn = self._engine.start_turn(self._take_turn, plan)

@@ -139,6 +139,11 @@ class Engine:
             return ModelInfo(id=choice.model, provider=choice.provider), choice.notice
         return newest_chat_model(choice.provider, await self.runtime.list_models(choice.provider)), choice.notice
 
+    def set_model(self, name: str, source: str) -> None:
+        """Make a model the one of the settings. Raises `ConfigurationError` if it could not be used."""
+        self.call(self.model, name)
+        self.settings.change("model", name, source)
+
     def registered(self) -> set[str]:
         """Return the ids of the runtime's providers."""
         return {descriptor.id for descriptor in self.runtime.providers()}

@@ -39,7 +39,12 @@ def choose(
     """Return the model to use, without a request. Raises `ConfigurationError`, which says what to do."""
     wanted = name or settings.model
     if wanted:
-        return _named(resolve(wanted, settings.aliases), settings, registered)
+        try:
+            return _named(resolve(wanted, settings.aliases), settings, registered)
+        except ConfigurationError as error:
+            if name:
+                raise
+            raise ConfigurationError(f"{settings.source('model')}: {error}") from None
     keyed = [preset.id for preset in PRESETS.values() if preset.key_env and environ.get(preset.key_env)]
     if len(keyed) == 1:
         return Choice(keyed[0], None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mentra_nb.agent.limits import CancellationToken
-from mentra_nb.errors import OperationDenied
+from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.event import screen as shown
 
 if TYPE_CHECKING:
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from mentra_nb.chat.reply import Reply
     from mentra_nb.event.types import TurnOrigin
     from mentra_nb.runtime.session import Session
+
+
+def check_words(prompt: object, model: object, session: object) -> None:
+    """Raise `ConfigurationError` if there is no prompt, or if one of these is not text."""
+    for what, value in (("prompt", prompt), ("model", model), ("name of a conversation", session)):
+        if not isinstance(value, str) and (value is not None or what == "prompt"):
+            raise ConfigurationError(f"the {what} must be text, not {type(value).__name__}: mn.ask('What is …?')")
+    if isinstance(prompt, str) and not prompt.strip():
+        raise ConfigurationError("there is nothing to ask: write a prompt")
 
 
 class RunningTurn:

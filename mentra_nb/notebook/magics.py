@@ -88,7 +88,10 @@ class Mentra(Magics):
         try:
             if name == "nested_asyncio" and value:
                 apply_nest_asyncio()
-            engine().settings.change(name, value, "%config Mentra")
+            if name == "model" and value and not self._loading:
+                engine().set_model(value, "%config Mentra")
+            else:
+                engine().settings.change(name, value, "%config Mentra")
         except MentraError as error:
             raise TraitError(str(error)) from None  # the only error after which traitlets restores the old value
         if name in ("log_text", "redact"):
@@ -159,7 +162,7 @@ def origin(prompt: str) -> TurnOrigin:
     """Return the running cell as the origin of `prompt`. If the front end sends no cell id, a hash stands in."""
     from mentra_nb.event.types import TurnOrigin
 
-    cell = kernel.cell_id() or hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    cell = kernel.cell_id() or hashlib.sha256(str(prompt).encode()).hexdigest()[:16]
     return TurnOrigin(cell_id=cell, execution_count=kernel.execution_count())
 
 
@@ -174,7 +177,7 @@ def apply_nest_asyncio() -> None:
 
         if int(version("ipykernel").split(".")[0]) >= 7:
             raise ConfigurationError(
-                "nested_asyncio cannot be used on ipykernel 7, where it loses queued cells; asyncio.run needs no help"
+                "nested_asyncio is refused on ipykernel 7, where it loses queued cells: await instead of asyncio.run"
             )
     import nest_asyncio
 

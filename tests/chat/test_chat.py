@@ -194,6 +194,19 @@ def test_an_empty_prompt_is_refused(prompt: str) -> None:
         chat_on(engine).ask(prompt)
 
 
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [({"prompt": 5}, "prompt"), ({"prompt": None}, "prompt"), ({"prompt": "hi", "model": 5}, "model")],
+)
+def test_what_is_not_text_is_refused_in_one_sentence(given: dict[str, Any], what: str) -> None:
+    with engine_of() as engine:
+        for ask in (chat_on(engine).ask, chat_on(engine).start):
+            with pytest.raises(ConfigurationError, match=f"^the {what} must be text, not (int|NoneType): mn.ask"):
+                ask(**given)
+        with pytest.raises(ConfigurationError, match=r"^the name of a conversation must be text"):
+            chat_on(engine, 5).ask("hi")  # type: ignore[arg-type]
+
+
 def test_a_failure_is_raised_and_the_next_turn_works() -> None:
     with engine_of(failure(InvalidRequest("no")), text("fine")) as engine:
         chat = chat_on(engine)

@@ -78,6 +78,15 @@ def test_an_unclear_name_is_an_error_that_says_what_to_write(name: str, words: s
     assert "\n" not in str(error.value)
 
 
+def test_an_unclear_name_in_a_setting_says_where_it_was_set() -> None:
+    settings = Settings()
+    settings.change("model", "nope/x", "MENTRA_MODEL")
+    with pytest.raises(ConfigurationError, match=r"^MENTRA_MODEL: there is no provider 'nope'"):
+        choose(None, settings, {})
+    with pytest.raises(ConfigurationError, match=r"^there is no provider 'nope'"):
+        choose("nope/x", settings, {})
+
+
 def test_a_provider_is_opened_with_its_key_and_missing_ones_are_named() -> None:
     assert open_provider("openai", Settings(), {"OPENAI_API_KEY": "k"}).descriptor.id == "openai"
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):

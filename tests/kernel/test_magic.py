@@ -317,6 +317,8 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(notebook: Noteboo
         ("ask", "never", "['always', 'changes', 'rules']"),
         ("stream_hz", 500, "less than or equal to 20"),
         ("stream_hz", "fast", "float"),
+        ("model", "nope/x", "there is no provider 'nope'"),
+        ("model", "openai/gpt-5", "OPENAI_API_KEY"),
     ],
 )
 def test_a_bad_setting_is_one_sentence_and_is_not_taken(
@@ -491,3 +493,11 @@ def test_an_automatic_run_holds_the_reason_of_a_failed_cell(tmp_path: Path, monk
     [output] = cells[1].outputs
     assert output.output_type == "error"
     assert len(output.traceback) == 1
+
+
+def test_nested_asyncio_is_refused_only_where_it_loses_cells(notebook: Notebook) -> None:
+    said = notebook.run("%config Mentra.nested_asyncio = True").stderr
+    if notebook.value("__import__('ipykernel').version_info[0]") >= 7:
+        assert said.strip().endswith("it loses queued cells: await instead of asyncio.run")
+        assert notebook.run("import asyncio; await asyncio.sleep(0, 'slept')").status == "ok"
+    assert notebook.value("engine().settings.nested_asyncio") is (said == "")

@@ -17,8 +17,7 @@ def model(_context: Context, words: Words) -> None:
 
     used, name = engine(), words["name"]
     if name is not None:
-        used.call(used.model, name)  # raises if the model cannot be used
-        used.settings.change("model", name, "%mentra model")
+        used.set_model(name, "%mentra model")
     say(used.settings.model or "no model is set: it is chosen by the keys there are")
 
 
