@@ -38,9 +38,14 @@ def bounded(text: str) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Return an error as `Type: message`, also when its `str` raises."""
+    """Return an error as `Type: message`, also when its `str` raises; for a use of the wrong thread with what to do."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - foreign code
         text = ""
+    if "same thread" in text and type(error).__module__ == "sqlite3":
+        text += (
+            ". A tool runs on a thread of its own: connect inside the tool, "
+            "or with sqlite3.connect(..., check_same_thread=False)"
+        )
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -28,6 +28,18 @@ MATCHING_MEMORIES = """
 """`bm25` is negative, and smaller for a better match."""
 
 
+_ELSEWHERE = "set MENTRA_HOME to a folder on another disk"
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another program keeps it locked: close that program, then try again",
+    sqlite3.SQLITE_IOERR: f"check the disk it is on (%mentra check), or {_ELSEWHERE}",
+    sqlite3.SQLITE_FULL: f"free some disk space, or {_ELSEWHERE}",
+    sqlite3.SQLITE_READONLY: "set MENTRA_HOME to a folder you can write to",
+    sqlite3.SQLITE_CORRUPT: "move that file away: a new one is begun, and the record keeps what happened",
+    sqlite3.SQLITE_NOTADB: "move that file away: a new one is begun, and the record keeps what happened",
+}
+"""What to do about an error, by its code."""
+
+
 class SqliteStore(SqlStore):
     """A store in the file `path` (default: `MENTRA_STATE`, else `state.sqlite` in the home). Any event loop may use it.
 
@@ -70,6 +82,9 @@ class SqliteStore(SqlStore):
 
     def _is_conflict(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+    def _advice(self, error: Exception) -> str:
+        return _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
 
     def _index_memory(self, db: Transaction, record: MemoryRecord) -> None:
         """Nothing to do: triggers keep the index."""

@@ -75,7 +75,8 @@ class Database(ABC):
                 return self._attempt(work, writes)
             except self.failures as error:
                 if not self._is_conflict(error) or time.monotonic() > until:
-                    raise StoreError(f"the state store {self.where} failed: {str(error).strip()}") from error
+                    text = f"the state store {self.where} failed: {str(error).strip()}"
+                    raise StoreError("; ".join(filter(None, (text, self._advice(error))))) from error
             time.sleep(random.uniform(0.001, 0.01))  # noqa: S311  # let the other transaction finish
 
     failures: ClassVar[tuple[type[Exception], ...]]
@@ -93,6 +94,10 @@ class Database(ABC):
     @abstractmethod
     def _is_conflict(self, error: Exception) -> bool:
         """Return whether another transaction caused this failure, so that a retry may succeed."""
+
+    def _advice(self, error: Exception) -> str:
+        """Return what a person can do about a failure; empty if that is not known."""
+        return ""
 
     def close(self) -> None:
         """Finish the pending transactions and close the connection. The next call opens it again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -920,6 +921,20 @@ async def test_an_error_is_named_by_its_type() -> None:
     async with bench(tools=[Custom("act", raising(KeyError("amount")))]) as table:
         [result] = await one_round(table, ("act", {}))
     assert result.content == "KeyError: 'amount'"
+
+
+async def test_a_connection_made_on_another_thread_says_what_to_do() -> None:
+    connection = sqlite3.connect(":memory:")
+    made = tool(asks=False, name="act")(lambda: connection.execute("SELECT 1").fetchall())
+    async with bench(tools=[made]) as table:
+        [result] = await one_round(table, ("act", {}))
+    assert result.is_error
+    assert str(result.content).endswith("or with sqlite3.connect(..., check_same_thread=False)")
+    shared = sqlite3.connect(":memory:", check_same_thread=False)
+    made = tool(asks=False, name="act")(lambda: shared.execute("SELECT 1").fetchall())
+    async with bench(tools=[made]) as table:
+        [result] = await one_round(table, ("act", {}))
+    assert result.content == [(1,)]
 
 
 class Unspeakable:

@@ -19,6 +19,7 @@ from kits.stores import agent, entry, holder, question
 
 from mentra_nb.content import Message
 from mentra_nb.errors import StoreError
+from mentra_nb.store import sqlite, transactions
 from mentra_nb.store.migrations import STEPS
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.transactions import LOCK_TIMEOUT, Transaction
@@ -119,7 +120,7 @@ async def test_a_file_that_is_not_a_database_is_an_error_that_names_it(path: Pat
     path.parent.mkdir()
     path.write_text("this is not a database, and it is long enough to be looked at" * 20)
     store = SqliteStore(path)
-    with pytest.raises(StoreError, match=str(path)):
+    with pytest.raises(StoreError, match=f"{path} .*; move that file away"):
         await store.list_agents()
     store.close()
 
@@ -153,7 +154,7 @@ async def test_a_full_disk_is_an_error_and_nothing_is_half_written(path: Path) -
     [size] = await store.read(lambda db: db.execute("PRAGMA page_count").fetchone())
     await store.read(lambda db: db.execute(f"PRAGMA max_page_count = {size + 20}"))
     big = Message.user("x" * 200_000)
-    with pytest.raises(StoreError, match="disk is full"):
+    with pytest.raises(StoreError, match="disk is full; free some disk space, or set MENTRA_HOME"):
         await store.append_entries([entry("b", "a"), entry("c", "b", big)])
     assert await store.load_entry("agent-1", "b") is None
     await store.append_entries([entry("b", "a")])
@@ -174,6 +175,37 @@ async def test_a_store_that_is_locked_by_another_process_is_waited_for(path: Pat
         other.execute("COMMIT")
     assert len(await store.list_agents()) == 1
     other.close()
+    store.close()
+
+
+async def test_a_store_that_stays_locked_says_what_to_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(transactions, "LOCK_TIMEOUT", 0.05)
+    store = SqliteStore(path)
+    await store.list_agents()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="database is locked; another program keeps it locked"):
+        await store.create_agent(agent())
+    other.execute("COMMIT")
+    other.close()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(sqlite3.SQLITE_IOERR_FSYNC, "check the disk"), (sqlite3.SQLITE_READONLY, "you can write to")],
+)
+async def test_an_error_of_the_disk_says_what_to_do(path: Path, code: int, advice: str) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+
+    def fail(_db: Transaction) -> None:
+        raise error
+
+    store = SqliteStore(path)
+    with pytest.raises(StoreError, match=f"failed: disk I/O error; .*{advice}"):
+        await store.write(fail)
     store.close()
 
 
