@@ -117,7 +117,7 @@ class SessionPermissions:
         prompted = verdict is not None or request.again
         if not prompted and self.ask == "changes" and _runs_unasked(request):
             return ToolAuthorizationDecision.allow("setting")
-        how = how_to_allow(request)
+        how = "; ".join(filter(None, (_near_miss(request, rules), how_to_allow(request))))
         if self.ask == "rules":
             return ToolAuthorizationDecision.deny(f"no rule covers it and ask is 'rules'; {how}", "setting")
         if not self.can_ask():
@@ -392,10 +392,16 @@ def _why(request: ToolAuthorizationRequest, ask: AskMode, rules: list[Permission
     """Return why a call is asked about, in one line."""
     if ask == "always":
         return "ask is 'always' and no rule covers this call"
-    if request.subject.kind == "shell" and any(rule.allow and rule.tool == request.tool_name for rule in rules):
-        for line in request.subject.parts:
-            if (why := why_not_split(line)) is not None:
-                return f"{why}, so no pattern covers this line, only its exact text"
-            if (denial := denial_within(rules, request.tool_name, line)) is not None:
-                return f"it holds the words of '{denial.pattern}', which is denied, so only its exact text is covered"
-    return f"'{request.tool_name}' may change things and no rule covers this call"
+    return _near_miss(request, rules) or f"'{request.tool_name}' may change things and no rule covers this call"
+
+
+def _near_miss(request: ToolAuthorizationRequest, rules: list[PermissionRule]) -> str | None:
+    """Return why no pattern covers a shell line although the tool has allowances; `None` if there is no such reason."""
+    if request.subject.kind != "shell" or not any(rule.allow and rule.tool == request.tool_name for rule in rules):
+        return None
+    for line in request.subject.parts:
+        if (why := why_not_split(line)) is not None:
+            return f"{why}, so no pattern covers this line, only its exact text"
+        if (denial := denial_within(rules, request.tool_name, line)) is not None:
+            return f"it holds the words of '{denial.pattern}', which is denied, so only its exact text is covered"
+    return None

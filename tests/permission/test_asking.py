@@ -565,6 +565,19 @@ async def test_the_advice_allows_this_very_call_and_no_other(tmp_path: Path) -> 
     assert "mn.allow('shell', pattern='rm [*].tmp')" in str(denied.content)
 
 
+@pytest.mark.parametrize("ask", ["rules", "changes"])
+async def test_a_denial_says_why_a_pattern_that_looks_right_does_not_cover_the_line(tmp_path: Path, ask: Any) -> None:
+    options = {"builtin_tools": True, "policy": RuntimePolicy.permissive(), "working_directory": tmp_path}
+    async with bench(**options) as table:
+        session = await table.session(ask=ask)
+        session.permissions.can_ask = lambda: False
+        await session.permissions.add_rule("shell", "echo *", allow=True)
+        [with_sign] = await call(table, session, ("shell", {"command": "echo $HOME"}))
+        [without] = await call(table, session, ("shell", {"command": "rm x"}))
+    assert "; it has $, so no pattern covers this line, only its exact text; allow it" in str(with_sign.content)
+    assert "pattern covers" not in str(without.content)
+
+
 async def test_the_reading_tool_runs_unasked_and_the_writing_tool_asks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     async with bench(builtin_tools=True, working_directory=tmp_path) as table:
