@@ -18,7 +18,7 @@ from mentra_nb.store.migrations import STEPS, missing_steps, statements
 from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.tables.ranking import all_words
-from mentra_nb.store.transactions import LOCK_TIMEOUT, Transaction, storable
+from mentra_nb.store.transactions import LOCK_TIMEOUT, Mode, Transaction, storable
 
 T = TypeVar("T")
 
@@ -82,8 +82,8 @@ class PostgresStore(SqlStore):
     def where(self) -> str:
         return f"{self._address.get('host', '')}/{self._address.get('dbname', '')}"
 
-    def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
-        connection = self._begin(WRITE if writes else READ)
+    def _attempt(self, work: Callable[[Transaction], T], mode: Mode) -> T:
+        connection = self._begin(READ if mode == "read" else WRITE)
         try:
             result = work(_Transaction(connection))
             connection.execute("COMMIT")

@@ -153,7 +153,10 @@ class RunStore(Protocol):
         """Return the entries that a turn appended, in the order of the path."""
         ...
 
-    async def begin_tool_call(self, call: ToolCallRecord, *, holder: str | None = None) -> None: ...
+    async def begin_tool_call(self, call: ToolCallRecord, *, holder: str | None = None) -> None:
+        """Store a call that is about to run. One with effects survives a power cut from then on."""
+        ...
+
     async def finish_tool_call(
         self, run_id: str, call_id: str, result: Any, *, is_error: bool, ends_turn: bool = False
     ) -> None: ...
@@ -361,7 +364,11 @@ class RuntimeStore(
     MemoryStore,
     Protocol,
 ):
-    """All operations of a state store. Each may raise `StoreError`."""
+    """All operations of a state store. Each may raise `StoreError`.
+
+    What was stored survives the death of the process. What a person decided (an answer, a rule, what happens to an
+    unknown call) and a call that is about to have effects survive a power cut too, with all that was stored before.
+    """
 
     def close(self) -> None:
         """Close the connection. The next call opens it again."""

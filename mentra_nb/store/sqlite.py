@@ -16,7 +16,7 @@ from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, missing_steps, statements
 from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
-from mentra_nb.store.transactions import LOCK_TIMEOUT, Transaction, storable
+from mentra_nb.store.transactions import LOCK_TIMEOUT, Mode, Transaction, storable
 
 T = TypeVar("T")
 MATCHING_MEMORIES = """
@@ -68,16 +68,21 @@ class SqliteStore(SqlStore):
     def where(self) -> str:
         return str(self.path)
 
-    def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
+    def _attempt(self, work: Callable[[Transaction], T], mode: Mode) -> T:
         connection = self._connection or self._open()
-        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if mode == "sync":
+            connection.execute("PRAGMA synchronous = FULL")
         try:
+            connection.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
             result = work(connection)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # a full disk ends it by itself
                 connection.execute("ROLLBACK")
             raise
+        finally:
+            if mode == "sync":
+                connection.execute("PRAGMA synchronous = NORMAL")
         return result
 
     def _is_conflict(self, error: Exception) -> bool:
@@ -107,7 +112,7 @@ class SqliteStore(SqlStore):
             connection.row_factory = sqlite3.Row
             connection.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000:.0f}")
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA synchronous = NORMAL")  # a power cut loses the latest commits, and no more
             connection.execute("PRAGMA foreign_keys = ON")
             self._migrate(connection)
         except BaseException:

@@ -14,7 +14,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
@@ -23,6 +23,9 @@ from mentra_nb.errors import StoreError
 from mentra_nb.store.worker import Worker
 
 T = TypeVar("T")
+
+Mode = Literal["read", "write", "sync"]
+"""How a transaction is run. `sync` is a write that survives a power cut when it returns."""
 
 LOCK_TIMEOUT = 5.0
 """Seconds for which a transaction that conflicts with others is retried."""
@@ -53,26 +56,27 @@ class Database(ABC):
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on a snapshot of the database and return its result. Writers are not blocked."""
-        return await self._on_thread(work, False)
+        return await self._on_thread(work, "read")
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, sync: bool = False) -> T:
         """Run `work` in one transaction and return its result. It commits even if the caller is cancelled meanwhile.
 
-        `work` runs again if another transaction conflicted, so it must have no other effects.
+        What it wrote survives the death of the process; with `sync` it survives a power cut too, and so does all that
+        was written before. `work` runs again if another transaction conflicted, so it must have no other effects.
 
         Raises:
             StoreError: The engine failed, or conflicts went on for `LOCK_TIMEOUT` seconds.
         """
-        return await self._on_thread(work, True)
+        return await self._on_thread(work, "sync" if sync else "write")
 
-    async def _on_thread(self, work: Callable[[Transaction], T], writes: bool) -> T:
-        return await asyncio.shield(asyncio.wrap_future(self._worker.submit(self._transact, work, writes)))
+    async def _on_thread(self, work: Callable[[Transaction], T], mode: Mode) -> T:
+        return await asyncio.shield(asyncio.wrap_future(self._worker.submit(self._transact, work, mode)))
 
-    def _transact(self, work: Callable[[Transaction], T], writes: bool) -> T:
+    def _transact(self, work: Callable[[Transaction], T], mode: Mode) -> T:
         until = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
-                return self._attempt(work, writes)
+                return self._attempt(work, mode)
             except self.failures as error:
                 if not self._is_conflict(error) or time.monotonic() > until:
                     text = f"the state store {self.where} failed: {str(error).strip()}"
@@ -88,7 +92,7 @@ class Database(ABC):
         """The name of the database, for messages."""
 
     @abstractmethod
-    def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
+    def _attempt(self, work: Callable[[Transaction], T], mode: Mode) -> T:
         """Run `work` in one transaction: commit, or roll back and raise."""
 
     @abstractmethod

@@ -241,7 +241,7 @@ class WatchedStore(SqliteStore):
         super().__init__(state_file(doomed.home))
         self.doomed = doomed
 
-    async def write(self, work: Callable[[Any], Any]) -> Any:
+    async def write(self, work: Callable[[Any], Any], *, sync: bool = False) -> Any:
         name = f"store.{work.__qualname__.partition('.<locals>')[0].rpartition('.')[2]}"
 
         def watched(db: Any) -> Any:
@@ -250,7 +250,7 @@ class WatchedStore(SqliteStore):
             return result
 
         self.doomed.step(f"{name}:before")
-        result = await super().write(watched)
+        result = await super().write(watched, sync=sync)
         self.doomed.note_rows()
         self.doomed.step(f"{name}:after")
         return result

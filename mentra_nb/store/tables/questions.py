@@ -20,7 +20,8 @@ class QuestionTable(Database):
         statement = (
             "UPDATE questions SET outcome = ?, decided_by = ?, decided_at = ? WHERE request_id = ? AND outcome IS NULL"
         )
-        await self.write(lambda db: db.execute(statement, (outcome, decided_by, time.time(), request_id)))
+        row = (outcome, decided_by, time.time(), request_id)
+        await self.write(lambda db: db.execute(statement, row), sync=True)
 
     async def answer_question(
         self, request_id: str, *, allow: bool, decided_by: str, reason: str | None = None
@@ -35,7 +36,7 @@ class QuestionTable(Database):
             row = ("allowed" if allow else "denied", decided_by, reason, now, request_id, now)
             return db.execute(statement, row).rowcount > 0
 
-        return await self.write(work)
+        return await self.write(work, sync=True)
 
     async def answered_question(self, run_id: str, tool_call_id: str, arguments_hash: str) -> QuestionAnswer | None:
         statement = (

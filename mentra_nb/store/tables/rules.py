@@ -8,7 +8,8 @@ from mentra_nb.store.transactions import Database, insert
 
 class RuleTable(Database):
     async def save_rule(self, rule: PermissionRule) -> PermissionRule:
-        await self.write(lambda db: insert(db, "rules", rule.model_dump(), replace="scope, scope_key, tool, pattern"))
+        row, same = rule.model_dump(), "scope, scope_key, tool, pattern"
+        await self.write(lambda db: insert(db, "rules", row, replace=same), sync=True)
         return rule
 
     async def list_rules(self, session_id: str | None, project: str | None = None) -> list[PermissionRule]:
@@ -20,7 +21,8 @@ class RuleTable(Database):
         return [PermissionRule.model_validate(dict(row)) for row in rows]
 
     async def revoke_rule(self, rule_id: str) -> bool:
-        return await self.write(lambda db: db.execute("DELETE FROM rules WHERE id = ?", (rule_id,)).rowcount > 0)
+        statement = "DELETE FROM rules WHERE id = ?"
+        return await self.write(lambda db: db.execute(statement, (rule_id,)).rowcount > 0, sync=True)
 
     async def count_rule_use(self, rule_id: str) -> None:
         await self.write(lambda db: db.execute("UPDATE rules SET times_used = times_used + 1 WHERE id = ?", (rule_id,)))

@@ -97,7 +97,7 @@ class RunTable(Database):
             check_holder(db, call.agent_id, holder)
             insert(db, "tool_calls", row)
 
-        await self.write(work)
+        await self.write(work, sync=call.effect != "none")
 
     async def finish_tool_call(
         self, run_id: str, call_id: str, result: Any, *, is_error: bool, ends_turn: bool = False
@@ -114,7 +114,8 @@ class RunTable(Database):
             "UPDATE tool_calls SET resolution = ? "
             "WHERE run_id = ? AND call_id = ? AND finished_at IS NULL AND resolution IS NULL"
         )
-        return await self.write(lambda db: db.execute(statement, (resolution, run_id, call_id)).rowcount > 0)
+        row = (resolution, run_id, call_id)
+        return await self.write(lambda db: db.execute(statement, row).rowcount > 0, sync=True)
 
     async def list_tool_calls(self, run_id: str) -> list[ToolCallRecord]:
         statement = "SELECT * FROM tool_calls WHERE run_id = ? ORDER BY started_at, call_id"

@@ -1,0 +1,110 @@
+"""What a power cut would leave: the files as they were when they were last synced.
+
+Before a call with effects runs, and once a person's answer counts, everything so far is there. Nothing else is synced,
+as each sync makes a turn wait for the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kits import killable_turn as turn
+
+from mentra_nb.record.write.journal import Journal
+from mentra_nb.store.sqlite import SqliteStore
+
+pytestmark = [pytest.mark.fault, pytest.mark.anyio]
+FULL = 2
+"""SQLite's level at which a commit waits for the disk."""
+
+
+class Disk:
+    """What has been synced of a home."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "disk" / "home"
+        self.home.mkdir(parents=True)
+        self.syncs: Counter[str] = Counter()
+        """How often each operation of the store has synced it."""
+
+    def take_store(self, home: Path) -> None:
+        for file in home.glob("state.sqlite*"):
+            shutil.copy(file, self.home)
+
+    def take_record(self, folder: Path) -> None:
+        shutil.copytree(folder, self.home.parent / "record", dirs_exist_ok=True)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return list(turn.rows(self.home).get(table, {}).values())
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Return the payloads of the recorded events of a kind."""
+        segments = (self.home.parent / "record" / "events").glob("*.jsonl")
+        lines = [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
+        return [line["payload"] for line in lines if line["event_type"] == kind]
+
+
+class SyncedStore(SqliteStore):
+    def __init__(self, home: Path, disk: Disk) -> None:
+        super().__init__(turn.state_file(home))
+        self.home, self.disk = home, disk
+
+    async def write(self, work: Callable[[Any], Any], *, sync: bool = False) -> Any:
+        levels = []
+
+        def watched(db: Any) -> Any:
+            levels.append(db.execute("PRAGMA synchronous").fetchone()[0])
+            return work(db)
+
+        result = await super().write(watched, sync=sync)
+        if levels[-1] == FULL:
+            self.disk.take_store(self.home)
+            self.disk.syncs[work.__qualname__.partition(".<locals>")[0].rpartition(".")[2]] += 1
+        return result
+
+
+class SyncedJournal(Journal):
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        super().__init__(folder)
+        self.disk = disk
+
+    def sync(self) -> None:
+        super().sync()
+        if threading.current_thread().name != "mentra-journal":  # that one syncs whenever it gets to it
+            self.disk.take_record(self.folder)
+
+
+async def test_calls_with_effects_and_answers_are_on_the_disk_before_they_count(tmp_path: Path) -> None:
+    home, disk = tmp_path / "home", Disk(tmp_path)
+    home.mkdir()
+    acted: list[str] = []
+
+    def step(name: str) -> None:
+        if name in ("tool.act:before", "tool.keep:before"):
+            begun = [row for row in disk.rows("tool_calls") if row["finished_at"] is None]
+            told = disk.events("tool_execution_started")[-1]
+            [call] = [(row["tool"], json.loads(row["arguments"])) for row in begun]
+            assert call == (told["tool_name"], told["input"])
+            assert {row["outcome"] for row in disk.rows("questions")} <= {"allowed"}
+            acted.append(told["input"]["what"])
+
+    store, record = SyncedStore(home, disk), SyncedJournal(turn.record_folder(home), disk)
+    async with turn.open_runtime(home, turn.Model(), step, store, record) as runtime:
+        session = await runtime.create_session(turn.NAME, turn.MODEL)
+        turn.Person(session, again=False)
+        await session.permissions.add_rule("act", turn.RULED_BEFORE, allow=True)
+        await turn.say_the_rest(session)
+    record.close()
+    store.close()
+
+    assert acted == ["a", "a", "b1", "b2", "b3"]
+    answered = len(disk.events("permission_resolved"))
+    assert answered > 0
+    assert disk.syncs == {"begin_tool_call": 5, "save_rule": 2, "close_question": answered}
