@@ -294,8 +294,12 @@ class UnknownEntry(MentraError):
 
 
 class EmptyAssistantResponse(MentraError):
-    def __init__(self) -> None:
-        super().__init__("run completed without a final assistant message")
+    """The turn finished without a final message. `detail` is what the server says about it, if anything."""
+
+    def __init__(self, detail: str | None = None) -> None:
+        text = "run completed without a final assistant message"
+        super().__init__(f"{text}: {detail}" if detail else text)
+        self.detail = detail
 
 
 class InvalidOutput(MentraError):

@@ -381,7 +381,7 @@ class Agent:
                     turn.stop_reason = await finish_open_round(turn, beginning.end)
                 turn.stop_reason = turn.stop_reason or await run_rounds(turn)
         if turn.answer is None:
-            raise EmptyAssistantResponse
+            raise EmptyAssistantResponse(turn.stop_detail)
         return turn.answer
 
     def _new_turn(self, options: RunOptions, answer_tool: OutputTool | None) -> Turn:

@@ -51,6 +51,7 @@ class PendingMessage:
         self.model = model
         self.ids: UniqueIds = ids or UniqueIds()
         self.stop_reason: str | None = None
+        self.stop_detail: str | None = None
         self.usage: TokenUsage | None = None
         self.started: p.MessageStarted | None = None
         self.complete: bool = False
@@ -70,8 +71,9 @@ class PendingMessage:
                 self._blocks[index] = _Block(event)
             case p.ContentBlockStopped(index=index):
                 return self._stop(self._open_block(index), event)
-            case p.MessageDelta(stop_reason, usage):
+            case p.MessageDelta(stop_reason, usage, detail):
                 self.stop_reason = stop_reason or self.stop_reason
+                self.stop_detail = detail or self.stop_detail
                 self.usage = usage or self.usage
             case p.MessageStarted():
                 self.started = event

@@ -246,6 +246,7 @@ async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator
             save_at = begun + SAVE_EVERY
             if len(saved) > LONG_TEXT:
                 save_at += SAVE_SHARE * (time.monotonic() - begun)
+    turn.stop_detail = pending.stop_detail
     return Answer(pending.message(), pending.stop_reason or "end")
 
 

@@ -15,7 +15,7 @@ from mentra_nb.agent.request import AgentConfig
 from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
 from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
-from mentra_nb.tools.schema import Untitled
+from mentra_nb.tools.schema import Untitled, fit
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
 
 
@@ -80,7 +80,7 @@ class OutputTool(Tool):
         if self.given is None:
             raise MalformedStream(f"the model did not call '{self.spec.name}' to give a {_named(self.output)}")
         try:
-            parsed: Any = self._type.validate_json(json.dumps(self.given))
+            parsed, _ = fit(lambda given: self._type.validate_json(json.dumps(given)), self.given)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])

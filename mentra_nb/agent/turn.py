@@ -58,6 +58,8 @@ class Turn:
     requests: int = 0
     retries: int = 0
     stop_reason: str | None = None
+    stop_detail: str | None = None
+    """What the server of the last answer says about why it stopped."""
     """Why the turn ended; `None` until then."""
     pending: PendingMessage | None = None
     """The answer that is streaming."""

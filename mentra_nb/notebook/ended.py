@@ -18,10 +18,10 @@ _ENDED = {
 
 def why(stop_reason: str | None, error: BaseException | None = None) -> tuple[str, str] | None:
     """Return why the answer is not whole and what to do; `None` if it is, or if `error` says it already."""
-    empty = isinstance(error, EmptyAssistantResponse)
-    if error is not None and not empty:
+    if error is not None and not isinstance(error, EmptyAssistantResponse):
         return None
     reason, advice = _ENDED.get(stop_reason or "", ("", ""))
-    if empty:
-        return f"the answer is empty{': ' * bool(reason)}{reason}", advice or _ASK_AGAIN
+    if error is not None:
+        said = f"{reason} ({error.detail})" if reason and error.detail else reason or error.detail
+        return f"the answer is empty{f': {said}' if said else ''}", advice or _ASK_AGAIN
     return (reason, advice) if reason else None

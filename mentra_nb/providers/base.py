@@ -219,10 +219,11 @@ class ContentBlockStopped:
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta:
-    """Stop reason and usage so far; `None` leaves the earlier value."""
+    """Stop reason, usage so far, and what the server says about stopping. `None` leaves the earlier value."""
 
     stop_reason: str | None = None
     usage: TokenUsage | None = None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ class Decoder(ABC):
         self._model = model
         self._finish: str | None = None
         """The stop reason, as far as the server has named one: without it the answer is not whole."""
+        self._stop_detail: str | None = None
+        """What the server says about why it stopped."""
         self._ids = UniqueIds()
         self._events: list[ProviderEvent] = []
         self._started = False
@@ -130,7 +132,7 @@ class Decoder(ABC):
 
     def _stop(self, reason: str | None, usage: TokenUsage | None) -> None:
         """Give the last two events of the answer."""
-        self._emit(MessageDelta(reason, usage), MessageStopped())
+        self._emit(MessageDelta(reason, usage, self._stop_detail), MessageStopped())
         self.complete = True
 
 

@@ -28,6 +28,7 @@ from mentra_nb.providers.decoding import Decoder, check_size
 from mentra_nb.providers.http import stream_error
 from mentra_nb.providers.json import Fragment, compact, count, encode, join_body, merge_roles
 from mentra_nb.providers.wire import WireProvider
+from mentra_nb.server_text import message_in
 
 LEVELS = ("minimal", "low", "medium", "high")
 BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
@@ -260,6 +261,7 @@ class GeminiDecoder(Decoder):
         if isinstance(feedback, dict) and feedback.get("blockReason") and self._finish is None:
             blocked = str(feedback["blockReason"])
             self._finish = "refusal" if blocked == "OTHER" else "content_filter"
+            self._say_why(blocked, feedback.get("blockReasonMessage"))
         if self._finish and usage:
             self._end()
 
@@ -268,6 +270,12 @@ class GeminiDecoder(Decoder):
             raise RetryableError(f"the model wrote a call that cannot be read ({detail or reason}); ask again")
         if reason != "FINISH_REASON_UNSPECIFIED":
             self._finish = STOP_REASONS.get(reason, reason)
+        if self._finish in ("content_filter", "refusal"):
+            self._say_why(reason, detail)
+
+    def _say_why(self, reason: str, detail: Any) -> None:
+        """Keep what the server says about why it stopped."""
+        self._stop_detail = ": ".join(filter(None, (reason, message_in(detail))))
 
     def _part(self, part: dict[str, Any]) -> None:
         signature, text, call = part.get("thoughtSignature") or None, part.get("text"), part.get("functionCall")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -16,6 +16,7 @@ from pydantic_core import PydanticSerializationError
 from mentra_nb.content import is_too_deep
 from mentra_nb.errors import InvalidTool, MentraError
 
+T = TypeVar("T")
 MAX_MESSAGE = 500
 """Characters of what is said of arguments that do not fit."""
 
@@ -104,26 +105,38 @@ def validated(arguments: type[BaseModel], given: dict[str, Any]) -> BaseModel:
 
 
 def fitted(arguments: type[BaseModel], given: dict[str, Any]) -> tuple[BaseModel, dict[str, Any]]:
-    """Return the parsed arguments, and the arguments as they were read.
-
-    Where they do not fit, JSON text inside JSON is decoded once, and `null` means the default.
+    """Return the parsed arguments, and the arguments as they were read, as `fit` does.
 
     Raises:
         ToolError: naming the first that does not fit, in one sentence.
     """
     try:
-        return arguments.model_validate(given), given
+        return fit(arguments.model_validate, given)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        amended = _amended(given, [each["loc"] for each in found])
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "arguments"
+        text = f"invalid arguments: {where[:MAX_MESSAGE]}: {first['msg'][:MAX_MESSAGE]}"
+        raise ToolError(text) from error
+
+
+def fit(parse: Callable[[dict[str, Any]], T], given: dict[str, Any]) -> tuple[T, dict[str, Any]]:
+    """Return what `parse` makes of a JSON object, and the object as it was read.
+
+    Where it does not fit, JSON text inside JSON is decoded once, and `null` means the default.
+
+    Raises:
+        ValidationError: it does not fit then either; the error is about the object as given.
+    """
+    try:
+        return parse(given), given
+    except ValidationError as error:
+        amended = _amended(given, [each["loc"] for each in error.errors(include_url=False, include_input=False)])
         try:
             if amended != given and not is_too_deep(amended):
-                return arguments.model_validate(amended), amended
+                return parse(amended), amended
         except ValidationError:
             pass
-        where = ".".join(str(part) for part in found[0]["loc"]) or "arguments"
-        text = f"invalid arguments: {where[:MAX_MESSAGE]}: {found[0]['msg'][:MAX_MESSAGE]}"
-        raise ToolError(text) from error
+        raise
 
 
 def _amended(given: dict[str, Any], places: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:

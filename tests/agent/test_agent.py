@@ -42,6 +42,7 @@ from mentra_nb.errors import (
     Unreachable,
 )
 from mentra_nb.event import types as e
+from mentra_nb.notebook.ended import why
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers import base as p
 from mentra_nb.providers import scripted
@@ -328,6 +329,20 @@ async def test_an_empty_answer_is_an_error_and_the_prompt_is_not_its_text() -> N
             await agent.send("hi")
     assert said(agent.history()) == [("user", "hi")]
     assert of(events, e.TurnFinished)[0].text == ""
+
+
+async def test_what_the_server_says_about_an_empty_answer_is_in_the_error() -> None:
+    blocked = p.MessageDelta("content_filter", detail="SAFETY: not this")
+    answer = raw([p.MessageStarted(id="m", model="scripted"), blocked, p.MessageStopped()])
+    async with bench(answer, stream_text([])) as table:
+        agent = await table.agent()
+        with pytest.raises(EmptyAssistantResponse, match=r"final assistant message: SAFETY: not this$") as caught:
+            await agent.send("hi")
+        with pytest.raises(EmptyAssistantResponse, match=r"final assistant message$"):
+            await agent.send("hi")
+    shown = why("content_filter", caught.value)
+    assert shown is not None
+    assert shown[0] == "the answer is empty: ended by the provider's content filter (SAFETY: not this)"
 
 
 async def test_empty_assistant_response_preserves_committed_tool_results() -> None:

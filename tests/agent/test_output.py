@@ -64,6 +64,13 @@ class Point:
     on: date
 
 
+@dataclass
+class Step:
+    name: str
+    count: int = 3
+    at: date = date(2024, 2, 29)
+
+
 PARIS = {"name": "Paris", "people": 2}
 
 
@@ -171,6 +178,9 @@ async def test_the_name_of_the_terminal_tool_is_unique_and_valid(name: str | Non
         (City | None, {"value": None}, None),
         (tuple[Colour, ...], {"value": ["red"]}, (Colour.RED,)),
         (Node, {"value": {"left": {"left": None}}}, Node(left=Node())),
+        (list[int], {"value": "[1, 2]"}, [1, 2]),  # JSON text inside JSON
+        (list[City], {"value": [json.dumps(PARIS)]}, [City(name="Paris", people=2)]),
+        (Step, {"name": "a", "count": None, "at": None}, Step("a")),  # null for a default
     ],
     ids=str,
 )
@@ -286,6 +296,7 @@ async def test_an_answer_without_the_call_is_an_error_and_the_transcript_is_kept
         (City, {"name": "Paris", "people": -1}, r"does not match City: people: Input should be greater"),
         (list[int], {"value": [1, "x"]}, r"does not match list\[int\]: value\.1: Input should be a valid integer"),
         (int, {}, r"does not match int: value: Field required"),
+        (list[int], {"value": "[1, true]x"}, r"does not match list\[int\]: value: Input should be a valid array"),
     ],
 )
 async def test_a_value_that_does_not_fit_is_an_error_that_names_the_problem(

@@ -349,9 +349,17 @@ async def test_stop_reasons_are_neutral(reason: str, stop: str) -> None:
     ("blocked", "stop"), [("SAFETY", "content_filter"), ("PROHIBITED_CONTENT", "content_filter"), ("OTHER", "refusal")]
 )
 async def test_treats_prompt_feedback_only_chunks_as_terminal(blocked: str, stop: str) -> None:
-    events = await ask({"promptFeedback": {"blockReason": blocked}, **COUNTS})
+    feedback = {"blockReason": blocked, "blockReasonMessage": "not\nthis"}
+    events = await ask({"promptFeedback": feedback, **COUNTS})
     assert blocks(events) == []
-    assert ending(events).stop_reason == stop
+    assert (ending(events).stop_reason, ending(events).detail) == (stop, f"{blocked}: not this")
+    assert ending(await ask({"promptFeedback": {"blockReason": blocked}, **COUNTS})).detail == blocked
+
+
+@pytest.mark.anyio
+async def test_the_reason_of_a_filtered_answer_is_kept_and_that_of_a_whole_one_is_not() -> None:
+    assert ending(await ask(chunk(finish="SAFETY", **COUNTS))).detail == "SAFETY: why"
+    assert ending(await ask(chunk({"text": "x"}, finish="STOP", **COUNTS))).detail is None
 
 
 @pytest.mark.anyio
