@@ -136,12 +136,22 @@ class ToolAuthorizationDecision(Data):
 
     @classmethod
     def allow(cls, decided_by: str = "authorizer") -> ToolAuthorizationDecision:
-        """Return an allowance."""
+        """Return an allowance.
+
+        Example:
+            >>> mn.ToolAuthorizationDecision.allow().outcome.value
+            'allow'
+        """
         return cls(outcome=ToolAuthorizationOutcome.ALLOW, decided_by=decided_by)
 
     @classmethod
     def prompt(cls, reason: str | None = None) -> ToolAuthorizationDecision:
-        """Return a decision that a person must take."""
+        """Return a decision that a person must take.
+
+        Example:
+            >>> mn.ToolAuthorizationDecision.prompt("it may change something").reason
+            'it may change something'
+        """
         return cls(outcome=ToolAuthorizationOutcome.PROMPT, reason=reason)
 
     @classmethod
@@ -164,7 +174,9 @@ class ToolAuthorizer(Protocol):
         >>> runtime = mn.Runtime(authorizer=OnlyReading())
     """
 
-    async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision: ...
+    async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+        """Return what is decided about a call."""
+        ...
 
     def timeout(self) -> float | None:
         """Seconds after which no answer is a denial; `None` for no limit."""

@@ -188,7 +188,12 @@ class Message(Data):
 
     @classmethod
     def assistant(cls, content: str | Iterable[Any]) -> Message:
-        """Return a message of the model, from text or from blocks."""
+        """Return a message of the model, from text or from blocks.
+
+        Example:
+            >>> mn.Message.assistant("Hello.").role.value
+            'assistant'
+        """
         blocks = (Text(text=content),) if isinstance(content, str) else tuple(content)
         return cls(role=Role.ASSISTANT, content=blocks)
 
@@ -197,11 +202,21 @@ class Message(Data):
         return "".join(block.text for block in self.content if isinstance(block, Text))
 
     def tool_uses(self) -> list[ToolUse]:
-        """Return the calls in the message, in order."""
+        """Return the calls in the message, in order.
+
+        Example:
+            >>> mn.Message.assistant([mn.content.ToolUse(id="1", name="read")]).tool_uses()[0].name
+            'read'
+        """
         return [block for block in self.content if isinstance(block, ToolUse)]
 
     def tool_results(self) -> list[ToolResult]:
-        """Return the results in the message, in order."""
+        """Return the results in the message, in order.
+
+        Example:
+            >>> mn.Message.user("Hello.").tool_results()
+            []
+        """
         return [block for block in self.content if isinstance(block, ToolResult)]
 
     def call_ids(self) -> tuple[str, ...]:
@@ -227,7 +242,12 @@ class Message(Data):
         return next(reversed(self._encoded), "")
 
     def has_images(self) -> bool:
-        """Return whether it has a picture, including in the result of a tool."""
+        """Return whether it has a picture, including in the result of a tool.
+
+        Example:
+            >>> mn.Message.user("Hello.").has_images()
+            False
+        """
         return any(isinstance(block, Image) or getattr(block, "images", ()) for block in self.content)
 
 
@@ -286,7 +306,12 @@ class TokenUsage(Data):
         return ((name, value) for name, value in super().__repr_args__() if value is not None)
 
     def is_empty(self) -> bool:
-        """Return whether nothing was counted."""
+        """Return whether nothing was counted.
+
+        Example:
+            >>> mn.TokenUsage().is_empty()
+            True
+        """
         return all(value is None for value in self.__dict__.values())
 
     def __add__(self, other: TokenUsage) -> TokenUsage:

@@ -5,8 +5,8 @@ A turn is a branch of the transcript. The module `ending` says where the leaf is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar, Unpack, overload
 
@@ -28,7 +28,7 @@ from mentra_nb.agent.strategy import Adjustment, NamedModel
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.agent.turn import AgentSnapshot, Turn
 from mentra_nb.content import Message
-from mentra_nb.errors import EmptyAssistantResponse, NoResumableTurn, OperationDenied
+from mentra_nb.errors import NoResumableTurn, OperationDenied
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.providers.base import Provider
@@ -49,12 +49,30 @@ class Agent:
 
     Example:
         >>> provider = mn.ScriptedProvider([mn.scripted.text("Hello."), mn.scripted.text("Bonjour.")])
-        >>> async with mn.Runtime([provider], store=mn.VolatileStore()) as runtime:
-        ...     agent = await runtime.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
-        ...     answer = await agent.send("Say hello.")
-        ...     again = await agent.run("And in French?", mn.RunOptions(max_rounds=3))
-        >>> again.text(), len(agent.history())
+        >>> async with mn.Runtime([provider], store=mn.VolatileStore()) as scripted:
+        ...     greeter = await scripted.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
+        ...     answer = await greeter.send("Say hello.")
+        ...     again = await greeter.run("And in French?", mn.RunOptions(max_rounds=3))
+        >>> again.text(), len(greeter.history())
         ('Bonjour.', 4)
+
+        What can be changed between turns, and what is known of them:
+
+        >>> await agent.set_model(mn.ModelInfo(id="large", provider="example"))
+        >>> await agent.set_reasoning("low")
+        >>> agent.steering.steer("What was the revenue in March?")
+        >>> (await agent.run_queued()).text()
+        'Revenue in March was 2400 dollars.'
+        >>> await agent.run_to_output("Which of these is a city? Oslo, Norway", list[str])
+        ['Oslo']
+        >>> await agent.wait_until_idle()
+        >>> agent.snapshot().status, agent.snapshot().history_len
+        ('Finished', 5)
+        >>> [entry.message.text() for entry in await agent.children(None)]
+        ['What was the revenue in March?']
+        >>> for call in await agent.unknown_calls():
+        ...     await agent.resolve_unknown(call.call_id, "skipped")
+        >>> await agent.close()
     """
 
     def __init__(
@@ -175,8 +193,9 @@ class Agent:
             MentraError: the turn failed; the transcript is as before, and `resume` continues the turn.
             OperationDenied: a turn is already running.
         """
-        with self._taking_turn():
-            return await self._drive(await self._begin_with(Message.user(content)), options, origin)
+        async with self._turn_from(partial(self._with_message, Message.user(content)), options, origin) as turn:
+            turn.stop_reason = await run_rounds(turn)
+        return turn.final_message()
 
     @overload
     async def run_to_output(
@@ -221,18 +240,18 @@ class Agent:
             MentraError: as `run`; also `EmptyAssistantResponse`, when a limit or a stop ended the turn first.
         """
         tool, options = OutputTool(output, **how), options or RunOptions()
-        with self._taking_turn():
-            try:
-                await self._drive(await self._begin_with(Message.user(content)), options, origin, tool)
-            except EmptyAssistantResponse:
-                if options.ended_early is not None:
-                    raise
+        begin = partial(self._with_message, Message.user(content))
+        async with self._turn_from(begin, options, origin, tool) as turn:
+            turn.stop_reason = await run_rounds(turn)
+        if options.ended_early is not None:
+            turn.final_message()
         return tool.value()
 
     async def run_queued(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
         """Take a turn that begins with the next message in `steering`. Raises as `run`; `OperationDenied` for none."""
-        with self._taking_turn():
-            return await self._drive(await self._begin_with(None), options, origin)
+        async with self._turn_from(partial(self._with_message, None), options, origin) as turn:
+            turn.stop_reason = await run_rounds(turn)
+        return turn.final_message()
 
     async def resume(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
         """Continue the turn that failed or was interrupted, from the last entry that is complete.
@@ -243,14 +262,16 @@ class Agent:
         Raises:
             NoResumableTurn: the last turn finished, or the conversation has continued from another entry since.
             MentraError: as `run`.
+
+        Example:
+            >>> await agent.resume()
+            Traceback (most recent call last):
+            ...
+            mentra_nb.errors.NoResumableTurn: ...
         """
-        with self._taking_turn():
-            beginning = await find_open_end(self.environment.store, self.id, self.leaf, self.settled)
-            if beginning is None:
-                raise NoResumableTurn(self.name)
-            for source in self._sources:
-                await source.acknowledge()
-            return await self._drive(beginning, options, origin)
+        async with self._turn_from(self._at_open_end, options, origin) as turn:
+            turn.stop_reason = turn.stop_reason or await run_rounds(turn)
+        return turn.final_message()
 
     async def unknown_calls(self) -> list[ToolCallRecord]:
         """Return the calls of the interrupted turn that may have taken effect and are not resolved yet."""
@@ -332,8 +353,36 @@ class Agent:
 
     # ---- how a turn is taken ----------------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def _turn_from(
+        self,
+        begin: Callable[[], Awaitable[Beginning]],
+        options: RunOptions | None,
+        origin: e.TurnOrigin | None,
+        answer_tool: OutputTool | None = None,
+    ) -> AsyncIterator[Turn]:
+        """Store the beginning of a turn, let the block run its rounds, and store its end.
+
+        The stop reason of the turn is set already if the round that was left open has ended it.
+        """
+        with self._busy_with_turn():
+            beginning = await begin()
+            options, origin = options or RunOptions(), origin or e.TurnOrigin()
+            before = self.transcript.snapshot()
+            self._turn = turn = self._new_turn(options, answer_tool)
+            self.settled = None
+            await start_turn(turn, beginning, origin, before)
+            self.run_generation += 1
+            async with ending(turn, origin, before):
+                with options.stoppable():
+                    await anyio.lowlevel.checkpoint()  # a stop that came before the turn takes effect here
+                    if beginning.end is not None:
+                        self.transcript.follow(beginning.path)
+                        turn.stop_reason = await finish_open_round(turn, beginning.end)
+                    yield turn
+
     @contextmanager
-    def _taking_turn(self) -> Iterator[None]:
+    def _busy_with_turn(self) -> Iterator[None]:
         """Mark the agent as busy. Raises `OperationDenied` when it is closed, or busy already."""
         if self._closed is not None:
             raise OperationDenied(f"agent '{self.name}' takes no more turns here: {self._closed}")
@@ -350,7 +399,7 @@ class Agent:
             if self.home is not None:
                 self.home.turn_ended(self)
 
-    async def _begin_with(self, message: Message | None) -> Beginning:
+    async def _with_message(self, message: Message | None) -> Beginning:
         """Begin a turn with a message; `None` takes the next one from `steering`."""
         for source in self._sources:  # what a failed turn had drained is not in this conversation
             await source.requeue()
@@ -359,30 +408,14 @@ class Agent:
             raise OperationDenied("there is nothing queued to steer by")
         return Beginning(message.text(), message)
 
-    async def _drive(
-        self,
-        beginning: Beginning,
-        options: RunOptions | None,
-        origin: e.TurnOrigin | None,
-        answer_tool: OutputTool | None = None,
-    ) -> Message:
-        """Take a turn: store its beginning, run its rounds, store its end. Returns the final message."""
-        options, origin = options or RunOptions(), origin or e.TurnOrigin()
-        before = self.transcript.snapshot()
-        self._turn = turn = self._new_turn(options, answer_tool)
-        self.settled = None
-        await start_turn(turn, beginning, origin, before)
-        self.run_generation += 1
-        async with ending(turn, origin, before):
-            with options.stoppable():
-                await anyio.lowlevel.checkpoint()  # a stop that came before the turn takes effect here
-                if beginning.end is not None:
-                    self.transcript.follow(beginning.path)
-                    turn.stop_reason = await finish_open_round(turn, beginning.end)
-                turn.stop_reason = turn.stop_reason or await run_rounds(turn)
-        if turn.answer is None:
-            raise EmptyAssistantResponse(turn.stop_detail)
-        return turn.answer
+    async def _at_open_end(self) -> Beginning:
+        """Begin a turn where the last one stopped. Raises `NoResumableTurn`."""
+        beginning = await find_open_end(self.environment.store, self.id, self.leaf, self.settled)
+        if beginning is None:
+            raise NoResumableTurn(self.name)
+        for source in self._sources:
+            await source.acknowledge()
+        return beginning
 
     def _new_turn(self, options: RunOptions, answer_tool: OutputTool | None) -> Turn:
         run_id, limits = new_id("run"), TurnLimits(options)

@@ -14,6 +14,7 @@ from mentra_nb.agent.steering import RoundSource
 from mentra_nb.agent.strategy import Adjustment
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Data, Message, Role, TokenUsage, ToolUse
+from mentra_nb.errors import EmptyAssistantResponse
 from mentra_nb.event import types as e
 from mentra_nb.providers.base import Provider
 from mentra_nb.store.records import EntryKind
@@ -58,9 +59,9 @@ class Turn:
     requests: int = 0
     retries: int = 0
     stop_reason: str | None = None
+    """Why the turn ended; `None` until then."""
     stop_detail: str | None = None
     """What the server of the last answer says about why it stopped."""
-    """Why the turn ended; `None` until then."""
     pending: PendingMessage | None = None
     """The answer that is streaming."""
     request: e.ModelRequestStarted | None = None
@@ -74,6 +75,12 @@ class Turn:
         """The last message, if it is the model's and has text."""
         last = self.transcript.last
         return last.message if last and last.message.role is Role.ASSISTANT and last.message.text() else None
+
+    def final_message(self) -> Message:
+        """Return the model's last message. Raises `EmptyAssistantResponse` if it ended without one."""
+        if self.answer is None:
+            raise EmptyAssistantResponse(self.stop_detail)
+        return self.answer
 
     def emit(self, event: e.AgentEvent) -> None:
         self.environment.bus.emit(event)

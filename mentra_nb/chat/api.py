@@ -245,5 +245,5 @@ def tape(path: str | Path, model: str) -> None:
     from mentra_nb.providers.replay import taping
 
     used = engine()
-    resolved, _ = used.call(used.model, model)
+    resolved = used.call(used.model, model)
     used.use(taping(used.runtime.provider(resolved.provider), path), resolved.id)

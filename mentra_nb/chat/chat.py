@@ -6,53 +6,32 @@ How a turn is shown is decided by the presenter that the notebook sets (see `tur
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from dataclasses import replace
+from typing import Any, Literal
 from weakref import WeakSet
 
 import anyio
 
-from mentra_nb import paths
 from mentra_nb.agent.limits import RunOptions, Spent
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.authorization import PermissionRule, PermissionScope
+from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.engine import Engine, engine
+from mentra_nb.chat.identity import Identity
 from mentra_nb.chat.reply import Reply, ReplyBuilder
-from mentra_nb.chat.turn import RunningTurn, check_words, presenter
+from mentra_nb.chat.rules import Rules
+from mentra_nb.chat.turn import RunningTurn, TurnPlan, check_words, presenter
 from mentra_nb.content import Message
-from mentra_nb.errors import Cancelled, ConfigurationError, DeadlineExceeded, OperationDenied
-from mentra_nb.event import screen as shown
+from mentra_nb.errors import Cancelled, DeadlineExceeded, OperationDenied
 from mentra_nb.event import types as e
-from mentra_nb.event.bus import EventBus
-from mentra_nb.ids import new_id
-from mentra_nb.permission.remembering import check_tool, remember, revoke, rule_named
-from mentra_nb.providers.base import ModelInfo
 from mentra_nb.runtime.session import Session
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
-T = TypeVar("T")
-SCOPES: tuple[PermissionScope, ...] = get_args(PermissionScope)
-"""The scopes in which a conversation can remember an answer."""
 SYSTEM = (
     "You are a helpful assistant in a person's notebook. Answer briefly, in Markdown. "
     "Use the tools when they help, and say what their results show."
 )
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The arguments of a turn. Without a `prompt` it continues the turn that was not finished."""
-
-    prompt: str | None
-    model: str | None = None
-    tools: tuple[Tool, ...] = ()
-    system: str | None = None
-    output: Any = None
-    limits: RunOptions | None = None
-    origin: e.TurnOrigin | None = None
-    can_ask: bool = True
 
 
 class Chat:
@@ -72,6 +51,9 @@ class Chat:
         ...     reply = chat.ask("What was the revenue in March?")
         >>> chat.history[-1].text()
         'Revenue in March was 2400 dollars.'
+        >>> chat.tools()
+        []
+        >>> chat.close()
     """
 
     def __init__(
@@ -97,9 +79,7 @@ class Chat:
         self._own_engine: Engine | None = None
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
-        self._id = new_id("session")  # rules can be made before there is a session
-        self._stored = False
-        self._opened_in: str | None = None  # the session's project, which `%cd` does not change
+        self._who = Identity(name)
         self._turns = 0
         self._running: RunningTurn | None = None
         self._begun: WeakSet[RunningTurn] = WeakSet()
@@ -124,7 +104,7 @@ class Chat:
 
         async def read() -> list[Message]:
             store = self._engine.runtime.store
-            stored = await store.load_conversation(await self._session_id())
+            stored = await store.load_conversation(await self._who.session_id(store))
             if stored is None:
                 return []
             return [entry.message for entry in await store.load_path(stored.agent.id, stored.agent.leaf)]
@@ -182,7 +162,7 @@ class Chat:
         if self._engine.is_here():
             raise OperationDenied("a tool that runs on the engine cannot wait for a turn here: await Chat.aask(...)")
         screen = presenter()
-        origin = screen.origin(prompt) if screen is not None else None
+        origin = screen.origin() if screen is not None else None
         how: dict[str, Any] = {"model": model, "tools": tools, "system": system, "output": output, "limits": limits}
         turn = self.start(prompt, origin=origin, can_ask=screen is not None, **how)
         reply: Reply = screen.show(turn) if screen is not None else turn.result()
@@ -243,7 +223,7 @@ class Chat:
         """
         check_words(prompt, model, self.name)
         made = tuple(map(as_tool, tools))
-        plan = _Plan(prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask)
+        plan = TurnPlan(prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask)
         turn = self._engine.start_turn(self._take_turn, plan)
         self._begun.add(turn)
         return turn
@@ -253,39 +233,53 @@ class Chat:
 
         A conversation without a name and without a turn opens the notebook's last one. The turn raises
         `NoResumableTurn` or `OperationDenied` if there is nothing to continue.
+
+        Example:
+            >>> mn.Chat("sales").resume().result()
+            Traceback (most recent call last):
+            ...
+            mentra_nb.errors.NoResumableTurn: ...
         """
-        turn = self._engine.start_turn(self._take_turn, _Plan(None, self.model, origin=origin, can_ask=can_ask))
+        turn = self._engine.start_turn(self._take_turn, TurnPlan(None, self.model, origin=origin, can_ask=can_ask))
         self._begun.add(turn)
         return turn
 
-    async def _take_turn(self, turn: RunningTurn, plan: _Plan) -> Reply:
-        limits = plan.limits or self.limits or RunOptions()
-        options = replace(limits, cancellation=turn.token, spent=Spent())
+    async def _take_turn(self, turn: RunningTurn, plan: TurnPlan) -> Reply:
+        used, limits = self._engine, plan.limits or self.limits or RunOptions()
+        options, value = replace(limits, cancellation=turn.token, spent=Spent()), None
         with self._exclusively(turn, plan, limits):
             with options.stoppable() as scope:  # finding the model may wait for a server
-                session, model = await self._opened(turn, plan)
+                if (session := self._session) is None:
+                    session = self._session = await used.runtime.open_session(
+                        self._who.known_as,
+                        lambda stored: used.model(plan.model_instead_of(stored), turn),
+                        AgentConfig(system=SYSTEM if self.system is None else self.system),
+                        self._who.project,
+                        last=self._who.known_as is None and plan.prompt is None,
+                        create=plan.prompt is not None,
+                        notebook=self.notebook,
+                        tools=self._tools,
+                        session_id=self._who.id,
+                    )
+                else:
+                    session.use_model(await used.model(plan.model_instead_of(session.model), turn))
             if scope.cancelled_caught:
                 raise Cancelled(turn.token.reason) if turn.token.is_cancelled else DeadlineExceeded
-            settings, permissions = self._engine.settings, session.permissions
-            permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
-            permissions.can_ask = lambda: plan.can_ask
-            summary, value = ReplyBuilder(turn.ended), None
-            with session.listening(turn.events.put, summary.hear), self._speaking(session, plan.system):
+            with self._answering(session, turn, plan) as answer:
                 if plan.prompt is None:
                     await session.resume_turn(options, plan.origin)
                 elif plan.output is None:
                     await session.append_turn(plan.prompt, options, plan.origin)
                 else:
-                    keeps = bool(self._tools)
                     value = await session.run_to_output(
-                        plan.prompt, plan.output, options, plan.origin, keeps_tools=keeps
+                        plan.prompt, plan.output, options, plan.origin, keeps_tools=bool(self._tools)
                     )
             self._turns += 1
-            self.last = summary.reply(model, session.id, value)
+            self.last = answer.reply(session.model, session.id, value)
             return self.last
 
     @contextmanager
-    def _exclusively(self, turn: RunningTurn, plan: _Plan, limits: RunOptions) -> Iterator[None]:
+    def _exclusively(self, turn: RunningTurn, plan: TurnPlan, limits: RunOptions) -> Iterator[None]:
         """While inside, refuse other turns, offer the tools of this one and stop it with the token of its limits."""
         if self._running is not None:
             raise OperationDenied(f"conversation '{self.name or 'chat'}' is already taking a turn: wait, or stop it")
@@ -303,52 +297,18 @@ class Chat:
             self._running = None
             self._engine.refresh_record()
 
-    async def _opened(self, turn: RunningTurn, plan: _Plan) -> tuple[Session, ModelInfo]:
-        """Open the session if needed, on the model of this turn. Returns both."""
-        used = self._engine
-
-        async def choose(stored: ModelInfo | None) -> ModelInfo:
-            asked = str(stored) if plan.prompt is None and plan.model is None and stored is not None else plan.model
-            model, notice = await used.model(asked)
-            for text in filter(None, [notice, *used.settings.ignored]):
-                turn.events.put(shown.Notice(severity="info", message=text))
-            used.settings.ignored.clear()  # said once
-            return model
-
-        session = self._session
-        if session is not None:
-            model = await choose(_model_of(session))
-            session.agent.use_model(model, used.runtime.provider(model.provider))
-        else:
-            known = self._id if self._stored else self.name
-            session = await used.runtime.open_session(
-                known,
-                choose,
-                AgentConfig(system=SYSTEM if self.system is None else self.system),
-                str(paths.project_root()),
-                last=known is None and plan.prompt is None,
-                create=plan.prompt is not None,
-                notebook=self.notebook,
-                tools=self._tools,
-                session_id=self._id,
-            )
-            self._session, self._id, self._stored = session, session.id, True
-            self._opened_in = session.project
-            used.opened.add(self)
-        turn.session = session
-        return session, _model_of(session)
-
     @contextmanager
-    def _speaking(self, session: Session, system: str | None) -> Iterator[None]:
-        """While inside, use the system prompt of this turn or conversation instead of the stored one."""
-        agent, wanted = session.agent, self.system if system is None else system
-        before = agent.config.system
-        if wanted is not None:
-            agent.config = agent.config.model_copy(update={"system": wanted})
-        try:
-            yield
-        finally:
-            agent.config = agent.config.model_copy(update={"system": before})
+    def _answering(self, session: Session, turn: RunningTurn, plan: TurnPlan) -> Iterator[ReplyBuilder]:
+        """While inside, let `turn` hear the session and answer its questions, under the system prompt of the turn."""
+        self._who.opened(session)
+        self._engine.opened.add(self)
+        turn.session = session
+        settings, permissions, answer = self._engine.settings, session.permissions, ReplyBuilder(turn.ended)
+        permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
+        permissions.can_ask = lambda: plan.can_ask
+        system = self.system if plan.system is None else plan.system
+        with session.listening(turn.events.put, answer.hear), session.speaking_as(system):
+            yield answer
 
     # ---- letting go -------------------------------------------------------------------------------------------
 
@@ -376,11 +336,22 @@ class Chat:
 
     # ---- rules ------------------------------------------------------------------------------------------------
 
+    @property
+    def _rules(self) -> Rules:
+        return Rules(self._engine, self._who, self._tools)
+
     def allow(
         self, tool: str, pattern: str = "*", *, scope: Literal["session", "project", "global"] = "session"
     ) -> PermissionRule:
-        """Remember that `tool` may run unasked where its subject fits `pattern`. A denial still wins."""
-        return self._remember(tool, pattern, True, scope, None)
+        """Let `tool` run unasked where its subject fits `pattern`, and return the rule. A denial still wins.
+
+        Arguments and errors as `mn.allow`.
+
+        Example:
+            >>> mn.Chat("report").allow("read", "data/*").pattern
+            'data/*'
+        """
+        return self._rules.remember(tool, pattern, allow=True, scope=scope)
 
     def deny(
         self,
@@ -390,32 +361,15 @@ class Chat:
         scope: Literal["session", "project", "global"] = "session",
         reason: str | None = None,
     ) -> PermissionRule:
-        """Remember that `tool` may never run where its subject fits `pattern`; the model gets `reason`."""
-        return self._remember(tool, pattern, False, scope, reason)
+        """Never let `tool` run where its subject fits `pattern`, and return the rule. The model is told `reason`.
 
-    def _remember(
-        self, tool: str, pattern: str, allow: bool, scope: PermissionScope, reason: str | None
-    ) -> PermissionRule:
-        if scope not in SCOPES:
-            raise ConfigurationError(f"there is no scope {scope!r}; use one of {', '.join(SCOPES)}")
-        check_tool(tool, {spec.name for spec in (*self._engine.runtime.tools(), *self.tools())})
-        return self._engine.call(lambda: self._change(remember, tool, pattern, allow=allow, scope=scope, reason=reason))
+        Arguments and errors as `mn.deny`.
 
-    async def _change(self, how: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """Call `remember` or `revoke` for this conversation."""
-        bus = EventBus(self._engine.runtime.hooks, self._engine.runtime.audit)
-        return await how(self._engine.runtime.store, bus, await self._session_id(), self._project(), *args, **kwargs)
-
-    async def _session_id(self) -> str:
-        """Return the id of this conversation, also before its first turn."""
-        if self._stored or self.name is None:
-            return self._id
-        stored = await self._engine.runtime.store.load_session(self.name, str(paths.project_root()))
-        return stored.id if stored is not None else self._id
-
-    def _project(self) -> str | None:
-        """Return the project of this conversation; before its first turn, that of the current folder."""
-        return self._opened_in if self._stored else str(paths.project_root())
+        Example:
+            >>> mn.Chat("report").deny("shell", "git push*", reason="ask me first").reason
+            'ask me first'
+        """
+        return self._rules.remember(tool, pattern, allow=False, scope=scope, reason=reason)
 
     def revoke(self, rule: str | int) -> PermissionRule:
         """Delete a rule and return it. `rule` as in `mn.revoke`; raises `OperationDenied` if there is none like it.
@@ -425,21 +379,18 @@ class Chat:
             >>> chat.revoke(chat.deny("write").id).tool
             'write'
         """
-        found = rule_named(self.rules(), rule)
-        self._engine.call(lambda: self._change(revoke, found.id))
-        return found
+        return self._rules.revoke(rule)
 
     def rules(self) -> list[PermissionRule]:
-        """Return the rules that hold in this conversation."""
+        """Return the rules that hold in this conversation.
 
-        async def read() -> list[PermissionRule]:
-            return await self._engine.runtime.store.list_rules(await self._session_id(), self._project())
-
-        return self._engine.call(read)
-
-
-def _model_of(session: Session) -> ModelInfo:
-    return ModelInfo(id=session.agent.model, provider=session.agent.provider.descriptor.id)
+        Example:
+            >>> chat = mn.Chat()
+            >>> rule = chat.allow("read", "data/*")
+            >>> rule in chat.rules()
+            True
+        """
+        return self._rules.all()
 
 
 def chat_on(engine: Engine, name: str | None = None, **how: Any) -> Chat:

@@ -120,8 +120,10 @@ class Engine:
         running.add_done_callback(lambda done: _pass_on(done, turn.future))
         return turn
 
-    async def model(self, name: str | None) -> tuple[ModelInfo, str | None]:
-        """Return the model for a turn, and a notice to show, if any. Runs on the engine's thread.
+    async def model(self, name: str | None, turn: RunningTurn | None = None) -> ModelInfo:
+        """Return the model of that name, or the default one. What the user should know is shown in `turn`.
+
+        Runs on the engine's thread.
 
         Raises:
             ConfigurationError: the model is unknown or ambiguous, or its key is missing.
@@ -136,8 +138,14 @@ class Engine:
             if problem := file_problem(choice.model):
                 raise ConfigurationError(problem)
         if choice.model is not None:
-            return ModelInfo(id=choice.model, provider=choice.provider), choice.notice
-        return newest_chat_model(choice.provider, await self.runtime.list_models(choice.provider)), choice.notice
+            found = ModelInfo(id=choice.model, provider=choice.provider)
+        else:
+            found = newest_chat_model(choice.provider, await self.runtime.list_models(choice.provider))
+        if turn is not None:
+            for text in filter(None, [choice.notice, *self.settings.ignored]):
+                turn.notice(text)
+            self.settings.ignored.clear()  # said once
+        return found
 
     def set_model(self, name: str, source: str) -> None:
         """Make a model the one of the settings. Raises `ConfigurationError` if it could not be used."""

@@ -10,17 +10,38 @@ import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.agent.limits import CancellationToken
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.event import screen as shown
 
 if TYPE_CHECKING:
+    from mentra_nb.agent.limits import RunOptions
     from mentra_nb.authorization import PermissionDecision, PermissionQuestion
     from mentra_nb.chat.reply import Reply
     from mentra_nb.event.types import TurnOrigin
+    from mentra_nb.providers.base import ModelInfo
     from mentra_nb.runtime.session import Session
+    from mentra_nb.tools.tool import Tool
+
+
+@dataclass(frozen=True)
+class TurnPlan:
+    """The arguments of a turn. Without a `prompt` it continues the turn that was not finished."""
+
+    prompt: str | None
+    model: str | None = None
+    tools: tuple[Tool, ...] = ()
+    system: str | None = None
+    output: Any = None
+    limits: RunOptions | None = None
+    origin: TurnOrigin | None = None
+    can_ask: bool = True
+
+    def model_instead_of(self, stored: ModelInfo | None) -> str | None:
+        """Return the model to ask: `model`, or for a turn that continues the stored one; `None` for the default."""
+        return str(stored) if self.prompt is None and self.model is None and stored is not None else self.model
 
 
 def check_words(prompt: object, model: object, session: object) -> None:
@@ -53,6 +74,10 @@ class RunningTurn:
         """Keep why it ended."""
         self.stop_reason = stop_reason
 
+    def notice(self, text: str) -> None:
+        """Show a notice above the answer."""
+        self.events.put(shown.Notice(severity="info", message=text))
+
     def answer(self, request_id: str, decision: PermissionDecision) -> None:
         """Answer one of its questions, from any thread. Raises `OperationDenied` when it is closed."""
         if self.session is None:
@@ -60,11 +85,25 @@ class RunningTurn:
         self.session.resolve_permission(request_id, decision)
 
     def open_questions(self) -> list[PermissionQuestion]:
-        """Return the questions that wait for an answer."""
+        """Return the questions that wait for an answer.
+
+        Example:
+            >>> turn = mn.Chat().start("What was the revenue in March?")
+            >>> for question in turn.open_questions():
+            ...     turn.answer(question.request_id, mn.PermissionDecision(allow=True))
+        """
         return self.session.permissions.open_questions() if self.session is not None else []
 
     def stop(self) -> None:
-        """Stop the turn, from any thread, with its stream, running command and open question."""
+        """Stop the turn, from any thread, with its stream, running command and open question.
+
+        Example:
+            >>> turn = mn.Chat().start("What was the revenue in March?")
+            >>> turn.stop()
+            >>> turn.wait()
+            >>> turn.future.done()
+            True
+        """
         self.token.cancel("stopped by the user")
 
     def wait(self) -> None:
@@ -72,7 +111,12 @@ class RunningTurn:
         wait([self.future])
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text of the answer in pieces. Raises what the turn raised; leaving the loop stops the turn."""
+        """Yield the text of the answer in pieces. Raises what the turn raised; leaving the loop stops the turn.
+
+        Example:
+            >>> list(mn.Chat().start("What was the revenue in March?").pieces())
+            ['Revenue in March ', 'was 2400 dollars.']
+        """
         ended: queue.SimpleQueue[object] = self.events  # type: ignore[assignment]  # `future` in it ends the loop
         self.future.add_done_callback(ended.put)
         try:
@@ -97,12 +141,12 @@ class RunningTurn:
 class Presenter:
     """How turns are shown.
 
-    `show` shows a turn until it ends and returns the reply. `origin` returns the cell that a prompt comes from, and
+    `show` shows a turn until it ends and returns the reply. `origin` returns the running cell, and
     `notebook` the notebook that is open.
     """
 
     show: Callable[[RunningTurn], Reply]
-    origin: Callable[[str], TurnOrigin]
+    origin: Callable[[], TurnOrigin]
     notebook: Callable[[], str | None]
 
 

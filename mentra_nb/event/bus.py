@@ -34,10 +34,10 @@ class NullAudit:
     """
 
     def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
-        return
+        """Do nothing."""
 
     def sync(self) -> None:
-        return
+        """Do nothing."""
 
 
 class RuntimeHook(Protocol):
@@ -73,6 +73,7 @@ class AuditHook:
         self._failing = False
 
     def on_event(self, store: AuditStore, event: RuntimeEvent) -> None:
+        """Write one event to the record."""
         try:
             store.record_audit_event(event.scope(), event.kind, event.model_dump(mode="json"))
         except Exception as error:  # noqa: BLE001 - the record must never fail a turn
@@ -109,12 +110,20 @@ class RuntimeHooks:
         return self
 
     def extend(self, hooks: Iterable[RuntimeHook]) -> RuntimeHooks:
-        """Append hooks and return this list."""
+        """Append hooks and return this list.
+
+        Example:
+            >>> hooks = mn.RuntimeHooks().extend([])
+        """
         self._hooks.extend(hooks)
         return self
 
     def replace_all(self, hooks: Iterable[RuntimeHook]) -> RuntimeHooks:
-        """Replace all hooks, the audit hook too: from here on nothing is recorded unless one of `hooks` does it."""
+        """Replace all hooks, the audit hook too: from here on nothing is recorded unless one of `hooks` does it.
+
+        Example:
+            >>> hooks = mn.RuntimeHooks().replace_all([mn.AuditHook()])
+        """
         self._hooks = list(hooks)
         return self
 

@@ -13,7 +13,7 @@ from typing import Any
 from mentra_nb.chat.turn import Presenter, present_with, presenter
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.grammar import VISIBLE, completions
-from mentra_nb.notebook.magics import Mentra, origin, show
+from mentra_nb.notebook.magics import Mentra, show
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
 _FRAMES = ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame")
@@ -42,7 +42,7 @@ def _set_display(shell: Any) -> None:
     shell.display_formatter.ipython_display_formatter.for_type_by_name(*_REPLY, show_reply)
     for name in _FRAMES:
         shell.display_formatter.formatters["text/html"].for_type_by_name(*name, frame_html)
-    present_with(Presenter(show=show, origin=origin, notebook=kernel.notebook_name))
+    present_with(Presenter(show=show, origin=kernel.running_cell, notebook=kernel.notebook_name))
 
 
 def unload(shell: Any) -> None:

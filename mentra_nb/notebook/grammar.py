@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -36,7 +37,8 @@ def parse(line: str, cell: str | None = None) -> Parsed:
     """Parse a line and, for `%%mentra`, the cell below it.
 
     Raises:
-        ConfigurationError: an unknown option, an option without its value, an empty prompt, or a mistyped subcommand.
+        ConfigurationError: an unknown option, an option without its value or with a wrong one, an empty prompt, or a
+            mistyped subcommand.
     """
     if cell is None and (found := find_command(line)) is not None:
         return Parsed(command=found[0], words=found[1])
@@ -46,6 +48,8 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         if line.strip():
             raise ConfigurationError("there is nothing to ask: write the question after the options")
         return Parsed(command=STATUS)
+    if parsed.out is not None and (not parsed.out.isidentifier() or keyword.iskeyword(parsed.out)):
+        raise ConfigurationError(f"-o needs a Python name, not '{parsed.out}'")
     parsed.prompt = rest if cell is None else f"{rest}\n{cell}".strip()
     if not parsed.prompt:
         raise ConfigurationError("there is nothing to ask: write the question below %%mentra")

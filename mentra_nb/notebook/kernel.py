@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mentra_nb.event.types import TurnOrigin
 
 
 def ipykernel_kernel() -> Any:
@@ -43,6 +47,17 @@ def cell_id() -> str | None:
     """Return the front end's id of the running cell, or `None` if it sends none."""
     found = (_cell_request().get("metadata") or {}).get("cellId")
     return found if isinstance(found, str) else None
+
+
+def running_cell() -> TurnOrigin:
+    """Return the running cell as the origin of a turn. A hash of its code stands in for an id the front end lacks."""
+    from mentra_nb.event.types import TurnOrigin
+
+    code, count = _cell_request().get("content", {}).get("code"), execution_count()
+    if code is None and count is not None:  # a terminal
+        code = _shell().history_manager.input_hist_raw[-1]
+    stand_in = hashlib.sha256(code.encode()).hexdigest()[:16] if code is not None else None
+    return TurnOrigin(cell_id=cell_id() or stand_in, execution_count=count)
 
 
 def execution_count() -> int | None:

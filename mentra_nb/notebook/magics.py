@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import keyword
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -17,13 +15,12 @@ from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
-from mentra_nb.notebook.grammar import Parsed, parse
+from mentra_nb.notebook.grammar import parse
 from mentra_nb.settings import Settings
 
 if TYPE_CHECKING:
     from mentra_nb.chat.reply import Reply
     from mentra_nb.chat.turn import RunningTurn
-    from mentra_nb.event.types import TurnOrigin
 
 SETTABLE = tuple(name for name in Settings.model_fields if name not in ("providers", "aliases"))
 """The settings `%config Mentra` can change."""
@@ -102,27 +99,20 @@ class Mentra(Magics):
     @line_cell_magic
     def mentra(self, line: str, cell: str | None = None) -> Any:
         """Ask a model, or manage the conversation. See `%mentra help`."""
-        parsed = parse(line, cell)
+        parsed, names = parse(line, cell), self._namespace()
         if parsed.command is not None:
-            return parsed.command.run(Context(self._namespace(), show, origin), parsed.words)
-        reply = self._ask(parsed)
+            return parsed.command.run(Context(names, show), parsed.words)
+        from mentra_nb.chat.api import conversation
+
+        tools = [self._function(name) for name in parsed.tool]
+        chat, cell_run = conversation(parsed.session), kernel.running_cell()
+        turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, origin=cell_run)
+        reply = names["_mentra"] = show(turn, quiet=parsed.quiet, verbose=parsed.verbose)
+        if parsed.out is not None:
+            names[parsed.out] = reply
         return None if cell is not None or parsed.out else reply
 
     mentra.__doc__ = help_text(COMMANDS, OPTIONS)  # what `%mentra?` shows
-
-    def _ask(self, parsed: Parsed) -> Reply:
-        from mentra_nb.chat.api import conversation
-
-        if parsed.out is not None and (not parsed.out.isidentifier() or keyword.iskeyword(parsed.out)):
-            raise ConfigurationError(f"-o needs a Python name, not '{parsed.out}'")
-        chat = conversation(parsed.session)
-        tools = [self._function(name) for name in parsed.tool]
-        turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, origin=origin(parsed.prompt))
-        reply = show(turn, quiet=parsed.quiet, verbose=parsed.verbose)
-        self._namespace()["_mentra"] = reply
-        if parsed.out is not None:
-            self._namespace()[parsed.out] = reply
-        return reply
 
     def _namespace(self) -> dict[str, Any]:
         assert self.shell is not None  # IPython makes a Magics object with its shell
@@ -146,8 +136,8 @@ class Mentra(Magics):
 def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Reply:
     """Show a turn in the running cell until it ends. The turn is stopped if showing it fails."""
     try:
-        from mentra_nb.chat.chat import SCOPES
         from mentra_nb.chat.engine import engine
+        from mentra_nb.chat.rules import SCOPES
         from mentra_nb.notebook.drive import drive
 
         reply = drive(turn, quiet=quiet, verbose=verbose, hz=engine().settings.stream_hz, scopes=SCOPES)
@@ -156,14 +146,6 @@ def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Re
         raise
     reply.shown = kernel.execution_count()
     return reply
-
-
-def origin(prompt: str) -> TurnOrigin:
-    """Return the running cell as the origin of `prompt`. If the front end sends no cell id, a hash stands in."""
-    from mentra_nb.event.types import TurnOrigin
-
-    cell = kernel.cell_id() or hashlib.sha256(str(prompt).encode()).hexdigest()[:16]
-    return TurnOrigin(cell_id=cell, execution_count=kernel.execution_count())
 
 
 def apply_nest_asyncio() -> None:

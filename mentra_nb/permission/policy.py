@@ -63,7 +63,12 @@ class RuntimePolicy:
 
     @classmethod
     def for_notebook(cls) -> RuntimePolicy:
-        """Return the notebook's policy: shell on, common environment variables, up to ten minutes a command."""
+        """Return the notebook's policy: shell on, common environment variables, up to ten minutes a command.
+
+        Example:
+            >>> mn.RuntimePolicy.for_notebook().max_command_timeout
+            600.0
+        """
         return replace(
             cls.permissive(),
             allowed_env_vars=(*DEFAULT_ENV, "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "CONDA_PREFIX"),
@@ -72,15 +77,33 @@ class RuntimePolicy:
         )
 
     def environment(self) -> dict[str, str]:
-        """Return the variables a command gets: the allowed names that are set."""
+        """Return the variables a command gets: the allowed names that are set.
+
+        Example:
+            >>> mn.RuntimePolicy(allowed_env_vars=("NO_SUCH_VARIABLE",)).environment()
+            {}
+        """
         return {name: os.environ[name] for name in self.allowed_env_vars if name in os.environ}
 
     def command_timeout(self, requested: float | None) -> float:
-        """Return the seconds a command may take, given the seconds it asks for."""
+        """Return the seconds a command may take, given the seconds it asks for.
+
+        Example:
+            >>> mn.RuntimePolicy().command_timeout(90.0)
+            30.0
+        """
         return min(requested or self.default_command_timeout, self.max_command_timeout)
 
     def check_command(self, base: Path, cwd: Path) -> None:
-        """Raise `PolicyViolation` when a shell command may not run in `cwd`."""
+        """Raise `PolicyViolation` when a shell command may not run in `cwd`.
+
+        Example:
+            >>> from pathlib import Path
+            >>> mn.RuntimePolicy().check_command(Path.cwd(), Path.cwd())
+            Traceback (most recent call last):
+            ...
+            mentra_nb.permission.policy.PolicyViolation: shell commands are disabled by the runtime policy
+        """
         if not self.allow_shell_commands:
             raise PolicyViolation("shell_command", "shell commands are disabled by the runtime policy")
         if self.read_only:
@@ -89,14 +112,26 @@ class RuntimePolicy:
             raise PolicyViolation("shell_command", f"'{cwd}' is outside the runtime policy roots")
 
     def readable(self, base: Path, path: str) -> Path:
-        """Return `path` with symlinks resolved. Raises `PolicyViolation` when it may not be read."""
+        """Return `path` with symlinks resolved. Raises `PolicyViolation` when it may not be read.
+
+        Example:
+            >>> from pathlib import Path
+            >>> mn.RuntimePolicy().readable(Path.cwd(), "data.csv").name
+            'data.csv'
+        """
         target = _resolve(base, path, "files_read")
         if not _inside(target, (base, *self.allowed_read_roots, *self.allowed_write_roots)):
             raise PolicyViolation("files_read", f"'{path}' is outside the runtime policy read roots")
         return target
 
     def writable(self, base: Path, path: str) -> Path:
-        """Return `path` with symlinks resolved. Raises `PolicyViolation` when it may not be written."""
+        """Return `path` with symlinks resolved. Raises `PolicyViolation` when it may not be written.
+
+        Example:
+            >>> from pathlib import Path
+            >>> mn.RuntimePolicy().writable(Path.cwd(), "data.csv").name
+            'data.csv'
+        """
         if self.read_only:
             raise PolicyViolation("files_write", f"'{path}' cannot be written: the runtime policy is read-only")
         target = _resolve(base, path, "files_write")

@@ -5,28 +5,18 @@ It wires and does nothing else; what it hands out does the work.
 
 from __future__ import annotations
 
-import time
-from collections import ChainMap
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mentra_nb.agent.agent import Agent
-from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.request import AgentConfig
-from mentra_nb.agent.subagent import delegate
 from mentra_nb.authorization import ToolAuthorizer
-from mentra_nb.errors import (
-    ConfigurationError,
-    LeaseUnavailable,
-    OperationDenied,
-    StoreError,
-)
+from mentra_nb.errors import OperationDenied
 from mentra_nb.event.bus import AuditStore, EventBus, RuntimeHook, RuntimeHooks
-from mentra_nb.event.types import RecoveryPrepared
 from mentra_nb.ids import new_id
-from mentra_nb.permission.asking import AskMode, SessionPermissions, expired
+from mentra_nb.permission.asking import AskMode
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
 from mentra_nb.providers.registry import PRESETS, ProviderRegistry, builtin
@@ -34,22 +24,21 @@ from mentra_nb.runtime import defaults
 from mentra_nb.runtime.agents import Agents, ModelChoice, PersistedAgentSummary, chosen
 from mentra_nb.runtime.leases import Leases
 from mentra_nb.runtime.live_agents import LiveAgents
-from mentra_nb.runtime.models import listed, newest
-from mentra_nb.runtime.session import Session, new_record
+from mentra_nb.runtime.models import listed, resolved
+from mentra_nb.runtime.offers import Offers
+from mentra_nb.runtime.session import Session
+from mentra_nb.runtime.sessions import OwnTools, Sessions
+from mentra_nb.runtime.wiring import Wiring
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import SessionRecord
 from mentra_nb.tools.pre_hooks import PreExecutionHook
-from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
+from mentra_nb.tools.tool import Tool, ToolSpec
 
 if TYPE_CHECKING:
     from mentra_nb.providers.http import HttpClient
-    from mentra_nb.tools.builtin.skills import Skill, Skills
+    from mentra_nb.tools.builtin.skills import Skill
 
 T = TypeVar("T")
-OwnTools = MutableMapping[str, Tool] | None
-QUESTION_GRACE = 60.0
-"""Seconds after its deadline in which only the process that asked a question closes it."""
 
 
 class Runtime:
@@ -74,10 +63,44 @@ class Runtime:
         identifier: Stored with agents, so that `resume` finds them.
 
     Example:
-        >>> async with mn.Runtime([mn.ScriptedProvider([mn.scripted.text("Hello.")])]) as runtime:
-        ...     agent = await runtime.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
-        ...     print((await agent.send("Say hello.")).text())
+        >>> async with mn.Runtime([mn.ScriptedProvider([mn.scripted.text("Hello.")])]) as scripted:
+        ...     greeter = await scripted.spawn("greeter", mn.ModelInfo(id="scripted", provider="scripted"))
+        ...     print((await greeter.send("Say hello.")).text())
         Hello.
+
+        Providers and models:
+
+        >>> runtime.register_ollama()
+        >>> runtime.register_lmstudio()
+        >>> runtime.register_provider("openai", api_key="sk-example")
+        >>> runtime.register_provider_instance(mn.ScriptedProvider([]))
+        >>> [each.id for each in runtime.providers()], runtime.provider().descriptor.id
+        (['example', 'lmstudio', 'ollama', 'openai', 'scripted'], 'example')
+        >>> [str(each) for each in await runtime.list_models("example")]
+        ['example/small']
+        >>> str(await runtime.resolve_model("openai", "gpt-5"))
+        'openai/gpt-5'
+
+        What the agents are offered:
+
+        >>> tool = runtime.register_tool(mn.tool(lambda: "ready", name="status"))
+        >>> runtime.register_skills_dir("skills")
+        >>> runtime.register_context({"currency": "EUR"})
+        >>> [spec.name for spec in runtime.tools()], runtime.tool_descriptor("read").effect
+        (['load_skill', 'read', 'shell', 'status', 'write'], 'none')
+        >>> [skill.name for skill in runtime.skills()], runtime.app_context(dict)
+        (['report'], {'currency': 'EUR'})
+
+        Stored agents and sessions, also of a process that has ended:
+
+        >>> [each.name for each in await runtime.list_persisted_agents()]
+        ['analyst', 'report']
+        >>> [each.name for each in await runtime.resume()], len(await runtime.resume_all())
+        (['analyst', 'report'], 2)
+        >>> agent = await runtime.resume_agent(agent.id)
+        >>> await runtime.set_model(agent, mn.ModelInfo(id="large", provider="example"))
+        >>> session = await runtime.resume_session("report")
+        >>> await runtime.close()
     """
 
     def __init__(
@@ -99,22 +122,28 @@ class Runtime:
     ) -> None:
         self.id: str = new_id("runtime")
         self.identifier = identifier
-        self.policy: RuntimePolicy = policy or RuntimePolicy()
+        self.policy: Final = policy or RuntimePolicy()
         self.hooks: RuntimeHooks = RuntimeHooks(hooks)
         self.store: RuntimeStore = store or defaults.store()
         self.audit: AuditStore = audit or defaults.record()
-        self.working_directory = working_directory
+        self.working_directory: Final = working_directory
         self._registry = ProviderRegistry(providers)
-        self._authorizer, self._pre_hooks = authorizer, list(pre_hooks)
-        self._executor = executor or LocalExecutor()
-        self._bus = EventBus(self.hooks, self.audit)
-        self._tools: dict[str, Tool] = {}
-        self._app_contexts: dict[type, Any] = {}
-        self._announced = self._prepared = False
+        self._offers = Offers()
         self._leases = Leases(self.store, self.id)
-        self._live = LiveAgents(self._leases)
-        self._agents = Agents(self.store, self._registry, self._leases, self._live, identifier)
-        self._skills: Skills | None = None
+        self._wiring = Wiring(
+            self.id,
+            self.store,
+            EventBus(self.hooks, self.audit),
+            self._registry,
+            self._offers,
+            self.policy,
+            executor or LocalExecutor(),
+            authorizer,
+            list(pre_hooks),
+            working_directory,
+        )
+        self._agents = Agents(self.store, self._registry, self._leases, LiveAgents(self._leases), identifier)
+        self._sessions = Sessions(self._wiring, self._agents)
         self._http: HttpClient | None = None
         for item in (*(defaults.tools() if builtin_tools else ()), *tools):
             self.register_tool(item)
@@ -122,11 +151,11 @@ class Runtime:
             self.register_skills_dir(folder)
 
     def __repr__(self) -> str:
-        ids = ", ".join(d.id for d in self.providers()) or "none"
-        return f"<Runtime {self.identifier!r}: providers {ids}; tools {', '.join(sorted(self._tools)) or 'none'}>"
+        providers, tools = (d.id for d in self.providers()), (spec.name for spec in self.tools())
+        return f"<Runtime {self.identifier!r}: providers {_names(providers)}; tools {_names(tools)}>"
 
     async def __aenter__(self) -> Runtime:
-        self._announce()
+        self._wiring.announce()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -143,66 +172,39 @@ class Runtime:
                 steps.push_async_callback(self._http.aclose)
             steps.push_async_callback(self._registry.aclose)
 
-    def _announce(self) -> None:
-        if not self._announced:
-            self._announced = True
-            self._bus.emit(RecoveryPrepared(runtime_instance_id=self.id))
-
-    async def _prepare(self) -> None:
-        """Close the questions that expired after their process died. Only the first call does."""
-        self._announce()
-        if not self._prepared:
-            self._prepared = True
-            for question in await self.store.expire_questions(time.time() - QUESTION_GRACE):
-                self._bus.emit(expired(question))
-
     # ---- tools, application state and skills -------------------------------------------------------------------
 
     def register_tool(self, tool: Tool | Callable[..., Any]) -> Tool:
         """Offer a tool or function from the next request on; it replaces one of the same name. Raises `InvalidTool`."""
-        made = as_tool(tool)
-        self._tools[made.spec.name] = made
-        return made
+        return self._offers.add_tool(tool)
 
     def tools(self) -> list[ToolSpec]:
         """Return the descriptors, sorted by name."""
-        return [self._tools[name].spec for name in sorted(self._tools)]
+        return self._offers.specs()
 
     def tool_descriptor(self, name: str) -> ToolSpec | None:
-        return self._tools[name].spec if name in self._tools else None
+        """Return the descriptor of a tool; `None` if no tool has that name."""
+        tool = self._offers.tools.get(name)
+        return tool.spec if tool is not None else None
 
     def register_context(self, context: object) -> None:
         """Offer `context` to tools as application state. It replaces one of exactly the same type."""
-        self._app_contexts[type(context)] = context
+        self._offers.contexts[type(context)] = context
 
     def app_context(self, kind: type[T]) -> T:
         """Return the application state of exactly that type. Raises `ConfigurationError` if there is none."""
-        try:
-            return self._app_contexts[kind]  # type: ignore[no-any-return]  # keyed by its own type
-        except KeyError:
-            raise ConfigurationError(
-                f"no application context of type {kind.__name__} is registered: give one to register_context"
-            ) from None
+        return self._offers.context(kind)
 
     def register_skills_dir(self, path: Path | str) -> None:
         """Offer the skills in a folder: their names in the prompt, their texts through `load_skill`.
 
         Folders add up; a name found in an earlier one stays. Raises `SkillLoadError`, and then nothing is added.
         """
-        from mentra_nb.tools.builtin.skills import LoadSkillTool, Skills  # loads the YAML library
-
-        skills = self._skills or Skills()
-        skills.add_root(path)
-        if self._skills is None:
-            self._skills = skills
-            self.register_tool(LoadSkillTool(skills))
+        self._offers.add_skills(path)
 
     def skills(self) -> list[Skill]:
         """Return the skills, sorted by name, without their texts."""
-        return self._skills.list() if self._skills is not None else []
-
-    def _skills_section(self, offers: Callable[[str], bool]) -> str | None:
-        return self._skills.prompt() if self._skills is not None and offers("load_skill") else None
+        return self._offers.skills()
 
     # ---- providers and models ---------------------------------------------------------------------------------
 
@@ -228,9 +230,11 @@ class Runtime:
         self._registry.register(builtin(provider_id, api_key, http=http))
 
     def register_ollama(self) -> None:
+        """Register the server of Ollama on this machine, as provider `ollama`."""
         self.register_provider("ollama")
 
     def register_lmstudio(self) -> None:
+        """Register the server of LM Studio on this machine, as provider `lmstudio`."""
         self.register_provider("lmstudio")
 
     def register_provider_instance(self, provider: Provider) -> None:
@@ -247,11 +251,7 @@ class Runtime:
         Raises:
             ProviderNotFound, FailedToListModels, NoModelsAvailable
         """
-        provider = self._registry.get(provider_id)
-        wanted = selector if isinstance(selector, str) else selector.id
-        if wanted is not None:
-            return ModelInfo(id=wanted, provider=provider_id)
-        return newest(provider_id, await listed(provider))
+        return await resolved(self._registry.get(provider_id), selector)
 
     # ---- agents -----------------------------------------------------------------------------------------------
 
@@ -261,8 +261,8 @@ class Runtime:
         Raises:
             ProviderNotFound, StoreError
         """
-        await self._prepare()
-        return await self._agents.create(name, model, config or AgentConfig(), self._plain_environment())
+        await self._wiring.prepare()
+        return await self._agents.create(name, model, config or AgentConfig(), self._wiring.plain_environment())
 
     async def resume_agent(self, agent_id: str) -> Agent:
         """Load a stored agent. A turn whose process died is settled; `Agent.resume` continues it.
@@ -274,21 +274,21 @@ class Runtime:
             OperationDenied: it is taking a turn in this runtime.
             ProviderNotFound, StoreError
         """
-        await self._prepare()
-        return await self._agents.load(agent_id, self._plain_environment())
+        await self._wiring.prepare()
+        return await self._agents.load(agent_id, self._wiring.plain_environment())
 
     async def resume(self, runtime_identifier: str | None = None) -> list[Agent]:
         """Load every stored agent of an identifier (default: this runtime's), oldest first. Raises as `resume_agent`.
 
         After a failure none stays loaded.
         """
-        await self._prepare()
-        return await self._agents.load_all(runtime_identifier or self.identifier, self._plain_environment)
+        await self._wiring.prepare()
+        return await self._agents.load_all(runtime_identifier or self.identifier, self._wiring.plain_environment)
 
     async def resume_all(self) -> list[Agent]:
         """Load every stored agent of any identifier, oldest first. Raises as `resume`."""
-        await self._prepare()
-        return await self._agents.load_all(None, self._plain_environment)
+        await self._wiring.prepare()
+        return await self._agents.load_all(None, self._wiring.plain_environment)
 
     async def list_persisted_agents(self, runtime_identifier: str | None = None) -> list[PersistedAgentSummary]:
         """Return the stored agents of an identifier (default: this runtime's), oldest first, without loading them."""
@@ -297,29 +297,6 @@ class Runtime:
     async def set_model(self, agent: Agent, model: ModelInfo) -> None:
         """As `Agent.set_model`."""
         await agent.set_model(model)
-
-    def _plain_environment(self) -> AgentEnvironment:
-        """Return the environment of an agent without a session."""
-        return self._environment(self._bus, self._authorizer, {})
-
-    def _environment(
-        self, bus: EventBus, authorizer: ToolAuthorizer | None, own_tools: MutableMapping[str, Tool]
-    ) -> AgentEnvironment:
-        return AgentEnvironment(
-            bus=bus,
-            store=self.store,
-            tools=ChainMap(own_tools, self._tools),
-            working_directory=(self.working_directory or Path.cwd()).resolve(),
-            find_provider=self._registry.get,
-            policy=self.policy,
-            executor=self._executor,
-            authorizer=authorizer,
-            pre_hooks=self._pre_hooks,
-            services=self._app_contexts,
-            system_sections=(self._skills_section,),
-            delegate=delegate,
-            holder=self.id,
-        )
 
     # ---- sessions ---------------------------------------------------------------------------------------------
 
@@ -344,13 +321,13 @@ class Runtime:
 
         Raises:
             ProviderNotFound, StoreError
+
+        Example:
+            >>> await runtime.create_session("summary", model)
+            <Session 'summary' session-... on example/small, 0 turns>
         """
-        await self._prepare()
-        permissions, environment = self._asking(session_id or new_id("session"), project_id, ask, tools)
-        agent = await self._agents.create(name, model, config or AgentConfig(), environment)
-        record = new_record(permissions.session_id, name, agent, project_id, notebook)
-        await self.store.save_session(record)
-        return Session(record, agent, permissions, resumed=False)
+        await self._wiring.prepare()
+        return await self._sessions.create(name, model, config, project_id, notebook, ask, tools, session_id)
 
     async def resume_session(
         self,
@@ -373,17 +350,8 @@ class Runtime:
             LeaseUnavailable: another process has it.
             ProviderNotFound: its model's provider is not registered.
         """
-        stored = await self.store.load_conversation(agent_id, project_id)
-        if stored is None:
-            raise StoreError(f"there is no stored session '{agent_id}'")
-        if stored.session is not None:
-            return await self._open(stored.session, agent_id, ask, tools, model)
-        await self._prepare()
-        permissions, environment = self._asking(new_id("session"), project_id, ask, tools)
-        agent = await self._agents.load(agent_id, environment, model)
-        record = new_record(permissions.session_id, agent.name, agent, project_id, None)
-        await self.store.save_session(record)
-        return Session(record, agent, permissions, resumed=False)
+        await self._wiring.prepare()
+        return await self._sessions.resume(agent_id, project_id, ask, tools, model)
 
     async def open_session(
         self,
@@ -411,39 +379,21 @@ class Runtime:
             OperationDenied: it is not stored, and `create` is false.
             LeaseUnavailable: another process has it.
             ProviderNotFound, StoreError
+
+        Example:
+            >>> (await runtime.open_session("report", model)).id == session.id
+            True
         """
-        record = None
-        if last:
-            record = await self.store.last_session(project_id, notebook)
-        elif name is not None:
-            record = await self.store.load_session(name, project_id)
+        await self._wiring.prepare()
+        record = await self._sessions.find(name, project_id, notebook, last=last)
         if record is not None:
-            return await self._open(record, name or record.name, ask, tools, model)
+            return await self._sessions.load(record, name or record.name, ask, tools, model)
         if not create:
             missing = f"there is no stored conversation '{name}'"
             raise OperationDenied("this notebook has no earlier conversation" if last else missing)
-        used, title = await chosen(model, None), name or "mentra"
-        return await self.create_session(
-            title, used, config, project_id, notebook=notebook, ask=ask, tools=tools, session_id=session_id
-        )
+        used = await chosen(model, None)
+        return await self._sessions.create(name or "mentra", used, config, project_id, notebook, ask, tools, session_id)
 
-    async def _open(
-        self, record: SessionRecord, known_as: str, ask: AskMode, tools: OwnTools, model: ModelChoice | None
-    ) -> Session:
-        await self._prepare()
-        permissions, environment = self._asking(record.id, record.project, ask, tools)
-        try:
-            agent = await self._agents.load(record.agent_id, environment, model)
-        except LeaseUnavailable as busy:
-            named = str(busy).replace(f"agent '{record.agent_id}'", f"conversation '{known_as}'")
-            raise LeaseUnavailable(named) from busy
-        return Session(record, agent, permissions, resumed=True)
 
-    def _asking(
-        self, session_id: str, project_id: str | None, ask: AskMode, tools: OwnTools
-    ) -> tuple[SessionPermissions, AgentEnvironment]:
-        """Return the permissions of a session and the environment of its agent, both on a bus for this session."""
-        permissions = SessionPermissions(
-            session_id, self._bus.child(), self.store, inner=self._authorizer, project=project_id, ask=ask
-        )
-        return permissions, self._environment(permissions.bus, permissions, tools if tools is not None else {})
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

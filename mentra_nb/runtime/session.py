@@ -16,6 +16,7 @@ from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.event.projections import to_session
 from mentra_nb.permission.asking import SessionPermissions
+from mentra_nb.providers.base import ModelInfo
 from mentra_nb.store.records import SessionRecord
 
 
@@ -58,8 +59,22 @@ class Session:
             self._opening = to_session(event)
 
     def __repr__(self) -> str:
-        where = f"{self.agent.provider.descriptor.id}/{self.agent.model}"
-        return f"<Session {self.name!r} {self.id} on {where}, {self.turn_count} turns>"
+        return f"<Session {self.name!r} {self.id} on {self.model}, {self.turn_count} turns>"
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model of the next request."""
+        return ModelInfo(id=self.agent.model, provider=self.agent.provider.descriptor.id)
+
+    def use_model(self, model: ModelInfo) -> None:
+        """Use another model from the next request on. Not stored. Raises `ProviderNotFound`.
+
+        Example:
+            >>> session.use_model(mn.ModelInfo(id="large", provider="example"))
+            >>> str(session.model)
+            'example/large'
+        """
+        self.agent.use_model(model, self.agent.environment.find_provider(model.provider))
 
     def subscribe(self, listener: Callable[[shown.SessionEvent], None]) -> Callable[[], None]:
         """Call `listener` with every session event from now on, in order, on the thread of the session's event loop.
@@ -87,6 +102,17 @@ class Session:
             stack.callback(self._bus.tap(tap))
             yield
 
+    @contextmanager
+    def speaking_as(self, system: str | None) -> Iterator[None]:
+        """While inside, use this system prompt instead of the stored one; with `None` the stored one."""
+        agent, before = self.agent, self.agent.config.system
+        if system is not None:
+            agent.config = agent.config.model_copy(update={"system": system})
+        try:
+            yield
+        finally:
+            agent.config = agent.config.model_copy(update={"system": before})
+
     async def append_turn(
         self, content: str | Iterable[Any], options: RunOptions | None = None, origin: e.TurnOrigin | None = None
     ) -> Message:
@@ -103,13 +129,25 @@ class Session:
         origin: e.TurnOrigin | None = None,
         **how: Unpack[OutputOptions],
     ) -> Any:
-        """Take a turn and return a value of the type `output`. Arguments and errors as `Agent.run_to_output`."""
+        """Take a turn and return a value of the type `output`. Arguments and errors as `Agent.run_to_output`.
+
+        Example:
+            >>> await session.run_to_output("Which of these is a city? Oslo, Norway", list[str])
+            ['Oslo']
+        """
         value = await self.agent.run_to_output(content, output, options, self._from_here(origin), **how)
         self.turn_count += 1
         return value
 
     async def resume_turn(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
-        """Continue the turn that failed or was interrupted. Raises as `Agent.resume`."""
+        """Continue the turn that failed or was interrupted. Raises as `Agent.resume`.
+
+        Example:
+            >>> await session.resume_turn()
+            Traceback (most recent call last):
+            ...
+            mentra_nb.errors.NoResumableTurn: ...
+        """
         message = await self.agent.resume(options, self._from_here(origin))
         self.turn_count += 1
         return message
@@ -127,27 +165,67 @@ class Session:
         return {"Idle": "created", "Interrupted": "interrupted", "Failed": "failed"}.get(self.agent.status, "idle")
 
     async def close(self) -> None:
-        """Release the session, so that another process may open it. Raises `OperationDenied` during a turn."""
+        """Release the session, so that another process may open it. Raises `OperationDenied` during a turn.
+
+        Example:
+            >>> await session.close()
+            >>> session = await runtime.resume_session(session.id)
+        """
         await self.agent.close()
 
     def history(self) -> list[Message]:
-        """Return the messages of the active branch. As `Agent.history`."""
+        """Return the messages of the active branch. As `Agent.history`.
+
+        Example:
+            >>> answer = await session.append_turn("What was the revenue in March?")
+            >>> [message.role.value for message in session.history()]
+            ['user', 'assistant']
+        """
         return self.agent.history()
 
     async def branch_from(self, entry_id: str | None) -> int:
-        """Continue from another entry. As `Agent.branch_from`."""
+        """Continue from another entry. As `Agent.branch_from`.
+
+        Example:
+            >>> answer = await session.append_turn("What was the revenue in March?")
+            >>> await session.branch_from(None)
+            2
+        """
         return await self.agent.branch_from(entry_id)
 
     def resolve_permission(self, request_id: str, decision: PermissionDecision) -> None:
-        """Answer an open question, from any thread. Raises `OperationDenied` when it is closed."""
+        """Answer an open question, from any thread. Raises `OperationDenied` when it is closed.
+
+        Example:
+            >>> def answer(event):
+            ...     if event.type == "permission_requested":
+            ...         session.resolve_permission(event.request_id, mn.PermissionDecision(allow=False))
+            >>> unsubscribe = session.subscribe(answer)
+            >>> reply = await session.append_turn("Run `echo hello`")
+        """
         self.permissions.resolve(request_id, decision)
 
     async def answer(self, request_id: str, decision: PermissionDecision) -> None:
-        """Answer a question, also one of a turn whose process died; `resume_turn` then uses the answer."""
+        """Answer a question, also one of a turn whose process died; `resume_turn` then uses the answer.
+
+        Raises:
+            OperationDenied: the question is closed, or there is none with that id.
+
+        Example:
+            >>> await session.answer("question-1", mn.PermissionDecision(allow=True))
+            Traceback (most recent call last):
+            ...
+            mentra_nb.errors.OperationDenied: ...
+        """
         await self.permissions.answer(request_id, decision)
 
     async def remembered_rules(self) -> list[PermissionRule]:
-        """Return the rules that hold in this session."""
+        """Return the rules that hold in this session.
+
+        Example:
+            >>> await session.remembered_rules()
+            []
+        """
         return await self.permissions.rules()
 
 

@@ -103,6 +103,7 @@ class LocalExecutor:
     """
 
     async def run(self, request: CommandRequest, on_line: Callable[[str], None] | None = None) -> ExecOutput:
+        """Run a command until it ends or its time is over; `on_line` is called with each line of its output."""
         shell = ["cmd.exe", "/C", request.command] if sys.platform == "win32" else ["/bin/sh", "-c", request.command]
         process = await anyio.open_process(
             shell,

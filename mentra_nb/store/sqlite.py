@@ -66,6 +66,7 @@ class SqliteStore(SqlStore):
 
     @property
     def where(self) -> str:
+        """The path of the database file."""
         return str(self.path)
 
     def _attempt(self, work: Callable[[Transaction], T], mode: Mode) -> T:

@@ -43,4 +43,6 @@ class PreExecutionHook(Protocol):
         >>> runtime = mn.Runtime(pre_hooks=[KeepOut()])
     """
 
-    async def before_execution(self, context: PreExecutionContext) -> PreExecutionDecision: ...
+    async def before_execution(self, context: PreExecutionContext) -> PreExecutionDecision:
+        """Return what is to be done with the call."""
+        ...

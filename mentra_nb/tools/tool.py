@@ -137,6 +137,10 @@ class ToolContext:
         ... def where(context: mn.ToolContext) -> str:
         ...     "Return the working directory."
         ...     return str(context.working_directory)
+        >>> @mn.tool
+        ... def currency(context: mn.ToolContext) -> str:
+        ...     "Return the currency given to `Runtime.register_context`."
+        ...     return context.app_context(dict)["currency"]
     """
 
     agent_id: str
@@ -153,7 +157,15 @@ class ToolContext:
     services: Mapping[type, Any] = field(default_factory=dict)
 
     def service(self, kind: type[T]) -> T:
-        """Return the service of exactly this type. Raises `ToolError` if there is none."""
+        """Return the service of exactly this type. Raises `ToolError` if there is none.
+
+        Example:
+            >>> from mentra_nb.tools.tool import Delegate
+            >>> @mn.tool
+            ... async def summary(context: mn.ToolContext, path: str) -> str:
+            ...     "Return what a subagent makes of a file."
+            ...     return await context.service(Delegate)(f"Summarise {path}.")
+        """
         try:
             return self.services[kind]  # type: ignore[no-any-return]
         except KeyError:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mentra_nb.agent.agent import Agent
-from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.authorization import (
     PermissionDecision,
@@ -65,11 +64,11 @@ class Bench:
 
 
 class Unattended(Runtime):
-    """A runtime whose agents are allowed everything if it has no authorizer; its sessions ask as ever."""
+    """A runtime whose agents are allowed everything; its sessions ask as ever."""
 
-    def _plain_environment(self) -> AgentEnvironment:
-        environment = super()._plain_environment()
-        return replace(environment, authorizer=environment.authorizer or allow_everything)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._wiring = replace(self._wiring, authorizer=allow_everything)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import doctest
 import inspect
 import io
 import os
+import re
 import shutil
 import traceback
 from collections.abc import AsyncIterator, Iterator
@@ -71,9 +72,14 @@ def examples_of(value: Any) -> list[doctest.Example]:
 
 
 def run(name: str, examples: list[doctest.Example], names: dict[str, Any]) -> None:
-    """Run examples one after the other, `await` at the top level included. Raises `AssertionError`."""
+    """Run examples one after the other, `await` at the top level included. Raises `AssertionError`.
+
+    Examples that name them have a `runtime`, and an `agent` and a `session` of it on `model`.
+    """
     checker = doctest.OutputChecker()
     with asyncio.Runner() as loop:
+        if re.search(r"\b(runtime|agent|session)\b", "".join(example.source for example in examples)):
+            names |= loop.run(_objects())
         for example in examples:
             code = compile(example.source, name, "single", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
             printed, raised = io.StringIO(), None
@@ -90,6 +96,14 @@ def run(name: str, examples: list[doctest.Example], names: dict[str, Any]) -> No
                 raise AssertionError(f"{example.source}wanted:\n{wanted}\nfound:\n{found}")
 
 
+async def _objects() -> dict[str, Any]:
+    model = ModelInfo(id="small", provider="example")
+    runtime = mn.Runtime([ExampleModel()], store=mn.VolatileStore(), audit=mn.NullAudit())
+    agent = await runtime.spawn("analyst", model)
+    session = await runtime.create_session("report", model)
+    return {"model": model, "runtime": runtime, "agent": agent, "session": session}
+
+
 @contextlib.contextmanager
 def notebook(home: Path) -> Iterator[dict[str, Any]]:
     """A fresh process's names in an empty folder, after a conversation named `sales`."""
@@ -99,6 +113,8 @@ def notebook(home: Path) -> Iterator[dict[str, Any]]:
     os.environ["MENTRA_HOME"] = str(home / "home")
     os.chdir(home)
     shutil.copy(TAPE, "first_turn.jsonl")
+    Path("skills/report").mkdir(parents=True)
+    Path("skills/report/SKILL.md").write_text("---\nname: report\ndescription: Write a report.\n---\nRead the data.")
     reset()
     try:
         use_example_model()

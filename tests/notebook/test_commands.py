@@ -95,7 +95,7 @@ def test_below_the_cell_magic_nothing_is_a_command() -> None:
 def test_a_planned_command_is_refused_and_not_asked(name: str) -> None:
     command = parse(f"{name}  # soon").command
     assert command is not None
-    context = Context({}, show=pytest.fail, origin=pytest.fail)
+    context = Context({}, show=pytest.fail)
     with pytest.raises(OperationDenied, match=f"^%mentra {name} is not available yet"):
         command.run(context, {})
 
@@ -156,7 +156,7 @@ def test_a_row_is_all_a_command_needs(capsys: pytest.CaptureFixture[str]) -> Non
     assert "    greet [WHO]" in help_text([*COMMANDS, row], OPTIONS)
     words = row.words("greet you")
     assert words is not None
-    row.run(Context({}, show=pytest.fail, origin=pytest.fail), words)
+    row.run(Context({}, show=pytest.fail), words)
     assert capsys.readouterr().out == "you\n"
     assert row.words("greet you all") is None
 

@@ -20,7 +20,7 @@ from mentra_nb.notebook.commands.listing import ROWS, listing
 from mentra_nb.permission.remembering import rule_named
 
 LONG = "/home/somebody/a/long/way/down/to/a/folder/of/the/project/and/on/to/its/data/*.csv"
-CONTEXT = Context({}, show=pytest.fail, origin=pytest.fail)
+CONTEXT = Context({}, show=pytest.fail)
 
 
 def shown(frame: pd.DataFrame) -> str:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.reply import Reply
     from mentra_nb.chat.turn import RunningTurn
-    from mentra_nb.event.types import TurnOrigin
 
 Answer = PermissionDecision | Literal["stop"]
 """The answer to a permission question; `stop` ends the turn that asked."""
@@ -51,8 +50,6 @@ class Context:
     """The user's variables."""
     show: Callable[[RunningTurn], Reply]
     """Show a turn in the running cell until it ends."""
-    origin: Callable[[str], TurnOrigin]
-    """The running cell, as the origin of a prompt."""
 
     def conversation(self, name: str | None = None) -> Chat:
         """Return the conversation of that name; without one, the notebook's own."""

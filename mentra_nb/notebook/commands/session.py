@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mentra_nb.errors import OperationDenied
+from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words, say
 
 
@@ -27,7 +28,7 @@ def status(context: Context, _words: Words) -> None:
 def resume(context: Context, words: Words) -> None:
     """Continue the interrupted turn in the running cell."""
     chat = context.conversation(words["name"])
-    context.namespace["_mentra"] = context.show(chat.resume(origin=context.origin("resume")))
+    context.namespace["_mentra"] = context.show(chat.resume(origin=kernel.running_cell()))
 
 
 def last(context: Context, _words: Words) -> None:

@@ -1,0 +1,39 @@
+"""Which stored conversation a `Chat` is, before its session is opened and after."""
+
+from __future__ import annotations
+
+from mentra_nb import paths
+from mentra_nb.ids import new_id
+from mentra_nb.runtime.session import Session
+from mentra_nb.store.protocols import RuntimeStore
+
+
+class Identity:
+    """The id and the project of a conversation. Rules can be made for it before there is a session."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self.id: str = new_id("session")
+        self._opened = False
+        self._project: str | None = None  # of the session, which `%cd` does not change
+
+    @property
+    def known_as(self) -> str | None:
+        """The id or name by which the store finds it; `None` for a new conversation without a name."""
+        return self.id if self._opened else self.name
+
+    @property
+    def project(self) -> str | None:
+        """The project of the conversation; before it was opened, that of the current folder."""
+        return self._project if self._opened else str(paths.project_root())
+
+    def opened(self, session: Session) -> None:
+        """Be the conversation of this session from now on."""
+        self.id, self._project, self._opened = session.id, session.project, True
+
+    async def session_id(self, store: RuntimeStore) -> str:
+        """Return the id of the conversation, also if it was stored by an earlier process and not opened in this one."""
+        if self._opened or self.name is None:
+            return self.id
+        stored = await store.load_session(self.name, self.project)
+        return stored.id if stored is not None else self.id

@@ -1,0 +1,61 @@
+"""What a runtime offers to every agent: its tools, its application state and its skills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
+
+if TYPE_CHECKING:
+    from mentra_nb.tools.builtin.skills import Skill, Skills
+
+T = TypeVar("T")
+
+
+class Offers:
+    """Live: what is added is offered from the next request on."""
+
+    def __init__(self) -> None:
+        self.tools: dict[str, Tool] = {}
+        self.contexts: dict[type, Any] = {}
+        self._skills: Skills | None = None
+
+    def add_tool(self, tool: Tool | Callable[..., Any]) -> Tool:
+        """Add a tool, or replace the one of its name. Returns it. Raises `InvalidTool`."""
+        made = as_tool(tool)
+        self.tools[made.spec.name] = made
+        return made
+
+    def specs(self) -> list[ToolSpec]:
+        """Return the descriptors of the tools, sorted by name."""
+        return [self.tools[name].spec for name in sorted(self.tools)]
+
+    def context(self, kind: type[T]) -> T:
+        """Return the application state of exactly that type. Raises `ConfigurationError` if there is none."""
+        try:
+            return self.contexts[kind]  # type: ignore[no-any-return]  # keyed by its own type
+        except KeyError:
+            raise ConfigurationError(
+                f"no application context of type {kind.__name__} is registered: give one to register_context"
+            ) from None
+
+    def add_skills(self, path: Path | str) -> None:
+        """Add the skills in a folder. Raises `SkillLoadError`, and then nothing is added."""
+        from mentra_nb.tools.builtin.skills import LoadSkillTool, Skills  # loads the YAML library
+
+        skills = self._skills or Skills()
+        skills.add_root(path)
+        if self._skills is None:
+            self._skills = skills
+            self.add_tool(LoadSkillTool(skills))
+
+    def skills(self) -> list[Skill]:
+        """Return the skills, sorted by name, without their texts."""
+        return self._skills.list() if self._skills is not None else []
+
+    def skills_section(self, offers: Callable[[str], bool]) -> str | None:
+        """Return the part of the system prompt that names the skills, if `offers` says they can be loaded."""
+        return self._skills.prompt() if self._skills is not None and offers("load_skill") else None

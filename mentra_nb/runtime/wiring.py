@@ -1,0 +1,82 @@
+"""What the agents of a runtime share: the environment each is given, and what is done once before the first."""
+
+from __future__ import annotations
+
+import time
+from collections import ChainMap
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.agent.subagent import delegate
+from mentra_nb.authorization import ToolAuthorizer
+from mentra_nb.event.bus import EventBus
+from mentra_nb.event.types import RecoveryPrepared
+from mentra_nb.permission.asking import expired
+from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.providers.registry import ProviderRegistry
+from mentra_nb.runtime.offers import Offers
+from mentra_nb.sandbox.executor import RuntimeExecutor
+from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.tools.pre_hooks import PreExecutionHook
+from mentra_nb.tools.tool import Tool
+
+QUESTION_GRACE = 60.0
+"""Seconds after its deadline in which only the process that asked a question closes it."""
+
+
+@dataclass
+class Wiring:
+    """The parts of one runtime, put together for its agents."""
+
+    runtime_id: str
+    store: RuntimeStore
+    bus: EventBus
+    providers: ProviderRegistry
+    offers: Offers
+    policy: RuntimePolicy
+    executor: RuntimeExecutor
+    authorizer: ToolAuthorizer | None
+    pre_hooks: Sequence[PreExecutionHook]
+    working_directory: Path | None
+    _announced: bool = field(default=False, init=False)
+    _prepared: bool = field(default=False, init=False)
+
+    def announce(self) -> None:
+        """Say once that the runtime is there."""
+        if not self._announced:
+            self._announced = True
+            self.bus.emit(RecoveryPrepared(runtime_instance_id=self.runtime_id))
+
+    async def prepare(self) -> None:
+        """Close the questions that expired after their process died. Only the first call does."""
+        self.announce()
+        if not self._prepared:
+            self._prepared = True
+            for question in await self.store.expire_questions(time.time() - QUESTION_GRACE):
+                self.bus.emit(expired(question))
+
+    def plain_environment(self) -> AgentEnvironment:
+        """Return the environment of an agent without a session."""
+        return self.environment(self.bus, self.authorizer, {})
+
+    def environment(
+        self, bus: EventBus, authorizer: ToolAuthorizer | None, own_tools: MutableMapping[str, Tool]
+    ) -> AgentEnvironment:
+        """Return the environment of an agent on a bus, with an authorizer and tools of its own."""
+        return AgentEnvironment(
+            bus=bus,
+            store=self.store,
+            tools=ChainMap(own_tools, self.offers.tools),
+            working_directory=(self.working_directory or Path.cwd()).resolve(),
+            find_provider=self.providers.get,
+            policy=self.policy,
+            executor=self.executor,
+            authorizer=authorizer,
+            pre_hooks=self.pre_hooks,
+            services=self.offers.contexts,
+            system_sections=(self.offers.skills_section,),
+            delegate=delegate,
+            holder=self.runtime_id,
+        )
