@@ -111,7 +111,9 @@ class RunningTurn:
         wait([self.future])
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text of the answer in pieces. Raises what the turn raised; leaving the loop stops the turn.
+        """Yield the text of the answer in pieces, with a blank line where tools ran in between.
+
+        Raises what the turn raised; leaving the loop stops the turn.
 
         Example:
             >>> list(mn.Chat().start("What was the revenue in March?").pieces())
@@ -119,10 +121,14 @@ class RunningTurn:
         """
         ended: queue.SimpleQueue[object] = self.events  # type: ignore[assignment]  # `future` in it ends the loop
         self.future.add_done_callback(ended.put)
+        has_text, gap = False, ""
         try:
             while (event := ended.get()) is not self.future:
-                if isinstance(event, shown.AssistantTokenDelta):
-                    yield event.delta
+                if isinstance(event, shown.ToolCompleted):
+                    gap = "\n\n" if has_text else ""
+                elif isinstance(event, shown.AssistantTokenDelta):
+                    yield gap + event.delta
+                    has_text, gap = True, ""
             self.future.result()
         finally:
             self.stop()

@@ -344,6 +344,16 @@ def test_a_stream_yields_the_text_in_pieces_and_then_the_reply_is_there() -> Non
         assert chat.last.text == "Hello"
 
 
+def test_a_blank_line_parts_what_a_stream_says_before_and_after_a_tool() -> None:
+    def look() -> str:
+        return "seen"
+
+    with engine_of(tool_calls([("look", {})], text="I look."), tool_calls([("look", {})]), text("I saw.")) as engine:
+        chat = chat_on(engine)
+        chat.allow("look")
+        assert "".join(chat.stream("go", tools=[look])) == "I look.\n\nI saw."
+
+
 def test_a_stream_that_is_left_stops_its_turn_and_one_that_fails_raises() -> None:
     stream = ControlledStream()
     with engine_of(stream, failure(InvalidRequest("no")), text("fine")) as engine:
