@@ -133,3 +133,12 @@ def test_a_rule_is_revoked_by_its_number_in_the_list(capsys: pytest.CaptureFixtu
     assert rules.rules(CONTEXT, {"id": str(listed.n.iloc[-1])}) is None
     assert capsys.readouterr().out == "Revoked: deny write *.csv\n"
     assert "*.csv" not in list(api.rules().pattern)
+
+
+def test_on_a_page_only_a_word_too_long_for_a_column_is_broken() -> None:
+    html = listing(
+        pd.DataFrame({"tool": ["shell"], "what": [LONG]}), {"tool": "tool", "what": "what"}, ""
+    )._repr_html_()
+    cells = dict(reversed(cell) for cell in re.findall(r'style="([^"]*)">([^<]*)<', html))
+    assert {text for text, style in cells.items() if "overflow-wrap:anywhere" in style} == {LONG}
+    assert set(cells) == {"tool", "what", "shell", LONG}

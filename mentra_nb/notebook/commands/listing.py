@@ -20,7 +20,10 @@ ROWS = 50
 """Rows that are shown; of a longer table, the last."""
 LEAST = 8
 """Characters that a column keeps, however narrow the table."""
-_CELL = "text-align:{};vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal"
+LONG_WORD = 24
+"""Characters above which a word may be broken on a page, so that its column can be narrower than the word."""
+_CELL = "text-align:{};vertical-align:top;white-space:pre-wrap;word-break:normal"
+_BREAK = ";overflow-wrap:anywhere"
 
 
 class Listing(pd.DataFrame):
@@ -115,5 +118,9 @@ def _wrapped(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool])
 
 
 def _html_row(row: Sequence[str], styles: Sequence[str], tag: str) -> str:
-    cells = (f'<{tag} style="{style}">{escape(text)}</{tag}>' for text, style in zip(row, styles, strict=True))
+    cells = (
+        f'<{tag} style="{style}{_BREAK if any(len(word) > LONG_WORD for word in text.split()) else ""}">'
+        f"{escape(text)}</{tag}>"
+        for text, style in zip(row, styles, strict=True)
+    )
     return f"<tr>{''.join(cells)}</tr>"
