@@ -196,7 +196,7 @@ class TurnView:
         Args:
             model: The model that answered.
             usage: The tokens of the turn.
-            cost: In US dollars, `None` if unknown.
+            cost: In US dollars; `None` if unknown, which shows nothing.
             seconds: How long the turn took.
             stopped: Whether the user stopped it.
             why: Why the answer is not whole, and what to do about it.
@@ -213,7 +213,7 @@ class TurnView:
         if not usage.is_empty():
             parts.append(f"{_count(usage.input_tokens)} in / {_count(usage.output_tokens)} out")
         if self.live:
-            parts.append("cost unknown" if cost is None else _dollars(cost))
+            parts.append("" if cost is None else _dollars(cost))
             parts.append("" if seconds is None else f"{seconds:.1f} s")
         if stopped:
             parts.append("stopped")
