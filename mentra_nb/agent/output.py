@@ -80,7 +80,7 @@ class OutputTool(Tool):
         if self.given is None:
             raise MalformedStream(f"the model did not call '{self.spec.name}' to give a {_named(self.output)}")
         try:
-            parsed, _ = fit(lambda given: self._type.validate_json(json.dumps(given)), self.given)
+            parsed: Any = fit(lambda given: self._type.validate_json(json.dumps(given)), self.given)[0]
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -12,7 +12,7 @@ from mentra_nb.agent.limits import RunOptions
 from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.chat import Chat
 from mentra_nb.chat.engine import engine
-from mentra_nb.chat.models import custom
+from mentra_nb.chat.models import address_in, custom
 from mentra_nb.chat.reply import Reply
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.settings import Endpoint
@@ -188,18 +188,23 @@ def connect(
     name: str,
     base_url: str,
     *,
-    wire: Literal[
-        "responses", "chat_completions", "anthropic_messages", "gemini_generate_content"
-    ] = "chat_completions",
+    wire: Literal["responses", "chat_completions", "anthropic_messages", "gemini_generate_content"] | None = None,
     api_key: str | None = None,
     auth_header: str | None = None,
     headers: Mapping[str, str] | None = None,
     model: str | None = None,
 ) -> None:
-    """Register a server that speaks one of the four wires as `name`, and make `name/model` the default.
+    """Register a server as `name`, and make `name/model` the default. Nothing is sent yet.
 
-    The key goes into the header that the wire uses, or unchanged into `auth_header`; `headers` are sent with every
-    request. Nothing is sent yet.
+    Args:
+        name: The first part of the names of its models.
+        base_url: Its address, such as `http://host:port/v1`, or the whole address of a request as a manual shows it.
+        wire: What it speaks. By default as the address ends (`/chat/completions`, `/responses`, `/messages`,
+            `:streamGenerateContent`), else `chat_completions`.
+        api_key: Sent in the header that the wire uses, or unchanged in `auth_header`.
+        auth_header: The name of the header for the key.
+        headers: Sent with every request.
+        model: The model to ask; without one, its newest.
 
     Raises:
         ConfigurationError: the name is taken, or the URL is invalid.
@@ -208,8 +213,9 @@ def connect(
         >>> mn.connect("lab", "http://127.0.0.1:8000/v1", model="qwen3")
     """
     used, secret = engine(), {header: SecretStr(value) for header, value in (headers or {}).items()}
-    endpoint = Endpoint(base_url=base_url, wire=wire, auth_header=auth_header, headers=secret)
-    used.use(custom(name, endpoint, api_key, used.runtime.http()), model)
+    given: dict[str, Any] = {} if wire is None else {"wire": wire}
+    endpoint = Endpoint(base_url=base_url, auth_header=auth_header, headers=secret, **given)
+    used.use(custom(name, endpoint, api_key, used.runtime.http()), model or address_in(base_url).model)
 
 
 def replay(path: str | Path) -> None:

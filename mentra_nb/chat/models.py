@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.providers.base import ModelInfo, Provider
-from mentra_nb.providers.registry import EMBEDDED, KEYS, PRESETS, adapter, builtin, split_model
+from mentra_nb.providers.registry import EMBEDDED, KEYS, PRESETS, Wire, adapter, builtin, split_model
 from mentra_nb.runtime.models import newest
 from mentra_nb.settings import Endpoint, Settings
 
@@ -21,6 +22,12 @@ DEMO_NOTICE = (
     "No model is set up, so this is the built-in demo. Name one with -m (for example -m ollama/qwen3), "
     f"or set {', '.join(KEYS[:-1])} or {KEYS[-1]}."
 )
+_REQUESTS: dict[str, Wire] = {
+    "/chat/completions": "chat_completions",
+    "/messages": "anthropic_messages",
+    "/responses": "responses",
+}
+_GEMINI = re.compile(r"(?P<base>.*)/models/(?P<model>[^/:]+):(?:stream)?generateContent", re.IGNORECASE)
 _NOT_CHAT = re.compile(r"embed|whisper|tts|audio|realtime|transcribe|moderation|image|dall-e|sora|rerank|search", re.I)
 
 
@@ -121,18 +128,51 @@ def open_provider(
     return builtin(provider, key, http=client)
 
 
+@dataclass(frozen=True)
+class Address:
+    """What a base URL says, which may be the whole address of a request as a manual shows it."""
+
+    base_url: str
+    wire: Wire | None = None
+    model: str | None = None
+    key: str | None = None
+
+
+def address_in(url: str) -> Address:
+    """Take apart a base URL. Names of the other wires' requests at its end stay; their adapters leave them out."""
+    url = url.strip()
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    for end, wire in _REQUESTS.items():
+        if path.endswith(end):
+            return Address(url, wire)
+    if (found := _GEMINI.fullmatch(path)) is None:
+        return Address(url)
+    query = dict(parse_qsl(parts.query))
+    key = query.pop("key", None)
+    query.pop("alt", None)
+    base = urlunsplit(parts._replace(path=found["base"], query=urlencode(query)))
+    return Address(base, "gemini_generate_content", found["model"], key)
+
+
 def custom(name: str, endpoint: Endpoint, api_key: str | None = None, http: HttpClient | None = None) -> Provider:
-    """Return a provider for a custom server. Raises `ConfigurationError` if the name or URL is invalid."""
+    """Return a provider for a custom server, on the wire that its URL names if `endpoint` gives none.
+
+    Raises `ConfigurationError` if the name or URL is invalid.
+    """
     if name in EMBEDDED or not name or "/" in name:
         raise ConfigurationError(
             f"'{name}' cannot name a server: {', '.join(EMBEDDED)} are built in, and / is not allowed"
         )
-    if not endpoint.base_url.startswith(("http://", "https://")):
+    address = address_in(endpoint.base_url)
+    if not address.base_url.startswith(("http://", "https://")):
         raise ConfigurationError(f"base_url of '{name}' must begin with http:// or https://, not {endpoint.base_url!r}")
+    wire = endpoint.wire if "wire" in endpoint.model_fields_set else address.wire or endpoint.wire
     headers = {header: value.get_secret_value() for header, value in endpoint.headers.items()}
+    api_key = api_key or address.key
     if endpoint.auth_header and api_key:
         headers, api_key = headers | {endpoint.auth_header: api_key}, None
-    return adapter(endpoint.wire)(name, endpoint.base_url, api_key=api_key, headers=headers, http=http)
+    return adapter(wire)(name, address.base_url, api_key=api_key, headers=headers, http=http)
 
 
 def newest_chat_model(provider: str, models: Sequence[ModelInfo]) -> ModelInfo:

@@ -10,7 +10,9 @@ from pydantic import SecretStr
 
 from mentra_nb.chat.models import (
     DEMO_NOTICE,
+    Address,
     Choice,
+    address_in,
     choose,
     custom,
     known_names,
@@ -18,8 +20,9 @@ from mentra_nb.chat.models import (
     open_provider,
     with_alias,
 )
+from mentra_nb.content import Message
 from mentra_nb.errors import ConfigurationError, NoModelsAvailable
-from mentra_nb.providers.base import ModelInfo
+from mentra_nb.providers.base import ModelInfo, Request
 from mentra_nb.providers.wire import WireProvider
 from mentra_nb.settings import Endpoint, Settings
 
@@ -155,3 +158,50 @@ def test_a_custom_server_has_its_own_headers_and_place_for_the_key() -> None:
     assert provider.headers() == {"x-team": "blue", "api-key": "s3cret-value"}
     assert "s3cret" not in f"{provider.__dict__} {endpoint!r}"
     assert "blue" not in repr(endpoint)
+
+
+GOOGLE = "https://generativelanguage.googleapis.com/v1beta"
+
+
+@pytest.mark.parametrize(
+    ("pasted", "wire", "asked"),
+    [
+        ("http://h:1/v1", "chat_completions", "http://h:1/v1/chat/completions"),
+        ("http://h:1", "chat_completions", "http://h:1/v1/chat/completions"),
+        ("http://h:1/v1/chat/completions", "chat_completions", "http://h:1/v1/chat/completions"),
+        ("http://h:1/chat/completions/", "chat_completions", "http://h:1/chat/completions"),
+        (
+            "https://h/openai/deployments/g/chat/completions?api-version=2",
+            "chat_completions",
+            "https://h/openai/deployments/g/chat/completions?api-version=2",
+        ),
+        ("https://api.anthropic.com/v1/messages", "anthropic_messages", "https://api.anthropic.com/v1/messages"),
+        (" https://api.openai.com/v1/responses ", "responses", "https://api.openai.com/v1/responses"),
+        (
+            f"{GOOGLE}/models/gemini-2.5-pro:streamGenerateContent?alt=sse&key=geheim",
+            "gemini_generate_content",
+            f"{GOOGLE}/models/m:streamGenerateContent?alt=sse",
+        ),
+        (
+            f"{GOOGLE}/models/gemini-2.5-pro:generateContent",
+            "gemini_generate_content",
+            f"{GOOGLE}/models/m:streamGenerateContent?alt=sse",
+        ),
+    ],
+)
+def test_a_pasted_address_of_a_request_is_recognised(pasted: str, wire: str, asked: str) -> None:
+    provider = custom("lab", Endpoint(base_url=pasted))
+    assert isinstance(provider, WireProvider)
+    assert (provider.wire, provider.address(Request("m", [Message.user("hi")]))) == (wire, asked)
+    said = custom("lab", Endpoint(base_url=pasted, wire="responses"))
+    assert isinstance(said, WireProvider)
+    assert said.wire == "responses"
+
+
+def test_a_pasted_address_of_gemini_names_the_model_and_its_key_is_not_in_the_url() -> None:
+    pasted = f"{GOOGLE}/models/gemini-2.5-pro:streamGenerateContent?key=geheim&alt=sse&x=1"
+    assert address_in(pasted) == Address(f"{GOOGLE}?x=1", "gemini_generate_content", "gemini-2.5-pro", "geheim")
+    provider = custom("lab", Endpoint(base_url=pasted))
+    assert isinstance(provider, WireProvider)
+    assert "geheim" in provider.headers().values()
+    assert "geheim" not in provider.base_url
