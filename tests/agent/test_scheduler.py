@@ -880,8 +880,7 @@ async def test_what_an_abandoned_thread_says_later_is_not_heard() -> None:
         with pytest.raises(Cancelled):
             await agent.run("go", RunOptions(cancellation=token))
         release.set()
-        while not said.is_set():
-            await anyio.lowlevel.checkpoint()
+        assert await anyio.to_thread.run_sync(said.wait, 10)
         await anyio.lowlevel.checkpoint()
     assert of(events, e.ToolExecutionProgress) == []
 

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -54,10 +54,10 @@ chat.start("hi")
 began.wait()
 """
 ASKING_IN_A_THREAD = """
-import threading, time
+import threading
 import mentra_nb as mn
 def later():
-    time.sleep(0.3)
+    threading.main_thread().join()
     assert mn.ask("hi", model="demo").stop_reason == "end"
     open("asked", "w").close()
 threading.Thread(target=later).start()
@@ -177,14 +177,15 @@ async def leave() -> None:
 
 
 def test_an_engine_whose_thread_has_ended_starts_again() -> None:
-    engine = engine_of(text("one"), text("two"))
+    engine, others = engine_of(text("one"), text("two")), set(threading.enumerate())
     try:
         chat = chat_on(engine)
-        first, portal = chat.ask("hi"), engine.portal()
+        first = chat.ask("hi")
+        (thread,) = [each for each in set(threading.enumerate()) - others if each.name == "mentra-engine"]
         with pytest.raises(SystemExit):
             engine.call(leave)
-        while engine.portal() is portal:
-            time.sleep(0.01)
+        thread.join(20)
+        assert not thread.is_alive()
         second = chat.ask("and?")
         assert (second.text, second.session, chat.turn_count) == ("two", first.session, 2)
     finally:

@@ -54,11 +54,10 @@ def killed_later(folder: Path) -> Iterator[Notebook]:
 
 
 def kill(notebook: Notebook) -> None:
-    pid = notebook.manager.provisioner.pid  # type: ignore[attr-defined,union-attr]  # a local process has one
-    assert isinstance(pid, int)
-    os.kill(pid, signal.SIGKILL)
-    while notebook.manager.is_alive():
-        time.sleep(0.01)
+    process = notebook.manager.provisioner.process  # type: ignore[union-attr]  # a local kernel has one
+    assert isinstance(process, subprocess.Popen)
+    process.kill()
+    process.wait(20)
 
 
 def afterwards(notebook: Notebook) -> dict[str, Any]:

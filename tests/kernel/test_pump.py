@@ -189,11 +189,11 @@ def test_a_command_sent_before_the_question_but_late_on_the_wire_never_answers_i
     assert command.stdout == "ran as a cell: allow\n"
 
 
-@pytest.mark.parametrize("late", [-1.0, 0.0, 0.4])
+@pytest.mark.parametrize("late", [-60.0, 0.0, 60.0])
 def test_a_command_of_another_client_counts_once_the_question_could_be_read(kernel: Kernel, late: float) -> None:
     asking = kernel.send("%%turn\nls")
     kernel.ready(asking)
-    shown = asking.published("display_data")
+    shown = asking.published("display_data" if late > 0 else "execute_input")
     command = kernel.send_dated("%mentra allow", shown + late, other=True)
     kernel.request("kernel_info_request", other=True)  # by its reply the pump has seen the command
     if late > 0:
@@ -208,12 +208,11 @@ def test_a_command_of_another_client_counts_once_the_question_could_be_read(kern
     assert command.stdout == "ran as a cell: allow\n"
 
 
-@pytest.mark.parametrize("late", [0.0, 0.5])
+@pytest.mark.parametrize("late", [0.0, 60.0])
 def test_a_command_of_the_same_client_counts_once_the_question_could_be_read(kernel: Kernel, late: float) -> None:
     asking = kernel.send_dated("%%turn pause=0.02\nls", time.time())
     kernel.ready(asking)
-    waited = asking.published("display_data") - asking.published("execute_input")
-    command = kernel.send_dated("%mentra allow", asking.sent + waited + late)
+    command = kernel.send_dated("%mentra allow", asking.sent + late)
     kernel.request("kernel_info_request")
     if late:
         kernel.finish(asking, command)
@@ -226,8 +225,7 @@ def test_a_command_of_the_same_client_counts_once_the_question_could_be_read(ker
 
 
 def test_a_command_that_arrives_before_the_question_never_answers_it_whatever_its_date(kernel: Kernel) -> None:
-    kernel.send("import time; time.sleep(0.5)")  # so that the kernel has both cells before it shows the question
-    asking = kernel.send("%%turn asked=True\nls")
+    asking = kernel.send("%%turn behind=True\nls")
     command = kernel.send_dated("%mentra allow", time.time() + 3600)  # a clock that was set while the page was open
     kernel.ready(asking)
     kernel.request("kernel_info_request")

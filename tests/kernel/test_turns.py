@@ -136,7 +136,8 @@ def test_a_question_nobody_answers_is_denied_in_time_and_a_late_answer_is_refuse
     notebook.script("shell('echo hi')", "s.text('Nobody came.')")
     notebook.run("%config Mentra.ask_timeout = 0.7")
     try:
-        asking = notebook.send("%mentra say hi")
+        code = "from mentra_nb.notebook.magics import show\nfrom mentra_nb.chat.api import conversation\n"
+        asking = notebook.send(f"{code}turn = conversation().start('say hi')\nshow(turn)")
         card = notebook.ready(asking)
         notebook.finish(asking)
     finally:
@@ -149,7 +150,7 @@ def test_a_question_nobody_answers_is_denied_in_time_and_a_late_answer_is_refuse
     late = notebook.run(
         "from mentra_nb.authorization import PermissionDecision\n"
         "asked = mn.decisions().request_id.iloc[-1]\n"
-        "engine().chats[None]._session.resolve_permission(asked, PermissionDecision(allow=True))"
+        "turn.answer(asked, PermissionDecision(allow=True))"
     )
     assert late.reply is not None
     assert late.reply["traceback"] == [

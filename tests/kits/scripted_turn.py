@@ -147,19 +147,29 @@ class ScriptedTurn(RunningTurn):
             self._open.questions.pop(request_id, None)
 
 
+def next_message(kernel: Any) -> bool:
+    """Wait until a message for the shell channel is here, behind the running cell. Returns whether one came in 20 s."""
+    if getattr(kernel, "shell_channel_thread", None) is None:  # ipykernel 6
+        return not kernel.msg_queue.empty() or bool(kernel.shell_stream.socket.poll(20_000))
+    pair = kernel.shell_channel_thread.manager.get_shell_channel_to_subshell_pair(None)
+    return bool(pair.to_stream.socket.poll(20_000))
+
+
 def load_ipython_extension(shell: Any) -> None:
     """`%%turn` asks about each line of its cell; `%mentra` stands for the real magic and prints that it ran.
 
-    `asked=True` on the line of `%%turn` shows the turn only once its first question is among the events.
+    `behind=True` on the line of `%%turn` shows the turn only once its first question is among the events, and the
+    kernel has the next message of the page.
     """
     from mentra_nb.notebook.drive import drive
 
     def turn(line: str, cell: str) -> None:
         options = eval(f"dict({line})")
-        asked = options.pop("asked", False)
+        behind = options.pop("behind", False)
         running = ScriptedTurn(*cell.strip().split("\n"), **options)
-        if asked:
-            running.asked.wait(10)
+        if behind:
+            assert running.asked.wait(20)
+            assert next_message(shell.kernel)
         shell.user_ns.update(reply=drive(running, hz=12.0), decisions=running.decisions)
 
     shell.register_magic_function(turn, "cell", "turn")

@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,16 +56,23 @@ def test_a_sealed_segment_has_a_link_with_the_digest_of_its_lines(folder: Path) 
     assert problems(folder) == {}
 
 
-def test_full_and_old_segments_are_sealed_by_themselves(folder: Path) -> None:
+def test_full_and_old_segments_are_sealed_by_themselves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append, linked = chain.append, threading.Condition()
+
+    def note(*args: Any) -> None:
+        with linked:
+            append(*args)
+            linked.notify_all()
+
+    monkeypatch.setattr(chain, "append", note)
     journal = Journal(folder, max_bytes=1000, max_age=0.2, sync_every=0.01)
     for n in range(10):
         journal.record_audit_event("agent-1", "run_aborted", {"reason": str(n) * 100})
-    deadline = time.monotonic() + 30
-    while not all(map(files.sealed, files.named(folder, "jsonl"))):  # the last one by its age
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    with linked:
+        assert linked.wait_for(lambda: sum(link.events for link in links(folder)) == 10, 30)  # the last one by its age
     assert journal.health().segment is None
     journal.close()
+    assert all(map(files.sealed, files.named(folder, "jsonl")))
     assert sum(link.events for link in links(folder)) == 10
     assert len(links(folder)) == len(files.named(folder, "jsonl")) > 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ class Syncs:
     done: list[tuple[str, int]] = field(default_factory=list)
     before: Callable[[str], object] = lambda name: None
     """Called with the name before each sync is noted."""
+    changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __call__(self, fd: int, *, folder: bool = False) -> None:
         found = os.fstat(fd)
@@ -35,7 +36,9 @@ class Syncs:
         name = place.name if place.stem.startswith(".") or folder else place.name.replace(place.stem, "*")
         name = place.name if place.name in ("chain.jsonl", "x.parquet") else name
         self.before(name)
-        self.done.append((name, found.st_size if not folder else 0))
+        with self.changed:
+            self.done.append((name, found.st_size if not folder else 0))
+            self.changed.notify_all()
 
     @property
     def names(self) -> list[str]:
@@ -56,10 +59,8 @@ def size(folder: Path, kind: str) -> int:
 
 
 def wait_for(syncs: Syncs, names: list[str]) -> None:
-    deadline = time.monotonic() + 30
-    while syncs.names != names:
-        assert time.monotonic() < deadline, syncs.names
-        time.sleep(0.005)
+    with syncs.changed:
+        assert syncs.changed.wait_for(lambda: syncs.names == names, 30), syncs.names
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
