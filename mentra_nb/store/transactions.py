@@ -13,6 +13,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -70,7 +71,21 @@ class Database(ABC):
         return await self._on_thread(work, "sync" if sync else "write")
 
     async def _on_thread(self, work: Callable[[Transaction], T], mode: Mode) -> T:
-        return await asyncio.shield(asyncio.wrap_future(self._worker.submit(self._transact, work, mode)))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def job() -> None:
+            settle: Callable[[Any], None]
+            outcome: Any
+            try:
+                settle, outcome = answer.set_result, self._transact(work, mode)
+            except BaseException as error:  # noqa: BLE001  # the caller raises it
+                settle, outcome = answer.set_exception, error
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(lambda: None if answer.done() else settle(outcome))  # done: cancelled
+
+        self._worker.put(job)
+        return await answer
 
     def _transact(self, work: Callable[[Transaction], T], mode: Mode) -> T:
         until = time.monotonic() + LOCK_TIMEOUT

@@ -7,11 +7,8 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
 
-T = TypeVar("T")
-_Job = Callable[[], None]
+_Job = Callable[[], object]
 
 
 class Worker:
@@ -28,27 +25,14 @@ class Worker:
         weakref.finalize(self, self._jobs.put, None).atexit = False  # the thread ends with its owner
         _workers.add(self)
 
-    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """Run `function` on the thread. Return a future of its result or error."""
-        future: Future[T] = Future()
-
-        def job() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = function(*args)
-            except BaseException as error:  # noqa: BLE001  # the caller raises it
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
+    def put(self, job: _Job) -> None:
+        """Run a job on the thread. It must not raise."""
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=_run, args=(self._jobs,), name=self._name, daemon=True)
                 thread.start()
                 self._thread = thread
             self._jobs.put(job)
-        return future
 
     def stop(self, last: _Job | None = None) -> None:
         """Finish the jobs, then `last`, and end the thread. The next job starts it again."""

@@ -341,3 +341,18 @@ async def test_a_step_that_fails_leaves_the_old_file_as_it_was(path: Path) -> No
         assert old.execute("PRAGMA user_version").fetchone()[0] == 1
         assert "kind" not in {row[1] for row in old.execute("PRAGMA table_info(agents)")}
     old.close()
+
+
+def test_a_write_whose_event_loop_has_closed_commits(path: Path) -> None:
+    store, go_on = SqliteStore(path), threading.Event()
+    anyio.run(store.create_agent, agent())
+    store._worker.put(lambda: go_on.wait(10))
+
+    async def leave() -> None:
+        with anyio.move_on_after(0):
+            await store.append_entries([entry("a", None)])
+
+    anyio.run(leave)
+    go_on.set()
+    assert len(anyio.run(store.load_path, "agent-1", "a")) == 1
+    store.close()
