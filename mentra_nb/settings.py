@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,10 +62,14 @@ class Settings(BaseModel):
     def _expressions(cls, value: Any) -> Any:
         patterns = value.split("\n") if isinstance(value, str) else value
         patterns = [pattern for pattern in patterns if pattern] if isinstance(patterns, list | tuple) else patterns
-        for pattern in patterns if isinstance(patterns, list) else ():
+        if not isinstance(patterns, list) or not patterns:
+            return patterns
+        import regex  # as in `record.write.own`
+
+        for pattern in patterns:
             try:
-                re.compile(pattern)
-            except (re.error, TypeError) as error:
+                regex.compile(pattern)
+            except (regex.error, TypeError) as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return patterns
 

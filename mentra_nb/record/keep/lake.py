@@ -38,7 +38,7 @@ from mentra_nb.record.keep.lake_tables import (
 )
 from mentra_nb.record.parquet import connection
 from mentra_nb.record.write import chain, files
-from mentra_nb.record.write.redact import redact_text
+from mentra_nb.secrets.mask import mask_secrets
 
 if TYPE_CHECKING:
     import duckdb
@@ -132,7 +132,7 @@ def prune(lake: Lake, cut: float, *, dry_run: bool) -> list[chain.Link]:
             _clean(con)
             _clean_orphans(con)
         except duckdb.Error as error:
-            raise StoreError(f"pruning the lake was interrupted; try again: {redact_text(str(error))}") from None
+            raise StoreError(f"pruning the lake was interrupted; try again: {mask_secrets(str(error))}") from None
         return gone
 
 
@@ -181,7 +181,7 @@ def _ship_files(con: duckdb.DuckDBPyConnection, folder: Path, group: list[Path],
     try:
         new = retried(lambda: _commit(con, list(contents), segments))
     except duckdb.Error as error:
-        raise StoreError(f"shipping to the lake failed: {redact_text(str(error))}") from None
+        raise StoreError(f"shipping to the lake failed: {mask_secrets(str(error))}") from None
     chain.append(folder, [replace(known[content.segment], kind="shipped") for content in segments])
     text = (file.with_suffix(".jsonl") for file in contents)
     remove(folder, *contents, *(file for file in text if file.exists()))

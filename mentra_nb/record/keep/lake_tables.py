@@ -23,7 +23,7 @@ from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.record import schema
 from mentra_nb.record.parquet import connection
 from mentra_nb.record.write import chain
-from mentra_nb.record.write.redact import redact_text
+from mentra_nb.secrets.mask import mask_secrets
 
 if TYPE_CHECKING:
     import duckdb
@@ -65,7 +65,7 @@ class Lake:
     """A folder, or the prefix of an object store."""
 
     def __str__(self) -> str:
-        return f"{redact_text(self.catalog)} with its data in {self.data_path}"
+        return f"{mask_secrets(self.catalog)} with its data in {self.data_path}"
 
 
 def configured(folder: Path | None = None) -> Lake | None:
@@ -134,7 +134,7 @@ def attach(con: duckdb.DuckDBPyConnection, lake: Lake, *, read_only: bool) -> No
             return
         retried(lambda: _make(con, f"ATTACH IF NOT EXISTS {target} AS lake (DATA_PATH {schema.text(lake.data_path)})"))
     except duckdb.Error as error:
-        raise StoreError(f"the lake cannot be reached ({lake}): {redact_text(str(error))}") from None
+        raise StoreError(f"the lake cannot be reached ({lake}): {mask_secrets(str(error))}") from None
 
 
 def _make(con: duckdb.DuckDBPyConnection, statement: str) -> None:

@@ -13,7 +13,7 @@ from mentra_nb.errors import ConfigurationError
 from mentra_nb.record.read import frames, query
 from mentra_nb.record.read.columns import described
 from mentra_nb.record.read.filters import Filters, ToolFilters, filtered
-from mentra_nb.record.write.redact import REDACTED
+from mentra_nb.secrets.mask import REDACTED
 
 _OF_TURNS = {
     "session": "session_id",

@@ -24,18 +24,17 @@ from mentra_nb.event.types import JournalGap
 from mentra_nb.ids import uuid7
 from mentra_nb.record.write import chain, files
 from mentra_nb.record.write.health import JournalHealth, record_health
+from mentra_nb.record.write.own import OwnExpressions
 from mentra_nb.record.write.redact import (
     FULL_LIMIT,
     PREVIEW_LIMIT,
     LogText,
-    Pattern,
     capped,
     jsonable,
-    may_hold_secret,
-    own_patterns,
     redact,
     without_bodies,
 )
+from mentra_nb.secrets.mask import may_hold_secret
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +109,11 @@ class Journal:
         Raises:
             ConfigurationError: an expression is invalid.
         """
-        return tuple(pattern.pattern for pattern in self._own)
+        return self._own.patterns
 
     @redact.setter
     def redact(self, patterns: Iterable[str]) -> None:
-        self._own: tuple[Pattern, ...] = own_patterns(patterns)
+        self._own = OwnExpressions(patterns)
 
     def record_audit_event(self, scope: str, event_type: str, payload: dict[str, Any]) -> None:
         """Store one event. Secrets in its payload are redacted, and long texts cut.

@@ -1,58 +1,24 @@
 """What of an event is recorded: secrets become `[redacted]`, long texts are cut, and texts can be left out.
 
-Pure functions from one event (a JSON-like dict) to another, without I/O.
+Functions from one event (a JSON-like dict) to another, without I/O.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from mentra_nb.errors import ConfigurationError
+from mentra_nb.record.write.own import OwnExpressions
+from mentra_nb.secrets.mask import REDACTED, mask_secrets
+from mentra_nb.secrets.names import is_generated_key, is_secret_flag, is_secret_name
 
-Pattern: TypeAlias = re.Pattern[str]
 LogText = Literal["none", "preview", "full"]
 """`none` leaves texts out, `preview` keeps 8 KiB of each, `full` up to 4 MiB of each."""
 
-REDACTED = "[redacted]"
 PREVIEW_LIMIT = 8 * 1024
+SHORT_LIMIT = 200
 FULL_LIMIT = 4 << 20  # queries skip lines above 64 MiB
-
-_SECRET_KEY = re.compile(
-    r"(?i)(?:^|[-_])(?:authorization|cookie|token|secret|password|passwd|passphrase|pwd|credentials?)$"
-    r"|(?:api|access|secret|private|signing|encryption|account)[-_]?keys?(?:[-_]?id)?$"
-    r"|(?<=[a-z])(?:token|secret|password)$"
-)
-_NOT_YET = r"(?!\[redacted\])"
-_SECRET_TEXT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.I), replacement)
-    for pattern, replacement in (
-        (r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z ]*-----|\Z)", REDACTED),
-        (rf"((?:authorization|cookie)\\?[\"']?\s*[:=]\s*\\?[\"']?){_NOT_YET}[^\r\n\"'\\]+", rf"\1{REDACTED}"),
-        (r"\b(bearer)\s+(?:(?=\S*\d)[\w.~+/=-]{8,}|[\w.~+/=-]{20,})", rf"\1 {REDACTED}"),
-        (r"\b(?:sk|rk|pk)[-_](?=[\w-]{0,40}\d)[\w-]{16,}", REDACTED),
-        (r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", REDACTED),
-        (r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abeoprs]-|npm_|pypi-)(?=[\w-]{0,40}\d)[\w-]{10,}", REDACTED),
-        (r"\bhf_[a-z]{30,}", REDACTED),
-        (r"\bAIza[\w-]{30,}", REDACTED),
-        (r"(?<![\w-])eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+", REDACTED),
-        (r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)", REDACTED),
-        (
-            r"((?:(?:api|access|secret|private)[-_]?key|token|secret|password|passwd|pwd)\\?[\"']?\s*[:=]\s*\\?[\"']?)"
-            rf"{_NOT_YET}[^\s\"'\\,;&}}]{{4,}}",
-            rf"\1{REDACTED}",
-        ),
-    )
-)
-# A quick test on lower-case text: each pattern above needs one of these. Our own names, such as `input_tokens` and
-# `tool_authorization_started`, do not match. Each alternative begins at its rarest letter, which is much faster.
-_HINT = re.compile(
-    r"k(?<=tok)en(?!s)|k(?<=cook)ie|key|k[-_]|k(?<=ak)ia|z(?<=authoriz)ation(?!_)|z(?<=aiz)a|x(?<=x)ox|j(?<=eyj)"
-    r"|w(?<=passw)|phrase|pwd|c(?<=sec)ret|credential|bearer|:(?=//)|i(?<=asi)a|g(?:h[pousr]_|ithub_pat_|lpat-)|f(?<=hf)_"
-    r"|m(?<=npm)_|pypi-"
-)
 
 _MOST_FIELDS = 32
 _LONGEST_NAME = 64
@@ -64,51 +30,53 @@ _BODIES = ("prompt", "output_preview", "subject", "command", "query_preview", "d
 _PREVIEW_BODIES = ("raw_input", "structured_input")
 
 
-def may_hold_secret(line: str) -> bool:
-    """Return whether `redact` could change this JSON text. Cheap; may return True without need, never False."""
-    return _HINT.search(line.lower()) is not None
-
-
-def own_patterns(patterns: Iterable[str]) -> tuple[Pattern, ...]:
-    """Compile a user's regular expressions for `redact`. Raises `ConfigurationError` for an invalid one."""
-    compiled = []
-    for pattern in patterns:
-        try:
-            compiled.append(re.compile(pattern))
-        except re.error as error:
-            raise ConfigurationError(f"redact: {pattern!r} is not a regular expression: {error}") from None
-    return tuple(compiled)
-
-
-def redact(event: dict[str, Any], own: Iterable[Pattern] = ()) -> dict[str, Any]:
-    """Return the event with `[redacted]` for each value whose key or form is that of a secret, and each match of `own`.
+def redact(event: dict[str, Any], own: OwnExpressions | None = None) -> dict[str, Any]:
+    """Return the event with `[redacted]` for each secret, by name, place or form, and each match of `own`.
 
     Counts such as `input_tokens` are kept.
     """
-    return {key: REDACTED if _is_secret(key, value) else _redact_value(value, own) for key, value in event.items()}
+    if own is not None:
+        own.begin()
+    return _redacted_fields(event, own or None)
+
+
+def _redacted_fields(fields: dict[str, Any], own: OwnExpressions | None) -> dict[str, Any]:
+    kept = {key: REDACTED if _is_secret(key, value) else _redacted(value, own) for key, value in fields.items()}
+    named = fields.get("name", fields.get("key"))
+    if isinstance(named, str) and isinstance(fields.get("value"), str) and is_secret_name(named):
+        kept["value"] = REDACTED  # an environment variable or header as an object
+    return kept
 
 
 def _is_secret(key: Any, value: Any) -> bool:
-    return isinstance(value, str | list | dict) and bool(value) and _SECRET_KEY.search(str(key)) is not None
+    if not isinstance(value, str | list | dict) or not value:
+        return False
+    name = str(key)
+    return is_secret_name(name) or (isinstance(value, str) and is_generated_key(name, value))
 
 
-def _redact_value(value: Any, own: Iterable[Pattern]) -> Any:
+def _redacted(value: Any, own: OwnExpressions | None) -> Any:
     if isinstance(value, str):
-        return redact_text(value, own)
+        return mask_secrets(own.applied(value) if own is not None else value)
     if isinstance(value, dict):
-        return redact(value, own)
+        return _redacted_fields(value, own)
     if isinstance(value, list | tuple):
-        return [_redact_value(item, own) for item in value]
+        return _redacted_items(value, own)
     return value
 
 
-def redact_text(text: str, own: Iterable[Pattern] = ()) -> str:
-    """Return the text with keys, tokens, passwords in URLs, `Authorization` values and private keys replaced."""
-    for pattern in own:
-        text = pattern.sub(REDACTED, text)
-    for secret, replacement in _SECRET_TEXT:
-        text = secret.sub(replacement, text)
-    return text
+def _redacted_items(items: Sequence[Any], own: OwnExpressions | None) -> list[Any]:
+    """Return the items, without the words after flags such as `--token`."""
+    kept = []
+    for before, item in zip((None, *items), items, strict=False):
+        follows = isinstance(before, str) and isinstance(item, str) and (is_secret_flag(before) or _is_pair(items))
+        kept.append(REDACTED if follows and item else _redacted(item, own))
+    return kept
+
+
+def _is_pair(items: Sequence[Any]) -> bool:
+    """Return whether this is the name and the value of a secret: `["X-Api-Key", "…"]`."""
+    return len(items) == 2 and is_secret_name(str(items[0]))
 
 
 def without_bodies(payload: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +88,7 @@ def without_bodies(payload: dict[str, Any]) -> dict[str, Any]:
         kept["preview"] = {key: None if key in _PREVIEW_BODIES else value for key, value in preview.items()}
     for key in ("error", "reason"):
         if isinstance(kept.get(key), str):
-            kept[key] = kept[key][:200]
+            kept[key] = mask_secrets(kept[key][: SHORT_LIMIT * 2])[:SHORT_LIMIT]
     return kept
 
 

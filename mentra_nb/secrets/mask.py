@@ -1,0 +1,78 @@
+"""Replace secrets in text. Linear in the text's length; a text that cannot hold a secret costs a few microseconds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from mentra_nb.secrets.names import FINDER, lowered, named
+from mentra_nb.secrets.places import PLACES
+from mentra_nb.secrets.vendors import FIXED, may_hold_key, prefixed
+
+REDACTED = "[redacted]"
+
+_FIXED = tuple((hint, re.compile(form, re.ASCII)) for _, hint, form in FIXED)
+
+_PARAMETER = r"(?:[\w.-]{0,30}[-_.])?(?:key|code|hash|hmac|ticket|credential|assertion)="
+# What `FIXED` and `PLACES` need, in lower-case JSON or text; a name is found by `FINDER`. As there, each alternative
+# begins at its rarest letter.
+_HINT = re.compile(
+    FINDER.pattern + "|"
+    r"z(?:(?<=authoriz)ation[\"'\\\])}]{0,4}(?:\s|\\t){0,9}[:=]|(?<=b3blbnnz)ac1|(?<=\baz) acr|(?<=7z)|ip )"
+    r"|k(?:(?<=cook)ie|(?<=hooks.slack)\.com|(?<=webhook)(?:s/\d|b2/)|(?<=sk)[0-9a-f]{32})"
+    r"|v(?:(?<=priv)ate-lines|(?<=atlasv)1\.|(?<=sv)n )|b(?:earer|asic |cp |(?<=-b)[ =]|(?<=mariadb)|(?<=ified b)y)"
+    r"|=(?:(?<=sessid=)|(?<=sessionid=)|(?<=connect.sid=))|/(?<=://)[^\s/\"'`<>]{1,400}@"
+    rf"|\?{_PARAMETER}|&{_PARAMETER}"
+    r"|u(?:(?<=[\"']au)th|(?<=-u)(?:ser)?(?:[ =]|\\{0,3}[\"'],?\s?)?[\"'\\]{0,4}[\w.@+-]{0,64}[:%]|(?<=--au)th"
+    r"|(?<=-u)s\d|(?<=su)do -s|(?<=secu)restring|(?<=masterau)th|(?<=secu)rity|(?<=au)th\w{0,6}\s?=?\s?\("
+    r"|(?<=[^a-z]au)th )"
+    r"|q(?:(?<=mysq)l|(?<=sq)l(?:cmd|plus)|(?<=\dq)~)|g(?:(?<=log)in|(?<=mong)o)|w(?<=tw)ine"
+    r"|x(?:(?<=influx)|(?<=psex)ec|freerdp|h )|c(?<=-c)li|p(?:(?<=http)s? |(?<=ldap)|link|scp|sftp|at[a-z0-9]{14}\.)"
+    r"|:(?:thin:|oci|[56]43\d?:|\*:|aa[\w-]{20})|3(?<=a3)-[a-z0-9]{6}-|\.(?:[\w-]{6}\.[\w-]{20}|(?<=[0-9a-f]{8}\.)[a-z0-9]{16})"
+    r"|\+ast|j(?:qqj9|(?<=eyj))|\$(?:apr1|[2567y]|argon2|pbkdf2)"
+)
+
+
+def may_hold_secret(text: str) -> bool:
+    """Return whether `mask_secrets` could change a text, or the JSON of one. May be True without need, never False."""
+    return _HINT.search(text.lower()) is not None or may_hold_key(text)
+
+
+def secret_spans(text: str) -> list[tuple[int, int]]:
+    """Return where secrets are, from the first to the last; no two overlap."""
+    lower = lowered(text)
+    found = list(prefixed(text))
+    for hint, form in _FIXED:
+        if hint in text:
+            found.extend(match.span() for match in form.finditer(text))
+    found.extend(named(text, lower))
+    for hints, expression, is_secret in PLACES:
+        if any(hint in lower for hint in hints):
+            found.extend(match.span("value") for match in expression.finditer(text) if is_secret(match["value"]))
+    return _merged(found)
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def mask_secrets(text: str) -> str:
+    """Return a text with `[redacted]` in place of keys, tokens, passwords and private keys.
+
+    Example:
+        >>> mask_secrets("curl -u ann:pa55word https://example.org")
+        'curl -u ann:[redacted] https://example.org'
+    """
+    if not may_hold_secret(text):
+        return text
+    parts, at = [], 0
+    for start, end in secret_spans(text):
+        parts += [text[at:start], REDACTED]
+        at = end
+    return "".join([*parts, text[at:]])
