@@ -318,9 +318,11 @@ class ChatDecoder(Decoder):
             self._say("thinking", text, member)
 
     def _detail(self, piece: Any) -> None:
-        """Take in a piece of the `DETAILS`."""
+        """Take in a piece of the `DETAILS`, and show its text where no other member has the reasoning."""
         if not isinstance(piece, dict):
             return
+        if isinstance(text := piece.get("text") or piece.get("summary"), str):
+            self._reason(DETAILS, text)
         index = piece.get("index")
         known = self._details.setdefault((piece.get("type"), piece.get("id") if index is None else index), {})
         for name, value in piece.items():

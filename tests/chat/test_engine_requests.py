@@ -121,6 +121,13 @@ async def test_a_provider_that_fails_hides_no_other_and_is_named_in_a_line(serve
     assert not [note for note in notes if "\n" in note]
 
 
+async def test_a_refused_key_is_named_with_what_to_do(server: Server) -> None:
+    server.reply(Reply([b'{"error": {"message": "Incorrect API key"}}'], status=401))
+    async with engine_on(server.url) as engine:
+        _, notes = await listed(engine)
+    assert notes == ["lab0 is not listed: HTTP 401: Incorrect API key · check the key: %mentra check"]
+
+
 async def test_local_servers_that_do_not_run_are_not_mentioned() -> None:
     async with engine_on() as engine:
         found, notes = await listed(engine, environ={"OPENAI_API_KEY": ""})

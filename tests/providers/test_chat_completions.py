@@ -203,6 +203,23 @@ async def test_reasoning_goes_back_where_it_came_from_to_the_same_model_only(pie
 
 
 @pytest.mark.anyio
+async def test_reasoning_that_is_only_in_the_details_is_shown_and_goes_back_once() -> None:
+    text = {"type": "reasoning.text", "text": "hm"}
+    summary = {"type": "reasoning.summary", "index": 1, "summary": "!", "text": None}
+    events = await ask(
+        chunk(reasoning_details=[text]),
+        chunk(reasoning_details=[summary], reasoning="twice"),
+        *calls(piece("{}", index=0, id="c", name="weather")),
+    )
+    thinking, *rest = without_calls(events)
+    assert isinstance(thinking, Thinking)
+    assert thinking.text == "hm!"
+    assert not [block for block in rest if isinstance(block, Thinking)]
+    back = {"reasoning_details": [text, {name: value for name, value in summary.items() if value}]}
+    assert loop(thinking, *rest) == loop() | back
+
+
+@pytest.mark.anyio
 async def test_details_of_reasoning_go_back_as_they_came() -> None:
     def detail(index: int, reasoning: Any = None, **fields: Any) -> Frame:
         return chunk(reasoning=reasoning, reasoning_details=[{"type": "reasoning.text", "index": index, **fields}])
