@@ -189,7 +189,7 @@ UNDER_ANOTHER_NAME = {
     "event/test_events::tool_execution_finished_is_shown_with_its_name_and_cut_at_200": (
         "tool_execution_finished_maps_*"
     ),
-    "event/test_events::what_a_screen_is_told": "subagent_* tool_execution_progress_* tool_use_ready_*",
+    "event/test_events::what_a_screen_gets": "subagent_* tool_execution_progress_* tool_use_ready_*",
     "event/test_events::a_delta_is_shown_and_not_recorded": "text_delta_*",
     "permission/test_asking::a_revoked_allowance_stays_revoked_after_reload": (
         "revoked_project_or_global_allow_stays_revoked_after_reload"
@@ -217,7 +217,7 @@ UNDER_ANOTHER_NAME = {
     "permission/test_rules::a_pattern_reaches_a_key_that_follows_an_absolute_path": (
         "check_matches_pattern_against_input_json"
     ),
-    "runtime/test_runtime::a_record_that_fails_is_warned_of_once_and_fails_neither_run_nor_call": (
+    "runtime/test_runtime::a_record_that_fails_is_warned_of_once_and_fails_neither_turn_nor_call": (
         "a_raising_audit_sink_does_not_fail_a_run"
     ),
     "runtime/test_runtime::recovery_is_announced_once_with_the_id_of_the_runtime": (
@@ -327,7 +327,7 @@ CHANGED = {
         """,
     },
     "a turn's beginning is what says its prompt": {
-        "event/test_events::what_a_screen_is_told": "run_started_maps_to_empty"
+        "event/test_events::what_a_screen_gets": "run_started_maps_to_empty"
     },
     "the tools of features that are open are not there yet": {
         "runtime/test_runtime::default_runtime_exposes_its_tools_and_an_empty_one_none": (

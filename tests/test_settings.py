@@ -73,7 +73,7 @@ def test_a_project_may_make_things_stricter(tmp_path: Path) -> None:
     assert load({"MENTRA_STREAM_HZ": "9"}, tmp_path, mine).stream_hz == 9
 
 
-def test_a_projects_file_that_cannot_be_read_is_told_and_ignored(tmp_path: Path) -> None:
+def test_a_projects_file_that_cannot_be_read_is_named_and_ignored(tmp_path: Path) -> None:
     (tmp_path / "mentra.toml").write_text("not toml")
     [told] = load({}, tmp_path, tmp_path / "none.toml").ignored
     assert "cannot be read" in told

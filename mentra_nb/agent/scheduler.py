@@ -68,7 +68,7 @@ class Scheduler:
         ended_by = next((use.name for use in calls if use.id in known.ends_turn), None)
         for batch in self._batches(left):
             if ended_by is not None:
-                self.abandon(batch, f"not executed: run terminated by '{ended_by}'", "runtime")
+                self.abandon(batch, f"not executed: the turn was ended by '{ended_by}'", "runtime")
                 continue
             self.limits.count_tools(len(batch))
             cleared = [call for use in batch if (call := await self._clear(use)) is not None]

@@ -98,7 +98,7 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
         title=x.name,
         detail=x.error,
     ),
-    e.Branched: lambda x: shown.Branched(entry_id=x.entry_id, abandoned_entries=x.abandoned_entries),
+    e.Branched: lambda x: shown.HistoryBranched(entry_id=x.entry_id, abandoned_entries=x.abandoned_entries),
 }
 
 

@@ -120,7 +120,7 @@ class CompactionCompleted(SessionEvent):
     summary_preview: str
 
 
-class Branched(SessionEvent):
+class HistoryBranched(SessionEvent):
     type: Literal["branched"] = "branched"
     entry_id: str | None
     abandoned_entries: int

@@ -227,7 +227,7 @@ async def test_two_terminal_calls_in_one_round_answer_with_the_first() -> None:
         city = await agent.run_to_output("Where?", City, keeps_tools=True)
         results = [(r.content, r.is_error) for r in agent.history()[2].tool_results()]
         name = terminal(table.provider.recorded_requests[0])[0].name
-    late = (f"not executed: run terminated by '{name}'", True)
+    late = (f"not executed: the turn was ended by '{name}'", True)
     assert (city.name, ran, results) == ("Paris", ["look"], [("", False), ("received", False), late, late])
 
 

@@ -324,7 +324,7 @@ async def test_a_result_that_ended_the_turn_ends_it_even_if_the_process_died() -
         agent = await table.runtime.resume_agent("agent-1")
         with pytest.raises(EmptyAssistantResponse):
             await agent.resume()
-        assert said(agent)[4:] == ["result did a", "result bye", "result not executed: run terminated by 'act'"]
+        assert said(agent)[4:] == ["result did a", "result bye", "result not executed: the turn was ended by 'act'"]
         assert (ran, table.provider.recorded_requests) == ([], [])
         assert [d.decided_by for d in table.recorder.of(e.ToolAuthorizationFinished)] == ["runtime"]
         assert [t.stop_reason for t in table.recorder.of(e.TurnFinished)] == ["interrupted", "ended_by_tool"]

@@ -491,14 +491,14 @@ async def test_a_tool_that_is_cancelled_from_within_is_an_error_result() -> None
     assert (result.content, result.is_error) == ("Tool 'act' was cancelled from within", True)
 
 
-async def test_a_result_that_is_no_json_does_not_fail_the_run() -> None:
+async def test_a_result_that_is_not_json_does_not_fail_the_turn() -> None:
     async with bench(tools=[Custom("odd", lambda: ToolOutput(object())), Custom("half", lambda: "\ud800")]) as table:
         odd, half = await one_round(table, ("odd", {}), ("half", {}))
     assert str(odd.content).startswith("<object object")
     assert half.content == "?"
 
 
-async def test_progress_of_a_function_on_a_thread_is_heard_on_the_loop_and_in_order() -> None:
+async def test_progress_of_a_function_on_a_thread_arrives_on_the_loop_and_in_order() -> None:
     def talk(ctx: ToolContext) -> str:
         ctx.progress("one")
         ctx.progress("two")
@@ -690,7 +690,7 @@ async def test_terminating_call_creates_a_barrier_and_skips_the_scheduled_parall
         with pytest.raises(EmptyAssistantResponse):
             await agent.run("go")
         results = agent.history()[2].tool_results()
-    assert [r.content for r in results] == ["", "bye", *["not executed: run terminated by 'last'"] * 3]
+    assert [r.content for r in results] == ["", "bye", *["not executed: the turn was ended by 'last'"] * 3]
     assert (ran, last.ran) == (["look"], 1)
     assert [d[1:] for d in decisions(table.recorder)] == [("allow", "runtime")] * 2 + [("deny", "runtime")] * 3
     assert len(table.provider.recorded_requests) == 1
@@ -715,7 +715,7 @@ async def test_a_tools_images_are_part_of_its_result() -> None:
     assert (result.content, result.images, result.is_error) == ("a plot", (plot,), False)
 
 
-async def test_a_model_that_takes_no_images_in_results_is_told_that_there_were_some() -> None:
+async def test_a_model_that_takes_no_images_in_results_reads_that_there_were_some() -> None:
     show = Custom("show", lambda: ToolOutput("a plot", images=(Image(data="AA"),)))
     async with bench(tool_calls([("show", {})]), text("ok"), tools=[show]) as table:
         table.provider.capabilities = ProviderCapabilities(supports_images=False)
@@ -749,7 +749,7 @@ async def test_run_options_tool_budget_blocks_second_tool_call() -> None:
     assert [d[1] for d in decisions(table.recorder)] == ["deny", "deny"]
 
 
-async def test_the_budget_counts_over_the_rounds_of_a_run_and_anew_in_the_next() -> None:
+async def test_the_budget_counts_over_the_rounds_of_a_turn_and_anew_in_the_next() -> None:
     turns = [tool_calls([("act", {})]), text("one"), tool_calls([("act", {})]), tool_calls([("act", {})])]
     async with bench(*turns, tools=[Custom("act")]) as table:
         agent = await table.agent()
@@ -865,7 +865,7 @@ async def test_a_stop_in_a_batch_answers_every_call_and_says_which_may_have_run(
     assert len(table.recorder.of(e.ToolExecutionFinished)) == 3
 
 
-async def test_what_an_abandoned_thread_says_later_is_not_heard() -> None:
+async def test_what_an_abandoned_thread_reports_later_is_dropped() -> None:
     token, release, said = CancellationToken(), threading.Event(), threading.Event()
 
     def stubborn(ctx: ToolContext) -> None:

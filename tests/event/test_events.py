@@ -286,7 +286,7 @@ CALL = e.ToolUse(id="1", name="t", input={"n": "ä"})
         (e.MemoryIngestStarted(agent_id="a", source_revision=1), None),
     ],
 )
-def test_what_a_screen_is_told(event: e.AgentEvent, shown: se.SessionEvent | None) -> None:
+def test_what_a_screen_gets(event: e.AgentEvent, shown: se.SessionEvent | None) -> None:
     assert to_session(event) == shown
 
 

@@ -220,7 +220,7 @@ async def test_nobody_answers_in_time_and_a_late_answer_is_refused_and_stores_no
     assert [r.decided_by for r in table.recorder.of(e.QuestionAnswered)] == ["timeout"]
 
 
-async def test_a_stopped_run_cancels_its_question_and_a_late_answer_is_refused() -> None:
+async def test_a_stopped_turn_cancels_its_question_and_a_late_answer_is_refused() -> None:
     token = CancellationToken()
     async with bench(tools=[act]) as table:
         session = await table.session()

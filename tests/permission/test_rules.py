@@ -376,5 +376,5 @@ def test_a_pattern_on_paths_is_normalised_as_the_paths_are(pattern: str) -> None
         ("*", "shell", False),
     ],
 )
-def test_a_rule_that_can_never_apply_is_told(pattern: str, kind: str, is_useless: bool) -> None:
+def test_a_rule_that_can_never_apply_is_named(pattern: str, kind: str, is_useless: bool) -> None:
     assert (pattern_problem(pattern, kind, allow=True) is not None) is is_useless

@@ -134,7 +134,7 @@ class Watched(SqliteStore):
         return await super().load_path(agent_id, leaf)
 
 
-async def test_another_model_in_mid_run_is_sent_all_of_it_in_its_own_form_and_back(
+async def test_another_model_in_mid_turn_is_sent_all_of_it_in_its_own_form_and_back(
     wire: str, server: Server, tmp_path: Path
 ) -> None:
     async def to_and_fro(context: Any) -> Any:
@@ -158,7 +158,7 @@ async def test_another_model_in_mid_run_is_sent_all_of_it_in_its_own_form_and_ba
         assert type(agent.transcript.messages()[-KEEP - 1]) is Sent
 
 
-async def test_a_failed_run_leaves_the_forms_of_the_model_before_it(wire: str, server: Server, tmp_path: Path) -> None:
+async def test_a_failed_turn_leaves_the_forms_of_the_model_before_it(wire: str, server: Server, tmp_path: Path) -> None:
     async def move(context: Any) -> Any:
         return Continue(Adjustment(model=ModelInfo(id="other", provider="lab")))
 
@@ -222,7 +222,7 @@ async def test_a_provider_may_look_into_all_of_it_and_change_its_mind(server: Se
         assert messages_of(server.requests[-1].json()) == messages_of(expected)
 
 
-async def test_a_failed_run_leaves_what_it_had_let_go_of(wire: str, server: Server, tmp_path: Path) -> None:
+async def test_a_failed_turn_leaves_what_it_had_let_go_of(wire: str, server: Server, tmp_path: Path) -> None:
     async with bench(wire, server, tmp_path) as runtime:
         agent = await runtime.spawn("a", MODEL)
         await talk(agent, wire, server)

@@ -390,7 +390,7 @@ async def test_a_hook_given_to_the_runtime_does_not_silence_the_record() -> None
     assert recorded == table.recorder.kinds()
 
 
-async def test_a_record_that_fails_is_warned_of_once_and_fails_neither_run_nor_call(
+async def test_a_record_that_fails_is_warned_of_once_and_fails_neither_turn_nor_call(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Audit(NullAudit):

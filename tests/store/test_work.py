@@ -110,7 +110,7 @@ async def test_mail_is_taken_in_the_order_it_was_sent_and_only_by_its_recipient(
     assert one.model_dump(by_alias=True)["from"] == "lead"
 
 
-async def test_mail_of_a_failed_run_waits_again_and_acknowledged_mail_never(store: SqlStore) -> None:
+async def test_mail_of_a_failed_turn_waits_again_and_acknowledged_mail_never(store: SqlStore) -> None:
     one, two, three = mail("one", 1.0), mail("two", 2.0), mail("three", 3.0)
     await store.post_message("t", ["ada"], one)
     await store.post_message("t", ["ada"], two)
@@ -177,7 +177,7 @@ async def test_a_job_ends_once(store: SqlStore) -> None:
     assert [(j.status, j.output_preview) for j in await store.list_jobs("agent-1")] == [("failed", "no")]
 
 
-async def test_notifications_come_in_the_order_jobs_ended_and_again_if_the_run_fails(
+async def test_notifications_come_in_the_order_jobs_ended_and_again_if_the_turn_fails(
     store: SqlStore,
 ) -> None:
     for number in (1, 2, 3):

@@ -35,7 +35,7 @@ async def test_registered_skills_are_exposed_and_load_skill_returns_wrapped_cont
     assert (result.content, result.is_error) == ('<skill name="git">\nCommit small.\n</skill>', False)
 
 
-async def test_an_agent_that_may_not_load_skills_is_not_told_of_them(tmp_path: Path) -> None:
+async def test_an_agent_that_may_not_load_skills_does_not_see_them(tmp_path: Path) -> None:
     write(tmp_path, "git", "Git workflow", "Commit small.")
     async with bench(text("done")) as b:
         b.runtime.register_skills_dir(tmp_path)
