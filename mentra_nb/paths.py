@@ -1,8 +1,10 @@
-"""The folders and files of a user: state store, record, project root. Nothing is created here."""
+"""The folders and files of a user: state store, record, project root."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 import sys
 from pathlib import Path
 
@@ -62,12 +64,42 @@ def project_root(start: Path | None = None) -> Path:
 def folder_problem(folder: Path) -> str | None:
     """Return why the store and the record refuse this folder and what to do, in one sentence; `None` if it will do."""
     kind = network_filesystem(folder)
-    if kind is None:
+    if kind is not None:
+        return (
+            f"{folder} is on a network file system ({kind}), where file locks cannot be relied upon; "
+            "set MENTRA_HOME to a folder on a local disk"
+        )
+    above = (home(),) if folder.absolute().is_relative_to(home().absolute()) else ()
+    return next(filter(None, map(sharing_problem, (*above, folder))), None)
+
+
+def sharing_problem(path: Path) -> str | None:
+    """Return why another user could change what is at this path, and what to do, in one sentence; `None` if none could.
+
+    What belongs to the superuser is accepted, and so is everything where the superuser works, as in a container. A
+    folder with the sticky bit, such as `/tmp`, lets others add files, but not change or replace ours.
+    """
+    if sys.platform == "win32":
         return None
-    return (
-        f"{folder} is on a network file system ({kind}), where file locks cannot be relied upon; "
-        "set MENTRA_HOME to a folder on a local disk"
-    )
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if os.geteuid() != 0 and found.st_uid not in (os.geteuid(), 0):
+        return f"{path} belongs to another user, who could change it; set MENTRA_HOME to a folder of your own"
+    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        return (
+            f"other users can write to {path}; run `chmod go-w {shlex.quote(str(path))}`, "
+            "or set MENTRA_HOME to a folder of your own"
+        )
+    return None
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder, and those above it that are missing, so that only the user can enter them."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def network_filesystem(folder: Path) -> str | None:

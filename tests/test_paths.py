@@ -1,9 +1,14 @@
-"""Folders on network file systems are recognised and refused."""
+"""Folders on network file systems, and those that others can write to, are recognised and refused."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import stat
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,7 +18,9 @@ from mentra_nb import paths
 from mentra_nb.errors import StoreError
 from mentra_nb.record.read import views
 from mentra_nb.record.write.journal import Journal
+from mentra_nb.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.anyio
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="writes its own list of mounts, as Linux has it")
 
 
@@ -97,3 +104,96 @@ def test_a_record_on_a_network_file_system_is_refused_once_with_the_fix(
     assert list(home.iterdir()) == []
     with pytest.raises(StoreError, match="MENTRA_HOME"):
         views.write_database(home / "record")
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes and owners")
+superuser = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="needs to act as another user")
+
+
+@contextlib.contextmanager
+def user(number: int) -> Iterator[None]:
+    os.seteuid(number)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def use(home: Path) -> None:
+    """Open the store and the record in a home, as a turn does."""
+    store = SqliteStore(home / "state.sqlite")
+    try:
+        await store.list_agents()
+    finally:
+        store.close()
+    journal = Journal(home / "record")
+    journal.record_audit_event("a", "session_started", {"session_id": "s", "title": "", "model": "m"})
+    journal.close()
+    assert journal.health().lost == 0
+
+
+@posix
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+async def test_a_home_is_private_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    home = tmp_path / "above" / "home"
+    monkeypatch.setenv("MENTRA_HOME", str(home))
+    before = os.umask(umask)
+    try:
+        await use(home)
+        views.write_database(home / "record")
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "above", *tmp_path.glob("above/**/*"))}
+    assert len(modes) > 10
+    assert {path: oct(mode) for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o722])
+@pytest.mark.parametrize("shared", ["home", "home/record", "home/record/events", "home/state.sqlite"])
+async def test_a_home_that_others_can_write_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, shared: str
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("MENTRA_HOME", str(home))
+    await use(home)
+    path = tmp_path / shared
+    path.chmod(mode)
+    problem = paths.sharing_problem(path)
+    assert problem == (
+        f"other users can write to {path}; run `chmod go-w {path}`, or set MENTRA_HOME to a folder of your own"
+    )
+    with pytest.raises((StoreError, AssertionError)):
+        await use(home)
+    if path != home / "state.sqlite":
+        with pytest.raises(StoreError, match="other users can write"):
+            views.write_database(home / "record")
+    path.chmod(0o700 if path.is_dir() else 0o600)
+    await use(home)
+
+
+@posix
+def test_a_folder_where_others_can_only_add_files_is_accepted(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    assert paths.sharing_problem(tmp_path) is None
+    assert paths.sharing_problem(tmp_path / "not there") is None
+
+
+@superuser
+def test_a_folder_of_another_user_is_refused_except_by_the_superuser() -> None:
+    with tempfile.TemporaryDirectory() as name:  # not `tmp_path`, which is below a folder that only we may enter
+        root = Path(name)
+        root.chmod(0o711)
+        theirs, ours = root / "theirs", root / "ours"
+        for folder, owner in ((theirs, 4001), (ours, 4002)):
+            folder.mkdir(mode=0o700)
+            os.chown(folder, owner, -1)
+        with user(4002):
+            problem = paths.folder_problem(theirs)
+            assert paths.folder_problem(ours) is None
+            assert paths.sharing_problem(Path("/")) is None  # the superuser's
+        fix = "set MENTRA_HOME to a folder of your own"
+        assert problem == f"{theirs} belongs to another user, who could change it; {fix}"
+        assert paths.folder_problem(theirs) is None

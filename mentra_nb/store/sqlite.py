@@ -101,10 +101,10 @@ class SqliteStore(SqlStore):
 
     def _open(self) -> sqlite3.Connection:
         if str(self.path) != ":memory:":
-            if problem := paths.folder_problem(self.path.parent):
+            if problem := paths.folder_problem(self.path.parent) or paths.sharing_problem(self.path):
                 raise StoreError(problem)
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                paths.make_private(self.path.parent)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             except OSError as error:
                 raise StoreError(f"the state store {self.path} cannot be opened: {error.strerror}") from error

@@ -43,14 +43,13 @@ def make_folder(folder: Path) -> Path:
     """Return the segments' folder. It is created, private to the user, if it is missing.
 
     Raises:
-        StoreError: it would be on a network file system, where locks are not reliable.
+        StoreError: it would be on a network file system, where locks are not reliable, or others can write to it.
     """
-    if problem := paths.folder_problem(folder):
-        raise StoreError(problem)
     events = folder / "events"
+    if problem := paths.folder_problem(folder) or paths.sharing_problem(events):
+        raise StoreError(problem)
     if not events.is_dir():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        events.mkdir(mode=0o700, exist_ok=True)
+        paths.make_private(events)
     return events
 
 
