@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.notebook.commands.command import Command, Names, Option, Words
-from mentra_nb.notebook.commands.table import BY_NAME, COMMANDS, FLAGS, STATUS
+from mentra_nb.notebook.commands.table import BY_NAME, COMMANDS, FLAGS, SQL_BEGINS, STATUS
 
 VISIBLE = tuple(command.name for command in COMMANDS if not command.planned)
 """The subcommands that help, completion and suggestions name."""
@@ -42,6 +42,8 @@ def parse(line: str, cell: str | None = None) -> Parsed:
     """
     if cell is None and (found := find_command(line)) is not None:
         return Parsed(command=found[0], words=found[1])
+    if cell is None:
+        _refuse_mistyped_sql(line)
     parsed = Parsed()
     rest = _options(line.strip(), parsed)
     if cell is None and not rest:
@@ -68,6 +70,14 @@ def find_command(line: str) -> tuple[Command, Words] | None:
     command = BY_NAME.get(re.split(r"\s", text, maxsplit=1)[0])
     words = command.words(text) if command is not None else None
     return None if command is None or words is None else (command, words)
+
+
+def _refuse_mistyped_sql(line: str) -> None:
+    """Raise `ConfigurationError` for `log` with a query whose first word is mistyped: no model is to be asked that."""
+    name, _, rest = line.strip().partition(" ")
+    word = rest.split(maxsplit=1)[0].lower() if rest.strip() else ""
+    if name == "log" and word not in SQL_BEGINS and (near := get_close_matches(word, SQL_BEGINS, 1, 0.9)):
+        raise ConfigurationError(f"'{word}' begins no query: did you mean %mentra log {near[0]} …?")
 
 
 def _options(text: str, parsed: Parsed) -> str:

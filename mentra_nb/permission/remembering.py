@@ -102,6 +102,8 @@ def rule_named(rules: Sequence[PermissionRule], said: str | int) -> PermissionRu
         OperationDenied: none or more than one fits.
     """
     text = str(said).strip()
+    if not text:
+        raise OperationDenied("say which rule: %mentra rules revoke N, with its number in %mentra rules")
     part = text.removeprefix("rule-")
     if text.isdecimal() and len(text) < 6 and 0 < int(text) <= len(rules):
         return rules[int(text) - 1]

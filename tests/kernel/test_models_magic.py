@@ -18,7 +18,7 @@ def test_models_are_a_table(notebook: Notebook) -> None:
     shown = json.dumps([content["data"] for kind, content in cell.events if kind == "execute_result"])
     assert "scripted/scripted" in shown
     assert notebook.value("list(found.columns)") == [
-        *("model", "provider", "display_name", "created_at", "context_window"),
+        *("model", "display_name", "context_window", "created_at", "provider"),
     ]
     assert notebook.value("str(found.context_window.dtype)") == "Int64"
     assert "UTC" in notebook.value("str(found.created_at.dtype)")

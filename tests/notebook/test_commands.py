@@ -44,9 +44,9 @@ def named(line: str) -> str | None:
         ("help", "help", {"word": None}),
         ("models qwen --all", "models", {"text": "qwen", "all": " --all"}),
         ("alias quick ollama/qwen3", "alias", {"name": "quick", "target": "ollama/qwen3"}),
-        ("rules revoke rule-1a", "rules", {"id": "rule-1a"}),
-        ("rules revoke 2", "rules", {"id": "2"}),
-        ("rules revoke xyz", "rules", {"id": "xyz"}),
+        ("rules revoke rule-1a", "rules", {"revoke": " revoke rule-1a", "id": "rule-1a"}),
+        ("rules revoke  xyz", "rules", {"revoke": " revoke  xyz", "id": "xyz"}),
+        ("rules revoke", "rules", {"revoke": " revoke", "id": None}),
         ("help --model", "help", {"word": "--model"}),
         ("usage  --by   day  # since when?", "usage", {"by": "day"}),
         ("deny because it is the #1 risk", "deny", {"reason": "it is the #1 risk"}),
@@ -68,6 +68,7 @@ def test_a_line_that_wholly_fits_is_a_command(line: str, name: str, words: dict[
         "allow me to explain",
         "models are small programs",
         "log the problem",
+        "log selected items somewhere",
         "undo the sort",
         "fix the bug in cell 3",
         "say it again",
@@ -84,6 +85,14 @@ def test_prose_that_begins_like_a_command_is_a_question(line: str) -> None:
     parsed = parse(line)
     assert parsed.command is None
     assert parsed.prompt == line.removeprefix("-- ")
+
+
+@pytest.mark.parametrize("line", ["log selct 1", "log  SLECT ts from turns"])
+def test_a_mistyped_query_is_not_a_question(line: str) -> None:
+    with pytest.raises(ConfigurationError, match="did you mean %mentra log select"):
+        parse(line)
+    assert parse(f"-- {line}").prompt == line
+    assert parse(line, "").prompt == line
 
 
 def test_below_the_cell_magic_nothing_is_a_command() -> None:

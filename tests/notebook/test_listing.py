@@ -14,7 +14,7 @@ from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat import api, engine
 from mentra_nb.errors import OperationDenied
 from mentra_nb.ids import new_id, short_id
-from mentra_nb.notebook.commands import rules, setup
+from mentra_nb.notebook.commands import models, rules, setup
 from mentra_nb.notebook.commands.command import Context
 from mentra_nb.notebook.commands.listing import ROWS, listing
 from mentra_nb.permission.remembering import rule_named
@@ -118,7 +118,7 @@ def test_a_rule_is_named_by_its_number_or_a_part_of_its_id(said: str | int, n: i
 
 @pytest.mark.parametrize(
     ("said", "why"),
-    [("0", "no rule"), (4, "no rule"), ("33", "no rule"), ("019a-bbbb", "2 rules fit"), ("", "no rule")],
+    [("0", "no rule"), (4, "no rule"), ("33", "no rule"), ("019a-bbbb", "2 rules fit"), ("", "say which rule")],
 )
 def test_no_rule_is_deleted_by_a_name_that_fits_none_or_several(said: str | int, why: str) -> None:
     with pytest.raises(OperationDenied, match=why):
@@ -127,12 +127,22 @@ def test_no_rule_is_deleted_by_a_name_that_fits_none_or_several(said: str | int,
 
 def test_a_rule_is_revoked_by_its_number_in_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     api.deny("write", "*.csv", scope="session", reason="raw data")
-    listed = rules.rules(CONTEXT, {"id": None})
+    listed = rules.rules(CONTEXT, {"revoke": None, "id": None})
     assert listed is not None
     assert all(word in shown(listed) for word in ("deny", "write", "*.csv", "raw data", short_id(listed.id.iloc[-1])))
-    assert rules.rules(CONTEXT, {"id": str(listed.n.iloc[-1])}) is None
+    assert rules.rules(CONTEXT, {"revoke": " revoke", "id": str(listed.n.iloc[-1])}) is None
     assert capsys.readouterr().out == "Revoked: deny write *.csv\n"
     assert "*.csv" not in list(api.rules().pattern)
+    with pytest.raises(OperationDenied, match="say which"):
+        rules.rules(CONTEXT, {"revoke": " revoke", "id": None})
+
+
+def test_the_list_of_models_is_whole_and_one_without_rows_says_so() -> None:
+    found = models.models(CONTEXT, {"text": "demo", "all": None})
+    assert "demo/demo" in shown(found)
+    assert "NaT" not in shown(found)
+    assert "<NA>" not in shown(found)
+    assert shown(models.models(CONTEXT, {"text": "nosuch", "all": None})).startswith("No model has that in its name")
 
 
 def test_on_a_page_only_a_word_too_long_for_a_column_is_broken() -> None:

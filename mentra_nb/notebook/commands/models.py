@@ -24,8 +24,11 @@ def model(_context: Context, words: Words) -> None:
 def models(_context: Context, words: Words) -> pd.DataFrame:
     """Return the table of models."""
     from mentra_nb.chat import api
+    from mentra_nb.notebook.commands.listing import listing
 
-    return api.models(words["text"], all=words["all"] is not None)
+    found = api.models(words["text"], all=words["all"] is not None)
+    shown = {"model": "model", "display_name": "name", "context_window": "context", "created_at": "released"}
+    return listing(found, shown, "No model has that in its name: %mentra models lists those made for conversation.")
 
 
 def alias(_context: Context, words: Words) -> None:

@@ -35,8 +35,8 @@ def rules(_context: Context, words: Words) -> pd.DataFrame | None:
     """Return the table of rules, or revoke one."""
     from mentra_nb.chat import api
 
-    if words["id"] is not None:
-        gone = api.revoke(words["id"])
+    if words["revoke"] is not None:
+        gone = api.revoke(words["id"] or "")
         say(f"Revoked: {'allow' if gone.allow else 'deny'} {gone.tool} {gone.pattern}")
         return None
     from mentra_nb.notebook.commands.listing import listing

@@ -24,6 +24,10 @@ OPTIONS = (
 FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
 
 
+SQL_BEGINS = ("select", "with", "from", "explain")
+"""The first words of a query for `log`."""
+
+
 def _help(_context: Context, words: Words) -> None:
     say(help_text(COMMANDS, OPTIONS, words["word"]))
 
@@ -67,7 +71,7 @@ COMMANDS = (
     Command("tools", "tools", "tools", "what the model may call, and whether it asks", rules.tools),
     Command(
         "rules",
-        r"rules(?: revoke (?P<id>\S+))?",
+        r"rules(?P<revoke> revoke(?: (?P<id>\S+))?)?",
         "rules [revoke N or ID]",
         "remembered answers; revoke deletes one",
         rules.rules,
@@ -120,7 +124,7 @@ COMMANDS = (
     ),
     Command(
         "log",
-        r"log(?: (?P<sql>(?i:select|with|from|explain)\b.+))?",
+        rf"log(?: (?P<sql>(?i:{'|'.join(SQL_BEGINS)})\b.+))?",
         "log [SQL]",
         "the record, as a table",
         record.log,
