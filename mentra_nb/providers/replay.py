@@ -1,7 +1,9 @@
 """Tapes: write down what a provider's server answered, and answer from that file, offline, through the real adapter.
 
 A tape is a JSONL file. Its first line names the wire, provider and model; each further line is one exchange: the
-request (never its headers), the status, and the body in the pieces it arrived in.
+request (never its headers), the status, and the body in the pieces it arrived in, or in one if it held a secret. Only
+the user can read the file, and secrets are left out of it, also those that a call was made with: that call runs with
+`[redacted]` in a replay.
 
 A request is matched by its content, with `VOLATILE` fields masked, so any change of prompt, tools or tool results is a
 `ReplayMiss`. Equal requests get their answers in the order of the tape, and the last one again after that, so that a
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -27,9 +30,11 @@ from pydantic import Field, ValidationError
 from mentra_nb.content import Data
 from mentra_nb.errors import ConfigurationError, HttpError, ReplayMiss
 from mentra_nb.providers.base import Provider
+from mentra_nb.providers.cleaning import clean_body, clean_text
 from mentra_nb.providers.http import HttpClient, Response, Transport, scrub
 from mentra_nb.providers.registry import adapter
 from mentra_nb.providers.wire import WireProvider
+from mentra_nb.secrets.tree import mask_values
 
 VOLATILE = (
     "metadata",
@@ -111,7 +116,7 @@ class TapeWriter:
             return
         request = json.loads(scrub(body.decode(), headers, at_least=MIN_SECRET))
         texts = _texts(pieces)
-        clean = scrub("".join(texts), headers, at_least=MIN_SECRET)
+        clean = clean_body(scrub("".join(texts), headers, at_least=MIN_SECRET))
         exchange = Exchange(
             endpoint=_endpoint(url, self._header.base_path),
             request=masked(request),
@@ -119,8 +124,9 @@ class TapeWriter:
             headers={name: response.headers[name] for name in KEPT_HEADERS if name in response.headers},
             chunks=tuple(texts) if clean == "".join(texts) else (clean,),
         )
-        with self._path.open("a" if self._begun else "w", encoding="utf-8") as file:
+        with open(self._path, "a" if self._begun else "w", encoding="utf-8", opener=_private) as file:
             if not self._begun:
+                self._path.chmod(0o600)  # also of a file that was there before
                 # Gemini has the model in the address: models/NAME:streamGenerateContent
                 model = request.get("model") or exchange.endpoint.partition(":")[0].removeprefix("models/")
                 file.write(self._header.model_copy(update={"model": model}).model_dump_json() + "\n")
@@ -225,7 +231,7 @@ def replay_provider(path: str | Path) -> Provider:
 
 
 def masked(request: Any) -> Any:
-    """Return `request` with the values at `VOLATILE` paths replaced by numbers."""
+    """Return `request` without secrets, and with the values at `VOLATILE` paths replaced by numbers."""
     numbers: dict[str, str] = {}
 
     def walk(value: Any, path: tuple[str, ...]) -> Any:
@@ -235,9 +241,13 @@ def masked(request: Any) -> Any:
             return {key: walk(value[key], (*path, key)) for key in sorted(value)}
         if isinstance(value, list):
             return [walk(item, (*path, "*")) for item in value]
-        return value
+        return clean_text(value) if isinstance(value, str) else value
 
-    return walk(request, ())
+    return mask_values(walk(request, ()))
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
 
 
 def _fingerprint(endpoint: str, request: Any) -> str:

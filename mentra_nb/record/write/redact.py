@@ -6,12 +6,11 @@ Functions from one event (a JSON-like dict) to another, without I/O.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from mentra_nb.record.write.own import OwnExpressions
-from mentra_nb.secrets.mask import REDACTED, mask_secrets
-from mentra_nb.secrets.names import is_generated_key, is_secret_flag, is_secret_name
+from mentra_nb.secrets.mask import mask_secrets
+from mentra_nb.secrets.tree import mask_values
 
 LogText = Literal["none", "preview", "full"]
 """`none` leaves texts out, `preview` keeps 8 KiB of each, `full` up to 4 MiB of each."""
@@ -35,48 +34,13 @@ def redact(event: dict[str, Any], own: OwnExpressions | None = None) -> dict[str
 
     Counts such as `input_tokens` are kept.
     """
-    if own is not None:
+    masked: dict[str, Any]
+    if not own:
+        masked = mask_values(event)
+    else:
         own.begin()
-    return _redacted_fields(event, own or None)
-
-
-def _redacted_fields(fields: dict[str, Any], own: OwnExpressions | None) -> dict[str, Any]:
-    kept = {key: REDACTED if _is_secret(key, value) else _redacted(value, own) for key, value in fields.items()}
-    named = fields.get("name", fields.get("key"))
-    if isinstance(named, str) and isinstance(fields.get("value"), str) and is_secret_name(named):
-        kept["value"] = REDACTED  # an environment variable or header as an object
-    return kept
-
-
-def _is_secret(key: Any, value: Any) -> bool:
-    if not isinstance(value, str | list | dict) or not value:
-        return False
-    name = str(key)
-    return is_secret_name(name) or (isinstance(value, str) and is_generated_key(name, value))
-
-
-def _redacted(value: Any, own: OwnExpressions | None) -> Any:
-    if isinstance(value, str):
-        return mask_secrets(own.applied(value) if own is not None else value)
-    if isinstance(value, dict):
-        return _redacted_fields(value, own)
-    if isinstance(value, list | tuple):
-        return _redacted_items(value, own)
-    return value
-
-
-def _redacted_items(items: Sequence[Any], own: OwnExpressions | None) -> list[Any]:
-    """Return the items, without the words after flags such as `--token`."""
-    kept = []
-    for before, item in zip((None, *items), items, strict=False):
-        follows = isinstance(before, str) and isinstance(item, str) and (is_secret_flag(before) or _is_pair(items))
-        kept.append(REDACTED if follows and item else _redacted(item, own))
-    return kept
-
-
-def _is_pair(items: Sequence[Any]) -> bool:
-    """Return whether this is the name and the value of a secret: `["X-Api-Key", "…"]`."""
-    return len(items) == 2 and is_secret_name(str(items[0]))
+        masked = mask_values(event, lambda text: mask_secrets(own.applied(text)))
+    return masked
 
 
 def without_bodies(payload: dict[str, Any]) -> dict[str, Any]:
