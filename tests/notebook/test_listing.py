@@ -90,6 +90,16 @@ def test_check_and_config_have_no_none_and_no_rows_for_keys_that_nobody_needs(mo
     assert set(found.mark) <= {"✓", "✗", "·"}
 
 
+def test_config_shows_no_secret_of_an_address() -> None:
+    url = "https://me:geheim@h:1/v1?key=geheim"
+    engine.engine().settings.change("providers", {"lab": {"base_url": url}}, "here")
+    engine.engine().settings.change("aliases", {"quick": "lab/x"}, "here")
+    text = shown(setup.config(CONTEXT, {}))
+    assert "lab: https://h:1/v1" in text
+    assert "quick: lab/x" in text
+    assert "geheim" not in text
+
+
 # ---- rules ------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words
@@ -50,15 +51,25 @@ def config(_context: Context, _words: Words) -> pd.DataFrame:
 def _said(value: Any) -> str:
     """Return the value of a setting as a person reads it."""
     match value:
-        case None | () | {}:
-            return "not set" if value is None else "none"
+        case None:
+            return "not set"
+        case tuple() | dict() if not value:
+            return "none"
         case bool():
             return "on" if value else "off"
         case tuple():
             return "\n".join(value)
         case dict():
-            return "\n".join(f"{name}: {getattr(each, 'base_url', each)}" for name, each in value.items())
+            return "\n".join(
+                f"{name}: {_without_secrets(str(getattr(each, 'base_url', each)))}" for name, each in value.items()
+            )
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _without_secrets(address: str) -> str:
+    """Return an address without its query and password; other text as it is."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="")) if parts.netloc else address
 
 
 def _kernel_findings() -> Iterator[Finding]:
