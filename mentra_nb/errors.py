@@ -361,6 +361,17 @@ class LeaseUnavailable(StoreError):
     """Another runtime holds the lease of the agent, or has taken it over."""
 
 
+def as_exception(error: BaseException) -> Exception:
+    """Return what foreign code raised as an `Exception`: `KeyboardInterrupt` and the like would end the event loop."""
+    if isinstance(error, Exception):
+        return error
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - foreign code
+        text = ""
+    return RuntimeError(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
 def is_transient_provider_error(error: ProviderError) -> bool:
     """Return whether the request may succeed if it is sent again."""
     return error.is_transient

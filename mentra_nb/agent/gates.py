@@ -14,6 +14,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
@@ -27,7 +28,7 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.content import MAX_DEPTH, ToolUse, is_too_deep
 from mentra_nb.event import types as e
-from mentra_nb.permission.binding import contained, decide_in_time
+from mentra_nb.permission.binding import contained, contained_call, decide_in_time
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution
 from mentra_nb.tools.pre_hooks import PreExecutionContext
@@ -65,10 +66,10 @@ class Gates:
     def check_unchanged(self, call: Call) -> None:
         """Raise `Refused` when the call would act on something else now than when it was decided about."""
         try:
-            call.tool.check_policy(call.context, call.arguments)
+            contained_call(lambda: call.tool.check_policy(call.context, call.arguments))
             now = (
-                call.tool.subject(call.context, call.arguments),
-                call.tool.structured_input(call.context, call.arguments),
+                contained_call(lambda: call.tool.subject(call.context, call.arguments)),
+                contained_call(lambda: call.tool.structured_input(call.context, call.arguments)),
             )
         except PolicyViolation as violation:
             self.events.policy_denied(call.use, violation)
@@ -93,7 +94,7 @@ class Gates:
             raise self.events.denied(use, text, "runtime")
         context = self.events.context(use, self.is_open, self.delegate)
         try:
-            return Call(use, tool, context, tool.validate(use.input))
+            return Call(use, tool, context, contained_call(lambda: tool.validate(use.input)))
         except Exception as error:
             raise self.events.denied(use, f"Tool execution denied: {error}", "runtime") from error
 
@@ -102,7 +103,8 @@ class Gates:
         use, tool, caller = call.use, call.tool, self.events.caller
         before = self.earlier.unknown.get(use.id)
         try:
-            tool.check_policy(call.context, call.arguments)
+            contained_call(lambda: tool.check_policy(call.context, call.arguments))
+            preview = contained_call(lambda: tool.preview(call.context, call.arguments))
             return ToolAuthorizationRequest(
                 agent_id=caller.agent_id,
                 agent_name=caller.agent_name,
@@ -110,9 +112,9 @@ class Gates:
                 history_len=self.history_len,
                 tool_call_id=use.id,
                 tool_name=use.name,
-                preview=tool.preview(call.context, call.arguments).model_copy(update={"raw_input": use.input}),
+                preview=preview.model_copy(update={"raw_input": use.input}),
                 run_id=caller.run_id,
-                subject=tool.subject(call.context, call.arguments),
+                subject=contained_call(lambda: tool.subject(call.context, call.arguments)),
                 arguments=call.arguments,
                 asks=tool.spec.asks,
                 again=before is not None and tool.spec.effect == "once",
@@ -185,7 +187,7 @@ class Gates:
                 if decision.outcome == "modify":
                     if is_too_deep(decision.input):
                         raise ValueError(f"its arguments are nested deeper than {MAX_DEPTH} levels")
-                    call.arguments = call.tool.validate(decision.input or {})
+                    call.arguments = contained_call(partial(call.tool.validate, decision.input or {}))
             except Exception as error:
                 raise self.events.blocked(use, str(error) or type(error).__name__) from error
             if decision.outcome == "deny":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mentra_nb.errors import MentraError
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, clipped
 
 __all__ = ["MAX_RESULT_BYTES", "MAX_RESULT_LINES", "NOT_RUN", "SKIPPED", "STOPPED", "bounded", "in_words", "limited"]
@@ -38,11 +39,16 @@ def bounded(text: str) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Return an error as `Type: message`, also when its `str` raises; for a use of the wrong thread with what to do."""
+    """Return an error as `Type: message`, one of ours as its message, a use of the wrong thread with what to do.
+
+    Its `str` may raise.
+    """
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - foreign code
+    except BaseException:  # noqa: BLE001 - foreign code
         text = ""
+    if isinstance(error, MentraError) and text:
+        return text
     if "same thread" in text and type(error).__module__ == "sqlite3":
         text += (
             ". A tool runs on a thread of its own: connect inside the tool, "

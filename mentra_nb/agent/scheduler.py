@@ -19,7 +19,6 @@ from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
 from mentra_nb.agent.results import MAX_RESULT_BYTES, NOT_RUN, STOPPED, in_words, limited
 from mentra_nb.content import Image, ToolResult, ToolUse
-from mentra_nb.errors import MentraError
 from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
@@ -132,7 +131,7 @@ class Scheduler:
         tool = self.environment.tools.get(use.name)
         if tool is not None:
             with contextlib.suppress(Exception):  # the arguments may not fit, which a tool need not expect here
-                return tool.is_parallel(use.input)
+                return contained_call(lambda: tool.is_parallel(use.input))
         return False
 
     async def _clear(self, use: ToolUse) -> Call | None:
@@ -206,8 +205,6 @@ class Scheduler:
         except PolicyViolation as violation:
             self._events.policy_denied(call.use, violation)
             return ToolOutput(""), str(violation)
-        except MentraError as failure:  # a sentence of ours or of the tool's author
-            return ToolOutput(""), str(failure) or type(failure).__name__
         except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
             return ToolOutput(""), in_words(failure)
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from mentra_nb.errors import as_exception
 from mentra_nb.event.types import AgentEvent, RuntimeEvent
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,8 @@ class RuntimeHooks:
         for hook in self._hooks:
             try:
                 hook.on_event(store, event)
-            except Exception as error:  # noqa: BLE001 - a hook is foreign code; the emitter decides what it means
+            except BaseException as raised:  # noqa: BLE001 - a hook is foreign code; the emitter decides what it means
+                error = as_exception(raised)
                 log.warning("hook %s failed on %s: %s", type(hook).__name__, event.kind, error)
                 errors.append(error)
         return errors
@@ -178,7 +180,7 @@ class EventBus:
         for tap in self._taps:
             try:
                 tap(event)
-            except Exception:
+            except BaseException:
                 log.exception("a subscriber failed and was removed")
                 self._remove(tap)
         return errors

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import anyio
 
 from mentra_nb.authorization import ToolAuthorizationDecision, ToolAuthorizationRequest, ToolAuthorizer
+from mentra_nb.errors import as_exception
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def effective_hash(request: ToolAuthorizationRequest) -> str:
 
 async def decide_in_time(authorizer: ToolAuthorizer, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
     """Return an authorizer's decision, or a denial when its time-out passes. Raises what the authorizer raises."""
-    timeout = authorizer.timeout()
+    timeout = contained_call(authorizer.timeout)
     with anyio.move_on_after(timeout):
         return await contained(authorizer.authorize(request))
     return ToolAuthorizationDecision.deny(f"authorizer timed out after {duration(timeout or 0)}", "timeout")
@@ -49,17 +50,17 @@ async def contained(foreign: Awaitable[T]) -> T:
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:
-        raise RuntimeError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+        raise as_exception(error) from error
 
 
 def contained_call(foreign: Callable[[], T]) -> T:
-    """Call code of an application on a thread, and raise whatever it raises as an `Exception`."""
+    """Call code of an application, and raise whatever it raises as an `Exception`."""
     try:
         return foreign()
     except Exception:
         raise
     except BaseException as error:
-        raise RuntimeError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+        raise as_exception(error) from error
 
 
 def duration(seconds: float) -> str:

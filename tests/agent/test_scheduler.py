@@ -223,6 +223,28 @@ async def test_preview_fails() -> None:
     assert decisions(table.recorder) == [("tool-1", "deny", "runtime")]
 
 
+@pytest.mark.parametrize("method", ["validate", "check_policy", "subject", "structured_input", "preview"])
+async def test_whatever_a_tool_raises_while_its_call_is_judged_denies_that_call(method: str) -> None:
+    def breaks(*_: Any) -> Any:
+        raise SystemExit("no more")
+
+    made = type("Breaking", (Custom,), {method: breaks})("odd")
+    async with bench(tools=[made, add], authorizer=Judge(ToolAuthorizationDecision.allow())) as table:
+        denied, added = await one_round(table, ("odd", {}), ("add", {"a": 1, "b": 1}))
+    assert (denied.content, denied.is_error) == ("Tool execution denied: SystemExit: no more", True)
+    assert (made.ran, added.content) == (0, 2)
+
+
+async def test_a_tool_that_cannot_say_whether_it_is_parallel_runs_alone() -> None:
+    class Unsure(Custom):
+        def is_parallel(self, arguments: dict[str, Any]) -> bool:
+            raise KeyboardInterrupt
+
+    async with bench(tools=[Unsure("odd")], authorizer=allow_everything) as table:
+        [result] = await one_round(table, ("odd", {}))
+    assert not result.is_error
+
+
 @dataclass
 class Keeping(NullAudit):
     """A record that keeps what it is given."""
@@ -327,8 +349,14 @@ async def test_tool_authorizer_errors_block_execution_also_in_its_timeout() -> N
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit()])
-async def test_whatever_an_authorizer_raises_is_a_denial(error: BaseException) -> None:
+@pytest.mark.parametrize("in_timeout", [False, True])
+async def test_whatever_an_authorizer_raises_is_a_denial(error: BaseException, in_timeout: bool) -> None:
     class Breaks(Judge):
+        def timeout(self) -> float | None:
+            if in_timeout:
+                raise error
+            return None
+
         async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
             raise error
 
@@ -948,17 +976,23 @@ async def test_a_result_that_cannot_be_put_into_words_is_that_calls_error() -> N
     assert (failed.content, failed.is_error, added.content) == ("ValueError: no words", True, 2)
 
 
-async def test_an_error_that_cannot_be_put_into_words_is_named_by_its_type() -> None:
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise ValueError("no words")
+@pytest.mark.parametrize("kind", [Exception, BaseException, ToolError])
+@pytest.mark.parametrize("raised", [ValueError("no words"), SystemExit(3)])
+async def test_an_error_that_cannot_be_put_into_words_is_named_by_its_type(
+    kind: type[BaseException], raised: BaseException
+) -> None:
+    def words(_: BaseException) -> str:
+        raise raised
+
+    mute = type("Mute", (kind,), {"__str__": words})
 
     def act() -> str:
-        raise Mute
+        raise mute
 
     async with bench(tools=[tool(asks=False)(act)]) as table:
         [failed] = await one_round(table, ("act", {}))
-    assert (failed.content, failed.is_error) == ("Mute", True)
+    assert failed.is_error
+    assert "Mute" in str(failed.content)
 
 
 async def test_the_words_of_a_result_are_made_off_the_loop() -> None:

@@ -407,6 +407,17 @@ async def test_a_failing_hook_does_not_stop_the_others(kind: str) -> None:
     assert list(story(await EMITTED[kind](Fussy(kind)))) == list(story(await EMITTED[kind]()))
 
 
+async def test_whatever_a_hook_raises_is_its_failure() -> None:
+    class Breaks(Fussy):
+        def on_event(self, store: Any, event: e.RuntimeEvent) -> None:
+            if event.kind == self.kind:
+                raise SystemExit(3)
+
+    assert list(story(await one_tool(Breaks("turn_finished")))) == list(story(await one_tool()))
+    [finished] = of(await one_tool(Breaks("tool_execution_started")), e.ToolExecutionFinished)
+    assert finished.error == "Tool execution blocked: SystemExit: 3"
+
+
 @pytest.mark.parametrize("taken", [one_tool, beside_each_other])
 async def test_a_hook_that_fails_when_a_tool_starts_blocks_that_call_and_the_turn_continues(taken: Turn) -> None:
     events = await taken(Fussy("tool_execution_started"))

@@ -261,14 +261,15 @@ async def test_a_listener_that_left_hears_nothing_more() -> None:
     assert [x.type for x in events] == ["session_started"]
 
 
-async def test_a_listener_that_fails_does_not_stop_the_turn_nor_the_others() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3), KeyboardInterrupt()])
+async def test_a_listener_that_fails_does_not_stop_the_turn_nor_the_others(error: BaseException) -> None:
     async with bench(text("ok")) as table:
         session = await table.session()
         events: list[shown.SessionEvent] = []
 
         def broken(event: shown.SessionEvent) -> None:
             if not isinstance(event, shown.SessionStarted):
-                raise RuntimeError("broken")
+                raise error
 
         session.subscribe(broken)
         session.subscribe(events.append)
