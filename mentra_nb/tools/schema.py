@@ -6,17 +6,21 @@ import copy
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, get_args
+from functools import partial
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from mentra_nb.content import is_too_deep
 from mentra_nb.errors import InvalidTool, MentraError
 
 T = TypeVar("T")
+
+_UNIONS = (Union, UnionType)
 MAX_MESSAGE = 500
 """Characters of what is said of arguments that do not fit."""
 
@@ -50,36 +54,53 @@ class Untitled(GenerateJsonSchema):
 
     def encode_default(self, dft: Any) -> Any:
         try:
-            json.dumps(dft, allow_nan=False, default=str)
+            json.dumps(
+                dft, allow_nan=False, default=partial(to_jsonable_python, inf_nan_mode="constants", fallback=str)
+            )
         except (TypeError, ValueError, RecursionError) as error:  # a default with NaN would become one with null
             raise PydanticSerializationError(str(error)) from error
         return super().encode_default(dft)
 
-    def tuple_schema(self, schema: Any) -> dict[str, Any]:
-        made = super().tuple_schema(schema)
-        if not isinstance(made.get("items"), dict):
-            kinds: list[Any] = []
-            for kind in made.get("prefixItems", ()) if "maxItems" in made else ():
-                kinds += [kind] if kind not in kinds else []
-            made["items"] = {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
+    def generate(self, schema: Any, mode: Any = "validation") -> dict[str, Any]:
+        made = super().generate(schema, mode)
+        _add_items(made)
         return made
 
 
+def _add_items(schema: Any) -> None:
+    """Give every array in a schema `items`: any of the kinds that its places have."""
+    for name, part in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        if isinstance(part, dict | list) and name not in ("default", "const", "enum", "examples"):
+            _add_items(part)
+    if isinstance(schema, dict) and schema.get("type") == "array" and not isinstance(schema.get("items"), dict):
+        kinds: list[Any] = []
+        for place in schema.get("prefixItems", ()) if "maxItems" in schema else ():
+            kind = {name: value for name, value in place.items() if name != "default"}
+            kinds += [kind] if kind not in kinds else []
+        schema["items"] = {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
+
+
 def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON Schema that a model is shown for these arguments."""
+    """Return the JSON Schema that a model is shown for these arguments. Raises `ValueError` if it is not JSON."""
     schema = arguments.model_json_schema(schema_generator=Untitled)
     schema.pop("title", None)
     schema.pop("description", None)
+    json.dumps(schema, allow_nan=False)
     return schema
 
 
 def description_in(hint: Any) -> str | None:
-    """Return what an `Annotated` hint says about a parameter: a `Field`'s description, a `Doc`, or plain text."""
+    """Return what an `Annotated` hint says about a parameter: a `Field`'s description, a `Doc`, or plain text.
+
+    That of `Annotated[int, "how many"] | None` counts too.
+    """
     for extra in getattr(hint, "__metadata__", ()):
         text = extra.description if isinstance(extra, FieldInfo) else getattr(extra, "documentation", extra)
         if isinstance(text, str) and text.strip():
             return inspect.cleandoc(text)
-    return None
+    inner = getattr(hint, "__origin__", None) if hasattr(hint, "__metadata__") else hint
+    choices = [each for each in get_args(inner) if each is not type(None)] if get_origin(inner) in _UNIONS else []
+    return description_in(choices[0]) if len(choices) == 1 else None
 
 
 def check_describable(function: str, hints: dict[str, Any]) -> None:

@@ -8,8 +8,10 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
 from kits.core import context
@@ -87,7 +89,8 @@ def test_a_type_that_is_not_json_is_refused_in_one_sentence(hint: Any) -> None:
 
 
 @pytest.mark.parametrize("extra", [Field(ge=1, description="One to five."), "One to five."])
-def test_the_description_in_a_hint_reaches_the_model(extra: Any) -> None:
+@pytest.mark.parametrize("is_optional", [False, True])
+def test_the_description_in_a_hint_reaches_the_model(extra: Any, is_optional: bool) -> None:
     def take(n: int) -> int:
         """Take some.
 
@@ -96,8 +99,13 @@ def test_the_description_in_a_hint_reaches_the_model(extra: Any) -> None:
         """
         return n
 
-    take.__annotations__["n"] = Annotated[int, extra]
+    take.__annotations__["n"] = Annotated[int, extra] | None if is_optional else Annotated[int, extra]
     assert tool(take).spec.input_schema["properties"]["n"]["description"] == "One to five."
+
+
+class Point(NamedTuple):
+    x: int
+    name: str = "origin"
 
 
 @pytest.mark.parametrize(
@@ -107,19 +115,27 @@ def test_the_description_in_a_hint_reaches_the_model(extra: Any) -> None:
         (tuple[float, float], {"type": "number"}),
         (tuple[int, ...], {"type": "integer"}),
         (tuple[()], {}),
+        (Point, {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        (Annotated[tuple[int, int], "a pair"], {"type": "integer"}),
     ],
 )
 def test_an_array_says_what_its_items_are(hint: Any, items: dict[str, Any]) -> None:
     def take(p: Any) -> None: ...
 
     take.__annotations__["p"] = hint
-    schema = tool(take).spec.input_schema["properties"]["p"]
+    whole = tool(take).spec.input_schema
+    schema = next(iter(whole.get("$defs", {}).values()), whole["properties"]["p"])
     assert schema["items"] == items
     if hint == tuple[int, str]:
         assert (schema["minItems"], schema["maxItems"], len(schema["prefixItems"])) == (2, 2, 2)
 
 
-@pytest.mark.parametrize("default", [float("nan"), float("inf"), [float("nan")], object()])
+@dataclass
+class Measured:
+    value: float = float("nan")
+
+
+@pytest.mark.parametrize("default", [float("nan"), float("inf"), [float("nan")], object(), Measured()])
 def test_a_default_that_is_not_json_is_left_out_without_a_warning(
     default: Any, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -128,6 +144,17 @@ def test_a_default_that_is_not_json_is_left_out_without_a_warning(
     assert "default" not in tool(take).spec.input_schema["properties"]["x"]
     json.dumps(tool(take).spec.input_schema, allow_nan=False)
     assert not recwarn.list
+
+
+def test_a_choice_that_is_not_json_is_refused_in_one_sentence() -> None:
+    class Level(Enum):
+        NONE = float("nan")
+
+    def take(level: Any) -> None: ...
+
+    take.__annotations__["level"] = Level
+    with pytest.raises(InvalidTool, match="no JSON Schema can describe"):
+        tool(take)
 
 
 def test_constraints_in_a_hint_reach_the_model() -> None:
