@@ -117,7 +117,10 @@ class RetryableError(ProviderError):
         self.delay = delay
 
 
-QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
+QUOTA_CODES = (
+    *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active"),  # OpenAI
+    *("exceeded_current_quota_error", "insufficient_balance", "credit_balance"),  # other companies
+)
 """Codes of errors that waiting does not mend, since the account has no credit left."""
 
 

@@ -169,5 +169,7 @@ def test_only_a_server_on_this_machine_is_known_not_to_run(where: str, proxy: st
 def test_a_spent_quota_is_final_and_the_server_may_say_what_to_try_again() -> None:
     quota = '{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
     assert not x.HttpError(429, quota).is_transient
+    for code in ("billing_not_active", "exceeded_current_quota_error"):
+        assert not x.HttpError(429, quota.replace("insufficient_quota", code)).is_transient
     assert not x.HttpError(503, should_retry=False).is_transient
     assert x.HttpError(409, should_retry=True).is_transient

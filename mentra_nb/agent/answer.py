@@ -14,7 +14,9 @@ from mentra_nb.providers import base as p
 
 MAX_ARGUMENT_BYTES = 4 << 20
 MAX_ANSWER = 16 << 20
-"""Characters of text and reasoning in one answer; more is a malformed stream."""
+"""Characters of one answer, with what goes back unread; more is a malformed stream."""
+PER_BLOCK = 128
+"""Characters that a block counts beside its own."""
 
 
 @dataclass
@@ -69,6 +71,7 @@ class PendingMessage:
                 if index in self._blocks:
                     raise MalformedStream(f"block {index} was started twice")
                 self._blocks[index] = _Block(event)
+                self._grow(PER_BLOCK)
             case p.ContentBlockStopped(index=index):
                 return self._stop(self._open_block(index), event)
             case p.MessageDelta(stop_reason, usage, detail):
@@ -93,9 +96,7 @@ class PendingMessage:
         if not text:
             return None
         block.pieces.append(text)
-        self._size += len(text)
-        if self._size > MAX_ANSWER:
-            raise MalformedStream(f"the answer is longer than {MAX_ANSWER} characters")
+        self._grow(len(text))
         kind = block.start.kind
         if kind != "tool_use":
             self.said_something = True
@@ -105,10 +106,16 @@ class PendingMessage:
             raise MalformedStream(f"the arguments of '{block.start.name}' are over {MAX_ARGUMENT_BYTES} bytes")
         return e.ToolUseUpdated(self.agent_id, block.start.index, block.start.id or "", block.start.name or "", text)
 
+    def _grow(self, characters: int) -> None:
+        self._size += characters
+        if self._size > MAX_ANSWER:
+            raise MalformedStream(f"the answer is longer than {MAX_ANSWER} characters")
+
     def _stop(self, block: _Block, stopped: p.ContentBlockStopped) -> e.AgentEvent | None:
         if block.stopped is not None:
             return None
         block.stopped = stopped
+        self._grow(len(stopped.signature or "") + len(stopped.encrypted or ""))
         if block.start.kind != "tool_use":
             return None
         arguments, error = parse_arguments(block.text())
@@ -164,6 +171,8 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
         return {}, None
     try:
         value = json.loads(text, parse_constant=_no_constant)
+        if isinstance(value, str):  # some models and servers encode the arguments twice
+            value = json.loads(value, parse_constant=_no_constant)
         json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair, which an escape can spell
     except (ValueError, RecursionError) as error:
         return {}, f"{error}; received {_cut(text)}"

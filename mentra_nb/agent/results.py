@@ -19,7 +19,7 @@ NOT_RUN = "not executed: the turn was stopped"
 def limited(content: Any) -> Any:
     """Return a result within 2,000 lines and 50 KiB of text: its head and tail with a notice in between.
 
-    What is kept ends at line ends where there are any, else at characters. JSON is replaced, not cut.
+    JSON is replaced, not cut.
     """
     if not isinstance(content, str):
         size = len(json.dumps(content, ensure_ascii=False, default=str).encode())

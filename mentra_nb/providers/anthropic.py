@@ -293,7 +293,7 @@ class AnthropicDecoder(Decoder):
                 raise MalformedStream(f"arguments for a call that never began: block {index}")
             block = self._begin_block(index, {"type": known[0]})
         if delta.get("type") == "signature_delta" and block.kind == "thinking":
-            block.signature.append(str(delta.get("signature") or ""))
+            block.signature.append(self._keep(str(delta.get("signature") or "")))
         elif known is None or block.kind == "opaque":
             if known is not None and known[0] == "tool_use":
                 self._take_piece(block, delta.get(known[1]))

@@ -298,8 +298,10 @@ class ChatDecoder(Decoder):
                 raise stream_error(choice.get("error") or {"code": finish, "message": "the answer was broken off"})
             self._finish = str(finish)
 
-    def _part(self, part: dict[str, Any]) -> None:
+    def _part(self, part: Any) -> None:
         """Take in one part of content that is a list; parts other than text and thinking are ignored."""
+        if isinstance(part, str):
+            part = {"type": "text", "text": part}
         match part.get("type"):
             case "text" if part.get("text"):
                 for kind, text in self._think.split(part["text"]):
@@ -327,7 +329,7 @@ class ChatDecoder(Decoder):
         known = self._details.setdefault((piece.get("type"), piece.get("id") if index is None else index), {})
         for name, value in piece.items():
             if name in ("text", "summary", "data") and isinstance(known.get(name), str) and isinstance(value, str):
-                known[name] += value
+                known[name] += self._keep(value)
             elif value is not None:
                 known[name] = value
 

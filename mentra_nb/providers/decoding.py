@@ -30,6 +30,9 @@ from mentra_nb.providers.json import compact
 MAX_ARGUMENTS = 4 * 1024 * 1024
 """Characters in the arguments of one call; more is a malformed stream."""
 
+MAX_KEPT = 16 * 1024 * 1024
+"""Characters of signatures and the like in one answer; more is a malformed stream."""
+
 DONE: dict[str, Any] = {}
 """The frame `[DONE]`."""
 
@@ -54,6 +57,7 @@ class Decoder(ABC):
         self._events: list[ProviderEvent] = []
         self._started = False
         self._block_count = 0
+        self._kept = 0
         self._open: tuple[int, BlockKind] | None = None
         """The block of text or reasoning that `_say` continues."""
 
@@ -84,6 +88,13 @@ class Decoder(ABC):
     @abstractmethod
     def _end(self) -> None:
         """Close what is open, then `_stop`."""
+
+    def _keep(self, text: str) -> str:
+        """Return a piece of what is kept until the answer ends. Raises `MalformedStream` if all of it is too long."""
+        self._kept += len(text)
+        if self._kept > MAX_KEPT:
+            raise MalformedStream(f"what accompanies the answer is longer than {MAX_KEPT} characters")
+        return text
 
     # ---- giving events --------------------------------------------------------------------------------------------
 

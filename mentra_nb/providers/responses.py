@@ -214,6 +214,8 @@ class ResponsesDecoder(Decoder):
         self._response: dict[str, Any] = {}
         """The response in the terminal event."""
         self._refused = False
+        self._id: str | None = None
+        """Of the response, as its first event has it."""
 
     def _take(self, frame: dict[str, Any]) -> None:
         match frame.get("type"):
@@ -230,6 +232,10 @@ class ResponsesDecoder(Decoder):
                 self._delta(frame | {"delta": "\n\n"}, "thinking")
             case "response.created" | "response.in_progress":
                 response = member(frame, "response")
+                id = response.get("id")
+                if self._started and self._id and id and id != self._id:
+                    raise MalformedStream(f"a second response, {id}, began before the first one ended")
+                self._id = id or self._id
                 self._start(response.get("id"), response.get("model"))
             case "response.output_item.added":
                 self._begin_item(frame, member(frame, "item"))

@@ -19,8 +19,8 @@ _OVERSTRUCK = re.compile(r"[^\n\x08]\x08")
 def clipped(text: str, max_bytes: int, max_lines: int, notice: str) -> str:
     """Return a text within the limits: two thirds from its beginning, one from its end, the notice in between.
 
-    What is kept ends at line ends where there are any, else at characters. `notice` may have `{left}` for the bytes
-    left out; `max_bytes` must have room for it.
+    What is kept ends at line ends where that costs less than half of it, else at characters. `notice` may have `{left}`
+    for the bytes left out; `max_bytes` must have room for it.
     """
     raw = text.encode("utf-8", "replace")
     if len(raw) <= max_bytes and text.count("\n") < max_lines:
@@ -33,15 +33,15 @@ def clipped(text: str, max_bytes: int, max_lines: int, notice: str) -> str:
 
 
 def _kept(raw: bytes, lines: int, *, from_end: bool) -> str:
-    """Return at most so many whole lines of the beginning or end of a text; part of a line if it has only one."""
+    """Return at most so many lines of the beginning or end of a text, whole but for one that is half of it."""
     if from_end:
         at = raw.find(b"\n")
-        raw = raw[at + 1 :] if 0 <= at < len(raw) - 1 else raw
+        raw = raw[at + 1 :] if 0 <= at < len(raw) // 2 else raw
         while raw and raw[0] & 0xC0 == 0x80:  # the rest of a character
             raw = raw[1:]
         return "\n".join(raw.decode("utf-8", "ignore").split("\n")[-lines:])
     at = raw.rfind(b"\n")
-    raw = raw[:at] if at > 0 else raw
+    raw = raw[:at] if at >= len(raw) // 2 > 0 else raw
     return "\n".join(raw.decode("utf-8", "ignore").split("\n")[:lines])
 
 

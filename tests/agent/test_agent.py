@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +18,7 @@ from anyio.abc import TaskGroup
 from kits.core import bench, heard, of
 
 from mentra_nb.agent.agent import Agent
-from mentra_nb.agent.answer import PendingMessage, parse_arguments
+from mentra_nb.agent.answer import MAX_ANSWER, PER_BLOCK, PendingMessage, parse_arguments
 from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.agent.loop import retry_delay
 from mentra_nb.agent.request import AgentConfig
@@ -695,9 +696,16 @@ def test_blank_arguments_are_an_empty_object(arguments: str) -> None:
     assert parse_arguments(arguments) == ({}, None)
 
 
+def test_arguments_that_are_encoded_twice_are_read() -> None:
+    assert parse_arguments(json.dumps(json.dumps({"a": "1"}))) == ({"a": "1"}, None)
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [*("[1]", '"x"', "{", '{"a":NaN}', '{"a":"\\ud800"}', "[" * 100_000, "null"), f'{{"a":{"[" * 100}{"]" * 100}}}'],
+    [
+        *("[1]", '"x"', '"[1]"', '"\\"{}\\""', "{", '{"a":NaN}', '{"a":"\\ud800"}', "[" * 100_000, "null"),
+        f'{{"a":{"[" * 100}{"]" * 100}}}',
+    ],
 )
 def test_arguments_that_are_not_a_json_object_are_malformed_and_quoted_briefly(arguments: str) -> None:
     value, error = parse_arguments(arguments)
@@ -1031,11 +1039,31 @@ async def test_an_answer_without_end_is_refused() -> None:
     pending = PendingMessage("agent", "x", "m")
     pending.apply(p.ContentBlockStarted(0, "text"))
     delta = p.ContentBlockDelta(0, "x" * (1 << 20))
-    for _ in range(16):
+    for _ in range(15):
         pending.apply(delta)
-    assert len(pending.partial_text()) == 16 << 20
+    assert len(pending.partial_text()) == 15 << 20
     with pytest.raises(MalformedStream, match="longer than"):
         pending.apply(delta)
+
+
+@pytest.mark.parametrize("kept", [{"encrypted": "x" * (1 << 20)}, {"signature": "x" * (1 << 20)}])
+async def test_what_goes_back_unread_counts_as_part_of_the_answer(kept: dict[str, str]) -> None:
+    pending = PendingMessage("agent", "x", "m")
+    for index in range(15):
+        pending.apply(p.ContentBlockStarted(index, "opaque"))
+        pending.apply(p.ContentBlockStopped(index, **kept))
+    pending.apply(p.ContentBlockStarted(15, "opaque"))
+    with pytest.raises(MalformedStream, match="longer than"):
+        pending.apply(p.ContentBlockStopped(15, **kept))
+
+
+async def test_an_answer_of_empty_blocks_without_end_is_refused() -> None:
+    pending = PendingMessage("agent", "x", "m")
+    most = MAX_ANSWER // PER_BLOCK
+    for index in range(most):
+        pending.apply(p.ContentBlockStarted(index, "text"))
+    with pytest.raises(MalformedStream, match="longer than"):
+        pending.apply(p.ContentBlockStarted(most, "text"))
 
 
 def test_the_text_so_far_joins_only_what_came_since() -> None:

@@ -598,6 +598,13 @@ def test_a_result_within_the_limits_is_untouched(content: Any) -> None:
     assert limited(content) == content
 
 
+@pytest.mark.parametrize("lines", ["ok\n{}\ndone", "ok\n{}", "{}\ndone"])
+def test_a_long_line_among_short_ones_is_shown_in_part(lines: str) -> None:
+    text = limited(lines.format("x" * 200_000))
+    assert text.count("x") > MAX_RESULT_BYTES - 1_000
+    assert all(word in text for word in ("ok", "done") if word in lines)
+
+
 def test_the_limit_counts_bytes_and_json_is_never_cut_in_two() -> None:
     text = limited("ä" * MAX_RESULT_BYTES)
     assert MAX_RESULT_BYTES - 400 < len(text.encode()) <= MAX_RESULT_BYTES

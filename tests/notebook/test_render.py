@@ -143,6 +143,8 @@ def test_code_that_goes_on_from_another_block_is_still_code() -> None:
         ("a\u115fb\u1160c", "a\\u115fb\\u1160c"),
         ("a\u2800b\u3164c\uffa0", "a\\u2800b\\u3164c\\uffa0"),
         ("a\u034fb\U000e0100", "a\\u034fb\\U000e0100"),
+        ("a\ufe0fb\ufe00", "a\\ufe0fb\\ufe00"),
+        ("a\u180bb\u180f\u17b4c\u17b5", "a\\u180bb\\u180f\\u17b4c\\u17b5"),
         ("naïve Ω 漢字 🙂\n\t.", "naïve Ω 漢字 🙂\n\t."),
     ],
 )

@@ -74,8 +74,9 @@ async def test_content_may_be_a_list_of_thinking_and_text_which_goes_back_as_suc
 
 
 async def test_content_may_be_a_list_of_text_only() -> None:
-    frames = sse(chat(content=[{"type": "text", "text": "a"}]), chat("stop", content=[{"type": "text", "text": "b"}]))
-    assert fold(await ask("chat", frames)).content == (Text(text="ab"),)
+    parts: list[Any] = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, "c"]
+    frames = sse(chat(content=parts[:1]), chat("stop", content=parts[1:]))
+    assert fold(await ask("chat", frames)).content == (Text(text="abc"),)
 
 
 async def test_another_name_at_the_same_index_and_id_is_another_call() -> None:
@@ -144,6 +145,33 @@ async def test_a_second_message_inside_an_open_one_is_an_error() -> None:
         await ask("messages", sse(*half, start("b"), begin(type="text"), *end()))
     again = sse(*half, start("a"), delta(type="text_delta", text="wer"), *end())
     assert fold(await ask("messages", again)).text() == "half an answer"
+
+
+async def test_a_second_response_inside_an_open_one_is_an_error() -> None:
+    def created(id: str) -> Frame:
+        return {"type": "response.created", "response": {"id": id}}
+
+    half = {"type": "response.output_text.delta", "output_index": 0, "item_id": "m", "delta": "half an ans"}
+    done = {"type": "response.completed", "response": {"id": "a", "status": "completed"}}
+    with pytest.raises(MalformedStream, match="second response, b"):
+        await ask("responses", sse(created("a"), half, created("b"), half, done))
+    assert fold(await ask("responses", sse(created("a"), created("a"), half, done))).text() == "half an ans"
+
+
+@pytest.mark.parametrize(
+    ("wire", "opening", "piece"),
+    [
+        (
+            "messages",
+            [start(), begin(type="thinking", thinking="")],
+            delta(type="signature_delta", signature="s" * (1 << 20)),
+        ),
+        ("chat", [], chat(reasoning_details=[{"type": "reasoning.text", "index": 0, "text": "s" * (1 << 20)}])),
+    ],
+)
+async def test_signatures_and_details_without_end_are_an_error(wire: str, opening: list[Frame], piece: Frame) -> None:
+    with pytest.raises(MalformedStream, match="longer than"):
+        await ask(wire, *(sse(frame) for frame in [*opening, *[piece] * 20]))
 
 
 async def test_a_hosted_call_without_arguments_is_kept_as_it_began() -> None:
