@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mentra_nb.sandbox import executor
 from mentra_nb.sandbox.executor import LEFT_OUT, TIMED_OUT, CommandRequest, ExecOutput, LocalExecutor
@@ -140,6 +142,19 @@ async def test_cancelling_kills_the_whole_group_without_waiting_for_it(
         group.cancel_scope.cancel()
     assert time.monotonic() - began < A_MINUTE / 2
     await until_gone(int(child.read_text()))
+
+
+async def test_a_stop_while_a_command_starts_kills_the_whole_group(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    before = {process.pid for process in psutil.Process().children()}
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, f"{FOREVER} & echo $! > fifo; wait", tmp_path)
+        while {process.pid for process in psutil.Process().children()} <= before:
+            await checkpoint()
+        child = int(fifo.read_text())  # blocks the loop, so that starting the command is not over yet
+        group.cancel_scope.cancel()
+    await until_gone(child)
 
 
 async def test_a_daemon_of_the_command_is_killed_and_its_pipe_not_waited_for(
