@@ -1,4 +1,4 @@
-"""Whether a rule covers a call: pure functions over frozen rules. Every function is linear in the text it is given.
+"""Whether a rule covers a call: functions over frozen rules. Every function is linear in the text it is given.
 
 A pattern is matched against the whole subject: `*` is any run of characters, `?` is one, `[*]` and `[?]` are those
 characters themselves, everything else is literal. Allowances for a shell line are matched command by command, and a
@@ -6,7 +6,7 @@ line that cannot be split with certainty is covered only by its exact pattern. D
 each of its commands as written, and each as the shell splits it into words. Where the words of a denial occur
 otherwise, such as behind `env` or an option, the command is covered only by its exact pattern. Patterns on paths are
 normalised as the paths are: `~`, `./` and `..` are resolved, and a path is matched both relative to the working folder
-and absolute.
+and absolute. The denial of a folder is one of all that is in it.
 """
 
 from __future__ import annotations
@@ -223,9 +223,24 @@ def _covers(pattern: str, text: str, kind: str) -> bool:
 
 
 def _denials(rule: PermissionRule, kind: str) -> list[str]:
-    """Return the patterns of a denial: as written, and for one shell command as the shell splits it into words."""
+    """Return the patterns of a denial: as written, and as it is meant.
+
+    One shell command also as the shell splits it into words; a path also with all that is in it, and where links lead.
+    """
+    if kind == "path":
+        return [each for path in _led_to(as_path_pattern(rule.pattern)) for each in (path, f"{path.rstrip('/')}/*")]
     words = command_words(rule.pattern) if kind == "shell" else []
     return [rule.pattern, *(words if len(words) == 1 else ())]
+
+
+def _led_to(pattern: str) -> list[str]:
+    """Return a pattern on paths, and if it is absolute also with the links in its fixed part resolved."""
+    wild = _WILD.search(pattern)
+    fixed = pattern[: wild.start()].rpartition("/")[0] if wild else pattern
+    if not Path(fixed).is_absolute():
+        return [pattern]
+    real = exactly(os.path.realpath(fixed).replace(os.sep, "/"))
+    return list(dict.fromkeys([pattern, real.rstrip("/") + pattern[len(fixed) :]]))
 
 
 def _denial_texts(part: Sequence[str], kind: str) -> list[str]:
@@ -272,6 +287,8 @@ def pattern_problem(pattern: str, kind: str, *, allow: bool) -> str | None:
         return "the pattern is empty: write * for every call"
     if kind == "path" and pattern.endswith("/") and not _WILD.search(pattern):
         return f"'{pattern}' is a folder and matches no file: write '{pattern}*'"
+    if kind == "path" and re.match(r"\$\{?\w+\}?/", pattern):
+        return f"'{pattern}' is never matched, since variables are not replaced in it: write ~ or the path itself"
     if kind == "shell" and allow and _WILD.search(pattern) and exactly(_literal(pattern)) != pattern:
         commands = simple_commands(_WILD.sub("x", pattern))
         if set(pattern) != {"*"} and commands is not None and len(commands) > 1:

@@ -364,9 +364,32 @@ def test_a_pattern_on_paths_is_normalised_as_the_paths_are(pattern: str) -> None
     assert find_rule([allow("*", "read"), rule], "read", subject) == rule
 
 
+@pytest.mark.parametrize("pattern", ["secrets", "./secrets", "BASE/secrets", "BASE/link", "BASE/link/*", "BASE/*ts"])
+def test_the_denial_of_a_folder_holds_for_all_that_is_in_it_also_where_links_lead(tmp_path: Path, pattern: str) -> None:
+    base = tmp_path.resolve()
+    (base / "secrets").mkdir()
+    (base / "link").symlink_to(base / "secrets")
+    subject = Subject.path("secrets/a/key", absolute=(f"{base}/secrets/a/key",))
+    rule = deny(pattern.replace("BASE", str(base)), "read")
+    assert find_rule([allow("*", "read"), rule], "read", subject) == rule
+    other = Subject.path("secrets-of-others", absolute=(f"{base}/secrets-of-others",))
+    assert find_rule([allow("*", "read"), rule], "read", other) != rule
+
+
+def test_an_allowance_does_not_follow_links_and_is_not_for_what_is_in_a_folder(tmp_path: Path) -> None:
+    base = tmp_path.resolve()
+    (base / "real").mkdir()
+    (base / "link").symlink_to(base / "real")
+    subject = Subject.path("real/a", absolute=(f"{base}/real/a",))
+    assert find_rule([allow(f"{base}/link/*", "read"), allow("real", "read")], "read", subject) is None
+
+
 @pytest.mark.parametrize(
     ("pattern", "kind", "is_useless"),
     [
+        ("$HOME/.ssh/*", "path", True),
+        ("${HOME}/x", "path", True),
+        ("$x", "path", False),
         ("", "text", True),
         ("src/", "path", True),
         ("src/*", "path", False),
