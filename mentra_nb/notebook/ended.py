@@ -15,12 +15,15 @@ _ENDED = {
     "stopped": ("the turn was ended early by its strategy", "ask it to go on"),
 }
 
+_WHOLE = (None, "", "end", "tool_use", "pause", "ended_by_tool", "cancelled")
+
 
 def why(stop_reason: str | None, error: BaseException | None = None) -> tuple[str, str] | None:
     """Return why the answer is not whole and what to do; `None` if it is, or if `error` says it already."""
     if error is not None and not isinstance(error, EmptyAssistantResponse):
         return None
-    reason, advice = _ENDED.get(stop_reason or "", ("", ""))
+    unknown = (f"the answer ended for an unknown reason ({stop_reason})", _ASK_AGAIN)
+    reason, advice = ("", "") if stop_reason in _WHOLE else _ENDED.get(stop_reason or "", unknown)
     if error is not None:
         said = f"{reason} ({error.detail})" if reason and error.detail else reason or error.detail
         return f"the answer is empty{f': {said}' if said else ''}", advice or _ASK_AGAIN

@@ -488,6 +488,16 @@ async def test_an_answer_that_broke_after_something_was_shown_is_not_retried() -
     assert of(events, e.TurnFinished)[0].recoverable
 
 
+async def test_an_answer_cut_off_after_something_was_shown_is_final() -> None:
+    async with bench(erroring(HALF, StreamTruncated()), text("never")) as table:
+        agent = await table.agent()
+        events = heard(agent)
+        with pytest.raises(FailedToStreamResponse):
+            await agent.send("hi")
+    assert table.provider.remaining == 1
+    assert not of(events, e.TurnFinished)[0].recoverable
+
+
 async def test_a_retry_budget_of_zero_fails_at_once() -> None:
     async with bench(failure(HttpError(503)), text("never")) as table:
         agent = await table.agent()

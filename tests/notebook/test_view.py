@@ -27,6 +27,7 @@ from mentra_nb.event.screen import (
     UsageReported,
 )
 from mentra_nb.notebook.asking import parse_answer, parse_reply
+from mentra_nb.notebook.ended import why
 from mentra_nb.notebook.render import Bundle
 from mentra_nb.notebook.text_blocks import MAX_BLOCK, MIN_BLOCK
 from mentra_nb.notebook.view import TurnView
@@ -306,6 +307,34 @@ def test_the_advice_after_a_question_nobody_could_be_asked_allows_this_very_call
         )
     )
     assert "mn.allow('shell', pattern='a [*].tmp') and mn.allow('shell', pattern='b')" in out.texts()[0]
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "reason", "advice"),
+    [
+        ("max_tokens", "limit of tokens", "go on"),
+        ("context_overflow", "context is full", "new conversation"),
+        ("content_filter", "content filter", "other words"),
+        ("refusal", "refused", "other words"),
+        ("error", "unusable", "another model"),
+        ("budget", "limit of this turn", "go on"),
+        ("stopped", "strategy", "go on"),
+        ("unknown", "unknown reason (unknown)", "another model"),
+        ("odd_new", "unknown reason (odd_new)", "another model"),
+    ],
+)
+def test_each_reason_of_an_answer_that_is_not_whole_is_said_with_what_to_do(
+    stop_reason: str, reason: str, advice: str
+) -> None:
+    found = why(stop_reason)
+    assert found is not None
+    assert reason in found[0]
+    assert advice in found[1]
+
+
+@pytest.mark.parametrize("stop_reason", [None, "end", "tool_use", "pause", "ended_by_tool", "cancelled"])
+def test_nothing_is_said_of_an_answer_that_is_whole(stop_reason: str | None) -> None:
+    assert why(stop_reason) is None
 
 
 def test_the_fold_of_a_call_holds_the_whole_result() -> None:

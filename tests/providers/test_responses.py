@@ -521,8 +521,9 @@ async def test_preserves_hosted_actions_in_responses_history_replay() -> None:
 
 def test_reasoning_is_left_out_unless_an_item_of_its_answer_follows() -> None:
     thought = Thinking(id="rs_1", encrypted="E", provider="openai", model="m")
-    cut_off = [Message.user("q1"), Message.assistant([thought]), Message.user("q2")]
-    assert [item["type"] for item in body(cut_off)["input"]] == ["message", "message"]
+    for thoughts in ([thought], [thought, thought.model_copy(update={"id": "rs_2"}), Text(text="")]):
+        cut_off = [Message.user("q1"), Message.assistant(thoughts), Message.user("q2")]
+        assert [item["type"] for item in body(cut_off)["input"]] == ["message", "message"]
     followed = [Message.user("q1"), Message.assistant([thought, Text(text="a"), thought]), Message.user("q2")]
     assert [item["type"] for item in body(followed)["input"]] == ["message", "reasoning", "message", "message"]
 
