@@ -55,6 +55,11 @@ _UNREADABLE = re.compile(r"expected peg-[\w-]+ format|parse tool call", re.IGNOR
 """What llama.cpp says if it cannot read the answer of the model it runs."""
 
 
+def without_control(text: str) -> str:
+    """Return foreign text for a terminal: control characters but line breaks and tabs become `\\x1b` and the like."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 class ErrorCategory(StrEnum):
     RETRYABLE = "retryable"
     """May work if tried again."""
@@ -71,7 +76,7 @@ class MentraError(Exception):
 
     def __str__(self) -> str:
         """Return the message. Control characters in it are made visible: a server may have written it."""
-        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().__str__())
+        return without_control(super().__str__())
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows: the sentence, without the frames of this package."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mentra_nb.content import TokenUsage
-from mentra_nb.errors import StoreError
+from mentra_nb.errors import StoreError, without_control
 from mentra_nb.event import types as e
 from mentra_nb.pricing import cost_usd
 from mentra_nb.providers.base import ModelInfo
@@ -64,7 +64,7 @@ class Reply:
         return f"<Reply {first} from {self.model}, {len(self.tools)} tool calls>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": self.text if self.value is None else repr(self.value)}
+        return {"text/plain": without_control(self.text if self.value is None else repr(self.value))}
 
 
 class ReplyBuilder:

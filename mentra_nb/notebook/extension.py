@@ -14,6 +14,7 @@ from mentra_nb.chat.turn import Presenter, present_with, presenter
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.grammar import VISIBLE, completions
 from mentra_nb.notebook.magics import Mentra, show
+from mentra_nb.notebook.render import plain
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
 _FRAMES = ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame")
@@ -42,6 +43,7 @@ def _set_display(shell: Any) -> None:
     shell.display_formatter.ipython_display_formatter.for_type_by_name(*_REPLY, show_reply)
     for name in _FRAMES:
         shell.display_formatter.formatters["text/html"].for_type_by_name(*name, frame_html)
+        shell.display_formatter.formatters["text/plain"].for_type_by_name(*name, frame_text)
     present_with(Presenter(show=show, origin=kernel.running_cell, notebook=kernel.notebook_name))
 
 
@@ -60,7 +62,8 @@ def unload(shell: Any) -> None:
     _set_matcher(shell, add=False)
     shell.display_formatter.ipython_display_formatter.pop(".".join(_REPLY), None)
     for name in _FRAMES:
-        shell.display_formatter.formatters["text/html"].pop(".".join(name), None)
+        for kind in ("text/html", "text/plain"):
+            shell.display_formatter.formatters[kind].pop(".".join(name), None)
     present_with(None)
 
 
@@ -162,6 +165,12 @@ def frame_html(frame: Any) -> Any:
 
     with pd.option_context("display.html.use_mathjax", False):
         return frame._repr_html_()
+
+
+def frame_text(frame: Any, printer: Any, cycle: bool) -> None:
+    """Print a DataFrame as pandas does; for frames of this package, without control characters for the terminal."""
+    text = repr(frame)
+    printer.text(plain(text) if "mentra_nb" in frame.attrs else text)
 
 
 def show_reply(reply: Any) -> None:

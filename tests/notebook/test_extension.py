@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from mentra_nb.chat.reply import Reply
+from mentra_nb.content import TokenUsage
 from mentra_nb.errors import HttpError
 from mentra_nb.notebook import extension
 
@@ -35,6 +37,24 @@ def test_only_frames_of_the_record_are_closed_to_mathjax(shell: Any) -> None:
         assert "mathjax_ignore" in html(shell, derived)
     extension.unload(shell)
     assert "mathjax_ignore" not in html(shell, frame)
+
+
+def test_frames_of_the_record_print_no_terminal_codes(shell: Any) -> None:
+    frame = pd.DataFrame({"prompt": ["\x1b]52;c;aGVsbG8=\x07"]})
+    assert "\x1b" in shell.display_formatter.format(frame)[0]["text/plain"]
+    frame.attrs["mentra_nb"] = True
+    assert "␛]52;c;aGVsbG8=␇" in shell.display_formatter.format(frame)[0]["text/plain"]
+    extension.unload(shell)
+    assert "\x1b" in shell.display_formatter.format(frame)[0]["text/plain"]
+
+
+@pytest.mark.parametrize("value", [None, "\x1b[31m"])
+def test_a_reply_prints_no_terminal_codes_without_the_extension(value: Any) -> None:
+    text = "\x1b]52;c;aGVsbG8=\x07 broken"
+    reply = Reply(text, "m", "s", "t", "end", 0.0, TokenUsage(), value=value)
+    shown = InteractiveShell().display_formatter.format(reply)[0]["text/plain"]
+    assert "\x1b" not in shown
+    assert "\\x1b" in shown
 
 
 def test_the_text_of_a_server_has_no_terminal_codes_in_an_error() -> None:
