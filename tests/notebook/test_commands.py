@@ -157,7 +157,10 @@ def test_help_on_something_unknown_says_that_there_is_none(word: str, hint: str)
 
 def test_help_on_an_option_and_its_width() -> None:
     assert help_text(COMMANDS, OPTIONS, "-m") == help_text(COMMANDS, OPTIONS, "--model")
-    assert max(map(len, help_text(COMMANDS, OPTIONS).splitlines())) <= 80
+    lines = help_text(COMMANDS, OPTIONS).splitlines()
+    assert max(map(len, lines)) <= 80
+    long = next(n for n, line in enumerate(lines) if line.startswith("    usage "))
+    assert lines[long + 1] == " " * 31 + "tokens, cost and time"
 
 
 def test_a_row_is_all_a_command_needs(capsys: pytest.CaptureFixture[str]) -> None:
