@@ -53,6 +53,14 @@ _TOO_LONG = re.compile(
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _UNREADABLE = re.compile(r"expected peg-[\w-]+ format|parse tool call", re.IGNORECASE)
 """What llama.cpp says if it cannot read the answer of the model it runs."""
+_STATUS_OF = {
+    **dict.fromkeys(("invalid_api_key", "authentication_error", "UNAUTHENTICATED"), 401),
+    **dict.fromkeys(("insufficient_quota", "billing_hard_limit_reached", "billing_error"), 402),
+    **dict.fromkeys(("permission_error", "PERMISSION_DENIED"), 403),
+    **dict.fromkeys(("model_not_found", "not_found_error", "NOT_FOUND"), 404),
+    **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded", "RESOURCE_EXHAUSTED"), 429),
+}
+"""The HTTP statuses that codes of errors stand for."""
 
 
 def without_control(text: str) -> str:
@@ -238,7 +246,7 @@ def advised(error: MentraError) -> str:
 
 def what_to_do(error: ProviderError) -> str:
     """Return what to do after an error of a provider; empty if its message says it."""
-    text, status = str(error), getattr(error, "status", None)
+    text, status = str(error), getattr(error, "status", None) or _status_in(str(error))
     if status == 413 or _TOO_LONG.search(text):
         return "begin a new conversation (-s NAME), or take a model with a larger context window: %mentra models"
     if _UNREADABLE.search(text):
@@ -255,6 +263,13 @@ def what_to_do(error: ProviderError) -> str:
     }
     resumable = isinstance(error, HttpError | RetryableError | TransportError) and error.is_transient
     return known.get(status or 0) or ("%mentra resume goes on" if resumable else "")
+
+
+def _status_in(text: str) -> int | None:
+    """Return the HTTP status that the label of an error in a stream stands for: `(402)`, `(invalid_api_key)`."""
+    labels = re.findall(r"\(([\w-]{3,40})\)", text[-200:])
+    label = labels[-1] if labels else ""
+    return int(label) if re.fullmatch("[45][0-9]{2}", label) else _STATUS_OF.get(label)
 
 
 class OperationDenied(MentraError):

@@ -121,7 +121,12 @@ def test_the_servers_own_message_is_shown(body: str, message: str) -> None:
     assert str(x.HttpError(500, body)) == f"HTTP 500: {message}"
 
 
-@pytest.mark.parametrize("body", ['{"odd": 1}', "[1, 2]", '{"error": {"code": 3}}', '{"a"', "", "[" * 100_000, "{}"])
+NESTED = "[" * 400 + '"deep"' + "]" * 400
+
+
+@pytest.mark.parametrize(
+    "body", ['{"odd": 1}', "[1, 2]", '{"error": {"code": 3}}', '{"a"', "", "[" * 100_000, NESTED, "{}"]
+)
 def test_json_without_a_message_is_not_shown(body: str) -> None:
     assert str(x.HttpError(502, body)) == "HTTP 502 Bad Gateway"
     assert str(x.HttpError(599, body)) == "HTTP 599"
@@ -150,6 +155,11 @@ PEG = "The model produced output that does not match the expected peg-native for
             x.Unreachable("127.0.0.1:9", "refused"),
             "is the server running and reachable from here? · %mentra resume goes on",
         ),
+        (x.ProviderError("Insufficient credits (402)"), "check the account's credit, then %mentra resume"),
+        (x.ProviderError("no (invalid_api_key), request r"), "check the key: %mentra check"),
+        (x.RetryableError("slow (rate_limit_error)"), "wait a while, then %mentra resume"),
+        (x.RetryableError("busy (503)"), "busy (503) · %mentra resume goes on"),
+        (x.ProviderError("a text (in brackets)"), "the model failed: a text (in brackets)"),
         (x.MalformedStream("no"), "the model failed: malformed provider stream: no"),
     ],
 )
