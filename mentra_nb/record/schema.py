@@ -287,30 +287,30 @@ _CALLED = f"""(
 )"""
 
 _USAGE = f"""
-SELECT c.ts, (c.ts AT TIME ZONE 'UTC')::DATE AS day, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id,
-    runs.cell_id, runs.notebook, runs.project, c.agent_id, c.request_id, c.provider, c.model, c.attempt,
-    {", ".join("c." + name for name in USAGE)}, c.cost_usd
+SELECT c.ts, (c.ts AT TIME ZONE 'UTC')::DATE AS day, c.provider, c.model,
+    {", ".join("c." + name for name in USAGE)}, c.cost_usd, c.attempt, runs.notebook, runs.project, runs.cell_id,
+    coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.request_id
 FROM {_priced(_COUNTED)} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _MODEL_CALLS = f"""
-SELECT c.ts, runs.session_id, c.run_id, c.agent_id, c.request_id, c.provider, c.model, c.attempt, c.outcome,
-    c.stop_reason, c.error, c.seconds, c.total_tokens, c.input_tokens, c.output_tokens, c.cost_usd
+SELECT c.ts, c.provider, c.model, c.outcome, c.seconds, c.attempt, c.stop_reason, c.error, c.total_tokens,
+    c.input_tokens, c.output_tokens, c.cost_usd, runs.session_id, c.run_id, c.agent_id, c.request_id
 FROM {_REQUESTS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _DECISIONS = f"""
-SELECT c.decided_ts AS ts, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id,
-    c.request_id, c.tool, c.subject, c.description, c.decision AS outcome, c.decided_by, c.rule_id, c.scope,
-    c.pattern, c.reason, c.wait_s, c.deadline, runs.notebook, runs.cell_id, asked.prompt, c.os_user, c.host
+SELECT c.decided_ts AS ts, c.tool, c.subject, c.decision AS outcome, c.decided_by, c.reason, c.wait_s, asked.prompt,
+    c.description, c.scope, c.pattern, c.deadline, c.os_user, c.host, runs.notebook, runs.cell_id,
+    coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id, c.request_id, c.rule_id
 FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id LEFT JOIN (
     SELECT run_id, any_value(payload->>'$.prompt') AS prompt FROM events WHERE kind = 'turn_started' GROUP BY run_id
 ) asked ON asked.run_id = c.run_id WHERE c.decided_ts IS NOT NULL
 """
 
 _TOOL_CALLS = f"""
-SELECT c.ts, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id, c.tool, c.input,
-    c.subject, c.decision, c.decided_by, c.rule_id, c.wait_s, c.outcome, c.seconds, c.error, c.output
+SELECT c.ts, c.tool, c.subject, c.outcome, c.seconds, c.decision, c.decided_by, c.wait_s, c.error, c.output, c.input,
+    coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id, c.rule_id
 FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
@@ -337,11 +337,11 @@ WITH runs AS (
         {_last("error", "turn_finished")} AS error, {_last("duration_ms", "turn_finished")} / 1000.0 AS seconds
     FROM events WHERE kind IN ('turn_started', 'turn_finished') AND run_id IS NOT NULL GROUP BY run_id
 )
-SELECT r.ts, r.session_id, r.run_id, r.agent_id, r.cell_id, r.execution_count, r.notebook, r.project, r.model,
-    r.prompt, r.resumes, r.stop_reason, r.error, r.seconds, coalesce(c.tools, 0) AS tools,
-    coalesce(c.denials, 0) AS denials, s.total_tokens, s.input_tokens, s.output_tokens, s.cost_usd,
+SELECT r.ts, r.prompt, r.model, r.stop_reason, r.seconds, s.cost_usd, s.total_tokens, coalesce(c.tools, 0) AS tools,
+    coalesce(c.denials, 0) AS denials, r.error, s.input_tokens, s.output_tokens,
     s.known / nullif(s.counted, 0) AS priced, coalesce(c.human_wait_s, 0) AS human_wait_s,
-    coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s
+    coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s, r.execution_count, r.cell_id, r.notebook,
+    r.project, r.session_id, r.run_id, r.agent_id, r.resumes
 FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
     LEFT JOIN {_SPENT} s USING (run_id)
 """
@@ -361,16 +361,16 @@ WITH seen AS (
         LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id) LEFT JOIN {_SPENT} s USING (run_id)
     GROUP BY r.session_id
 )
-SELECT session_id, started, last, title, model, notebook, project, turns, coalesce(tools, 0) AS tools,
-    coalesce(denials, 0) AS denials, total_tokens, cost_usd, priced, coalesce(human_wait_s, 0) AS human_wait_s,
-    coalesce(model_s, 0) AS model_s, coalesce(tool_s, 0) AS tool_s
+SELECT started, title, model, turns, coalesce(tools, 0) AS tools, coalesce(denials, 0) AS denials, total_tokens,
+    cost_usd, priced, coalesce(human_wait_s, 0) AS human_wait_s, coalesce(model_s, 0) AS model_s,
+    coalesce(tool_s, 0) AS tool_s, last, notebook, project, session_id
 FROM seen JOIN sums USING (session_id)
 """
 
 _RULE_CHANGES = f"""
-SELECT ts, session_id, rule_id, {_at("action")} AS action, tool, pattern, {_at("allow", "BOOLEAN")} AS allow,
-    rule_scope AS scope, {_at("scope_key")} AS scope_key, reason, decided_by, request_id, {_at("replaces")} AS replaces,
-    os_user, host
+SELECT ts, {_at("action")} AS action, tool, pattern, {_at("allow", "BOOLEAN")} AS allow, rule_scope AS scope, reason,
+    decided_by, os_user, host, {_at("scope_key")} AS scope_key, session_id, rule_id, request_id,
+    {_at("replaces")} AS replaces
 FROM events WHERE kind = 'rule_changed'
 """
 

@@ -55,6 +55,14 @@ def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) ->
     assert documented.meaning.str.len().min() > 4
 
 
+@pytest.mark.parametrize("name", sorted({*FRAMES, "rule_changes"} - {"events"}))
+def test_ids_come_after_what_a_person_reads(name: str) -> None:
+    columns = list(mn.columns(name).column)
+    ids = [column for column in columns if column.endswith("_id") and column != "cell_id"]
+    assert ids
+    assert all(column in (*ids, "resumes", "replaces") for column in columns[columns.index(ids[0]) :])
+
+
 @pytest.mark.parametrize(
     "name",
     [*FRAMES, "rule_changes", "slowest_tools", "denial_reasons", "time_spent", "compare", "backtest", "messages"],
