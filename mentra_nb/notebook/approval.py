@@ -18,7 +18,8 @@ from mentra_nb.authorization import PermissionDecision, PermissionQuestion, Perm
 from mentra_nb.errors import MentraError
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.commands.command import Answer
-from mentra_nb.notebook.render import Bundle, visible
+from mentra_nb.notebook.escaping import visible
+from mentra_nb.notebook.render import Bundle
 
 _HERE = Path(__file__).parent
 _WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -14,8 +14,8 @@ from typing import Any
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolCapability
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
+from mentra_nb.notebook.escaping import visible
 from mentra_nb.notebook.grammar import find_command
-from mentra_nb.notebook.render import visible
 
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
 

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from html.parser import HTMLParser
 
 import pytest
 from kits.payloads import PAYLOADS
 
-from mentra_nb.notebook.render import bundle, line, plain, safe_html, visible
+from mentra_nb.notebook.escaping import plain, visible
+from mentra_nb.notebook.render import bundle, count_code, line, safe_html
 
 TAGS = {"a", "bdi", "blockquote", "br", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6"}
 TAGS |= {"hr", "li", "ol", "p", "pre", "s", "span", "strong", "summary", "ul"}
 TAGS |= {"table", "tbody", "td", "th", "thead", "tr"}
-ATTRIBUTES = {"class", "dir", "href", "rel", "start", "style", "target"}
+TAGS |= {
+    "b",
+    "math",
+    "mfrac",
+    "mi",
+    "mn",
+    "mo",
+    "mover",
+    "mrow",
+    "mspace",
+    "msub",
+    "msup",
+    "mtable",
+    "mtd",
+    "mtext",
+    "mtr",
+}
+ATTRIBUTES = {"class", "dir", "href", "rel", "start", "style", "tabindex", "target"}
+ATTRIBUTES |= {"accent", "display", "displaystyle", "lspace", "rspace", "scriptlevel", "stretchy"}
 
 
 class Page(HTMLParser):
@@ -39,6 +59,7 @@ def assert_inert(html: str) -> None:
         assert tag in TAGS, tag
         assert set(attributes) <= ATTRIBUTES, attributes
         assert "url(" not in (attributes.get("style") or "")
+        assert "position" not in (attributes.get("style") or "")
         assert (attributes.get("class") or "").startswith("mentra-") or "class" not in attributes
         if tag == "a":
             assert (attributes["href"] or "").lower().startswith(("http://", "https://", "mailto:"))
@@ -115,6 +136,7 @@ def test_mathjax_leaves_all_of_it_alone(data: dict[str, str]) -> None:
     assert {"tex2jax_ignore", "mathjax_ignore"} <= set(classes)  # MathJax 2, MathJax 3 and later
     assert data["text/html"].startswith("<div")
     assert data["text/html"].count("<div") == 1
+    assert "$" not in data["text/html"]
 
 
 def test_ordinary_markdown_looks_like_itself() -> None:
@@ -128,7 +150,7 @@ def test_ordinary_markdown_looks_like_itself() -> None:
 
 
 def test_code_that_goes_on_from_another_block_is_still_code() -> None:
-    assert Page(bundle("<b>1</b>\n", opener="```html\n")["text/html"]).text.strip() == "<b>1</b>"
+    assert Page(bundle("<b>1</b>\n", opener="```html\n")["text/html"]).text.strip() == "html[1]<b>1</b>"
 
 
 @pytest.mark.parametrize(
@@ -173,8 +195,8 @@ def test_colouring_takes_bounded_time_whatever_the_code(language: str, unit: str
 
 def test_code_is_coloured_once_it_is_complete() -> None:
     text = "```python\ndef f(): return 1\n```\n"
-    assert "<span" in bundle(text)["text/html"]
-    assert "<span" not in bundle(text, coloured=False)["text/html"]
+    assert "<span style" in bundle(text)["text/html"]
+    assert "<span style" not in bundle(text, coloured=False)["text/html"]
     assert Page(bundle(text)["text/html"]).text == Page(bundle(text, coloured=False)["text/html"]).text
 
 
@@ -182,5 +204,116 @@ def test_each_block_runs_in_the_direction_of_its_text_and_code_is_not_broken_ins
     tags = Page(safe_html("# Title\n\nשלום\n\n- one\n\n> q\n\n```\ncode\n```\n")).tags
     assert {tag for tag, attributes in tags if attributes.get("dir") == "auto"} == {"h1", "p", "li", "blockquote"}
     (style,) = (attributes["style"] or "" for tag, attributes in tags if tag == "pre")
-    assert "white-space:pre;word-break:normal;overflow-x:auto" in style
+    assert "white-space:pre;word-break:normal;overflow-wrap:normal;overflow-x:auto" in style
     assert "overflow-wrap:anywhere" in line("x" * 500)["text/html"]
+
+
+def texts(tag: str, html: str) -> list[str]:
+    return re.findall(f"<{tag}[^>]*>([^<]*)</{tag}>", html)
+
+
+@pytest.mark.parametrize(
+    ("markdown", "block"),
+    [
+        (r"It is \(a^2\).", False),
+        ("It is $a^2$.", False),
+        ("$a^2$-times", False),
+        ("# About $a^2$", False),
+        ("| $a^2$ |\n|---|", False),
+        ("It is $$a^2$$", True),
+        ("$$a^2$$", True),
+        ("$$\na^2\n$$\n", True),
+        ("Then\n\\[\na^2\n\\]\nfollows.", True),
+        ("- one\n  \\[a^2\\]\n- two", True),
+        ("> $$a^2\n> $$", True),
+    ],
+)
+def test_a_formula_becomes_static_mathml(markdown: str, block: bool) -> None:
+    html = safe_html(markdown)
+    assert "<msup><mi>a</mi><mn>2</mn></msup>" in html
+    assert ('<math display="block">' in html) is block
+    assert "$" not in Page(html).text
+    assert "\\" not in Page(html).text
+    assert_inert(html)
+    assert bundle(markdown)["text/plain"] == markdown
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "It costs $5 and $6.",
+        "from $5 to 6$, then",
+        "$HOME/bin:$PATH",
+        "US$5, CA$6",
+        "$5/kg or $6/kg",
+        "$ a $",
+        "one \\$a\\$ two",
+        "`$a$`",
+        "$a",
+        "\\\\(a\\\\)",
+        "```\n$a$ \\(b\\)\n```",
+        "    $$a$$",
+    ],
+)
+def test_prices_and_names_of_the_shell_are_not_formulas(prose: str) -> None:
+    assert "<math" not in safe_html(prose)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        r"\(\foo{a}\)",
+        r"$\frac{a$",
+        r"\[a &= b\]",
+        r"$$\begin{x}a$$",
+        "$" + r"\begin{matrix}" * 60 + r"\end{matrix}" * 60 + "$",
+        "$" + "a" * 2001 + "$",
+    ],
+)
+def test_a_formula_that_cannot_be_converted_stays_as_it_was_written(formula: str) -> None:
+    assert Page(safe_html(f"It is {formula} then")).text.strip() == f"It is {formula} then"
+
+
+@pytest.mark.parametrize("text", [r"\int x^2\,dx\;dy\:dz", r"begun \(a^2 and", r"begun \[a^2 and"])
+def test_the_signs_of_tex_outside_a_formula_are_kept(text: str) -> None:
+    assert Page(safe_html(text)).text.strip() == text
+
+
+@pytest.mark.parametrize("unit", ["$", "$a", "$a ", r"\(", r"\[", "$$", "\\", "$$\n", "\\[\n", "$a$ ", "${$"])
+def test_formulas_take_linear_time_whatever_the_text(unit: str) -> None:
+    began = time.thread_time()
+    safe_html(unit * (100_000 // len(unit)))
+    assert time.thread_time() - began < 5.0
+
+
+def test_macros_do_not_multiply_what_is_written() -> None:
+    bomb = r"\newcommand{\a}{" + "x" * 1500 + "}" + r"\a" * 100
+    assert "<math" not in safe_html(f"${bomb}$")
+
+
+def test_a_block_of_code_has_its_language_and_number() -> None:
+    text = "```python\n1\n```\n\n    2\n\n~~~\n3\n~~~\n"
+    html = safe_html(text, first_code=4)
+    assert texts("span", html)[:2] == ["python", "[4]"]
+    assert [found for found in texts("span", html) if found.startswith("[")] == ["[4]", "[5]", "[6]"]
+    assert count_code(text) == 3
+
+
+def test_a_wide_block_of_code_can_be_scrolled_by_keyboard() -> None:
+    assert "tabindex" in safe_html("```\n" + "x" * 100 + "\n```")
+    assert "tabindex" not in safe_html("```\nx\n```")
+
+
+def test_tokens_of_one_colour_are_one_span() -> None:
+    html = safe_html('```python\nx = "a b c"\n# one two\n```')
+    assert html.count("<span style") == 2
+
+
+def test_cells_begin_at_their_side_unless_the_author_aligned_them() -> None:
+    tags = Page(safe_html("| a | b |\n|---|--:|\n| 1 | 2 |")).tags
+    assert [attributes["style"] for tag, attributes in tags if tag == "td"] == ["text-align:start", "text-align:right"]
+
+
+def test_tasks_show_a_box() -> None:
+    shown = Page(safe_html("- [ ] open\n- [x] done\n- [y] other\n\n[ ] prose")).text.split("\n")
+    assert [row for row in shown if row] == ["☐ open", "☑ done", "[y] other", "[ ] prose"]
