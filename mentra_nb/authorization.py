@@ -133,6 +133,8 @@ class ToolAuthorizationDecision(Data):
     """`user`, `rule:<id>`, `policy`, `setting`, `timeout`, `cancelled`, `runtime`, `headless` or `authorizer`."""
     request_id: str | None = None
     """The question that was asked, when a person was."""
+    pattern: str | None = None
+    """The pattern of the rule that decided, if one did."""
 
     @classmethod
     def allow(cls, decided_by: str = "authorizer") -> ToolAuthorizationDecision:

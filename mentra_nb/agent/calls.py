@@ -108,6 +108,7 @@ class CallEvents:
                 reason=None if decision.reason is None else bounded(decision.reason),
                 decided_by=decided_by,
                 rule_id=rule_id or None,
+                pattern=decision.pattern,
                 request_id=decision.request_id,
                 wait_ms=wait_ms,
                 subject="\n".join(parts) or None,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from mentra_nb.authorization import ToolAuthorizationOutcome
 from mentra_nb.content import ToolUse
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
@@ -13,7 +14,10 @@ from mentra_nb.event import types as e
 SUMMARY_LIMIT = 100
 ARGUMENTS_LIMIT = 60
 RESULT_LIMIT = 200
-OUTPUT_LIMIT = 16_000
+OUTPUT_LIMIT = 52_000
+"""Characters of a result that a screen gets: all of what a model reads."""
+SUBJECT_KEYS = ("command", "path", "file_path")
+"""The arguments that say what a call acts on."""
 
 
 def _cut(text: str, limit: int) -> str:
@@ -22,7 +26,7 @@ def _cut(text: str, limit: int) -> str:
 
 def summarize_call(name: str, arguments: dict[str, Any]) -> str:
     """One line for a call: its command or path if it has one, else its arguments."""
-    for key in ("command", "path", "file_path"):
+    for key in SUBJECT_KEYS:
         if isinstance(arguments.get(key), str):
             return _cut(f"{name}: {arguments[key]}", SUMMARY_LIMIT)
     return _cut(f"{name}({json.dumps(arguments, ensure_ascii=False)})", ARGUMENTS_LIMIT)
@@ -67,15 +71,27 @@ def _answered(event: e.QuestionAnswered) -> shown.QuestionAnswered:
     )
 
 
+def _decided(event: e.ToolAuthorizationFinished) -> shown.ToolDecided:
+    return shown.ToolDecided(
+        tool_call_id=event.tool_call_id,
+        tool_name=event.tool_name,
+        allowed=event.outcome is ToolAuthorizationOutcome.ALLOW,
+        decided_by=event.decided_by or "",
+        pattern=event.pattern,
+        reason=event.reason,
+    )
+
+
 _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
     e.SessionStarted: lambda x: shown.SessionStarted(session_id=x.session_id),
-    e.TurnStarted: lambda x: shown.UserMessage(text=x.prompt),
+    e.TurnStarted: lambda x: shown.UserMessage(text=x.prompt, model=x.model),
     e.TurnFinished: _finished,
     e.RetryAttempt: lambda x: shown.RetryNotice(**x.model_dump()),
     e.TextDelta: lambda x: shown.AssistantTokenDelta(delta=x.delta),
     e.ReasoningDelta: lambda x: shown.AssistantReasoningDelta(delta=x.delta),
     e.ToolUseReady: lambda x: _queued(x.call),
     e.ToolCallStarted: lambda x: shown.ToolStarted(tool_call_id=x.call.id, tool_name=x.call.name),
+    e.ToolAuthorizationFinished: _decided,
     e.ToolExecutionProgress: lambda x: shown.ToolProgress(tool_call_id=x.id, tool_name=x.name, progress=x.progress),
     e.ToolExecutionFinished: lambda x: shown.ToolCompleted(
         tool_call_id=x.tool_call_id,

@@ -22,6 +22,8 @@ class SessionStarted(SessionEvent):
 class UserMessage(SessionEvent):
     type: Literal["user_message"] = "user_message"
     text: str
+    model: str = ""
+    """The model that is asked."""
 
 
 class AssistantTokenDelta(SessionEvent):
@@ -52,6 +54,18 @@ class ToolStarted(SessionEvent):
     type: Literal["tool_started"] = "tool_started"
     tool_call_id: str
     tool_name: str
+
+
+class ToolDecided(SessionEvent):
+    """Whether a call may run, who decided it, and the pattern of the rule if one did."""
+
+    type: Literal["tool_decided"] = "tool_decided"
+    tool_call_id: str
+    tool_name: str
+    allowed: bool
+    decided_by: str = ""
+    pattern: str | None = None
+    reason: str | None = None
 
 
 class ToolProgress(SessionEvent):

@@ -149,6 +149,7 @@ class ToolAuthorizationFinished(_OfCall):
     subjects: tuple[str, ...] | None = None
     """The parts of the subject, when there are several."""
     rule_id: str | None = None
+    pattern: str | None = Field(default=None, exclude=True)
 
 
 class ToolAuthorizationBlocked(_OfCall):

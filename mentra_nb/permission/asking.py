@@ -173,10 +173,12 @@ class SessionPermissions:
 
     async def _by_rule(self, rule: PermissionRule) -> ToolAuthorizationDecision:
         await self.store.count_rule_use(rule.id)
-        if rule.allow:
-            return ToolAuthorizationDecision.allow(f"rule:{rule.id}")
-        why = f"blocked by a remembered rule for '{rule.pattern}'; asking again will not help"
-        return ToolAuthorizationDecision.deny(f"{rule.reason}; {why}" if rule.reason else why, f"rule:{rule.id}")
+        decided = ToolAuthorizationDecision.allow(f"rule:{rule.id}")
+        if not rule.allow:
+            why = f"blocked by a remembered rule for '{rule.pattern}'; asking again will not help"
+            reason = f"{rule.reason}; {why}" if rule.reason else why
+            decided = ToolAuthorizationDecision.deny(reason, decided.decided_by)
+        return decided.model_copy(update={"pattern": rule.pattern})
 
     async def _inner_verdict(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
         """Return what the application's own authorizer says, if there is one."""
