@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
+
+import anyio.to_thread
 
 from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
 from mentra_nb.agent.results import SKIPPED, bounded
@@ -32,15 +34,22 @@ from mentra_nb.permission.binding import contained, contained_call, decide_in_ti
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution
 from mentra_nb.tools.pre_hooks import PreExecutionContext
-from mentra_nb.tools.tool import Delegate, Tool
+from mentra_nb.tools.tool import Delegate, Tool, ToolContext
 
 NO_AUTHORIZER = (
     "it may change something and this program has no authorizer: give one with Runtime(authorizer=…); "
     "authorizer=allow_everything asks nobody"
 )
 """Why an agent without an authorizer may only read."""
+T = TypeVar("T")
 Allow: Final = ToolAuthorizationOutcome.ALLOW
 Deny: Final = ToolAuthorizationOutcome.DENY
+
+
+async def _on_thread(described: Callable[[ToolContext, dict[str, Any]], T], call: Call) -> T:
+    """Call a method of a tool that may read the files which the call would change."""
+    work = partial(contained_call, partial(described, call.context, call.arguments))
+    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 @dataclass
@@ -63,13 +72,13 @@ class Gates:
         await self._authorize(call)
         return call
 
-    def check_unchanged(self, call: Call) -> None:
+    async def check_unchanged(self, call: Call) -> None:
         """Raise `Refused` when the call would act on something else now than when it was decided about."""
         try:
             contained_call(lambda: call.tool.check_policy(call.context, call.arguments))
             now = (
                 contained_call(lambda: call.tool.subject(call.context, call.arguments)),
-                contained_call(lambda: call.tool.structured_input(call.context, call.arguments)),
+                await _on_thread(call.tool.structured_input, call),
             )
         except PolicyViolation as violation:
             self.events.policy_denied(call.use, violation)
@@ -98,13 +107,13 @@ class Gates:
         except Exception as error:
             raise self.events.denied(use, f"Tool execution denied: {error}", "runtime") from error
 
-    def _describe(self, call: Call) -> ToolAuthorizationRequest:
+    async def _describe(self, call: Call) -> ToolAuthorizationRequest:
         """Return what is to be decided: the call with what it acts on and would do, once the policy has passed it."""
         use, tool, caller = call.use, call.tool, self.events.caller
         before = self.earlier.unknown.get(use.id)
         try:
             contained_call(lambda: tool.check_policy(call.context, call.arguments))
-            preview = contained_call(lambda: tool.preview(call.context, call.arguments))
+            preview = await _on_thread(tool.preview, call)
             return ToolAuthorizationRequest(
                 agent_id=caller.agent_id,
                 agent_name=caller.agent_name,
@@ -128,7 +137,7 @@ class Gates:
 
     async def _authorize(self, call: Call) -> None:
         use = call.use
-        request = self._describe(call)
+        request = await self._describe(call)
         again, subject = request.again, request.subject
         call.decided = (subject, request.preview.structured_input)
         before = self.earlier.unknown.get(use.id)

@@ -145,7 +145,7 @@ class Scheduler:
 
     async def _write_ahead(self, call: Call) -> None:
         """Store and sync that the call may run, before it does. Raises `Refused` when it may not run after all."""
-        self._gates.check_unchanged(call)
+        await self._gates.check_unchanged(call)
         await self.environment.store.begin_tool_call(
             ToolCallRecord(
                 run_id=self.caller.run_id,

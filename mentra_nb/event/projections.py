@@ -68,6 +68,7 @@ def _answered(event: e.QuestionAnswered) -> shown.QuestionAnswered:
         rule_scope=event.rule_scope,
         decided_by=event.decided_by,
         reason=event.reason,
+        pattern=event.pattern,
     )
 
 

@@ -108,6 +108,8 @@ class QuestionAnswered(SessionEvent):
     rule_scope: PermissionScope | None = None
     decided_by: str = "user"
     reason: str | None = None
+    pattern: str | None = None
+    """The pattern of the rule that was made with the answer."""
 
 
 class TaskUpdated(SessionEvent):

@@ -1,10 +1,13 @@
 // The approval card. All text is set with textContent: arguments are written by a model.
 
 const MIN_QUESTION_AGE = 300; // ms: an earlier click was meant for something else
+const ANSWER_TIMEOUT = 2000; // ms
+const SHOWN_DIFF = 40; // lines of a diff that are not folded
+const GONE = "The kernel that asked is gone: %mentra resume";
 
 function element(tag, name, text, attributes = {}) {
   const node = document.createElement(tag);
-  if (name) node.className = `mentra-${name}`;
+  if (name) node.className = name.split(" ").map((part) => `mentra-${part}`).join(" ");
   if (text !== undefined) node.textContent = text;
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
   return node;
@@ -16,10 +19,31 @@ function field(label, input) {
   return row;
 }
 
+const KINDS = { "+": "added", "-": "removed", "@": "place" };
+
+function diffLines(lines) {
+  return lines.map((line) => element("div", KINDS[line[0]] || "kept", line || " "));
+}
+
+// A diff, of which all but the beginning is folded.
+function diff(lines) {
+  const box = element("div", "diff", undefined, { tabindex: "0", role: "region", "aria-label": "What would change" });
+  box.append(...diffLines(lines.slice(0, SHOWN_DIFF)));
+  if (lines.length > SHOWN_DIFF) {
+    const more = element("details");
+    more.append(element("summary", "", `${lines.length - SHOWN_DIFF} more lines`), ...diffLines(lines.slice(SHOWN_DIFF)));
+    box.append(more);
+  }
+  return box;
+}
+
 function render({ model, el }) {
   const question = model.get("question");
   const born = performance.now();
   let sent = false;
+  let waiting = null; // the timer of what the kernel must answer
+  let leaves = false; // whether the keyboard is to go on from the cell once the card is gone
+  let cell = null;
 
   const card = element("div", "card", undefined, {
     role: "group",
@@ -39,29 +63,65 @@ function render({ model, el }) {
   });
   const effect = element("div", "effect", question.effect);
   effect.hidden = !question.effect;
+  const changed = question.diff.length ? [diff(question.diff)] : [];
   const why = element("div", "why", question.why);
   const status = element("div", "status", "", { role: "status" });
+  // Said to screen readers only, and once the region is there: then it is read without taking the focus.
+  const announced = element("div", "announced", "", { role: "status", "aria-live": "polite" });
+  setTimeout(() => {
+    announced.textContent = `${question.who} asks for permission: ${question.headline}`;
+  }, 100);
 
   const reason = element("input", "input", undefined, { type: "text", placeholder: "optional; the model is told" });
   const pattern = element("input", "input", undefined, { type: "text", spellcheck: "false" });
   pattern.value = question.subject;
   const exact = pattern.value; // untouched it means this very subject, whatever a one-line field made of it
   const scope = element("select", "input");
-  for (const name of question.scopes) scope.append(element("option", "", name, { value: name }));
+  for (const [name, label] of question.scopes) scope.append(element("option", "", label, { value: name }));
 
   const buttons = element("div", "buttons");
   const always = element("div", "always");
   always.hidden = true;
 
+  function enable(on) {
+    for (const control of card.querySelectorAll("button, input, select")) control.disabled = !on;
+  }
+
+  // Send a message that the kernel answers. If it does not, say so.
+  function ask(content, silence) {
+    clearTimeout(waiting);
+    waiting = setTimeout(silence, ANSWER_TIMEOUT);
+    try {
+      model.send(content);
+    } catch {
+      // the kernel is gone: there will be no answer
+    }
+  }
+
+  function gone() {
+    enable(false);
+    left.textContent = "";
+    until = null;
+    card.classList.add("mentra-gone");
+    status.textContent = GONE;
+  }
+
+  function check() {
+    ask({ ready: true }, () => {
+      status.textContent = "No answer from the kernel. If it was restarted: %mentra resume";
+    });
+  }
+
   function send(event, answer) {
     if (sent || !event.isTrusted || performance.now() - born < MIN_QUESTION_AGE) return;
     sent = true;
-    for (const control of card.querySelectorAll("button, input, select")) control.disabled = true;
+    cell = card.closest(".jp-Cell");
+    leaves = card.contains(document.activeElement);
+    enable(false);
     status.textContent = "Sent.";
-    setTimeout(() => {
-      if (card.isConnected && sent) status.textContent = "No answer from the kernel. If it was restarted: %mentra resume";
-    }, 2000);
-    model.send(answer()); // may throw once the kernel is gone
+    ask(answer(), () => {
+      status.textContent = "No answer from the kernel. If it was restarted: %mentra resume";
+    });
   }
 
   function button(name, label, act) {
@@ -78,26 +138,36 @@ function render({ model, el }) {
   });
   opener.setAttribute("aria-expanded", "false");
 
-  buttons.append(
-    button("allow", "Allow once", (event) => send(event, () => ({ answer: "allow" }))),
-    opener,
-    button("deny", "Deny", (event) => send(event, () => ({ answer: "deny", reason: reason.value }))),
-    button("stop", "Stop", (event) => send(event, () => ({ answer: "stop" }))),
-  );
-  const remember = button("remember", `Always allow ${question.tool} for this`, (event) => {
+  const deny = (event) => send(event, () => ({ answer: "deny", reason: reason.value }));
+  const allowAlways = (event) => {
     if (pattern.value.trim()) {
       const edited = pattern.value === exact ? null : pattern.value;
       send(event, () => ({ answer: "always", pattern: edited, scope: scope.value }));
     } else {
       status.textContent = "Write a pattern first: * stands for any text, ? for one character.";
     }
-  });
-  always.append(field("Pattern (* any text, ? one character)", pattern), field("For this", scope), remember);
+  };
+  buttons.append(
+    button("allow", "Allow once", (event) => send(event, () => ({ answer: "allow" }))),
+    opener,
+    button("deny", "Deny", deny),
+    button("stop", "Stop", (event) => send(event, () => ({ answer: "stop" }))),
+  );
+  const remember = button("remember", `Always allow ${question.tool} for this`, allowAlways);
+  always.append(field("Pattern (* any text, ? one character)", pattern), field("For", scope), remember);
 
   // The reason comes before the buttons, so the first control a keyboard reaches is harmless.
-  card.append(title, args, effect, why, field("Reason if you deny", reason), buttons, always, status);
+  card.append(title, effect, ...changed, args, why, field("Reason if you deny", reason), buttons, always, status);
+  card.append(announced);
+
   // Keys typed here are not for the notebook.
-  card.addEventListener("keydown", (event) => event.stopPropagation());
+  card.addEventListener("keydown", (event) => {
+    event.stopPropagation();
+    if (event.isComposing) return;
+    if (event.key === "Escape") focusCell(card.closest(".jp-Cell"));
+    if (event.key === "Enter" && event.target === reason) deny(event);
+    if (event.key === "Enter" && event.target === pattern) allowAlways(event);
+  });
   el.append(card);
 
   let until = null;
@@ -110,22 +180,53 @@ function render({ model, el }) {
   const timer = setInterval(tick, 1000);
 
   function onMessage(message) {
+    clearTimeout(waiting);
     if (message.left !== undefined) {
+      if (until === null && !sent) {
+        status.textContent = "";
+        card.classList.remove("mentra-gone");
+        enable(true);
+      }
       until = performance.now() + 1000 * message.left;
       tick();
     } else if (message.refused !== undefined) {
-      sent = false;
-      for (const control of card.querySelectorAll("button, input, select")) control.disabled = false;
+      sent = leaves = false;
+      enable(true);
       status.textContent = message.refused;
     }
   }
+
+  // Called when the front end has lost the connection of the widget, such as by a restart, or has found it again.
+  function onConnection() {
+    setTimeout(() => (isLive() ? ask({ ready: true }, gone) : gone()), 0); // by then the node is marked
+  }
+
+  // The front end marks the node of a widget without a connection; the model that is given here does not say it.
+  function isLive() {
+    return model.comm_live !== false && el.closest(".jupyter-widgets-disconnected") === null;
+  }
+
   model.on("msg:custom", onMessage);
-  model.send({ ready: true });
+  model.on("comm_live_update", onConnection);
+  if (isLive()) check();
+  else gone();
 
   return () => {
     clearInterval(timer);
+    clearTimeout(waiting);
     model.off("msg:custom", onMessage);
+    model.off("comm_live_update", onConnection);
+    if (leaves && (document.activeElement === null || document.activeElement === document.body)) focusCell(cell);
   };
+}
+
+function focusCell(cell) {
+  if (!cell) {
+    document.activeElement?.blur();
+    return;
+  }
+  if (!cell.hasAttribute("tabindex")) cell.setAttribute("tabindex", "-1");
+  cell.focus({ preventScroll: true });
 }
 
 export default { render };

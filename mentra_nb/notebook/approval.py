@@ -17,9 +17,15 @@ import traitlets
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import MentraError
 from mentra_nb.notebook import asking
+from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.escaping import visible
 from mentra_nb.notebook.render import Bundle
+
+MAX_DIFF = 1_000
+"""Lines of a diff on a card."""
+
+_SCOPES = {"session": "this session", "project": "this project{}", "global": "every project"}
 
 _HERE = Path(__file__).parent
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -42,6 +48,7 @@ class ApprovalCard(anywidget.AnyWidget):
         on_decision: Callable[[Answer], None],
         *,
         scopes: Sequence[PermissionScope] = ("session",),
+        project: str | None = None,
     ) -> None:
         self._asked = question
         self._on_decision = on_decision
@@ -49,15 +56,18 @@ class ApprovalCard(anywidget.AnyWidget):
         self._lock = threading.Lock()
         self._taken = False
         self.ready: threading.Event = threading.Event()
+        changed = planned_changes(question)
+        where = f" ({visible(project)})" if project else ""
         text = {
             "headline": asking.headline(question),
             "tool": visible(question.tool_name),
             "who": visible(question.agent_name),
             "why": visible(question.description),
             "arguments": asking.arguments(question),
-            "effect": asking.effect(question),
+            "effect": asking.effect(question, changed),
+            "diff": asking.diff(changed, MAX_DIFF) if changed is not None else [],
             "subject": str(question.subject),
-            "scopes": list(self._scopes),
+            "scopes": [[scope, _SCOPES[scope].format(where)] for scope in self._scopes],
         }
         super().__init__(question=text)
         self.on_msg(self._on_message)

@@ -9,17 +9,26 @@ import contextlib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolCapability
+from mentra_nb.notebook.changes import Changes, planned_changes
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
-from mentra_nb.notebook.escaping import visible
+from mentra_nb.notebook.escaping import cut, visible
 from mentra_nb.notebook.grammar import find_command
 
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
+NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
+"""Said before a person is asked again."""
+MAX_DIFF_LINE = 500
+"""Characters of a line of a diff."""
+MAX_DIFF_TEXT = 60
+"""Lines of a diff in a text."""
 
 _CELL = re.compile(r"\s*%mentra[ \t]+([^\n]+?)\s*")
+_LOOK = re.compile(r"\s*%mentra(?:[ \t]+last)?[ \t]*(?:#.*)?\s*")
 _SHORT = {typed: line for command in COMMANDS for typed, line in command.short.items()}
 
 
@@ -33,10 +42,15 @@ def parse_answer(code: str) -> Answer | None:
     return command.answer(words) if command.answer is not None else None
 
 
+def looks_at_turn(code: str) -> bool:
+    """Return whether a cell holds only `%mentra` or `%mentra last`, which show what runs while a turn runs."""
+    return _LOOK.fullmatch(code) is not None
+
+
 def parse_reply(text: str) -> Answer | None:
-    """Return the answer typed at a prompt: as in a cell but without `%mentra`, or a letter of `CHOICES`."""
-    text = text.strip()
-    return parse_answer("%mentra " + _SHORT.get(text.lower(), text))
+    """Return the answer typed at a prompt: as in a cell but without `%mentra`, or with a letter for its first word."""
+    first, space, rest = text.strip().partition(" ")
+    return parse_answer(f"%mentra {_SHORT.get(first.lower(), first)}{space}{rest}")
 
 
 def headline(question: PermissionQuestion) -> str:
@@ -59,7 +73,7 @@ def _write_headline(planned: Any) -> str:
         case {"operations": [{"op": "create"}]}:
             return "Write a new file"
         case {"operations": [{"op": "set", "replaces": {"lines": int(lines)}}]}:
-            return f"Replace a file of {lines} line{'' if lines == 1 else 's'}"
+            return f"Replace a file of {_counted(lines)}"
         case {"operations": [{"op": "set", "replaces": {"bytes": int(size)}}]}:
             return f"Replace a file of {size} bytes"
         case {"operations": [{"op": "set"}]}:
@@ -68,28 +82,57 @@ def _write_headline(planned: Any) -> str:
 
 
 def arguments(question: PermissionQuestion) -> str:
-    """Return all arguments, each as a line or a ruled block, so that no value can look like another argument."""
+    """Return all arguments of the call."""
+    return written_out(question.arguments)
+
+
+def written_out(arguments: Mapping[str, Any]) -> str:
+    """Return arguments, each as a line or a ruled block, so that no value can look like another argument."""
     rows = []
-    for name, value in question.arguments.items():
+    for name, value in arguments.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
         name, text = visible(name).replace("\n", "␊"), visible(text)
         rows.append(f"{name}:\n  │ " + text.replace("\n", "\n  │ ") if "\n" in text else f"{name}: {text}")
     return "\n".join(rows)
 
 
-def effect(question: PermissionQuestion) -> str:
-    """Return where the call would act, resolved: the folder of a command, or each file."""
+def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
+    """Return where the call would act, resolved, and what it would change: the folder of a command, or each file."""
     planned = question.preview.structured_input
     if not isinstance(planned, dict):
         return ""
     lines = []
     for operation in planned.get("operations") or ():
-        lines.append(f"file {operation.get('resolved_path', '')}")
+        lines.append(f"file {operation.get('resolved_path', '')}{_extent(question, operation, changed)}")
     if not lines and planned.get("working_directory"):
         lines.append(f"in {planned['working_directory']}")
     if (count := str(planned.get("command", "")).count("\n") + 1) > 1:
         lines.append(f"the command has {count} lines")
     return "\n".join(visible(text).replace("\n", "␊") for text in lines)
+
+
+def _extent(question: PermissionQuestion, operation: Mapping[str, Any], changed: Changes | None) -> str:
+    """Return how much of a file a write would change: `: new, 6 lines`, `: replaces 120 lines, +6 −4`."""
+    match operation:
+        case {"op": "create"} if isinstance(content := question.arguments.get("content"), str):
+            count = content.count("\n") + (not content.endswith("\n") and bool(content))
+            return f": new, {_counted(count)}"
+        case {"op": "set", "replaces": {"lines": int(count)}}:
+            extent = f", +{changed.added} −{changed.removed}" if changed is not None else ""
+            return f": replaces {_counted(count)}{extent}"
+    return ""
+
+
+def _counted(lines: int) -> str:
+    return f"{lines} line{'' if lines == 1 else 's'}"
+
+
+def diff(changed: Changes, limit: int) -> list[str]:
+    """Return at most `limit` lines of a diff, and how many are left out."""
+    shown = [cut(visible(text), MAX_DIFF_LINE) for text in changed.lines[:limit]]
+    if (left := len(changed.lines) - limit) > 0:
+        shown.append(f"… {left} more lines: the whole new text is among the arguments")
+    return shown
 
 
 def subject(question: PermissionQuestion) -> str:
@@ -101,10 +144,12 @@ def question_text(question: PermissionQuestion) -> str:
     """Return the whole question for a screen without widgets."""
     who = visible(question.agent_name)
     why = visible(question.description).replace("\n", "␊")
+    changed = planned_changes(question)
     rows = (
         f"{who} asks: {headline(question)} ({visible(question.tool_name)})",
         arguments(question),
-        effect(question),
+        effect(question, changed),
+        *(diff(changed, MAX_DIFF_TEXT) if changed is not None else ()),
         why,
     )
     return "\n".join(filter(None, rows))
@@ -121,6 +166,7 @@ def ask(question: PermissionQuestion) -> Answer:
             return PermissionDecision(allow=False, by="headless", reason="nobody could be asked")
         if answer is not None:
             return answer
+        print(NOT_AN_ANSWER, flush=True)  # noqa: T201
 
 
 def _drop_typed_ahead() -> None:

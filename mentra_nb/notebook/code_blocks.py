@@ -11,7 +11,7 @@ from mentra_nb.notebook.escaping import escape
 MAX_COLOURED = 2_000
 """Characters of the longest code that is coloured. Lexers take quadratic time for some text, such as blank lines."""
 COLOUR_SECONDS = 0.05
-"""After this time code is left without colours."""
+"""After so much time of the processor code is left without colours."""
 LONG_LINE = 60
 """Characters of a line after which a block may be wider than a page, and can be scrolled by keyboard."""
 
@@ -51,14 +51,14 @@ def _coloured(code: str, language: str) -> str:
         return escape(code)
     # Not an HtmlFormatter: its colours are fixed, these follow the page's light or dark theme.
     runs: list[tuple[str, str]] = []
-    until = time.monotonic() + COLOUR_SECONDS
+    until = time.thread_time() + COLOUR_SECONDS
     for kind, text in tokens:
         style = _colour(str(kind))
         if runs and (style == runs[-1][0] or text.isspace()):
             runs[-1] = runs[-1][0], runs[-1][1] + text
         else:
             runs.append((style, text))
-        if time.monotonic() > until:
+        if time.thread_time() > until:
             return escape(code)
     return "".join(f'<span style="{style}">{escape(text)}</span>' if style else escape(text) for style, text in runs)
 

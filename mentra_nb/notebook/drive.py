@@ -20,8 +20,9 @@ from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
 from mentra_nb.notebook import asking, ended, kernel
 from mentra_nb.notebook.commands.command import Answer
-from mentra_nb.notebook.output import CellOut
-from mentra_nb.notebook.pump import NullPump, Pump, make_pump
+from mentra_nb.notebook.output import CellOut, Screen
+from mentra_nb.notebook.pump import NullPump, Pump, Served, make_pump
+from mentra_nb.notebook.terminal import TerminalView
 from mentra_nb.notebook.view import TurnView
 
 if TYPE_CHECKING:
@@ -66,10 +67,13 @@ def drive(
         TurnStopped: The user stopped the turn.
         MentraError: The turn failed.
     """
-    live = kernel.front_end_answers()
-    view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose)
+    screen = kernel.screen()
+    if screen == "terminal":
+        view: TurnView = TerminalView(hz=hz, quiet=quiet, verbose=verbose)
+    else:
+        view = TurnView(CellOut(), live=screen == "page", hz=hz, quiet=quiet, verbose=verbose)
     with _StopButton() as stop:
-        questions = _Questions(turn, view, live=live, terminal=kernel.in_terminal(), scopes=scopes, stop=stop)
+        questions = _Questions(turn, view, screen, scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
             questions.pump = pump
             _loop(turn, view, questions, stop)
@@ -103,7 +107,6 @@ def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopB
             usage=reply.usage if reply is not None else None,
             cost=reply.cost if reply is not None else None,
             seconds=time.monotonic() - began,
-            stopped=stop.pressed,
             why=None if stop.pressed else ended.why(turn.stop_reason, _error(turn.future)),
         )
         questions.close()
@@ -175,18 +178,20 @@ class _Questions:
         self,
         turn: RunningTurn,
         view: TurnView,
+        screen: Screen,
         *,
-        live: bool,
-        terminal: bool,
         scopes: Sequence[PermissionScope],
         stop: _StopButton,
     ) -> None:
         self.pump: Pump = NullPump()
         self.current: PermissionQuestion | None = None
         self._turn, self._view, self._stop = turn, view, stop
-        self._live, self._terminal, self._scopes = live, terminal, scopes
+        self._screen, self._scopes = screen, scopes
         self._waiting: deque[PermissionQuestion] = deque()
         self._card: ApprovalCard | None = None
+        self._display: str | None = None
+        """The display id of the card."""
+        self._began = time.monotonic()
         self._shown_at = 0.0
         self._typing = False
 
@@ -215,16 +220,24 @@ class _Questions:
         elif self._typing and (text := self.pump.poll_stdin()) is not None:
             answer = asking.parse_reply(text)
             if answer is None:
-                self._ask_in_box(question)
+                self._ask_in_box(question, f"{asking.NOT_AN_ANSWER}\n")
             else:
                 self._answer(question, answer)
 
-    def on_command(self, code: str) -> Callable[[], str] | None:
-        """Return what to do for `%mentra allow`, `deny` or `stop` from another cell; `None` for any other code."""
+    def on_command(self, code: str, has_read: bool) -> Callable[[], Served] | None:
+        """Return what to do for a command from another cell: an answer, or a look at the turn; `None` for others."""
         answer, question = asking.parse_answer(code), self.current
-        if answer is None or question is None:
-            return None
-        return lambda: self._answer(question, answer)
+        if answer is not None and question is not None and has_read:
+            return lambda: Served(self._answer(question, answer))
+        return self._look if asking.looks_at_turn(code) else None
+
+    def _look(self) -> Served:
+        """Return what the turn does, and the card of the open question once more: a reloaded page may have lost it."""
+        runs = f"A turn is running: {time.monotonic() - self._began:.0f} s."
+        if self.current is None or self._card is None:
+            return Served(f"{runs} No question is open. To stop it: %mentra stop")
+        asked = f"{asking.headline(self.current)} — {asking.subject(self.current)}"
+        return Served(f"{runs} It asks: {asked}", self._card.bundle(), self._display)
 
     def close(self) -> None:
         self._waiting.clear()
@@ -233,11 +246,11 @@ class _Questions:
     def _next(self) -> None:
         while self.current is None and self._waiting:
             question = self.current = self._waiting.popleft()
-            if self._live:
+            if self._screen == "page":
                 self._show_card(question)
                 return
             answer: Answer = PermissionDecision(allow=False, by="headless", reason="nobody could be asked")
-            if self._terminal:
+            if self._screen == "terminal":
                 with self._stop.raising():
                     answer = asking.ask(question)
             if not self._stop.pressed:
@@ -248,10 +261,15 @@ class _Questions:
         from mentra_nb.notebook.approval import ApprovalCard
 
         # The card is complete before it is shown: a click may then come at any time, on another thread.
-        self._card = ApprovalCard(question, lambda answer: self._decide(question, answer), scopes=self._scopes)
+        self._card = ApprovalCard(
+            question,
+            lambda answer: self._decide(question, answer),
+            scopes=self._scopes,
+            project=self._turn.session.project if self._turn.session is not None else None,
+        )
         self._typing = False
         self.pump.question_shown()
-        self._view.question(question, self._card.bundle())
+        self._display = self._view.question(question, self._card.bundle())
         self._shown_at = time.monotonic()
 
     def _put_away(self) -> None:
@@ -261,9 +279,9 @@ class _Questions:
             self._card.close()
             self._card = None
 
-    def _ask_in_box(self, question: PermissionQuestion) -> None:
+    def _ask_in_box(self, question: PermissionQuestion, said: str = "") -> None:
         self._typing = True
-        self.pump.ask_stdin(f"{asking.headline(question)} — {asking.subject(question)}\n{asking.CHOICES}: ")
+        self.pump.ask_stdin(f"{said}{asking.headline(question)} — {asking.subject(question)}\n{asking.CHOICES}: ")
 
     def _decide(self, question: PermissionQuestion, answer: Answer) -> None:
         if answer == "stop":

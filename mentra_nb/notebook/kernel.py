@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mentra_nb.event.types import TurnOrigin
+    from mentra_nb.notebook.output import Screen
 
 
 def ipykernel_kernel() -> Any:
@@ -41,6 +42,11 @@ def front_end_answers() -> bool:
 def in_terminal() -> bool:
     """Return whether this is a terminal: IPython or plain Python, not a kernel."""
     return ipykernel_kernel() is None and sys.stdin is not None and sys.stdin.isatty()
+
+
+def screen() -> Screen:
+    """Return where the running cell shows its output."""
+    return "page" if front_end_answers() else "terminal" if in_terminal() else "automatic"
 
 
 def cell_id() -> str | None:

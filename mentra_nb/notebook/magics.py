@@ -110,9 +110,21 @@ class Mentra(Magics):
         reply = names["_mentra"] = show(turn, quiet=parsed.quiet, verbose=parsed.verbose)
         if parsed.out is not None:
             names[parsed.out] = reply
-        return None if cell is not None or parsed.out else reply
+        return None if cell is not None or parsed.out or self._is_shown_by_the_terminal() else reply
 
     mentra.__doc__ = help_text(COMMANDS, OPTIONS)  # what `%mentra?` shows
+
+    def _is_shown_by_the_terminal(self) -> bool:
+        """Return whether IPython at a terminal would show the value of this line, which has just been streamed.
+
+        It writes `Out[n]:` before it asks a value how it is shown.
+        """
+        if kernel.screen() != "terminal":
+            return False
+        assert self.shell is not None  # IPython makes a Magics object with its shell
+        history: Any = self.shell.history_manager
+        *_, raw = history.input_hist_raw
+        return str(raw).lstrip().startswith("%mentra")
 
     def _namespace(self) -> dict[str, Any]:
         assert self.shell is not None  # IPython makes a Magics object with its shell

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mentra_nb.notebook.render import Bundle, bundle
+
+EMPTY: Bundle = {"text/html": "", "text/plain": ""}
+"""An output that shows nothing, in place of one that is no longer needed."""
+
+Screen = Literal["page", "terminal", "automatic"]
+"""Where a turn is shown: a notebook with a person, IPython at a terminal, or a run that nobody watches."""
 
 
 class Out(Protocol):

@@ -10,11 +10,13 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol
 
 from mentra_nb.notebook.kernel import execution_count, ipykernel_kernel
+from mentra_nb.notebook.render import Bundle
 
 SERVED = frozenset({"comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request"})
 """Messages served at once: widget traffic, and what a reloaded page sends. All others wait for the cell to end."""
@@ -22,8 +24,19 @@ SERVED = frozenset({"comm_open", "comm_msg", "comm_close", "comm_info_request", 
 MIN_QUESTION_AGE = 0.3
 """Seconds after a question is shown in which nobody can have read it. The card's buttons have the same pause."""
 
-Command = Callable[[str], Callable[[], str] | None]
-"""Takes the code of a cell. Returns what to do at once, which returns the text to print; `None`: the cell must wait."""
+
+@dataclass(frozen=True)
+class Served:
+    """The output of a cell that is served out of order: a text, and an output with its display id."""
+
+    text: str
+    shown: Bundle | None = None
+    display_id: str | None = None
+
+
+Command = Callable[[str, bool], Callable[[], Served] | None]
+"""Takes the code of a cell that was sent after the turn had begun, and whether its sender can have read the open
+question. Returns what to do at once; `None`: the cell must wait."""
 
 
 class Pump(Protocol):
@@ -92,17 +105,18 @@ class _KernelPump(NullPump):
         self.cell = kernel.get_parent("shell")
         ident = kernel._parent_ident
         self.cell_ident = ident["shell"] if not isinstance(ident, (bytes, list)) else ident
-        self.started = time.monotonic()
+        self.started = time.monotonic(), time.time()
         self.shown: tuple[float, float] | None = None
-        """When the open question was shown: seconds after `started`, and Unix seconds."""
+        """When the open question was shown: seconds after the start, and Unix seconds."""
 
     def _dispatch(self, frames: Any, stream: Any, keep: Any) -> None:
         header, content = self._peek(frames)
         if header["msg_type"] in SERVED:
             self._serve(frames, stream)
             return
-        if header["msg_type"] == "execute_request" and self.on_command and self._sent_after_reading(header):
-            action = self.on_command(str(content().get("code", "")))
+        begun = 0.0, self.started[1]
+        if header["msg_type"] == "execute_request" and self.on_command and self._sent_after(header, begun):
+            action = self.on_command(str(content().get("code", "")), self._sent_after(header, self.shown))
             if action is not None:
                 self._answer(frames, stream, action)
                 return
@@ -123,8 +137,8 @@ class _KernelPump(NullPump):
 
         return part(1), lambda: part(4)
 
-    def _sent_after_reading(self, header: dict[str, Any]) -> bool:
-        return self.shown is not None and sent_after_reading(header, self.cell, *self.shown)
+    def _sent_after(self, header: dict[str, Any], shown: tuple[float, float] | None) -> bool:
+        return shown is not None and sent_after_reading(header, self.cell, *shown)
 
     def _serve(self, frames: Any, stream: Any) -> None:
         kernel = self.kernel
@@ -152,17 +166,20 @@ class _KernelPump(NullPump):
             # The cell is still running.
             kernel._publish_status("busy", "shell", parent=self.cell)
 
-    def _answer(self, frames: Any, stream: Any, action: Callable[[], str]) -> None:
+    def _answer(self, frames: Any, stream: Any, action: Callable[[], Served]) -> None:
         """Run a command cell out of order. It is not in the history: its number belongs to the running cell."""
         kernel, session = self.kernel, self.kernel.session
         idents, message = self._read(frames)
         content, count = message["content"], execution_count()
         kernel._publish_status("busy", "shell", parent=message)
-        text = action()
+        served = action()
         if not content.get("silent", False):
             kernel._publish_execute_input(content["code"], message, count)
-            stdout = {"name": "stdout", "text": text + "\n"}
+            stdout = {"name": "stdout", "text": served.text + "\n"}
             session.send(kernel.iopub_socket, "stream", stdout, parent=message, ident=b"stream.stdout")
+            if served.shown is not None:
+                shown = {"data": served.shown, "metadata": {}, "transient": {"display_id": served.display_id}}
+                session.send(kernel.iopub_socket, "display_data", shown, parent=message, ident=b"display_data")
         reply: dict[str, Any] = {
             "status": "ok",
             "execution_count": count,
@@ -181,7 +198,7 @@ class _KernelPump(NullPump):
     def question_shown(self) -> None:
         self.shown = None
         self.step()  # messages already here cannot answer the question, whatever the sender's clock says
-        self.shown = time.monotonic() - self.started, time.time()
+        self.shown = time.monotonic() - self.started[0], time.time()
 
     def question_closed(self) -> None:
         self.shown = None

@@ -1043,6 +1043,34 @@ async def test_what_a_call_acts_on_may_not_change_between_the_decision_and_the_r
     assert (tmp_path / "important.py").read_text() == "kept"
 
 
+async def test_a_file_that_changes_between_the_decision_and_the_write_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("one")
+
+    class Writer(Judge):
+        async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
+            (tmp_path / "notes.md").write_text("two")  # of the same size
+            return await super().authorize(request)
+
+    judge = Writer(ToolAuthorizationDecision.allow())
+    async with bench(builtin_tools=True, working_directory=tmp_path, authorizer=judge) as table:
+        [result] = await one_round(table, ("write", {"path": "notes.md", "content": "x"}))
+    assert "changed while it was decided about" in str(result.content)
+    assert (tmp_path / "notes.md").read_text() == "two"
+
+
+async def test_what_a_call_would_do_is_read_off_the_event_loop() -> None:
+    class Threads(Custom):
+        def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+            threads.append(threading.get_ident())
+            return {}
+
+    threads: list[int] = []
+    async with bench(tools=[Threads("act")]) as table:
+        await one_round(table, ("act", {}))
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+
+
 async def test_a_hook_that_changes_the_arguments_in_place_changes_nothing() -> None:
     def hook(context: PreExecutionContext) -> PreExecutionDecision:
         context.input["a"] = 100

@@ -30,7 +30,7 @@ def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
-@pytest.mark.parametrize(("button", "line"), [("Allow once", "you, once"), ("Deny", "Denied by you")])
+@pytest.mark.parametrize(("button", "line"), [("Allow once", "you, once"), ("Deny", "denied by you")])
 def test_a_click_lets_the_cell_go_on_and_only_text_remains(opened: Opener, app: str, button: str, line: str) -> None:
     notebook = opened(*SOURCES, app=app)
     notebook.run_all()
@@ -63,14 +63,13 @@ def test_the_card_takes_no_focus_and_its_first_control_is_harmless(opened: Opene
     reason.focus()
     cells = notebook.page.locator(".jp-Notebook .jp-Cell").count()
     notebook.page.keyboard.type("add b, a, dd, 00")
-    notebook.page.keyboard.press("Enter")
     expect(reason).to_have_value("add b, a, dd, 00")
     assert notebook.page.locator(".jp-Notebook .jp-Cell").count() == cells
     for _ in range(3):
         notebook.page.keyboard.press("Tab")
     expect(shown.get_by_role("button", name="Deny")).to_be_focused()
     notebook.page.keyboard.press("Enter")
-    expect(notebook.output(1)).to_contain_text("Denied by you")
+    expect(notebook.output(1)).to_contain_text("denied by you")
     expect(notebook.output(1)).to_contain_text("add b, a, dd, 00")
 
 
@@ -83,7 +82,7 @@ def test_a_click_made_by_a_script_is_refused(opened: Opener) -> None:
     shown.evaluate("card => card.querySelector('.mentra-allow').click()")
     expect(shown.locator(".mentra-status")).to_have_text("")
     shown.get_by_role("button", name="Deny").click()
-    expect(notebook.output(1)).to_contain_text("Denied by you")
+    expect(notebook.output(1)).to_contain_text("denied by you")
 
 
 def test_always_offers_the_exact_subject_as_an_editable_pattern(opened: Opener) -> None:
@@ -129,6 +128,165 @@ def test_the_card_of_a_kernel_that_is_gone_says_so(opened: Opener) -> None:
     notebook.run_all()
     shown = notebook.card()
     notebook.page.evaluate(RESTART)
+    expect(shown.locator(".mentra-status")).to_have_text(
+        "The kernel that asked is gone: %mentra resume", timeout=10_000
+    )
+    expect(shown.get_by_role("button", name="Allow once")).to_be_disabled()
+    expect(shown.locator(".mentra-left")).to_have_text("")
+
+
+# The page's own socket stays open, but nothing more is sent to the kernel.
+MUTE = """() => { const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  kernel._ws.send = () => {}; }"""
+
+
+def test_a_click_that_the_kernel_does_not_answer_is_not_left_as_sent(opened: Opener) -> None:
+    notebook = opened(*SOURCES)
+    notebook.run_all()
+    shown = notebook.card()
+    notebook.page.evaluate(MUTE)
     shown.get_by_role("button", name="Allow once").click()
-    expect(shown.locator(".mentra-status")).to_contain_text("No answer from the kernel", timeout=10_000)
-    expect(shown.locator(".mentra-status")).to_contain_text("%mentra resume")
+    expect(shown.locator(".mentra-status")).to_have_text("Sent.")
+    expect(shown.locator(".mentra-status")).to_have_text(
+        "No answer from the kernel. If it was restarted: %mentra resume", timeout=10_000
+    )
+
+
+def test_a_notebook_saved_while_a_question_was_open_says_what_it_waited_for(opened: Opener) -> None:
+    notebook = opened(*SOURCES)
+    notebook.run_all()
+    notebook.card()
+    document = notebook.saved()
+    rows = [str(output.get("data", {}).get("text/html", "")) for output in document["cells"][1]["outputs"]]
+    assert any("waits for your answer; if the kernel is gone: %mentra resume" in row for row in rows)
+    notebook.page.evaluate(RESTART)
+    notebook.page.reload()
+    expect(notebook.output(1)).to_contain_text("waits for your answer", timeout=30_000)
+    expect(notebook.page.locator(".mentra-card")).to_have_count(0)
+
+
+def test_a_card_lost_with_its_page_is_shown_again_by_a_look(opened: Opener) -> None:
+    notebook = opened(*SOURCES[:2], "%mentra")
+    notebook.run(0)
+    expect(notebook.prompt(0)).to_have_text("[1]:", timeout=30_000)
+    notebook.run(1)
+    notebook.card()
+    notebook.page.reload()  # not saved: the running cell has no output any more
+    notebook.ready()
+    expect(notebook.page.locator(".mentra-card")).to_have_count(0)
+    notebook.run(2)
+    shown = notebook.card()
+    expect(notebook.output(2)).to_contain_text("It asks: Run a command")
+    shown.get_by_role("button", name="Deny").click()
+    expect(shown).to_have_count(0)
+
+
+WHERE = "() => document.activeElement.className"
+
+
+def test_the_keyboard_goes_on_from_the_cell_once_the_card_is_gone(opened: Opener) -> None:
+    notebook = opened(*SOURCES)
+    notebook.run_all()
+    shown = notebook.card()
+    shown.get_by_role("button", name="Deny").focus()
+    notebook.page.keyboard.press("Enter")
+    expect(shown).to_have_count(0)
+    assert "jp-Cell" in notebook.page.evaluate(WHERE)
+
+
+def test_escape_leaves_the_card_and_does_not_answer(opened: Opener) -> None:
+    notebook = opened(*SOURCES)
+    notebook.run_all()
+    shown = notebook.card()
+    shown.get_by_label("Reason if you deny").focus()
+    notebook.page.keyboard.press("Escape")
+    assert "jp-Cell" in notebook.page.evaluate(WHERE)
+    expect(shown).to_have_count(1)
+    shown.get_by_role("button", name="Deny").click()
+
+
+def test_enter_in_a_field_gives_the_answer_that_the_field_is_for(opened: Opener) -> None:
+    shows = "print([(d.allow, d.pattern, d.reason) for d in decisions])"
+    notebook = opened(SOURCES[0], f"%%turn\n{COMMAND}\nls", shows)
+    notebook.run_all()
+    shown = notebook.card()
+    shown.get_by_role("button", name="Always…").click()
+    shown.get_by_label("Pattern").fill("git *")
+    notebook.page.keyboard.press("Enter")
+    expect(shown.locator(".mentra-arguments")).to_have_text("command: ls")
+    notebook.card().get_by_label("Reason if you deny").fill("not now")
+    notebook.page.keyboard.press("Enter")
+    expect(notebook.output(2)).to_contain_text("[(True, 'git *', None), (False, None, 'not now')]")
+
+
+def test_the_card_is_announced_without_taking_the_focus(opened: Opener) -> None:
+    notebook = opened(*SOURCES)
+    notebook.run_all()
+    shown = notebook.card()
+    region = shown.locator("[aria-live=polite].mentra-announced")
+    expect(region).to_have_text("mentra asks for permission: Run a command")
+    assert region.get_attribute("role") == "status"
+    shown.get_by_role("button", name="Deny").click()
+
+
+REAL = "from kits.notebooks import BEGIN\nexec(BEGIN)\n"
+WRITE = """
+from pathlib import Path
+Path("notes.md").write_text("".join(f"line {n}\\n" for n in range(60)))
+hostile = "<img src=x onerror='window.P_diff=1'>"
+new = "".join(f"line {n}\\n" if n % 20 else f"changed {n} {hostile}\\n" for n in range(60))
+script(s.tool_calls([s.ScriptedCall("write", {"path": "notes.md", "content": new}, "c1")]), s.text("Done."))
+"""
+
+
+def test_a_write_over_a_file_shows_what_would_change(opened: Opener) -> None:
+    notebook = opened(REAL + WRITE, "%%mentra\nwrite it")
+    notebook.run_all()
+    shown = notebook.card()
+    expect(shown).to_contain_text("Replace a file of 60 lines")
+    expect(shown.locator(".mentra-effect")).to_contain_text("notes.md: replaces 60 lines, +3 −3")
+    expect(shown.locator(".mentra-removed")).to_have_text(["-line 0", "-line 20", "-line 40"])
+    expect(shown.locator(".mentra-added").first).to_contain_text("<img src=x")
+    assert notebook.page.evaluate("() => window.P_diff") is None
+    shown.get_by_role("button", name="Always…").click()
+    expect(shown.locator("option[value=project]")).to_have_text(f"this project ({notebook.path.parent})")
+    shown.get_by_role("button", name="Allow once").click()
+    expect(notebook.output(1)).to_contain_text("Done.")
+    assert notebook.path.with_name("notes.md").read_text().startswith("changed 0")
+
+
+RICH = r"""
+TEXT = '''# Title
+
+A formula \\(a^2\\), \\[E=mc^2\\] and a [link](https://a.example/).
+
+```python
+def f(): return "%s"
+```
+
+| a | b |
+|---|--:|
+| x | 1 |
+
+- [ ] task
+''' % ("long " * 60)
+script(s.tool_calls([s.ScriptedCall('read', {'path': 'nope'}, 'c0')], text=TEXT), shell('ls'), s.text('x'))
+"""
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_axe_finds_nothing_serious_on_a_turn_and_on_its_card(opened: Opener, theme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install 'mentra-nb[dev]'").Axe()
+    notebook = opened(REAL + RICH, "%%mentra -v\ngo", WRITE, "%%mentra\nwrite it")
+    notebook.page.evaluate(f"() => window.jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})")
+    notebook.page.wait_for_load_state("networkidle")
+    notebook.run_all()
+    for cell in (1, 3):
+        shown = notebook.card()
+        shown.get_by_role("button", name="Always…").click()
+        found = axe.run(notebook.page, context=".jp-Notebook .jp-CodeCell .jp-OutputArea-output")
+        bad = [row for row in found.response["violations"] if row["impact"] in ("serious", "critical")]
+        assert not bad, [(row["id"], row["nodes"][0]["html"], row["nodes"][0]["failureSummary"]) for row in bad]
+        assert len(found.response["passes"]) > 5
+        shown.get_by_role("button", name="Allow once").click()
+        expect(notebook.prompt(cell)).not_to_have_text("[*]:")

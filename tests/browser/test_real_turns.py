@@ -82,7 +82,7 @@ def test_run_all_waits_for_a_click_and_goes_on(opened: Opener, line: str, tmp_pa
     assert 0 <= took < DEADLINE
 
     notebook.card().get_by_role("button", name="Deny").click()
-    expect(notebook.output(3)).to_contain_text("Denied by you")
+    expect(notebook.output(3)).to_contain_text("denied by you")
     expect(notebook.output(3)).to_contain_text("Then not.")
     expect(notebook.output(4)).to_contain_text("['allow', 'deny']", timeout=15_000)
     expect(notebook.output(4)).to_contain_text("LAST")
@@ -143,7 +143,7 @@ def test_a_hostile_answer_is_text(opened: Opener) -> None:
     page.wait_for_timeout(1000)  # for code that would run late, of which there is no sign to wait for
     assert page.evaluate(MARKS) == []
     assert [url for url in fetched if url.startswith(LEAK) or "nope" in url] == []
-    live = "img, script, iframe, button, form, video, input, svg, style"
+    live = "img, script, iframe, button, form, video, input, svg, style, object, embed, math a"
     assert notebook.output(1).locator(".mentra-text").locator(live).count() == 0
     assert notebook.output(1).locator("mjx-container, .MathJax, .jp-RenderedMermaid").count() == 0
     assert page.locator(".jp-Notebook .jp-Cell").count() == cells == 3

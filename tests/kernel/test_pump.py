@@ -21,7 +21,7 @@ def leaves_nothing_open(kernel: Kernel, cell: Cell) -> bool:
     [
         ({"answer": "allow"}, "you, once"),
         ({"answer": "always", "pattern": "ls*", "scope": "session"}, "you, for this session"),
-        ({"answer": "deny", "reason": "not now"}, "✗ Denied by you"),
+        ({"answer": "deny", "reason": "not now"}, "denied by you: not now"),
     ],
 )
 def test_an_answer_lets_the_turn_go_on_and_queued_cells_keep_their_order(
@@ -68,7 +68,7 @@ def test_only_a_complete_answer_counts_and_only_the_first(kernel: Kernel, answer
     kernel.widget_message(card, {"answer": "deny", "reason": ""})
     kernel.widget_message(card, {"answer": "allow"})
     kernel.finish(asking)
-    assert "Denied by you" in asking.texts()
+    assert "denied by you" in asking.texts()
 
 
 def test_questions_are_put_one_at_a_time(kernel: Kernel) -> None:
@@ -78,7 +78,7 @@ def test_questions_are_put_one_at_a_time(kernel: Kernel) -> None:
     kernel.choose(asking, answer="deny", reason="")
     kernel.finish(asking)
     decided = [row for row in asking.texts().split("\n") if " by you" in row or "you, once" in row]
-    assert ["shell  ls" in decided[0], "shell: pwd" in decided[1]] == [True, True]
+    assert ["shell  ls" in decided[0], "shell  pwd" in decided[1]] == [True, True]
     assert leaves_nothing_open(kernel, asking)
 
 
@@ -110,7 +110,7 @@ def test_stopping_ends_the_turn_and_aborts_what_waits(kernel: Kernel, how: str) 
     assert asking.reply["traceback"] == ["Stopped."]
     assert queued.reply is not None
     assert queued.reply["status"] == "aborted"
-    assert "cancelled" in asking.texts()
+    assert "✗ shell  ls  not run" in asking.texts()
     assert leaves_nothing_open(kernel, asking)
     kernel.manager.interrupt_kernel()  # an idle kernel survives an interrupt
     assert kernel.run("print('E')").stdout == "E\n"
@@ -172,7 +172,7 @@ def test_a_command_queued_before_the_question_never_answers_it(kernel: Kernel) -
     assert not asking.ended
     kernel.choose(asking, answer="deny", reason="")
     kernel.finish(asking, command)
-    assert "Denied by you" in asking.texts()
+    assert "denied by you" in asking.texts()
     assert command.stdout == "ran as a cell: allow\n"
 
 
@@ -204,7 +204,7 @@ def test_a_command_of_another_client_counts_once_the_question_could_be_read(kern
     assert not command.events
     kernel.choose(asking, answer="deny", reason="")
     kernel.finish(asking, command)
-    assert "Denied by you" in asking.texts()
+    assert "denied by you" in asking.texts()
     assert command.stdout == "ran as a cell: allow\n"
 
 
@@ -233,7 +233,7 @@ def test_a_command_that_arrives_before_the_question_never_answers_it_whatever_it
     assert not asking.ended
     kernel.choose(asking, answer="deny", reason="")
     kernel.finish(asking, command)
-    assert "Denied by you" in asking.texts()
+    assert "denied by you" in asking.texts()
     assert command.stdout == "ran as a cell: allow\n"
 
 
@@ -252,6 +252,7 @@ def test_where_no_card_appears_the_input_box_asks(kernel: Kernel) -> None:
     for typed in ("maybe", "allow"):
         asked = kernel.client.get_stdin_msg(timeout=20)
         assert "Run a command — shell: ls" in asked["content"]["prompt"]
+        assert ("That is not an answer" in asked["content"]["prompt"]) is (typed == "allow")
         kernel.client.input(typed)
     kernel.finish(asking, queued)
     assert "you, once" in asking.texts()
@@ -265,7 +266,7 @@ def test_the_input_box_does_not_hold_up_the_deadline_or_the_stop_button(kernel: 
     if how == "interrupt":
         kernel.manager.interrupt_kernel()
     kernel.finish(asking)
-    assert ("no answer in time" if how == "deadline" else "cancelled") in asking.texts()
+    assert ("no answer in time" if how == "deadline" else "not run") in asking.texts()
     assert leaves_nothing_open(kernel, asking)
 
 
@@ -273,7 +274,7 @@ def test_without_a_front_end_nobody_is_asked_and_the_output_is_the_same_every_ti
     first, again = (kernel.run("%%turn\nls -la", allow_stdin=False) for _ in range(2))
     assert {kind for kind, _ in first.events} == {"execute_input", "display_data"}
     assert first.events[1:] == again.events[1:]
-    assert "Denied: nobody could be asked · shell: ls -la" in first.texts()
+    assert "✗ shell  ls -la  denied: nobody could be asked; to allow it beforehand: " in first.texts()
     assert "mn.allow('shell', pattern='ls -la')" in first.texts()
     assert not kernel.models
 
@@ -286,3 +287,41 @@ def test_the_kernel_knows_cell_number_and_notebook(kernel: Kernel) -> None:
     assert cell.reply is not None
     count, stand_in = cell.reply["execution_count"], hashlib.sha256(code.encode()).hexdigest()[:16]
     assert cell.stdout == f"None {count} True True\n{stand_in} {count}\n"
+
+
+@pytest.mark.parametrize("code", ["%mentra", "%mentra last", " %mentra  # what is it doing?\n"])
+def test_a_look_at_the_turn_shows_the_open_question_again(kernel: Kernel, code: str) -> None:
+    asking = kernel.send("%%turn\nls")
+    look = kernel.type_command(asking, code)
+    kernel.finish(look)
+    assert not asking.ended
+    assert "A turn is running: " in look.stdout
+    assert "It asks: Run a command — shell: ls" in look.stdout
+    card = kernel.card(asking)
+    assert look.outputs()[0][WIDGET]["model_id"] == card
+    (again,) = (content for kind, content in look.events if kind == "display_data")
+    shown = [content["transient"]["display_id"] for kind, content in asking.events if kind == "display_data"]
+    assert again["transient"]["display_id"] in shown  # so that the answer replaces both
+    kernel.widget_message(card, {"answer": "allow"})
+    kernel.finish(asking)
+    assert "you, once" in asking.texts()
+
+
+def test_a_look_at_a_turn_without_a_question_says_so(kernel: Kernel) -> None:
+    running = kernel.send_dated("%%turn pause=0.2\nls", time.time())
+    kernel.until(running.outputs)
+    look = kernel.send_dated("%mentra", running.sent + 0.5)
+    kernel.finish(look)
+    assert "No question is open" in look.stdout
+    kernel.choose(running, answer="deny", reason="")
+    kernel.finish(running)
+
+
+def test_a_look_queued_by_run_all_waits_for_the_turn(kernel: Kernel) -> None:
+    asking, look = kernel.send("%%turn\nls"), kernel.send("%mentra")
+    kernel.ready(asking)
+    kernel.request("kernel_info_request")
+    assert not look.events
+    kernel.choose(asking, answer="deny", reason="")
+    kernel.finish(asking, look)
+    assert look.stdout == "ran as a cell: \n"

@@ -71,11 +71,10 @@ def test_denied_it_does_not_run_and_the_model_gets_the_reason(notebook: Notebook
     asking, queued = notebook.send("%mentra make it"), notebook.send("print('NEXT')")
     answer(notebook, asking, how)
     notebook.finish(asking, queued)
-    assert "✗ Denied by you" in asking.texts()
     assert "Then not." in asking.texts()
     assert "it is late" in notebook.said()[-1]
     assert queued.stdout == "NEXT\n"  # a denial is an answer, not an error
-    assert f"✗ shell  touch {marker}  not run" in asking.texts()
+    assert f"✗ shell  touch {marker}  denied by you: it is late" in asking.texts()
     assert not marker.exists()
     assert decided(notebook) == ["shell", "deny", "user"]
 
@@ -86,11 +85,11 @@ def test_allowed_always_it_does_not_ask_again(notebook: Notebook, how: str) -> N
     asking = notebook.send("%mentra say hi")
     answer(notebook, asking, how)
     notebook.finish(asking)
-    assert " · you, for this session" in asking.texts()
+    assert " · you, for this session echo hi " in asking.texts()
     again = notebook.run("%mentra say it again")
     assert "B." in again.texts()
-    assert "✓ shell  echo hi" in again.texts()
-    assert not any("you, " in line for line in again.texts().splitlines())
+    assert "✓ shell  echo hi  " in again.texts()
+    assert " · rule echo hi\n" in again.texts()
     rules = notebook.value("mn.rules()[['id', 'tool', 'pattern', 'scope']].values.tolist()")
     assert [rule[1:] for rule in rules] == [["shell", "echo hi", "session"]]
     assert decided(notebook) == ["shell", "allow", "rule"]
@@ -106,7 +105,12 @@ def test_always_can_be_for_the_session_the_project_or_everywhere(notebook: Noteb
     command = f"echo for-{scope}"
     notebook.script(f"shell('{command}')", "s.text('A.')", f"shell('{command}')", "s.text('B.')")
     asking = notebook.send("%mentra say it")
-    assert notebook.models[notebook.card(asking)]["question"]["scopes"] == ["session", "project", "global"]
+    scopes = dict(notebook.models[notebook.card(asking)]["question"]["scopes"])
+    assert scopes == {
+        "session": "this session",
+        "project": f"this project ({notebook.work})",
+        "global": "every project",
+    }
     notebook.choose(asking, answer="always", pattern=f"{command}*", scope=scope)
     notebook.finish(asking)
     notebook.run("engine().chats.clear()")  # a new conversation
@@ -142,7 +146,7 @@ def test_a_question_nobody_answers_is_denied_in_time_and_a_late_answer_is_refuse
         notebook.finish(asking)
     finally:
         notebook.run("%config Mentra.ask_timeout = 600")
-    assert "✗ Denied: no answer in time" in asking.texts()
+    assert "✗ shell  echo hi  denied: no answer in time" in asking.texts()
     assert "Nobody came." in asking.texts()
     assert "nobody answered" in notebook.said()[-1]
     assert decided(notebook) == ["shell", "deny", "timeout"]
@@ -205,7 +209,10 @@ def test_the_stop_button_ends_the_turn(notebook: Notebook, what: str) -> None:
     assert running.reply["traceback"] == ["Stopped."]
     assert (running.status, queued.status) == ("error", "aborted")
     assert not queued.stdout
-    assert "stopped" in running.texts().splitlines()[-1]
+    row, footer = ("I was saying" if what == "stream" else "✗ shell"), running.texts().splitlines()[-1]
+    assert row in running.texts()
+    assert footer.startswith("scripted · ")
+    assert "stopped" not in running.texts()
     if what == "shell":
         group = int((Path(notebook.work) / "pid").read_text())
         notebook.until(lambda: not alive(group), timeout=DEADLINE)

@@ -33,6 +33,8 @@ _READY = """() => {
   const session = widget && widget.context && widget.context.sessionContext.session;
   return !!(session && session.kernel && session.kernel.status === 'idle' && widget.context.isReady);
 }"""
+# The same while a cell runs.
+_LOADED = _READY.replace("session.kernel.status === 'idle'", "session.kernel.connectionStatus === 'connected'")
 # By default only the cells in sight are drawn, and a test cannot search the others.
 _DRAW_ALL = """() => { const content = window.jupyterapp.shell.currentWidget.content;
   content.notebookConfig = {...content.notebookConfig, windowingMode: 'none'}; }"""
@@ -187,6 +189,11 @@ class Notebook:
     def command(self, name: str, *, wait: bool = True) -> None:
         run = f"window.jupyterapp.commands.execute('{name}')"
         self.page.evaluate(f"async () => {{ await {run}; }}" if wait else f"() => {{ {run}; }}")
+
+    def ready(self) -> None:
+        """Wait until a page that was reloaded is there again, with its kernel."""
+        self.page.wait_for_function(_LOADED, timeout=60_000)
+        self.page.evaluate(_DRAW_ALL)
 
     def run_all(self, *, wait: bool = False) -> None:
         self.command("notebook:run-all-cells", wait=wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import threading
 import time
@@ -35,6 +36,7 @@ class OpenQuestions:
         self.answers: dict[str, queue.SimpleQueue[PermissionDecision]] = {}
         self.questions: dict[str, PermissionQuestion] = {}
         self.permissions = self
+        self.project = None
 
     def open_questions(self) -> list[PermissionQuestion]:
         return list(self.questions.values())
@@ -90,7 +92,7 @@ class ScriptedTurn(RunningTurn):
     def _call(self, call_id: str, command: str, deadline: float) -> None:
         arguments: dict[str, Any] = {"command": command}
         call = {"tool_call_id": call_id, "tool_name": "shell"}
-        summary, text = f"shell: {command}", str(arguments)
+        summary, text = f"shell: {command}", json.dumps(arguments)
         self.events.put(ToolQueued(**call, summary=summary, mutability="unknown", input_json=text))
         self.events.put(ToolStarted(**call))
         decision = self._ask(call, command, arguments, deadline)

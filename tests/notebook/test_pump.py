@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mentra_nb.notebook.pump import MIN_QUESTION_AGE, Pump6, Pump7, sent_after_reading
+from mentra_nb.notebook.pump import MIN_QUESTION_AGE, Pump6, Pump7, Served, sent_after_reading
 
 BEGAN = 1_700_000_000.0
 """When the running cell was sent, by the page's clock."""
@@ -172,8 +172,8 @@ def answered(kernel: FakeKernel) -> tuple[Pump6, list[str]]:
     """Return a pump whose commands are cells that begin with `%mentra`, and those it took."""
     taken: list[str] = []
 
-    def on_command(code: str) -> Any:
-        return (lambda: taken.append(code) or "done") if code.startswith("%mentra") else None
+    def on_command(code: str, has_read: bool) -> Any:
+        return (lambda: taken.append(code) or Served("done")) if code.startswith("%mentra") and has_read else None
 
     return Pump6(kernel, on_command), taken
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -21,10 +22,12 @@ from mentra_nb.event.screen import (
     RetryNotice,
     SessionEvent,
     ToolCompleted,
+    ToolDecided,
     ToolProgress,
     ToolQueued,
     ToolStarted,
     UsageReported,
+    UserMessage,
 )
 from mentra_nb.notebook.asking import parse_answer, parse_reply
 from mentra_nb.notebook.ended import why
@@ -59,13 +62,13 @@ class Recorder:
         return [data["text/plain"] for data in self.shown]
 
 
-def draw(*events: SessionEvent, live: bool = True, hz: float = 1e9, **footer: float) -> Recorder:
+def draw(*events: SessionEvent, live: bool = True, hz: float = 1e9, **footer: Any) -> Recorder:
     out = Recorder()
     view = TurnView(out, live=live, hz=hz)
     for event in events:
         view.handle(event)
         view.tick()
-    view.finish(**footer)  # type: ignore[arg-type]
+    view.finish(**footer)
     return out
 
 
@@ -116,7 +119,9 @@ def test_updates_are_no_more_than_asked_for() -> None:
 
 
 CALL = (
-    ToolQueued(tool_call_id="1", tool_name="shell", summary="shell: ls", mutability="unknown", input_json="{}"),
+    ToolQueued(
+        tool_call_id="1", tool_name="shell", summary="shell: ls", mutability="unknown", input_json='{"command": "ls"}'
+    ),
     ToolStarted(tool_call_id="1", tool_name="shell"),
 )
 DONE = ToolCompleted(tool_call_id="1", tool_name="shell", summary="3 files", is_error=False, duration_ms=200)
@@ -128,10 +133,113 @@ def test_a_tool_call_becomes_one_line() -> None:
 
 
 def test_a_call_that_never_ran_says_so() -> None:
-    denied = QuestionAnswered(request_id="q", tool_call_id="1", tool_name="shell", outcome="denied", reason="no")
-    answer, line = draw(*CALL, denied).texts()
-    assert line == "✗ shell  ls  not run"
-    assert answer.startswith("✗ Denied by you")
+    assert draw(*CALL).texts() == ["✗ shell  ls  not finished"]
+    assert draw(CALL[0]).texts() == ["✗ shell  ls  not run"]
+    refused = DONE.model_copy(
+        update={"is_error": True, "duration_ms": None, "output": "Tool execution denied: invalid arguments: path"}
+    )
+    out = draw(*CALL, refused)
+    assert out.texts() == ["✗ shell  ls  not run: invalid arguments: path"]
+    stopped = refused.model_copy(update={"output": "stopped before it finished; it may have taken effect"})
+    assert draw(*CALL, stopped).texts() == ["✗ shell  ls  not finished"]
+
+
+def decided(**fields: Any) -> ToolDecided:
+    return ToolDecided(tool_call_id="1", tool_name="shell", **fields)
+
+
+@pytest.mark.parametrize(
+    ("event", "who"),
+    [
+        (decided(allowed=True, decided_by="rule", pattern="head *"), "rule head *"),
+        (decided(allowed=True, decided_by="setting"), "setting ask='changes'"),
+        (decided(allowed=True, decided_by="policy"), "policy"),
+        (decided(allowed=True, decided_by="user"), "you, earlier"),
+        (decided(allowed=True, decided_by="runtime"), ""),
+    ],
+)
+def test_a_call_that_ran_unasked_says_who_allowed_it(event: ToolDecided, who: str) -> None:
+    (text,) = draw(*CALL, event, DONE).texts()
+    assert text == "✓ shell  ls  0.2 s" + (f" · {who}" if who else "")
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (decided(allowed=False, decided_by="rule", pattern="rm *", reason="no"), "denied by rule rm *: no"),
+        (
+            decided(allowed=False, decided_by="policy", reason="outside the roots"),
+            "denied by policy: outside the roots",
+        ),
+        (decided(allowed=False, decided_by="hook", reason="not on Fridays"), "denied by hook: not on Fridays"),
+        (decided(allowed=False, decided_by="headless", reason="nobody is there"), "denied: nobody is there"),
+        (decided(allowed=False, decided_by="runtime", reason="no such tool"), "not run: no such tool"),
+        (decided(allowed=False, decided_by="policy", reason="x" * 500), "denied by policy: " + "x" * 199 + "…"),
+    ],
+)
+def test_a_denied_call_is_one_line_with_the_reason(event: ToolDecided, why: str) -> None:
+    result = DONE.model_copy(update={"is_error": True, "duration_ms": None, "output": f"Tool execution denied: {why}"})
+    assert draw(*CALL, event, result).texts() == [f"✗ shell  ls  {why}"]
+
+
+def answered(**fields: Any) -> QuestionAnswered:
+    return QuestionAnswered(request_id="q", tool_call_id="1", tool_name="shell", **fields)
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (answered(outcome="denied", reason="it is late"), "denied by you: it is late"),
+        (answered(outcome="denied"), "denied by you"),
+        (answered(outcome="denied", decided_by="timeout", reason="nobody answered"), "denied: no answer in time"),
+        (answered(outcome="denied", decided_by="cancelled", reason="the turn was stopped"), "not run"),
+    ],
+)
+def test_a_denied_question_is_the_line_of_its_call(event: QuestionAnswered, why: str) -> None:
+    second = decided(allowed=False, decided_by=event.decided_by, reason="said twice")
+    result = DONE.model_copy(update={"is_error": True, "duration_ms": None, "output": "Tool execution denied: why"})
+    assert draw(*CALL, event, second, result).texts() == [f"✗ shell  ls  {why}"]
+
+
+@pytest.mark.parametrize(
+    ("output", "ending"),
+    [
+        ("x\n[exit status 3]", "exit status 3"),
+        ("[timed out after 2s and was killed]", "timed out after 2s and was killed"),
+        ("[killed by a signal]", "killed by a signal"),
+        ("KeyError: 'amount'\nmore", "KeyError: 'amount'"),
+    ],
+)
+def test_the_row_of_a_failed_call_says_how_it_ended(output: str, ending: str) -> None:
+    failed = DONE.model_copy(update={"is_error": True, "output": output})
+    assert draw(*CALL, failed).texts() == [f"✗ shell  ls  0.2 s · {ending}"]
+
+
+def test_a_long_command_is_cut_in_its_row_and_whole_in_the_fold() -> None:
+    command = "echo " + "ä" * 24_000 + " END"
+    queued = CALL[0].model_copy(update={"input_json": json.dumps({"command": command})})
+    out = draw(queued, CALL[1], DONE)
+    (row,) = out.texts()
+    assert len(row) < 130
+    assert row.split("  ")[1].endswith("…")
+    assert out.shown[0]["text/html"].count(" END") == 1
+
+
+def test_the_fold_shows_arguments_as_they_are_and_not_as_json() -> None:
+    given = json.dumps({"path": "a.txt", "content": 'one "two"\nthree'})
+    html = draw(CALL[0].model_copy(update={"input_json": given}), CALL[1], DONE).shown[0]["text/html"]
+    assert "path: a.txt\ncontent:\n  │ one &quot;two&quot;\n  │ three\n\n3 files" in html
+    (row,) = draw(CALL[0].model_copy(update={"input_json": '{"month": "März", "n": 2}'}), CALL[1], DONE).texts()
+    assert row == '✓ shell  month="März", n=2  0.2 s'
+
+
+def test_the_progress_of_a_tool_is_what_a_terminal_shows_in_the_end(clock: Clock) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    for event in (*CALL, ToolProgress(tool_call_id="1", tool_name="shell", progress="\x1b[31m 10 %\r 20 %\r\n")):
+        view.handle(event)
+    clock.wait(view, 0.3)
+    assert out.texts() == ["⋯ shell  ls  20 %"]
 
 
 def test_the_footer_has_tokens_always_and_what_varies_only_for_a_person() -> None:
@@ -140,6 +248,9 @@ def test_the_footer_has_tokens_always_and_what_varies_only_for_a_person() -> Non
     )
     assert draw(used, cost=0.004, seconds=3.14).texts() == ["1.2k in / 300 out · $0.004 · 3.1 s"]
     assert draw(used, seconds=3.14).texts() == ["1.2k in / 300 out · 3.1 s"]
+    assert draw(used, model="m", cost=0.0, seconds=3.14).texts() == ["m · 1.2k in / 300 out · 3.1 s"]
+    begun = UserMessage(text="hi", model="m")
+    assert draw(begun, used, seconds=3.14).texts() == ["m · 1.2k in / 300 out · 3.1 s"]
     assert draw(used, cost=0.004, seconds=3.14, live=False).texts() == ["1.2k in / 300 out"]
 
 
@@ -226,8 +337,8 @@ def test_nothing_of_the_living_line_stays(clock: Clock, quiet: bool) -> None:
     view = TurnView(out, live=True, hz=12.0, quiet=quiet)
     clock.wait(view, 2.0)
     assert len(out.shown) == 1
-    view.finish(model="m", cost=1.0, stopped=True)
-    assert out.texts() == ["" if quiet else "m · $1.00 · stopped"]
+    view.finish(model="m", cost=1.0)
+    assert out.texts() == ["" if quiet else "m · $1.00"]
 
 
 def test_a_run_without_a_page_has_no_living_line(clock: Clock) -> None:
@@ -288,12 +399,18 @@ def test_an_allowed_call_is_one_line_that_says_who_allowed_it(clock: Clock, scop
     view.question(QUESTION, None)
     view.question(QUESTION, {"text/plain": "CARD"})
     clock.wait(view, 1.0)
-    assert out.texts() == ["CARD"]
+    waits, card = out.texts()
+    assert waits == "⋯ shell  ls  waits for your answer; if the kernel is gone: %mentra resume"
+    assert card == "CARD"
     allowed = QuestionAnswered(request_id="q", tool_call_id="1", tool_name="shell", outcome="allowed", rule_scope=scope)
     view.handle(allowed)
     view.handle(DONE)
-    (text,) = out.texts()
+    text, card = out.texts()
     assert text.startswith(f"✓ shell  ls  0.2 s · {how} ")
+    assert card == ""
+    view.handle(AssistantTokenDelta(delta="Then."))
+    view.finish()
+    assert out.texts()[1:] == ["Then."]  # in place of the card
 
 
 def test_the_advice_after_a_question_nobody_could_be_asked_allows_this_very_call_and_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def _shown(context: ToolContext, path: Path) -> str:
 
 
 MAX_COUNTED = 1 << 20
-"""Bytes of a file whose lines are counted."""
+"""Bytes of the largest file whose content is compared and counted."""
 
 
 class _FileTool(Tool):
@@ -137,7 +138,7 @@ class WriteTool(_FileTool):
     def operation(self, target: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         if not target.exists():
             return {"op": "create", "resolved_path": str(target)}
-        return {"op": "set", "resolved_path": str(target), "replaces": _size(target)}
+        return {"op": "set", "resolved_path": str(target), "replaces": replaced(target)[0]}
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         target = context.policy.writable(context.working_directory, arguments["path"])
@@ -147,16 +148,21 @@ class WriteTool(_FileTool):
         return ToolOutput(f"Wrote {len(raw)} byte(s) to {_shown(context, target)}")
 
 
-def _size(target: Path) -> dict[str, int]:
-    """Return the bytes of a file, and its lines unless it is too large to count them."""
+def replaced(target: Path) -> tuple[dict[str, Any], bytes | None]:
+    """Return what identifies the content of a file, and the content.
+
+    These are its bytes, lines and SHA-256; for a file over `MAX_COUNTED` bytes, which has no content here, its bytes
+    and the time of its last change.
+    """
     try:
-        size = target.stat().st_size
-        if not target.is_file() or size > MAX_COUNTED:
-            return {"bytes": size}
+        found = target.stat()
+        if not target.is_file() or found.st_size > MAX_COUNTED:
+            return {"bytes": found.st_size, "modified_ns": found.st_mtime_ns}, None
         raw = target.read_bytes()
     except OSError:
-        return {}
-    return {"bytes": size, "lines": raw.count(b"\n") + (not raw.endswith(b"\n") and bool(raw))}
+        return {}, None
+    lines = raw.count(b"\n") + (not raw.endswith(b"\n") and bool(raw))
+    return {"bytes": len(raw), "lines": lines, "sha256": hashlib.sha256(raw).hexdigest()}, raw
 
 
 def _replace(target: Path, path: str, raw: bytes) -> None:

@@ -1,0 +1,159 @@
+"""The row of one tool call: what it does, how long it took, who allowed it, and in a fold all it was given and gave.
+
+`✓ shell  head -2 sales.csv  0.1 s · rule head *`
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from mentra_nb.agent.results import NOT_RUN, STOPPED
+from mentra_nb.event.projections import SUBJECT_KEYS
+from mentra_nb.event.screen import QuestionAnswered, ToolCompleted, ToolDecided
+from mentra_nb.notebook import asking
+from mentra_nb.notebook.escaping import cut
+from mentra_nb.notebook.render import Bundle, line
+from mentra_nb.tools.clipping import as_printed
+
+MAX_SUBJECT = 100
+"""Characters of a command or path in a row. The fold has all of it."""
+MAX_REASON = 200
+"""Characters of a reason in a row."""
+MAX_ADVICE = 1_200
+"""Characters of the advice how to allow a call where nobody can be asked: it quotes what the call acts on."""
+
+_ENDING = re.compile(r"\[(exit status \d+|timed out after [^\]]*|killed by a signal)\]\Z")
+_PREFIX = re.compile(r"\A(?:Tool execution (?:denied|requires approval)|Blocked by pre-execution hook): ")
+_SCOPES = {"session": "for this session", "project": "for this project", "global": "everywhere"}
+_DENIED = {
+    "user": "denied by you",
+    "timeout": "denied: no answer in time",
+    "cancelled": "not run",
+    "runtime": "not run",
+}
+
+
+class Call:
+    """The row of one tool call."""
+
+    def __init__(self, name: str, input_json: str = "{}") -> None:
+        self.name: str = name
+        given = json.loads(input_json)
+        self.arguments: dict[str, Any] = given if isinstance(given, dict) else {"": given}
+        self.mark = self.progress = self.result = ""
+        self.duration_ms: int | None = None
+        self.display: str | None = None
+        self.decision = ""
+        """Who allowed or denied it."""
+        self.denied = False
+        self.began: float | None = None
+        self.waits = False
+        """Whether a person is asked about it."""
+        self._drawn: tuple[str, int] = "", -1
+
+    @property
+    def subject(self) -> str:
+        """What it acts on, on one line: its command or path, else its arguments."""
+        for key in SUBJECT_KEYS:
+            if isinstance(found := self.arguments.get(key), str):
+                return cut(found, MAX_SUBJECT)
+        parts = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.arguments.items())
+        return cut(", ".join(parts), MAX_SUBJECT)
+
+    def set_progress(self, text: str) -> None:
+        """Keep the last line of a progress, as a terminal would show it, for the next drawing."""
+        lines = as_printed(text).strip().splitlines()
+        self.progress = cut(lines[-1], MAX_SUBJECT) if lines else ""
+
+    def is_stale(self, now: float) -> bool:
+        """Return whether its progress or its seconds are others than those drawn, and take them as drawn."""
+        before, self._drawn = self._drawn, (self.progress, int(now - (self.began or now)))
+        return before != self._drawn
+
+    def answered(self, answer: QuestionAnswered, clock: str) -> None:
+        """Take in the answer of a person, or why there is none."""
+        self.waits, self.denied = False, answer.outcome == "denied"
+        self.decision = decision(answer, clock)
+
+    def decided(self, event: ToolDecided) -> None:
+        """Take in who decided, where nobody was asked."""
+        if self.decision:
+            return
+        if event.allowed:
+            named = {
+                "rule": f"rule {event.pattern or ''}".rstrip(),
+                "setting": "setting ask='changes'",
+                "user": "you, earlier",
+                "runtime": "",
+            }
+            self.decision = named.get(event.decided_by, event.decided_by)
+        else:
+            self.denied = True
+            self.decision = _denied(event.decided_by, event.reason, event.pattern)
+
+    def completed(self, event: ToolCompleted) -> None:
+        """Take in the result."""
+        self.mark, self.progress = "✗" if event.is_error else "✓", ""
+        self.result, self.duration_ms = event.output or event.summary, event.duration_ms
+        if not event.is_error:
+            return
+        ending = _ENDING.search(self.result.rstrip())
+        if self.result.startswith((NOT_RUN, STOPPED)):
+            self.progress = "not run" if self.result.startswith(NOT_RUN) else "not finished"
+        elif ending is not None:
+            self.progress = ending[1]
+        elif self.duration_ms is None and not self.decision:
+            self.progress = _with_reason("not run", _PREFIX.sub("", self.result))
+        elif self.duration_ms is not None:
+            self.progress = cut(self.result.strip().partition("\n")[0], MAX_REASON)
+
+    def closed(self) -> None:
+        """Take in that the turn has ended before it."""
+        self.mark, self.progress = "✗", ""
+        if not self.denied:
+            self.progress = "not run" if self.waits or self.began is None else "not finished"
+        self.waits = False
+
+    def bundle(self, *, timed: bool, is_open: bool) -> Bundle:
+        """Return the row as it is now. `timed`: with seconds; `is_open`: with its result unfolded."""
+        took = ""
+        if timed and self.mark and self.duration_ms is not None:
+            took = f"{self.duration_ms / 1000:.1f} s"
+        elif timed and not self.mark and self._drawn[1] > 0 and not self.waits:
+            took = f"{self._drawn[1]} s"
+        waits = "waits for your answer; if the kernel is gone: %mentra resume" if self.waits else ""
+        parts = dict.fromkeys(filter(None, (took, waits, self.progress, self.decision)))
+        detail = ""
+        if self.mark:
+            detail = "\n\n".join(filter(None, (asking.written_out(self.arguments), self.result)))
+        return line(
+            self.name,
+            self.mark or "⋯",
+            code=self.subject,
+            note=" · ".join(parts),
+            detail=detail,
+            is_open=is_open and bool(self.result),
+        )
+
+
+def decision(answer: QuestionAnswered, clock: str) -> str:
+    """Return how a question was closed: `you, once 14:02`, `denied by you: too late`."""
+    if answer.outcome == "denied":
+        return _denied(answer.decided_by, answer.reason)
+    how = _SCOPES[answer.rule_scope] if answer.rule_scope else "once"
+    if answer.rule_scope and answer.pattern:
+        how += f" {answer.pattern}"
+    return f"{'you' if answer.decided_by == 'user' else answer.decided_by}, {how} {clock}".rstrip()
+
+
+def _denied(by: str, reason: str | None, pattern: str | None = None) -> str:
+    text = _DENIED.get(by, f"denied by {by}" + (f" {pattern}" if pattern else ""))
+    if by == "headless" and reason:
+        return f"denied: {cut(reason, MAX_ADVICE)}"
+    return text if by in ("timeout", "cancelled") else _with_reason(text, reason)
+
+
+def _with_reason(text: str, reason: str | None) -> str:
+    return f"{text}: {cut(reason, MAX_REASON)}" if reason else text

@@ -1,0 +1,101 @@
+"""IPython at a real terminal: text streams, a person is asked, and nothing is shown twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pexpect = pytest.importorskip("pexpect", reason="there are no terminals of this kind on Windows")
+
+pytestmark = pytest.mark.kernel
+
+TESTS = Path(__file__).parents[1]
+
+
+class Terminal:
+    """IPython in a pseudo-terminal, with the extension and a scripted model."""
+
+    def __init__(self, folder: Path) -> None:
+        unset = {name: "" for name in os.environ if name.startswith("MENTRA_") or name.endswith("_API_KEY")}
+        path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+        own = {"MENTRA_HOME": str(folder / "home"), "IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": path}
+        arguments = ["-m", "IPython", "--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=nocolor"]
+        self.child = pexpect.spawn(
+            sys.executable,
+            arguments,
+            cwd=folder,
+            env={**os.environ, **unset, **own, "TERM": "xterm"},
+            encoding="utf-8",
+            timeout=30,
+            dimensions=(40, 200),
+        )
+        self.child.setecho(False)
+        self.child.expect(r"In \[1\]: ")
+        self.run("from kits.notebooks import BEGIN; exec(BEGIN)")
+
+    def run(self, code: str) -> str:
+        """Type a line, wait for the next prompt, and return what was written, as the screen shows it in the end."""
+        self.child.sendline(code)
+        return self.rest()
+
+    def rest(self) -> str:
+        self.child.expect(r"In \[\d+\]: ")
+        return re.sub(r"[^\n]*\r\x1b\[K", "", str(self.child.before).replace("\r\n", "\n"))
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    running = Terminal(tmp_path)
+    yield running
+    running.child.close(force=True)
+
+
+def test_text_comes_as_it_is_written_and_the_stop_key_ends_it(terminal: Terminal) -> None:
+    terminal.run("script(silent('As I was saying, \\x1b[31mred'))")
+    terminal.child.sendline("%mentra tell me")
+    terminal.child.expect_exact("As I was saying, ␛[31mred")  # though the model has not finished
+    terminal.child.sendintr()
+    shown = terminal.rest()
+    assert "Stopped." in shown
+    assert "\x1b[31m" not in shown
+
+
+def test_an_answer_has_a_footer_and_no_empty_value(terminal: Terminal) -> None:
+    terminal.run("script(s.text('It is *42*.'), s.text('Again.'))")
+    shown = terminal.run("%mentra what is it?")
+    assert shown.count("It is *42*.") == 1
+    assert re.search(r"^scripted/scripted · .*\d\.\d s$", shown, re.MULTILINE)
+    assert "Out[" not in shown
+    terminal.run("answer = %mentra once more")
+    assert "Again." in terminal.run("print(answer.text)")
+
+
+def test_a_wrong_answer_is_told_what_would_be_right(terminal: Terminal) -> None:
+    terminal.run("script(shell('echo forty-two'), s.text('Then not.'))")
+    terminal.child.sendline("%mentra what does it say?")
+    terminal.child.expect_exact("[a]llow once, al[w]ays, [d]eny, [s]top: ")
+    assert "mentra asks: Run a command (shell)" in terminal.child.before
+    terminal.child.sendline("what?")
+    terminal.child.expect_exact("That is not an answer. Type a, w, d or s, or: deny because REASON")
+    terminal.child.expect_exact("[s]top: ")
+    terminal.child.sendline("d because no")
+    shown = terminal.rest()
+    assert "✗ shell  echo forty-two  denied by you: no" in shown
+    assert "Then not." in shown
+    assert shown.count("echo forty-two") == 1
+
+
+def test_an_allowed_call_is_one_row(terminal: Terminal) -> None:
+    terminal.run("script(shell('echo forty-two'), s.text('It says 42.'))")
+    terminal.child.sendline("%mentra what does it say?")
+    terminal.child.expect_exact("[s]top: ")
+    terminal.child.sendline("a")
+    shown = terminal.rest()
+    assert re.search(r"^✓ shell  echo forty-two  \d\.\d s · you, once \d\d:\d\d$", shown, re.MULTILINE)
+    assert "I run a command.\n✓" not in shown  # it was written before the question
+    assert "It says 42.\n" in shown

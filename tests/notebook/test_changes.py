@@ -1,0 +1,150 @@
+"""What a question about a write shows of the change, and that it is the change which would be made."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mentra_nb.authorization import PermissionQuestion, ToolAuthorizationPreview, ToolCapability
+from mentra_nb.notebook.approval import ApprovalCard
+from mentra_nb.notebook.asking import diff, effect, headline, question_text
+from mentra_nb.notebook.changes import MAX_COMPARED, Changes, changes, planned_changes
+from mentra_nb.tools.builtin.files import replaced
+
+
+def question(path: Path, content: str) -> PermissionQuestion:
+    """Return the question about a write, as the tool describes it."""
+    operation: dict[str, Any] = {"op": "create", "resolved_path": str(path)}
+    if path.exists():
+        operation |= {"op": "set", "replaces": replaced(path)[0]}
+    planned = {"kind": "files", "working_directory": str(path.parent), "operations": [operation]}
+    return PermissionQuestion(
+        request_id="q",
+        session_id="s",
+        agent_id="a",
+        agent_name="mentra",
+        tool_call_id="1",
+        tool_name="write",
+        description="why",
+        subject=path.name,
+        arguments={"path": path.name, "content": content},
+        preview=ToolAuthorizationPreview(
+            working_directory=str(path.parent),
+            capabilities=(ToolCapability.FILESYSTEM_WRITE,),
+            structured_input=planned,
+        ),
+        arguments_hash="",
+        asked_at=0.0,
+        deadline=0.0,
+    )
+
+
+def test_a_new_file_says_how_long_it_is(tmp_path: Path) -> None:
+    asked = question(tmp_path / "a.txt", "one\ntwo\n")
+    assert headline(asked) == "Write a new file"
+    assert effect(asked, planned_changes(asked)) == f"file {tmp_path}/a.txt: new, 2 lines"
+    assert planned_changes(asked) is None
+
+
+def test_an_existing_file_shows_a_diff(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"line {n}\n" for n in range(120)))
+    new = "".join(f"line {n}\n" if n != 50 else "changed\nadded\n" for n in range(120))
+    asked = question(tmp_path / "a.txt", new)
+    found = planned_changes(asked)
+    assert found is not None
+    assert headline(asked) == "Replace a file of 120 lines"
+    assert effect(asked, found) == f"file {tmp_path}/a.txt: replaces 120 lines, +2 −1"
+    around = [f" line {n}" for n in (47, 48, 49)], [f" line {n}" for n in (51, 52, 53)]
+    assert found.lines == ["@@ line 48 @@", *around[0], "-line 50", "+changed", "+added", *around[1]]
+    assert "+changed\n+added" in question_text(asked)
+    card = ApprovalCard(asked, lambda _: None)
+    assert card.question["diff"] == found.lines
+    card.close()
+
+
+def test_a_file_that_has_changed_since_the_question_shows_no_diff(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    asked = question(tmp_path / "a.txt", "new")
+    assert planned_changes(asked) is not None
+    (tmp_path / "a.txt").write_text("two")
+    assert planned_changes(asked) is None
+
+
+def test_a_file_that_is_not_text_shows_no_diff(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"\xff\x00")
+    asked = question(tmp_path / "a.bin", "new")
+    assert planned_changes(asked) is None
+    assert effect(asked) == f"file {tmp_path}/a.bin: replaces 1 line"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        ("a\n", "a\n", []),
+        ("", "a\n", ["@@ line 1 @@", "+a"]),
+        ("a\n", "", ["@@ line 1 @@", "-a"]),
+        ("a\n", "a", ["@@ line 1 @@", "-a", "+a (without a line end)"]),
+        ("a\r\n", "a\n", ["@@ line 1 @@", "-a\r", "+a"]),
+        ("a\nb\n", "b\n", ["@@ line 1 @@", "-a", " b"]),
+    ],
+)
+def test_every_difference_is_shown(old: str, new: str, lines: list[str]) -> None:
+    assert changes(old, new).lines == lines
+
+
+def test_a_diff_applied_to_the_old_text_gives_the_new_one() -> None:
+    rng = random.Random(7)
+    for _ in range(300):
+        old = [rng.choice("abcde") for _ in range(rng.randrange(40))]
+        new = [text for text in old if rng.random() > 0.1]
+        for _ in range(rng.randrange(4)):
+            new.insert(rng.randrange(len(new) + 1), rng.choice("vwxyz"))
+        found = changes("".join(f"{t}\n" for t in old), "".join(f"{t}\n" for t in new))
+        assert applied(old, found) == new
+        assert found.added - found.removed == len(new) - len(old)
+        assert found.added == sum(text[0] == "+" for text in found.lines)
+
+
+def applied(old: list[str], found: Changes) -> list[str]:
+    """Return `old` with the diff applied."""
+    result, at = [], 0
+    for text in found.lines:
+        if text[0] == "@":
+            begin = int(text.split()[2]) - 1
+            result += old[at:begin]
+            at = begin
+        elif text[0] == "+":
+            result.append(text[1:])
+        else:
+            assert old[at] == text[1:]
+            result += [text[1:]] * (text[0] == " ")
+            at += 1
+    return result + old[at:]
+
+
+@pytest.mark.parametrize("unit", ["x\n", "\n", "{n}\n", "{n}{n}\nx\n"])
+def test_comparing_takes_bounded_time(unit: str) -> None:
+    old = "".join(unit.replace("{n}", str(n)) for n in range(20_000))
+    new = "a\n" + "".join(unit.replace("{n}", str(n * 7 % 20_000)) for n in range(20_000)) + "b\n"
+    began = time.thread_time()
+    found = changes(old, new)
+    assert time.thread_time() - began < 5.0
+    assert found.added > 0
+
+
+def test_a_long_change_is_replaced_as_a_whole_and_still_right() -> None:
+    old, new = ([f"{word} {n}" for n in range(MAX_COMPARED + 50)] for word in ("old", "new"))
+    found = changes("".join(f"{t}\n" for t in old), "".join(f"{t}\n" for t in new))
+    assert applied(old, found) == new
+
+
+def test_what_is_shown_of_a_diff_is_bounded_and_visible() -> None:
+    shown = diff(Changes(["+" + "x" * 9000, "+\u202e\x1b[2K", *["+y"] * 50], 52, 0), 10)
+    assert len(shown) == 11
+    assert len(shown[0]) == 500
+    assert shown[1] == "+\\u202e␛[2K"
+    assert shown[-1] == "… 42 more lines: the whole new text is among the arguments"
