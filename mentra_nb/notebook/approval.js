@@ -63,7 +63,12 @@ function render({ model, el }) {
   });
   const effect = element("div", "effect", question.effect);
   effect.hidden = !question.effect;
-  const changed = question.diff.length ? [diff(question.diff)] : [];
+  let whole = [args];
+  if (question.diff.length) {
+    const fold = element("details");
+    fold.append(element("summary", "", "The whole call"), args);
+    whole = [diff(question.diff), fold];
+  }
   const why = element("div", "why", question.why);
   const status = element("div", "status", "", { role: "status" });
   // Said to screen readers only, and once the region is there: then it is read without taking the focus.
@@ -157,7 +162,7 @@ function render({ model, el }) {
   always.append(field("Pattern (* any text, ? one character)", pattern), field("For", scope), remember);
 
   // The reason comes before the buttons, so the first control a keyboard reaches is harmless.
-  card.append(title, effect, ...changed, args, why, field("Reason if you deny", reason), buttons, always, status);
+  card.append(title, effect, ...whole, why, field("Reason if you deny", reason), buttons, always, status);
   card.append(announced);
 
   // Keys typed here are not for the notebook.

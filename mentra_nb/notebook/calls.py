@@ -17,8 +17,10 @@ from mentra_nb.notebook.escaping import cut
 from mentra_nb.notebook.render import Bundle, line
 from mentra_nb.tools.clipping import as_printed
 
-MAX_SUBJECT = 100
+MAX_SUBJECT = 80
 """Characters of a command or path in a row. The fold has all of it."""
+SHORTEST = 50
+"""Milliseconds of the shortest call that says how long it took."""
 MAX_REASON = 200
 """Characters of a reason in a row."""
 MAX_ADVICE = 1_200
@@ -119,8 +121,8 @@ class Call:
     def bundle(self, *, timed: bool, is_open: bool) -> Bundle:
         """Return the row as it is now. `timed`: with seconds; `is_open`: with its result unfolded."""
         took = ""
-        if timed and self.mark and self.duration_ms is not None:
-            took = f"{self.duration_ms / 1000:.1f} s"
+        if timed and self.mark and (self.duration_ms or 0) >= SHORTEST:
+            took = f"{(self.duration_ms or 0) / 1000:.1f} s"
         elif timed and not self.mark and self._drawn[1] > 0 and not self.waits:
             took = f"{self._drawn[1]} s"
         waits = "waits for your answer; if the kernel is gone: %mentra resume" if self.waits else ""

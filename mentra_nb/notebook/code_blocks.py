@@ -26,6 +26,8 @@ _CODE = (
     "margin:0;padding:8px 10px;border:0;background:var(--jp-cell-editor-background,#f5f5f5);"
     "white-space:pre;word-break:normal;overflow-wrap:normal;overflow-x:auto"
 )
+_INNER = "padding:0;background:none;white-space:inherit"
+"""The page's own style frames and wraps code."""
 
 
 def framed(code: str, info: str, number: int, *, coloured: bool) -> str:
@@ -36,7 +38,7 @@ def framed(code: str, info: str, number: int, *, coloured: bool) -> str:
     focus = ' tabindex="0"' if max(map(len, code.split("\n"))) > LONG_LINE else ""
     return (
         f'<div class="mentra-code" style="{_FRAME}"><div style="{_LABEL}"><span>{escape(language)}</span>'
-        f'<span>[{number}]</span></div><pre style="{_CODE}"{focus}><code>{spans}</code></pre></div>\n'
+        f'<span>[{number}]</span></div><pre style="{_CODE}"{focus}><code style="{_INNER}">{spans}</code></pre></div>\n'
     )
 
 

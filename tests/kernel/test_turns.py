@@ -54,7 +54,7 @@ def test_allowed_once_the_command_runs_and_its_result_is_used(notebook: Notebook
     assert asking.status == queued.status == "ok"
     (line,) = (text for text in asking.texts().splitlines() if "echo forty-two" in text)
     assert line.startswith("✓ shell  echo forty-two")
-    assert " · you, once" in line
+    assert "you, once" in line
     assert "It says 42." in asking.texts()
     assert queued.stdout == "NEXT\n"
     assert notebook.said()[-1] == "forty-two"
@@ -85,11 +85,11 @@ def test_allowed_always_it_does_not_ask_again(notebook: Notebook, how: str) -> N
     asking = notebook.send("%mentra say hi")
     answer(notebook, asking, how)
     notebook.finish(asking)
-    assert " · you, for this session echo hi " in asking.texts()
+    assert "you, for this session echo hi " in asking.texts()
     again = notebook.run("%mentra say it again")
     assert "B." in again.texts()
     assert "✓ shell  echo hi  " in again.texts()
-    assert " · rule echo hi\n" in again.texts()
+    assert "rule echo hi\n" in again.texts()
     rules = notebook.value("mn.rules()[['id', 'tool', 'pattern', 'scope']].values.tolist()")
     assert [rule[1:] for rule in rules] == [["shell", "echo hi", "session"]]
     assert decided(notebook) == ["shell", "allow", "rule"]
@@ -131,7 +131,7 @@ def test_an_answer_queued_by_run_all_does_not_count_and_one_typed_afterwards_doe
     assert not early.events
     answer(notebook, asking, "typed allow")
     notebook.finish(asking, early, last)
-    assert " · you, once" in asking.texts()
+    assert "you, once" in asking.texts()
     assert "no question is open here" in early.error
     assert (early.status, last.status) == ("error", "aborted")
 

@@ -220,7 +220,7 @@ def test_a_long_command_is_cut_in_its_row_and_whole_in_the_fold() -> None:
     queued = CALL[0].model_copy(update={"input_json": json.dumps({"command": command})})
     out = draw(queued, CALL[1], DONE)
     (row,) = out.texts()
-    assert len(row) < 130
+    assert len(row) < 110
     assert row.split("  ")[1].endswith("…")
     assert out.shown[0]["text/html"].count(" END") == 1
 
