@@ -12,9 +12,9 @@ from typing import Any
 
 from mentra_nb.chat.turn import Presenter, present_with, presenter
 from mentra_nb.notebook import kernel
+from mentra_nb.notebook.escaping import plain
 from mentra_nb.notebook.grammar import VISIBLE, completions
 from mentra_nb.notebook.magics import Mentra, show
-from mentra_nb.notebook.escaping import plain
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
 _FRAMES = ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame")

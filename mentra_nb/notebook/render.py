@@ -38,7 +38,6 @@ _BOX = f"{_MONO};{_WRAP};max-height:24em;overflow:auto;margin:2px 0 6px 1.5em;pa
 NO_MATH = "tex2jax_ignore mathjax_ignore"
 
 
-
 def safe_html(markdown: str, *, coloured: bool = True, first_code: int = 1) -> str:
     """Render Markdown as static HTML without raw HTML, images or scripts; links show their host."""
     body: str = _parser().render(plain(markdown), {"coloured": coloured, "code": first_code}).replace("$", "&#36;")
