@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from mentra_nb.content import Message, Text, ToolUse
 from mentra_nb.errors import Cancelled, MentraError, StoreError, is_transient_runtime_error
 from mentra_nb.event import types as e
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import Entry, RunState
+from mentra_nb.store.records import RunState
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,8 @@ class _Ending:
         turn = self.turn
         turn.phase = "Finished"
         with anyio.CancelScope(shield=True):
-            await self.store.finish_run(turn.id, "finished", leaf=turn.transcript.leaf, holder=self.holder)
+            leaf, owed = turn.transcript.leaf, turn.owed
+            await self.store.finish_run(turn.id, "finished", leaf=leaf, entries=owed, holder=self.holder)
             for source in turn.sources:
                 await source.acknowledge()
         self._emit(stop_reason=turn.stop_reason, success=True, text=turn.answer.text() if turn.answer else "")
@@ -88,8 +89,8 @@ class _Ending:
         turn.phase = "Interrupted"
         with anyio.CancelScope(shield=True):
             request_failed(turn, stop)
-            owed = [turn.transcript.append(message, turn.id, "settlement") for message in _left_open(turn)]
-            if await self._close("interrupted", text, turn.transcript.leaf, owed):
+            turn.owed += [turn.transcript.append(message, turn.id, "settlement") for message in _left_open(turn)]
+            if await self._close("interrupted", text, turn.transcript.leaf):
                 for source in turn.sources:
                     await source.acknowledge()
             else:
@@ -108,8 +109,9 @@ class _Ending:
         recoverable = isinstance(error, MentraError) and is_transient_runtime_error(error)
         self._emit_failure("error", text, error, recoverable=recoverable)
 
-    async def _close(self, state: RunState, error: str, leaf: str | None = None, owed: Sequence[Entry] = ()) -> bool:
+    async def _close(self, state: RunState, error: str, leaf: str | None = None) -> bool:
         """Store the end, and return whether that succeeded. If not, recovery closes the turn when it is next loaded."""
+        owed = self.turn.owed
         try:
             await self.store.finish_run(self.turn.id, state, leaf=leaf, error=error, entries=owed, holder=self.holder)
         except StoreError:

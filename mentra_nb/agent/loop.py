@@ -70,18 +70,18 @@ async def run_rounds(turn: Turn) -> str:
         answer = await ask_model(turn)
         calls = answer.message.tool_uses()
         goes_on = answer.stop_reason == "pause" and not calls and bool(answer.message.content)
+        is_last = not (calls or goes_on or turn.limits.options.round_strategy or is_spoken_to(turn))
         if answer.message.content:
-            await turn.commit(answer.message, "assistant_part" if goes_on else None)
+            await turn.commit(answer.message, "assistant_part" if goes_on else None, is_last=is_last)
             turn.emit(e.AssistantMessageCommitted(agent_id=turn.agent_id, message=answer.message))
         response_finished(turn)
 
         if goes_on:
             continue  # the provider continues the same answer
         if not calls:
-            if not turn.limits.has_room():
+            if is_last or not turn.limits.has_room():
                 return answer.stop_reason
-            is_waiting = any(source.is_waiting(Boundary.ANSWER) for source in turn.sources)
-            if not is_waiting and not isinstance(await consult(turn, answer.message), Inject):
+            if not is_spoken_to(turn) and not isinstance(await consult(turn, answer.message), Inject):
                 return answer.stop_reason
             at = Boundary.ANSWER
             continue
@@ -98,6 +98,11 @@ async def run_rounds(turn: Turn) -> str:
         if (ended := await execute(turn, calls)) is not None:
             return ended
     return "stopped" if turn.limits.options.ended_early == "stop_requested" else "budget"
+
+
+def is_spoken_to(turn: Turn) -> bool:
+    """Return whether a message waits that the model is to read after its answer."""
+    return any(source.is_waiting(Boundary.ANSWER) for source in turn.sources)
 
 
 async def finish_open_round(turn: Turn, end: OpenEnd) -> str | None:

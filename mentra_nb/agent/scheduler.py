@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from mentra_nb.agent.calls import Call, Caller, CallEvents, Earlier, Refused
+from mentra_nb.agent.calls import Call, CallEnd, Caller, CallEvents, Earlier, Refused
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
@@ -22,7 +22,7 @@ from mentra_nb.content import Image, ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
-from mentra_nb.store.records import ToolCallRecord
+from mentra_nb.store.records import Entry, ToolCallRecord
 from mentra_nb.tools.tool import Delegate, Tool, ToolOutput, as_content
 
 
@@ -41,6 +41,8 @@ class Scheduler:
     """The tool that takes the turn's typed answer; it needs no permission."""
     history_len: int = 0
     results: dict[str, ToolResult] = field(default_factory=dict)
+    unsaved: CallEnd | None = None
+    """The end of the round's last call, while it is not stored: it is stored with the results of the round."""
     _calls: Sequence[ToolUse] = ()
 
     def __post_init__(self) -> None:
@@ -72,7 +74,7 @@ class Scheduler:
             self.limits.count_tools(len(batch))
             cleared = [call for use in batch if (call := await self._clear(use)) is not None]
             if len(cleared) == 1:
-                if await self._run(cleared[0]):
+                if await self._run(cleared[0], alone=True):
                     ended_by = cleared[0].use.name
             else:
                 await self._run_together(cleared)
@@ -161,20 +163,20 @@ class Scheduler:
         )
         errors = self._events.emit(e.ToolExecutionStarted(input=call.arguments, **self._events.about(call.use)))
         if errors:
-            await self._close(call.use, f"execution blocked: {errors[0]}", is_error=True)
+            await self.save(CallEnd(call.use.id, f"execution blocked: {errors[0]}", is_error=True))
             raise Refused(f"Tool execution blocked: {errors[0]}")
         if call.tool.spec.effect != "none":
             await anyio.to_thread.run_sync(self.environment.bus.sync)
 
-    async def _run(self, call: Call) -> bool:
-        """Run a cleared call to its result. Returns whether it asked to end the turn."""
+    async def _run(self, call: Call, alone: bool = False) -> bool:
+        """Run a cleared call, `alone` or beside others, to its result. Returns whether it asked to end the turn."""
         try:
             await self._write_ahead(call)
         except Refused as refusal:
             self._finish(call.use, str(refusal), is_error=True)
             return False
         except anyio.get_cancelled_exc_class():
-            await self._close(call.use, NOT_RUN, is_error=True)
+            await self.save(CallEnd(call.use.id, NOT_RUN, is_error=True))
             raise
         began = time.monotonic()
         output, error = await self._execute(call, began)
@@ -183,7 +185,11 @@ class Scheduler:
         failed = error is not None
         content = limited(error) if failed else output.content
         ends_turn = output.terminate and not failed
-        await self._close(call.use, content, is_error=failed, ends_turn=ends_turn)
+        end = CallEnd(call.use.id, content, failed, ends_turn)
+        if alone and self.open_calls() == [call.use]:
+            self.unsaved = end
+        else:
+            await self.save(end)
         images = () if failed else output.images
         self._finish(call.use, content, is_error=failed, duration_ms=_ms_since(began), images=images)
         return ends_turn
@@ -199,7 +205,7 @@ class Scheduler:
         except anyio.get_cancelled_exc_class():
             if _is_stopped():
                 self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
-                await self._close(call.use, STOPPED, is_error=True)
+                await self.save(CallEnd(call.use.id, STOPPED, is_error=True))
                 raise
             return ToolOutput(""), f"Tool '{name}' was cancelled from within"
         except PolicyViolation as violation:
@@ -208,10 +214,18 @@ class Scheduler:
         except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
             return ToolOutput(""), in_words(failure)
 
-    async def _close(self, use: ToolUse, content: Any, *, is_error: bool, ends_turn: bool = False) -> None:
+    async def save(self, end: CallEnd, entries: Sequence[Entry] = ()) -> None:
+        """Store the end of a call, with entries of the transcript."""
+        self.unsaved = None
         with anyio.CancelScope(shield=True):  # a known result is stored even when the turn is stopped meanwhile
             await self.environment.store.finish_tool_call(
-                self.caller.run_id, use.id, content, is_error=is_error, ends_turn=ends_turn
+                self.caller.run_id,
+                end.call_id,
+                end.content,
+                is_error=end.is_error,
+                ends_turn=end.ends_turn,
+                entries=entries,
+                holder=self.environment.holder,
             )
 
     def _finish(

@@ -17,7 +17,7 @@ from mentra_nb.content import Data, Message, Role, TokenUsage, ToolUse
 from mentra_nb.errors import EmptyAssistantResponse
 from mentra_nb.event import types as e
 from mentra_nb.providers.base import Provider
-from mentra_nb.store.records import EntryKind
+from mentra_nb.store.records import Entry, EntryKind
 
 
 class AgentSnapshot(Data):
@@ -69,6 +69,8 @@ class Turn:
     opened: bool = False
     """Whether the stream of `request` is open."""
     usage: TokenUsage = field(default_factory=TokenUsage)
+    owed: list[Entry] = field(default_factory=list)
+    """Entries of the transcript that are stored with the next one, or with the end of the turn."""
 
     @property
     def answer(self) -> Message | None:
@@ -85,7 +87,13 @@ class Turn:
     def emit(self, event: e.AgentEvent) -> None:
         self.environment.bus.emit(event)
 
-    async def commit(self, message: Message, kind: EntryKind | None = None) -> None:
-        """Append a message to the transcript and store it."""
-        entry = self.transcript.append(message, self.id, kind)
-        await self.environment.store.append_entries([entry], holder=self.environment.holder)
+    async def commit(self, message: Message, kind: EntryKind | None = None, *, is_last: bool = False) -> None:
+        """Append a message to the transcript and store it; the last one is stored with the end of the turn."""
+        self.owed.append(self.transcript.append(message, self.id, kind))
+        if is_last:
+            return
+        entries, self.owed = self.owed, []
+        if self.scheduler.unsaved is not None:
+            await self.scheduler.save(self.scheduler.unsaved, entries)
+        else:
+            await self.environment.store.append_entries(entries, holder=self.environment.holder)

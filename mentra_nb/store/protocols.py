@@ -158,8 +158,19 @@ class RunStore(Protocol):
         ...
 
     async def finish_tool_call(
-        self, run_id: str, call_id: str, result: Any, *, is_error: bool, ends_turn: bool = False
-    ) -> None: ...
+        self,
+        run_id: str,
+        call_id: str,
+        result: Any,
+        *,
+        is_error: bool,
+        ends_turn: bool = False,
+        entries: Sequence[Entry] = (),
+        holder: str | None = None,
+    ) -> None:
+        """Store the result of a call, and append all `entries` with it or nothing at all."""
+        ...
+
     async def resolve_tool_call(self, run_id: str, call_id: str, resolution: Resolution) -> bool:
         """Store a decision about a call without a result. Return `False` when it has a result or a decision."""
         ...

@@ -11,7 +11,7 @@ from mentra_nb.errors import StoreError
 from mentra_nb.store.records import Entry, Resolution, RunRecord, RunState, ToolCallRecord
 from mentra_nb.store.tables.agents import update_agent
 from mentra_nb.store.tables.leases import check_holder
-from mentra_nb.store.tables.transcripts import entry_rows, insert_entries, to_entries
+from mentra_nb.store.tables.transcripts import append, entry_rows, insert_entries, to_entries
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 
 AGENT_STATUS = {"finished": "Finished", "interrupted": "Interrupted", "failed": "Failed", "running": "Running"}
@@ -100,14 +100,28 @@ class RunTable(Database):
         await self.write(work, sync=call.effect != "none")
 
     async def finish_tool_call(
-        self, run_id: str, call_id: str, result: Any, *, is_error: bool, ends_turn: bool = False
+        self,
+        run_id: str,
+        call_id: str,
+        result: Any,
+        *,
+        is_error: bool,
+        ends_turn: bool = False,
+        entries: Sequence[Entry] = (),
+        holder: str | None = None,
     ) -> None:
         statement = (
             "UPDATE tool_calls SET finished_at = ?, is_error = ?, result = ?, ends_turn = ? "
             "WHERE run_id = ? AND call_id = ?"
         )
         row = (time.time(), int(is_error), to_json(result), int(ends_turn), run_id, call_id)
-        await self.write(lambda db: db.execute(statement, row))
+        rows = entry_rows(entries)
+
+        def work(db: Transaction) -> None:
+            db.execute(statement, row)
+            append(db, rows, holder)
+
+        await self.write(work)
 
     async def resolve_tool_call(self, run_id: str, call_id: str, resolution: Resolution) -> bool:
         statement = (

@@ -23,12 +23,7 @@ class TranscriptTable(Database):
     async def append_entries(self, entries: Sequence[Entry], *, holder: str | None = None) -> None:
         rows = entry_rows(entries)
 
-        def work(db: Transaction) -> None:
-            for agent_id in {row["agent_id"] for row in rows}:
-                check_holder(db, agent_id, holder)
-            insert_entries(db, rows)
-
-        await self.write(work)
+        await self.write(lambda db: append(db, rows, holder))
 
     async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
         statement = f"{PATH} SELECT entries.* FROM path JOIN entries ON entries.id = path.id ORDER BY path.depth DESC"
@@ -67,6 +62,13 @@ def path_length(db: Transaction, agent_id: str, leaf: str | None) -> int:
 def entry_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return the rows to insert for these entries."""
     return [{**entry.model_dump(exclude={"message"}), "message": to_json(entry.message)} for entry in entries]
+
+
+def append(db: Transaction, rows: Sequence[dict[str, Any]], holder: str | None) -> None:
+    """Insert entries of agents that `holder` holds."""
+    for agent_id in {row["agent_id"] for row in rows}:
+        check_holder(db, agent_id, holder)
+    insert_entries(db, rows)
 
 
 def insert_entries(db: Transaction, rows: Iterable[dict[str, Any]]) -> None:
