@@ -8,10 +8,12 @@ from typing import Any
 
 from mentra_nb.errors import MalformedStream
 
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # `json.dumps` would make one each time
+
 
 def compact(value: Any) -> str:
     """Return JSON without spaces, and with characters as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encoder.encode(value)
 
 
 def encode(value: Any) -> bytes:
@@ -24,13 +26,14 @@ def join_body(members: Mapping[str, Any], **ready: bytes | Sequence[bytes] | Non
 
     Members that are `None` are left out. Items are copied only once, as a conversation may be megabytes.
     """
-    parts = [encode(name) + b":" + encode(value) for name, value in members.items() if value is not None]
+    given = encode({name: value for name, value in members.items() if value is not None})[1:-1]
+    parts = [given] if given else []
     for name, value in ready.items():
         if isinstance(value, bytes):
-            parts.append(encode(name) + b":" + value)
+            parts.append(b'"%s":%s' % (name.encode(), value))
         elif value is not None:
             items = [*value] or [b""]
-            items[0] = encode(name) + b":[" + items[0]
+            items[0] = b'"%s":[%s' % (name.encode(), items[0])
             items[-1] += b"]"
             parts += items  # the final join puts commas between members and items alike
     parts = parts or [b""]
