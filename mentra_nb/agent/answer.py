@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mentra_nb.content import MAX_DEPTH, Message, Opaque, Role, Text, Thinking, TokenUsage, ToolUse, is_too_deep
@@ -47,11 +49,11 @@ class _Block:
 class PendingMessage:
     """The assistant message while it streams. Pieces are kept as pieces and joined when they are needed."""
 
-    def __init__(self, agent_id: str, provider: str, model: str, ids: UniqueIds | None = None) -> None:
+    def __init__(self, agent_id: str, provider: str, model: str, ids: Callable[[], UniqueIds] = UniqueIds) -> None:
         self.agent_id = agent_id
         self.provider = provider
         self.model = model
-        self.ids: UniqueIds = ids or UniqueIds()
+        self._known_ids = ids
         self.stop_reason: str | None = None
         self.stop_detail: str | None = None
         self.usage: TokenUsage | None = None
@@ -120,7 +122,7 @@ class PendingMessage:
             return None
         arguments, error = parse_arguments(block.text())
         block.call = ToolUse(
-            id=self.ids.take(block.start.id or "call"),
+            id=self._ids.take(block.start.id or "call"),
             name=block.start.name or "",
             item_id=block.start.item_id,
             input=arguments,
@@ -130,6 +132,11 @@ class PendingMessage:
             return None
         self.said_something = True
         return e.ToolUseReady(agent_id=self.agent_id, index=block.start.index, call=block.call)
+
+    @cached_property
+    def _ids(self) -> UniqueIds:
+        """The ids of the conversation's calls, and of this message's: models use one twice."""
+        return self._known_ids()
 
     def partial_text(self) -> str:
         """Return the text received so far."""

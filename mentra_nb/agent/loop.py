@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -21,7 +22,7 @@ from mentra_nb.agent.request import assemble
 from mentra_nb.agent.steering import Boundary, Steering
 from mentra_nb.agent.strategy import Continue, Decision, Inject, RoundContext, Stop, ToolSummary
 from mentra_nb.agent.turn import Turn
-from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
+from mentra_nb.content import Message, Sendable, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
     ConfigurationError,
     ErrorCategory,
@@ -217,8 +218,7 @@ async def ask_model(turn: Turn) -> Answer:
         try:
             async with provider.stream(request) as events:
                 request_opened(turn)
-                ids = UniqueIds(id for message in messages for id in message.call_ids())  # models use one id twice
-                turn.pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, ids)
+                turn.pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, partial(ids_in, messages))
                 return await read_answer(turn, turn.pending, events)
         except ProviderError as error:
             said_something = turn.pending is not None and turn.pending.said_something
@@ -235,6 +235,11 @@ async def ask_model(turn: Turn) -> Answer:
             turn.limits.count_request()  # before the wait, so that no time is lost when the budget is spent
             await wait_before_retry(turn, error, attempt)
     raise AssertionError("unreachable")
+
+
+def ids_in(messages: Sequence[Sendable]) -> UniqueIds:
+    """Return the ids of the calls in a conversation."""
+    return UniqueIds(id for message in messages for id in message.call_ids())
 
 
 async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:

@@ -73,13 +73,15 @@ class Sent:
         self._transcript, self._at = transcript, at
 
     def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
-        return self._transcript.form(self._at, wire, encode)
+        path = self._transcript._path  # this runs for every old message at every request
+        form: T | None = path.forms[self._at] if path.wire == wire else None
+        return form if form is not None else self._transcript.form(self._at, wire, encode)
 
     def has_images(self) -> bool:
         return self._transcript.has_images(self._at)
 
     def call_ids(self) -> tuple[str, ...]:
-        return self._transcript.call_ids(self._at)
+        return self._transcript._path.calls[self._at]
 
     @property
     def role(self) -> Role:
@@ -195,10 +197,6 @@ class Transcript:
     def has_images(self, at: int) -> bool:
         """Return whether an old message has images."""
         return bool(self._path.pictures[at])
-
-    def call_ids(self, at: int) -> tuple[str, ...]:
-        """Return the ids of the calls in an old message."""
-        return self._path.calls[at]
 
     @property
     def tail(self) -> tuple[Entry, ...]:

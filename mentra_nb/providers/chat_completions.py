@@ -144,26 +144,26 @@ class _Form(bytes):
         last = [_USER + content + b"}"] if content else []
         return (_Answer if fixed and last else cls)(b",".join([*fixed, *last]))
 
-    def parted(self) -> tuple[bytes, bytes]:
-        """Return what comes before the user message, and the content of that message."""
-        return (b"", self[len(_USER) : -1]) if self.startswith(_USER) else (self, b"")
+    @property
+    def is_user(self) -> bool:
+        """Whether it is a user message and nothing else."""
+        return self.startswith(_USER)
+
+    def followed_by(self, user: _Form) -> _Form:
+        """Return it with the content of a user message added to the user message at its end."""
+        at = self.rindex(_USER) + len(_USER)  # inside a text its quotes would be escaped
+        first, second = self[at:-1], user[len(_USER) : -1]
+        if first.startswith(b'"') and second.startswith(b'"'):
+            content = first[:-1] + rb"\n\n" + second[1:]
+        else:
+            content = b"[%s,%s]" % (_parts(first), _parts(second))
+        return type(self)(self[:at] + content + b"}")
 
 
 class _Answer(_Form):
     """Results of tools, and then a user message."""
 
     __slots__ = ()
-
-    def parted(self) -> tuple[bytes, bytes]:
-        at = self.rindex(b"," + _USER)  # inside a text its quotes would be escaped
-        return self[:at], self[at + 1 + len(_USER) : -1]
-
-
-def _joined(first: bytes, second: bytes) -> bytes:
-    """Return the contents of two user messages as one."""
-    if first.startswith(b'"') and second.startswith(b'"'):
-        return first[:-1] + rb"\n\n" + second[1:]
-    return b"[%s,%s]" % (_parts(first), _parts(second))
 
 
 def _parts(content: bytes) -> bytes:
@@ -198,18 +198,14 @@ def _reasoning(message: Sendable, ours: tuple[str, str]) -> dict[str, Any]:
 def _merged(forms: Iterable[_Form]) -> list[bytes]:
     """Return the messages in order, neighbouring user messages merged: strict templates require roles to alternate."""
     messages: list[bytes] = []
-    before = b""
+    last: _Form | None = None
+    """The last of them, if it ends with a user message."""
     for form in forms:
-        fixed, content = form.parted()
-        if fixed:
-            messages.append(fixed)
-            before = b""
-        if content:
-            if before:
-                content = _joined(before, content)
-                messages.pop()
-            messages.append(_USER + content + b"}")
-            before = content
+        if last is not None and form.is_user:
+            last = messages[-1] = last.followed_by(form)
+        elif form:
+            messages.append(form)
+            last = form if form.is_user or isinstance(form, _Answer) else None
     return messages
 
 
