@@ -34,6 +34,8 @@ TICK = 0.05
 """Seconds between two steps of the pump while nothing happens."""
 ASKING_TICK = 0.02
 """The same while a question is open, so that a click acts at once."""
+LATE_PRESS = 2.0
+"""Seconds after a stopped turn in which another press of the stop button still means that turn."""
 STOP_TIMEOUT = 1.0
 """Seconds a stopped turn may take to end; then the cell returns without it."""
 CARD_TIMEOUT = 3.0
@@ -137,7 +139,8 @@ def _succeeded(future: Future[Any]) -> bool:
 class _StopButton:
     """Turns the interrupt of this cell into a flag.
 
-    A `KeyboardInterrupt` at any point could lose a message the pump has just read, or leave one half sent.
+    A `KeyboardInterrupt` at any point could lose a message the pump has just read, or leave one half sent. One right
+    after the turn could end the kernel's work on the reply to this cell, so a late press is ignored.
     """
 
     def __init__(self) -> None:
@@ -146,12 +149,13 @@ class _StopButton:
 
     def __enter__(self) -> _StopButton:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._press)
+            before = signal.signal(signal.SIGINT, self._press)
+            self._before = before.before if isinstance(before, _LatePress) else before
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+            signal.signal(signal.SIGINT, _LatePress(self._before) if self.pressed else self._before)
 
     def _press(self, _signal: int, _frame: object) -> None:
         self.pressed = True
@@ -169,6 +173,18 @@ class _StopButton:
             self.pressed = True
         finally:
             signal.signal(signal.SIGINT, self._press)
+
+
+class _LatePress:
+    """The handler of interrupts after a stopped turn. After `LATE_PRESS` seconds it is again the one from `before`."""
+
+    def __init__(self, before: Any) -> None:
+        self.before, self._until = before, time.monotonic() + LATE_PRESS
+
+    def __call__(self, number: int, _frame: object) -> None:
+        if time.monotonic() >= self._until:
+            signal.signal(signal.SIGINT, self.before)
+            signal.raise_signal(number)
 
 
 class _Questions:

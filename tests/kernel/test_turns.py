@@ -232,6 +232,30 @@ def test_the_stop_button_ends_the_turn(notebook: Notebook, what: str) -> None:
         assert "stopped" in kept[2]  # every call has its result
 
 
+PRESS_LATE = """
+import os, signal
+kernel = get_ipython().kernel
+def press_late(*args, finish=kernel.finish_metadata):
+    os.kill(os.getpid(), signal.SIGINT)
+    return finish(*args)
+kernel.finish_metadata = press_late
+"""
+
+
+def test_a_press_while_the_kernel_replies_to_the_stopped_cell_does_not_lose_the_reply(notebook: Notebook) -> None:
+    notebook.script("silent('As I was saying, ')")
+    running = notebook.send(f"{PRESS_LATE}\n%mentra tell me")
+    notebook.until(lambda: "As I was saying" in running.texts())
+    for _ in range(30):
+        notebook.manager.interrupt_kernel()
+    try:
+        notebook.finish(running)
+        assert running.reply is not None
+        assert running.reply["traceback"] == ["Stopped."]
+    finally:
+        notebook.run("del kernel.finish_metadata")
+
+
 @pytest.mark.parametrize("how", ["card stop", "typed stop"])
 def test_stop_as_an_answer_is_the_stop_button(notebook: Notebook, how: str) -> None:
     asking, queued = started(notebook, "question")
