@@ -46,7 +46,14 @@ CALLED_BY_THE_RUNTIME = {
     *("AuditHook", "AuditStore", "FunctionTool", "NullAudit", "PreExecutionHook", "Provider", "RoundSource"),
     *("RuntimeEvent", "RuntimeExecutor", "RuntimeHook", "RuntimeStore", "ScriptedProvider", "Tool", "ToolAuthorizer"),
     *("Agent.add_source", "Agent.detach", "Agent.unload", "Agent.use_model", "CancellationToken.bound_to"),
-    *("CancellationToken.calling", "Chat.forget_session", "Message.call_ids", "Message.encoded", "Message.form"),
+    *(
+        "CancellationToken.calling",
+        "Chat.forget_session",
+        "Chat.take_up",
+        "Message.call_ids",
+        "Message.encoded",
+        "Message.form",
+    ),
     *("Request.defers", "RunOptions.child", "RunOptions.stoppable", "RunningTurn.ended", "RunningTurn.notice"),
     *("Runtime.http", "RuntimeHooks.emit", "Session.listening", "Session.speaking_as"),
 }

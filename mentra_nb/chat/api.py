@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
+from mentra_nb import paths
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.chat import Chat
+from mentra_nb.chat.earlier import meant, name_of
 from mentra_nb.chat.engine import engine
 from mentra_nb.chat.models import address_in, custom
 from mentra_nb.chat.reply import Reply
-from mentra_nb.errors import ConfigurationError
+from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.settings import Endpoint
+from mentra_nb.store.records import ConversationSummary
 from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
@@ -30,6 +33,40 @@ def conversation(name: str | None = None) -> Chat:
     if name not in chats:
         chats[name] = Chat(name)
     return chats[name]
+
+
+def stored_conversations(*, of_notebook: bool = False) -> list[ConversationSummary]:
+    """Return the conversations of this project in which something was asked, the one used last at the end.
+
+    With `of_notebook` only those of the notebook that is open.
+    """
+    used, notebook = engine(), conversation().notebook if of_notebook else None
+    if of_notebook and notebook is None:
+        return []
+    return used.call(used.runtime.store.list_conversations, str(paths.project_root()), notebook)
+
+
+def take_up(said: str | None = None) -> tuple[Chat, ConversationSummary]:
+    """Make a stored conversation go on with the next turn. Returns it, and how it has been used.
+
+    Args:
+        said: its name, its id, or the beginning or end of its id. Without it, the notebook's own conversation if it has
+            begun, else the last one of this notebook.
+
+    Raises:
+        OperationDenied: there is none like it; nothing was changed.
+    """
+    own, stored = conversation(), stored_conversations()
+    if said is not None:
+        found = meant(stored, said)
+    else:
+        mine = [each for each in stored if each.session.id == own.id] or stored_conversations(of_notebook=True)
+        if not mine:
+            raise OperationDenied("this notebook has no earlier conversation")
+        found = mine[-1]
+    chat = own if found.session.id == own.id else conversation(name_of(found))
+    chat.take_up(found.session)
+    return chat, found
 
 
 def ask(

@@ -17,15 +17,17 @@ import anyio
 from mentra_nb.agent.limits import RunOptions, Spent
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.authorization import PermissionRule
+from mentra_nb.chat.earlier import tell_of_earlier
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import Identity
 from mentra_nb.chat.reply import Reply, ReplyBuilder
 from mentra_nb.chat.rules import Rules
 from mentra_nb.chat.turn import RunningTurn, TurnPlan, check_words, presenter
 from mentra_nb.content import Message
-from mentra_nb.errors import Cancelled, DeadlineExceeded, OperationDenied
+from mentra_nb.errors import OperationDenied
 from mentra_nb.event import types as e
 from mentra_nb.runtime.session import Session
+from mentra_nb.store.records import SessionRecord
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
 
 SYSTEM = (
@@ -97,6 +99,11 @@ class Chat:
     def turn_count(self) -> int:
         """Turns answered in this process."""
         return self._turns
+
+    @property
+    def id(self) -> str:
+        """The id of its session, which it has before its first turn."""
+        return self._engine.call(lambda: self._who.session_id(self._engine.runtime.store))
 
     @property
     def history(self) -> list[Message]:
@@ -223,7 +230,11 @@ class Chat:
         """
         check_words(prompt, model, self.name)
         made = tuple(map(as_tool, tools))
-        plan = TurnPlan(prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask)
+        screen = presenter()
+        tells = screen is not None and screen.is_watched() and self._engine.chats.get(None) is self
+        plan = TurnPlan(
+            prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask, tells
+        )
         turn = self._engine.start_turn(self._take_turn, plan)
         self._begun.add(turn)
         return turn
@@ -248,8 +259,10 @@ class Chat:
         used, limits = self._engine, plan.limits or self.limits or RunOptions()
         options, value = replace(limits, cancellation=turn.token, spent=Spent()), None
         with self._exclusively(turn, plan, limits):
-            with options.stoppable() as scope:  # finding the model may wait for a server
+            with options.stoppable():  # finding the model may wait for a server
                 if (session := self._session) is None:
+                    if plan.tells_of_earlier and self._who.known_as is None:
+                        await tell_of_earlier(turn, used.runtime.store, self._who.project, self.notebook, used.began)
                     session = self._session = await used.runtime.open_session(
                         self._who.known_as,
                         lambda stored: used.model(plan.model_instead_of(stored), turn),
@@ -263,8 +276,6 @@ class Chat:
                     )
                 else:
                     session.use_model(await used.model(plan.model_instead_of(session.model), turn))
-            if scope.cancelled_caught:
-                raise Cancelled(turn.token.reason) if turn.token.is_cancelled else DeadlineExceeded
             with self._answering(session, turn, plan) as answer:
                 if plan.prompt is None:
                     await session.resume_turn(options, plan.origin)
@@ -329,6 +340,13 @@ class Chat:
         if (session := self._session) is not None:
             self._engine.call(session.close)
             self.forget_session()
+
+    def take_up(self, session: SessionRecord) -> None:
+        """Go on with a stored session from the next turn on. The one that was open is released."""
+        if not (self._who.is_stored and self._who.id == session.id):
+            self.close()
+            self._who.opened(session)
+            self.last = None
 
     def forget_session(self) -> None:
         """Open the conversation again for the next turn, because its session was closed."""

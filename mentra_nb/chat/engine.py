@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, wait
@@ -53,6 +54,8 @@ class Engine:
         """The conversations that have a session of the runtime."""
         self.listed: set[str] = set()
         """The names of the models that servers have listed."""
+        self.began: float = time.time()
+        """When it was made, in Unix seconds."""
         self.turns: set[RunningTurn] = set()
         """The turns that are running."""
         self._lock = threading.Lock()

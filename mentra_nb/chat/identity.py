@@ -6,6 +6,7 @@ from mentra_nb import paths
 from mentra_nb.ids import new_id
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import SessionRecord
 
 
 class Identity:
@@ -27,7 +28,12 @@ class Identity:
         """The project of the conversation; before it was opened, that of the current folder."""
         return self._project if self._opened else str(paths.project_root())
 
-    def opened(self, session: Session) -> None:
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is known to be a stored conversation."""
+        return self._opened
+
+    def opened(self, session: Session | SessionRecord) -> None:
         """Be the conversation of this session from now on."""
         self.id, self._project, self._opened = session.id, session.project, True
 

@@ -30,16 +30,13 @@ def messages(session: str | None = None) -> pd.DataFrame:
         0       user      What was the revenue in March?
         1  assistant  Revenue in March was 2400 dollars.
     """
-    last = conversation().last
-    wanted = session or (last.session if last is not None else None)
-    if wanted is None:
-        raise ConfigurationError("this notebook has no conversation yet: name a session, mn.sessions() lists them")
-    store = engine().runtime.store
+    wanted, store = session or conversation().id, engine().runtime.store
 
     async def read() -> tuple[SessionRecord, list[Entry]]:
         stored = await store.load_conversation(wanted)
         if stored is None or stored.session is None:
-            raise ConfigurationError(f"there is no session {wanted!r}: mn.sessions() lists them")
+            missing = f"there is no session {wanted!r}" if session else "this notebook has no conversation yet"
+            raise ConfigurationError(f"{missing}: name a session, mn.sessions() lists them")
         return stored.session, await store.load_path(stored.agent.id, stored.agent.leaf)
 
     of, entries = engine().call(read)

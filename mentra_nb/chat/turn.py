@@ -38,6 +38,8 @@ class TurnPlan:
     limits: RunOptions | None = None
     origin: TurnOrigin | None = None
     can_ask: bool = True
+    tells_of_earlier: bool = False
+    """Whether to say how to go back to a conversation of an earlier kernel, where a new one begins."""
 
     def model_instead_of(self, stored: ModelInfo | None) -> str | None:
         """Return the model to ask: `model`, or for a turn that continues the stored one; `None` for the default."""
@@ -147,13 +149,14 @@ class RunningTurn:
 class Presenter:
     """How turns are shown.
 
-    `show` shows a turn until it ends and returns the reply. `origin` returns the running cell, and
-    `notebook` the notebook that is open.
+    `show` shows a turn until it ends and returns the reply. `origin` returns the running cell, `notebook` the notebook
+    that is open, and `is_watched` whether a person is at it.
     """
 
     show: Callable[[RunningTurn], Reply]
     origin: Callable[[], TurnOrigin]
     notebook: Callable[[], str | None]
+    is_watched: Callable[[], bool]
 
 
 _presenter: Presenter | None = None

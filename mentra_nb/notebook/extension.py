@@ -44,7 +44,7 @@ def _set_display(shell: Any) -> None:
     for name in _FRAMES:
         shell.display_formatter.formatters["text/html"].for_type_by_name(*name, frame_html)
         shell.display_formatter.formatters["text/plain"].for_type_by_name(*name, frame_text)
-    present_with(Presenter(show=show, origin=kernel.running_cell, notebook=kernel.notebook_name))
+    present_with(Presenter(show, kernel.running_cell, kernel.notebook_name, kernel.is_watched))
 
 
 def unload(shell: Any) -> None:
@@ -141,6 +141,14 @@ class _Names:
         from mentra_nb.ids import short_id
 
         return [short_id(rule.id) for rule in conversation().rules()]
+
+    def sessions(self, *, unnamed: bool) -> list[str]:
+        """Return the names of the project's conversations, last used first; `unnamed` adds ids of those without."""
+        from mentra_nb.chat.api import stored_conversations
+        from mentra_nb.chat.earlier import known_as, name_of
+
+        found = reversed(stored_conversations())
+        return list(dict.fromkeys(known_as(each) for each in found if unnamed or name_of(each) is not None))
 
     def commands(self) -> Sequence[str]:
         return VISIBLE

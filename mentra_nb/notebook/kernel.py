@@ -39,6 +39,11 @@ def front_end_answers() -> bool:
     return bool(_cell_request().get("content", {}).get("allow_stdin"))
 
 
+def is_watched() -> bool:
+    """Return whether a person is at the running cell."""
+    return front_end_answers() or in_terminal()
+
+
 def in_terminal() -> bool:
     """Return whether this is a terminal: IPython or plain Python, not a kernel."""
     return ipykernel_kernel() is None and sys.stdin is not None and sys.stdin.isatty()

@@ -12,6 +12,7 @@ from mentra_nb.authorization import PermissionQuestion, PermissionRule
 from mentra_nb.store.records import (
     AgentRecord,
     BackgroundJob,
+    ConversationSummary,
     Entry,
     JobStatus,
     Lease,
@@ -78,6 +79,13 @@ class SessionStore(Protocol):
 
     async def list_sessions(self) -> list[SessionRecord]:
         """Return all sessions, oldest first."""
+        ...
+
+    async def list_conversations(self, project: str | None, notebook: str | None = None) -> list[ConversationSummary]:
+        """Return the sessions of exactly this project, in which a turn was begun, the one used last at the end.
+
+        With `notebook` only those of it.
+        """
         ...
 
 

@@ -66,6 +66,19 @@ class SessionRecord(Data):
     updated_at: float
 
 
+class ConversationSummary(Data):
+    """A stored session, and how it has been used."""
+
+    session: SessionRecord
+    turns: int
+    """Questions asked, also those whose turn failed. A turn that was resumed counts once."""
+    used_at: float
+    """When the last turn began."""
+    first_prompt: str | None
+    last_state: RunState
+    """The state of the last turn."""
+
+
 class Entry(Data):
     """One message in an agent's transcript, which is a tree: each entry names the one before it."""
 

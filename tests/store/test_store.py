@@ -84,6 +84,33 @@ async def test_the_last_session_of_a_notebook_is_the_newest_of_exactly_its_proje
     assert await store.last_session("/r", "a.ipynb") is None
 
 
+async def test_conversations_are_listed_with_their_turns_the_one_used_last_at_the_end(store: SqlStore) -> None:
+    for n in (1, 2, 3, 4):
+        await store.create_agent(agent(f"agent-{n}"))
+    made = [
+        session("s1", agent_id="agent-1", project="/p", notebook="a.ipynb", at=1.0),
+        session("s2", agent_id="agent-2", project="/p", notebook="b.ipynb", at=2.0),
+        session("s3", agent_id="agent-3", project="/q", at=3.0),
+        session("s4", agent_id="agent-4", project="/p", notebook="a.ipynb", at=4.0),
+    ]
+    for one in made:
+        await store.save_session(one)
+    await store.start_run(run("run-1", agent_id="agent-1", at=5.0), entries=[entry("a", None, agent_id="agent-1")])
+    await store.finish_run("run-1", "failed", leaf=None)
+    await store.start_run(run("run-2", agent_id="agent-1", at=9.0, resumes="run-1"))
+    await store.start_run(run("run-3", agent_id="agent-2", at=6.0))
+    await store.finish_run("run-3", "finished", leaf=None)
+    await store.start_run(run("run-4", agent_id="agent-3", at=7.0))
+    first, second = await store.list_conversations("/p")
+    assert (first.session, first.turns, first.used_at) == (made[1], 1, 6.0)
+    assert (first.first_prompt, first.last_state) == (None, "finished")
+    assert (second.session, second.turns, second.used_at) == (made[0], 1, 9.0)
+    assert (second.first_prompt, second.last_state) == ("a", "running")
+    assert await store.list_conversations("/p", "a.ipynb") == [second]
+    assert [found.session.id for found in await store.list_conversations("/q")] == ["s3"]
+    assert await store.list_conversations(None) == []
+
+
 async def test_a_conversation_is_loaded_with_its_agent_its_runs_and_the_length_of_its_path(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.save_session(session("s1", project="/p"))

@@ -33,6 +33,8 @@ class Names(Protocol):
 
     def rules(self) -> Iterable[str]: ...
 
+    def sessions(self, *, unnamed: bool) -> Iterable[str]: ...
+
 
 Completion = Callable[[Names], Iterable[str]]
 

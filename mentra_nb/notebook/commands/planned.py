@@ -24,7 +24,6 @@ _PATTERNS = {
     "jobs": "jobs",
     "memories": "memories",
     "say": "say",
-    "sessions": "sessions",
     "skills": "skills",
     "team": "team",
     "trust": "trust",

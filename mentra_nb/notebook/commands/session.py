@@ -1,22 +1,32 @@
-"""The status card, `resume` and `last`."""
+"""The status card, `resume`, `sessions` and `last`."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words, say
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def status(context: Context, _words: Words) -> None:
     """Print the status card."""
+    from mentra_nb.chat.api import stored_conversations
+    from mentra_nb.chat.earlier import title, use_of
     from mentra_nb.chat.engine import engine
 
     chat, used = context.conversation(), engine()
-    model = used.settings.model or "chosen by the keys there are"
-    turns = chat.turn_count
+    model, own = used.settings.model or "chosen by the keys there are", chat.id
+    stored = stored_conversations(of_notebook=True)
+    turns = next((each.turns for each in stored if each.session.id == own), 0)
+    earlier = f"earlier  '{title(stored[-1])}', {use_of(stored[-1])}: %mentra resume\n" if stored and not turns else ""
     say(
         f"model    {model}\n"
         f"session  {chat.name or 'this notebook'}, {turns} turn{'s' * (turns != 1)}\n"
+        f"{earlier}"
         f"rules    {len(chat.rules())}\n"
         f"asks     {used.settings.ask}\n\n"
         "Try: %mentra what can you do here?\n"
@@ -26,9 +36,44 @@ def status(context: Context, _words: Words) -> None:
 
 
 def resume(context: Context, words: Words) -> None:
-    """Continue the interrupted turn in the running cell."""
-    chat = context.conversation(words["name"])
+    """Take up a stored conversation, and continue its last turn in the running cell if that is not finished."""
+    from mentra_nb.chat.api import take_up
+    from mentra_nb.chat.earlier import title, use_of
+
+    chat, found = take_up(words["name"])
+    if found.last_state == "finished":
+        asking = "%mentra" if chat.name is None else f"%mentra -s {chat.name}"
+        say(f"In '{title(found)}', {use_of(found)}. Its last turn is finished: ask on with {asking}")
+        return
     context.namespace["_mentra"] = context.show(chat.resume(origin=kernel.running_cell()))
+
+
+def sessions(context: Context, _words: Words) -> pd.DataFrame:
+    """Return the table of stored conversations of this project."""
+    import pandas as pd
+
+    from mentra_nb.chat.api import stored_conversations
+    from mentra_nb.chat.earlier import title
+    from mentra_nb.notebook.commands.listing import listing
+
+    own = context.conversation().id
+    rows = [
+        {
+            "title": title(found),
+            "turns": found.turns,
+            "used_at": found.used_at,
+            "state": "this one" if found.session.id == own else "" if found.last_state == "finished" else "unfinished",
+            "id": found.session.id,
+            "name": found.session.name,
+            "notebook": found.session.notebook,
+        }
+        for found in stored_conversations()
+    ]
+    frame = pd.DataFrame(rows, columns=["title", "turns", "used_at", "state", "id", "name", "notebook"])
+    frame["used_at"] = pd.to_datetime(frame["used_at"], unit="s", utc=True)
+    frame.attrs["mentra_nb"] = True
+    shown = {"title": "conversation", "turns": "turns", "used_at": "last used (UTC)", "state": "", "id": "id"}
+    return listing(frame, shown, "No conversation is stored for this project yet.")
 
 
 def last(context: Context, _words: Words) -> None:

@@ -9,7 +9,12 @@ from mentra_nb.notebook.commands.planned import PLANNED
 
 OPTIONS = (
     Option(("-m", "--model"), "model for this turn, as provider/model", "NAME", complete=lambda names: names.models()),
-    Option(("-s", "--session"), "named conversation (default: the notebook's own)", "NAME"),
+    Option(
+        ("-s", "--session"),
+        "named conversation (default: the notebook's own)",
+        "NAME",
+        complete=lambda names: names.sessions(unnamed=False),
+    ),
     Option(
         ("-t", "--tool"),
         "functions of this notebook the model may call",
@@ -109,10 +114,12 @@ COMMANDS = (
     Command(
         "resume",
         r"resume(?: (?P<name>\S+))?",
-        "resume [NAME]",
-        "go on with the turn that was interrupted, also after a restart",
+        "resume [NAME|ID]",
+        "go on with an earlier conversation, and with its turn that was interrupted",
         session.resume,
+        complete=(lambda names: names.sessions(unnamed=True),),
     ),
+    Command("sessions", "sessions", "sessions", "the conversations of this project", session.sessions),
     Command("last", "last", "last", "show the last answer again", session.last),
     Command(
         "usage",

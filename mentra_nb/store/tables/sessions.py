@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mentra_nb.store.records import SessionRecord, StoredConversation
+from mentra_nb.content import Message
+from mentra_nb.store.records import ConversationSummary, SessionRecord, StoredConversation
 from mentra_nb.store.tables.agents import to_agent
 from mentra_nb.store.tables.runs import to_run
 from mentra_nb.store.tables.transcripts import path_length
@@ -14,6 +15,16 @@ LATEST_AND_OPEN_RUNS = """
     SELECT * FROM runs WHERE agent_id = ? AND state = 'running'
     UNION SELECT * FROM runs WHERE id = (SELECT last_run FROM agents WHERE id = ?)
     ORDER BY started_at, id
+"""
+
+CONVERSATIONS = """
+    SELECT sessions.*, runs.state AS last_state, runs.started_at AS used_at,
+      (SELECT count(*) FROM runs asked WHERE asked.agent_id = agents.id AND asked.resumes IS NULL) AS turns,
+      (SELECT message FROM entries WHERE entries.agent_id = agents.id AND entries.kind = 'user_turn'
+       ORDER BY entries.id LIMIT 1) AS first_message
+    FROM sessions JOIN agents ON agents.id = sessions.agent_id JOIN runs ON runs.id = agents.last_run
+    WHERE {}
+    ORDER BY used_at, sessions.id
 """
 
 
@@ -44,15 +55,31 @@ class SessionTable(Database):
         return await self.read(work)
 
     async def last_session(self, project: str | None, notebook: str | None) -> SessionRecord | None:
-        conditions, parameters = [], []
-        for column, value in (("project", project), ("notebook", notebook)):
-            conditions.append(f"{column} = ?" if value is not None else f"{column} IS NULL")
-            parameters += [value] if value is not None else []
-        return await self.read(lambda db: _newest(db, " AND ".join(conditions), parameters))
+        where, parameters = _exactly(project=project, notebook=notebook)
+        return await self.read(lambda db: _newest(db, where, parameters))
 
     async def list_sessions(self) -> list[SessionRecord]:
         rows = await self.read(lambda db: db.execute("SELECT * FROM sessions ORDER BY created_at, id").fetchall())
         return [_session(row) for row in rows]
+
+    async def list_conversations(self, project: str | None, notebook: str | None = None) -> list[ConversationSummary]:
+        of_notebook = {"notebook": notebook} if notebook is not None else {}
+        where, parameters = _exactly(project=project, **of_notebook)
+        rows = await self.read(lambda db: db.execute(CONVERSATIONS.format(where), parameters).fetchall())
+        return [_summary(dict(row)) for row in rows]
+
+
+def _exactly(**wanted: str | None) -> tuple[str, list[str]]:
+    """Return the condition that columns have these values, and its parameters; `None` is NULL."""
+    conditions = [f"{column} = ?" if value is not None else f"{column} IS NULL" for column, value in wanted.items()]
+    return " AND ".join(conditions), [value for value in wanted.values() if value is not None]
+
+
+def _summary(row: dict[str, Any]) -> ConversationSummary:
+    about = {name: row.pop(name) for name in ("turns", "used_at", "last_state")}
+    first = row.pop("first_message")
+    prompt = Message.model_validate_json(first).text() if first is not None else None
+    return ConversationSummary(session=SessionRecord.model_validate(row), first_prompt=prompt, **about)
 
 
 def _find(db: Transaction, name: str, project: str | None) -> SessionRecord | None:

@@ -1,0 +1,184 @@
+"""Conversations survive a restart: they are proposed, listed, taken up by name or id, and never made by accident."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+import mentra_nb as mn
+from mentra_nb.chat import turn
+from mentra_nb.chat.api import conversation, stored_conversations
+from mentra_nb.chat.earlier import known_as, title
+from mentra_nb.chat.engine import engine, reset
+from mentra_nb.errors import ConfigurationError, FailedToStreamResponse, InvalidRequest, OperationDenied
+from mentra_nb.ids import short_id
+from mentra_nb.notebook import extension
+from mentra_nb.notebook.commands.listing import Listing
+from mentra_nb.notebook.grammar import completions
+from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedProvider, failure, text
+
+NEW = "This is a new conversation"
+
+
+@pytest.fixture
+def restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Callable[[str], Any]]]:
+    """Begin a process on the same home, with a person at it and these answers; returns `%mentra`."""
+    monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    shells: list[Any] = []
+
+    def restart(*answers: ScriptedAnswer, watched: bool = True) -> Callable[[str], Any]:
+        reset()
+        shell = InteractiveShell()
+        shells.append(shell)
+        extension.load(shell)
+        found = turn.presenter()
+        assert found is not None
+        found.is_watched = lambda: watched
+        engine().use(ScriptedProvider(answers), "scripted")
+        return lambda line: shell.run_line_magic("mentra", line)
+
+    yield restart
+    for shell in shells:
+        extension.unload(shell)
+        shell.history_manager.end_session()
+    reset()
+
+
+def requests() -> list[list[str]]:
+    provider = engine().runtime.provider("scripted")
+    assert isinstance(provider, ScriptedProvider)
+    return [[message.text() for message in request.messages] for request in provider.recorded_requests]
+
+
+def test_a_finished_conversation_is_taken_up_with_one_line_and_no_error(restart: Any, capsys: Any) -> None:
+    restart(text("one"), text("two"))("what was first?")
+    mn.ask("and then?")
+    mentra = restart(text("three"))
+    capsys.readouterr()
+    mentra("resume")
+    said = capsys.readouterr().out
+    assert re.fullmatch(
+        r"In 'what was first\?', 2 turns, last \d{4}-\d\d-\d\d \d\d:\d\d\. "
+        r"Its last turn is finished: ask on with %mentra\n",
+        said,
+    )
+    assert mn.messages().text.tolist() == ["what was first?", "one", "and then?", "two"]
+    mentra("go on")
+    assert requests() == [["what was first?", "one", "and then?", "two", "go on"]]
+    assert NEW not in capsys.readouterr().out
+
+
+def test_the_first_question_after_a_restart_says_how_to_go_back(restart: Any, capsys: Any) -> None:
+    restart(text("one"))("what was first?")
+    assert NEW not in capsys.readouterr().out
+    mentra = restart(text("two"), text("three"), text("four"))
+    mentra("something else")
+    (earlier, _) = stored_conversations()
+    hint = f"To go back to it: %mentra resume {short_id(earlier.session.id)}"
+    said = capsys.readouterr().out
+    assert f"{NEW}. Earlier in this notebook: 'what was first?', 1 turn, last " in said.replace("\\'", "'")
+    assert hint in said
+    mentra("once more")
+    assert NEW not in capsys.readouterr().out
+    mentra(f"resume {short_id(earlier.session.id)}")
+    mentra("go on")
+    assert requests()[-1] == ["what was first?", "one", "go on"]
+
+
+def test_nothing_is_proposed_where_nobody_is_there_or_in_a_named_conversation(restart: Any, capsys: Any) -> None:
+    restart(text("one"))("what was first?")
+    restart(text("two"), watched=False)("something else")
+    restart(text("three"))("-s report something else")
+    assert NEW not in capsys.readouterr().out
+
+
+def test_an_interrupted_turn_is_continued(restart: Any, capsys: Any) -> None:
+    mentra = restart(text("one"), failure(InvalidRequest("no")))
+    mentra("first")
+    with pytest.raises(FailedToStreamResponse):
+        mentra("second")
+    mentra = restart(text("two"))
+    mentra("resume")
+    assert requests() == [["first", "one", "second"]]
+    assert conversation().last is not None
+    assert stored_conversations()[-1].turns == 2
+
+
+def test_an_unknown_name_makes_nothing_and_says_what_there_is(restart: Any) -> None:
+    mentra = restart(text("one"), text("two"))
+    with pytest.raises(OperationDenied, match=r"^there is no conversation 'nosuch': this project has none yet$"):
+        mentra("resume nosuch")
+    with pytest.raises(OperationDenied, match="no earlier conversation"):
+        mentra("resume")
+    mentra("-s report first words")
+    mentra("what was first?")
+    own, report = conversation().id, conversation("report").id
+    with pytest.raises(OperationDenied) as error:
+        mentra("resume nosuch")
+    assert str(error.value) == (
+        f"there is no conversation 'nosuch': there are 'what was first?' ({short_id(own)}), 'report' (report)"
+    )
+    assert {found.session.id for found in stored_conversations()} == {own, report}
+    assert set(engine().chats) == {None, "report"}
+
+
+def test_a_named_conversation_is_taken_up_by_its_name(restart: Any, capsys: Any) -> None:
+    restart(text("one"))("-s report first words")
+    mentra = restart(text("two"))
+    mentra("resume report")
+    assert capsys.readouterr().out.endswith("Its last turn is finished: ask on with %mentra -s report\n")
+    mentra("-s report go on")
+    assert requests() == [["first words", "one", "go on"]]
+
+
+def test_the_conversations_are_listed_and_completed(restart: Any) -> None:
+    mentra = restart(text("one"), text("two"))
+    mentra("-s report first words")
+    mentra("what was\tfirst? " + "x" * 80)
+    own = conversation().id
+    table = mentra("sessions")
+    assert isinstance(table, Listing)
+    assert table[["title", "turns", "state", "id"]].values.tolist() == [
+        ["report", 1, "", conversation("report").id],
+        ["what was first? " + "x" * 31 + "…", 1, "this one", own],
+    ]
+    assert f"{short_id(own)}" in repr(table)
+    names = extension._Names("")
+    assert completions("%mentra resume ", names)[0] == [short_id(own), "report"]
+    assert completions("%mentra -s ", names)[0] == ["report"]
+    assert [known_as(found) for found in stored_conversations()] == ["report", short_id(own)]
+    assert title(stored_conversations()[0]) == "report"
+
+
+def test_the_status_counts_turns_of_earlier_kernels_and_failed_ones(restart: Any, capsys: Any) -> None:
+    mentra = restart(text("one"), failure(InvalidRequest("no")))
+    mentra("first")
+    with pytest.raises(FailedToStreamResponse):
+        mentra("second")
+    capsys.readouterr()
+    mentra("")
+    assert "session  this notebook, 2 turns\nrules " in capsys.readouterr().out
+    mentra = restart(text("two"))
+    mentra("")
+    said = capsys.readouterr().out
+    assert "session  this notebook, 0 turns\nearlier  'first', 2 turns, last " in said
+    assert ": %mentra resume\n" in said
+    mentra("resume")
+    capsys.readouterr()
+    mentra("")
+    assert "session  this notebook, 2 turns\nrules " in capsys.readouterr().out
+
+
+def test_the_messages_are_there_after_failed_turns_only(restart: Any) -> None:
+    mentra = restart(failure(InvalidRequest("no")))
+    with pytest.raises(ConfigurationError, match="this notebook has no conversation yet"):
+        mn.messages()
+    with pytest.raises(FailedToStreamResponse):
+        mentra("first")
+    assert mn.messages().empty
