@@ -54,8 +54,9 @@ def test_every_character_of_a_wrapped_text_is_there() -> None:
     [(True, "yes"), (False, "no"), (None, ""), (float("nan"), ""), (pd.NaT, ""), (0.00123456, "0.001235"), (7, "7")],
 )
 def test_what_stands_in_a_cell(value: Any, text: str) -> None:
-    made = listing(pd.DataFrame({"v": pd.Series([value], dtype=object)}), {"v": "v"}, "")
-    assert repr(made).split("\n")[1:] == [text]
+    made = listing(pd.DataFrame({"n": ["-"], "v": pd.Series([value], dtype=object)}), {"v": "v", "n": "n"}, "")
+    assert repr(made).split() == (["v", "n", text, "-"] if text else ["n", "-"])  # an empty column is left out
+    assert (">v<" in made._repr_html_()) is bool(text)
 
 
 def test_a_long_table_shows_its_end() -> None:

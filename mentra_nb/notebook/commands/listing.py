@@ -38,8 +38,7 @@ class Listing(pd.DataFrame):
     def __repr__(self) -> str:
         if self.empty:
             return self.why
-        rows, numbers = self._cells()
-        heads = list(self.headings.values())
+        heads, rows, numbers = self._cells()
         widths = _widths([heads, *rows], shutil.get_terminal_size().columns if kernel.in_terminal() else WIDTH)
         lines = [line for row in [heads, *rows] for line in _wrapped(row, widths, numbers)]
         return "\n".join([*self._left_out(), *lines])
@@ -47,20 +46,27 @@ class Listing(pd.DataFrame):
     def _repr_html_(self) -> str:
         if self.empty:
             return f'<p class="{NO_MATH}">{escape(visible(self.why))}</p>'
-        rows, numbers = self._cells()
+        heads, rows, numbers = self._cells()
         styles = [_CELL.format("right" if is_number else "left") for is_number in numbers]
         made = "".join(_html_row(row, styles, "td") for row in rows)
-        head = _html_row(list(self.headings.values()), styles, "th")
+        head = _html_row(heads, styles, "th")
         notes = "".join(f"<p>{escape(note)}</p>" for note in self._left_out())
         return f'<div class="{NO_MATH}">{notes}<table><thead>{head}</thead><tbody>{made}</tbody></table></div>'
 
-    def _cells(self) -> tuple[list[list[str]], list[bool]]:
-        """Return the text of each cell, and which columns hold numbers."""
-        columns = [self[name].tail(ROWS).tolist() for name in self.headings]
-        numbers = [all(isinstance(v, int | float) and not isinstance(v, bool) for v in column) for column in columns]
-        ids = [name == "id" or name.endswith("_id") for name in self.headings]
-        texts = [[_text(v, is_id) for v in column] for column, is_id in zip(columns, ids, strict=True)]
-        return [list(row) for row in zip(*texts, strict=True)], numbers
+    def _cells(self) -> tuple[list[str], list[list[str]], list[bool]]:
+        """Return the headings, the text of each row's cells, and which columns hold numbers.
+
+        Columns without any text are left out.
+        """
+        heads, texts, numbers = list[str](), list[list[str]](), list[bool]()
+        for name, heading in self.headings.items():
+            column = self[name].tail(ROWS).tolist()
+            cells = [_text(value, is_id=name == "id" or name.endswith("_id")) for value in column]
+            if any(cells):
+                heads.append(heading)
+                texts.append(cells)
+                numbers.append(all(isinstance(v, int | float) and not isinstance(v, bool) for v in column))
+        return heads, [list(row) for row in zip(*texts, strict=True)], numbers
 
     def _left_out(self) -> list[str]:
         return [f"the last {ROWS} of {len(self)} rows:"] if len(self) > ROWS else []
@@ -78,7 +84,7 @@ def listing(frame: pd.DataFrame, headings: Mapping[str, str], why: str) -> Listi
     return made
 
 
-def _text(value: Any, is_id: bool) -> str:
+def _text(value: Any, *, is_id: bool) -> str:
     """Return what stands in a cell."""
     if value is None or value is pd.NaT or value is pd.NA or value != value:  # the last is NaN
         return ""
