@@ -182,4 +182,5 @@ def test_a_spent_quota_is_final_and_the_server_may_say_what_to_try_again() -> No
     for code in ("billing_not_active", "exceeded_current_quota_error"):
         assert not x.HttpError(429, quota.replace("insufficient_quota", code)).is_transient
     assert not x.HttpError(503, should_retry=False).is_transient
+    assert not x.HttpError(409).is_transient
     assert x.HttpError(409, should_retry=True).is_transient

@@ -156,9 +156,17 @@ def _tokens(text: str) -> Sequence[str]:
         return text.replace("'", "").replace('"', "").split()
 
 
-def _words_within(command: str) -> list[str]:
-    """Return the words of a simple command, each followed by its parts: a word may be a command for another shell."""
-    return [part for word in _tokens(command) for part in dict.fromkeys([word, *_PART.findall(word)])]
+def _readings(command: str) -> tuple[list[str], list[list[str]]]:
+    """Return the words of a simple command with their parts, and its words without what may be options.
+
+    A part of a word may be a command for another shell. An option may take the word after it.
+    """
+    words = list(_tokens(command))
+    parts = [part for word in words for part in dict.fromkeys([word, *_PART.findall(word)])]
+    after = [True, *(not word.startswith("-") for word in words)]
+    plain = [word for word in words if not word.startswith("-")]
+    plainer = [word for word, stays in zip(words, after, strict=False) if stays and not word.startswith("-")]
+    return parts, [words, plain, plainer]
 
 
 @lru_cache(maxsize=1024)
@@ -167,18 +175,21 @@ def _denied_words(pattern: str) -> tuple[str, ...]:
     return tuple(word for word in _tokens(pattern) if set(word) != {"*"})
 
 
-def _words_occur(pattern: str, words: list[str]) -> bool:
-    """Return whether the words of a denial's pattern are among these in their order, wherever they stand.
+def _words_occur(pattern: str, parts: list[str], plain: list[list[str]]) -> bool:
+    """Return whether the words of a denial's pattern are among the parts in their order, wherever they stand.
 
-    A word may be a path to the denied one, or a glob that may become it.
+    A word may be a path to the denied one, or a glob that may become it; `*` alone only in the place of an argument.
     """
     wanted = _denied_words(pattern)
-    rest = iter(words)
+    rest = iter(parts)
     in_order = all(any(_may_be(word, each) for word in rest) for each in wanted)
-    in_place = len(words) >= len(wanted) and all(
-        _may_be(word, each) or not word.strip("*?") for word, each in zip(words, wanted, strict=False)
+    return bool(wanted) and (in_order or any(_in_place(wanted, words) for words in plain))
+
+
+def _in_place(wanted: tuple[str, ...], words: list[str]) -> bool:
+    return len(words) >= len(wanted) and all(
+        _may_be(word, each) or not _GLOB.sub("", word) for word, each in zip(words, wanted, strict=False)
     )
-    return bool(wanted) and (in_order or in_place)
 
 
 def _may_be(word: str, wanted: str) -> bool:
@@ -268,8 +279,8 @@ def _covering(
 
 def _allowance(allowing: list[PermissionRule], denying: list[PermissionRule], command: str) -> PermissionRule | None:
     """Return an allowance for a simple command: only its exact one if the words of a denial occur in it."""
-    words = _words_within(command) if denying else []
-    if any(_words_occur(rule.pattern, words) for rule in denying):
+    parts, plain = _readings(command) if denying else ([], [])
+    if any(_words_occur(rule.pattern, parts, plain) for rule in denying):
         return next((rule for rule in allowing if rule.pattern == exactly(command)), None)
     return next((rule for rule in allowing if matches(rule.pattern, command)), None)
 
@@ -277,8 +288,8 @@ def _allowance(allowing: list[PermissionRule], denying: list[PermissionRule], co
 def denial_within(rules: Iterable[PermissionRule], tool: str, line: str) -> PermissionRule | None:
     """Return the denial whose words occur in a command of a shell line, so that no wildcard covers it; else `None`."""
     denying = [rule for rule in rules if rule.tool == tool and not rule.allow]
-    found = [_words_within(command) for command in simple_commands(line) or ()] if denying else []
-    return next((rule for rule in denying if any(_words_occur(rule.pattern, words) for words in found)), None)
+    found = [_readings(command) for command in simple_commands(line) or ()] if denying else []
+    return next((rule for rule in denying if any(_words_occur(rule.pattern, *read) for read in found)), None)
 
 
 def pattern_problem(pattern: str, kind: str, *, allow: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -237,6 +238,89 @@ def test_a_denied_command_never_runs_under_an_allowance_for_everything(
         check=False,
     )
     assert not trace.exists(), line
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file `push`, and programs in `bin`: a `git` that leaves a trace when it pushes, and wrappers."""
+    base = tmp_path_factory.mktemp("remote")
+    folder = base / "bin"
+    folder.mkdir()
+    (base / "push").touch()
+    (folder / "git").write_text(
+        '#!/bin/sh\nwhile :; do case "$1" in -C|-c) shift 2;; -*) shift;; *) break;; esac; done\n'
+        f'[ "$1" = push ] && : > {folder}/ran\n'
+    )
+    (folder / "git").chmod(0o755)
+    for name in ("env", "sh", "nohup", "nice"):
+        if (found := shutil.which(name)) is not None:
+            (folder / name).symlink_to(found)
+    return base
+
+
+WRAPPED = [
+    *("git", "push", "pu", "sh", "-C", ".", "-c", "--", "env", "nohup", "command", "exec", "nice", "X=1", "./git"),
+    *(
+        " ",
+        "\t",
+        "'",
+        '"',
+        "''",
+        '""',
+        "\\",
+        "?",
+        "*",
+        "[p]",
+        "[!x]",
+        "/",
+        "~",
+        ";",
+        "&",
+        "&&",
+        "|",
+        "\n",
+        "\r",
+        "#",
+        "{",
+        "}",
+    ),
+    *("$IFS", "(", ")", ">", "!", "%", "=", ",", "+", "\x0b", "\xa0"),
+]
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(st.sampled_from(WRAPPED), min_size=1, max_size=8), glue=st.sampled_from(["", " "]))
+@example(words=["pu", "''", "sh"], glue="")
+@example(words=["-C", ".", "push"], glue=" ")
+@example(words=["pu", "?", "?"], glue="")
+@example(words=["*"], glue=" ")
+@example(words=["[p]", "*"], glue="")
+@example(words=["-C", ".", "*"], glue=" ")
+@example(words=["--", "?", "?", "?", "?"], glue="")
+@example(words=["-c", "a=b", "--no", "*"], glue=" ")
+@example(words=[".", ";", "env", "git", "push"], glue=" ")
+@example(words=[".", ";", "sh", "-c", "'git push'"], glue=" ")
+@example(words=["p\\u\\sh"], glue=" ")
+@example(words=["'pu'\"sh\""], glue=" ")
+def test_no_wildcard_runs_the_words_of_a_denial_however_they_are_written(
+    words: list[str], glue: str, remote: Path
+) -> None:
+    """The real shell is the judge."""
+    line = "git " + glue.join(words)
+    rule = find_rule([allow("*"), allow("git *"), deny("git push*")], "shell", Subject.shell(line))
+    if rule is None or not rule.allow:
+        return
+    (remote / "bin" / "ran").unlink(missing_ok=True)
+    subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=remote,
+        env={"PATH": str(remote / "bin")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=10,
+        check=False,
+    )
+    assert not (remote / "bin" / "ran").exists(), line
 
 
 def test_every_part_of_a_subject_must_be_allowed_and_one_denied_part_is_enough() -> None:
