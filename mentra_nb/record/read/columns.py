@@ -23,9 +23,9 @@ def columns(name: str | None = None) -> pd.DataFrame:
 
     Example:
         >>> mn.columns("turns")[["column", "dtype", "unit"]].head(2)
-               column                dtype unit
-        0          ts  datetime64[us, UTC]
-        1  session_id               string
+           column                dtype unit
+        0      ts  datetime64[us, UTC]
+        1  prompt               string
     """
     known = documented()
     if name is not None and name not in known:
