@@ -33,16 +33,18 @@ class Finding:
 
 def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Finding]:
     """Return the checks of the model, the keys (present or absent, never shown), the state store and the record."""
-    return [_model(engine, environ), _keys(environ), _client(), _store(engine), *_record(engine)]
+    return [model_finding(engine, environ), _keys(environ), _client(), _store(engine), *_record(engine)]
 
 
-def _model(engine: Engine, environ: Mapping[str, str]) -> Finding:
+def model_finding(engine: Engine, environ: Mapping[str, str] = os.environ) -> Finding:
+    """Return which model a turn asks that names none, without a request."""
     try:
         choice = choose(None, engine.settings, environ, registered=engine.registered())
     except ConfigurationError as error:
         return Finding("model", False, str(error), "%mentra model provider/NAME")
     if choice.provider == "demo":
-        return Finding("model", None, "the built-in demo: no model is set up", "set a key, or name one with -m")
+        why = ": no model is set up" if choice.notice else ""
+        return Finding("model", None, f"the built-in demo{why}", "set a key, or name one with -m")
     return Finding("model", True, f"{choice.provider}/{choice.model or 'its newest'}")
 
 

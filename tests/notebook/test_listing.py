@@ -14,10 +14,11 @@ from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat import api, engine
 from mentra_nb.errors import OperationDenied
 from mentra_nb.ids import new_id, short_id
-from mentra_nb.notebook.commands import models, rules, setup
+from mentra_nb.notebook.commands import models, rules, session, setup
 from mentra_nb.notebook.commands.command import Context
 from mentra_nb.notebook.commands.listing import ROWS, listing
 from mentra_nb.permission.remembering import rule_named
+from mentra_nb.providers.registry import KEYS
 
 LONG = "/home/somebody/a/long/way/down/to/a/folder/of/the/project/and/on/to/its/data/*.csv"
 CONTEXT = Context({}, show=pytest.fail)
@@ -99,6 +100,21 @@ def test_config_shows_no_secret_of_an_address() -> None:
     assert "lab: https://h:1/v1" in text
     assert "quick: lab/x" in text
     assert "geheim" not in text
+
+
+def test_the_model_is_named_that_would_be_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in KEYS:
+        monkeypatch.delenv(key, raising=False)
+    models.model(CONTEXT, {"name": None})
+    assert capsys.readouterr().out == "none is set, so it is the built-in demo: no model is set up\n"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk")
+    session.status(CONTEXT, {})
+    assert capsys.readouterr().out.startswith("model    openai/its newest\n")
+    models.model(CONTEXT, {"name": "demo"})
+    session.status(CONTEXT, {})
+    assert "model    the built-in demo\n" in capsys.readouterr().out
 
 
 # ---- rules ------------------------------------------------------------------------------------------------------

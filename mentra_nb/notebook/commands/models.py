@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 def model(_context: Context, words: Words) -> None:
     """Show or set the model of later turns."""
+    from mentra_nb.chat.doctor import model_finding
     from mentra_nb.chat.engine import engine
 
     used, name = engine(), words["name"]
     if name is not None:
         used.set_model(name, "%mentra model")
-    say(used.settings.model or "no model is set: it is chosen by the keys there are")
+    say(used.settings.model or f"none is set, so it is {model_finding(used).detail}")
 
 
 def models(_context: Context, words: Words) -> pd.DataFrame:

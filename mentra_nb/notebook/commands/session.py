@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 def status(context: Context, _words: Words) -> None:
     """Print the status card."""
     from mentra_nb.chat.api import stored_conversations
+    from mentra_nb.chat.doctor import model_finding
     from mentra_nb.chat.earlier import title, use_of
     from mentra_nb.chat.engine import engine
 
     chat, used = context.conversation(), engine()
-    model, own = used.settings.model or "chosen by the keys there are", chat.id
+    model, own = model_finding(used).detail, chat.id
     stored = stored_conversations(of_notebook=True)
     turns = next((each.turns for each in stored if each.session.id == own), 0)
     earlier = f"earlier  '{title(stored[-1])}', {use_of(stored[-1])}: %mentra resume\n" if stored and not turns else ""
