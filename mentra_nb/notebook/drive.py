@@ -39,7 +39,9 @@ LATE_PRESS = 2.0
 STOP_TIMEOUT = 1.0
 """Seconds a stopped turn may take to end; then the cell returns without it."""
 CARD_TIMEOUT = 3.0
-"""Seconds a page may take to draw a card; then the input box asks instead."""
+"""Seconds a page may take to draw a card; then the input box asks instead, or the call is denied where none can."""
+FROM_A_THREAD = "asked from a thread while the cell waits, where no click is served; ask in the cell itself"
+NOT_DRAWN = "no page has drawn the question"
 
 
 class TurnStopped(KeyboardInterrupt):
@@ -73,7 +75,8 @@ def drive(
     if screen == "terminal":
         view: TurnView = TerminalView(hz=hz, quiet=quiet, verbose=verbose)
     else:
-        view = TurnView(CellOut(), live=screen == "page", hz=hz, quiet=quiet, verbose=verbose)
+        live = screen == "page" and not kernel.is_captured()  # each update would be collected as an output more
+        view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose)
     with _StopButton() as stop:
         questions = _Questions(turn, view, screen, scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
@@ -209,6 +212,8 @@ class _Questions:
         """The display id of the card."""
         self._began = time.monotonic()
         self._shown_at = 0.0
+        self._patience = CARD_TIMEOUT
+        """Seconds the page may take to draw the card."""
         self._typing = False
 
     def handle(self, event: SessionEvent) -> None:
@@ -226,13 +231,18 @@ class _Questions:
                 self._next()
 
     def step(self) -> None:
-        """Serve clicks and commands. If no page draws the card in time, ask in the input box."""
+        """Serve clicks and commands. If no page draws the card in time, ask in the input box, or deny."""
         self.pump.step()
         question = self.current
-        if question is None or self._card is None or not self.pump.can_ask:
+        if question is None or self._card is None:
             return
-        if not self._typing and not self._card.ready.is_set() and time.monotonic() > self._shown_at + CARD_TIMEOUT:
-            self._ask_in_box(question)
+        if not self._typing and not self._card.ready.is_set() and time.monotonic() > self._shown_at + self._patience:
+            if self.pump.can_ask:
+                self._ask_in_box(question)
+            else:
+                in_cell = threading.current_thread() is threading.main_thread()
+                reason = NOT_DRAWN if in_cell else FROM_A_THREAD
+                self._answer(question, PermissionDecision(allow=False, by="headless", reason=reason))
         elif self._typing and (text := self.pump.poll_stdin()) is not None:
             answer = asking.parse_reply(text)
             if answer is None:
@@ -285,7 +295,8 @@ class _Questions:
         )
         self._typing = False
         self.pump.question_shown()
-        self._display = self._view.question(question, self._card.bundle())
+        self._patience = 0.0 if kernel.is_captured() else CARD_TIMEOUT
+        self._display = self._view.question(question, self._card.bundle() if self._patience else None)
         self._shown_at = time.monotonic()
 
     def _put_away(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -44,7 +45,9 @@ def _set_display(shell: Any) -> None:
     for name in _FRAMES:
         shell.display_formatter.formatters["text/html"].for_type_by_name(*name, frame_html)
         shell.display_formatter.formatters["text/plain"].for_type_by_name(*name, frame_text)
-    present_with(Presenter(show, kernel.running_cell, kernel.notebook_name, kernel.is_watched))
+    present_with(
+        Presenter(partial(show, names=shell.user_ns), kernel.running_cell, kernel.notebook_name, kernel.is_watched)
+    )
 
 
 def unload(shell: Any) -> None:

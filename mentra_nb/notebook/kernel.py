@@ -35,8 +35,23 @@ def _cell_request() -> dict[str, Any]:
 
 
 def front_end_answers() -> bool:
-    """Return whether a user can be asked. Automatic runs (nbclient, nbval, papermill) do not send `allow_stdin`."""
-    return bool(_cell_request().get("content", {}).get("allow_stdin"))
+    """Return whether a user can be asked. Automatic runs (nbclient, nbval, papermill) do not send `allow_stdin`.
+
+    Where code is run by a widget, such as a button, a page is open.
+    """
+    return bool(_cell_request().get("content", {}).get("allow_stdin")) or not runs_in_a_cell()
+
+
+def runs_in_a_cell() -> bool:
+    """Return whether the code runs in a cell, not in the message of a widget."""
+    return bool(_cell_request().get("header", {}).get("msg_type") != "comm_msg")
+
+
+def is_captured() -> bool:
+    """Return whether the output is collected, as by `%%capture`, not shown."""
+    from IPython.core.displaypub import CapturingDisplayPublisher
+
+    return isinstance(getattr(_shell(), "display_pub", None), CapturingDisplayPublisher)
 
 
 def is_watched() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
@@ -101,13 +102,13 @@ class Mentra(Magics):
         """Ask a model, or manage the conversation. See `%mentra help`."""
         parsed, names = parse(line, cell), self._namespace()
         if parsed.command is not None:
-            return parsed.command.run(Context(names, show), parsed.words)
+            return parsed.command.run(Context(names, partial(show, names=names)), parsed.words)
         from mentra_nb.chat.api import conversation
 
         tools = [self._function(name) for name in parsed.tool]
         chat, cell_run = conversation(parsed.session), kernel.running_cell()
         turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, origin=cell_run)
-        reply = names["_mentra"] = show(turn, quiet=parsed.quiet, verbose=parsed.verbose)
+        reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose)
         if parsed.out is not None:
             names[parsed.out] = reply
         return None if cell is not None or parsed.out or self._is_shown_by_the_terminal() else reply
@@ -145,8 +146,11 @@ class Mentra(Magics):
         return found  # type: ignore[no-any-return]
 
 
-def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Reply:
-    """Show a turn in the running cell until it ends. The turn is stopped if showing it fails."""
+def show(turn: RunningTurn, names: dict[str, Any], *, quiet: bool = False, verbose: bool = False) -> Reply:
+    """Show a turn in the running cell until it ends, and store its reply as `_mentra` in `names`, the user's variables.
+
+    The turn is stopped if showing it fails.
+    """
     try:
         from mentra_nb.chat.engine import engine
         from mentra_nb.chat.rules import SCOPES
@@ -157,6 +161,7 @@ def show(turn: RunningTurn, *, quiet: bool = False, verbose: bool = False) -> Re
         turn.stop()
         raise
     reply.shown = kernel.execution_count()
+    names["_mentra"] = reply
     return reply
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol
 
-from mentra_nb.notebook.kernel import execution_count, ipykernel_kernel
+from mentra_nb.notebook.kernel import execution_count, ipykernel_kernel, runs_in_a_cell
 from mentra_nb.notebook.render import Bundle
 
 SERVED = frozenset({"comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request"})
@@ -96,13 +96,12 @@ class NullPump:
 
 
 class _KernelPump(NullPump):
-    can_ask = True
-
     def __init__(self, kernel: Any, on_command: Command | None) -> None:
         self.kernel = kernel
         self.on_command = on_command
         self.held: list[Any] = []
         self.cell = kernel.get_parent("shell")
+        self.can_ask = runs_in_a_cell()
         ident = kernel._parent_ident
         self.cell_ident = ident["shell"] if not isinstance(ident, (bytes, list)) else ident
         self.started = time.monotonic(), time.time()

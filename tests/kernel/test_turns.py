@@ -141,7 +141,7 @@ def test_a_question_nobody_answers_is_denied_in_time_and_a_late_answer_is_refuse
     notebook.run("%config Mentra.ask_timeout = 0.7")
     try:
         code = "from mentra_nb.notebook.magics import show\nfrom mentra_nb.chat.api import conversation\n"
-        asking = notebook.send(f"{code}turn = conversation().start('say hi')\nshow(turn)")
+        asking = notebook.send(f"{code}turn = conversation().start('say hi')\nshow(turn, globals())")
         card = notebook.ready(asking)
         notebook.finish(asking)
     finally:

@@ -51,7 +51,7 @@ class Context:
     namespace: dict[str, Any]
     """The user's variables."""
     show: Callable[[RunningTurn], Reply]
-    """Show a turn in the running cell until it ends."""
+    """Show a turn in the running cell until it ends, and store its reply as `_mentra`."""
 
     def conversation(self, name: str | None = None) -> Chat:
         """Return the conversation of that name; without one, the notebook's own."""

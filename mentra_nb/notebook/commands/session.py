@@ -46,7 +46,7 @@ def resume(context: Context, words: Words) -> None:
         asking = "%mentra" if chat.name is None else f"%mentra -s {chat.name}"
         say(f"In '{title(found)}', {use_of(found)}. Its last turn is finished: ask on with {asking}")
         return
-    context.namespace["_mentra"] = context.show(chat.resume(origin=kernel.running_cell()))
+    context.show(chat.resume(origin=kernel.running_cell()))
 
 
 def sessions(context: Context, _words: Words) -> pd.DataFrame:
