@@ -24,7 +24,7 @@ class TerminalView(TurnView):
         """Whether the last line is the living line."""
 
     def show(self, data: Bundle, display_id: str | None = None) -> None:
-        self._write("" if not self._column else "\n")
+        self._write("\n" * self._column)
         self._column = False
         self._write(f"{data['text/plain']}\n" if data["text/plain"] else "")
 
@@ -46,11 +46,12 @@ class TerminalView(TurnView):
 
     def settle(self) -> None:
         super().settle()
-        self._write("\n" if self._column else "")
+        self._write("\n" * self._column)
         self._column = False
 
     def _write(self, text: str) -> None:
-        """Write text in place of the living line."""
-        sys.stdout.write(_CLEAR * self._moving + text)
+        """Write text in place of the living line. What the terminal's encoding lacks becomes `?`."""
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(_CLEAR * self._moving + text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
         self._moving = False

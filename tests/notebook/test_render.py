@@ -317,3 +317,13 @@ def test_cells_begin_at_their_side_unless_the_author_aligned_them() -> None:
 def test_tasks_show_a_box() -> None:
     shown = Page(safe_html("- [ ] open\n- [x] done\n- [y] other\n\n[ ] prose")).text.split("\n")
     assert [row for row in shown if row] == ["☐ open", "☑ done", "[y] other", "[ ] prose"]
+
+
+@pytest.mark.parametrize(
+    "formula", [r"\color{white}{y}", r"\textcolor{#fff}{y}", r"\begin{array}{|c|c|} y & z \end{array}"]
+)
+def test_a_formula_cannot_hide_text_or_lay_it_over_the_page(formula: str) -> None:
+    html = safe_html(f"${formula}$")
+    assert "<mi>y</mi>" in html
+    assert "color" not in html
+    assert_inert(html.replace(" columnlines", ""))
