@@ -108,15 +108,8 @@ class Chat:
     @property
     def history(self) -> list[Message]:
         """The stored messages, oldest first, as the next turn sends them. Empty before the first turn."""
-
-        async def read() -> list[Message]:
-            store = self._engine.runtime.store
-            stored = await store.load_conversation(await self._who.session_id(store))
-            if stored is None:
-                return []
-            return [entry.message for entry in await store.load_path(stored.agent.id, stored.agent.leaf)]
-
-        return self._engine.call(read)
+        entries = self._engine.call(lambda: self._who.entries(self._engine.runtime.store))
+        return [entry.message for entry in entries]
 
     def tools(self) -> list[ToolSpec]:
         """Return what is offered here beside the runtime's own tools."""

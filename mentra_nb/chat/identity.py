@@ -6,7 +6,7 @@ from mentra_nb import paths
 from mentra_nb.ids import new_id
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import SessionRecord
+from mentra_nb.store.records import Entry, SessionRecord
 
 
 class Identity:
@@ -43,3 +43,8 @@ class Identity:
             return self.id
         stored = await store.load_session(self.name, self.project)
         return stored.id if stored is not None else self.id
+
+    async def entries(self, store: RuntimeStore) -> list[Entry]:
+        """Return the stored messages, oldest first, as the next turn sends them."""
+        stored = await store.load_conversation(await self.session_id(store))
+        return await store.load_path(stored.agent.id, stored.agent.leaf) if stored is not None else []

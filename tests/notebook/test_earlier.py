@@ -182,3 +182,22 @@ def test_the_messages_are_there_after_failed_turns_only(restart: Any) -> None:
     with pytest.raises(FailedToStreamResponse):
         mentra("first")
     assert mn.messages().empty
+
+
+def test_a_conversation_of_the_same_kernel_is_not_proposed(restart: Any, capsys: Any) -> None:
+    mentra = restart(text("one"), text("two"))
+    mentra("first")
+    engine().chats.clear()
+    mentra("second")
+    assert NEW not in capsys.readouterr().out
+
+
+def test_part_of_an_id_that_fits_two_conversations_takes_up_neither(restart: Any) -> None:
+    mentra = restart(text("one"), text("two"))
+    mentra("-s one first")
+    mentra("-s two second")
+    ids = [found.session.id.removeprefix("session-") for found in stored_conversations()]
+    shared = ids[0][:4]
+    assert ids[1].startswith(shared)  # the time is at the beginning
+    with pytest.raises(OperationDenied, match=f"^2 conversations fit '{shared}'"):
+        mentra(f"resume {shared}")
