@@ -14,7 +14,8 @@ In code (`import mentra_nb as mn`), each with its own help:
                                  what happened, as DataFrames
     slowest_tools, denial_reasons, time_spent, compare, backtest, plot
                                  what that says
-    export, verify, prune        hand the record over, check it, shorten it
+    export, record_head, verify, prune
+                                 hand the record over, keep its digest, check it, shorten it
     Runtime, Session, Agent      the same without a notebook, asynchronously
     errors                       every exception, as a tree
 
@@ -61,6 +62,7 @@ __all__ = [
     "Provider",
     "ProviderCapabilities",
     "ProviderDescriptor",
+    "RecordHead",
     "Reply",
     "Request",
     "ResponseFormat",
@@ -121,6 +123,7 @@ __all__ = [
     "plot",
     "provider",
     "prune",
+    "record_head",
     "records",
     "replay",
     "revoke",
@@ -178,6 +181,8 @@ _HOME = {
     "plot": "record.read.plots",
     "export": "record.read.export",
     "verify": "record.keep.verify",
+    "record_head": "record.keep.verify",
+    "RecordHead": "record.keep.verify",
     "prune": "record.keep.prune",
     "Journal": "record.write.journal",
     "JournalHealth": "record.write.health",
@@ -351,7 +356,7 @@ if TYPE_CHECKING:
     )
     from mentra_nb.providers.scripted import ScriptedProvider
     from mentra_nb.record.keep.prune import prune
-    from mentra_nb.record.keep.verify import verify
+    from mentra_nb.record.keep.verify import RecordHead, record_head, verify
     from mentra_nb.record.read.columns import columns
     from mentra_nb.record.read.export import export
     from mentra_nb.record.read.frames import (

@@ -1,10 +1,10 @@
-"""Parquet files that are written whole or not at all, and the DuckDB connection that writes them."""
+"""Connections to DuckDB, and Parquet files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.ids import uuid7
 from mentra_nb.record import schema
@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def connection() -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB connection for background work: one thread, no extensions from the network."""
+def connect(database: str = ":memory:", **config: Any) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB connection that prints no progress bar, which it does in a notebook after two seconds."""
     import duckdb
 
-    return duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": "false"})
+    con = duckdb.connect(database, config=config)
+    con.execute("SET enable_progress_bar = false")
+    return con
+
+
+def connection() -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB connection for background work: one thread, no extensions from the network."""
+    return connect(threads=1, autoinstall_known_extensions="false")
 
 
 def copy(con: duckdb.DuckDBPyConnection, select: str, new: Path) -> None:

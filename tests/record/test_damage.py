@@ -143,3 +143,34 @@ def test_files_that_are_not_ours_are_not_read_and_not_touched(folder: Path) -> N
     with duckdb.connect(str(folder / "record.duckdb"), read_only=True) as con:
         assert con.execute("SELECT count(*) FROM events").fetchone() == (2,)
     assert {name: (folder / "events" / name).read_bytes() for name in strange} == strange
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"put": {}}',
+        b'{"put": [], "remove": []}',
+        b'{"put": {}, "remove": 3}',
+        b'{"put": {"a": 1}, "remove": []}',
+        b'{"put": {}, "remove": ["../chain.jsonl"]}',
+        b'{"put": {"../chain.jsonl": "x"}, "remove": []}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_plan_of_a_change_is_set_aside_and_queries_go_on(
+    folder: Path, plan: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = write(folder, "a")
+    (folder / "events" / ".change").write_bytes(plan)
+    with caplog.at_level("WARNING"):
+        assert seen(folder) == seen(folder) == ["a"]
+    assert [".change was damaged and is set aside" in record.message for record in caplog.records] == [True]
+    assert problems(folder) == {".change.damaged": "is not a file of the record, and is not read"}
+    assert (folder / "chain.jsonl").exists()
+    assert compact(folder, grace=0) == 1
+    assert files.named(folder, "parquet")[0].stem == name

@@ -18,6 +18,7 @@ from mentra_nb.ids import uuid7
 from mentra_nb.record.keep.change import Links, alone, in_thread, links, remove, rewrite
 from mentra_nb.record.parquet import connection, copy
 from mentra_nb.record.write import chain, files
+from mentra_nb.record.write.known import read as known_segments
 
 if TYPE_CHECKING:
     import duckdb
@@ -128,6 +129,8 @@ def _convert(folder: Path, segment: Path, target: Path, known: Links) -> bool:
     if [content.segment for content in contents] != [segment.stem]:
         return _kept(segment, "it holds events that were written elsewhere" if contents else "it holds no event")
     if segment.stem not in known:
+        if why := known_segments(folder).stranger(segment.stem):
+            return _kept(segment, f"it {why}")
         known[segment.stem] = contents[0].link()
         chain.append(folder, [known[segment.stem]])
     elif known[segment.stem].sha256 != contents[0].sha256:

@@ -14,6 +14,7 @@ from mentra_nb.record.keep import lake, lake_tables
 from mentra_nb.record.keep.change import alone, drop, links
 from mentra_nb.record.parquet import connection
 from mentra_nb.record.write import chain, files
+from mentra_nb.record.write.known import read as known_segments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,9 +84,10 @@ def remove_older(folder: Path, cut: float, *, dry_run: bool) -> list[chain.Link]
         if not free:
             raise StoreError(f"another process is compacting the record in {folder}; try again")
         known, pruned = links(folder)
+        begun = known_segments(folder)
         unlinked = []
         for segment in files.named(folder, "jsonl"):
-            if segment.stem not in known and files.sealed(segment):
+            if segment.stem not in known and not begun.stranger(segment.stem) and files.sealed(segment):
                 with contextlib.suppress(duckdb.Error):
                     unlinked += [content.link() for content in chain.contents(con, segment)]
         old = [link for link in (*known.values(), *unlinked) if link.segment not in pruned and link.last < cut]

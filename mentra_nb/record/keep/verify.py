@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,10 @@ from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.record import schema
 from mentra_nb.record.keep import lake, lake_tables
+from mentra_nb.record.parquet import connect
 from mentra_nb.record.write import chain, files
+from mentra_nb.record.write.known import Known
+from mentra_nb.record.write.known import read as known_segments
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,8 +38,54 @@ class VerifyRow:
     sha256: str | None = None
 
 
-def verify(folder: str | Path | None = None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class RecordHead:
+    """The newest link of the chain: its digest stands for every event that was sealed until `time`.
+
+    Example:
+        >>> journal = mn.Journal("sealed")
+        >>> journal.record_audit_event("me", "note", {"reason": "checked"})
+        >>> journal.close()
+        >>> head = mn.record_head("sealed")
+        >>> len(head.digest), head.links, head.events
+        (64, 1, 1)
+    """
+
+    digest: str
+    time: datetime
+    links: int
+    """How many links there are up to it."""
+    events: int
+    """How many events they seal."""
+
+
+def record_head(folder: str | Path | None = None) -> RecordHead | None:
+    """Return the newest link of the chain, or `None` if nothing is sealed yet: a kernel seals hourly and at its end.
+
+    Keep its digest in another place, as in a ticket or a mail, and hand it to `verify` later: it tells whether anything
+    that was sealed by then was altered, removed or put in, also if every file of the record was replaced.
+
+    Example:
+        >>> journal = mn.Journal("my-record")
+        >>> journal.record_audit_event("me", "note", {"reason": "checked"})
+        >>> journal.close()
+        >>> head = mn.record_head("my-record")
+        >>> head.events
+        1
+        >>> mn.verify("my-record", head=head.digest).problem.dropna().tolist()
+        []
+    """
+    links, _ = chain.read(paths.record_folder(folder).resolve())
+    if not links:
+        return None
+    events = sum(link.events for link in links if link.kind == "sealed")
+    return RecordHead(links[-1].digest, datetime.fromtimestamp(links[-1].at, UTC), len(links), events)
+
+
+def verify(folder: str | Path | None = None, *, head: str | RecordHead | None = None) -> pd.DataFrame:
     """Check the record. Returns a row per segment, per broken place of the chain and per foreign file.
+
+    `head`, an earlier `record_head()` or its digest, must be in the chain.
 
     Columns:
         segment: its name, or the name of a file.
@@ -55,14 +105,13 @@ def verify(folder: str | Path | None = None) -> pd.DataFrame:
         >>> mn.verify().problem.dropna().tolist()
         []
     """
-    import duckdb
     import pandas as pd
 
     named, folder = folder, paths.record_folder(folder).resolve()
     if named is not None and not (folder / "events").is_dir():
         raise ConfigurationError(f"there is no record in {folder}: name the folder that holds `events`")
-    with duckdb.connect() as con, files.commit_lock(folder):
-        findings = [*_findings(con, folder)]
+    with connect() as con, files.commit_lock(folder):
+        findings = [*_findings(con, folder, head.digest if isinstance(head, RecordHead) else head)]
     if (shared := lake_tables.configured(folder)) is not None:
         for content, state, problem in lake.check(shared):
             findings = [found for found in findings if (found.segment, found.state) != (content.segment, "shipped")]
@@ -72,14 +121,18 @@ def verify(folder: str | Path | None = None) -> pd.DataFrame:
     return frame.astype({"segment": "string", "state": "string", "problem": "string"})
 
 
-def _findings(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[VerifyRow]:
+def _findings(con: duckdb.DuckDBPyConnection, folder: Path, head: str | None) -> Iterator[VerifyRow]:
+    before = known_segments(folder)
     links, problems = chain.read(folder)
+    if head is not None and all(link.digest != head for link in links):
+        problems.append(f"does not hold the link {head}: what that link sealed was altered or removed")
     sealed = {link.segment: link for link in links if link.kind == "sealed"}
     away = {link.segment: link.kind for link in links if link.kind != "sealed"}
     found = [*_found(con, folder)]
+    begun = replace(known_segments(folder), links=before.links)  # a segment is known before its file is there
     number = Counter(finding.segment for finding in found)
     for finding in sorted(found, key=lambda each: each.segment):
-        problem = finding.problem or _problem(finding, sealed.get(finding.segment))
+        problem = finding.problem or _problem(finding, sealed.get(finding.segment), begun)
         if number[finding.segment] > 1:
             problem = "is there more than once"
         elif finding.segment in away:
@@ -96,9 +149,10 @@ def _findings(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[VerifyRo
         yield VerifyRow(name, "foreign", problem="is not a file of the record, and is not read")
 
 
-def _problem(finding: VerifyRow, link: chain.Link | None) -> str | None:
+def _problem(finding: VerifyRow, link: chain.Link | None, begun: Known) -> str | None:
     if link is None:
-        return "is not in the chain" if finding.state == "compacted" else None
+        never = finding.state == "compacted" and finding.segment not in begun.sealed
+        return "is not in the chain" if never else begun.stranger(finding.segment)
     if finding.events < link.events:
         return f"lacks {link.events - finding.events} of the {link.events} events it was sealed with"
     return None if finding.sha256 == link.sha256 else "was altered since it was sealed"

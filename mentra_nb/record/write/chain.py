@@ -5,8 +5,9 @@ The digest of a segment is the SHA-256 of its lines as they were written, each w
 is computed from the events and not from the file: `contents` computes the same from text and from Parquet, so a segment
 can still be checked after it was compacted or merged.
 
-A copy of the last link's digest, kept in another place, proves that nothing before it was altered, removed, reordered
-or inserted. Without such a copy, a person who can write all these files can replace all of them.
+`known` keeps a second list of the links, so that a chain that was cut or removed is found. A copy of the last link's
+digest, kept in another place, proves that nothing before it was altered, removed, reordered or inserted. Without such a
+copy, a person who can write all these files can replace all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from mentra_nb.record import schema
-from mentra_nb.record.write import files
+from mentra_nb.record.write import files, known
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,6 +61,10 @@ class Link:
         """Compute the digest that the link must have."""
         return hashlib.sha256(self._body()).hexdigest()
 
+    def noted(self) -> known.Noted:
+        """Return what `known` keeps of it."""
+        return self.digest, self.kind, self.segment
+
     def line(self) -> bytes:
         """Return the canonical line, with its newline."""
         return self._body()[:-1] + f',"digest":"{self.digest}"}}\n'.encode()
@@ -76,18 +81,41 @@ def append(folder: Path, links: Iterable[Link]) -> None:
     with lock, open(folder / "chain.jsonl", "ab+", opener=files.private) as file:
         last, torn = _end(file)
         lines = [_END_OF_TORN_LINE] if torn else []
-        previous = last.digest if last else None
+        if not known.is_there(folder):
+            known.make(folder, [link.noted() for link in read(folder)[0]])
+        previous, newest = last.digest if last else None, known.head(folder)
+        if newest not in (None, previous) and not _holds(file, newest):
+            previous = newest  # of a link that is missing: the chain stays broken here
+        added = []
         for link in links:
-            linked = link.after(previous)
-            lines.append(linked.line())
-            previous = linked.digest
-        file.write(b"".join(lines))
+            added.append(link.after(previous))
+            previous = added[-1].digest
+        file.write(b"".join([*lines, *(link.line() for link in added)]))
         file.flush()
         files.sync(file.fileno())
+        known.add(folder, [link.noted() for link in added])
+
+
+def begin(folder: Path, segment: str) -> None:
+    """Make a segment known that is about to be written; one that is put in later is not."""
+    if not known.is_there(folder):
+        with files.required(folder / "events" / ".chain"):
+            if not known.is_there(folder):
+                known.make(folder, [link.noted() for link in read(folder)[0]])
+    known.begin(folder, segment)
 
 
 def read(folder: Path) -> tuple[list[Link], list[str]]:
     """Return the links in order, and a message for each place where the chain is broken."""
+    had = known.read(folder).links  # first, since a link is added to the chain first
+    links, problems = _read(folder)
+    if lost := [had[digest] for digest in had.keys() - {link.digest for link in links}]:
+        number = f"{len(lost)} of the links that it had" if len(lost) > 1 else "a link that it had"
+        problems.insert(0, f"chain.jsonl lacks {number}, for the segment {max(segment for _, segment in lost)}")
+    return links, problems
+
+
+def _read(folder: Path) -> tuple[list[Link], list[str]]:
     try:
         lines = (folder / "chain.jsonl").read_bytes().split(b"\n")[:-1]
     except (FileNotFoundError, NotADirectoryError):
@@ -129,6 +157,11 @@ def _end(file: IO[bytes]) -> tuple[Link | None, bool]:
     file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
     *lines, rest = file.read().split(b"\n")
     return next((link for line in reversed(lines) if (link := _parsed(line))), None), rest != b""
+
+
+def _holds(file: IO[bytes], digest: str) -> bool:
+    file.seek(0)
+    return f'"digest":"{digest}"'.encode() in file.read()
 
 
 def _parsed(line: bytes) -> Link | None:

@@ -8,6 +8,7 @@ events/<uuid7>.parquet   one or more complete segments with typed columns; repla
 events/.commit           lock: shared by readers, exclusive for a change of the set of files
 events/.change           the plan of a change in progress; any process that finds it finishes it
 events/.compact          lock: held by the process that compacts, merges or prunes
+events/.known            a line per segment that was begun and per link of the chain: `write/known.py`
 events/.pruning          exists while pruned segments may still have to be removed
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +28,8 @@ import portalocker
 from mentra_nb import paths
 from mentra_nb.errors import StoreError
 
+log = logging.getLogger(__name__)
+
 NAME = "????????-????-7???-????-????????????"
 """A glob for the names of our files. Other files in the folder are never read, changed or removed."""
 EMPTY = "ffffffff-ffff-7fff-bfff-ffffffffffff"
@@ -34,7 +38,7 @@ EMPTY = "ffffffff-ffff-7fff-bfff-ffffffffffff"
 LOCK_TIMEOUT = 5.0
 """Seconds to wait for a lock. Only a slow query holds one for longer than a moment."""
 
-_OWN = {".commit", ".change", ".change.tmp", ".compact", ".chain", ".schema", ".pruning"}
+_OWN = {".commit", ".change", ".change.tmp", ".compact", ".chain", ".schema", ".pruning", ".known", ".known.tmp"}
 _BINARY = getattr(os, "O_BINARY", 0)
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
 
@@ -176,16 +180,29 @@ def finish_change(folder: Path) -> None:
 
 def _finish(events: Path) -> None:
     try:
-        plan = json.loads((events / ".change").read_bytes())
+        put, removed = _plan((events / ".change").read_bytes())
     except FileNotFoundError:
         return
-    for new, target in plan["put"].items():
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # it is written whole: a person did this
+        (events / ".change").replace(events / ".change.damaged")
+        log.warning("%s was damaged and is set aside: mn.verify() says whether events are missing", events / ".change")
+        return
+    for new, target in put.items():
         with contextlib.suppress(FileNotFoundError):  # done before
             (events / new).replace(events / target)
-    for name in plan["remove"]:
+    for name in removed:
         (events / name).unlink(missing_ok=True)
     sync_folder(events)
     (events / ".change").unlink()
+
+
+def _plan(text: bytes) -> tuple[dict[str, str], list[str]]:
+    """Return which files to rename and which to remove. Raises an error unless these are files of this folder."""
+    plan = json.loads(text)
+    put, removed = dict(plan["put"].items()), list(plan["remove"])
+    if any(Path(name).name != name or name.startswith(".") for name in (*put, *put.values(), *removed)):
+        raise ValueError(text)
+    return put, removed
 
 
 # ---- files -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import IO, Any
 from mentra_nb import paths
 from mentra_nb.event.types import JournalGap
 from mentra_nb.ids import uuid7
-from mentra_nb.record.write import chain, files
+from mentra_nb.record.write import chain, files, known
 from mentra_nb.record.write.health import JournalHealth, record_health
 from mentra_nb.record.write.own import OwnExpressions
 from mentra_nb.record.write.redact import (
@@ -147,6 +147,7 @@ class Journal:
             fds = [os.dup(segment.fd) for segment in segments]
         try:
             if not all(segment.named for segment in segments):
+                known.sync(self._folder)
                 files.sync_folder(self._folder / "events")
             for segment, fd in zip(segments, fds, strict=True):
                 segment.named = True
@@ -300,6 +301,7 @@ class _Segment:
         self.name, self.until = name, until
         self.owner: IO[bytes]
         self.fd: int
+        chain.begin(folder, name)
         self.owner, self.fd = files.open_segment(folder, name)
         self.events = self.size = 0
         self.first = self.last = 0.0
