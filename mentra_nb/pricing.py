@@ -1,11 +1,12 @@
 """The cost of tokens: the dated price list of `genai-prices`, and custom prices of the user.
 
-A model that is in neither has no price, so its cost is NULL; local, replayed and demo models are never listed. Custom
-prices are in `prices.csv` in the record's folder, in US dollars per million tokens, and come before the list's:
+A model that is in neither has no price, so its cost is NULL. Models of the `FREE` providers cost 0, and so does every
+answer from a tape, which `replay_provider` says in its usage. Custom prices are in `prices.csv` in the record's folder,
+in US dollars per million tokens, and come before the list's and before 0:
 
     provider,model,input_mtok,output_mtok,cache_read_mtok,cache_write_mtok
     lab,qwen3-32b,0.20,0.60,,
-    ollama,*,0,0,,
+    ollama,*,0.02,0.02,,
 
 `*` stands for every model of the provider. An empty cache price means that of input.
 """
@@ -23,7 +24,10 @@ from typing import Any
 from mentra_nb import paths
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import ConfigurationError
+from mentra_nb.providers.registry import EMBEDDED, PRESETS
 
+FREE = frozenset({*EMBEDDED, "scripted", *(preset.id for preset in PRESETS.values() if preset.key_env is None)})
+"""The providers whose answers cost nothing: demo, scripts, this process, and the known servers for local models."""
 _LISTED_AS = {"gemini": "google", "xai": "x-ai", "moonshot": "moonshotai", "bedrock": "aws"}
 _UNKNOWN = (None, None, None, None)
 _RATES = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
@@ -94,8 +98,8 @@ def cost_usd(
     """Return the cost of one response in US dollars, or `None` if its price is not known.
 
     A cost that the provider reported with the usage comes before any price. The view `usage` of the record in `folder`
-    computes the same, but from prices alone. For the summed usage of several responses it is an
-    upper bound, if the model costs more for long prompts.
+    computes the same. For the summed usage of several responses it is an upper bound, if the model costs more for long
+    prompts.
 
     Args:
         provider: the provider's id.
@@ -104,8 +108,10 @@ def cost_usd(
         at: the time of the response, now by default.
         folder: the record's folder, which holds the custom prices.
     """
-    if usage.is_empty() or usage.cost_usd is not None:
+    if usage.cost_usd is not None:
         return usage.cost_usd
+    if usage.is_empty():
+        return 0.0 if provider in FREE else None
     cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     prompt = (usage.input_tokens or 0) + (usage.tool_input_tokens or 0)
     if provider == "anthropic":  # its input_tokens exclude cached ones
@@ -123,7 +129,8 @@ def cost_usd(
 
 
 def _own(own: Own, provider: str, model: str) -> list[float | None] | None:
-    return own.get((provider, model), own.get((provider, "*")))
+    free: list[float | None] = [0.0] * len(_RATES)
+    return own.get((provider, model), own.get((provider, "*"), free if provider in FREE else None))
 
 
 def _listed(provider: str, model: str) -> Any:
@@ -158,4 +165,4 @@ def _spans(starts: Iterable[Any], end: Any) -> list[tuple[Any, Any]]:
 def source_of(own: Own) -> str:
     """Return the `source` of rows made from these prices. Rows with another source are looked up again."""
     mine = f" and {hashlib.sha256(repr(sorted(own.items())).encode()).hexdigest()}" if own else ""
-    return f"genai-prices {version('genai-prices')}{mine}"
+    return f"genai-prices {version('genai-prices')}, {len(FREE)} free{mine}"

@@ -106,9 +106,15 @@ class CallEvents:
         }
 
     def decided(
-        self, use: ToolUse, decision: ToolAuthorizationDecision, subject: Subject | None = None, wait_ms: int = 0
+        self,
+        use: ToolUse,
+        decision: ToolAuthorizationDecision,
+        subject: Subject | None = None,
+        wait_ms: int = 0,
+        *,
+        invalid: bool = False,
     ) -> None:
-        """Record the call's one decision."""
+        """Record the call's one decision, or that its arguments are `invalid`, so that nothing was decided."""
         self.undecided.discard(use.id)
         parts = subject.parts if subject is not None else ()
         decided_by, _, rule_id = decision.decided_by.partition(":")
@@ -123,6 +129,7 @@ class CallEvents:
                 wait_ms=wait_ms,
                 subject="\n".join(parts) or None,
                 subjects=parts if len(parts) > 1 else None,
+                invalid=invalid or None,
                 **self.about(use),
             )
         )
@@ -130,6 +137,11 @@ class CallEvents:
     def denied(self, use: ToolUse, text: str, decided_by: str) -> Refused:
         """Record a denial, and return the exception to raise."""
         self.decided(use, ToolAuthorizationDecision.deny(text, decided_by))
+        return Refused(text)
+
+    def misfit(self, use: ToolUse, text: str) -> Refused:
+        """Record that the arguments do not fit the tool, and return the exception to raise."""
+        self.decided(use, ToolAuthorizationDecision.deny(text, "runtime"), invalid=True)
         return Refused(text)
 
     def blocked(self, use: ToolUse, reason: str) -> Refused:

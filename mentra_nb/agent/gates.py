@@ -100,12 +100,12 @@ class Gates:
             raise self.events.denied(use, f"Tool not found: '{use.name}'; available: {known}", "runtime")
         if use.error is not None:
             text = f"The arguments of '{use.name}' are not a JSON object: {use.error}"
-            raise self.events.denied(use, text, "runtime")
+            raise self.events.misfit(use, text)
         context = self.events.context(use, self.is_open, self.delegate)
         try:
             return Call(use, tool, context, contained_call(lambda: tool.validate(use.input)))
         except Exception as error:
-            raise self.events.denied(use, f"Tool execution denied: {error}", "runtime") from error
+            raise self.events.misfit(use, f"Tool execution denied: {error}") from error
 
     async def _describe(self, call: Call) -> ToolAuthorizationRequest:
         """Return what is to be decided: the call with what it acts on and would do, once the policy has passed it."""

@@ -17,6 +17,7 @@ from mentra_nb.chat.engine import engine
 from mentra_nb.chat.models import address_in, custom
 from mentra_nb.chat.reply import Reply
 from mentra_nb.errors import ConfigurationError, OperationDenied
+from mentra_nb.record.read.filters import set_this_session
 from mentra_nb.settings import Endpoint
 from mentra_nb.store.records import ConversationSummary
 from mentra_nb.tools.tool import Tool
@@ -24,7 +25,7 @@ from mentra_nb.tools.tool import Tool
 if TYPE_CHECKING:
     import pandas as pd
 
-RULE_COLUMNS = ("id", "tool", "pattern", "allow", "scope", "reason", "times_used", "created_at")
+RULE_COLUMNS = ("tool", "pattern", "allow", "scope", "reason", "times_used", "created_at", "id")
 
 
 def conversation(name: str | None = None) -> Chat:
@@ -33,6 +34,9 @@ def conversation(name: str | None = None) -> Chat:
     if name not in chats:
         chats[name] = Chat(name)
     return chats[name]
+
+
+set_this_session(lambda: conversation().id)
 
 
 def stored_conversations(*, of_notebook: bool = False) -> list[ConversationSummary]:
@@ -171,7 +175,8 @@ def revoke(rule: str | int) -> PermissionRule:
 def rules() -> pd.DataFrame:
     """Return the rules that hold in the notebook's conversation.
 
-    Columns: id, tool, pattern, scope, reason (str), allow (bool), times_used (int), created_at (datetime, UTC).
+    Columns: tool, pattern (str), allow (bool), scope, reason (str), times_used (int), created_at (datetime, UTC),
+    id (str).
 
     Example:
         >>> rule = mn.allow("read", "data/*", scope="project")
@@ -184,7 +189,7 @@ def rules() -> pd.DataFrame:
     rows = [rule.model_dump(include=set(RULE_COLUMNS)) for rule in conversation().rules()]
     frame = pd.DataFrame(rows, columns=list(RULE_COLUMNS))
     frame.attrs["mentra_nb"] = True
-    frame["created_at"] = pd.to_datetime(frame["created_at"], unit="s", utc=True)
+    frame["created_at"] = pd.to_datetime(frame["created_at"], unit="s", utc=True).dt.as_unit("us")
     if not rows:
         from mentra_nb.record.read.query import Empty
 

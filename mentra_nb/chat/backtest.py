@@ -12,12 +12,14 @@ from mentra_nb.authorization import PermissionRule, Subject
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.permission.asking import AskMode
 from mentra_nb.permission.rules import find_rule
-from mentra_nb.record.read.columns import described
+from mentra_nb.record.read.columns import described, documented
 from mentra_nb.record.read.filters import ToolFilters, filtered
 from mentra_nb.record.read.reports import decided_calls
 from mentra_nb.tools.builtin.shell import ShellTool
 
-Verdict = Literal["allow", "ask", "deny", "unknown"]
+Verdict = Literal["allow", "ask", "deny", "unknown", "invalid"]
+_INVALID: tuple[Verdict, str | None, str] = ("invalid", None, "its arguments do not fit")
+_COLUMNS = [name for name, *_ in documented()["backtest"]]
 
 
 Rules = Iterable[PermissionRule | str] | pd.DataFrame
@@ -56,8 +58,8 @@ def backtest(
 
     def judge(call: Any) -> tuple[Verdict, str | None, str]:
         refused = call.decided_by if call.decision == "deny" else None
-        if refused in ("runtime", "policy"):
-            return "deny", None, f"refused by the {refused}"
+        if call.decision == "invalid" or refused in ("runtime", "policy"):
+            return ("deny", None, f"refused by the {refused}") if refused else _INVALID
         shell = call.shell or call.tool == ShellTool.spec.name
         rule, certain = find(call.tool, call.subject if call.whole else None, shell)
         if refused == "authorizer" and not (rule is not None and certain and not rule.allow):
@@ -74,7 +76,7 @@ def backtest(
 
     judged = pd.DataFrame([judge(call) for call in calls.itertuples()], columns=["verdict", "rule", "why"])
     judged = judged.astype({"verdict": "category", "rule": "string", "why": "string"})
-    return pd.concat([calls.drop(columns=["whole", "reads_only", "shell"]), judged], axis=1)
+    return pd.concat([calls, judged], axis=1)[_COLUMNS]
 
 
 def _find(rules: Sequence[PermissionRule], tool: str, subject: str | None, shell: bool) -> tuple[Any, bool]:

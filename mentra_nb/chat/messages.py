@@ -30,12 +30,13 @@ def messages(session: str | None = None) -> pd.DataFrame:
         0       user      What was the revenue in March?
         1  assistant  Revenue in March was 2400 dollars.
     """
-    wanted, store = session or conversation().id, engine().runtime.store
+    ours, store = session is None or session == "this", engine().runtime.store
+    wanted = conversation().id if session is None or ours else session
 
     async def read() -> tuple[SessionRecord, list[Entry]]:
         stored = await store.load_conversation(wanted)
         if stored is None or stored.session is None:
-            missing = f"there is no session {wanted!r}" if session else "this notebook has no conversation yet"
+            missing = f"there is no session {wanted!r}" if not ours else "this notebook has no conversation yet"
             raise ConfigurationError(f"{missing}: name a session, mn.sessions() lists them")
         return stored.session, await store.load_path(stored.agent.id, stored.agent.leaf)
 
@@ -43,17 +44,17 @@ def messages(session: str | None = None) -> pd.DataFrame:
     rows = [
         {
             "ts": entry.created_at,
+            "role": str(entry.message.role),
+            "text": entry.message.text(),
+            "kind": entry.kind,
+            "parts": _PARTS.dump_json(entry.message.content).decode(),
             "session_id": of.id,
             "run_id": entry.run_id,
             "entry_id": entry.id,
-            "role": str(entry.message.role),
-            "kind": entry.kind,
-            "text": entry.message.text(),
-            "parts": _PARTS.dump_json(entry.message.content).decode(),
         }
         for entry in entries
     ]
-    names = ["ts", "session_id", "run_id", "entry_id", "role", "kind", "text", "parts"]
+    names = ["ts", "role", "text", "kind", "parts", "session_id", "run_id", "entry_id"]
     texts = dict.fromkeys(names[1:], "string") | {"role": "category", "kind": "category"}
     frame = pd.DataFrame(rows, columns=names).astype(texts)
     frame.attrs["mentra_nb"] = True

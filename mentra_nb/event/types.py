@@ -137,7 +137,7 @@ class ToolAuthorizationStarted(_OfCall):
 
 
 class ToolAuthorizationFinished(_OfCall):
-    """The one decision about a call: by whom, by which rule if one decided, and how long it took (`wait_ms`)."""
+    """The one decision about a call: by whom, by which rule, after `wait_ms`, or that its arguments are `invalid`."""
 
     kind: Literal["tool_authorization_finished"] = "tool_authorization_finished"
     outcome: ToolAuthorizationOutcome
@@ -150,6 +150,7 @@ class ToolAuthorizationFinished(_OfCall):
     """The parts of the subject, when there are several."""
     rule_id: str | None = None
     pattern: str | None = Field(default=None, exclude=True)
+    invalid: bool | None = None
 
 
 class ToolAuthorizationBlocked(_OfCall):
@@ -324,7 +325,7 @@ class TurnStarted(_InTurn):
 
 
 class TurnFinished(_InTurn):
-    """A turn has ended: finished, stopped or failed. The last four fields are not recorded."""
+    """A turn has ended: finished, stopped or failed. The last three fields are not recorded."""
 
     kind: Literal["turn_finished"] = "turn_finished"
     stop_reason: str
@@ -335,7 +336,7 @@ class TurnFinished(_InTurn):
     session_id: str | None = None
     cell_id: str | None = None
     execution_count: int | None = None
-    text: str = Field(default="", exclude=True)
+    text: str = ""
     """The answer."""
     usage: TokenUsage = Field(default=TokenUsage(), exclude=True)
     error_type: str | None = Field(default=None, exclude=True)

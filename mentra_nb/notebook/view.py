@@ -224,7 +224,7 @@ class TurnView:
         Args:
             model: The model that answered; `None` if it did not.
             usage: The tokens of the turn.
-            cost: In US dollars; `None` if unknown, which shows nothing.
+            cost: In US dollars; nothing is shown if it is unknown or 0.
             seconds: How long the turn took.
             why: Why the answer is not whole, and what to do about it.
         """

@@ -222,12 +222,14 @@ def replay_provider(path: str | Path) -> Provider:
     """
     player = TapePlayer(path)
     header = player.header
-    return adapter(header.wire)(
+    provider = adapter(header.wire)(
         header.provider,
         f"http://replay.invalid{header.base_path}",
         display_name=header.display_name,
         http=HttpClient(player),
     )
+    provider.free = True
+    return provider
 
 
 def masked(request: Any) -> Any:

@@ -27,6 +27,7 @@ from mentra_nb.errors import (
 )
 from mentra_nb.providers.base import (
     ContentBlockStarted,
+    MessageDelta,
     Provider,
     ProviderCapabilities,
     ProviderDescriptor,
@@ -57,6 +58,8 @@ class WireProvider(Provider):
     endpoint: ClassVar[str]
     offers: ClassVar[ProviderCapabilities] = ProviderCapabilities()
     """What the wire can express."""
+    free: bool = False
+    """Whether its answers cost nothing, as those from a tape do."""
 
     def __init__(
         self,
@@ -211,7 +214,8 @@ class WireProvider(Provider):
                         raise
                     continue
                 async with aclosing(pump(frames, self.decoder(request), headers)) as events:
-                    yield _renamed(events, names) if names else events
+                    named = _renamed(events, names) if names else events
+                    yield _without_cost(named) if self.free else named
                     return
 
     def learn(self, error: HttpError) -> None:
@@ -219,6 +223,14 @@ class WireProvider(Provider):
 
     async def aclose(self) -> None:
         await self.http.aclose()
+
+
+async def _without_cost(events: AsyncIterator[ProviderEvent]) -> AsyncIterator[ProviderEvent]:
+    """Yield the events with a cost of 0, also where the provider reported another."""
+    async for event in events:
+        if isinstance(event, MessageDelta) and event.usage is not None:
+            event = replace(event, usage=event.usage.model_copy(update={"cost_usd": 0.0}))
+        yield event
 
 
 async def _renamed(events: AsyncIterator[ProviderEvent], names: Mapping[str, str]) -> AsyncIterator[ProviderEvent]:

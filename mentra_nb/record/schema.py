@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raise it when a view or a promoted column changes; `record.duckdb` is then rewritten."""
 
 STORAGE_VERSION = "v1.0.0"
@@ -192,6 +192,11 @@ def _only(expression: str, kind: str) -> str:
 _LAST_SECOND = 253402300799  # of the year 9999: Python has no later time
 
 
+def _model(of: str = "") -> str:
+    """Return SQL for the model of a row as `provider/model`, as it is asked for; NULL if neither is known."""
+    return f"nullif(concat_ws('/', {of}provider, {of}model), '')"
+
+
 def _sum(column: str) -> str:
     """Return SQL for the sum of a column of whole numbers under its own name; NULL if it is out of range."""
     return f"TRY_CAST(sum({column}) AS BIGINT) AS {column.rpartition('.')[2]}"
@@ -205,14 +210,17 @@ _COUNTED = f"kind = 'model_response_finished' AND coalesce({', '.join(USAGE)}) I
 # Anthropic does not include cached tokens in input_tokens, the others do; `prompt` is all that was sent either way.
 # Gemini counts thoughts (output) and tool prompts (input) separately.
 def _priced(which: str) -> str:
-    """Return SQL for the events that are `which`, with `total_tokens` and `cost_usd` where a provider has counted."""
+    """Return SQL for the events that are `which`, with `total_tokens` and `cost_usd` where a provider has counted.
+
+    A cost that came with the response, as that of a replayed one does, is taken before one computed from prices.
+    """
     return f"""(
     SELECT c.* REPLACE (CASE WHEN counted THEN coalesce(c.total_tokens, TRY_CAST(c.prompt + c.output AS BIGINT)) END
             AS total_tokens),
-        (greatest(prompt - cached - written, 0) * p.input_mtok + cached * p.cache_read_mtok
-            + written * p.cache_write_mtok + output * p.output_mtok) / 1e6 AS cost_usd
+        coalesce(c.reported, (greatest(prompt - cached - written, 0) * p.input_mtok + cached * p.cache_read_mtok
+            + written * p.cache_write_mtok + output * p.output_mtok) / 1e6) AS cost_usd
     FROM (
-        SELECT *, {_COUNTED} AS counted,
+        SELECT *, {_COUNTED} AS counted, CASE WHEN counted THEN {_at("usage.cost_usd", "DOUBLE")} END AS reported,
             coalesce(output_tokens, 0)::HUGEINT + coalesce(thoughts_tokens, 0)::HUGEINT AS output,
             coalesce(cache_read_input_tokens, 0)::HUGEINT AS cached,
             coalesce(cache_creation_input_tokens, 0)::HUGEINT AS written,
@@ -233,7 +241,7 @@ _SECONDS = f"""epoch(max(CASE WHEN {_ENDED} THEN ts END))
 
 _REQUESTS = f"""(
     SELECT min(ts) AS ts, any_value(run_id) AS run_id, any_value(agent_id) AS agent_id, request_id,
-        any_value(provider) AS provider, any_value(model) AS model, any_value(attempt) AS attempt,
+        any_value(provider) AS provider, any_value({_model()}) AS model, any_value(attempt) AS attempt,
         CASE WHEN NOT bool_and(success) THEN 'error'
             WHEN count(*) FILTER (kind = 'model_response_finished') > 0 THEN 'ok' ELSE 'unfinished' END AS outcome,
         {_only("stop_reason", "model_response_finished")} AS stop_reason, arg_max(error, id) AS error, {_SECONDS},
@@ -251,7 +259,8 @@ _CALLS = f"""(
     SELECT *,
         CASE WHEN given IS NOT NULL THEN coalesce(TRY_CAST(given AS JSON), json_object('truncated', given)) END
             AS input,
-        CASE WHEN blocked OR decision IN ('deny', 'prompt') THEN 'denied' WHEN success THEN 'ok'
+        CASE WHEN decision = 'invalid' THEN 'invalid' WHEN blocked OR decision IN ('deny', 'prompt') THEN 'denied'
+        WHEN success THEN 'ok'
         WHEN NOT success THEN 'error' WHEN decision = 'pending' THEN 'pending' ELSE 'unfinished' END AS outcome,
         CASE WHEN starts_with(decider, 'rule:') THEN 'rule' ELSE decider END AS decided_by,
         CASE WHEN starts_with(decider, 'rule:') THEN substr(decider, 6) ELSE decided_rule END AS rule_id
@@ -262,6 +271,7 @@ _CALLS = f"""(
         to_timestamp({_last(_DEADLINE, "permission_requested")}) AS deadline,
         count(*) FILTER (kind = 'permission_requested') > 0 AS asked,
         coalesce(
+            CASE WHEN {_last(_at("invalid", "BOOLEAN"), "tool_authorization_finished")} THEN 'invalid' END,
             {_only("outcome", "tool_authorization_finished")},
             CASE {_only("outcome", "permission_resolved")} WHEN 'allowed' THEN 'allow' WHEN 'denied' THEN 'deny' END,
             CASE WHEN asked THEN 'pending' END) AS decision,
@@ -286,32 +296,35 @@ _CALLED = f"""(
     FROM {_CALLS} GROUP BY run_id
 )"""
 
+_RULED = """LEFT JOIN known_rules ruled ON ruled.rule_id = c.rule_id"""
+
 _USAGE = f"""
-SELECT c.ts, (c.ts AT TIME ZONE 'UTC')::DATE AS day, c.provider, c.model,
-    {", ".join("c." + name for name in USAGE)}, c.cost_usd, c.attempt, runs.notebook, runs.project, runs.cell_id,
-    coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.request_id
+SELECT c.ts, {_model("c.")} AS model, {", ".join("c." + name for name in USAGE[:3])}, c.cost_usd,
+    {", ".join("c." + name for name in USAGE[3:])}, c.attempt, (c.ts AT TIME ZONE 'UTC')::DATE AS day, c.provider,
+    runs.notebook, runs.project, runs.cell_id, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id,
+    c.request_id, c.agent_id
 FROM {_priced(_COUNTED)} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _MODEL_CALLS = f"""
-SELECT c.ts, c.provider, c.model, c.outcome, c.seconds, c.attempt, c.stop_reason, c.error, c.total_tokens,
-    c.input_tokens, c.output_tokens, c.cost_usd, runs.session_id, c.run_id, c.agent_id, c.request_id
+SELECT c.ts, c.model, c.outcome, c.stop_reason, c.seconds, c.total_tokens, c.cost_usd, c.error, c.attempt,
+    c.input_tokens, c.output_tokens, c.provider, runs.session_id, c.run_id, c.request_id, c.agent_id
 FROM {_REQUESTS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _DECISIONS = f"""
-SELECT c.decided_ts AS ts, c.tool, c.subject, c.decision AS outcome, c.decided_by, c.reason, c.wait_s, asked.prompt,
-    c.description, c.scope, c.pattern, c.deadline, c.os_user, c.host, runs.notebook, runs.cell_id,
-    coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id, c.request_id, c.rule_id
-FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id LEFT JOIN (
+SELECT c.decided_ts AS ts, c.tool, c.subject, c.decision AS outcome, c.decided_by, ruled.rule, c.reason, c.wait_s,
+    asked.prompt, c.description, c.scope, c.pattern, c.deadline, c.os_user, c.host, runs.notebook, runs.cell_id,
+    c.rule_id, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.call_id, c.request_id, c.agent_id
+FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id {_RULED} LEFT JOIN (
     SELECT run_id, any_value(payload->>'$.prompt') AS prompt FROM events WHERE kind = 'turn_started' GROUP BY run_id
 ) asked ON asked.run_id = c.run_id WHERE c.decided_ts IS NOT NULL
 """
 
 _TOOL_CALLS = f"""
-SELECT c.ts, c.tool, c.subject, c.outcome, c.seconds, c.decision, c.decided_by, c.wait_s, c.error, c.output, c.input,
-    coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.agent_id, c.call_id, c.rule_id
-FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
+SELECT c.ts, c.tool, c.subject, c.decision, c.decided_by, ruled.rule, c.outcome, c.seconds, c.wait_s, c.error, c.output,
+    c.input, c.rule_id, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.call_id, c.agent_id
+FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id {_RULED}
 """
 
 _WAITED = f"""(
@@ -327,52 +340,84 @@ _SPENT = f"""(
     FROM {_priced(_COUNTED)} GROUP BY run_id
 )"""
 
+_SPOKE = f"""(
+    SELECT run_id, max(id) FILTER (answered) AS answered, max(id) AS asked,
+        coalesce(arg_max(name, id) FILTER (answered), arg_max(name, id)) AS model
+    FROM (SELECT run_id, id, {_model()} AS name, kind = 'model_response_finished' AND success AS answered
+        FROM events WHERE {_ASKING})
+    GROUP BY run_id
+)"""
+"""For each turn the model that answered last, or if none did, the one that was asked last."""
+
 _TURNS = f"""
 WITH runs AS (
     SELECT run_id, min(ts) AS ts, any_value(session_id) AS session_id, any_value(agent_id) AS agent_id,
         any_value(cell_id) AS cell_id, any_value(execution_count) AS execution_count,
         any_value(notebook) AS notebook, any_value(project) AS project, any_value(model) AS model,
-        any_value(payload->>'$.prompt') AS prompt, any_value(resumes) AS resumes,
+        any_value(CASE WHEN kind = 'turn_started' THEN payload->>'$.prompt' END) AS prompt,
+        any_value(resumes) AS resumes,
+        {_last("payload->>'$.text'", "turn_finished")} AS answer,
         {_last("stop_reason", "turn_finished")} AS stop_reason,
         {_last("error", "turn_finished")} AS error, {_last("duration_ms", "turn_finished")} / 1000.0 AS seconds
     FROM events WHERE kind IN ('turn_started', 'turn_finished') AND run_id IS NOT NULL GROUP BY run_id
 )
-SELECT r.ts, r.prompt, r.model, r.stop_reason, r.seconds, s.cost_usd, s.total_tokens, coalesce(c.tools, 0) AS tools,
-    coalesce(c.denials, 0) AS denials, r.error, s.input_tokens, s.output_tokens,
-    s.known / nullif(s.counted, 0) AS priced, coalesce(c.human_wait_s, 0) AS human_wait_s,
-    coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s, r.execution_count, r.cell_id, r.notebook,
-    r.project, r.session_id, r.run_id, r.agent_id, r.resumes
+SELECT r.ts, r.prompt, r.answer, coalesce(m.model, r.model) AS model, r.stop_reason, r.error,
+    coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials, s.total_tokens, s.cost_usd, r.seconds,
+    coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s,
+    s.input_tokens, s.output_tokens, s.known / nullif(s.counted, 0) AS priced,
+    coalesce(s.counted - s.known, 0) AS unpriced, r.execution_count, r.notebook, r.project, r.cell_id, r.session_id,
+    r.run_id, r.resumes, r.agent_id
 FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
-    LEFT JOIN {_SPENT} s USING (run_id)
+    LEFT JOIN {_SPENT} s USING (run_id) LEFT JOIN {_SPOKE} m USING (run_id)
 """
+
+_UNNAMED = "mentra"
+"""The title of a session that was not given a name."""
+_TITLE_LENGTH = 48
+_WORDS = f"""(CASE WHEN length(asked) <= {_TITLE_LENGTH} THEN asked
+    ELSE regexp_replace(left(asked, {_TITLE_LENGTH - 1}), '(\\S)\\s+\\S*$', '\\1') || '…' END)"""
+"""The first words of `asked`."""
 
 _SESSIONS = f"""
 WITH seen AS (
-    SELECT session_id, min(ts) AS started, max(ts) AS last, max(title) AS title, arg_max(model, ts) AS model,
+    SELECT session_id, min(ts) AS started, max(ts) AS last, max(title) AS name, arg_max(model, ts) AS model,
         any_value(notebook) AS notebook, any_value(project) AS project,
-        count(*) FILTER (kind = 'turn_started') AS turns
+        count(*) FILTER (kind = 'turn_started') AS turns,
+        trim(regexp_replace(
+            arg_min(CASE WHEN kind = 'turn_started' THEN payload->>'$.prompt' END, id), '\\s+', ' ', 'g')) AS asked
     FROM events WHERE session_id IS NOT NULL AND kind <> 'rule_changed' GROUP BY session_id
 ), sums AS (
     SELECT r.session_id, {_sum("c.tools")}, {_sum("c.denials")},
         {_sum("s.total_tokens")}, sum(s.cost_usd) AS cost_usd,
-        sum(s.known) / nullif(sum(s.counted), 0) AS priced, sum(c.human_wait_s) AS human_wait_s,
-        sum(w.model_s) AS model_s, sum(c.tool_s) AS tool_s
+        sum(s.known) / nullif(sum(s.counted), 0) AS priced, sum(s.counted - s.known) AS unpriced,
+        sum(c.human_wait_s) AS human_wait_s, sum(w.model_s) AS model_s, sum(c.tool_s) AS tool_s,
+        coalesce(arg_max(m.model, m.answered), arg_max(m.model, m.asked)) AS spoke
     FROM (SELECT run_id, session_id FROM events WHERE session_id IS NOT NULL GROUP BY run_id, session_id) r
         LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id) LEFT JOIN {_SPENT} s USING (run_id)
+        LEFT JOIN {_SPOKE} m USING (run_id)
     GROUP BY r.session_id
 )
-SELECT started, title, model, turns, coalesce(tools, 0) AS tools, coalesce(denials, 0) AS denials, total_tokens,
-    cost_usd, priced, coalesce(human_wait_s, 0) AS human_wait_s, coalesce(model_s, 0) AS model_s,
-    coalesce(tool_s, 0) AS tool_s, last, notebook, project, session_id
+SELECT started,
+    CASE WHEN coalesce(name, '{_UNNAMED}') = '{_UNNAMED}' AND asked <> '' THEN {_WORDS} ELSE name END AS title,
+    coalesce(spoke, model) AS model, turns, coalesce(tools, 0) AS tools, coalesce(denials, 0) AS denials, total_tokens,
+    cost_usd, last, coalesce(human_wait_s, 0) AS human_wait_s, coalesce(model_s, 0) AS model_s,
+    coalesce(tool_s, 0) AS tool_s, priced, coalesce(unpriced, 0)::BIGINT AS unpriced, notebook, project, session_id
 FROM seen JOIN sums USING (session_id)
 """
 
 _RULE_CHANGES = f"""
 SELECT ts, {_at("action")} AS action, tool, pattern, {_at("allow", "BOOLEAN")} AS allow, rule_scope AS scope, reason,
-    decided_by, os_user, host, {_at("scope_key")} AS scope_key, session_id, rule_id, request_id,
-    {_at("replaces")} AS replaces
+    decided_by, os_user, host, {_at("scope_key")} AS scope_key, rule_id, {_at("replaces")} AS replaces, session_id,
+    request_id
 FROM events WHERE kind = 'rule_changed'
 """
+
+
+def known_rules(every: str) -> str:
+    """Return the SELECT of `known_rules`: the pattern of each rule, from a view of all events, of whatever session."""
+    return f"""SELECT rule_id, any_value(pattern) AS rule FROM {every}
+        WHERE kind IN ('rule_changed', 'permission_resolved') AND rule_id IS NOT NULL GROUP BY rule_id"""
+
 
 VIEWS = {
     "usage": _USAGE,
@@ -383,4 +428,4 @@ VIEWS = {
     "sessions": _SESSIONS,
     "rule_changes": _RULE_CHANGES,
 }
-"""The views over `events` and `prices`; none uses another."""
+"""The views over `events`, `prices` and `known_rules`; none uses another."""

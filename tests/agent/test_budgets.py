@@ -89,11 +89,13 @@ async def test_a_cost_budget_ends_the_turn_after_the_round_that_exceeds_it() -> 
 
 
 async def test_a_cost_budget_on_a_model_without_a_price_is_refused_before_anything_is_sent() -> None:
-    async with bench(text("never")) as table:
-        agent = await table.agent()
-        with pytest.raises(ConfigurationError, match="no known price"):
+    async with bench() as table:
+        lab = ScriptedProvider([text("never")], id="lab")
+        table.runtime.register_provider_instance(lab)
+        agent = await table.runtime.spawn("a", ModelInfo(id="m", provider="lab"))
+        with pytest.raises(ConfigurationError, match="lab/m has no known price"):
             await agent.run("go", RunOptions(cost_budget=1.0))
-        assert table.provider.recorded_requests == []
+        assert lab.recorded_requests == []
         assert await table.runtime.store.list_runs(agent.id) == []
 
 

@@ -207,6 +207,7 @@ async def test_arguments_that_do_not_fit_are_denied_before_anybody_is_asked() ->
     assert result.content == "Tool execution denied: invalid arguments: b: Field required"
     assert judge.asked == []
     assert decisions(table.recorder) == [("tool-1", "deny", "runtime")]
+    assert [decision.invalid for decision in table.recorder.of(e.ToolAuthorizationFinished)] == [True]
     assert table.recorder.of(e.ToolAuthorizationStarted) == []
 
 

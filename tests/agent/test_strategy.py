@@ -313,12 +313,14 @@ async def test_a_model_of_an_unknown_provider_fails_the_turn_and_changes_nothing
 
 async def test_a_cost_budget_refuses_a_model_without_a_price_during_a_turn_too() -> None:
     rich = ScriptedProvider([tool_calls([("act", {})])], id="openai")
-    async with bench(text("never"), tools=[act]) as table:
+    unknown, model = ScriptedProvider([text("never")], id="lab"), ModelInfo(id="m", provider="lab")
+    async with bench(tools=[act]) as table:
         table.runtime.register_provider_instance(rich)
+        table.runtime.register_provider_instance(unknown)
         agent = await table.runtime.spawn("rich", ModelInfo(id="gpt-4o", provider="openai"))
         with pytest.raises(ConfigurationError, match="no known price"):
-            await agent.run("go", options(says(Continue(Adjustment(model=MODEL))), cost_budget=1.0))
-        assert table.provider.recorded_requests == []
+            await agent.run("go", options(says(Continue(Adjustment(model=model))), cost_budget=1.0))
+        assert unknown.recorded_requests == []
 
 
 # ---- the setters it goes through, used by somebody else -------------------------------------------------------

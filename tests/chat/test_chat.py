@@ -101,7 +101,7 @@ def test_a_reply_has_text_usage_and_cost() -> None:
     assert reply.session.startswith("session-")
     assert reply.turn_id.startswith("run-")
     assert 0 <= reply.seconds < 10
-    assert (reply.cost, reply.tools, chat.last, chat.turn_count) == (None, [], reply, 1)
+    assert (reply.cost, reply.tools, chat.last, chat.turn_count) == (0, [], reply, 1)
     assert repr(reply) == "<Reply 'Hello' from scripted/scripted, 0 tool calls>"
 
 
@@ -691,13 +691,17 @@ assert first.model == "demo/demo" and str(first)
 assert mn.ask("and?", model="demo").session == first.session, "the conversation goes on"
 rule = mn.allow("shell", "echo *")
 frame = mn.rules()
-assert list(frame["pattern"]) == ["echo *"] and frame["created_at"].dt.tz is not None
+assert list(frame["pattern"]) == ["echo *"] and str(frame["created_at"].dtype) == "datetime64[us, UTC]"
+assert set(mn.turns(session="this").session_id) == {first.session} and len(mn.turns(session="this")) == 2
+assert set(mn.turns(session="this").answer) == {first.text, mn.turns().answer.iloc[-1]}
+assert first.cost == 0
 mn.deny("shell", "rm *", reason="never")
 before = engine.engine()
 engine.reset()
 assert engine.engine() is not before
 assert mn.rules().empty, "rules of a conversation of this process end with it"
-assert "mn.allow(" in repr(mn.rules()) and mn.rules()["created_at"].dt.tz is not None
+assert "mn.allow(" in repr(mn.rules()) and str(mn.rules()["created_at"].dtype) == "datetime64[us, UTC]"
+assert mn.turns(session="this").empty
 import asyncio
 assert asyncio.run(mn.aask("hi", model="demo", session="other")).text
 mn.connect("lab", "http://127.0.0.1:9/v1", model="m")

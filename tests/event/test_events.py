@@ -62,6 +62,7 @@ OUR_FIELDS = {
     "wait_ms",
     "subject",
     "subjects",
+    "invalid",
     "input",
 }
 
@@ -221,11 +222,10 @@ def test_what_only_this_process_needs_of_a_turn_or_question_is_not_recorded() ->
         success=False,
         error="boom",
         error_type="X",
-        text="secret",
         recoverable=True,
         duration_ms=1,
     )
-    assert {"text", "usage", "error_type", "recoverable"} & failed.model_dump(mode="json").keys() == set()
+    assert {"usage", "error_type", "recoverable"} & failed.model_dump(mode="json").keys() == set()
     assert to_session(failed) == se.SessionError(message="boom", recoverable=True)
     assert "structured_input" not in e.QuestionAsked.model_construct(structured_input=None).model_dump()
 

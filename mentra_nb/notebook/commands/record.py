@@ -25,9 +25,9 @@ _SPENT = {
     "cache_read_input_tokens": "of them cached",
     "output_tokens": "tokens out",
     "cost_usd": "US dollars",
-    "priced": "share with a price",
+    "unpriced": "answers without a price",
 }
-_TOKENS = ("total_tokens", "cache_creation_input_tokens")
+_TOKENS = ("total_tokens", "cache_creation_input_tokens", "priced")
 """Columns of `usage` that are not shown."""
 
 

@@ -44,7 +44,8 @@ def export(path: str | Path, *, table: str = "events", overwrite: bool = False, 
 
     - `name.duckdb`: one file with the views as tables and the meaning of each column as its comment; for the whole
       record also `chain`, the digests that `verify` compares.
-    - `name.parquet`, `name.arrow`, `name.csv`: one table (`table="turns"`). Arrow needs `pyarrow`.
+    - `name.parquet`, `name.arrow`, `name.csv`: one table (`table="turns"`). Arrow needs `pyarrow`. In CSV, a text that
+      a spreadsheet would compute, because it begins with one of `= + - @` or a tab or line end, gets a `'` before it.
     - any other name: a folder that is a record itself, without filters only: `mn.sessions(folder=…)` reads it,
       `mn.verify(folder=…)` checks every event in it against the chain, and `tables/` has each view as Parquet.
 
@@ -69,7 +70,7 @@ def export(path: str | Path, *, table: str = "events", overwrite: bool = False, 
             case ".parquet":
                 _copy(con, table, new, "parquet, COMPRESSION zstd")
             case ".csv":
-                _copy(con, table, new, "csv")
+                _copy(con, _without_formulas(con, table), new, "csv")
             case ".arrow":
                 _arrow(con, table, new)
             case _ if part:
@@ -117,6 +118,20 @@ def _copy(con: duckdb.DuckDBPyConnection, table: str, new: Path, format_: str) -
     con.execute(f"COPY (FROM {table}) TO {schema.quoted(new)} (FORMAT {format_})")
 
 
+_FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
+
+
+def _without_formulas(con: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Return the SELECT of a table with a quote before each text that a spreadsheet would take for a formula."""
+    quote = schema.text("'")
+    kept = [
+        f"CASE WHEN regexp_matches({name}, '{_FORMULA}') THEN {quote} || {name} ELSE {name} END AS {name}"
+        for name, type_, *_ in con.execute(f"DESCRIBE {table}").fetchall()
+        if type_ in ("VARCHAR", "JSON")
+    ]
+    return f"(SELECT * REPLACE ({', '.join(kept)}) FROM {table})"
+
+
 def _database(con: duckdb.DuckDBPyConnection, new: Path, of: Path | None) -> None:
     """Write the views as tables, and the chain of the record in the folder `of`."""
     con.execute(f"ATTACH {schema.quoted(new)} AS new (STORAGE_VERSION '{schema.STORAGE_VERSION}')")
@@ -138,7 +153,7 @@ def _arrow(con: duckdb.DuckDBPyConnection, table: str, new: Path) -> None:
         import pyarrow as pa
     except ImportError as error:
         raise ConfigurationError("Arrow files need pyarrow: pip install pyarrow") from error
-    wanted = con.sql(f"SELECT {frames.TEXT_IDS if table == 'events' else '*'} FROM {table}")
+    wanted = con.sql(f"FROM {frames.EVENTS if table == 'events' else table}")
     rows = wanted.to_arrow_reader(_BATCH_ROWS)
     with pa.OSFile(str(new), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
         for batch in rows:
@@ -153,7 +168,7 @@ def _folder(con: duckdb.DuckDBPyConnection, new: Path, of: Path) -> None:
     text = [file for file in files.named(of, "jsonl") if file.with_suffix(".parquet") not in done]
     for file in (*done, *text):
         shutil.copyfile(file, new / "events" / file.name)
-    for name in ("chain.jsonl", "prices.csv"):
+    for name in ("events/.known", "chain.jsonl", "prices.csv"):  # in this order: what is known is in the chain
         if (of / name).exists():
             shutil.copyfile(of / name, new / name)
     for name in schema.VIEWS:

@@ -9,6 +9,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, get_args, get_type_hints
 
+from mentra_nb.errors import ConfigurationError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 One = str | Sequence[str] | None
@@ -18,11 +20,30 @@ When = str | date | datetime | timedelta | None
 without a zone is local time."""
 
 
+_this: list[Callable[[], str]] = []
+
+
+def set_this_session(find: Callable[[], str]) -> None:
+    """Set the function that returns the id of the notebook's conversation."""
+    _this[:] = [find]
+
+
+def this_session() -> str:
+    """Return the id of the notebook's conversation, which is `session="this"`.
+
+    Raises:
+        ConfigurationError: there is none in this process yet.
+    """
+    if not _this:
+        raise ConfigurationError("session='this' is this notebook's conversation, and it has none yet: ask something")
+    return _this[0]()
+
+
 class Filters(TypedDict, total=False):
     """The filters that every function takes."""
 
     session: One
-    """Session ids or names."""
+    """Session ids or names; `this` is the notebook's conversation, or that of `mn.ask` in a script."""
     since: When
     """The earliest time, inclusive."""
     until: When

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # the SQL is made of our own constants
 """The record as DataFrames, a function per view, and `sql` over the views.
 
 `RECORD.md` lists every column with its dtype and unit; `filters.py` documents the filters. A filter takes a value or a
@@ -16,7 +17,7 @@ import pandas as pd
 
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.record.read import query
-from mentra_nb.record.read.columns import described
+from mentra_nb.record.read.columns import described, documented
 from mentra_nb.record.read.filters import (
     DecisionFilters,
     EventFilters,
@@ -33,7 +34,7 @@ By = Literal["model", "provider", "day", "session", "run", "notebook", "cell", "
 
 _EXPLAIN = re.compile(r"\s*explain\b\s*(?:analyze\b|\([^()]*\))?", re.IGNORECASE)
 _GROUPS = {
-    "model": "provider, model",
+    "model": "model",
     "provider": "provider",
     "day": "day",
     "session": "session_id",
@@ -43,8 +44,12 @@ _GROUPS = {
     "project": "project",
     "agent": "agent_id",
 }
-TEXT_IDS = "* REPLACE (id::VARCHAR AS id, source::VARCHAR AS source)"
-"""The columns of `events`, with UUIDs as text."""
+_FIRST = ", ".join(name for name, *_ in documented()["events"])
+EVENTS = (
+    f"(SELECT {_FIRST}, * EXCLUDE ({_FIRST}) "
+    "FROM (SELECT * REPLACE (id::VARCHAR AS id, source::VARCHAR AS source) FROM events))"
+)
+"""SQL for `events` with UUIDs as text, in the order of `RECORD.md`, and with columns of later versions at its end."""
 _SUMS = ("total_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -57,7 +62,7 @@ def events(**filters: Unpack[EventFilters]) -> pd.DataFrame:
         >>> mn.events(session="sales", kind="turn_finished").kind.tolist()
         ['turn_finished', 'turn_finished', 'turn_finished']
     """
-    return query.view("events", filters, select=TEXT_IDS, tail="ORDER BY ts, id", costs=False)
+    return query.view("events", filters, source=EVENTS, tail="ORDER BY ts, id", costs=False)
 
 
 @described
@@ -69,8 +74,8 @@ def sessions(**filters: Unpack[SessionFilters]) -> pd.DataFrame:
 
     Example:
         >>> mn.sessions(session="sales")[["title", "model", "turns", "tools", "denials"]]
-           title  model  turns  tools  denials
-        0  sales  small      3      2        1
+           title          model  turns  tools  denials
+        0  sales  example/small      3      2        1
     """
     return query.view("sessions", filters, tail="ORDER BY started")
 
@@ -86,6 +91,8 @@ def turns(**filters: Unpack[TurnFilters]) -> pd.DataFrame:
         0  What was the revenue in March?         end      0
         1                Run `echo clean`         end      1
         2                  Run `git push`         end      1
+        >>> mn.turns(session="sales").answer[0]
+        'Revenue in March was 2400 dollars.'
     """
     return query.view("turns", filters)
 
@@ -97,9 +104,9 @@ def model_calls(**filters: Unpack[ModelCallFilters]) -> pd.DataFrame:
 
     Example:
         >>> mn.model_calls(session="sales", outcome="ok")[["model", "attempt", "output_tokens"]].head(2)
-           model  attempt  output_tokens
-        0  small        1              8
-        1  small        1              8
+                   model  attempt  output_tokens
+        0  example/small        1              8
+        1  example/small        1              8
     """
     return query.view("model_calls", filters)
 
@@ -107,13 +114,13 @@ def model_calls(**filters: Unpack[ModelCallFilters]) -> pd.DataFrame:
 @described
 @filtered
 def tool_calls(**filters: Unpack[ToolCallFilters]) -> pd.DataFrame:
-    """Return a row per tool call: input, who decided what after how long, `outcome`, `seconds`, `error`, `output`.
+    """Return a row per tool call: input, who or which rule decided what, `outcome`, `seconds`, `error`, `output`.
 
     Example:
-        >>> mn.tool_calls(session="sales")[["tool", "subject", "decision"]]
-            tool     subject decision
-        0  shell  echo clean    allow
-        1  shell    git push     deny
+        >>> mn.tool_calls(session="sales")[["tool", "subject", "decision", "decided_by", "rule"]]
+            tool     subject decision decided_by       rule
+        0  shell  echo clean    allow       rule     echo *
+        1  shell    git push     deny       rule  git push*
     """
     return query.view("tool_calls", filters, costs=False)
 
@@ -153,7 +160,8 @@ def rule_changes(**filters: Unpack[RuleFilters]) -> pd.DataFrame:
 def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpack[UsageFilters]) -> pd.DataFrame:
     """Return tokens and cost: a row per model response, or with `by` a row per group.
 
-    In a group `cost_usd` is the sum of the known costs, null if none is known, and `priced` the fraction that is known.
+    In a group `cost_usd` is the sum of the known costs, null if none is known; `unpriced` counts the responses whose
+    cost is not in it, and `priced` is the fraction of those that are.
     By `tool` there are calls, how they ended and seconds, since tokens belong to responses.
 
     Raises:
@@ -161,8 +169,8 @@ def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpa
 
     Example:
         >>> mn.usage("model", session="sales")[["model", "responses", "input_tokens", "output_tokens"]]
-           model  responses  input_tokens  output_tokens
-        0  small          5           600             40
+                   model  responses  input_tokens  output_tokens
+        0  example/small          5           600             40
     """
     if by == "tool":
         if others := [key for key in ("model", "notebook") if filters.get(key) is not None]:
@@ -184,7 +192,7 @@ def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpa
         "usage",
         filters,
         select=f"""{groups}, count(*) AS responses, {sums}, sum(cost_usd) AS cost_usd,
-            count(cost_usd) / count(*) AS priced""",
+            count(cost_usd) / count(*) AS priced, count(*) - count(cost_usd) AS unpriced""",
         tail=f"GROUP BY {groups} ORDER BY min(ts)",
     )
 

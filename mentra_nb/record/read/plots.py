@@ -27,6 +27,7 @@ P = ParamSpec("P")
 MAX_TURNS, MAX_SPANS, MAX_BARS, MAX_SERIES, MAX_TOOLS = 30, 2000, 62, 7, 20
 """The most a chart shows: turns (the latest), spans of time, bars along an axis, models by name, tools."""
 
+_WIDTH, _WIDEST_BAR = 560, 32  # pixels
 _INK = "#7c7c7c"
 _BLUE, _ORANGE, _GREEN, _RED = "#3f8fd8", "#d9730d", "#2e9e5b", "#d94a55"
 _PURPLE, _TEAL, _PINK, _GRAY = "#9a6dd7", "#1f9aa8", "#cb5a9d", "#8a8a8a"
@@ -92,7 +93,7 @@ def _styled(chart: Any) -> Any:
 
 def _nothing(alt: Any) -> Any:
     note = pd.DataFrame({"note": ["nothing to draw: the record has none of it"]})
-    return _styled(alt.Chart(note).mark_text(color=_INK, fontSize=13).encode(text="note:N").properties(width=560))
+    return _styled(alt.Chart(note).mark_text(color=_INK, fontSize=13).encode(text="note:N").properties(width=_WIDTH))
 
 
 def _shortened(text: str, length: int) -> str:
@@ -104,27 +105,35 @@ def _shortened(text: str, length: int) -> str:
 
 _SPANS = """
     WITH asked AS (
-        SELECT run_id, ts AS began, prompt, seconds AS turn_s, row_number() OVER (ORDER BY ts) AS turn FROM turns
+        SELECT run_id, epoch(ts) AS began, prompt, row_number() OVER (ORDER BY ts) AS turn FROM turns
+    ), ended AS (
+        SELECT run_id, epoch(max(ts)) AS ended FROM events WHERE kind = 'turn_finished' GROUP BY run_id
+    ), moments AS (
+        SELECT run_id, call_id, min(ts) FILTER (kind = 'permission_requested') AS asked,
+            max(ts) FILTER (kind = 'permission_resolved') AS answered,
+            max(ts) FILTER (kind = 'tool_authorization_finished') AS decided,
+            min(ts) FILTER (kind = 'tool_execution_started') AS started,
+            max(ts) FILTER (kind = 'tool_execution_finished' AND duration_ms IS NOT NULL) AS finished
+        FROM events WHERE call_id IS NOT NULL GROUP BY run_id, call_id
     ), spans AS (
-        SELECT run_id, 'model' AS lane, model AS what, NULL AS detail, outcome, ts, seconds FROM model_calls
+        SELECT run_id, 'model' AS lane, model AS what, NULL AS detail, outcome, epoch(ts) AS first,
+            epoch(ts) + coalesce(seconds, 0) AS last
+        FROM model_calls
         UNION ALL
-        SELECT run_id, 'person', tool, subject, outcome, ts, wait_s FROM decisions WHERE request_id IS NOT NULL
+        SELECT run_id, 'person', tool, subject, outcome, epoch(asked), epoch(answered)
+        FROM decisions JOIN moments USING (run_id, call_id) WHERE asked IS NOT NULL
         UNION ALL
-        SELECT e.run_id, 'tool', c.tool, c.subject, c.outcome, e.ts - to_milliseconds(least(c.seconds, 1e9) * 1000),
-            c.seconds
-        FROM tool_calls c JOIN events e ON e.call_id = c.call_id AND e.run_id = c.run_id
-            AND e.kind = 'tool_execution_finished' WHERE c.seconds IS NOT NULL
-        UNION ALL
-        SELECT run_id, 'tool', tool, subject, outcome, ts + to_milliseconds(least(coalesce(wait_s, 0), 1e9) * 1000), 0
-        FROM tool_calls WHERE seconds IS NULL
+        SELECT run_id, 'tool', tool, subject, outcome, epoch(coalesce(started, decided, ts)), epoch(finished)
+        FROM tool_calls JOIN moments USING (run_id, call_id)
     )
     SELECT a.turn, a.run_id, a.prompt, s.lane, s.what, s.detail, s.outcome,
-        greatest(epoch(s.ts) - epoch(a.began), 0) AS start_s,
-        greatest(epoch(s.ts) - epoch(a.began), 0) + coalesce(s.seconds, 0) AS end_s, a.turn_s
-    FROM asked a LEFT JOIN spans s USING (run_id)
+        greatest(s.first - a.began, 0) AS start_s,
+        greatest(coalesce(s.last, s.first) - a.began, s.first - a.began, 0) AS end_s, e.ended - a.began AS turn_s
+    FROM asked a LEFT JOIN spans s USING (run_id) LEFT JOIN ended e USING (run_id)
     WHERE a.turn > (SELECT max(turn) FROM asked) - ?
     ORDER BY a.turn, start_s, s.lane LIMIT ?
 """
+"""All times are those of the events, so that a person's span ends before that of the tool begins."""
 
 
 def timeline_frame(
@@ -133,7 +142,7 @@ def timeline_frame(
     """Return the time spans of a session: a row per response of a model, wait for a person, and run of a tool.
 
     Args:
-        session: an id or a name, by default the latest session.
+        session: an id or a name, by default the latest session with a turn.
         turns: how many turns to take, the latest ones.
         folder: the record's folder.
 
@@ -141,8 +150,9 @@ def timeline_frame(
         ConfigurationError: there is no such session.
     """
     if session is None:
-        known = frames.sessions(folder=folder).session_id.dropna()
-        session = known.iloc[-1] if len(known) else ""
+        known = frames.sessions(folder=folder)
+        taken = known.session_id[known.turns > 0]
+        session = taken.iloc[-1] if len(taken) else ""
     with query.connection(costs=False, session=session, folder=folder) as con:
         spans = query.frame(con, _SPANS, [turns, MAX_SPANS], categories=False)
     if session and spans.empty:
@@ -194,28 +204,27 @@ def _draw_timeline(alt: Any, frame: pd.DataFrame) -> Any:
         "Where the time of each turn went", subtitle="a hollow bar failed; a line marks the end of a turn"
     )
     height = alt.Step(11)
-    return _styled(alt.layer(bars, ends, bad).properties(width=560, height=height, title=title))
+    return _styled(alt.layer(bars, ends, bad).properties(width=_WIDTH, height=height, title=title))
 
 
 # ---- cost --------------------------------------------------------------------------------------------------------
 
 _COST = """
     WITH spent AS (
-        SELECT date_trunc($period, day)::DATE AS period, provider, model, count(*) AS responses,
+        SELECT date_trunc($period, day)::DATE AS period, model, count(*) AS responses,
             TRY_CAST(sum(total_tokens) AS BIGINT) AS total_tokens, sum(cost_usd) AS cost_usd, count(cost_usd) AS known
         FROM usage GROUP BY ALL
     ), ranked AS (
-        SELECT provider, model,
+        SELECT model,
             row_number() OVER (ORDER BY sum(cost_usd) DESC NULLS LAST, sum(total_tokens) DESC) AS rank
-        FROM spent GROUP BY provider, model
+        FROM spent GROUP BY model
     )
     SELECT period,
-        CASE WHEN rank <= $most THEN concat_ws('/', spent.provider, spent.model) ELSE 'other models' END AS model,
+        CASE WHEN rank <= $most THEN spent.model ELSE 'other models' END AS model,
         TRY_CAST(sum(responses) AS BIGINT) AS responses,
             TRY_CAST(sum(total_tokens) AS BIGINT) AS total_tokens, sum(cost_usd) AS cost_usd,
         sum(known) / sum(responses) AS priced
-    FROM spent JOIN ranked ON ranked.provider IS NOT DISTINCT FROM spent.provider
-        AND ranked.model IS NOT DISTINCT FROM spent.model
+    FROM spent JOIN ranked ON ranked.model IS NOT DISTINCT FROM spent.model
     GROUP BY ALL ORDER BY period, min(rank)
 """
 
@@ -244,7 +253,8 @@ def _draw_cost(alt: Any, frame: pd.DataFrame) -> Any:
     frame["rank"] = [models.index(model) for model in frame.model]
     tooltip = ["period:O", "model:N", "responses:Q", "total_tokens:Q", "cost_usd:Q"]
     tooltip.append(alt.Tooltip("priced:Q", format=".0%"))
-    bars = alt.Chart(frame).mark_bar().encode(x=x, color=color, order=order, tooltip=tooltip)
+    wide = {"size": _WIDEST_BAR} if frame.period.nunique() * 2 * _WIDEST_BAR < _WIDTH else {}
+    bars = alt.Chart(frame).mark_bar(**wide).encode(x=x, color=color, order=order, tooltip=tooltip)
     known = float((frame.priced * frame.responses).sum() / max(frame.responses.sum(), 1))
     panels = [bars.encode(y=alt.Y("total_tokens:Q", title="tokens", axis=alt.Axis(tickCount=4, format="~s")))]
     title = alt.TitleParams("Tokens by model", subtitle="no price is known for any of these models")
@@ -252,7 +262,7 @@ def _draw_cost(alt: Any, frame: pd.DataFrame) -> Any:
         panels.insert(0, bars.encode(y=alt.Y("cost_usd:Q", title="US dollars", axis=alt.Axis(tickCount=4))))
         unknown = "" if known == 1 else f"; without {1 - known:.0%} of the responses, whose price is not known"
         title = alt.TitleParams("Cost and tokens by model", subtitle=f"UTC{unknown}")
-    sized = [panel.properties(width=560, height=150) for panel in panels]
+    sized = [panel.properties(width=_WIDTH, height=150) for panel in panels]
     return _styled(alt.vconcat(*sized, spacing=12, title=title))
 
 
@@ -266,16 +276,19 @@ ANSWERS = {
     "denied by a rule": _ORANGE,
     "denied by policy or setting": _PINK,
     "nobody answered": _PURPLE,
+    "stopped": "#7d8f2e",
+    "arguments did not fit": "#8f7a6b",
     "pending": "#a8892c",
 }
 """The ways a call can have been decided, with their colours."""
 
-_ANSWER = """CASE WHEN outcome = 'pending' THEN 'pending'
+_ANSWER = """CASE WHEN outcome = 'pending' THEN 'pending' WHEN outcome = 'invalid' THEN 'arguments did not fit'
     WHEN outcome = 'allow' THEN CASE WHEN decided_by = 'user' THEN 'allowed by a person'
         WHEN decided_by = 'rule' THEN 'allowed by a rule' ELSE 'allowed by a setting' END
     WHEN decided_by = 'user' THEN 'denied by a person'
     WHEN decided_by = 'rule' THEN 'denied by a rule'
-    WHEN decided_by IN ('timeout', 'headless', 'cancelled') OR outcome = 'prompt' THEN 'nobody answered'
+    WHEN decided_by = 'cancelled' THEN 'stopped'
+    WHEN decided_by IN ('timeout', 'headless') OR outcome = 'prompt' THEN 'nobody answered'
     ELSE 'denied by policy or setting' END"""
 
 
@@ -310,11 +323,23 @@ def _draw_approvals(alt: Any, frame: pd.DataFrame) -> Any:
     scale = alt.Scale(domain=answers, range=[ANSWERS[answer] for answer in answers])
     legend = alt.Legend(orient="top", columns=3, title=None)
     bars = base.mark_bar().encode(color=alt.Color("answer:N", scale=scale, legend=legend))
-    wide = frame.groupby("tool").calls.sum().max() * 0.04
-    counts = base.transform_filter(alt.datum.calls >= float(wide)).mark_text(color="#000", fontSize=11)
-    counts = counts.encode(x=alt.X("calls:Q", stack="zero", bandPosition=0.5), text="calls:Q")
+    total = frame.groupby("tool").calls.transform("sum")
+    narrow = frame.calls < total.max() * 0.04
+    inside = alt.Chart(frame.assign(number=frame.calls.astype("string").mask(narrow, "")))
+    counts = inside.mark_text(color="#000", fontSize=11).encode(
+        y=base.encoding.y,
+        x=alt.X("calls:Q", stack="zero", bandPosition=0.5),
+        order=alt.Order("rank:Q"),
+        detail="answer:N",
+        text="number:N",
+    )
+    beside = frame[narrow].assign(note=frame.calls.astype("string") + " " + frame.answer.astype("string"), total=total)
+    notes = beside.groupby(["tool", "total"], observed=True).note.agg(", ".join).reset_index()
+    small = alt.Chart(notes).mark_text(color=_INK, fontSize=11, align="left", dx=6)
+    small = small.encode(y=base.encoding.y, x="total:Q", text="note:N")
     title = alt.TitleParams("How tool calls were decided", subtitle="calls, by who or what decided")
-    return _styled(alt.layer(bars, counts).properties(width=560, height=alt.Step(26), title=title))
+    parts = [bars, counts, small] if len(notes) else [bars, counts]
+    return _styled(alt.layer(*parts).properties(width=_WIDTH, height=alt.Step(26), title=title))
 
 
 # ---- tools -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.record import schema
 from mentra_nb.record.keep.damage import find_damage, may_be_damage
-from mentra_nb.record.read.filters import Filters, One, When
+from mentra_nb.record.parquet import connect
+from mentra_nb.record.read.filters import Filters, One, When, this_session
 from mentra_nb.record.read.price_table import fill as fill_prices
 from mentra_nb.record.read.views import create_events, create_views, refresh_database_later
 from mentra_nb.record.write import files
@@ -40,6 +41,11 @@ _SETTINGS: dict[str, Any] = {
 }
 _COLUMNS = {"run": "run_id", "cell": "cell_id"}
 """Filters whose column has another name."""
+_WITHOUT_PROVIDER = "regexp_replace(model, '^[^/]*/', '')"
+"""SQL for the model's name at its provider, with which a filter without a provider is compared."""
+_FIRST = {"rule_changes": "mn.allow('shell', 'git *') makes a rule."}
+"""What to do when a frame is empty without filters."""
+_ASK = "Ask something first: %mentra what can you do here?"
 
 
 class Empty(pd.DataFrame):
@@ -141,12 +147,12 @@ def connection(
     since, until = filters.get("since"), filters.get("until")
     refresh_database_later(folder)
     try:
-        with duckdb.connect(config=_SETTINGS) as con, files.commit_lock(folder):
+        with connect(**_SETTINGS) as con, files.commit_lock(folder):
             con.execute("SET TimeZone = 'UTC'")
             places = create_events(con, folder)
-            _narrow(con, _several(filters.get("session")), since, until, whole_sessions)
+            every = _narrow(con, _named(filters.get("session")), since, until, whole_sessions)
             fill_prices(con, folder, look_up=costs)
-            create_views(con, temp=True, names=views)
+            create_views(con, temp=True, names=views, every=every)
             if locked:
                 con.execute(f"SET allowed_directories = [{', '.join(map(schema.text, places))}]")
                 con.execute("SET enable_external_access = false")
@@ -158,11 +164,15 @@ def connection(
         raise
 
 
-def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When, until: When, whole: bool) -> None:
-    """Restrict the view `events` to the turns that match, and to the events of matching sessions outside turns."""
+def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When, until: When, whole: bool) -> str:
+    """Restrict the view `events` to the turns that match, and to the events of matching sessions outside turns.
+
+    Returns:
+        The name of the view that still has all events.
+    """
     during, moments = _where(since, until)
     if not sessions and not moments:
-        return
+        return "events"
     con.execute("CREATE TEMP TABLE chosen_sessions (session_id VARCHAR)")
     con.execute("CREATE TEMP TABLE chosen_runs (run_id VARCHAR)")
     if sessions:
@@ -181,6 +191,7 @@ def _narrow(con: duckdb.DuckDBPyConnection, sessions: Sequence[str], since: When
         f"CREATE TEMP VIEW events AS FROM recorded SEMI JOIN chosen_runs USING (run_id) WHERE {bounds} "
         f"UNION ALL FROM recorded WHERE run_id IS NULL AND {outside}"
     )
+    return "recorded"
 
 
 def _where(since: When = None, until: When = None, **equal: One) -> tuple[str, list[Any]]:
@@ -189,13 +200,22 @@ def _where(since: When = None, until: When = None, **equal: One) -> tuple[str, l
     values: list[Any] = []
     for name, wanted in equal.items():
         if several := _several(wanted):
-            parts.append(f"{name} IN ({', '.join('?' * len(several))})")
+            part = f"{name} IN ({', '.join('?' * len(several))})"
             values += several
+            if name == "model" and (bare := [each for each in several if "/" not in each]):
+                part = f"({part} OR {_WITHOUT_PROVIDER} IN ({', '.join('?' * len(bare))}))"
+                values += bare
+            parts.append(part)
     for comparison, moment in ((">=", since), ("<", until)):
         if moment is not None:
             parts.append(f"ts {comparison} ?")
             values.append(_time(moment))
     return f"WHERE {' AND '.join(parts)}" if parts else "", values
+
+
+def _named(session: One) -> list[str]:
+    """Return the ids and names of sessions, with the id of this notebook's conversation for `this`."""
+    return [this_session() if each == "this" else each for each in _several(session)]
 
 
 def _several(value: One) -> list[str]:
@@ -220,7 +240,8 @@ def _empty(found: pd.DataFrame, name: str, folder: str | Path | None, used: Mapp
     words = name.replace("_", " ")
     empty = Empty(found)
     if used:
-        empty.why = f"No {words} with {', '.join(f'{key}={value!r}' for key, value in used.items())} in {folder}."
+        given = ", ".join(f"{key}={value!r}" for key, value in used.items())
+        empty.why = f"No {words} with {given} in {folder}. Without filters all are shown: mn.{name}()"
     else:
-        empty.why = f"No {words} yet: none are recorded in {folder}."
+        empty.why = f"No {words} yet: none are recorded in {folder}. {_FIRST.get(name, _ASK)}"
     return empty

@@ -61,9 +61,9 @@ def denial_reasons(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
         "decisions",
         {**filters, "outcome": ["deny", "prompt"]},
         costs=False,
-        select="""tool, decided_by, rule_id, reason, count(*) AS calls, max(ts) AS latest,
-            arg_max(subject, ts) AS example""",
-        tail="GROUP BY tool, decided_by, rule_id, reason ORDER BY calls DESC, latest DESC",
+        select="""tool, decided_by, rule, reason, count(*) AS calls, arg_max(subject, ts) AS example,
+            max(ts) AS latest, rule_id""",
+        tail="GROUP BY tool, decided_by, rule, rule_id, reason ORDER BY calls DESC, latest DESC",
     )
 
 
@@ -79,8 +79,8 @@ def time_spent(
 
     Example:
         >>> mn.time_spent(by="model", session="sales")[["model", "turns", "human_wait_s"]]
-           model  turns  human_wait_s
-        0  small      3           0.0
+                   model  turns  human_wait_s
+        0  example/small      3           0.0
     """
     if by not in _OF_TURNS:
         raise ConfigurationError(f"time cannot be grouped by {by!r}; use one of {', '.join(_OF_TURNS)}")
@@ -145,7 +145,7 @@ def _measured(session: str, folder: str | Path | None) -> pd.Series[Any]:
 
 
 _SEEN = f"""
-    SELECT d.ts, d.session_id, d.run_id, d.call_id, d.tool, d.subject, d.outcome AS decision, d.decided_by, d.rule_id,
+    SELECT d.ts, d.tool, d.subject, d.outcome AS decision, d.decided_by, d.rule_id, d.session_id, d.run_id, d.call_id,
         coalesce(d.subject, '') <> '' AND NOT coalesce(seen.cut, false) AND NOT contains(d.subject, '{REDACTED}')
             AS whole,
         coalesce(seen.reads_only, false) AS reads_only, coalesce(seen.shell, false) AS shell

@@ -16,7 +16,7 @@ from mentra_nb.record.keep import lake, lake_tables
 from mentra_nb.record.keep.change import in_thread
 from mentra_nb.record.keep.compact import compact_later
 from mentra_nb.record.keep.damage import find_damage, message, why_damaged
-from mentra_nb.record.parquet import write_parquet
+from mentra_nb.record.parquet import connect, write_parquet
 from mentra_nb.record.write import files
 
 if TYPE_CHECKING:
@@ -59,9 +59,17 @@ def create_events(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
 
 
 def create_views(
-    con: duckdb.DuckDBPyConnection, *, temp: bool = False, names: Iterable[str] = tuple(schema.VIEWS)
+    con: duckdb.DuckDBPyConnection,
+    *,
+    temp: bool = False,
+    names: Iterable[str] = tuple(schema.VIEWS),
+    every: str = "events",
 ) -> None:
-    """Create views of `schema`, by default all; `events` and `prices` must exist."""
+    """Create views of `schema`, by default all; `events` and `prices` must exist.
+
+    `every` names the view of all events, where `events` has only some of them.
+    """
+    con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW known_rules AS {schema.known_rules(every)}")
     for name in names:
         con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW {name} AS {schema.VIEWS[name]}")
 
@@ -71,18 +79,16 @@ def write_database(folder: Path) -> Path:
 
     Open it read-only; it shows live events. Costs are as of the last query by this package.
     """
-    import duckdb
-
     folder = folder.resolve()
     events = files.make_folder(folder)
     jsonl, parquet = (events / f"{files.NAME}.{kind}" for kind in ("jsonl", "parquet"))
     jsonl.with_stem(files.EMPTY).touch(mode=0o600)  # DuckDB fails on a glob without matches
-    with duckdb.connect() as con:
+    with connect() as con:
         rows = f"{schema.TYPED} FROM ({schema.empty(schema.ENVELOPE)})"
         _write_if_missing(con, rows, parquet.with_stem(files.EMPTY))
         _write_if_missing(con, schema.empty(schema.PRICES), folder / "prices.parquet")
     new, target = folder / f"record-{uuid7()}.tmp", folder / "record.duckdb"
-    with duckdb.connect(str(new), config={"storage_compatibility_version": schema.STORAGE_VERSION}) as con:
+    with connect(str(new), storage_compatibility_version=schema.STORAGE_VERSION) as con:
         con.execute(f"CREATE VIEW prices AS SELECT * FROM read_parquet({schema.quoted(folder / 'prices.parquet')})")
         con.execute(f"CREATE VIEW events AS {schema.events_sql(jsonl=[jsonl], parquet=[parquet], live=True)}")
         create_views(con)
