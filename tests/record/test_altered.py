@@ -87,6 +87,15 @@ def test_an_altered_segment_without_its_link_is_found(sealed: Path, harm: Callab
     assert not record_health_is_sound(sealed)
 
 
+@pytest.mark.parametrize("harm", [cut_the_last_link, mark_the_last_link_as_torn, remove_the_chain])
+def test_a_chain_that_goes_on_after_a_lost_link_stays_broken_there(sealed: Path, harm: Callable[[Path], None]) -> None:
+    """Also for a check that has nothing but the chain."""
+    harm(sealed)
+    write(sealed, "later")
+    (sealed / "events" / ".known").unlink()
+    assert "a line was altered, removed, moved or inserted" in problems(sealed)["chain.jsonl"]
+
+
 def record_health_is_sound(folder: Path) -> bool:
     return Journal(folder).health().chain_sound
 

@@ -160,8 +160,9 @@ def _end(file: IO[bytes]) -> tuple[Link | None, bool]:
 
 
 def _holds(file: IO[bytes], digest: str) -> bool:
+    """Return whether a line of the chain, written to its end, has this digest."""
     file.seek(0)
-    return f'"digest":"{digest}"'.encode() in file.read()
+    return f'"digest":"{digest}"}}\n'.encode() in file.read()
 
 
 def _parsed(line: bytes) -> Link | None:
