@@ -123,7 +123,10 @@ class _Names:
         return sorted(name for name in mine if isinstance(names[name], (FunctionType, Tool)))
 
     def models(self) -> list[str]:
-        """Return aliases and the prefixes of model names; after a prefix, that provider's models as far as known."""
+        """Return aliases and the prefixes of model names; then the models that were listed.
+
+        After a prefix, the models of that provider: its server is asked if it is on this machine.
+        """
         from mentra_nb.chat.catalog import models_of
         from mentra_nb.chat.engine import engine
         from mentra_nb.chat.models import known_names
@@ -136,7 +139,7 @@ class _Names:
             return known_names(Settings())
         names = known_names(used.settings, used.registered())
         provider, slash, _ = self.begun.partition("/")
-        return names + (used.call(models_of, used, provider) if slash else [])
+        return names + (used.call(models_of, used, provider) if slash else sorted(used.listed))
 
     def rules(self) -> list[str]:
         """Return the short ids of the rules that hold in this notebook's conversation."""

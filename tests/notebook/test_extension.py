@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from mentra_nb.chat import engine
 from mentra_nb.chat.reply import Reply
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import HttpError
@@ -55,6 +58,24 @@ def test_a_reply_prints_no_terminal_codes_without_the_extension(value: Any) -> N
     shown = InteractiveShell().display_formatter.format(reply)[0]["text/plain"]
     assert "\x1b" not in shown
     assert "\\x1b" in shown
+
+
+def test_completion_of_a_model_offers_prefixes_and_the_models_that_were_listed(
+    shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
+    engine.reset()
+    engine.engine().listed.update(("lmstudio/small", "lmstudio/tiny"))
+    for line, found in (
+        ("%mentra -m lm", ["lmstudio/", "lmstudio/small", "lmstudio/tiny"]),
+        ("%%mentra -m lmstudio/t", ["lmstudio/tiny"]),
+        ("%mentra model lmstudio/", ["lmstudio/", "lmstudio/small", "lmstudio/tiny"]),
+    ):
+        context = SimpleNamespace(line_with_cursor=line, cursor_position=len(line))
+        made = extension.complete(context)
+        assert [each.text for each in made["completions"]] == found
+        assert made["suppress"]
+    engine.reset()
 
 
 def test_the_text_of_a_server_has_no_terminal_codes_in_an_error() -> None:
