@@ -60,6 +60,14 @@ def test_what_stands_in_a_cell(value: Any, text: str) -> None:
     assert (">v<" in made._repr_html_()) is bool(text)
 
 
+def test_a_very_long_text_is_cut_with_its_length_and_is_whole_in_the_frame() -> None:
+    made = listing(pd.DataFrame({"v": ["x" * 24_000]}), {"v": "v"}, "")
+    for text in (shown(made), made._repr_html_()):
+        assert squeezed(text).count("x") < 1_010
+        assert "… (24,000 characters)" in " ".join(text.split())
+    assert len(made.v[0]) == 24_000
+
+
 def test_a_long_table_shows_its_end() -> None:
     made = listing(pd.DataFrame({"n": range(ROWS + 5)}), {"n": "n"}, "")
     assert shown(made).splitlines()[0] == f"the last {ROWS} of {ROWS + 5} rows:"

@@ -19,6 +19,8 @@ WIDTH = 80
 """Characters of a line of text where the width of the terminal is not known."""
 ROWS = 50
 """Rows that are shown; of a longer table, the last."""
+LONGEST = 1_000
+"""Characters of a cell that are shown; the frame has them all."""
 LEAST = 8
 """Characters that a column keeps, however narrow the table."""
 LONG_WORD = 24
@@ -97,7 +99,10 @@ def _text(value: Any, *, is_id: bool) -> str:
             return f"{value:,}"
         case float():
             return f"{value:,.4g}"
-    return short_id(str(value)) if is_id else visible(str(value))
+    text = str(value)
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}… ({len(text):,} characters)"
+    return short_id(text) if is_id else visible(text)
 
 
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
