@@ -10,6 +10,7 @@ from mentra_nb.authorization import ToolAuthorizationOutcome
 from mentra_nb.content import ToolUse
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
+from mentra_nb.secrets.mask import mask_secrets
 
 SUMMARY_LIMIT = 100
 ARGUMENTS_LIMIT = 60
@@ -18,10 +19,12 @@ OUTPUT_LIMIT = 52_000
 """Characters of a result that a screen gets: all of what a model reads."""
 SUBJECT_KEYS = ("command", "path", "file_path")
 """The arguments that say what a call acts on."""
+LONGEST_SECRET = 4096
 
 
 def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[:limit] + "..."
+    """Return the beginning of a text. What is cut is masked first, while each secret is whole."""
+    return text if len(text) <= limit else mask_secrets(text[: limit + LONGEST_SECRET])[:limit] + "..."
 
 
 def summarize_call(name: str, arguments: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from mentra_nb.notebook.code_blocks import framed
 from mentra_nb.notebook.escaping import escape, plain, visible
 from mentra_nb.notebook.formulas import add_formulas, formula_html
+from mentra_nb.secrets.mask import mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ def count_code(markdown: str) -> int:
 def line(
     text: str, mark: str = "", *, code: str = "", note: str = "", detail: str = "", is_open: bool = False
 ) -> Bundle:
-    """Return one static line (a tool call, a decision, a footer) as a mimebundle.
+    """Return one static line (a tool call, a decision, a footer) as a mimebundle. It is saved, so secrets are left out.
 
     Args:
         text: The line itself.
@@ -75,7 +76,8 @@ def line(
         detail: Text folded behind the line.
         is_open: Whether the fold is open.
     """
-    text, code, note = (visible(part).replace("\n", "␊") for part in (text, code, note))
+    text, code, note, detail = (visible(mask_secrets(part)) for part in (text, code, note, detail))
+    text, code, note = (part.replace("\n", "␊") for part in (text, code, note))
     spans = [escape(" ".join(filter(None, (mark, text))))]
     if code:
         spans.append(f'<bdi style="{_MONO}">{escape(code)}</bdi>')
@@ -83,7 +85,7 @@ def line(
         spans.append(f'<bdi style="{_MUTED}">{escape(note)}</bdi>')
     head = f'<span style="{_WRAP}">{"  ".join(filter(None, spans))}</span>'
     if detail:
-        box = f'<pre style="{_BOX}" tabindex="0">{escape(visible(detail))}</pre>'
+        box = f'<pre style="{_BOX}" tabindex="0">{escape(detail)}</pre>'
         head = f"<details{' open' * is_open}><summary>{head}</summary>{box}</details>"
     words = (" ".join(filter(None, (mark, text))), code, note)
     return {

@@ -126,7 +126,6 @@ class TapeWriter:
         )
         with open(self._path, "a" if self._begun else "w", encoding="utf-8", opener=_private) as file:
             if not self._begun:
-                self._path.chmod(0o600)  # also of a file that was there before
                 # Gemini has the model in the address: models/NAME:streamGenerateContent
                 model = request.get("model") or exchange.endpoint.partition(":")[0].removeprefix("models/")
                 file.write(self._header.model_copy(update={"model": model}).model_dump_json() + "\n")
@@ -249,7 +248,11 @@ def masked(request: Any) -> Any:
 
 
 def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
+    """Open a file that only the user can read, also one that was there before: an `opener` for `open`."""
+    fd = os.open(name, flags, 0o600)
+    if hasattr(os, "fchmod"):  # Windows has none before Python 3.13
+        os.fchmod(fd, 0o600)
+    return fd
 
 
 def _fingerprint(endpoint: str, request: Any) -> str:

@@ -62,6 +62,25 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
+_OF_KEYS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.~+/=-"
+_LONGEST_PART = 1024
+
+
+def without_last_part(text: str) -> str:
+    """Return a text that was cut without the word at its end, of which a part may be missing: it may be half a key.
+
+    A word of more than 1,024 characters stays.
+    """
+    end = text[-_LONGEST_PART:].rstrip(_OF_KEYS)
+    return text[:-_LONGEST_PART] + end if end else text
+
+
+def without_first_part(text: str) -> str:
+    """Return a text whose beginning was cut off without the rest of the word there, as `without_last_part`."""
+    begin = text[:_LONGEST_PART].lstrip(_OF_KEYS)
+    return begin + text[_LONGEST_PART:] if begin else text
+
+
 def mask_secrets(text: str) -> str:
     """Return a text with `[redacted]` in place of keys, tokens, passwords and private keys.
 

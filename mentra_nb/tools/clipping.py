@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from mentra_nb.secrets.mask import without_first_part, without_last_part
+
 MAX_RESULT_LINES = 2_000
 MAX_RESULT_BYTES = 50 * 1024
 
@@ -19,8 +21,8 @@ _OVERSTRUCK = re.compile(r"[^\n\x08]\x08")
 def clipped(text: str, max_bytes: int, max_lines: int, notice: str) -> str:
     """Return a text within the limits: two thirds from its beginning, one from its end, the notice in between.
 
-    What is kept ends at line ends where that costs less than half of it, else at characters. `notice` may have `{left}`
-    for the bytes left out; `max_bytes` must have room for it.
+    What is kept ends at line ends where that costs less than half of it, else at the ends of words, so that no half of
+    a key is left. `notice` may have `{left}` for the bytes left out; `max_bytes` must have room for it.
     """
     raw = text.encode("utf-8", "replace")
     if len(raw) <= max_bytes and text.count("\n") < max_lines:
@@ -36,13 +38,16 @@ def _kept(raw: bytes, lines: int, *, from_end: bool) -> str:
     """Return at most so many lines of the beginning or end of a text, whole but for one that is half of it."""
     if from_end:
         at = raw.find(b"\n")
-        raw = raw[at + 1 :] if 0 <= at < len(raw) // 2 else raw
+        at = at if at < len(raw) // 2 else -1
+        raw = raw[at + 1 :]
         while raw and raw[0] & 0xC0 == 0x80:  # the rest of a character
             raw = raw[1:]
-        return "\n".join(raw.decode("utf-8", "ignore").split("\n")[-lines:])
+        text = raw.decode("utf-8", "ignore")
+        return "\n".join((text if at >= 0 else without_first_part(text)).split("\n")[-lines:])
     at = raw.rfind(b"\n")
-    raw = raw[:at] if at >= len(raw) // 2 > 0 else raw
-    return "\n".join(raw.decode("utf-8", "ignore").split("\n")[:lines])
+    whole = at >= len(raw) // 2 > 0
+    text = (raw[:at] if whole else raw).decode("utf-8", "ignore")
+    return "\n".join((text if whole else without_last_part(text)).split("\n")[:lines])
 
 
 def as_printed(text: str) -> str:

@@ -9,7 +9,7 @@ import json
 from typing import Any, Literal
 
 from mentra_nb.record.write.own import OwnExpressions
-from mentra_nb.secrets.mask import mask_secrets
+from mentra_nb.secrets.mask import mask_secrets, without_last_part
 from mentra_nb.secrets.tree import mask_values
 
 LogText = Literal["none", "preview", "full"]
@@ -123,10 +123,10 @@ def _first_items(items: list[Any] | tuple[Any, ...], limit: int) -> list[Any]:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Return the text itself if it fits, else as many whole characters as fit."""
+    """Return the text itself if it fits, else as many whole words as fit, or part of a word if it has only one."""
     if len(text) * 4 <= limit or len(raw := text.encode("utf-8", "replace")) <= limit:
         return text
-    return raw[:limit].decode("utf-8", "ignore")
+    return without_last_part(raw[:limit].decode("utf-8", "ignore"))
 
 
 def _as_json(value: Any) -> str:
