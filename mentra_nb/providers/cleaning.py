@@ -28,7 +28,7 @@ def clean_text(text: str) -> str:
     value = _parsed(text)
     if value is None:
         return mask_secrets(text)
-    return json.dumps(mask_values(value, clean_text), separators=(",", ":"), sort_keys=True)
+    return json.dumps(mask_values(value, clean_text), separators=(",", ":"))
 
 
 def _clean_answer(text: str) -> str:

@@ -6,7 +6,6 @@ limited.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ class Place(NamedTuple):
     """What a text with such a place holds in lower case, the expression, and whether its group `value` is a secret."""
 
     hints: tuple[str, ...]
-    expression: re.Pattern[str]
+    expression: str
     is_secret: Callable[[str], bool]
 
 
@@ -37,7 +36,7 @@ def _strong(value: str) -> bool:
 
 
 def _place(hints: str, expression: str, is_secret: Callable[[str], bool] = _always) -> Place:
-    return Place(tuple(hints.split("␣")), re.compile(expression, re.ASCII), is_secret)
+    return Place(tuple(hints.split("␣")), expression, is_secret)
 
 
 _GAP = r"\b[^\n|;&]{0,160}?[\s\"']"

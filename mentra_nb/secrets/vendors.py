@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import groupby
 
 _ALNUM, _WORD, _DOTS, _BASE64 = r"[A-Za-z0-9]", r"[\w-]", r"[\w.~-]", r"[\w.+/=-]"
@@ -139,6 +140,7 @@ _RUN = re.compile(r"[A-Za-z0-9_.~+/=-]{15,}")
 """What may be a key, or hold one: no key is shorter."""
 
 
+@cache
 def _grouped(*, whole: bool) -> str:
     """Return an expression for all `PREFIXES`, by first letters; with what follows them if `whole`."""
     rows = [(begin, letters, least) for _, begins, letters, least in PREFIXES for begin in begins.split()]
@@ -152,7 +154,12 @@ def _grouped(*, whole: bool) -> str:
 
 _FIRST = re.compile(_grouped(whole=False))
 _INNER = re.compile(rf"[-.~+/=](?:{_grouped(whole=False)})")
-_WHOLE = re.compile(rf"(?<![A-Za-z0-9_])(?:{_grouped(whole=True)})", re.ASCII)
+
+
+@cache
+def compiled(form: str) -> re.Pattern[str]:
+    """Return a compiled expression. Most are never needed, so each is compiled when it first is."""
+    return re.compile(form, re.ASCII)
 
 
 def may_hold_key(text: str) -> bool:
@@ -169,18 +176,16 @@ def may_hold_key(text: str) -> bool:
 
 def prefixed(text: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of keys with one of `PREFIXES`."""
+    whole = _grouped(whole=True)
     for run in _RUN.finditer(text):
         start, end = run.span()
-        if start and text[start - 1] == "\\" and (found := _WHOLE_ESCAPED.match(text, start, end)) is not None:
-            start = found.end() if looks_random(found[1]) else start
-            if start == found.end():
+        if start and text[start - 1] == "\\":
+            found = compiled(f"[nrtbf]({whole})").match(text, start, end)
+            if found is not None and looks_random(found[1]):
                 yield found.span(1)
-        for found in _WHOLE.finditer(text, start, end):
+        for found in compiled(f"(?<![A-Za-z0-9_])(?:{whole})").finditer(text, start, end):
             if looks_random(found[0]):
                 yield found.span()
-
-
-_WHOLE_ESCAPED = re.compile(rf"[nrtbf]({_grouped(whole=True)})", re.ASCII)
 
 
 _MIXED = re.compile(r"(?<=[a-z])[A-Z]|(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
