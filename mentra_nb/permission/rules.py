@@ -230,7 +230,11 @@ def find_rule(rules: Iterable[PermissionRule], tool: str, subject: Subject) -> P
 
 
 def _covers(pattern: str, text: str, kind: str) -> bool:
-    return matches(as_path_pattern(pattern) if kind == "path" else pattern, text)
+    if kind != "path":
+        return matches(pattern, text)
+    if pattern.startswith(".") and Path(text).is_absolute():  # `./*` is what is in the working folder
+        return False
+    return matches(as_path_pattern(pattern), text)
 
 
 def _denials(rule: PermissionRule, kind: str) -> list[str]:
@@ -298,6 +302,8 @@ def pattern_problem(pattern: str, kind: str, *, allow: bool) -> str | None:
         return "the pattern is empty: write * for every call"
     if kind == "path" and pattern.endswith("/") and not _WILD.search(pattern):
         return f"'{pattern}' is a folder and matches no file: write '{pattern}*'"
+    if kind == "path" and as_path_pattern(pattern).startswith("../"):
+        return f"'{pattern}' can never match: what is outside the working folder is matched by its absolute path"
     if kind == "path" and re.match(r"\$\{?\w+\}?/", pattern):
         return f"'{pattern}' is never matched, since variables are not replaced in it: write ~ or the path itself"
     if kind == "shell" and allow and _WILD.search(pattern) and exactly(_literal(pattern)) != pattern:

@@ -460,6 +460,14 @@ def test_the_denial_of_a_folder_holds_for_all_that_is_in_it_also_where_links_lea
     assert find_rule([allow("*", "read"), rule], "read", other) != rule
 
 
+@pytest.mark.parametrize("pattern", ["./*", "./", "./.env", "././*", ".e*"])
+def test_an_allowance_within_the_working_folder_is_not_for_what_is_outside(pattern: str) -> None:
+    outside = Subject.path("/data/.env", absolute=("/data/.env",))
+    assert find_rule([allow(pattern, "write")], "write", outside) is None
+    inside = Subject.path(".env", absolute=("/work/.env",))
+    assert (find_rule([allow(pattern, "write")], "write", inside) is not None) is (pattern != "./")
+
+
 def test_an_allowance_does_not_follow_links_and_is_not_for_what_is_in_a_folder(tmp_path: Path) -> None:
     base = tmp_path.resolve()
     (base / "real").mkdir()
@@ -472,6 +480,10 @@ def test_an_allowance_does_not_follow_links_and_is_not_for_what_is_in_a_folder(t
     ("pattern", "kind", "is_useless"),
     [
         ("$HOME/.ssh/*", "path", True),
+        ("../other/*", "path", True),
+        ("x/../../other/*", "path", True),
+        ("../..env", "path", True),
+        ("..env", "path", False),
         ("${HOME}/x", "path", True),
         ("$x", "path", False),
         ("", "text", True),
