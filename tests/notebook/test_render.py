@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from kits.payloads import PAYLOADS
 
+from mentra_nb.notebook import code_blocks
 from mentra_nb.notebook.escaping import plain, visible
 from mentra_nb.notebook.render import bundle, count_code, line, safe_html
 
@@ -191,6 +192,13 @@ def test_colouring_takes_bounded_time_whatever_the_code(language: str, unit: str
         html = safe_html(f"```{language}\n{unit * size}\n```\n")
         assert time.thread_time() - began < 1.0, size
         assert Page(html).text.count(unit) >= size
+
+
+def test_code_that_takes_too_long_to_colour_is_shown_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_blocks, "COLOUR_SECONDS", -1.0)
+    html = safe_html("```python\ndef f(): return 1\n```\n")
+    assert "color:var(--jp-mirror-editor" not in html
+    assert "def f(): return 1" in Page(html).text
 
 
 def test_code_is_coloured_once_it_is_complete() -> None:
