@@ -578,6 +578,15 @@ async def test_a_denial_says_why_a_pattern_that_looks_right_does_not_cover_the_l
     assert "pattern covers" not in str(without.content)
 
 
+async def test_the_advice_quotes_no_long_subject(tmp_path: Path) -> None:
+    options = {"builtin_tools": True, "policy": RuntimePolicy.permissive(), "working_directory": tmp_path}
+    async with bench(**options) as table:
+        session = await table.session(ask="rules")
+        [denied] = await call(table, session, ("shell", {"command": "echo " + "x" * 2_000}))
+    assert "2005 characters, too many to quote" in str(denied.content)
+    assert "xxx" not in str(denied.content)
+
+
 async def test_the_reading_tool_runs_unasked_and_the_writing_tool_asks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     async with bench(builtin_tools=True, working_directory=tmp_path) as table:
