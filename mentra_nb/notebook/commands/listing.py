@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -94,7 +94,8 @@ def _text(value: Any, *, is_id: bool) -> str:
         case bool():
             return "yes" if value else "no"
         case datetime():
-            return f"{value:%Y-%m-%d %H:%M}"
+            is_day = value.tzinfo is None and value.time() == time()
+            return f"{value:%Y-%m-%d}" if is_day else f"{value:%Y-%m-%d %H:%M}"
         case int():
             return f"{value:,}"
         case float():
