@@ -52,8 +52,17 @@ def test_every_character_of_a_wrapped_text_is_there() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(True, "yes"), (False, "no"), (None, ""), (float("nan"), ""), (pd.NaT, ""), (0.00123456, "0.001235"), (7, "7")]
-    + [(pd.Timestamp("2026-03-01"), "2026-03-01"), (pd.Timestamp("2026-03-01", tz="UTC"), "2026-03-01 00:00")],
+    [
+        (True, "yes"),
+        (False, "no"),
+        (None, ""),
+        (float("nan"), ""),
+        (pd.NaT, ""),
+        (0.00123456, "0.001235"),
+        (7, "7"),
+        (pd.Timestamp("2026-03-01"), "2026-03-01"),
+        (pd.Timestamp("2026-03-01", tz="UTC"), "2026-03-01 00:00"),
+    ],
 )
 def test_what_stands_in_a_cell(value: Any, text: str) -> None:
     made = listing(pd.DataFrame({"n": ["-"], "v": pd.Series([value], dtype=object)}), {"v": "v", "n": "n"}, "")
