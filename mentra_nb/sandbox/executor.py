@@ -104,17 +104,7 @@ class LocalExecutor:
 
     async def run(self, request: CommandRequest, on_line: Callable[[str], None] | None = None) -> ExecOutput:
         """Run a command until it ends or its time is over; `on_line` is called with each line of its output."""
-        shell = ["cmd.exe", "/C", request.command] if sys.platform == "win32" else ["/bin/sh", "-c", request.command]
-        with anyio.CancelScope(shield=True):  # a stop in the middle would end the shell alone, and not its group
-            process = await anyio.open_process(
-                shell,
-                cwd=request.cwd,
-                env=request.env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=sys.platform != "win32",
-            )
+        process = await _start(request)
         streams = [_Capture("stdout", request, on_line), _Capture("stderr", request, on_line)]
         timed_out = left_running = False
         try:
@@ -149,6 +139,22 @@ class LocalExecutor:
             stdout_lines=streams[0].lines,
             stderr_lines=streams[1].lines,
         )
+
+
+async def _start(request: CommandRequest) -> Process:
+    """Start the shell of a command in a process group of its own. Raises `OSError`."""
+    shell = ["cmd.exe", "/C", request.command] if sys.platform == "win32" else ["/bin/sh", "-c", request.command]
+    with anyio.CancelScope(shield=True):  # a stop in the middle would end the shell alone, and not its group
+        return await anyio.open_process(
+            shell,
+            cwd=request.cwd,
+            env=request.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=sys.platform != "win32",
+        )
+    raise AssertionError("a shielded scope is not cancelled")
 
 
 class _Capture:
