@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -102,6 +103,17 @@ def test_a_very_long_block_of_code_goes_on_as_code_in_the_next(size: int, hz: fl
     assert len(out.shown) > 1
     assert all(data["text/html"].count("<pre") == 1 for data in out.shown)
     assert all("<p>" not in data["text/html"] for data in out.shown)
+
+
+def test_blocks_of_code_are_numbered_through_the_turn() -> None:
+    long = "~~~html\n" + "line\n" * (MAX_BLOCK // 4) + "~~~\n"
+    text = "```\na\n```\n" + long + "\n```\nb\n```\n"
+    out = draw(*deltas(text, 100), *CALL, DONE, *deltas("```\nc\n```\n"))
+    numbers = [number for data in out.shown for number in re.findall(r"<span>\[(\d)\]</span>", data["text/html"])]
+    assert len(numbers) > 4
+    assert list(dict.fromkeys(numbers)) == ["1", "2", "3", "4"]
+    assert numbers == sorted(numbers)
+    assert (numbers.count("1"), numbers.count("3"), numbers.count("4")) == (1, 1, 1)
 
 
 def test_one_endless_line_is_cut_too() -> None:
