@@ -5,14 +5,11 @@ How a turn is shown is decided by the presenter that the notebook sets (see `tur
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 from weakref import WeakSet
-
-import anyio
 
 from mentra_nb.agent.limits import RunOptions, Spent
 from mentra_nb.agent.request import AgentConfig
@@ -177,16 +174,7 @@ class Chat:
             >>> (await mn.Chat().aask("What was the revenue in March?")).text
             'Revenue in March was 2400 dollars.'
         """
-        turn = self.start(prompt, can_ask=False, **how)
-        future = asyncio.wrap_future(turn.future)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            turn.stop()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([future])
-            future.exception()
-            raise
+        return await self.start(prompt, can_ask=False, **how).aresult()
 
     def stream(self, prompt: str, **how: Any) -> Iterator[str]:
         """Take a turn and yield its text in pieces; at the end `last` is the reply. No person is asked about tools.

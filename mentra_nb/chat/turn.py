@@ -5,12 +5,15 @@ The notebook sets the presenter. Without one a turn is only waited for, and no p
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from mentra_nb.agent.limits import CancellationToken
 from mentra_nb.errors import ConfigurationError, OperationDenied
@@ -142,6 +145,23 @@ class RunningTurn:
             return self.future.result()
         except KeyboardInterrupt:
             self.stop()
+            raise
+
+    async def aresult(self) -> Reply:
+        """Await the reply, on any asyncio event loop, and return it. Cancelling the await stops the turn.
+
+        Example:
+            >>> (await mn.Chat().start("What was the revenue in March?").aresult()).text
+            'Revenue in March was 2400 dollars.'
+        """
+        future = asyncio.wrap_future(self.future)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self.stop()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([future])
+            future.exception()
             raise
 
 
