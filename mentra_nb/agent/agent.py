@@ -21,7 +21,7 @@ from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.limits import RunOptions, TurnLimits
 from mentra_nb.agent.loop import finish_open_round, run_rounds
 from mentra_nb.agent.output import OutputOptions, OutputTool
-from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.request import AgentConfig, stored_config
 from mentra_nb.agent.scheduler import Scheduler
 from mentra_nb.agent.steering import RoundSource, Steering
 from mentra_nb.agent.strategy import Adjustment, NamedModel
@@ -86,7 +86,7 @@ class Agent:
         self.name: str = record.name
         self.model: str = record.model
         self.runtime_identifier: str = record.runtime_identifier
-        self.config: AgentConfig = AgentConfig.model_validate(record.config)
+        self.config: AgentConfig = stored_config(record.config)
         self.provider: Provider = provider
         self.environment = environment
         self.transcript: Transcript = transcript or Transcript(record.id, environment.store)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 from pydantic import Field
 
@@ -43,6 +46,16 @@ class AgentConfig(Data):
     def offers(self, name: str) -> bool:
         """Return whether the agent is offered this tool. `hidden_tools` overrides `tools`."""
         return name not in self.hidden_tools and (self.tools is None or name in self.tools)
+
+
+def stored_config(members: dict[str, Any]) -> AgentConfig:
+    """Return the settings that an agent is stored with. Equal settings are one object, as most agents have them."""
+    return _stored(json.dumps(members))
+
+
+@lru_cache(maxsize=64)
+def _stored(text: str) -> AgentConfig:
+    return AgentConfig.model_validate(json.loads(text))
 
 
 def assemble(model: str, config: AgentConfig, messages: Sequence[Sendable], environment: AgentEnvironment) -> Request:

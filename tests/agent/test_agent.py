@@ -225,6 +225,16 @@ async def test_tool_profile_respects_allowlist_and_hidden_overrides(config: Agen
     assert {t.name for t in table.provider.recorded_requests[0].tools} == offered
 
 
+async def test_agents_with_equal_settings_share_them() -> None:
+    async with bench() as table:
+        first, second, other = [
+            await table.agent(AgentConfig(system=system, metadata={"k": "v"}))
+            for system in ("Be \ud800.", "Be \ud800.", "")
+        ]
+    assert first.config is second.config
+    assert (first.config.system, other.config.system) == ("Be \ud800.", "")
+
+
 @pytest.mark.parametrize("stored", [{}, {"system": "s"}, {"context_compaction": {}, "team": {}}])
 def test_agent_config_deserializes_without_tool_profile_field(stored: dict[str, Any]) -> None:
     config = AgentConfig.model_validate(stored)
