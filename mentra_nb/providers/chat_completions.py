@@ -141,16 +141,18 @@ class _Form(bytes):
     @classmethod
     def of(cls, fixed: Sequence[bytes] = (), content: bytes = b"") -> _Form:
         """Join `fixed` messages and a user message with `content`: a JSON string, or a list of parts."""
-        last = [_USER + content + b"}"] if content else []
-        return (_Answer if fixed and last else cls)(b",".join([*fixed, *last]))
+        if not content:
+            return cls(b",".join(fixed))
+        return (_EndsWithUser if fixed else _User)(b",".join([*fixed, _USER + content + b"}"]))
 
-    @property
-    def is_user(self) -> bool:
-        """Whether it is a user message and nothing else."""
-        return self.startswith(_USER)
 
-    def followed_by(self, user: _Form) -> _Form:
-        """Return it with the content of a user message added to the user message at its end."""
+class _EndsWithUser(_Form):
+    """Results of tools, and then a user message."""
+
+    __slots__ = ()
+
+    def followed_by(self, user: _User) -> _EndsWithUser:
+        """Return it with the content of another user message added to its last."""
         at = self.rindex(_USER) + len(_USER)  # inside a text its quotes would be escaped
         first, second = self[at:-1], user[len(_USER) : -1]
         if first.startswith(b'"') and second.startswith(b'"'):
@@ -160,8 +162,8 @@ class _Form(bytes):
         return type(self)(self[:at] + content + b"}")
 
 
-class _Answer(_Form):
-    """Results of tools, and then a user message."""
+class _User(_EndsWithUser):
+    """A user message and nothing else."""
 
     __slots__ = ()
 
@@ -198,14 +200,14 @@ def _reasoning(message: Sendable, ours: tuple[str, str]) -> dict[str, Any]:
 def _merged(forms: Iterable[_Form]) -> list[bytes]:
     """Return the messages in order, neighbouring user messages merged: strict templates require roles to alternate."""
     messages: list[bytes] = []
-    last: _Form | None = None
+    last: _EndsWithUser | None = None
     """The last of them, if it ends with a user message."""
     for form in forms:
-        if last is not None and form.is_user:
+        if last is not None and isinstance(form, _User):
             last = messages[-1] = last.followed_by(form)
         elif form:
             messages.append(form)
-            last = form if form.is_user or isinstance(form, _Answer) else None
+            last = form if isinstance(form, _EndsWithUser) else None
     return messages
 
 

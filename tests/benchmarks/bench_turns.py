@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from multiprocessing.connection import Connection
 
 import httpx
@@ -43,7 +44,8 @@ _END = _USAGE + b"data: [DONE]\n\n"
 _CALL = {"index": 0, "id": "call", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
 CALL = _chunk({"role": "assistant", "tool_calls": [_CALL]}) + _chunk({}, "tool_calls") + _END
 SHORT = _chunk({"role": "assistant", "content": "Three."}) + _chunk({}, "stop") + _END
-LONG = b"".join(_chunk({"content": "some words "}) for _ in range(DELTAS)) + _chunk({}, "stop") + _END
+DELTA = _chunk({"content": "some words "})
+LONG = DELTA * DELTAS + _chunk({}, "stop") + _END
 
 
 async def _serve(pipe: Connection) -> None:
@@ -57,9 +59,14 @@ async def _serve(pipe: Connection) -> None:
                 last = json.loads(await reader.readexactly(length))["messages"][-1]
                 text = last["content"] if isinstance(last["content"], str) else last["content"][-1]["text"]
                 body = LONG if "long" in text else CALL if "tool" in text else SHORT
-                silent = "silence" in text
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: ")
-                writer.write(f"{len(body)}\r\n\r\n".encode() + (body[: len(body) // 2] if silent else body))
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+                if "pieces" in text:  # as servers send it: each delta in a chunk
+                    pieces = [DELTA] * DELTAS + [body[len(DELTA) * DELTAS :], b""]
+                    writer.write(b"transfer-encoding: chunked\r\n\r\n")
+                    writer.write(b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces))
+                else:
+                    half = body[: len(body) // 2] if "silence" in text else body
+                    writer.write(b"content-length: %d\r\n\r\n%s" % (len(body), half))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionResetError):
             writer.close()
@@ -100,8 +107,8 @@ async def bare_round(client: httpx.AsyncClient, url: str) -> None:
     await _post(client, url, messages)
 
 
-async def bare_burst(client: httpx.AsyncClient, url: str) -> None:
-    await _post(client, url, [{"role": "user", "content": "a long answer"}])
+async def bare_burst(client: httpx.AsyncClient, url: str, prompt: str) -> None:
+    await _post(client, url, [{"role": "user", "content": prompt}])
 
 
 # ---- ours -------------------------------------------------------------------------------------------------------
@@ -167,7 +174,10 @@ async def measure(port: int) -> None:
 
         pairs: list[tuple[str, int, Work, Work]] = [
             ("tool round", ROUNDS, lambda: bare_round(client, url), lambda: fresh("use the tool")),
-            (f"{DELTAS} burst deltas", BURSTS, lambda: bare_burst(client, url), lambda: fresh("a long answer")),
+            *(
+                (f"{DELTAS} {how}", BURSTS, partial(bare_burst, client, url, prompt), partial(fresh, prompt))
+                for how, prompt in (("deltas at once", "a long answer"), ("deltas in chunks", "long, in pieces"))
+            ),
         ]
         for what, number, bare, ours in pairs:
             for _ in range(5):  # warm both
