@@ -47,8 +47,11 @@ Deny: Final = ToolAuthorizationOutcome.DENY
 
 
 async def _on_thread(described: Callable[[ToolContext, dict[str, Any]], T], call: Call) -> T:
-    """Call a method of a tool that may read the files which the call would change."""
+    """Call a method of a tool: on a thread unless it is `Tool`'s, as it may read the files that would be changed."""
     work = partial(contained_call, partial(described, call.context, call.arguments))
+    kind = type(call.tool)
+    if kind.structured_input is Tool.structured_input and kind.preview is Tool.preview:
+        return work()
     return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 

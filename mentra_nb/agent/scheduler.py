@@ -245,7 +245,9 @@ class Scheduler:
 
 async def _as_result(content: Any) -> Any:
     """Return what a tool returned as text or JSON within the limits, made on a thread if it may take long."""
-    if isinstance(content, str) and len(content) <= MAX_RESULT_BYTES:
+    short_text = isinstance(content, str) and len(content) <= MAX_RESULT_BYTES
+    short_number = isinstance(content, int) and content.bit_length() <= 64
+    if short_text or short_number or content is None or isinstance(content, float):
         return limited(as_content(content))
     work = partial(contained_call, lambda: limited(as_content(content)))
     return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)

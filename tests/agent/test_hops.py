@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from kits.core import allow_all, bench
 
@@ -75,6 +76,28 @@ async def test_a_strategy_is_asked_about_an_answer_that_is_stored() -> None:
         agent = await table.agent()
         await agent.run("go", RunOptions(round_strategy=strategy))
     assert stored == [2]
+
+
+async def test_a_call_of_a_plain_function_goes_to_a_thread_for_the_function_and_for_the_sync_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hops: list[str] = []
+    run_sync = anyio.to_thread.run_sync
+
+    async def counted(work: Any, *args: Any, **how: Any) -> Any:
+        hops.append(getattr(work, "func", work).__name__)
+        return await run_sync(work, *args, **how)
+
+    @tool
+    def count() -> int:
+        """Count."""
+        return 7
+
+    async with bench(tool_calls([("count", {})]), text("ok"), tools=[count]) as table:
+        agent = await table.agent()
+        monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
+        await agent.send("go")
+    assert hops == ["sync", "_called"]
 
 
 async def history(store: VolatileStore, agent_id: str) -> list[Any]:
