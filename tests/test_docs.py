@@ -68,7 +68,7 @@ def test_the_prices_of_the_documents_are_read(tmp_path: Path) -> None:
     (tmp_path / "prices.csv").write_text(example)
     usage = TokenUsage(input_tokens=1_000_000, output_tokens=1_000_000)
     assert cost_usd("lab", "qwen3-32b", usage, folder=tmp_path) == pytest.approx(0.80)
-    assert cost_usd("ollama", "qwen3", usage, folder=tmp_path) == 0
+    assert cost_usd("ollama", "qwen3", usage, folder=tmp_path) == pytest.approx(0.04)
     assert cost_usd("lab", "another", usage, folder=tmp_path) is None
 
 
