@@ -111,7 +111,8 @@ async def test_a_tape_holds_no_secret_is_private_and_replays(server: Server, tmp
     path = tmp_path / "turn.jsonl"
     path.write_text("an older file")
     path.chmod(0o644)
-    command = json.dumps({"command": f"curl -u ann:{SECRET} h", "password": 12345})
+    words = "swordfish and eleven more words that make a sentence of what is a password"
+    command = json.dumps({"command": f"curl -u ann:{SECRET} h", "password": 12345, "passphrase": words})
     call: list[dict[str, Any]] = [
         {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "shell", "arguments": ""}}]}
     ]
@@ -133,5 +134,9 @@ async def test_a_tape_holds_no_secret_is_private_and_replays(server: Server, tmp
     text = path.read_text()
     assert SECRET[3:10] not in text
     assert KEY[4:11] not in text
+    assert "swordfish" not in text
     replayed = await turn(replay_provider(path))
-    assert replayed == ({"command": "curl -u ann:[redacted] h", "password": 12345}, "it is [redacted].")
+    assert replayed == (
+        {"command": "curl -u ann:[redacted] h", "password": 12345, "passphrase": "[redacted]"},
+        "it is [redacted].",
+    )

@@ -77,6 +77,7 @@ def test_every_form_has_a_vector() -> None:
         ("DB_PASS='p@ss, word;1' make", "DB_PASS='[redacted]' make"),
         ("Server=h;Password=hunter2;Port=1", "Server=h;Password=[redacted];Port=1"),
         ("curl -u bob:hunter2 h", "curl -u bob:[redacted] h"),
+        ("İİİ İstanbul: PASSWORD=hunter2, then", "İİİ İstanbul: PASSWORD=[redacted], then"),
     ],
 )
 def test_only_the_secret_is_replaced(given: str, kept: str) -> None:
