@@ -456,6 +456,17 @@ async def test_a_modification_that_does_not_fit_blocks() -> None:
     assert result.content == "Blocked by pre-execution hook: invalid arguments: a: Field required"
 
 
+async def test_a_modification_nested_too_deep_blocks() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(MAX_DEPTH + 1):
+        deep = {"a": deep}
+    made, gate = Custom("free"), Gate(lambda _: PreExecutionDecision("modify", input=deep))
+    async with bench(tools=[made], authorizer=allow_everything, pre_hooks=[gate]) as table:
+        [result] = await one_round(table, ("free", {}))
+    assert "nested deeper than" in str(result.content)
+    assert (result.is_error, made.ran) == (True, 0)
+
+
 async def test_a_modification_does_not_get_past_the_policy(tmp_path: Path) -> None:
     gate = Gate(lambda _: PreExecutionDecision("modify", input={"command": "touch ran", "workingDirectory": "/"}))
     policy = RuntimePolicy.permissive()
