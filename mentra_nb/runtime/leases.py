@@ -38,7 +38,8 @@ class Leases:
     async def take(self, agent_id: str) -> None:
         """Take or renew the lease of an agent. Raises `LeaseUnavailable`, which names the process that holds it."""
         key = _key(agent_id)
-        taken = await self._store.acquire_lease(key, self.holder, self.ttl)
+        with anyio.CancelScope(shield=True):  # a stop in the middle would leave it unknown whether it was taken
+            taken = await self._store.acquire_lease(key, self.holder, self.ttl)
         if taken is not None:
             holder = taken.holder
             is_here = (holder.pid, holder.host) == (self.holder.pid, self.holder.host)

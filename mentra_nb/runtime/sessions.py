@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
+import anyio
+
+from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.errors import LeaseUnavailable, StoreError
@@ -41,8 +44,7 @@ class Sessions:
         permissions, environment = self._asking(session_id or new_id("session"), project, ask, tools)
         agent = await self._agents.create(name, model, config or AgentConfig(), environment)
         record = new_record(permissions.session_id, name, agent, project, notebook)
-        await self._store.save_session(record)
-        return Session(record, agent, permissions, resumed=False)
+        return await self._stored(record, agent, permissions)
 
     async def resume(
         self, agent_id: str, project: str | None, ask: AskMode, tools: OwnTools, model: ModelChoice | None
@@ -62,8 +64,7 @@ class Sessions:
         permissions, environment = self._asking(new_id("session"), project, ask, tools)
         agent = await self._agents.load(agent_id, environment, model)
         record = new_record(permissions.session_id, agent.name, agent, project, None)
-        await self._store.save_session(record)
-        return Session(record, agent, permissions, resumed=False)
+        return await self._stored(record, agent, permissions)
 
     async def find(
         self, name: str | None, project: str | None, notebook: str | None, *, last: bool
@@ -84,6 +85,16 @@ class Sessions:
             named = str(busy).replace(f"agent '{record.agent_id}'", f"conversation '{known_as}'")
             raise LeaseUnavailable(named) from busy
         return Session(record, agent, permissions, resumed=True)
+
+    async def _stored(self, record: SessionRecord, agent: Agent, permissions: SessionPermissions) -> Session:
+        """Store a new session and return it. The agent is released if that fails or is stopped."""
+        try:
+            await self._store.save_session(record)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await agent.close()
+            raise
+        return Session(record, agent, permissions, resumed=False)
 
     def _asking(
         self, session_id: str, project: str | None, ask: AskMode, tools: OwnTools

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from kits import stores
 from kits.core import MODEL, Bench, allow_all, bench, of
@@ -22,6 +24,7 @@ from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, fai
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.records import SessionRecord
 from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import ToolError, tool
 
 pytestmark = pytest.mark.anyio
@@ -69,6 +72,7 @@ async def test_full_session_lifecycle_produces_correct_event_stream() -> None:
         "assistant_token_delta",
         "tool_queued",
         "tool_started",
+        "tool_decided",
         "tool_completed",
         "assistant_token_delta",
         "assistant_token_delta",
@@ -349,3 +353,39 @@ async def test_a_session_needs_the_provider_of_its_model(tmp_path: Path) -> None
         await table.session("talk")
         with pytest.raises(ProviderNotFound):
             await table.runtime.create_session("x", MODEL.model_copy(update={"provider": "none"}))
+
+
+class Stopping(VolatileStore):
+    """Cancels `scope` in the middle of the write of that name, when the row is there."""
+
+    at: str
+    scope: anyio.CancelScope
+
+    async def _stopped(self, name: str) -> None:
+        if name == self.at:
+            self.scope.cancel()
+            await anyio.lowlevel.checkpoint()
+
+    async def acquire_lease(self, *args: Any) -> Any:
+        taken = await super().acquire_lease(*args)
+        await self._stopped("acquire_lease")
+        return taken
+
+    async def create_agent(self, *args: Any) -> None:
+        await super().create_agent(*args)
+        await self._stopped("create_agent")
+
+    async def save_session(self, *args: Any) -> None:
+        await super().save_session(*args)
+        await self._stopped("save_session")
+
+
+@pytest.mark.parametrize("at", ["acquire_lease", "create_agent", "save_session"])
+async def test_a_session_whose_opening_is_stopped_leaves_no_lease(at: str) -> None:
+    store = Stopping()
+    store.at = at
+    async with bench(store=store) as table:
+        with anyio.CancelScope() as store.scope:
+            await table.session()
+        assert store.scope.cancelled_caught
+        assert await store.list_leases() == []
