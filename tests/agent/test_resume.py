@@ -554,6 +554,18 @@ async def test_an_answer_given_after_the_turn_died_is_remembered_and_recorded() 
         assert [(rule.tool, rule.pattern) for rule in await session.remembered_rules()] == [("act", "*")]
 
 
+async def test_an_answer_given_after_the_turn_died_is_refused_with_a_pattern_that_does_not_cover_the_call() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT))
+    async with bench(text("there"), store=left.store, tools=[act]) as table:
+        session = await died_in_session(left, table)
+        await left.store.open_question(_question())
+        with pytest.raises(OperationDenied, match="does not cover this call"):
+            await session.answer("perm-1", PermissionDecision(allow=True, remember="session", pattern="other"))
+        assert [question.request_id for question in await left.store.open_questions()] == ["perm-1"]
+        assert await session.remembered_rules() == []
+
+
 async def test_a_new_question_closes_the_one_of_the_turn_that_died() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))

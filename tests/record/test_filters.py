@@ -84,3 +84,4 @@ def test_parts_of_microseconds_are_dropped_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert query._time(pd.Timestamp(1_000_000_000_000_000_001, tz="UTC")).year == 2001
+        assert query._time(pd.Timestamp(1_000_000_000_000_000_001)).year == 2001

@@ -283,6 +283,14 @@ def test_what_still_does_not_fit_is_said_as_it_was_given(given: dict[str, Any], 
     assert str(failure.value) == sentence
 
 
+def test_json_in_json_that_is_nested_too_deep_does_not_fit() -> None:
+    def take(items: list[Any]) -> None: ...
+
+    with pytest.raises(ToolError, match="invalid arguments: items"):
+        tool(take).validate({"items": "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)})
+    tool(take).validate({"items": "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)})
+
+
 def test_a_result_nested_too_deep_becomes_its_text() -> None:
     fits: Any = 0
     for _ in range(MAX_DEPTH):
