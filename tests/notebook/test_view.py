@@ -466,6 +466,17 @@ def test_nothing_is_said_of_an_answer_that_is_whole(stop_reason: str | None) -> 
     assert why(stop_reason) is None
 
 
+def test_code_is_coloured_only_once_it_stands(clock: Clock) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    view.handle(AssistantTokenDelta(delta="```python\ndef f(): return 1\n"))
+    clock.wait(view, 1.0)
+    assert "def f()" in out.shown[0]["text/html"]
+    assert "--jp-mirror-editor" not in out.shown[0]["text/html"]
+    view.finish()
+    assert "--jp-mirror-editor" in out.shown[0]["text/html"]
+
+
 def test_the_fold_of_a_call_holds_the_whole_result() -> None:
     long = "line of output\n" * 500
     out = draw(*CALL, DONE.model_copy(update={"output": long}))
