@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -17,6 +18,7 @@ import pytest
 from anyio.abc import TaskGroup
 from kits.core import bench, heard, of
 
+from mentra_nb.agent import loop
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.answer import MAX_ANSWER, PER_BLOCK, PendingMessage, parse_arguments
 from mentra_nb.agent.limits import CancellationToken, RunOptions
@@ -60,6 +62,7 @@ from mentra_nb.providers.scripted import (
     tool_calls,
 )
 from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import Delegate, FunctionTool, ToolContext, ToolOutput, tool
 
 pytestmark = pytest.mark.anyio
@@ -967,6 +970,29 @@ async def test_partial_text_is_saved_at_the_end_of_each_block() -> None:
                 await anyio.lowlevel.checkpoint()
         stream.send(p.MessageStopped())
         stream.finish()
+
+
+@pytest.mark.parametrize(("length", "least", "most"), [(100, 20, 41), (1 << 17, 2, 4)])
+async def test_a_long_text_is_saved_the_less_often_the_longer_that_takes(
+    monkeypatch: pytest.MonkeyPatch, length: int, least: int, most: int
+) -> None:
+    now, saved = 0.0, 0
+
+    class Slow(VolatileStore):
+        async def save_partial(self, run_id: str, text: str, *, holder: str | None = None) -> None:
+            nonlocal now, saved
+            now, saved = now + 1.0, saved + 1
+
+    def pass_time(event: e.AgentEvent) -> None:
+        nonlocal now
+        now += 0.5 * isinstance(event, e.TextDelta)
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
+    async with bench(stream_text(["x" * length, *"y" * 40]), store=Slow()) as table:
+        agent = await table.agent()
+        agent.environment.bus.tap(pass_time)
+        await agent.send("go")
+    assert least <= saved <= most
 
 
 # ---- tasks given to others ------------------------------------------------------------------------------------
