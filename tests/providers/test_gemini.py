@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -474,8 +475,9 @@ async def test_a_tape_knows_its_model_and_replays(server: Server, tmp_path: Path
     adapter = taping(GeminiProvider("gemini", f"{server.url}/v1beta", api_key="g-very-secret"), path)
     request = Request(PRO, [Message.user("application/json")], response_format=ResponseFormat("a", WEATHER))
     server.reply(Reply([sse(chunk({"text": "x"}), STOP)]))
-    live = await collect(adapter, request)
+    *live, ended, stopped = await collect(adapter, request)
     await adapter.aclose()
     replay = replay_provider(path)
     assert [str(model) for model in await replay.list_models()] == [f"gemini/{PRO}"]
-    assert await collect(replay, request) == live
+    free = replace(ended, usage=ended.usage.model_copy(update={"cost_usd": 0.0}))
+    assert await collect(replay, request) == [*live, free, stopped]
