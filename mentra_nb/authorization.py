@@ -181,7 +181,7 @@ class ToolAuthorizer(Protocol):
         ...
 
     def timeout(self) -> float | None:
-        """Seconds after which no answer is a denial; `None` for no limit."""
+        """Return the seconds after which no answer is a denial; `None` for no limit."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""One tool call on its way: its state, what is known of it from an earlier turn, and the events that tell of it."""
+"""One tool call on its way: its state, what is known of it from an earlier turn, and its events."""
 
 from __future__ import annotations
 

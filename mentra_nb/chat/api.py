@@ -146,7 +146,7 @@ def deny(
 ) -> PermissionRule:
     """Never let `tool` run where its subject fits `pattern`, and return the rule. It wins over `allow`.
 
-    The model is told `reason`.
+    The model gets `reason`.
 
     Example:
         >>> mn.deny("shell", "rm *", reason="move it to the trash").allow

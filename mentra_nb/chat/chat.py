@@ -78,7 +78,7 @@ class Chat:
         self._own_engine: Engine | None = None
         self._tools: dict[str, Tool] = {}
         self._session: Session | None = None
-        self._who = Identity(name)
+        self._identity = Identity(name)
         self._turns = 0
         self._running: RunningTurn | None = None
         self._begun: WeakSet[RunningTurn] = WeakSet()
@@ -100,12 +100,12 @@ class Chat:
     @property
     def id(self) -> str:
         """The id of its session, which it has before its first turn."""
-        return self._engine.call(lambda: self._who.session_id(self._engine.runtime.store))
+        return self._engine.call(lambda: self._identity.session_id(self._engine.runtime.store))
 
     @property
     def history(self) -> list[Message]:
         """The stored messages, oldest first, as the next turn sends them. Empty before the first turn."""
-        entries = self._engine.call(lambda: self._who.entries(self._engine.runtime.store))
+        entries = self._engine.call(lambda: self._identity.entries(self._engine.runtime.store))
         return [entry.message for entry in entries]
 
     def tools(self) -> list[ToolSpec]:
@@ -242,18 +242,20 @@ class Chat:
         with self._exclusively(turn, plan, limits):
             with options.stoppable():  # finding the model may wait for a server
                 if (session := self._session) is None:
-                    if plan.tells_of_earlier and self._who.known_as is None:
-                        await tell_of_earlier(turn, used.runtime.store, self._who.project, self.notebook, used.began)
+                    if plan.tells_of_earlier and self._identity.known_as is None:
+                        await tell_of_earlier(
+                            turn, used.runtime.store, self._identity.project, self.notebook, used.began
+                        )
                     session = self._session = await used.runtime.open_session(
-                        self._who.known_as,
+                        self._identity.known_as,
                         lambda stored: used.model(plan.model_instead_of(stored), turn),
                         AgentConfig(system=SYSTEM if self.system is None else self.system),
-                        self._who.project,
-                        last=self._who.known_as is None and plan.prompt is None,
+                        self._identity.project,
+                        last=self._identity.known_as is None and plan.prompt is None,
                         create=plan.prompt is not None,
                         notebook=self.notebook,
                         tools=self._tools,
-                        session_id=self._who.id,
+                        session_id=self._identity.id,
                     )
                 else:
                     session.use_model(await used.model(plan.model_instead_of(session.model), turn))
@@ -292,7 +294,7 @@ class Chat:
     @contextmanager
     def _answering(self, session: Session, turn: RunningTurn, plan: TurnPlan) -> Iterator[ReplyBuilder]:
         """While inside, let `turn` hear the session and answer its questions, under the system prompt of the turn."""
-        self._who.opened(session)
+        self._identity.opened(session)
         self._engine.opened.add(self)
         turn.session = session
         settings, permissions, answer = self._engine.settings, session.permissions, ReplyBuilder(turn.ended)
@@ -324,9 +326,9 @@ class Chat:
 
     def take_up(self, session: SessionRecord) -> None:
         """Go on with a stored session from the next turn on. The one that was open is released."""
-        if not (self._who.is_stored and self._who.id == session.id):
+        if not (self._identity.is_stored and self._identity.id == session.id):
             self.close()
-            self._who.opened(session)
+            self._identity.opened(session)
             self.last = None
 
     def forget_session(self) -> None:
@@ -337,7 +339,7 @@ class Chat:
 
     @property
     def _rules(self) -> Rules:
-        return Rules(self._engine, self._who, self._tools)
+        return Rules(self._engine, self._identity, self._tools)
 
     def allow(
         self, tool: str, pattern: str = "*", *, scope: Literal["session", "project", "global"] = "session"
@@ -360,7 +362,7 @@ class Chat:
         scope: Literal["session", "project", "global"] = "session",
         reason: str | None = None,
     ) -> PermissionRule:
-        """Never let `tool` run where its subject fits `pattern`, and return the rule. The model is told `reason`.
+        """Never let `tool` run where its subject fits `pattern`, and return the rule. The model gets `reason`.
 
         Arguments and errors as `mn.deny`.
 

@@ -18,13 +18,13 @@ SCOPES: tuple[PermissionScope, ...] = get_args(PermissionScope)
 
 
 class Rules:
-    """The rules that hold in the conversation `who`, in the store of an engine.
+    """The rules that hold in the conversation `identity`, in the store of an engine.
 
     `own_tools` are the names of the tools that only this conversation offers.
     """
 
-    def __init__(self, engine: Engine, who: Identity, own_tools: Iterable[str] = ()) -> None:
-        self._engine, self._who, self._own_tools = engine, who, own_tools
+    def __init__(self, engine: Engine, identity: Identity, own_tools: Iterable[str] = ()) -> None:
+        self._engine, self._identity, self._own_tools = engine, identity, own_tools
 
     def remember(
         self, tool: str, pattern: str, *, allow: bool, scope: PermissionScope, reason: str | None = None
@@ -51,7 +51,7 @@ class Rules:
         store = self._engine.runtime.store
 
         async def read() -> list[PermissionRule]:
-            return await store.list_rules(await self._who.session_id(store), self._who.project)
+            return await store.list_rules(await self._identity.session_id(store), self._identity.project)
 
         return self._engine.call(read)
 
@@ -60,6 +60,8 @@ class Rules:
         store, bus = self._engine.runtime.store, EventBus(self._engine.runtime.hooks, self._engine.runtime.audit)
 
         async def change() -> T:
-            return await how(store, bus, await self._who.session_id(store), self._who.project, *args, **kwargs)
+            return await how(
+                store, bus, await self._identity.session_id(store), self._identity.project, *args, **kwargs
+            )
 
         return self._engine.call(change)

@@ -90,7 +90,7 @@ AuditLogHook = AuditHook
 
 
 class RuntimeHooks:
-    """An ordered list of hooks. Adding appends; the audit hook stays first unless `replace_all` removes it.
+    """An ordered list of hooks. Adding appends; the record's hook stays first unless `replace_all` removes it.
 
     Example:
         >>> class Count:
@@ -120,7 +120,7 @@ class RuntimeHooks:
         return self
 
     def replace_all(self, hooks: Iterable[RuntimeHook]) -> RuntimeHooks:
-        """Replace all hooks, the audit hook too: from here on nothing is recorded unless one of `hooks` does it.
+        """Replace all hooks, the record's too: from here on nothing is recorded unless one of `hooks` does it.
 
         Example:
             >>> hooks = mn.RuntimeHooks().replace_all([mn.AuditHook()])

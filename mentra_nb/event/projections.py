@@ -28,7 +28,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def summarize_call(name: str, arguments: dict[str, Any]) -> str:
-    """One line for a call: its command or path if it has one, else its arguments."""
+    """Return one line for a call: its command or path if it has one, else its arguments."""
     for key in SUBJECT_KEYS:
         if isinstance(arguments.get(key), str):
             return _cut(f"{name}: {arguments[key]}", SUMMARY_LIMIT)

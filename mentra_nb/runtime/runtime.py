@@ -295,7 +295,7 @@ class Runtime:
         return await self._agents.summaries(runtime_identifier or self.identifier)
 
     async def set_model(self, agent: Agent, model: ModelInfo) -> None:
-        """As `Agent.set_model`."""
+        """Do what `Agent.set_model` does."""
         await agent.set_model(model)
 
     # ---- sessions ---------------------------------------------------------------------------------------------

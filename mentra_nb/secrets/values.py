@@ -47,7 +47,7 @@ def is_value(value: str, *, quoted: bool, name: str = "") -> bool:
 
 
 def is_strong(value: str, *, quoted: bool) -> bool:
-    """Return whether a value is a secret where its place is no clear sign: it has a digit and a letter, or is long."""
+    """Return whether a value looks like a secret by itself: it has a digit and a letter, or is long."""
     if len(value) < 6 or " " in value or not is_value(value, quoted=quoted) or re.match(r"[A-Z_]+$", value):
         return False
     if _is_path(value):

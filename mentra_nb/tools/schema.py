@@ -43,7 +43,7 @@ class Untitled(GenerateJsonSchema):
     """
 
     def emit_warning(self, kind: Any, detail: str) -> None:
-        """Emit nothing: a default or choice without a schema is left out, which a person need not be told."""
+        """Emit nothing: a default or choice without a schema is left out, which needs no warning."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -478,6 +479,16 @@ async def test_an_authorizer_alone_cannot_allow_an_unknown_call_to_run_again() -
     assert ([request.again for request in judge.asked], ran) == ([True], [])
 
 
+def allowing(session: Session) -> Callable[[shown.SessionEvent], None]:
+    """Return a subscriber that allows whatever the session asks."""
+
+    def answer(event: shown.SessionEvent) -> None:
+        if isinstance(event, shown.QuestionAsked):
+            session.resolve_permission(event.request_id, PermissionDecision(allow=True))
+
+    return answer
+
+
 async def died_in_session(left: Left, table: Bench) -> Session:
     from mentra_nb.store.records import SessionRecord
 
@@ -507,7 +518,22 @@ async def test_a_person_is_asked_before_an_unknown_call_runs_again_whatever_the_
         assert [event.description for event in asked] == [
             "it was interrupted while it ran and may have taken effect: run it again?"
         ]
+        [call] = await left.store.list_tool_calls("run-1")
+        assert call.resolution == ("run_again" if allow else "skipped")
     assert ran == (["a"] if allow else [])
+
+
+async def test_a_person_is_asked_about_an_unknown_call_that_the_authorizer_allows() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT))
+    await left.call(ACT)
+    judge = Judge(ToolAuthorizationDecision.allow())
+    async with bench(text("there"), store=left.store, tools=[act], authorizer=judge) as table:
+        session = await died_in_session(left, table)
+        session.subscribe(allowing(session))
+        await session.resume_turn()
+        assert [event.decided_by for event in table.recorder.of(e.QuestionAnswered)] == ["user"]
+    assert (len(judge.asked), ran) == (1, ["a"])
 
 
 async def test_a_denial_refuses_an_unknown_call_without_asking() -> None:
@@ -572,16 +598,13 @@ async def test_a_new_question_closes_the_one_of_the_turn_that_died() -> None:
     async with bench(text("there"), store=left.store, tools=[act]) as table:
         session = await died_in_session(left, table)
         await left.store.open_question(_question())
-
-        def answer(event: shown.SessionEvent) -> None:
-            if isinstance(event, shown.QuestionAsked):
-                session.resolve_permission(event.request_id, PermissionDecision(allow=True))
-
-        session.subscribe(answer)
+        of_another_turn = _question(id="perm-2").model_copy(update={"run_id": "run-9"})
+        await left.store.open_question(of_another_turn)
+        session.subscribe(allowing(session))
         await session.resume_turn()
         with pytest.raises(OperationDenied):
             await session.answer("perm-1", PermissionDecision(allow=True))
-        assert await left.store.open_questions() == []
+        assert [question.request_id for question in await left.store.open_questions()] == ["perm-2"]
         assert [(r.request_id == "perm-1", r.decided_by) for r in table.recorder.of(e.QuestionAnswered)] == [
             (True, "cancelled"),
             (False, "user"),

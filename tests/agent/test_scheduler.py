@@ -70,7 +70,7 @@ class Custom(Tool):
 
 
 async def one_round(table: Bench, *calls: Any, config: AgentConfig | None = None) -> list[ToolResult]:
-    """Have the model make these calls, then stop. Returns what it was told of each."""
+    """Have the model make these calls, then stop. Returns their results."""
     table.provider.push(tool_calls(calls), text("ok"))
     agent = await table.agent(config)
     await agent.run("go")
@@ -580,7 +580,7 @@ async def test_exclusive_success_and_error_outputs_truncate_with_identical_rules
         good, bad = await one_round(table, ("good", {}), ("bad", {}))
         finished = table.recorder.of(e.ToolExecutionFinished)
     assert good.content == bad.content != many
-    assert [f.output_preview for f in finished] == [good.content] * 2  # the screen is told what the model is told
+    assert [f.output_preview for f in finished] == [good.content] * 2  # the screen shows what the model gets
 
 
 async def test_parallel_outputs_truncate_per_result_and_preserve_call_order() -> None:
@@ -879,14 +879,16 @@ def test_an_approval_is_bound_to_tool_and_arguments_whatever_their_order() -> No
 
 
 async def test_a_stop_in_a_batch_answers_every_call_and_says_which_may_have_run() -> None:
-    token = CancellationToken()
+    token, ran = CancellationToken(), anyio.Event()
 
     @tool(reads_only=True)
     async def quick() -> str:
+        ran.set()
         return "quick"
 
     @tool(reads_only=True)
     async def slow() -> str:
+        await ran.wait()
         token.cancel()
         await anyio.sleep_forever()
         return "never"
@@ -1091,6 +1093,25 @@ async def test_a_hook_that_changes_the_arguments_in_place_changes_nothing() -> N
     async with bench(tools=[add], pre_hooks=[Gate(hook)]) as table:
         [result] = await one_round(table, ("add", {"a": 1, "b": 1}))
     assert result.content == 2
+
+
+async def test_a_policy_that_refuses_a_call_after_the_decision_keeps_it_from_running() -> None:
+    @dataclass
+    class Closing(Custom):
+        checks: int = 0
+
+        def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+            self.checks += 1
+            if self.checks > 1:
+                raise PolicyViolation("files_read", "the folder was closed")
+
+    made = Closing("act")
+    async with bench(tools=[made]) as table:
+        [result] = await one_round(table, ("act", {}))
+        denied = table.recorder.of(e.PolicyDenied)
+    assert (made.ran, result.is_error) == (0, True)
+    assert [event.reason for event in denied] == ["the folder was closed"]
+    assert decisions(table.recorder) == [("tool-1", "allow", "runtime")]
 
 
 @dataclass

@@ -75,7 +75,7 @@ def two_rounds() -> tuple[ScriptedAnswer, ScriptedAnswer]:
     return tool_calls([("act", {})]), text("ok")
 
 
-# ---- where it is asked, and what it is told -------------------------------------------------------------------
+# ---- where it is asked, and what it is given ------------------------------------------------------------------
 
 
 async def test_a_strategy_is_asked_after_the_results_of_tools_and_after_an_answer() -> None:
@@ -323,7 +323,7 @@ async def test_a_cost_budget_refuses_a_model_without_a_price_during_a_turn_too()
         assert unknown.recorded_requests == []
 
 
-# ---- the setters it goes through, used by somebody else -------------------------------------------------------
+# ---- the setters it goes through, called by a program ---------------------------------------------------------
 
 
 async def test_a_setter_during_a_request_applies_to_the_next_one_and_not_to_retries() -> None:

@@ -3,7 +3,7 @@
 The bare loop posts the same requests with httpx, reads the same streams with httpx-sse and parses every frame; it has
 no agent, no store and no record. The argument is the HTTP client under ours (httpx2 where it is installed). The server
 runs in a separate process. What is compared is measured in turns, one of each, and told as medians of milliseconds of
-CPU; how long a stop takes is told in milliseconds of the clock.
+CPU; how long a stop takes is printed in milliseconds of wall time.
 """
 
 from __future__ import annotations

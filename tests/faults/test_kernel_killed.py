@@ -78,7 +78,7 @@ def rows(home: Path, query: str) -> list[dict[str, Any]]:
 
 
 def goes_on(notebook: Notebook, folder: Path, answer: str | None) -> list[str]:
-    """`%mentra resume` in a new kernel finishes the turn, asking what it must; returns what the model was told."""
+    """`%mentra resume` in a new kernel finishes the turn, asking what it must; returns what the model got."""
     with killed_later(folder) as fresh:
         fresh.script("s.text('Gone on.')")
         cell = fresh.send("%mentra resume")

@@ -80,7 +80,7 @@ def answering(
 
 
 async def call(table: Bench, session: Session, *calls: tuple[str, dict[str, str]]) -> list[ToolResult]:
-    """Have the model make these calls in one turn. Returns what it was told."""
+    """Have the model make these calls in one turn. Returns their results."""
     table.provider.push(tool_calls(calls), text("ok"))
     await session.append_turn("go")
     return session.history()[-2].tool_results()

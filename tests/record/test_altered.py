@@ -1,4 +1,4 @@
-"""What is told of a sealed record that was altered by a person who can write its files, but does not know their design.
+"""What `verify` finds in a sealed record that a person altered who can write its files, but does not know their design.
 
 And what only a digest tells that was kept in another place.
 """

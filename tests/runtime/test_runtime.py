@@ -47,7 +47,7 @@ def runtime(*providers: ScriptedProvider) -> Runtime:
 
 
 class Listing(ScriptedProvider):
-    """A provider with these models, or none to be had."""
+    """A provider that lists these models, or fails to."""
 
     def __init__(self, *models: ModelInfo, fails: bool = False) -> None:
         super().__init__(id="listing")

@@ -1,4 +1,4 @@
-"""Skills: what is found and read, what is refused, what a model is told of them, and what `load_skill` answers."""
+"""Skills: what is found and read, what is refused, what a model reads about them, and what `load_skill` answers."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def _split(path: Path, text: str) -> tuple[str, str]:
 
 
 def _fields(path: Path, front_matter: str) -> dict[str, str]:
-    """The texts of `name` and `description`, as they are written."""
+    """Return the texts of `name` and `description`, as they are written."""
     if not front_matter:
         return {}
     import yaml
