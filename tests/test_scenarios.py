@@ -284,12 +284,12 @@ CHANGED = {
             resume_agent_keeps_committed_transcript_when_tool_execution_was_interrupted
         """,
     },
-    "a run that died is settled: its text is kept": {
+    "a turn that died is settled: its text is kept": {
         "agent/test_resume::runtime_startup_preserves_memory_until_resume_and_resume_rolls_back_pending_turn": (
             "runtime_startup_preserves_memory_until_resume_and_resume_rolls_back_pending_turn"
         ),
     },
-    "a run is a branch": {
+    "a turn is a branch": {
         "store/test_store::a_run_moves_the_leaf_when_it_ends_with_one": (
             "begin_run_commit_and_finish_persist_memory_state"
         ),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from kits.core import Bench, Judge, Recorder, bench, heard, of
 
@@ -34,6 +35,7 @@ from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.providers.base import ProviderCapabilities, ProviderToolSpec
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision
 from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, tool
 
@@ -912,6 +914,27 @@ async def test_a_stop_in_a_batch_answers_every_call_and_says_which_may_have_run(
     assert set(written) == {"quick", "slow"}
     assert [d[:2] for d in decisions(table.recorder)] == [("tool-1", "allow"), ("tool-2", "allow"), ("tool-3", "deny")]
     assert len(table.recorder.of(e.ToolExecutionFinished)) == 3
+
+
+async def test_a_result_that_is_known_when_the_turn_is_stopped_is_stored_and_kept() -> None:
+    token = CancellationToken()
+
+    class Stopping(VolatileStore):
+        async def finish_tool_call(self, *args: Any, **options: Any) -> None:
+            token.cancel()
+            await anyio.lowlevel.checkpoint()
+            await super().finish_tool_call(*args, **options)
+
+    first, after = Custom("first"), Custom("after")
+    async with bench(tool_calls([("first", {}), ("after", {})]), tools=[first, after], store=Stopping()) as table:
+        agent = await table.agent()
+        with pytest.raises(Cancelled):
+            await agent.run("go", RunOptions(cancellation=token))
+        run_id = table.recorder.of(e.TurnStarted)[0].run_id
+        assert run_id is not None
+        [written, *_] = await table.runtime.store.list_tool_calls(run_id)
+    assert [result.content for result in agent.history()[2].tool_results()] == ["done", NOT_RUN]
+    assert (written.tool, written.result, after.ran) == ("first", "done", 0)
 
 
 async def test_what_an_abandoned_thread_reports_later_is_dropped() -> None:

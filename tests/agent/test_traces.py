@@ -318,7 +318,7 @@ TRACES: dict[str, tuple[Turn, list[str]]] = {
         resumed_after_a_failure,
         [*CALLED, *DECIDED, *RAN, *UNOPENED, *ABORTED, "turn_started", *ANSWERED],
     ),
-    "recovery of a dead run": (
+    "recovery of a dead turn": (
         recovered,
         ["recovery_prepared", *UNRUN, *ABORTED, "turn_started", *JUDGED, *BLOCKED, *ANSWERED],
     ),

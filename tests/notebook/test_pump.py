@@ -224,3 +224,13 @@ def test_a_served_message_leaves_the_context_of_the_cell_alone(kernel: FakeKerne
     pump.close()
     assert (stream._recv_callback, stream._recv_copy) == (original, True)
     assert stream.given == [(original, waiting)]
+
+
+def test_the_note_that_ends_the_aborting_of_cells_reaches_the_kernel_after_the_cell(kernel: FakeKernel) -> None:
+    stream = kernel.shell_stream
+    stream._recv_callback = original = object()
+    note = [SimpleNamespace(buffer=b"stop aborting")]
+    with Pump7(kernel, None):
+        stream._recv_callback(note)
+        assert stream.given == []
+    assert stream.given == [(original, note)]

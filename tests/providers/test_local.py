@@ -223,7 +223,7 @@ async def test_what_llama_cpp_says_is_an_error_of_the_request(anyio_backend: str
         await collect(provider_of(lambda path: Model(refused)), asking())
 
 
-async def test_a_generation_that_just_ends_is_no_answer(anyio_backend: str) -> None:
+async def test_a_generation_that_just_ends_is_not_an_answer(anyio_backend: str) -> None:
     with pytest.raises(StreamTruncated):
         await collect(provider_of(lambda path: Model(piece("Hel"))), asking())
 
