@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,8 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from mentra_nb.record.write.journal import Journal
+print("ready", flush=True)
+input()
 journal, longest, end = Journal(Path(sys.argv[1]), max_bytes=20_000), 0.0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end:
     began = time.perf_counter()
@@ -40,6 +43,8 @@ import sys, time
 from pathlib import Path
 from mentra_nb.record.write import files
 from mentra_nb.record.read import query
+print("ready", flush=True)
+input()
 folder, longest, end = Path(sys.argv[1]), 0.0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end:
     began = time.perf_counter()
@@ -54,6 +59,8 @@ COMPACTOR = """
 import sys, time
 from pathlib import Path
 from mentra_nb.record.keep.compact import compact
+print("ready", flush=True)
+input()
 end, done = time.monotonic() + float(sys.argv[2]), 0
 while time.monotonic() < end:
     done += compact(Path(sys.argv[1]), grace=0, many=4)
@@ -62,12 +69,18 @@ print(done)
 
 
 def together(folder: Path, seconds: float) -> dict[str, float]:
-    """What each process prints when all run at once on one record."""
+    """Run all processes at once on one record, from the moment when each is ready. Return what each prints."""
     codes = {"writer": WRITER, "other writer": WRITER, "reader": READER, "compactor": COMPACTOR}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = {
-        name: subprocess.Popen([sys.executable, "-c", code, str(folder), str(seconds)], stdout=subprocess.PIPE)
+        name: subprocess.Popen([sys.executable, "-c", code, str(folder), str(seconds)], **pipes)
         for name, code in codes.items()
     }
+    for process in processes.values():
+        assert process.stdout.readline() == "ready\n"
+    for process in processes.values():
+        process.stdin.write("\n")
+        process.stdin.flush()
     return {name: float(process.communicate(timeout=60)[0]) for name, process in processes.items()}
 
 

@@ -355,7 +355,7 @@ def test_malformed_arguments_are_reported_to_the_model_and_the_turn_goes_on(note
     assert cell.status == "ok"
     assert "I see." in cell.texts()
     assert "not a JSON object" in notebook.said()[-1]
-    assert notebook.value("mn.decisions().iloc[-1][['outcome', 'decided_by']].tolist()") == ["deny", "runtime"]
+    assert notebook.value("mn.decisions().iloc[-1][['outcome', 'decided_by']].tolist()") == ["invalid", "runtime"]
 
 
 # ---- completion -------------------------------------------------------------------------------------------------
