@@ -14,7 +14,7 @@ from mentra_nb.agent.loop import request_failed
 from mentra_nb.agent.transcript import TranscriptPath
 from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message, Text, ToolUse
-from mentra_nb.errors import Cancelled, MentraError, StoreError, is_transient_runtime_error
+from mentra_nb.errors import Cancelled, EmptyAssistantResponse, MentraError, StoreError, is_transient_runtime_error
 from mentra_nb.event import types as e
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import RunState
@@ -81,7 +81,10 @@ class _Ending:
             await self.store.finish_run(turn.id, "finished", leaf=leaf, entries=owed, holder=self.holder)
             for source in turn.sources:
                 await source.acknowledge()
-        self._emit(stop_reason=turn.stop_reason, success=True, text=turn.answer.text() if turn.answer else "")
+        text = turn.answer.text() if turn.answer else ""
+        is_empty = not text and turn.stop_reason != "ended_by_tool"
+        error = str(EmptyAssistantResponse(turn.stop_detail)) if is_empty else None
+        self._emit(stop_reason=turn.stop_reason, success=True, text=text, error=error)
 
     async def settled(self, stop: Cancelled) -> None:
         """Stopped: the partial text is kept, open calls are answered, and the conversation continues from here."""

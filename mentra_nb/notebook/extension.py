@@ -13,7 +13,7 @@ from typing import Any
 
 from mentra_nb.chat.turn import Presenter, present_with, presenter
 from mentra_nb.notebook import kernel
-from mentra_nb.notebook.escaping import plain
+from mentra_nb.notebook.frames import frame_html, frame_text
 from mentra_nb.notebook.grammar import VISIBLE, completions
 from mentra_nb.notebook.magics import Mentra, show
 
@@ -169,22 +169,6 @@ def _set_matcher(shell: Any, *, add: bool) -> None:
         matchers.append(complete)
     elif not add and complete in matchers:
         matchers.remove(complete)
-
-
-def frame_html(frame: Any) -> Any:
-    """Return the HTML of a DataFrame as pandas makes it; for frames of this package, closed to MathJax."""
-    if "mentra_nb" not in frame.attrs:
-        return frame._repr_html_()
-    import pandas as pd
-
-    with pd.option_context("display.html.use_mathjax", False):
-        return frame._repr_html_()
-
-
-def frame_text(frame: Any, printer: Any, cycle: bool) -> None:
-    """Print a DataFrame as pandas does; for frames of this package, without control characters for the terminal."""
-    text = repr(frame)
-    printer.text(plain(text) if "mentra_nb" in frame.attrs else text)
 
 
 def show_reply(reply: Any) -> None:

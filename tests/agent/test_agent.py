@@ -342,7 +342,9 @@ async def test_an_empty_answer_is_an_error_and_the_prompt_is_not_its_text() -> N
         with pytest.raises(EmptyAssistantResponse):
             await agent.send("hi")
     assert said(agent.history()) == [("user", "hi")]
-    assert of(events, e.TurnFinished)[0].text == ""
+    (finished,) = of(events, e.TurnFinished)
+    assert finished.text == ""
+    assert finished.error == "run completed without a final assistant message"  # so that the record says it as well
 
 
 async def test_what_the_server_says_about_an_empty_answer_is_in_the_error() -> None:

@@ -1,0 +1,73 @@
+"""How a frame of the record is shown: the first columns, as many as there is room for, and the names of the others."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from mentra_nb.notebook import kernel
+from mentra_nb.notebook.escaping import escape, plain
+
+WIDTH = 80
+"""Characters of a line of text where the width of the terminal is not known."""
+PAGE = 150
+"""Characters beside each other that a page has room for."""
+PAGE_CELL = 24
+"""Characters of a cell of a page that stand in one line; the rest is wrapped."""
+SAMPLE = 30
+"""Rows at the beginning and at the end whose width is measured."""
+
+
+def frame_html(frame: Any) -> Any:
+    """Return the HTML of a DataFrame as pandas makes it; frames of this package are fitted, and closed to MathJax."""
+    if "mentra_nb" not in frame.attrs:
+        return frame._repr_html_()
+    import pandas as pd
+
+    shown, note = _fitted(frame, PAGE, PAGE_CELL)
+    with pd.option_context("display.html.use_mathjax", False, *_whole(note, pd.get_option("display.max_colwidth"))):
+        return shown._repr_html_() + (f"<p>{escape(note)}</p>" if note else "")
+
+
+def frame_text(frame: Any, printer: Any, cycle: bool) -> None:
+    """Print a DataFrame as pandas does; frames of this package are fitted, and without control characters."""
+    if "mentra_nb" not in frame.attrs:
+        printer.text(repr(frame))
+        return
+    import pandas as pd
+
+    width = shutil.get_terminal_size().columns if kernel.in_terminal() else WIDTH
+    cell = max(20, width // 4)
+    shown, note = _fitted(frame, width, cell)
+    with pd.option_context("display.expand_frame_repr", not note, *_whole(note, cell)):
+        printer.text(plain(repr(shown) + (f"\n\n{note}" if note else "")))
+
+
+def _whole(note: str, cell: int | None) -> tuple[Any, ...]:
+    """Return the options with which pandas shows every column of a frame that was cut."""
+    options = "display.max_columns", None, "display.max_colwidth", cell, "display.show_dimensions", False
+    return options if note else ()
+
+
+def _fitted(frame: Any, width: int, cell: int) -> tuple[Any, str]:
+    """Return the first columns that fit beside each other, at least two, and a note that names the others.
+
+    Pandas would leave out those in the middle. A cell counts as `cell` characters at most. Times are shown to the
+    second. A frame that fits, is of another kind, or is to be shown whole by pandas' options, comes back as it is.
+    """
+    import pandas as pd
+
+    is_plain = type(frame) is pd.DataFrame and all(isinstance(name, str) for name in frame.columns)
+    if not is_plain or pd.get_option("display.max_columns") is None:
+        return frame, ""
+    times = frame.select_dtypes("datetimetz")
+    shown = frame.assign(**{name: times[name].dt.tz_localize(None).dt.floor("s") for name in times.columns})
+    ends = pd.concat([shown.head(SAMPLE), shown.tail(SAMPLE)]) if len(shown) > 2 * SAMPLE else shown
+    used = max((len(str(label)) for label in ends.index), default=0)
+    for n, name in enumerate(shown.columns):
+        lines = ends[[name]].to_string(index=False, max_colwidth=cell).splitlines()
+        used += 2 + min(max(map(len, lines)), max(cell, len(name)))
+        if used > width and n >= 2:
+            left_out = ", ".join(shown.columns[n:])
+            return shown.iloc[:, :n], f"[{len(frame)} rows, {len(shown.columns)} columns; not shown: {left_out}]"
+    return frame, ""
