@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from mentra_nb.secrets.late import late
 from mentra_nb.secrets.names import FINDER, lowered, named
 from mentra_nb.secrets.places import PLACES
-from mentra_nb.secrets.vendors import FIXED, compiled, may_hold_key, prefixed
+from mentra_nb.secrets.vendors import FIXED, may_hold_key, prefixed
 
 REDACTED = "[redacted]"
 
+_FIXED = tuple((hint, late(form, re.ASCII)) for _, hint, form in FIXED)
 
 _PARAMETER = r"(?:[\w.-]{0,30}[-_.])?(?:key|code|hash|hmac|ticket|credential|assertion)="
 # What `FIXED` and `PLACES` need, in lower-case JSON or text; a name is found by `FINDER`. As there, each alternative
 # begins at its rarest letter.
-_HINT = re.compile(
+_HINT = late(
     FINDER.pattern + "|"
     r"z(?:(?<=authoriz)ation[\"'\\\])}]{0,4}(?:\s|\\t){0,9}[:=]|(?<=b3blbnnz)ac1|(?<=\baz) acr|(?<=7z)|ip )"
     r"|k(?:(?<=cook)ie|(?<=hooks.slack)\.com|(?<=webhook)(?:s/\d|b2/)|(?<=sk)[0-9a-f]{32})"
@@ -41,15 +43,13 @@ def secret_spans(text: str) -> list[tuple[int, int]]:
     """Return where secrets are, from the first to the last; no two overlap."""
     lower = lowered(text)
     found = list(prefixed(text))
-    for _, hint, form in FIXED:
+    for hint, form in _FIXED:
         if hint in text:
-            found.extend(match.span() for match in compiled(form).finditer(text))
+            found.extend(match.span() for match in form.finditer(text))
     found.extend(named(text, lower))
     for hints, expression, is_secret in PLACES:
         if any(hint in lower for hint in hints):
-            found.extend(
-                match.span("value") for match in compiled(expression).finditer(text) if is_secret(match["value"])
-            )
+            found.extend(match.span("value") for match in expression.finditer(text) if is_secret(match["value"]))
     return _merged(found)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from mentra_nb.secrets.late import late
 from mentra_nb.secrets.values import is_key, is_strong, is_value
 
 # In lower-case text. Each alternative begins at its rarest letter, which makes the search several times faster.
-FINDER = re.compile(
+FINDER = late(
     r"k(?:(?<=tok)en(?!s)|eys?(?![a-z])|(?<=psk)(?<![a-z]psk)(?![a-z]))"
     r"|w(?:(?<=passw)(?:or)?d(?!s)|(?<=pw)d?(?![a-z]))"
     r"|c(?:(?<=sec)ret(?!s)|(?<=passc)ode|redentials?)"
@@ -17,19 +18,19 @@ FINDER = re.compile(
 )
 """The ends of the names of secrets, and of some other words: see `_is_whole`."""
 
-_KEY = re.compile(
+_KEY = late(
     r"(?:api|app|access|secret|private|signing|signature|encryption|account|shared[-_ ]?access|client|master|service"
     r"|auth|admin|licen[cs]e|pre[-_]?shared|subscription|webhook|deploy|consumer|jwt|hmac|aes|unseal|functions?"
     r"|decryption|cipher|security)[-_ ]?keys?$",
     re.IGNORECASE,
 )
-_BEFORE = re.compile(r"[\w.$-]{0,80}")
+_BEFORE = late(r"[\w.$-]{0,80}")
 _TAIL = (
     r"(?i:[-_]?(?:value|string|text|base|b64|base64|old|new|prod|dev|test|live|secret|data)"
     r"|(?<=key)[-_]id|(?<=secret)[-_]id|[-_ ]?\d{1,3})?"
 )
-_TAIL_END = re.compile(_TAIL)
-_SPACED_KEY = re.compile(r"(?i:api|access|secret|private|account|unseal|signing|license) $")
+_TAIL_END = late(_TAIL)
+_SPACED_KEY = late(r"(?i:api|access|secret|private|account|unseal|signing|license) $")
 
 QUOTE = r"\\{0,3}(?:\"\"\"|'''|[\"'`])"
 BLANK = r"(?:[ \t]|\\t){0,9}"
@@ -47,18 +48,18 @@ def _value(most: int) -> str:
 
 _ANNOTATED = r":[ \t]{0,3}[A-Za-z][\w.|\[\]]{0,40}[ \t]{0,3}=(?=[ \t]{0,3}[\"'fbru\\])"
 _BLOCK = r":[ \t]{1,3}[|>][-+]?[ \t]{0,3}(?:\r?\n|\\n)[ \t]{1,40}"
-_ASSIGNED = re.compile(rf"{_TAIL}{END}{BLANK}(?:{_ANNOTATED}|{_BLOCK}|:=|=>|(?P<test>[!=]==?)|\?=|::?|=){BLANK}")
-_LISTED = re.compile(rf"{_TAIL}{QUOTE},\s?(?=[fbru]?{QUOTE})")
-_TAGGED = re.compile(rf"{_TAIL}>\s{{0,9}}")
-_VALUED = re.compile(rf"{_TAIL}{END},?(?:\s|\\n){{0,40}}(?:{QUOTE})?(?i:value){END}{BLANK}[:=]{BLANK}")
-_TOLD = re.compile(r"\s(?:is|was|as|to)(?: now)?:?\s{1,3}")
-_APART = re.compile(rf"{_TAIL}(?:\\?[\"'],\s{{0,9}}|\s{{1,3}})")
-_SETTER = re.compile(
+_ASSIGNED = late(rf"{_TAIL}{END}{BLANK}(?:{_ANNOTATED}|{_BLOCK}|:=|=>|(?P<test>[!=]==?)|\?=|::?|=){BLANK}")
+_LISTED = late(rf"{_TAIL}{QUOTE},\s?(?=[fbru]?{QUOTE})")
+_TAGGED = late(rf"{_TAIL}>\s{{0,9}}")
+_VALUED = late(rf"{_TAIL}{END},?(?:\s|\\n){{0,40}}(?:{QUOTE})?(?i:value){END}{BLANK}[:=]{BLANK}")
+_TOLD = late(r"\s(?:is|was|as|to)(?: now)?:?\s{1,3}")
+_APART = late(rf"{_TAIL}(?:\\?[\"'],\s{{0,9}}|\s{{1,3}})")
+_SETTER = late(
     r"\b(?:set(?:x|env)?|export|add-generic-password|config(?:ure)? set|config:set|env|arg)\s{1,3}(?:-\w{1,2}\s)?$",
     re.I,
 )
-_SHORT, _WHOLE = re.compile(_value(256)), re.compile(_value(65536))
-_TEXT = re.compile(r"(?P<bare>[^<\r\n]{3,512}+)(?=</|\Z)")
+_SHORT, _WHOLE = late(_value(256)), late(_value(65536))
+_TEXT = late(r"(?P<bare>[^<\r\n]{3,512}+)(?=</|\Z)")
 
 
 def lowered(text: str) -> str:

@@ -6,9 +6,11 @@ limited.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mentra_nb.secrets.late import late
 from mentra_nb.secrets.names import BLANK, END, QUOTE
 from mentra_nb.secrets.values import is_argument, is_header, is_password, is_strong
 from mentra_nb.secrets.vendors import looks_random
@@ -18,7 +20,7 @@ class Place(NamedTuple):
     """What a text with such a place holds in lower case, the expression, and whether its group `value` is a secret."""
 
     hints: tuple[str, ...]
-    expression: str
+    expression: re.Pattern[str]
     is_secret: Callable[[str], bool]
 
 
@@ -36,7 +38,7 @@ def _strong(value: str) -> bool:
 
 
 def _place(hints: str, expression: str, is_secret: Callable[[str], bool] = _always) -> Place:
-    return Place(tuple(hints.split("␣")), expression, is_secret)
+    return Place(tuple(hints.split("␣")), late(expression, re.ASCII), is_secret)
 
 
 _GAP = r"\b[^\n|;&]{0,160}?[\s\"']"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from mentra_nb.secrets.late import late
 from mentra_nb.secrets.vendors import looks_random
 
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = late(
     r"""\$[\w{(\[:]|\{|\#\{|<[^<>]*>?$|%[\w({]|\*{3}|x{4,}$|\.{3}|…|\[redacted\]|\[[A-Z]+\]$
     |(?:none|null|nil|undefined|true|false|redacted|required|optional|hidden|missing|invalid|empty|masked|string|str
        |int|bytes|bool|any|object|unknown|value|not|default|secretstr|union|callable|sequence|literal|await|new|lambda
@@ -15,7 +16,7 @@ _PLACEHOLDER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _WORDS = r"(?:tokens?|secrets?|passw(?:or)?ds?|pwd|keys?|credentials?|env|passphrase|signature|authorization|cookies?)"
-_OF_CODE = re.compile(
+_OF_CODE = late(
     rf"""[A-Za-z_][\w.]*[(\[]  # a call, an item
     |[A-Za-z_]\w*(?:(?:\.|->|::)[A-Za-z_]+)+[^\w]*$  # an attribute
     |(?:[a-z_]+[_.])?{_WORDS}(?:_[a-z_]+)?\d?[^\w]*$  # another name
@@ -24,10 +25,10 @@ _OF_CODE = re.compile(
     |[(\[]|-{{1,2}}[a-z]|@\w+$""",
     re.VERBOSE,
 )
-_SNAKE = re.compile(r"[a-z]+(?:_[a-z]+)+\W*$")
-_PATH = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![\w+/]*[+=])")
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SECRET_WORD = re.compile(rf"\b{_WORDS}\b", re.IGNORECASE)
+_SNAKE = late(r"[a-z]+(?:_[a-z]+)+\W*$")
+_PATH = late(r"(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![\w+/]*[+=])")
+_UUID = late(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SECRET_WORD = late(rf"\b{_WORDS}\b", re.IGNORECASE)
 _MOST_WORDS = 12
 
 

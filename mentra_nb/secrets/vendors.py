@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from itertools import groupby
+
+from mentra_nb.secrets.late import late
 
 _ALNUM, _WORD, _DOTS, _BASE64 = r"[A-Za-z0-9]", r"[\w-]", r"[\w.~-]", r"[\w.+/=-]"
 
@@ -136,11 +137,10 @@ FIXED: tuple[tuple[str, str, str], ...] = (
 """The vendor, what a text with its key holds, and the form of the key. Every part is limited."""
 
 
-_RUN = re.compile(r"[A-Za-z0-9_.~+/=-]{15,}")
+_RUN = late(r"[A-Za-z0-9_.~+/=-]{15,}")
 """What may be a key, or hold one: no key is shorter."""
 
 
-@cache
 def _grouped(*, whole: bool) -> str:
     """Return an expression for all `PREFIXES`, by first letters; with what follows them if `whole`."""
     rows = [(begin, letters, least) for _, begins, letters, least in PREFIXES for begin in begins.split()]
@@ -152,14 +152,11 @@ def _grouped(*, whole: bool) -> str:
     return "|".join(groups)
 
 
-_FIRST = re.compile(_grouped(whole=False))
-_INNER = re.compile(rf"[-.~+/=](?:{_grouped(whole=False)})")
-
-
-@cache
-def compiled(form: str) -> re.Pattern[str]:
-    """Return a compiled expression. Most are never needed, so each is compiled when it first is."""
-    return re.compile(form, re.ASCII)
+_FIRST = late(_grouped(whole=False))
+_INNER = late(rf"[-.~+/=](?:{_grouped(whole=False)})")
+_WHOLE_FORM = _grouped(whole=True)
+_WHOLE = late(f"(?<![A-Za-z0-9_])(?:{_WHOLE_FORM})", re.ASCII)
+_WHOLE_ESCAPED = late(f"[nrtbf]({_WHOLE_FORM})", re.ASCII)
 
 
 def may_hold_key(text: str) -> bool:
@@ -176,19 +173,18 @@ def may_hold_key(text: str) -> bool:
 
 def prefixed(text: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of keys with one of `PREFIXES`."""
-    whole = _grouped(whole=True)
     for run in _RUN.finditer(text):
         start, end = run.span()
         if start and text[start - 1] == "\\":
-            found = compiled(f"[nrtbf]({whole})").match(text, start, end)
+            found = _WHOLE_ESCAPED.match(text, start, end)
             if found is not None and looks_random(found[1]):
                 yield found.span(1)
-        for found in compiled(f"(?<![A-Za-z0-9_])(?:{whole})").finditer(text, start, end):
+        for found in _WHOLE.finditer(text, start, end):
             if looks_random(found[0]):
                 yield found.span()
 
 
-_MIXED = re.compile(r"(?<=[a-z])[A-Z]|(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
+_MIXED = late(r"(?<=[a-z])[A-Z]|(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
 
 
 def looks_random(text: str) -> bool:

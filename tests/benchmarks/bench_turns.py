@@ -76,7 +76,7 @@ async def _serve(pipe: Connection) -> None:
     await server.serve_forever()
 
 
-def _server(pipe: Connection) -> None:
+def serve(pipe: Connection) -> None:
     asyncio.run(_serve(pipe))
 
 
@@ -215,7 +215,7 @@ def main() -> None:
         sys.modules["httpx2"] = None  # type: ignore[assignment]  # as if it were not installed
     os.environ["MENTRA_HOME"] = tempfile.mkdtemp()
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_server, args=(there,), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     process.start()
     try:
         asyncio.run(measure(here.recv()))
