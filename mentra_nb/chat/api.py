@@ -16,6 +16,7 @@ from mentra_nb.chat.earlier import meant, name_of
 from mentra_nb.chat.engine import engine
 from mentra_nb.chat.models import address_in, custom
 from mentra_nb.chat.reply import Reply
+from mentra_nb.chat.words import check_text
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.record.read.filters import set_this_session
 from mentra_nb.settings import Endpoint
@@ -215,6 +216,7 @@ def models(text: str | None = None, *, all: bool = False) -> pd.DataFrame:
 
     from mentra_nb.chat.catalog import catalog
 
+    check_text("mn.models('qwen')", {"part of a name": text})
     used = engine()
     found, notes = used.call(catalog, used, text, all)
     for note in notes:
@@ -254,6 +256,7 @@ def connect(
     Example:
         >>> mn.connect("lab", "http://127.0.0.1:8000/v1", model="qwen3")
     """
+    check_text("mn.connect('lab', 'http://127.0.0.1:8000/v1')", {"model": model}, name=name, address=base_url)
     used, secret = engine(), {header: SecretStr(value) for header, value in (headers or {}).items()}
     given: dict[str, Any] = {} if wire is None else {"wire": wire}
     endpoint = Endpoint(base_url=base_url, auth_header=auth_header, headers=secret, **given)
@@ -292,6 +295,7 @@ def tape(path: str | Path, model: str) -> None:
     """
     from mentra_nb.providers.replay import taping
 
+    check_text("mn.tape('march.jsonl', 'ollama/qwen3')", model=model)
     used = engine()
     resolved = used.call(used.model, model)
     used.use(taping(used.runtime.provider(resolved.provider), path), resolved.id)

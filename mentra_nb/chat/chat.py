@@ -19,7 +19,8 @@ from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import Identity
 from mentra_nb.chat.reply import Reply, ReplyBuilder
 from mentra_nb.chat.rules import Rules
-from mentra_nb.chat.turn import RunningTurn, TurnPlan, check_words, presenter
+from mentra_nb.chat.turn import RunningTurn, TurnPlan, presenter
+from mentra_nb.chat.words import check_words
 from mentra_nb.content import Message
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import types as e

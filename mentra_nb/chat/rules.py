@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 from mentra_nb.authorization import PermissionRule, PermissionScope
 from mentra_nb.chat.engine import Engine
 from mentra_nb.chat.identity import Identity
+from mentra_nb.chat.words import check_text
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.event.bus import EventBus
 from mentra_nb.permission import remembering
@@ -32,9 +33,10 @@ class Rules:
         """Store a rule, record it and return it.
 
         Raises:
-            ConfigurationError: there is no such scope.
+            ConfigurationError: there is no such scope, or one of the words is not text.
             OperationDenied: the tool's name is misspelt, or the pattern could never match.
         """
+        check_text("mn.allow('shell', 'git status*')", {"reason": reason}, tool=tool, pattern=pattern)
         if scope not in SCOPES:
             raise ConfigurationError(f"there is no scope {scope!r}; use one of {', '.join(SCOPES)}")
         remembering.check_tool(tool, {*(spec.name for spec in self._engine.runtime.tools()), *self._own_tools})

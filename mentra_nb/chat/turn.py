@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from mentra_nb.agent.limits import CancellationToken
-from mentra_nb.errors import ConfigurationError, OperationDenied
+from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
 
 if TYPE_CHECKING:
@@ -47,15 +47,6 @@ class TurnPlan:
     def model_instead_of(self, stored: ModelInfo | None) -> str | None:
         """Return the model to ask: `model`, or for a turn that continues the stored one; `None` for the default."""
         return str(stored) if self.prompt is None and self.model is None and stored is not None else self.model
-
-
-def check_words(prompt: object, model: object, session: object) -> None:
-    """Raise `ConfigurationError` if there is no prompt, or if one of these is not text."""
-    for what, value in (("prompt", prompt), ("model", model), ("name of a conversation", session)):
-        if not isinstance(value, str) and (value is not None or what == "prompt"):
-            raise ConfigurationError(f"the {what} must be text, not {type(value).__name__}: mn.ask('What is …?')")
-    if isinstance(prompt, str) and not prompt.strip():
-        raise ConfigurationError("there is nothing to ask: write a prompt")
 
 
 class RunningTurn:

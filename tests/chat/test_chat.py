@@ -17,6 +17,7 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
+import mentra_nb as mn
 from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.authorization import PermissionDecision
 from mentra_nb.chat.chat import SYSTEM, Chat, RunningTurn, chat_on
@@ -205,6 +206,29 @@ def test_what_is_not_text_is_refused_in_one_sentence(given: dict[str, Any], what
                 ask(**given)
         with pytest.raises(ConfigurationError, match=r"^the name of a conversation must be text"):
             chat_on(engine, 5).ask("hi")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: mn.allow(5), "tool"),  # type: ignore[arg-type]
+        (lambda: mn.deny(None), "tool"),  # type: ignore[arg-type]
+        (lambda: mn.allow("shell", 5), "pattern"),  # type: ignore[arg-type]
+        (lambda: mn.deny("shell", reason=5), "reason"),  # type: ignore[arg-type]
+        (lambda: mn.connect(5, "http://127.0.0.1:1/v1"), "name"),  # type: ignore[arg-type]
+        (lambda: mn.connect("lab", 5), "address"),  # type: ignore[arg-type]
+        (lambda: mn.connect("lab", "http://127.0.0.1:1/v1", model=5), "model"),  # type: ignore[arg-type]
+        (lambda: mn.models(5), "part of a name"),  # type: ignore[arg-type]
+        (lambda: mn.tape("t.jsonl", 5), "model"),  # type: ignore[arg-type]
+    ],
+)
+def test_the_other_calls_refuse_in_one_sentence_as_well(
+    call: Callable[[], object], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine_of() as engine:
+        monkeypatch.setattr("mentra_nb.chat.engine._engine", engine)
+        with pytest.raises(ConfigurationError, match=rf"^the {what} must be text, not (int|NoneType): mn\."):
+            call()
 
 
 def test_a_failure_is_raised_and_the_next_turn_works() -> None:
