@@ -23,7 +23,7 @@ class UserMessage(SessionEvent):
     type: Literal["user_message"] = "user_message"
     text: str
     model: str = ""
-    """The model that is asked."""
+    """The model that is asked, as provider/model."""
 
 
 class AssistantTokenDelta(SessionEvent):

@@ -87,6 +87,8 @@ class Session:
 
         def hear(event: e.AgentEvent) -> None:
             seen = to_session(event)
+            if isinstance(seen, shown.UserMessage):
+                seen = seen.model_copy(update={"model": str(self.model)})  # the event has no provider
             if seen is not None:
                 listener(seen)
 

@@ -78,7 +78,8 @@ async def test_full_session_lifecycle_produces_correct_event_stream() -> None:
         "assistant_token_delta",
         "assistant_message_completed",
     ]
-    assert of(events, shown.UserMessage)[0].text == "go"
+    (asked,) = of(events, shown.UserMessage)
+    assert (asked.text, asked.model) == ("go", str(session.model))
     assert of(events, shown.AssistantMessageCompleted)[0].text == "AB"
     assert (session.turn_count, len(session.history())) == (1, 4)
 
