@@ -2,8 +2,10 @@
 
 const MIN_QUESTION_AGE = 300; // ms: an earlier click was meant for something else
 const ANSWER_TIMEOUT = 2000; // ms
+const BEAT = 1500; // ms between two signs of life of the kernel that an open card asks for
 const SHOWN_DIFF = 40; // lines of a diff that are not folded
 const GONE = "The kernel that asked is gone: %mentra resume";
+const SILENT = "No answer from the kernel. If it was restarted: %mentra resume";
 
 function element(tag, name, text, attributes = {}) {
   const node = document.createElement(tag);
@@ -95,7 +97,10 @@ function render({ model, el }) {
   // Send a message that the kernel answers. If it does not, say so.
   function ask(content, silence) {
     clearTimeout(waiting);
-    waiting = setTimeout(silence, ANSWER_TIMEOUT);
+    waiting = setTimeout(() => {
+      waiting = null;
+      silence();
+    }, ANSWER_TIMEOUT);
     try {
       model.send(content);
     } catch {
@@ -103,18 +108,17 @@ function render({ model, el }) {
     }
   }
 
-  function gone() {
+  // An answer that comes after all makes it usable again.
+  function gone(words) {
     enable(false);
     left.textContent = "";
     until = null;
     card.classList.add("mentra-gone");
-    status.textContent = GONE;
+    status.textContent = words;
   }
 
   function check() {
-    ask({ ready: true }, () => {
-      status.textContent = "No answer from the kernel. If it was restarted: %mentra resume";
-    });
+    ask({ ready: true }, () => gone(SILENT));
   }
 
   function send(event, answer) {
@@ -125,7 +129,7 @@ function render({ model, el }) {
     enable(false);
     status.textContent = "Sent.";
     ask(answer(), () => {
-      status.textContent = "No answer from the kernel. If it was restarted: %mentra resume";
+      status.textContent = SILENT;
     });
   }
 
@@ -183,9 +187,14 @@ function render({ model, el }) {
     left.textContent = `${minutes}:${String(seconds % 60).padStart(2, "0")} left`;
   }
   const timer = setInterval(tick, 1000);
+  // A kernel that died is started anew without a word to its widgets, so only its silence tells.
+  const beat = setInterval(() => {
+    if (!sent && waiting === null && isLive()) check();
+  }, BEAT);
 
   function onMessage(message) {
     clearTimeout(waiting);
+    waiting = null;
     if (message.left !== undefined) {
       if (until === null && !sent) {
         status.textContent = "";
@@ -203,7 +212,7 @@ function render({ model, el }) {
 
   // Called when the front end has lost the connection of the widget, such as by a restart, or has found it again.
   function onConnection() {
-    setTimeout(() => (isLive() ? ask({ ready: true }, gone) : gone()), 0); // by then the node is marked
+    setTimeout(() => (isLive() ? ask({ ready: true }, () => gone(GONE)) : gone(GONE)), 0); // by then the node is marked
   }
 
   // The front end marks the node of a widget without a connection; the model that is given here does not say it.
@@ -214,10 +223,11 @@ function render({ model, el }) {
   model.on("msg:custom", onMessage);
   model.on("comm_live_update", onConnection);
   if (isLive()) check();
-  else gone();
+  else gone(GONE);
 
   return () => {
     clearInterval(timer);
+    clearInterval(beat);
     clearTimeout(waiting);
     model.off("msg:custom", onMessage);
     model.off("comm_live_update", onConnection);

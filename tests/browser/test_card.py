@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -133,6 +135,27 @@ def test_the_card_of_a_kernel_that_is_gone_says_so(opened: Opener) -> None:
     )
     expect(shown.get_by_role("button", name="Allow once")).to_be_disabled()
     expect(shown.locator(".mentra-left")).to_have_text("")
+
+
+def test_the_card_of_a_kernel_that_died_says_so_without_a_click(opened: Opener) -> None:
+    notebook = opened("import os; print(os.getpid())", *SOURCES)
+    notebook.run_all()
+    shown = notebook.card()
+    os.kill(int(notebook.output(0).inner_text()), signal.SIGKILL)  # the server starts another by itself
+    silent = "No answer from the kernel. If it was restarted: %mentra resume"
+    expect(shown.locator(".mentra-status")).to_have_text(silent, timeout=10_000)
+    expect(shown.get_by_role("button", name="Allow once")).to_be_disabled()
+    expect(shown.locator(".mentra-left")).to_have_text("")
+
+
+def test_a_card_that_waits_is_not_taken_for_one_of_a_dead_kernel(opened: Opener) -> None:
+    notebook = opened(*SOURCES)
+    notebook.run_all()
+    shown = notebook.card()
+    notebook.page.wait_for_timeout(5_000)  # longer than a kernel may be silent
+    expect(shown.locator(".mentra-status")).to_have_text("")
+    shown.get_by_role("button", name="Deny").click()
+    expect(notebook.output(1)).to_contain_text("denied by you")
 
 
 # The page's own socket stays open, but nothing more is sent to the kernel.
