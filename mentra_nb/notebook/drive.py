@@ -113,6 +113,7 @@ def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopB
             cost=reply.cost if reply is not None else None,
             seconds=time.monotonic() - began,
             why=None if stop.pressed else ended.why(turn.stop_reason, _error(turn.future)),
+            failed=not stop.pressed and _error(turn.future) is not None,
         )
         questions.close()
 

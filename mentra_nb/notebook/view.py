@@ -227,12 +227,14 @@ class TurnView:
             cost: In US dollars; nothing is shown if it is unknown or 0.
             seconds: How long the turn took.
             why: Why the answer is not whole, and what to do about it.
+            failed: Whether an error follows. Without tokens there is no footer then.
         """
         self._close_all()
         if why is not None:
             self.note(why[0], "⚠", why[1])
         usage = usage or self._usage
-        if self._quiet or (model is None and usage.is_empty() and not (self._model and self.timed)):
+        asked = self._model if self.timed and not failed else None
+        if self._quiet or (usage.is_empty() and not (model or asked)):
             if self._free is not None:
                 self._put(EMPTY)
             return
@@ -262,14 +264,16 @@ class TurnView:
             self._draw_call(call)
         self._calls.clear()
 
-    def _draw_text(self, text: str, opener: str, *, coloured: bool = True) -> None:
+    def _draw_text(self, text: str, opener: str, *, grows: bool = False) -> int:
+        """Draw a block. Returns the characters of its HTML."""
         if not text.strip():
-            return
-        data = bundle(text, opener=opener, coloured=coloured, first_code=self._codes + (not opener))
+            return 0
+        data = (growing if grows else bundle)(text, opener=opener, first_code=self._codes + (not opener))
         if self._display is None or not self.live:
             self._display = self._put(data)
         else:
             self.out.update(data, self._display)
+        return len(data["text/html"])
 
     def _close_block(self, text: str, opener: str) -> None:
         self._draw_text(text, opener)

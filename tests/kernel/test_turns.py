@@ -211,7 +211,7 @@ def test_the_stop_button_ends_the_turn(notebook: Notebook, what: str) -> None:
     assert not queued.stdout
     row, footer = ("I was saying" if what == "stream" else "✗ shell"), running.texts().splitlines()[-1]
     assert row in running.texts()
-    assert footer.startswith("scripted · ")
+    assert footer.startswith("scripted/scripted · ")
     assert "stopped" not in running.texts()
     if what == "shell":
         group = int((Path(notebook.work) / "pid").read_text())
@@ -230,6 +230,13 @@ def test_the_stop_button_ends_the_turn(notebook: Notebook, what: str) -> None:
     assert kept[1].strip() == ("As I was saying," if what == "stream" else "I run a command.")
     if what != "stream":
         assert "stopped" in kept[2]  # every call has its result
+
+
+def test_a_failed_turn_shows_its_error_and_no_footer_above_it(notebook: Notebook) -> None:
+    notebook.script("s.failure(mn.errors.InvalidRequest('no such thing'))")
+    cell = notebook.run("%mentra tell me")
+    assert cell.status == "error"
+    assert "scripted/scripted ·" not in cell.texts()
 
 
 PRESS_LATE = """

@@ -266,6 +266,16 @@ def test_the_footer_has_tokens_always_and_what_varies_only_for_a_person() -> Non
     assert draw(used, cost=0.004, seconds=3.14, live=False).texts() == ["1.2k in / 300 out"]
 
 
+def test_a_failed_turn_has_a_footer_only_for_tokens_it_has_used() -> None:
+    begun = UserMessage(text="hi", model="p/m")
+    used = UsageReported(
+        agent_id="a", input_tokens=1234, output_tokens=300, cache_read_tokens=0, cache_creation_tokens=0
+    )
+    assert draw(begun, seconds=0.3, failed=True).texts() == []
+    assert draw(begun, seconds=0.3).texts() == ["p/m · 0.3 s"]
+    assert draw(begun, used, seconds=3.14, failed=True).texts() == ["p/m · 1.2k in / 300 out · 3.1 s"]
+
+
 def test_a_model_that_does_not_stream_is_shown_as_well_and_one_that_does_only_once() -> None:
     done = AssistantMessageCompleted(text="Hello.")
     assert draw(done).texts() == ["Hello."]
