@@ -38,6 +38,9 @@ _BOX = f"{_MONO};{_WRAP};max-height:24em;overflow:auto;margin:2px 0 6px 1.5em;pa
 # The classes by which JupyterLab keeps MathJax (2, and 3 or later) from searching untrusted text for formulas.
 NO_MATH = "tex2jax_ignore mathjax_ignore"
 
+# JupyterLab builds its table of contents anew for each change of a heading without this class.
+_NOT_LISTED = "jp-toc-ignore"
+
 
 def safe_html(markdown: str, *, coloured: bool = True, first_code: int = 1) -> str:
     """Render Markdown as static HTML without raw HTML, images or scripts; links show their host."""
@@ -45,17 +48,26 @@ def safe_html(markdown: str, *, coloured: bool = True, first_code: int = 1) -> s
     return f'<div class="mentra-text jp-RenderedMarkdown {NO_MATH}">{body}</div>'
 
 
-def bundle(markdown: str, *, opener: str = "", coloured: bool = True, first_code: int = 1) -> Bundle:
+def bundle(markdown: str, *, opener: str = "", first_code: int = 1) -> Bundle:
     """Return the text as a mimebundle: HTML, and the Markdown source as plain text.
 
     Args:
         markdown: The text.
         opener: Goes before the text in the HTML only: the opening fence, where it begins inside a block of code.
-        coloured: Whether to colour code, which takes a while. Text that is still growing is drawn without.
         first_code: The number of the first block of code.
     """
-    html = safe_html(opener + markdown, coloured=coloured, first_code=first_code)
-    return {"text/html": html, "text/plain": plain(markdown)}
+    return {
+        "text/html": safe_html(opener + markdown, first_code=first_code),
+        "text/plain": plain(markdown),
+    }
+
+
+def growing(markdown: str, *, opener: str = "", first_code: int = 1) -> Bundle:
+    """Return text that is still growing: as HTML only, without the colours of code, since it is sent again and again.
+
+    `opener` and `first_code` are those of `bundle`.
+    """
+    return {"text/html": safe_html(opener + markdown, coloured=False, first_code=first_code)}
 
 
 def count_code(markdown: str) -> int:
@@ -138,7 +150,7 @@ def _parser() -> MarkdownIt:
             return "</table></div>\n"
 
         def formula(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-            shown = formula_html(tokens[idx].content, tokens[idx].markup)
+            shown = formula_html(tokens[idx].content, tokens[idx].markup, **tokens[idx].meta)
             return f'<p style="overflow-x:auto;overflow-y:hidden">{shown}</p>\n' if tokens[idx].block else shown
 
     md = MarkdownIt("commonmark", {"html": False, "linkify": False}, renderer_cls=Renderer)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-MIN_BLOCK = 2048
+MIN_BLOCK = 3072
 """Characters after which a block ends at the next paragraph."""
-MAX_BLOCK = 4 * MIN_BLOCK
+MAX_BLOCK = 8192
 """Characters after which a block ends at the next line, also inside a block of code."""
 
 _FENCE = re.compile(r" {0,3}(?P<marks>`{3,}(?=[^`]*$)|~{3,})\s*(?P<info>[^\n]*)")

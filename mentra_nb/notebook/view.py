@@ -31,12 +31,14 @@ from mentra_nb.event.screen import (
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.calls import Call, decision
 from mentra_nb.notebook.output import EMPTY, Out
-from mentra_nb.notebook.render import Bundle, bundle, count_code, line
+from mentra_nb.notebook.render import Bundle, bundle, count_code, growing, line
 from mentra_nb.notebook.text_blocks import TextBlocks
 from mentra_nb.permission.asking import calls_to_allow
 
 LIFE_AFTER = 0.2
 """Seconds without an event after which a line says what is being waited for."""
+MAX_GROWTH = 24_000
+"""Characters of HTML a second that a growing block may send: the longer it is, the longer until it is drawn again."""
 
 
 class TurnView:
@@ -142,7 +144,7 @@ class TurnView:
         self._next = now + self._pause
         if self._dirty:
             self._dirty = False
-            self._draw_text(*self._text.open_block(), coloured=False)
+            self._next += self._draw_text(*self._text.open_block(), grows=True) / MAX_GROWTH
         for call in self._calls.values():
             # Not at once: until then the question of a call may come.
             if call.began is not None and now - call.began >= LIFE_AFTER and not call.waits and call.is_stale(now):
@@ -218,6 +220,7 @@ class TurnView:
         cost: float | None = None,
         seconds: float | None = None,
         why: tuple[str, str] | None = None,
+        failed: bool = False,
     ) -> None:
         """Close all that is still open and show the footer.
 

@@ -89,7 +89,7 @@ class Cell:
         return shown
 
     def texts(self) -> str:
-        return "\n".join(str(data.get("text/plain", "")) for data in self.outputs())
+        return "\n".join(str(data.get("text/plain", data.get("text/html", ""))) for data in self.outputs())
 
 
 class Kernel:

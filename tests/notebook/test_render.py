@@ -12,7 +12,7 @@ from kits.payloads import PAYLOADS
 
 from mentra_nb.notebook import code_blocks
 from mentra_nb.notebook.escaping import plain, visible
-from mentra_nb.notebook.render import bundle, count_code, line, safe_html
+from mentra_nb.notebook.render import bundle, count_code, growing, line, safe_html
 
 TAGS = {"a", "bdi", "blockquote", "br", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6"}
 TAGS |= {"hr", "li", "ol", "p", "pre", "s", "span", "strong", "summary", "ul"}
@@ -61,7 +61,7 @@ def assert_inert(html: str) -> None:
         assert set(attributes) <= ATTRIBUTES, attributes
         assert "url(" not in (attributes.get("style") or "")
         assert "position" not in (attributes.get("style") or "")
-        assert (attributes.get("class") or "").startswith("mentra-") or "class" not in attributes
+        assert (attributes.get("class") or "mentra-").startswith(("mentra-", "jp-toc-ignore"))
         if tag == "a":
             assert (attributes["href"] or "").lower().startswith(("http://", "https://", "mailto:"))
             assert attributes["rel"] == "noopener noreferrer nofollow"
@@ -204,8 +204,19 @@ def test_code_that_takes_too_long_to_colour_is_shown_without(monkeypatch: pytest
 def test_code_is_coloured_once_it_is_complete() -> None:
     text = "```python\ndef f(): return 1\n```\n"
     assert "<span style" in bundle(text)["text/html"]
-    assert "<span style" not in bundle(text, coloured=False)["text/html"]
-    assert Page(bundle(text)["text/html"]).text == Page(bundle(text, coloured=False)["text/html"]).text
+    assert "<span style" not in growing(text)["text/html"]
+    assert Page(bundle(text)["text/html"]).text == Page(growing(text)["text/html"]).text
+
+
+def test_text_that_grows_is_sent_once_and_not_as_its_source_too() -> None:
+    assert list(growing("# Title")) == ["text/html"]
+    assert list(bundle("# Title")) == ["text/html", "text/plain"]
+
+
+def test_headings_stay_out_of_the_table_of_contents_of_jupyterlab() -> None:
+    tags = Page(safe_html("# One\n\ntext\n\nTwo\n---\n\n- # Three\n")).tags
+    classes = [attributes.get("class") for tag, attributes in tags if tag in ("h1", "h2")]
+    assert classes == ["jp-toc-ignore"] * 3
 
 
 def test_each_block_runs_in_the_direction_of_its_text_and_code_is_not_broken_inside_words() -> None:

@@ -34,7 +34,7 @@ from mentra_nb.notebook.asking import parse_answer, parse_reply
 from mentra_nb.notebook.ended import why
 from mentra_nb.notebook.render import Bundle
 from mentra_nb.notebook.text_blocks import MAX_BLOCK, MIN_BLOCK
-from mentra_nb.notebook.view import TurnView
+from mentra_nb.notebook.view import MAX_GROWTH, TurnView
 
 
 class Recorder:
@@ -116,6 +116,16 @@ def test_blocks_of_code_are_numbered_through_the_turn() -> None:
     assert (numbers.count("1"), numbers.count("3"), numbers.count("4")) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_blocks_of_code_are_numbered_through_rounds_with_tools_between(live: bool) -> None:
+    rounds: list[SessionEvent] = []
+    for n in range(3):
+        rounds += [*deltas(f"```python\nx = {n}\n```\n\nor\n\n    y = {n}\n", 7), *CALL, DONE]
+    out = draw(*rounds, *deltas("```\nlast\n```"), live=live)
+    numbers = [number for data in out.shown for number in re.findall(r"<span>\[(\d)\]</span>", data["text/html"])]
+    assert numbers == ["1", "2", "3", "4", "5", "6", "7"]
+
+
 def test_one_endless_line_is_cut_too() -> None:
     assert all(len(text) <= MAX_BLOCK + 20 for text in draw(*deltas("x" * 50_000)).texts())
 
@@ -124,6 +134,19 @@ def test_what_is_sent_grows_with_the_text_and_not_with_its_square() -> None:
     """With every delta drawn, ten times the text is about ten times the bytes."""
     short, long = draw(*deltas(PARAGRAPHS, 100)).sent, draw(*deltas(PARAGRAPHS * 10, 100)).sent
     assert long < 12 * short
+
+
+def test_a_growing_block_is_drawn_the_less_often_the_longer_it_is(clock: Clock) -> None:
+    """What is sent of a block of any length is at most `MAX_GROWTH` characters a second, and one drawing."""
+    for size in (100, 1_000, 8_000):
+        out = Recorder()
+        view = TurnView(out, live=True, hz=12.0)
+        view.handle(AssistantTokenDelta(delta="```\n" + "x" * size + "\n"))
+        for _ in range(200):
+            view.handle(AssistantTokenDelta(delta="y"))
+            clock.wait(view, 0.05)
+        assert out.sent <= 10 * MAX_GROWTH + size + 1_000
+        assert out.updates >= min(10 * 9, 10 * MAX_GROWTH / (size + 1_200)) / 2
 
 
 def test_updates_are_no_more_than_asked_for() -> None:
@@ -348,7 +371,7 @@ def test_a_living_line_says_what_is_waited_for_until_something_comes(clock: Cloc
     assert out.texts() == ["⋯ thinking  5 s"]
     view.handle(AssistantTokenDelta(delta="Hello."))
     clock.wait(view, 1.0)
-    assert out.texts() == ["Hello."]
+    assert '<p dir="auto">Hello.</p>' in out.shown[0]["text/html"]
     view.finish()
     assert out.texts() == ["Hello."]
 
