@@ -32,6 +32,8 @@ _ELEMENTS = frozenset(
         "mprescripts none mtable mtr mtd mpadded mphantom menclose mstyle b i",
     )
 )
+_SOURCE = "font-family:monospace;font-size:13px"
+"""Without variables, which such a page takes out too."""
 _WORD = r"[a-z]{1,20}(?: [a-z]{1,20})*"
 _LENGTH = r"(?:-?0?\.\d+|\d?(?:\.\d+)?)(?:em|ex)?"
 _STYLE = (
@@ -55,12 +57,22 @@ def add_formulas(md: Any) -> None:
     md.inline.ruler.before("escape", "formula", _inline)
 
 
-def formula_html(tex: str, opening: str) -> str:
-    """Return a formula as MathML, or as it was written if it cannot be converted."""
+def formula_html(tex: str, opening: str, heading: int = 5) -> str:
+    """Return a formula as MathML, or as it was written if it cannot be converted. `heading` is 1 to 6 inside of one.
+
+    A page that does not trust a notebook takes the tags of MathML out, and leaves their text, which nobody can read.
+    That text has no size then, but the source, which browsers do not show inside of MathML, has.
+    """
     found = _mathml(tex.strip(), opening in _BLOCK)
     if found is None:
         return f"<code>{escape(opening + tex + _CLOSING[opening])}</code>"
-    return found
+    begin, inner = found.removesuffix("</math>").split(">", 1)
+    source = f'<annotation><bdi style="{_SOURCE}">{escape(tex.strip())}</bdi></annotation>'
+    size = f"font-size:calc(var(--jp-content-font-size1,14px)*{1.2 ** (5 - heading):.4g})"  # as the page's headings
+    return (
+        f'<span style="font-size:0">{begin} style="{size}"><semantics><mrow>{inner}</mrow>{source}</semantics></math>'
+        "</span>"
+    )
 
 
 @lru_cache(maxsize=256)  # text that still grows is drawn many times

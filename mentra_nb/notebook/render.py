@@ -171,6 +171,12 @@ def _lay_out(state: Any) -> None:
     for token in state.tokens:
         if token.type in _BLOCKS:
             token.attrSet("dir", "auto")
+        if token.type == "heading_open":
+            token.attrSet("class", _NOT_LISTED)
+        if token.type == "inline" and getattr(before[1], "type", "") == "heading_open":
+            for child in token.children or ():
+                if child.type == "formula":
+                    child.meta["heading"] = int(before[1].tag[1])
         if token.type in ("td_open", "th_open") and "style" not in token.attrs:
             token.attrSet("style", "text-align:start")
         if token.type == "inline" and getattr(before[0], "type", "") == "list_item_open" and token.children:
