@@ -33,6 +33,7 @@ from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.providers.base import Provider
 from mentra_nb.store.records import AgentRecord, Entry, Resolution, ToolCallRecord
+from mentra_nb.words import counted
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class Agent:
 
     def __repr__(self) -> str:
         where = f"{self.provider.descriptor.id}/{self.model}"
-        return f"<Agent {self.name!r} {self.id} on {where}, {len(self.transcript)} messages>"
+        return f"<Agent {self.name!r} {self.id} on {where}, {counted(len(self.transcript), 'message')}>"
 
     # ---- state ------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mentra_nb.errors import MentraError
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, clipped
+from mentra_nb.words import counted
 
 __all__ = ["MAX_RESULT_BYTES", "MAX_RESULT_LINES", "NOT_RUN", "SKIPPED", "STOPPED", "bounded", "in_words", "limited"]
 
@@ -28,7 +29,7 @@ def limited(content: Any) -> Any:
         return f"[the result is JSON of {size} bytes, over the limit of {MAX_RESULT_BYTES}: ask for less of it]"
     notice = (
         f"[… {{left}} of {len(content.encode('utf-8', 'replace'))} bytes left out; "
-        f"{content.count(chr(10)) + 1} lines in all …]"
+        f"{counted(content.count(chr(10)) + 1, 'line')} in all …]"
     )
     return clipped(content, MAX_RESULT_BYTES, MAX_RESULT_LINES, notice)
 

@@ -27,6 +27,7 @@ from mentra_nb.event import types as e
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.records import SessionRecord
 from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
+from mentra_nb.words import counted
 
 SYSTEM = (
     "You are a helpful assistant in a person's notebook. Answer briefly, in Markdown. "
@@ -91,7 +92,7 @@ class Chat:
         return self._own_engine or engine()
 
     def __repr__(self) -> str:
-        return f"<Chat {self.name or '(unnamed)'!r}: {self.turn_count} turns>"
+        return f"<Chat {self.name or '(unnamed)'!r}: {counted(self.turn_count, 'turn')}>"
 
     @property
     def turn_count(self) -> int:

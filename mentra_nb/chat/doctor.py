@@ -11,6 +11,7 @@ from mentra_nb.chat.models import choose
 from mentra_nb.errors import ConfigurationError, MentraError
 from mentra_nb.providers.registry import KEYS, PRESETS
 from mentra_nb.record.write.health import RecordHealth
+from mentra_nb.words import counted
 
 if TYPE_CHECKING:
     from mentra_nb.chat.engine import Engine
@@ -71,8 +72,8 @@ def _store(engine: Engine) -> Finding:
         return Finding("state store", False, str(error), "set MENTRA_HOME to a folder you can write to")
     elsewhere = len({lease.holder.runtime_id for lease in leases} - {engine.runtime.id})
     where = getattr(store, "path", None) or repr(store)
-    others = f", {elsewhere} other kernel{'s' * (elsewhere != 1)} at work" if elsewhere else ""
-    return Finding("state store", True, f"{where}: {len(sessions)} conversation{'s' * (len(sessions) != 1)}{others}")
+    others = f", {counted(elsewhere, 'other kernel')} at work" if elsewhere else ""
+    return Finding("state store", True, f"{where}: {counted(len(sessions), 'conversation')}{others}")
 
 
 def _record(engine: Engine) -> Iterator[Finding]:
@@ -84,16 +85,17 @@ def _record(engine: Engine) -> Iterator[Finding]:
     found = health()
     lost, error = getattr(found, "lost", 0), getattr(found, "last_error", None)
     size = found.writing_bytes + found.waiting_bytes + found.parquet_bytes
+    there = f"{counted(found.parquet, 'Parquet file')}, {counted(found.writing + found.waiting, 'journal')}"
     yield Finding(
         "record",
         not lost,
-        f"{found.folder}: {found.parquet} Parquet files, {found.writing + found.waiting} journals, {size / 1e6:.1f} MB"
-        + (f"; {lost} events could not be written ({error})" if lost else ""),
+        f"{found.folder}: {there}, {size / 1e6:.1f} MB"
+        + (f"; {counted(lost, 'event')} could not be written ({error})" if lost else ""),
         "free some disk space, or set MENTRA_HOME elsewhere" if lost else "",
     )
     links = found.chain_links
     broken = "" if found.chain_sound else "mn.verify() says where"
-    yield Finding("record's chain", found.chain_sound, f"{links} sealed segment{'s' * (links != 1)}", broken)
+    yield Finding("record's chain", found.chain_sound, counted(links, "sealed segment"), broken)
     if found.waiting_bytes > MUCH_WAITING:
         yield Finding(
             "compaction", False, f"{found.waiting_bytes / 1e6:.0f} MB wait", "close other kernels, or mn.usage()"

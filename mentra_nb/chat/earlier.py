@@ -10,6 +10,7 @@ from mentra_nb.errors import OperationDenied
 from mentra_nb.ids import short_id
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import ConversationSummary
+from mentra_nb.words import counted
 
 UNNAMED = "mentra"
 """The stored name of a conversation that was given none."""
@@ -33,8 +34,7 @@ def title(found: ConversationSummary) -> str:
 
 def use_of(found: ConversationSummary) -> str:
     """Return how many turns it has and when the last one began, in local time."""
-    turns = f"{found.turns} turn{'s' * (found.turns != 1)}"
-    return f"{turns}, last {datetime.fromtimestamp(found.used_at):%Y-%m-%d %H:%M}"
+    return f"{counted(found.turns, 'turn')}, last {datetime.fromtimestamp(found.used_at):%Y-%m-%d %H:%M}"
 
 
 def known_as(found: ConversationSummary) -> str:

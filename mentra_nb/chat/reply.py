@@ -11,6 +11,7 @@ from mentra_nb.errors import StoreError, without_control
 from mentra_nb.event import types as e
 from mentra_nb.pricing import cost_usd
 from mentra_nb.providers.base import ModelInfo
+from mentra_nb.words import counted
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Reply:
         first = repr(lines[0][:60]) if lines else "(no text)"
         if self.value is not None:
             first = repr(self.value)
-        return f"<Reply {first} from {self.model}, {len(self.tools)} tool calls>"
+        return f"<Reply {first} from {self.model}, {counted(len(self.tools), 'tool call')}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": without_control(self.text if self.value is None else repr(self.value))}

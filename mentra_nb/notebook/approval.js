@@ -33,7 +33,8 @@ function diff(lines) {
   box.append(...diffLines(lines.slice(0, SHOWN_DIFF)));
   if (lines.length > SHOWN_DIFF) {
     const more = element("details");
-    more.append(element("summary", "", `${lines.length - SHOWN_DIFF} more lines`), ...diffLines(lines.slice(SHOWN_DIFF)));
+    const rest = lines.length - SHOWN_DIFF;
+    more.append(element("summary", "", `${rest} more line${rest === 1 ? "" : "s"}`), ...diffLines(lines.slice(SHOWN_DIFF)));
     box.append(more);
   }
   return box;

@@ -18,6 +18,7 @@ from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
 from mentra_nb.notebook.escaping import cut, visible
 from mentra_nb.notebook.grammar import find_command
+from mentra_nb.words import counted
 
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
 NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
@@ -131,7 +132,7 @@ def diff(changed: Changes, limit: int) -> list[str]:
     """Return at most `limit` lines of a diff, and how many are left out."""
     shown = [cut(visible(text), MAX_DIFF_LINE) for text in changed.lines[:limit]]
     if (left := len(changed.lines) - limit) > 0:
-        shown.append(f"… {left} more lines: the whole new text is among the arguments")
+        shown.append(f"… {counted(left, 'more line')}: the whole new text is among the arguments")
     return shown
 
 

@@ -18,6 +18,7 @@ from mentra_nb.event.projections import to_session
 from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.store.records import SessionRecord
+from mentra_nb.words import counted
 
 
 class Session:
@@ -59,7 +60,7 @@ class Session:
             self._opening = to_session(event)
 
     def __repr__(self) -> str:
-        return f"<Session {self.name!r} {self.id} on {self.model}, {self.turn_count} turns>"
+        return f"<Session {self.name!r} {self.id} on {self.model}, {counted(self.turn_count, 'turn')}>"
 
     @property
     def model(self) -> ModelInfo:

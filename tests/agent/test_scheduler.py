@@ -623,7 +623,7 @@ def test_the_limit_counts_bytes_and_json_is_never_cut_in_two() -> None:
     text = limited("ä" * MAX_RESULT_BYTES)
     assert MAX_RESULT_BYTES - 400 < len(text.encode()) <= MAX_RESULT_BYTES
     assert set(text) >= {"ä"}
-    assert "1 lines in all" in text
+    assert "1 line in all" in text
     assert "over the limit" in limited(["x" * MAX_RESULT_BYTES])
 
 

@@ -525,6 +525,14 @@ def test_a_question_of_a_turn_is_answered_from_this_thread() -> None:
             turn.answer(asked.request_id, PermissionDecision(allow=True))
 
 
+def test_a_conversation_and_a_reply_count_in_words() -> None:
+    with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
+        chat = chat_on(engine, "words", tools=[act])
+        reply = chat.ask("go")
+        assert repr(chat) == "<Chat 'words': 1 turn>"
+        assert repr(reply).endswith(", 1 tool call>")
+
+
 def test_without_a_screen_a_call_is_refused_and_its_result_says_how_to_allow_it() -> None:
     with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
         reply = chat_on(engine, tools=[act]).ask("go")

@@ -33,7 +33,7 @@ def test_the_checks_of_a_working_setup(engine: Engine) -> None:
     engine.runtime.audit.record_audit_event("agent-1", "run_aborted", {"kind": "run_aborted", "agent_id": "agent-1"})
     bad = [finding for finding in findings(engine, {"OPENAI_API_KEY": "sk-1"}) if finding.ok is False]
     assert bad == []
-    assert found(engine, "record").detail.endswith("MB")
+    assert found(engine, "record").detail.endswith(": 0 Parquet files, 1 journal, 0.0 MB")
     assert "0 conversations" in found(engine, "state store").detail
 
 

@@ -51,7 +51,7 @@ async def test_a_failed_command_is_an_error_that_says_how(tmp_path: Path, comman
 async def test_truncation_is_said(tmp_path: Path) -> None:
     policy = RuntimePolicy(allow_shell_commands=True, max_output_bytes_per_stream=3)
     text = await call(ShellTool(), tmp_path, policy, command="printf 12345")
-    assert text == f"12\n{LEFT_OUT}\n5\n[stdout truncated: of 5 bytes, 1 lines, the middle is left out]"
+    assert text == f"12\n{LEFT_OUT}\n5\n[stdout truncated: of 5 bytes, 1 line, the middle is left out]"
 
 
 async def test_the_reason_and_the_status_stand_at_the_end_of_long_output(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ async def test_one_endless_line_is_shown_in_part(tmp_path: Path) -> None:
     head, gap, tail, notice = text.split("\n")
     assert set(head) == set(tail) == {"x"}
     assert 40_000 < len(head) + len(tail) < MAX_RESULT_BYTES
-    assert (gap, notice) == (LEFT_OUT, "[stdout truncated: of 60000 bytes, 1 lines, the middle is left out]")
+    assert (gap, notice) == (LEFT_OUT, "[stdout truncated: of 60000 bytes, 1 line, the middle is left out]")
 
 
 async def test_what_was_left_in_the_background_is_said_to_be_killed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words, say
+from mentra_nb.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ def status(context: Context, _words: Words) -> None:
     earlier = f"earlier  '{title(stored[-1])}', {use_of(stored[-1])}: %mentra resume\n" if stored and not turns else ""
     say(
         f"model    {model}\n"
-        f"session  {chat.name or 'this notebook'}, {turns} turn{'s' * (turns != 1)}\n"
+        f"session  {chat.name or 'this notebook'}, {counted(turns, 'turn')}\n"
         f"{earlier}"
         f"rules    {len(chat.rules())}\n"
         f"asks     {used.settings.ask}\n\n"

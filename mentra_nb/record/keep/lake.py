@@ -39,6 +39,7 @@ from mentra_nb.record.keep.lake_tables import (
 from mentra_nb.record.parquet import connection
 from mentra_nb.record.write import chain, files
 from mentra_nb.secrets.mask import mask_secrets
+from mentra_nb.words import counted
 
 if TYPE_CHECKING:
     import duckdb
@@ -156,7 +157,7 @@ def check(lake: Lake) -> Iterator[tuple[chain.Content, str, str | None]]:
                         problem = "was pruned and is still there; the next prune removes it"
                     content = replace(content, events=events, missing=0)
                 elif content.events < events:
-                    problem = f"lacks {events - content.events} of the {events} events it was sealed with"
+                    problem = f"lacks {events - content.events} of the {counted(events, 'event')} it was sealed with"
                 elif content.sha256 != sha256:
                     problem = "was altered since it was sealed"
                 yield content, "pruned" if pruned else "in the lake", problem

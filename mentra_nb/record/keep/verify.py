@@ -18,6 +18,7 @@ from mentra_nb.record.parquet import connect
 from mentra_nb.record.write import chain, files
 from mentra_nb.record.write.known import Known
 from mentra_nb.record.write.known import read as known_segments
+from mentra_nb.words import counted
 
 if TYPE_CHECKING:
     import duckdb
@@ -154,7 +155,7 @@ def _problem(finding: VerifyRow, link: chain.Link | None, begun: Known) -> str |
         never = finding.state == "compacted" and finding.segment not in begun.sealed
         return "is not in the chain" if never else begun.stranger(finding.segment)
     if finding.events < link.events:
-        return f"lacks {link.events - finding.events} of the {link.events} events it was sealed with"
+        return f"lacks {link.events - finding.events} of the {counted(link.events, 'event')} it was sealed with"
     return None if finding.sha256 == link.sha256 else "was altered since it was sealed"
 
 

@@ -15,6 +15,7 @@ from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
+from mentra_nb.words import counted
 
 _TEXT_BYTES = MAX_RESULT_BYTES - 1024
 _TEXT_LINES = MAX_RESULT_LINES - 10
@@ -108,7 +109,9 @@ def _report(output: ExecOutput, request: CommandRequest) -> str:
     parts = [text for text in texts if text.strip()]
     for (name, (whole, size, lines)), text in zip(streams.items(), texts, strict=True):
         if truncated[name] or text != whole:
-            parts.append(f"[{name} truncated: of {size} bytes, {lines} lines, the middle is left out]")
+            parts.append(
+                f"[{name} truncated: of {counted(size, 'byte')}, {counted(lines, 'line')}, the middle is left out]"
+            )
     if output.left_running:
         parts.append("[what it left running in the background was killed when it returned]")
     if output.timed_out:
