@@ -111,7 +111,11 @@ def test_no_value_in_any_field_of_any_kind_makes_the_record_unreadable(folder: P
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-@given(st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(NAMES), VALUES)), max_size=12))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(NAMES), VALUES)), min_size=1, max_size=12
+    )
+)
 def test_no_mixture_of_values_makes_the_record_unreadable(events: list[tuple[type[e.RuntimeEvent], Any]]) -> None:
     with TemporaryDirectory() as parent:
         folder = Path(parent, "record")
