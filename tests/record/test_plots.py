@@ -219,9 +219,9 @@ def test_an_unknown_price_is_not_drawn_as_zero(record: Record) -> None:
         ("deny", "rule:1", "denied by a rule"),
         ("deny", "policy", "denied by policy or setting"),
         ("deny", "timeout", "nobody answered"),
-        ("deny", "headless", "nobody answered"),
+        ("deny", "headless", "nobody to ask"),
         ("deny", "cancelled", "stopped"),
-        ("prompt", "authorizer", "nobody answered"),
+        ("prompt", "authorizer", "nobody to ask"),
     ],
 )
 def test_each_kind_of_decider_has_its_own_label(record: Record, outcome: str, by: str, answer: str) -> None:

@@ -276,6 +276,7 @@ ANSWERS = {
     "denied by a rule": _ORANGE,
     "denied by policy or setting": _PINK,
     "nobody answered": _PURPLE,
+    "nobody to ask": "#6f86c9",
     "stopped": "#7d8f2e",
     "arguments did not fit": "#8f7a6b",
     "pending": "#a8892c",
@@ -288,7 +289,8 @@ _ANSWER = """CASE WHEN outcome = 'pending' THEN 'pending' WHEN outcome = 'invali
     WHEN decided_by = 'user' THEN 'denied by a person'
     WHEN decided_by = 'rule' THEN 'denied by a rule'
     WHEN decided_by = 'cancelled' THEN 'stopped'
-    WHEN decided_by IN ('timeout', 'headless') OR outcome = 'prompt' THEN 'nobody answered'
+    WHEN decided_by = 'headless' OR outcome = 'prompt' THEN 'nobody to ask'
+    WHEN decided_by = 'timeout' THEN 'nobody answered'
     ELSE 'denied by policy or setting' END"""
 
 
