@@ -51,6 +51,12 @@ MAX_QUOTED = 1_000
 """Characters of a subject that are quoted in advice."""
 
 
+ASK_IN_A_CELL = "ask with %mentra, mn.ask or Chat.ask in a cell of a live notebook, where a person can answer"
+"""The other way to let a call run where nobody can be asked."""
+
+BE_ASKED = "set ask to 'changes' to be asked: %config Mentra.ask = 'changes'"
+"""The other way where the setting keeps anybody from being asked."""
+
 CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
 
 
@@ -117,7 +123,8 @@ class SessionPermissions:
         prompted = verdict is not None or request.again
         if not prompted and self.ask == "changes" and _runs_unasked(request):
             return ToolAuthorizationDecision.allow("setting")
-        how = "; ".join(filter(None, (_near_miss(request, rules), how_to_allow(request))))
+        other = BE_ASKED if self.ask == "rules" else ASK_IN_A_CELL
+        how = "; ".join(filter(None, (_near_miss(request, rules), how_to_allow(request, other))))
         if self.ask == "rules":
             return ToolAuthorizationDecision.deny(f"no rule covers it and ask is 'rules'; {how}", "setting")
         if not self.can_ask():
@@ -327,11 +334,11 @@ class SessionPermissions:
         return await self.store.list_rules(self.session_id, self.project)
 
 
-def how_to_allow(request: ToolAuthorizationRequest) -> str:
-    """Return the advice that lets this very call, and no other, run unasked. It quotes no long subject."""
+def how_to_allow(request: ToolAuthorizationRequest, other: str) -> str:
+    """Return the advice that lets this very call, and no other, run unasked, or `other`. It quotes no long subject."""
     if (size := len(str(request.subject))) > MAX_QUOTED:
-        return f"what it acts on has {size} characters, too many to quote in a rule: ask in a live notebook"
-    return f"allow it beforehand with {calls_to_allow(request)} or ask in a live notebook"
+        return f"what it acts on has {size} characters, too many to quote in a rule: {other}"
+    return f"allow it beforehand with {calls_to_allow(request)}, or {other}"
 
 
 def calls_to_allow(request: ToolAuthorizationRequest) -> str:

@@ -541,6 +541,13 @@ def test_without_a_screen_a_call_is_refused_and_its_result_says_how_to_allow_it(
     assert "mn.allow('act'" in str(told.content)
 
 
+def test_a_call_denied_in_a_stream_names_what_asks_a_person() -> None:
+    with engine_of(tool_calls([("act", {})]), text("ok")) as engine:
+        list(chat_on(engine, tools=[act]).stream("go"))
+        told = script(engine).recorded_requests[1].messages[-1].tool_results()[0]
+    assert "ask with %mentra, mn.ask or Chat.ask in a cell" in str(told.content)
+
+
 def test_allowing_beforehand_lets_it_run_and_denying_wins() -> None:
     turns = [tool_calls([("act", {})]), text("ok"), tool_calls([("act", {})]), text("ok")]
     with engine_of(*turns) as engine:

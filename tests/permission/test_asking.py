@@ -540,6 +540,7 @@ async def test_with_only_rules_what_none_covers_is_denied_with_how_to_allow() ->
     assert allowed.content == "done"
     assert "no rule covers it" in str(denied.content)
     assert "mn.allow('act', pattern='{}')" in str(denied.content)
+    assert "%config Mentra.ask = 'changes'" in str(denied.content)
     assert decided(table)[1] == ("deny", "setting")
 
 
