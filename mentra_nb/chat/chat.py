@@ -225,7 +225,7 @@ class Chat:
     def resume(self, *, origin: e.TurnOrigin | None = None, can_ask: bool = True) -> RunningTurn:
         """Continue the turn that failed, was stopped, or died with its kernel; return its handle at once.
 
-        A conversation without a name and without a turn opens the notebook's last one. The turn raises
+        A conversation without a name and without a turn opens the one that the notebook used last. The turn raises
         `NoResumableTurn` or `OperationDenied` if there is nothing to continue.
 
         Example:

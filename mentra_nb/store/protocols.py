@@ -74,7 +74,10 @@ class SessionStore(Protocol):
         ...
 
     async def last_session(self, project: str | None, notebook: str | None) -> SessionRecord | None:
-        """Return the newest session of exactly this project and notebook (`None`: of no project, no notebook)."""
+        """Return the session used last of exactly this project and notebook (`None`: of no project, no notebook).
+
+        A session in which no turn was begun has not been used.
+        """
         ...
 
     async def list_sessions(self) -> list[SessionRecord]:

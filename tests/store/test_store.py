@@ -62,22 +62,26 @@ async def test_the_newest_session_of_a_name_is_loaded_by_name_or_id(store: SqlSt
     assert (await store.load_session("s1")) == session("s1", name="renamed")
 
 
-async def test_the_last_session_of_a_notebook_is_the_newest_of_exactly_its_project_and_notebook(
+async def test_the_last_session_of_a_notebook_is_the_one_used_last_of_exactly_its_project_and_notebook(
     store: SqlStore,
 ) -> None:
-    await store.create_agent(agent())
     made = [
-        session("s1", project="/p", at=2.0, notebook="a.ipynb"),
-        session("s2", project="/p", at=2.0, notebook="a.ipynb"),
-        session("s3", project="/p", at=1.0, notebook="a.ipynb"),
-        session("s4", project="/p", at=8.0, notebook="b.ipynb"),
-        session("s5", project="/q", at=9.0, notebook="a.ipynb"),
-        session("s6", project="/p", at=7.0),
-        session("s7", at=6.0),
+        session("s1", agent_id="agent-1", project="/p", notebook="a.ipynb"),
+        session("s2", agent_id="agent-2", project="/p", notebook="a.ipynb"),
+        session("s3", agent_id="agent-3", project="/p", notebook="a.ipynb"),
+        session("s4", agent_id="agent-4", project="/p", notebook="b.ipynb"),
+        session("s5", agent_id="agent-5", project="/q", notebook="a.ipynb"),
+        session("s6", agent_id="agent-6", project="/p"),
+        session("s7", agent_id="agent-7"),
     ]
-    for one in made:
+    for one, used in zip(made, (2.0, 2.0, 1.0, 8.0, 9.0, 7.0, 6.0), strict=True):
+        await store.create_agent(agent(one.agent_id))
         await store.save_session(one)
+        await store.start_run(run(f"run-{one.id}", agent_id=one.agent_id, at=used))
+    await store.create_agent(agent("agent-8"))
+    await store.save_session(session("s8", agent_id="agent-8", project="/p", notebook="a.ipynb", at=10.0))
     assert await store.last_session("/p", "a.ipynb") == made[1]
+    assert (await store.list_conversations("/p", "a.ipynb"))[-1].session == made[1]
     assert await store.last_session("/p", None) == made[5]
     assert await store.last_session(None, None) == made[6]
     assert await store.last_session(None, "a.ipynb") is None

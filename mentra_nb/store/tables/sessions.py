@@ -27,6 +27,14 @@ CONVERSATIONS = """
     ORDER BY used_at, sessions.id
 """
 
+LAST_USED = """
+    SELECT sessions.* FROM sessions
+    JOIN agents ON agents.id = sessions.agent_id JOIN runs ON runs.id = agents.last_run
+    WHERE {}
+    ORDER BY runs.started_at DESC, sessions.id DESC LIMIT 1
+"""
+"""The last row of `CONVERSATIONS`."""
+
 
 class SessionTable(Database):
     async def save_session(self, session: SessionRecord) -> None:
@@ -56,7 +64,12 @@ class SessionTable(Database):
 
     async def last_session(self, project: str | None, notebook: str | None) -> SessionRecord | None:
         where, parameters = _exactly(project=project, notebook=notebook)
-        return await self.read(lambda db: _newest(db, where, parameters))
+
+        def work(db: Transaction) -> SessionRecord | None:
+            row = db.execute(LAST_USED.format(where), parameters).fetchone()
+            return None if row is None else _session(row)
+
+        return await self.read(work)
 
     async def list_sessions(self) -> list[SessionRecord]:
         rows = await self.read(lambda db: db.execute("SELECT * FROM sessions ORDER BY created_at, id").fetchall())
