@@ -12,7 +12,7 @@ from mentra_nb import paths
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.chat import Chat
-from mentra_nb.chat.earlier import meant, name_of
+from mentra_nb.chat.earlier import known_as, meant, name_of
 from mentra_nb.chat.engine import engine
 from mentra_nb.chat.models import address_in, custom
 from mentra_nb.chat.reply import Reply
@@ -60,6 +60,7 @@ def take_up(said: str | None = None) -> tuple[Chat, ConversationSummary]:
 
     Raises:
         OperationDenied: there is none like it; nothing was changed.
+        LeaseUnavailable: another process has it; nothing was changed.
     """
     own, stored = conversation(), stored_conversations()
     if said is not None:
@@ -69,6 +70,8 @@ def take_up(said: str | None = None) -> tuple[Chat, ConversationSummary]:
         if not mine:
             raise OperationDenied("this notebook has no earlier conversation")
         found = mine[-1]
+    used = engine()
+    used.call(used.runtime.check_free, found.session, known_as(found))
     chat = own if found.session.id == own.id else conversation(name_of(found))
     chat.take_up(found.session)
     return chat, found

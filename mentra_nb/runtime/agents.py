@@ -104,6 +104,10 @@ class Agents:
         agent.settled = settled if settled.end is not None else None
         return self._live.add(agent)
 
+    async def check_free(self, agent_id: str) -> None:
+        """Raise `LeaseUnavailable` if another process has a stored agent."""
+        await self._leases.check(agent_id)
+
     async def load_all(self, identifier: str | None, environment: Callable[[], AgentEnvironment]) -> list[Agent]:
         """Load every stored agent of a runtime identifier (`None`: of any), or none. Raises as `load`."""
         agent_ids = [record.id for record in await self._store.list_agents(identifier)]

@@ -54,6 +54,13 @@ class Leases:
                 self._thread = threading.Thread(target=self._renew, name="mentra-leases", daemon=True)
                 self._thread.start()
 
+    async def check(self, agent_id: str) -> None:
+        """Raise `LeaseUnavailable` if another process holds the lease of an agent. Keeps no lease it did not have."""
+        held = self.has(agent_id)
+        await self.take(agent_id)
+        if not held:
+            await self.release(agent_id)
+
     async def release(self, agent_id: str) -> None:
         """Give up the lease of an agent, also if the caller is cancelled."""
         with self._lock:

@@ -31,6 +31,7 @@ from mentra_nb.runtime.sessions import OwnTools, Sessions
 from mentra_nb.runtime.wiring import Wiring
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import SessionRecord
 from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.tool import Tool, ToolSpec
 
@@ -372,7 +373,7 @@ class Runtime:
         Args:
             name: The session's name or id.
             model: A model, or a function that chooses one when it is given the stored model.
-            last: Open the newest conversation of `notebook` instead of one by name.
+            last: Open the conversation of `notebook` that was used last instead of one by name.
             create: Create the conversation if it is not stored.
 
         Raises:
@@ -393,6 +394,10 @@ class Runtime:
             raise OperationDenied("this notebook has no earlier conversation" if last else missing)
         used = await chosen(model, None)
         return await self._sessions.create(name or "mentra", used, config, project_id, notebook, ask, tools, session_id)
+
+    async def check_free(self, session: SessionRecord, known_as: str) -> None:
+        """Raise `LeaseUnavailable`, which calls the session `known_as`, if another process has it."""
+        await self._sessions.check_free(session, known_as)
 
 
 def _names(names: Iterable[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 
 import anyio
 
@@ -21,6 +22,16 @@ from mentra_nb.tools.tool import Tool
 
 OwnTools = MutableMapping[str, Tool] | None
 """The tools of one session only. The mapping may change later."""
+
+
+@contextmanager
+def _in_use_as(record: SessionRecord, known_as: str) -> Iterator[None]:
+    """Let `LeaseUnavailable` name the session, not its agent."""
+    try:
+        yield
+    except LeaseUnavailable as busy:
+        named = str(busy).replace(f"agent '{record.agent_id}'", f"conversation '{known_as}'")
+        raise LeaseUnavailable(named) from busy
 
 
 class Sessions:
@@ -79,12 +90,14 @@ class Sessions:
     ) -> Session:
         """Load a stored session; errors call it `known_as`. Raises `LeaseUnavailable`, `ProviderNotFound`."""
         permissions, environment = self._asking(record.id, record.project, ask, tools)
-        try:
+        with _in_use_as(record, known_as):
             agent = await self._agents.load(record.agent_id, environment, model)
-        except LeaseUnavailable as busy:
-            named = str(busy).replace(f"agent '{record.agent_id}'", f"conversation '{known_as}'")
-            raise LeaseUnavailable(named) from busy
         return Session(record, agent, permissions, resumed=True)
+
+    async def check_free(self, record: SessionRecord, known_as: str) -> None:
+        """Raise `LeaseUnavailable`, which calls it `known_as`, if another process has a stored session."""
+        with _in_use_as(record, known_as):
+            await self._agents.check_free(record.agent_id)
 
     async def _stored(self, record: SessionRecord, agent: Agent, permissions: SessionPermissions) -> Session:
         """Store a new session and return it. The agent is released if that fails or is stopped."""

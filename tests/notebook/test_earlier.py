@@ -15,12 +15,19 @@ from mentra_nb.chat import turn
 from mentra_nb.chat.api import conversation, stored_conversations
 from mentra_nb.chat.earlier import known_as, title
 from mentra_nb.chat.engine import engine, reset
-from mentra_nb.errors import ConfigurationError, FailedToStreamResponse, InvalidRequest, OperationDenied
+from mentra_nb.errors import (
+    ConfigurationError,
+    FailedToStreamResponse,
+    InvalidRequest,
+    LeaseUnavailable,
+    OperationDenied,
+)
 from mentra_nb.ids import short_id
 from mentra_nb.notebook import extension
 from mentra_nb.notebook.commands.listing import Listing
 from mentra_nb.notebook.grammar import completions
 from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedProvider, failure, text
+from mentra_nb.store.records import LeaseHolder
 
 NEW = "This is a new conversation"
 
@@ -135,6 +142,22 @@ def test_a_named_conversation_is_taken_up_by_its_name(restart: Any, capsys: Any)
     assert capsys.readouterr().out.endswith("Its last turn is finished: ask on with %mentra -s report\n")
     mentra("-s report go on")
     assert requests() == [["first words", "one", "go on"]]
+
+
+def test_a_conversation_that_another_process_has_is_refused_at_once(restart: Any, capsys: Any) -> None:
+    restart(text("one"))("-s report first words")
+    mentra = restart(text("two"))
+    [found] = stored_conversations()
+    store, key = engine().runtime.store, f"agent:{found.session.agent_id}"
+    other = LeaseHolder.here("another")
+    assert engine().call(store.acquire_lease, key, other, 60.0) is None
+    with pytest.raises(LeaseUnavailable, match=r"^conversation 'report' is in use by .*: close it there"):
+        mentra("resume report")
+    assert set(engine().chats) == {None}
+    engine().call(store.release_lease, key, other)
+    mentra("resume report")
+    assert "ask on with %mentra -s report" in capsys.readouterr().out
+    assert engine().call(store.list_leases) == []
 
 
 def test_the_conversations_are_listed_and_completed(restart: Any) -> None:
