@@ -229,7 +229,8 @@ class FailedToStreamResponse(MentraError):
     """
 
     def __init__(self, source: ProviderError, model: str | None = None) -> None:
-        super().__init__(f"{model or 'the model'} failed: {advised(source)}")
+        self._model = model or "the model"
+        super().__init__(f"{self._model} failed: {advised(source)}")
         self.source = source
         self.__cause__: BaseException | None = source
 
@@ -237,10 +238,16 @@ class FailedToStreamResponse(MentraError):
     def category(self) -> ErrorCategory:  # type: ignore[override]  # that of its cause
         return self.source.category
 
+    def name_conversation(self, name: str) -> None:
+        """Say in the message how to go on in the conversation that `%mentra resume` finds by `name`."""
+        self.args = (f"{self._model} failed: {advised(self.source, name)}",)
 
-def advised(error: MentraError) -> str:
-    """Return the message of an error and, if it is a provider's, what to do next."""
+
+def advised(error: MentraError, conversation: str = "") -> str:
+    """Return the message of an error and what to do next after a provider's, in the `conversation` of that name."""
     advice = what_to_do(error) if isinstance(error, ProviderError) else ""
+    if conversation:
+        advice = advice.replace("%mentra resume", f"%mentra resume {conversation}")
     return f"{error} · {advice}" if advice else str(error)
 
 

@@ -241,7 +241,7 @@ class Chat:
     async def _take_turn(self, turn: RunningTurn, plan: TurnPlan) -> Reply:
         used, limits = self._engine, plan.limits or self.limits or RunOptions()
         options, value = replace(limits, cancellation=turn.token, spent=Spent()), None
-        with self._exclusively(turn, plan, limits):
+        with self._exclusively(turn, plan, limits), self._identity.in_errors():
             with options.stoppable():  # finding the model may wait for a server
                 if (session := self._session) is None:
                     if plan.tells_of_earlier and self._identity.known_as is None:

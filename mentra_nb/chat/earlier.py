@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from mentra_nb.chat.identity import word_for
 from mentra_nb.chat.turn import RunningTurn
 from mentra_nb.errors import OperationDenied
 from mentra_nb.ids import short_id
@@ -39,7 +40,7 @@ def use_of(found: ConversationSummary) -> str:
 
 def known_as(found: ConversationSummary) -> str:
     """Return what `%mentra resume` finds it by."""
-    return name_of(found) or short_id(found.session.id)
+    return word_for(name_of(found), found.session.id)
 
 
 def meant(stored: Sequence[ConversationSummary], said: str) -> ConversationSummary:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mentra_nb import paths
-from mentra_nb.ids import new_id
+from mentra_nb.errors import FailedToStreamResponse
+from mentra_nb.ids import new_id, short_id
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import Entry, SessionRecord
+
+
+def word_for(name: str | None, session_id: str) -> str:
+    """Return the one word by which `%mentra resume` finds a conversation: its name, or else its short id."""
+    return name if name and len(name.split()) == 1 else short_id(session_id)
 
 
 class Identity:
@@ -36,6 +45,16 @@ class Identity:
     def opened(self, session: Session | SessionRecord) -> None:
         """Be the conversation of this session from now on."""
         self.id, self._project, self._opened = session.id, session.project, True
+
+    @contextmanager
+    def in_errors(self) -> Iterator[None]:
+        """While inside, let a failed answer say how to go on in this conversation, if it has a name."""
+        try:
+            yield
+        except FailedToStreamResponse as error:
+            if self.name is not None:
+                error.name_conversation(word_for(self.name, self.id))
+            raise
 
     async def session_id(self, store: RuntimeStore) -> str:
         """Return the id of the conversation, also if it was stored by an earlier process and not opened in this one."""

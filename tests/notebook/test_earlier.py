@@ -18,6 +18,7 @@ from mentra_nb.chat.engine import engine, reset
 from mentra_nb.errors import (
     ConfigurationError,
     FailedToStreamResponse,
+    HttpError,
     InvalidRequest,
     LeaseUnavailable,
     OperationDenied,
@@ -158,6 +159,19 @@ def test_a_conversation_that_another_process_has_is_refused_at_once(restart: Any
     mentra("resume report")
     assert "ask on with %mentra -s report" in capsys.readouterr().out
     assert engine().call(store.list_leases) == []
+
+
+@pytest.mark.parametrize(("typed", "name"), [("report", "report"), ("'my report'", None)])
+def test_a_failed_turn_says_how_to_go_on_in_its_own_conversation(restart: Any, typed: str, name: str | None) -> None:
+    mentra = restart(text("one"), failure(HttpError(402, "no %mentra resume")), text("two"))
+    mentra("first")
+    with pytest.raises(FailedToStreamResponse) as failed:
+        mentra(f"-s {typed} second")
+    [of_name] = [found for found in stored_conversations() if found.session.id != conversation().id]
+    word = name or short_id(of_name.session.id)
+    assert str(failed.value).endswith(f"no %mentra resume · check the account's credit, then %mentra resume {word}")
+    mentra(f"resume {word}")
+    assert requests()[-1] == ["second"]
 
 
 def test_the_conversations_are_listed_and_completed(restart: Any) -> None:
