@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import anyio
 
 from mentra_nb.chat.models import can_chat, open_provider
-from mentra_nb.errors import MentraError, advised
+from mentra_nb.errors import MentraError, TransportError, advised
 from mentra_nb.providers.base import ModelInfo, Provider
+from mentra_nb.providers.nearness import address_of, is_loopback
 from mentra_nb.providers.registry import PRESETS
 from mentra_nb.runtime.models import newest_first
 
@@ -66,15 +66,38 @@ async def models_of(engine: Engine, provider: str) -> list[str]:
     prefix = f"{provider}/"
     if not any(name.startswith(prefix) for name in engine.listed):
         with suppress(MentraError), anyio.move_on_after(PROBE_SECONDS):
-            known = provider in engine.registered()
-            made = (
-                engine.runtime.provider(provider)
-                if known
-                else open_provider(provider, engine.settings, {}, engine.runtime.http)
-            )
-            if urlsplit(getattr(made, "base_url", "")).hostname in ("127.0.0.1", "::1", "localhost"):
+            made = _opened(engine, provider)
+            if is_loopback(address_of(made)):
                 engine.listed.update(map(str, await made.list_models()))
     return sorted(name for name in engine.listed if name.startswith(prefix))
+
+
+async def answers(engine: Engine, provider: str) -> bool | None:
+    """Return whether the provider's server on this machine answers within `PROBE_SECONDS`, in whatever way.
+
+    `None` if its server is elsewhere or it has none; then nothing is sent.
+    """
+    try:
+        made = _opened(engine, provider)
+    except MentraError:  # such as that its key is missing
+        return None
+    if not is_loopback(address_of(made)):
+        return None
+    try:
+        with anyio.fail_after(PROBE_SECONDS):
+            engine.listed.update(map(str, await made.list_models()))
+    except (TimeoutError, TransportError):
+        return False
+    except MentraError:  # such as that it lists no models
+        return True
+    return True
+
+
+def _opened(engine: Engine, provider: str) -> Provider:
+    """Return a provider, made without its key if it is not registered."""
+    if provider in engine.registered():
+        return engine.runtime.provider(provider)
+    return open_provider(provider, engine.settings, {}, engine.runtime.http)
 
 
 def _providers(engine: Engine, environ: Mapping[str, str], notes: list[str]) -> list[tuple[Provider, bool]]:

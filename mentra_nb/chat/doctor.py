@@ -1,15 +1,16 @@
-"""The checks behind `%mentra check`: what works, and how to fix what does not. Nothing is sent."""
+"""The checks behind `%mentra check`: what works, and how to fix what does not. Asks only a server on this machine."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mentra_nb.chat.catalog import answers
 from mentra_nb.chat.models import choose
 from mentra_nb.errors import ConfigurationError, MentraError
-from mentra_nb.providers.registry import KEYS, PRESETS
+from mentra_nb.providers.registry import EMBEDDED, KEYS, PRESETS
 from mentra_nb.record.write.health import RecordHealth
 from mentra_nb.words import counted
 
@@ -34,7 +35,8 @@ class Finding:
 
 def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Finding]:
     """Return the checks of the model, the keys (present or absent, never shown), the state store and the record."""
-    return [model_finding(engine, environ), _keys(environ), _client(), _store(engine), *_record(engine)]
+    model = _answering(engine, model_finding(engine, environ))
+    return [model, _keys(environ), _client(), _store(engine), *_record(engine)]
 
 
 def model_finding(engine: Engine, environ: Mapping[str, str] = os.environ) -> Finding:
@@ -47,6 +49,23 @@ def model_finding(engine: Engine, environ: Mapping[str, str] = os.environ) -> Fi
         why = ": no model is set up" if choice.notice else ""
         return Finding("model", None, f"the built-in demo{why}", "set a key, or name one with -m")
     return Finding("model", True, f"{choice.provider}/{choice.model or 'its newest'}")
+
+
+def _answering(engine: Engine, model: Finding) -> Finding:
+    """Return the finding about the model with what its server says. Only one on this machine is asked."""
+    provider = model.detail.partition("/")[0]
+    if model.ok is not True or provider in EMBEDDED:
+        return model
+    answered = engine.call(answers, engine, provider)
+    if answered is False:
+        return replace(
+            model,
+            ok=False,
+            detail=f"{model.detail}: its server does not answer",
+            fix="start the server, or take another model: %mentra models",
+        )
+    said = ": not asked" if answered is None else ": its server answers"
+    return replace(model, detail=f"{model.detail}{said}")
 
 
 def _keys(environ: Mapping[str, str]) -> Finding:

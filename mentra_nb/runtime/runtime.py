@@ -396,7 +396,12 @@ class Runtime:
         return await self._sessions.create(name or "mentra", used, config, project_id, notebook, ask, tools, session_id)
 
     async def check_free(self, session: SessionRecord, known_as: str) -> None:
-        """Raise `LeaseUnavailable`, which calls the session `known_as`, if another process has it."""
+        """Raise `LeaseUnavailable`, which calls the session `known_as`, if another process has it.
+
+        Example:
+            >>> [stored, *_] = await runtime.store.list_sessions()
+            >>> await runtime.check_free(stored, "report")
+        """
         await self._sessions.check_free(session, known_as)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from mentra_nb.chat import catalog
 from mentra_nb.chat.doctor import Finding, findings
 from mentra_nb.chat.engine import Engine
+from mentra_nb.chat.models import custom
 from mentra_nb.event.bus import NullAudit
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
-from mentra_nb.settings import Settings
+from mentra_nb.settings import Endpoint, Settings
 from mentra_nb.store.sqlite import SqliteStore
 
 
@@ -46,9 +52,49 @@ def test_keys_are_present_or_absent_and_never_shown(engine: Engine) -> None:
 
 def test_the_model_that_would_be_asked(engine: Engine) -> None:
     assert found(engine, "model").ok is None
-    assert found(engine, "model", OPENAI_API_KEY="sk").detail == "openai/its newest"
+    assert found(engine, "model", OPENAI_API_KEY="sk").detail == "openai/its newest: not asked"
     two = found(engine, "model", OPENAI_API_KEY="sk", ANTHROPIC_API_KEY="sk")
     assert (two.ok, "say which" in two.detail) == (False, True)
+
+
+def test_a_model_on_this_machine_is_asked_and_one_elsewhere_is_not(engine: Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        engine.use(custom("mine", Endpoint(base_url=f"http://127.0.0.1:{port}/v1")), "m")
+        began = time.monotonic()
+        hanging = found(engine, "model")
+        assert time.monotonic() - began < 5
+    closed = found(engine, "model")
+    engine.use(custom("theirs", Endpoint(base_url="http://192.0.2.1/v1")), "m")
+    elsewhere = found(engine, "model")
+    for down in (hanging, closed):
+        assert (down.ok, down.detail) == (False, "mine/m: its server does not answer")
+        assert down.fix == "start the server, or take another model: %mentra models"
+    assert (elsewhere.ok, elsewhere.detail) == (True, "theirs/m: not asked")
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_server_that_answers_in_any_way_runs(engine: Engine, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "PROBE_SECONDS", 30.0)  # this machine may be busy
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"data": []}'
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        engine.use(custom("mine", Endpoint(base_url=f"http://127.0.0.1:{server.server_port}/v1")), "m")
+        model = found(engine, "model")
+        server.shutdown()
+        serving.join()
+    assert (model.ok, model.detail) == (True, "mine/m: its server answers")
 
 
 def test_an_unusable_store_is_reported_with_a_fix(tmp_path: Path) -> None:
