@@ -1105,6 +1105,7 @@ async def test_what_goes_back_unread_counts_as_part_of_the_answer(kept: dict[str
         pending.apply(p.ContentBlockStopped(15, **kept))
 
 
+@pytest.mark.slow
 async def test_an_answer_of_empty_blocks_without_end_is_refused() -> None:
     pending = PendingMessage("agent", "x", "m")
     most = MAX_ANSWER // PER_BLOCK

@@ -755,6 +755,7 @@ for call in (lambda: mn.ask(""), lambda: mn.ask("x", model="nope"), lambda: mn.r
 """
 
 
+@pytest.mark.slow
 def test_the_functions_of_the_package_share_one_engine_until_it_is_reset(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
     environment["MENTRA_HOME"] = str(tmp_path / "home")

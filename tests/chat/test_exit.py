@@ -101,6 +101,7 @@ def ends_cleanly(folder: Path, *command: str) -> None:
     assert_closed(folder / "home")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["asked", "working", "calling"])
 def test_a_program_that_asked_ends_cleanly(tmp_path: Path, program: str) -> None:
     ends_cleanly(tmp_path, sys.executable, "-W", "error", "-c", PROGRAMS[program])

@@ -35,6 +35,7 @@ def test_the_commands_for_ci_are_what_ci_runs() -> None:
     assert [command for command in commands if command not in script] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", marked("script"), ids=lambda snippet: snippet.document)
 def test_a_program_runs(program: Snippet, tmp_path: Path) -> None:
     ran = subprocess.run(
@@ -50,6 +51,7 @@ def test_a_program_runs(program: Snippet, tmp_path: Path) -> None:
     assert ran.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.kernel
 @pytest.mark.parametrize("document", sorted({snippet.document for snippet in marked("run")}))
 def test_the_snippets_marked_run_do(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +73,7 @@ def test_the_snippets_marked_run_do(document: str, tmp_path: Path, monkeypatch: 
         kernel.close()
 
 
+@pytest.mark.slow
 @pytest.mark.kernel
 def test_the_demo_prints_what_its_cells_say_and_nothing_else(tmp_path: Path) -> None:
     ran = subprocess.run(

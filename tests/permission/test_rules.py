@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,7 @@ WRAPPED = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(st.sampled_from(WRAPPED), min_size=1, max_size=8), glue=st.sampled_from(["", " "]))
 @example(words=["pu", "''", "sh"], glue="")
@@ -305,21 +307,23 @@ WRAPPED = [
 def test_no_wildcard_runs_the_words_of_a_denial_however_they_are_written(
     words: list[str], glue: str, remote: Path
 ) -> None:
-    """The real shell is the judge."""
+    """The real shell is the judge. A line that never ends is killed, and judged by what it ran until then."""
     line = "git " + glue.join(words)
     rule = find_rule([allow("*"), allow("git *"), deny("git push*")], "shell", Subject.shell(line))
     if rule is None or not rule.allow:
         return
     (remote / "bin" / "ran").unlink(missing_ok=True)
-    subprocess.run(
-        ["/bin/sh", "-c", line],
-        cwd=remote,
-        env={"PATH": str(remote / "bin")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=10,
-        check=False,
-    )
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            ["/bin/sh", "-c", line],
+            cwd=remote,
+            env={"PATH": str(remote / "bin")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=5,
+            check=False,
+        )
     assert not (remote / "bin" / "ran").exists(), line
 
 

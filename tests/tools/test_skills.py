@@ -301,6 +301,7 @@ def test_a_root_has_a_greatest_number_of_skills(tmp_path: Path) -> None:
     assert f"more than {MAX_SKILLS} skills" in refusal(tmp_path, ReadDir)
 
 
+@pytest.mark.slow
 def test_a_root_has_a_greatest_number_of_folders(tmp_path: Path) -> None:
     for number in range(MAX_FOLDERS - 1):
         (tmp_path / str(number)).mkdir()
