@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from inspect import Signature
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
@@ -267,6 +268,14 @@ class Sendable(Protocol):
     def call_ids(self) -> tuple[str, ...]: ...
     def has_images(self) -> bool: ...
     def encoded(self, wire: str, encode: Callable[[Sendable], T]) -> T: ...
+
+
+class Conversation(Sequence[Sendable]):
+    """Messages to send, of which the first may be there as they were last sent."""
+
+    @abstractmethod
+    def sent(self, wire: str) -> tuple[Sequence[tuple[str, ...]], Sequence[Any]]:
+        """Return the ids of calls in the first messages, and their forms on a wire; nothing if a form is missing."""
 
 
 class TokenUsage(Data):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from itertools import chain, islice, repeat
+from typing import Any, NamedTuple, TypeVar, overload
 
-from mentra_nb.content import ContentBlock, Message, Role, Sendable, ToolResult, ToolUse
+from mentra_nb.content import ContentBlock, Conversation, Message, Role, Sendable, ToolResult, ToolUse
 from mentra_nb.errors import OperationDenied, UnknownEntry
 from mentra_nb.ids import new_id
 from mentra_nb.store.protocols import TranscriptStore
@@ -104,6 +104,35 @@ class Sent:
         return self._transcript.read(self._at)
 
 
+class _Conversation(Conversation):
+    """The messages of a transcript as they are now. The old ones are made only for those that read them singly."""
+
+    def __init__(self, transcript: Transcript, old: int, late: list[Message]) -> None:
+        self._transcript, self._old, self._late = transcript, old, late
+
+    def __len__(self) -> int:
+        return self._old + len(self._late)
+
+    @overload
+    def __getitem__(self, at: int) -> Sendable: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Sendable]: ...
+    def __getitem__(self, at: int | slice) -> Sendable | list[Sendable]:
+        places = range(len(self))[at]
+        if isinstance(places, range):
+            return [self[place] for place in places]
+        return Sent(self._transcript, places) if places < self._old else self._late[places - self._old]
+
+    def __iter__(self) -> Iterator[Sendable]:
+        return chain(map(Sent, repeat(self._transcript), range(self._old)), self._late)
+
+    def __repr__(self) -> str:
+        return repr([*self])
+
+    def sent(self, wire: str) -> tuple[list[tuple[str, ...]], list[Any]]:
+        return self._transcript.sent(wire, self._old)
+
+
 class Transcript:
     """The path from the root to the leaf. Turns append to it; other branches stay in the store.
 
@@ -179,10 +208,16 @@ class Transcript:
 
     # ---- for a turn -------------------------------------------------------------------------------------------
 
-    def messages(self) -> list[Sendable]:
+    def messages(self) -> Conversation:
         """Return the conversation to send. Old messages may be `Sent`."""
-        sent = [Sent(self, at) for at in range(len(self._path.forms))]
-        return [*sent, *(item.message for item in self._path.items)]
+        return _Conversation(self, len(self._path.forms), [item.message for item in self._path.items])
+
+    def sent(self, wire: str, old: int) -> tuple[list[tuple[str, ...]], list[Any]]:
+        """Return what `Conversation.sent` does of the first `old` messages: all of them, or nothing."""
+        path = self._path
+        if path.wire != wire or None in path.forms:
+            return [], []
+        return path.calls[:old], path.forms[:old]
 
     def form(self, at: int, wire: str, encode: Callable[[Message], T]) -> T:
         """Do for an old message what `Message.encoded` does."""

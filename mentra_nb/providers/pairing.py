@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from mentra_nb.content import ContentBlock, Message, Sendable, ToolResult, ToolUse
+from mentra_nb.content import ContentBlock, Conversation, Message, Sendable, ToolResult, ToolUse
 from mentra_nb.ids import UniqueIds, clean_id, clean_name
 from mentra_nb.providers.base import Request
 
@@ -27,12 +27,24 @@ def encoded(request: Request, wire: str, encode: Callable[[Message], T]) -> Iter
         encode: makes the form of a message.
     """
     unique, sent = UniqueIds(), dict[str, list[str]]()
-    for message in request.messages:
+
+    def take(ids: tuple[str, ...]) -> None:
+        sent.update({id: [] for id in ids})
+        for id in ids:
+            sent[id].append(unique.take(clean_id(id)))
+
+    def encode_paired(whole: Sendable) -> T:
+        return encode(_paired(whole, sent))
+
+    messages = request.messages
+    calls, ready = messages.sent(wire) if isinstance(messages, Conversation) else ((), ())
+    for ids in filter(None, calls):
+        take(ids)
+    yield from ready
+    for message in messages[len(ready) :]:
         if ids := message.call_ids():
-            sent.update({id: [] for id in ids})
-            for id in ids:
-                sent[id].append(unique.take(clean_id(id)))
-        yield message.encoded(wire, lambda whole: encode(_paired(whole, sent)))
+            take(ids)
+        yield message.encoded(wire, encode_paired)
 
 
 def _paired(message: Sendable, sent: dict[str, list[str]]) -> Message:

@@ -127,3 +127,17 @@ def test_one_id_repeated_takes_time_by_its_number(stem: str) -> None:
     assert len(taken) == 100_000
     assert max(map(len, taken)) <= 64
     assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_old_messages_are_sent_again_without_an_object_for_each(wire: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    transcript, messages = Transcript("agent", VolatileStore()), history(*["call_0"] * 20)
+    provider = wire("x", "http://h")
+    for message in messages:
+        provider.body(Request("m", [*transcript.messages(), message]))
+        transcript.append(message, "run")
+    whole = provider.body(Request("m", messages))
+    with monkeypatch.context() as patch:
+        patch.setattr("mentra_nb.agent.transcript.Sent", None)
+        assert provider.body(Request("m", transcript.messages())) == whole
+    assert transcript.messages().sent("another wire") == ([], [])

@@ -261,7 +261,7 @@ async def test_a_branch_may_start_before_the_part_in_memory(server: Server, tmp_
         path = await runtime.store.load_path(agent.id, agent.leaf)
         assert await agent.branch_from(path[3].id) == len(path) - 4
         assert agent.history() == [entry.message for entry in path[:4]]
-        assert agent.history() == agent.transcript.messages()
+        assert agent.history() == [*agent.transcript.messages()]
 
 
 async def test_after_idleness_it_goes_on(wire: str, server: Server, tmp_path: Path) -> None:
