@@ -190,16 +190,14 @@ def rules() -> pd.DataFrame:
     """
     import pandas as pd
 
+    from mentra_nb.record.empty import or_why
+
     rows = [rule.model_dump(include=set(RULE_COLUMNS)) for rule in conversation().rules()]
     frame = pd.DataFrame(rows, columns=list(RULE_COLUMNS))
     frame.attrs["mentra_nb"] = True
     frame["created_at"] = pd.to_datetime(frame["created_at"], unit="s", utc=True).dt.as_unit("us")
-    if not rows:
-        from mentra_nb.record.read.query import Empty
-
-        frame = Empty(frame)
-        frame.why = "No rules yet: mn.allow('shell', 'git *') lets a tool run unasked, and mn.deny('write') refuses it."
-    return frame
+    why = "No rules yet: mn.allow('shell', 'git *') lets a tool run unasked, and mn.deny('write') refuses it."
+    return or_why(frame, why)
 
 
 def models(text: str | None = None, *, all: bool = False) -> pd.DataFrame:
@@ -218,6 +216,7 @@ def models(text: str | None = None, *, all: bool = False) -> pd.DataFrame:
     import pandas as pd
 
     from mentra_nb.chat.catalog import catalog
+    from mentra_nb.record.empty import or_why
 
     check_text("mn.models('qwen')", {"part of a name": text})
     used = engine()
@@ -228,7 +227,12 @@ def models(text: str | None = None, *, all: bool = False) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["model", "provider", "display_name", "created_at", "context_window"])
     frame.attrs["mentra_nb"] = True
     frame["created_at"] = pd.to_datetime(frame["created_at"], utc=True)
-    return frame.astype({"context_window": "Int64"})
+    why = (
+        f"No model has {text!r} in its name."
+        if text
+        else "No model can be asked: %mentra check says how to set one up."
+    )
+    return or_why(frame.astype({"context_window": "Int64"}), why)
 
 
 def connect(

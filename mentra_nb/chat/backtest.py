@@ -12,6 +12,7 @@ from mentra_nb.authorization import PermissionRule, Subject
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.permission.asking import AskMode
 from mentra_nb.permission.rules import find_rule
+from mentra_nb.record.empty import or_why
 from mentra_nb.record.read.columns import described, documented
 from mentra_nb.record.read.filters import ToolFilters, filtered
 from mentra_nb.record.read.reports import decided_calls
@@ -76,7 +77,7 @@ def backtest(
 
     judged = pd.DataFrame([judge(call) for call in calls.itertuples()], columns=["verdict", "rule", "why"])
     judged = judged.astype({"verdict": "category", "rule": "string", "why": "string"})
-    return pd.concat([calls, judged], axis=1)[_COLUMNS]
+    return or_why(pd.concat([calls, judged], axis=1)[_COLUMNS], "No call was recorded that these rules could judge.")
 
 
 def _find(rules: Sequence[PermissionRule], tool: str, subject: str | None, shell: bool) -> tuple[Any, bool]:

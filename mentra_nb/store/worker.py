@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import queue
 import threading
 import weakref
@@ -52,6 +53,8 @@ def _run(jobs: queue.SimpleQueue[_Job | None]) -> None:
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):  # their threads do not exist in the child, and their locks may be held for ever
+    os.register_at_fork(after_in_child=_workers.clear)
 
 
 @atexit.register

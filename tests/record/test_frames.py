@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -784,3 +785,19 @@ with query.connection(folder=Path({str(full.folder)!r})) as con:
     assert "(True,) (False,) (False,) (False,)" in done.stdout, done.stderr
     opening = [file for file in Path(mn.__file__).parent.rglob("*.py") if "duckdb.connect(" in file.read_text("utf-8")]
     assert [file.name for file in opening] == ["parquet.py"]
+
+
+@pytest.mark.parametrize(
+    ("read", "why"),
+    [
+        (lambda folder: mn.prune(keep_days=90, folder=folder), "Nothing in .* is that old"),
+        (lambda folder: mn.backtest(["allow shell *"], folder=folder), "No call was recorded"),
+        (lambda folder: mn.turns(folder=folder), "No turns"),
+    ],
+)
+def test_a_frame_without_rows_says_why(tmp_path: Path, read: Callable[[Path], Any], why: str) -> None:
+    (tmp_path / "events").mkdir()
+    found = read(tmp_path)
+    assert found.empty
+    assert re.match(why, repr(found))
+    assert why.split()[0] in found._repr_html_()

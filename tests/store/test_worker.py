@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 from functools import partial
+
+import pytest
 
 from mentra_nb.store.worker import Worker
 
@@ -38,3 +43,20 @@ def test_the_thread_ends_with_its_owner() -> None:
     gc.collect()
     thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_ends_though_its_parent_was_using_a_worker() -> None:
+    program = """
+import os
+from mentra_nb.store.worker import Worker
+worker = Worker("test")
+worker.put(lambda: None)
+worker._lock.acquire()  # as another thread of the parent may have done
+if (child := os.fork()) == 0:
+    raise SystemExit(0)
+worker._lock.release()
+print(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "0\n"

@@ -55,6 +55,8 @@ def prune(
     """
     import pandas as pd
 
+    from mentra_nb.record.empty import or_why
+
     folder, cut = paths.record_folder(folder).resolve(), _cut(before, keep_days)
     old = remove_older(folder, cut, dry_run=dry_run)
     if (shared := lake_tables.configured(folder)) is not None:  # last, since a segment may have been shipped meanwhile
@@ -65,7 +67,9 @@ def prune(
         name: pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True).dt.as_unit("us")
         for name in ("first", "last")
     }
-    return frame.assign(**times).astype({"segment": "string", "events": "Int64"})
+    found = frame.assign(**times).astype({"segment": "string", "events": "Int64"})
+    found.attrs["mentra_nb"] = True
+    return or_why(found, f"Nothing in {folder} is that old.")
 
 
 def remove_older(folder: Path, cut: float, *, dry_run: bool) -> list[chain.Link]:

@@ -108,6 +108,8 @@ def verify(folder: str | Path | None = None, *, head: str | RecordHead | None = 
     """
     import pandas as pd
 
+    from mentra_nb.record.empty import or_why
+
     named, folder = folder, paths.record_folder(folder).resolve()
     if named is not None and not (folder / "events").is_dir():
         raise ConfigurationError(f"there is no record in {folder}: name the folder that holds `events`")
@@ -119,7 +121,9 @@ def verify(folder: str | Path | None = None, *, head: str | RecordHead | None = 
             findings.append(VerifyRow(content.segment, state, content.events, content.missing, problem=problem))
     columns = ["segment", "state", "events", "missing", "bad_lines", "lost", "problem"]
     frame = pd.DataFrame([[getattr(finding, name) for name in columns] for finding in findings], columns=columns)
-    return frame.astype({"segment": "string", "state": "string", "problem": "string"})
+    found = frame.astype({"segment": "string", "state": "string", "problem": "string"})
+    found.attrs["mentra_nb"] = True
+    return or_why(found, f"There is nothing to verify: no event is recorded in {folder}.")
 
 
 def _findings(con: duckdb.DuckDBPyConnection, folder: Path, head: str | None) -> Iterator[VerifyRow]:

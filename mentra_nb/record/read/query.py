@@ -7,12 +7,11 @@ The functions for users are in `frames.py`, `reports.py`, `plots.py` and `export
 from __future__ import annotations
 
 import contextlib
-import html
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 import duckdb
 import pandas as pd
@@ -20,6 +19,7 @@ import pandas as pd
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.record import schema
+from mentra_nb.record.empty import or_why
 from mentra_nb.record.keep.damage import find_damage, may_be_damage
 from mentra_nb.record.parquet import connect
 from mentra_nb.record.read.filters import Filters, One, When, this_session
@@ -46,20 +46,6 @@ _WITHOUT_PROVIDER = "regexp_replace(model, '^[^/]*/', '')"
 _FIRST = {"rule_changes": "mn.allow('shell', 'git *') makes a rule."}
 """What to do when a frame is empty without filters."""
 _ASK = "Ask something first: %mentra what can you do here?"
-
-
-class Empty(pd.DataFrame):
-    """A frame without rows whose repr says why. Frames derived from it are ordinary ones."""
-
-    _metadata: ClassVar[list[str]] = ["why"]
-    why = ""
-
-    def __repr__(self) -> str:
-        return f"{self.why}\nColumns: {', '.join(map(str, self.columns))}"
-
-    def _repr_html_(self) -> str:
-        columns = ", ".join(map(str, self.columns))
-        return f"<p>{html.escape(self.why)}<br><small>Columns: {html.escape(columns)}</small></p>"
 
 
 def view(
@@ -97,7 +83,7 @@ def view(
     ) as con:
         found = frame(con, f"SELECT {select} FROM {source or name} {condition} {tail}", values, categories=True)
     used = {key: value for key, value in filters.items() if key != "folder" and value}
-    return found if len(found) else _empty(found, name, folder, used)
+    return or_why(found, _why_empty(name, folder, used))
 
 
 def frame(
@@ -235,13 +221,10 @@ def _time(moment: str | date | datetime | timedelta) -> datetime:
     return (found.tz_localize(UTC) if found.tz is None else found.tz_convert(UTC)).to_pydatetime(warn=False)
 
 
-def _empty(found: pd.DataFrame, name: str, folder: str | Path | None, used: Mapping[str, Any]) -> Empty:
+def _why_empty(name: str, folder: str | Path | None, used: Mapping[str, Any]) -> str:
     folder = paths.record_folder(folder)
     words = name.replace("_", " ")
-    empty = Empty(found)
     if used:
         given = ", ".join(f"{key}={value!r}" for key, value in used.items())
-        empty.why = f"No {words} with {given} in {folder}. Without filters all are shown: mn.{name}()"
-    else:
-        empty.why = f"No {words} yet: none are recorded in {folder}. {_FIRST.get(name, _ASK)}"
-    return empty
+        return f"No {words} with {given} in {folder}. Without filters all are shown: mn.{name}()"
+    return f"No {words} yet: none are recorded in {folder}. {_FIRST.get(name, _ASK)}"

@@ -1,0 +1,31 @@
+"""A frame without rows that says why there are none."""
+
+from __future__ import annotations
+
+import html
+from typing import ClassVar
+
+import pandas as pd
+
+
+class Empty(pd.DataFrame):
+    """A frame without rows whose repr says why. Frames derived from it are ordinary ones."""
+
+    _metadata: ClassVar[list[str]] = ["why"]
+    why = ""
+
+    def __repr__(self) -> str:
+        return f"{self.why}\nColumns: {', '.join(map(str, self.columns))}"
+
+    def _repr_html_(self) -> str:
+        columns = ", ".join(map(str, self.columns))
+        return f"<p>{html.escape(self.why)}<br><small>Columns: {html.escape(columns)}</small></p>"
+
+
+def or_why(frame: pd.DataFrame, why: str) -> pd.DataFrame:
+    """Return the frame; one without rows as an `Empty` that says `why`."""
+    if len(frame):
+        return frame
+    empty = Empty(frame)
+    empty.why = why
+    return empty
