@@ -19,7 +19,7 @@ from mentra_nb.event import types as e
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import RunState
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ from mentra_nb.record.read.views import refresh_database, refresh_database_later
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 SETTLE_SECONDS = 1.0

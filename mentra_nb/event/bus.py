@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from mentra_nb.errors import as_exception
 from mentra_nb.event.types import AgentEvent, RuntimeEvent
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class AuditStore(Protocol):

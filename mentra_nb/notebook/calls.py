@@ -44,14 +44,16 @@ class Call:
         self.name: str = name
         given = json.loads(input_json)
         self.arguments: dict[str, Any] = given if isinstance(given, dict) else {"": given}
-        self.mark = self.progress = self.result = ""
+        self.mark: str = ""
+        self.progress: str = ""
+        self.result: str = ""
         self.duration_ms: int | None = None
         self.display: str | None = None
-        self.decision = ""
+        self.decision: str = ""
         """Who allowed or denied it."""
-        self.denied = False
+        self.denied: bool = False
         self.began: float | None = None
-        self.waits = False
+        self.waits: bool = False
         """Whether a person is asked about it."""
         self._drawn: tuple[str, int] = "", -1
 

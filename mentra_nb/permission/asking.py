@@ -39,7 +39,7 @@ from mentra_nb.permission.remembering import check_scope, remember
 from mentra_nb.permission.rules import denial_within, exactly, find_rule, pattern_problem, why_not_split
 from mentra_nb.store.protocols import RuntimeStore
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 AskMode = Literal["always", "changes", "rules"]
 """When to ask: about every call, about what is not declared read-only, or never (what no rule covers is denied)."""

@@ -13,7 +13,7 @@ from mentra_nb.errors import LeaseUnavailable, StoreError
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import LeaseHolder
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 TTL = 60.0
 """Seconds until a lease expires that is not renewed."""
@@ -40,13 +40,13 @@ class Leases:
         key = _key(agent_id)
         with anyio.CancelScope(shield=True):  # a stop in the middle would leave it unknown whether it was taken
             taken = await self._store.acquire_lease(key, self.holder, self.ttl)
-        if taken is not None:
-            holder = taken.holder
-            is_here = (holder.pid, holder.host) == (self.holder.pid, self.holder.host)
-            where = "this process" if is_here else f"process {holder.pid}"
-            raise LeaseUnavailable(
-                f"agent '{agent_id}' is in use by {where} on {holder.host}: close it there, or wait until it ends"
-            )
+            if taken is not None:
+                holder = taken.holder
+                is_here = (holder.pid, holder.host) == (self.holder.pid, self.holder.host)
+                where = "this process" if is_here else f"process {holder.pid}"
+                raise LeaseUnavailable(
+                    f"agent '{agent_id}' is in use by {where} on {holder.host}: close it there, or wait until it ends"
+                )
         with self._lock:
             self._keys.add(key)
             if self._thread is None:

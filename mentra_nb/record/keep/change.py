@@ -19,7 +19,7 @@ from mentra_nb.record.write import chain, files
 if TYPE_CHECKING:
     import duckdb
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 Links = dict[str, chain.Link]
 

@@ -23,7 +23,7 @@ from mentra_nb.record.write.known import read as known_segments
 if TYPE_CHECKING:
     import duckdb
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 MANY_FILES = 40
 """How many small Parquet files there must be to merge them."""

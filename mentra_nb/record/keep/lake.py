@@ -44,7 +44,7 @@ from mentra_nb.words import counted
 if TYPE_CHECKING:
     import duckdb
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 SHIP_INTERVAL = 30.0
 """Seconds between two shipments in the background."""

@@ -28,7 +28,7 @@ import portalocker
 from mentra_nb import paths
 from mentra_nb.errors import StoreError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 NAME = "????????-????-7???-????-????????????"
 """A glob for the names of our files. Other files in the folder are never read, changed or removed."""

@@ -36,7 +36,7 @@ from mentra_nb.record.write.redact import (
 )
 from mentra_nb.secrets.mask import may_hold_secret
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _LINE_VERSION = 1
 _END_OF_TORN_LINE = b"~\n"  # makes the line invalid JSON, also one that lacks only its newline

@@ -16,7 +16,7 @@ from mentra_nb.secrets.mask import REDACTED
 if TYPE_CHECKING:
     import regex
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 WITHHELD = "[withheld: an expression of the setting redact took too long]"
 SECONDS = 0.05
@@ -27,7 +27,7 @@ class OwnExpressions:
     """Expressions whose matches are replaced. Raises `ConfigurationError` for one that is invalid."""
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
-        self.patterns = tuple(patterns)
+        self.patterns: tuple[str, ...] = tuple(patterns)
         self._compiled = [_compiled(pattern) for pattern in self.patterns]
         self._slow: set[str] = set()
         self._until = 0.0
