@@ -105,6 +105,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.slow  # a process for each
 @pytest.mark.parametrize("name", MODELS)
 def test_a_public_model_shows_its_fields_before_its_first_instance(name: str) -> None:
     program = f"import inspect, mentra_nb; print(*inspect.signature(mentra_nb.{name}).parameters)"

@@ -42,7 +42,7 @@ def restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def restart(*answers: ScriptedAnswer, watched: bool = True) -> Callable[[str], Any]:
         reset()
-        shell = InteractiveShell()
+        shell = InteractiveShell(cache_size=0)
         shells.append(shell)
         extension.load(shell)
         found = turn.presenter()

@@ -20,7 +20,7 @@ from mentra_nb.notebook import extension
 
 @pytest.fixture
 def shell() -> Iterator[Any]:
-    shell = InteractiveShell()  # not the instance of the process
+    shell = InteractiveShell(cache_size=0)  # not the instance of the process
     extension.load(shell)
     yield shell
     extension.unload(shell)
@@ -55,7 +55,7 @@ def test_frames_of_the_record_print_no_terminal_codes(shell: Any) -> None:
 def test_a_reply_prints_no_terminal_codes_without_the_extension(value: Any) -> None:
     text = "\x1b]52;c;aGVsbG8=\x07 broken"
     reply = Reply(text, "m", "s", "t", "end", 0.0, TokenUsage(), value=value)
-    shown = InteractiveShell().display_formatter.format(reply)[0]["text/plain"]
+    shown = InteractiveShell(cache_size=0).display_formatter.format(reply)[0]["text/plain"]
     assert "\x1b" not in shown
     assert "\\x1b" in shown
 

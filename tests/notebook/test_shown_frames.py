@@ -17,7 +17,7 @@ NAMES = ["turns", "decisions", "tool_calls", "sessions", "model_calls", "usage",
 
 @pytest.fixture
 def shell() -> Iterator[Any]:
-    shell = InteractiveShell()  # not the instance of the process
+    shell = InteractiveShell(cache_size=0)  # not the instance of the process
     extension.load(shell)
     yield shell
     extension.unload(shell)

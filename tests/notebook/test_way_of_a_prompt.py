@@ -88,7 +88,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     reset()
-    shell = InteractiveShell()
+    shell = InteractiveShell(cache_size=0)
     extension.load(shell)
     yield shell
     extension.unload(shell)
