@@ -7,7 +7,7 @@ import unicodedata
 from html import escape as _escape
 
 _UNUSUAL = re.compile(r"[^\x20-\x7e\n\t]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
     chr(c) for c in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 }
@@ -25,7 +25,7 @@ def visible(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Make control characters visible and leave the rest: for prose in a terminal or a `text/plain` entry."""
+    """Make control characters and half surrogate pairs visible: for prose in a terminal or a `text/plain` entry."""
     return _CONTROL.sub(lambda found: _shown(found[0]), text)
 
 

@@ -354,3 +354,8 @@ def test_a_formula_cannot_hide_text_or_lay_it_over_the_page(formula: str) -> Non
     assert "<mi>y</mi>" in html
     assert "color" not in without_sources(html)
     assert_inert(html.replace(" columnlines", ""))
+
+
+def test_half_of_a_surrogate_pair_is_shown_in_a_form_that_can_be_sent() -> None:
+    for text in bundle("a\ud800b").values():
+        assert "a\\ud800b" in str(text).encode().decode()
