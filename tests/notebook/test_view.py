@@ -376,6 +376,17 @@ def test_a_living_line_says_what_is_waited_for_until_something_comes(clock: Cloc
     assert out.texts() == ["Hello."]
 
 
+def test_the_living_line_names_the_model_that_is_asked_and_its_provider(clock: Clock) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    view.handle(UserMessage(text="hi", model="p/m"))
+    clock.wait(view, 0.3)
+    assert out.texts() == ["⋯ p/m  0 s"]
+    view.handle(AssistantReasoningDelta(delta="hm"))
+    clock.wait(view, 1.0)
+    assert out.texts() == ["⋯ p/m · thinking  1 s"]
+
+
 @pytest.mark.parametrize("quiet", [True, False])
 def test_nothing_of_the_living_line_stays(clock: Clock, quiet: bool) -> None:
     out = Recorder()

@@ -36,7 +36,8 @@ from mentra_nb.errors import (
 from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import MessageStopped, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
-from mentra_nb.providers.http import MAX_DOCUMENT, EventStream, HttpClient, HttpxTransport
+from mentra_nb.providers.http import MAX_DOCUMENT, MAX_ERROR_BODY, EventStream, HttpClient, HttpxTransport
+from mentra_nb.providers.wire import MAX_PAGES
 
 REQUEST = Request("m", [Message.user("hi")])
 KEY = "sk-very-secret-key"
@@ -275,28 +276,33 @@ def test_an_httpx2_that_is_too_old_is_not_used(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("status", [200, 500])
-async def test_a_document_and_an_error_without_end_are_read_to_a_limit(status: int) -> None:
-    read = 0
+@pytest.mark.parametrize(
+    ("status", "error", "limit"), [(200, MalformedStream, MAX_DOCUMENT), (500, HttpError, MAX_ERROR_BODY)]
+)
+async def test_a_document_and_an_error_without_end_are_read_to_a_limit(
+    status: int, error: type[Exception], limit: int
+) -> None:
+    read, size = 0, 32 * 1024
 
     class Endless(Bytes):
         async def chunks(self) -> AsyncIterator[bytes]:
             nonlocal read
-            while True:
-                read += 1 << 20
-                yield b" " * (1 << 20)
+            while read <= limit:
+                read += size
+                yield b" " * size
+            raise AssertionError(f"more than {limit} bytes were read")
 
     adapter = ChatCompletionsProvider("x", "http://h").with_transport(Endless(status=status))
-    with pytest.raises(MalformedStream if status == 200 else HttpError):
+    with pytest.raises(error):
         await adapter.list_models()
-    assert read <= MAX_DOCUMENT + (2 << 20)
+    assert limit <= read <= limit + size
 
 
 @pytest.mark.anyio
 async def test_a_list_of_models_that_never_arrives_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Bytes):
         async def chunks(self) -> AsyncIterator[bytes]:
-            while True:
+            for _ in range(200):  # then it ends, and is not JSON
                 await anyio.sleep(0.01)
                 yield b" "
 
@@ -306,12 +312,32 @@ async def test_a_list_of_models_that_never_arrives_has_a_time_limit(monkeypatch:
 
 
 @pytest.mark.anyio
+async def test_of_an_error_that_never_ends_what_comes_in_time_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+
+    class Slow(Bytes):
+        async def chunks(self) -> AsyncIterator[bytes]:
+            nonlocal read
+            yield b'{"error": {"message": "full disk"}}'
+            while read < 200:
+                await anyio.sleep(0.01)
+                read += 1
+                yield b" "
+
+    monkeypatch.setattr("mentra_nb.providers.http.ERROR_BODY_TIME", 0.05)
+    with pytest.raises(HttpError, match="full disk"):
+        await ChatCompletionsProvider("x", "http://h").with_transport(Slow(status=500)).list_models()
+    assert read < 200
+
+
+@pytest.mark.anyio
 async def test_a_list_of_models_with_pages_without_end_is_an_error() -> None:
     class Pages(Bytes):
         number = 0
 
         async def chunks(self) -> AsyncIterator[bytes]:
             self.number += 1
+            assert self.number <= MAX_PAGES
             yield json.dumps({"data": [{"id": "a"}], "has_more": True, "last_id": str(self.number)}).encode()
 
     with pytest.raises(DecodeError, match="more than 50 pages"):

@@ -80,6 +80,8 @@ def test_a_folder_is_a_record_that_can_be_verified(full: Record, tmp_path: Path,
 def test_a_folder_may_be_named_by_text_and_must_hold_a_record_to_be_verified(full: Record, tmp_path: Path) -> None:
     folder = str(export.export(tmp_path / "x", folder=str(full.folder)))
     assert list(verify(folder).problem.isna()) == [True]
+    assert mn.record_head(folder) is not None
+    assert len(mn.prune(keep_days=0, dry_run=True, folder=folder)) == 1
     assert len(frames.turns(folder=folder)) == len(frames.sql("SELECT * FROM turns", folder=folder)) == 1
     with pytest.raises(ConfigurationError, match="there is no record in"):
         verify(folder + "y")
