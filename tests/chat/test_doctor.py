@@ -40,6 +40,7 @@ def test_the_checks_of_a_working_setup(engine: Engine) -> None:
     bad = [finding for finding in findings(engine, {"OPENAI_API_KEY": "sk-1"}) if finding.ok is False]
     assert bad == []
     assert found(engine, "record").detail.endswith(": 0 Parquet files, 1 journal, 0.0 MB")
+    assert found(engine, "record's chain").detail == "0 sealed segments"
     assert "0 conversations" in found(engine, "state store").detail
 
 

@@ -148,3 +148,4 @@ def test_what_is_shown_of_a_diff_is_bounded_and_visible() -> None:
     assert len(shown[0]) == 500
     assert shown[1] == "+\\u202e␛[2K"
     assert shown[-1] == "… 42 more lines: the whole new text is among the arguments"
+    assert diff(Changes(["+y", "+z"], 2, 0), 1)[-1].startswith("… 1 more line: ")

@@ -246,6 +246,12 @@ def test_changes_of_a_segments_text_are_found(folder: Path, harm: Callable[[Path
     assert not text_of(folder, other).exists() or text_of(folder, other).with_suffix(".parquet").exists()
 
 
+def test_one_lost_event_is_counted_as_one(folder: Path) -> None:
+    name = write(folder, "alpha")
+    text_of(folder, name).write_bytes(b"")
+    assert problems(folder) == {name: "lacks 1 of the 1 event it was sealed with"}
+
+
 def rewrite(select: str) -> Callable[[Path], None]:
     def harm(file: Path) -> None:
         with duckdb.connect() as con:

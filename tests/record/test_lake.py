@@ -240,7 +240,7 @@ def test_changes_in_the_lake_are_found(url: str) -> None:
         con.execute("UPDATE lake.events SET payload = replace(payload, 'beta', 'betb')::JSON WHERE reason = 'beta'")
         con.execute("DELETE FROM lake.events WHERE reason = 'gamma'")
     found = [problem for *_, problem in lake.check(shared)]
-    assert found == ["was altered since it was sealed", "lacks 1 of the 1 events it was sealed with"]
+    assert found == ["was altered since it was sealed", "lacks 1 of the 1 event it was sealed with"]
     assert list(verify().problem) == found
 
 

@@ -82,6 +82,7 @@ async def test_full_session_lifecycle_produces_correct_event_stream() -> None:
     assert (asked.text, asked.model) == ("go", str(session.model))
     assert of(events, shown.AssistantMessageCompleted)[0].text == "AB"
     assert (session.turn_count, len(session.history())) == (1, 4)
+    assert repr(session).endswith(f" on {session.model}, 1 turn>")
 
 
 async def test_session_status_transitions_created_to_idle() -> None:
