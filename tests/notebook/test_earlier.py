@@ -34,11 +34,18 @@ NEW = "This is a new conversation"
 
 
 @pytest.fixture
-def restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Callable[[str], Any]]]:
+def shells() -> list[Any]:
+    """Return the shells that were begun, the last one last."""
+    return []
+
+
+@pytest.fixture
+def restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shells: list[Any]
+) -> Iterator[Callable[..., Callable[[str], Any]]]:
     """Begin a process on the same home, with a person at it and these answers; returns `%mentra`."""
     monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    shells: list[Any] = []
 
     def restart(*answers: ScriptedAnswer, watched: bool = True) -> Callable[[str], Any]:
         reset()
@@ -106,7 +113,7 @@ def test_nothing_is_proposed_where_nobody_is_there_or_in_a_named_conversation(re
     assert NEW not in capsys.readouterr().out
 
 
-def test_an_interrupted_turn_is_continued(restart: Any, capsys: Any) -> None:
+def test_an_interrupted_turn_is_continued(restart: Any, shells: list[Any]) -> None:
     mentra = restart(text("one"), failure(InvalidRequest("no")))
     mentra("first")
     with pytest.raises(FailedToStreamResponse):
@@ -114,7 +121,7 @@ def test_an_interrupted_turn_is_continued(restart: Any, capsys: Any) -> None:
     mentra = restart(text("two"))
     mentra("resume")
     assert requests() == [["first", "one", "second"]]
-    assert conversation().last is not None
+    assert conversation().last is shells[-1].user_ns["_mentra"]
     assert stored_conversations()[-1].turns == 2
 
 
@@ -196,6 +203,9 @@ def test_the_conversations_are_listed_and_completed(restart: Any) -> None:
 def test_the_status_counts_turns_of_earlier_kernels_and_failed_ones(restart: Any, capsys: Any) -> None:
     mentra = restart(text("one"), failure(InvalidRequest("no")))
     mentra("first")
+    capsys.readouterr()
+    mentra("")
+    assert "session  this notebook, 1 turn\nrules " in capsys.readouterr().out
     with pytest.raises(FailedToStreamResponse):
         mentra("second")
     capsys.readouterr()
