@@ -67,7 +67,7 @@ def test_a_gap_is_reported_and_counted(folder: Path) -> None:
     journal.close()
     assert seen(folder) == ["kept"]
     gap = frames.sql("SELECT lost, reason FROM events WHERE kind = 'journal_gap'", folder=folder)
-    assert (list(gap.lost), "File exists" in gap.reason[0]) == ([1], True)
+    assert (list(gap.lost), "Not a directory" in gap.reason[0]) == ([1], True)
     assert list(verify(folder).lost) == [1]
 
 
