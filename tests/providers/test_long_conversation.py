@@ -31,7 +31,7 @@ from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.records import Entry
 from mentra_nb.store.sqlite import SqliteStore
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 MODEL = ModelInfo(id="m", provider="lab")
 PICTURE = Image.from_bytes("image/png", b"\x89PNG")

@@ -189,6 +189,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", HOSTILE)
 def test_the_time_is_linear(part: str) -> None:
     text = part * (150_000 // len(part))
