@@ -12,7 +12,7 @@ from mentra_nb import paths
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.chat import Chat
-from mentra_nb.chat.earlier import known_as, meant, name_of
+from mentra_nb.chat.earlier import known_as, meant
 from mentra_nb.chat.engine import engine
 from mentra_nb.chat.models import address_in, custom
 from mentra_nb.chat.reply import Reply
@@ -72,7 +72,7 @@ def take_up(said: str | None = None) -> tuple[Chat, ConversationSummary]:
         found = mine[-1]
     used = engine()
     used.call(used.runtime.check_free, found.session, known_as(found))
-    chat = own if found.session.id == own.id else conversation(name_of(found))
+    chat = own if found.session.id == own.id else conversation(found.session.given_name)
     chat.take_up(found.session)
     return chat, found
 

@@ -13,22 +13,15 @@ from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import ConversationSummary
 from mentra_nb.words import counted
 
-UNNAMED = "mentra"
-"""The stored name of a conversation that was given none."""
 WORDS = 48
 """Characters shown of a first prompt."""
 LISTED = 5
 """Conversations named in an error."""
 
 
-def name_of(found: ConversationSummary) -> str | None:
-    """Return the name the conversation was given, if any."""
-    return found.session.name if found.session.name != UNNAMED else None
-
-
 def title(found: ConversationSummary) -> str:
     """Return its name, or without one the first words of its first prompt."""
-    text = name_of(found) or " ".join((found.first_prompt or "").split()) or short_id(found.session.id)
+    text = found.session.given_name or " ".join((found.first_prompt or "").split()) or short_id(found.session.id)
     text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return text if len(text) <= WORDS else text[: WORDS - 1].rstrip() + "…"
 
@@ -40,7 +33,7 @@ def use_of(found: ConversationSummary) -> str:
 
 def known_as(found: ConversationSummary) -> str:
     """Return what `%mentra resume` finds it by."""
-    return word_for(name_of(found), found.session.id)
+    return word_for(found.session.given_name, found.session.id)
 
 
 def meant(stored: Sequence[ConversationSummary], said: str) -> ConversationSummary:
@@ -50,7 +43,7 @@ def meant(stored: Sequence[ConversationSummary], said: str) -> ConversationSumma
         OperationDenied: none or more than one fits; the message says which there are.
     """
     part = said.removeprefix("session-")
-    named = [found for found in stored if said in (found.session.id, name_of(found))]
+    named = [found for found in stored if said in (found.session.id, found.session.name)]
     if named:
         return named[-1]
     ids = [found.session.id.removeprefix("session-") for found in stored]

@@ -151,10 +151,10 @@ class _Names:
     def sessions(self, *, unnamed: bool) -> list[str]:
         """Return the names of the project's conversations, last used first; `unnamed` adds ids of those without."""
         from mentra_nb.chat.api import stored_conversations
-        from mentra_nb.chat.earlier import known_as, name_of
+        from mentra_nb.chat.earlier import known_as
 
         found = reversed(stored_conversations())
-        return list(dict.fromkeys(known_as(each) for each in found if unnamed or name_of(each) is not None))
+        return list(dict.fromkeys(known_as(each) for each in found if unnamed or each.session.given_name))
 
     def commands(self) -> Sequence[str]:
         return VISIBLE

@@ -372,7 +372,8 @@ FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (ru
 """
 
 _UNNAMED = "mentra"
-"""The title of a session that was not given a name."""
+"""The name of a session that was given none, in old records. Else it is the id."""
+_NO_NAME = f"coalesce(nullif(name, session_id), '{_UNNAMED}') = '{_UNNAMED}'"
 _TITLE_LENGTH = 48
 _WORDS = f"""(CASE WHEN length(asked) <= {_TITLE_LENGTH} THEN asked
     ELSE regexp_replace(left(asked, {_TITLE_LENGTH - 1}), '(\\S)\\s+\\S*$', '\\1') || '…' END)"""
@@ -398,7 +399,7 @@ WITH seen AS (
     GROUP BY r.session_id
 )
 SELECT started,
-    CASE WHEN coalesce(name, '{_UNNAMED}') = '{_UNNAMED}' AND asked <> '' THEN {_WORDS} ELSE name END AS title,
+    CASE WHEN {_NO_NAME} AND asked <> '' THEN {_WORDS} ELSE name END AS title,
     coalesce(spoke, model) AS model, turns, coalesce(tools, 0) AS tools, coalesce(denials, 0) AS denials, total_tokens,
     cost_usd, last, coalesce(human_wait_s, 0) AS human_wait_s, coalesce(model_s, 0) AS model_s,
     coalesce(tool_s, 0) AS tool_s, priced, coalesce(unpriced, 0)::BIGINT AS unpriced, notebook, project, session_id

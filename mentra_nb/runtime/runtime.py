@@ -393,7 +393,7 @@ class Runtime:
             missing = f"there is no stored conversation '{name}'"
             raise OperationDenied("this notebook has no earlier conversation" if last else missing)
         used = await chosen(model, None)
-        return await self._sessions.create(name or "mentra", used, config, project_id, notebook, ask, tools, session_id)
+        return await self._sessions.create(name, used, config, project_id, notebook, ask, tools, session_id)
 
     async def check_free(self, session: SessionRecord, known_as: str) -> None:
         """Raise `LeaseUnavailable`, which calls the session `known_as`, if another process has it.

@@ -42,7 +42,7 @@ class Sessions:
 
     async def create(
         self,
-        name: str,
+        name: str | None,
         model: ModelInfo,
         config: AgentConfig | None,
         project: str | None,
@@ -51,10 +51,13 @@ class Sessions:
         tools: OwnTools,
         session_id: str | None,
     ) -> Session:
-        """Store a new agent and a session for it. Raises `ProviderNotFound` or `StoreError`."""
+        """Store a new agent and a session for it; without a name only its id finds it.
+
+        Raises `ProviderNotFound` or `StoreError`.
+        """
         permissions, environment = self._asking(session_id or new_id("session"), project, ask, tools)
-        agent = await self._agents.create(name, model, config or AgentConfig(), environment)
-        record = new_record(permissions.session_id, name, agent, project, notebook)
+        agent = await self._agents.create(name or "mentra", model, config or AgentConfig(), environment)
+        record = new_record(permissions.session_id, name or permissions.session_id, agent, project, notebook)
         return await self._stored(record, agent, permissions)
 
     async def resume(

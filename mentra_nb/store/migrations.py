@@ -139,6 +139,9 @@ STEPS: tuple[str, ...] = (
     """
     ALTER TABLE tool_calls ADD COLUMN ends_turn INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    UPDATE sessions SET name = id WHERE name = 'mentra';  -- the name of every conversation that was given none
+    """,
 )
 
 

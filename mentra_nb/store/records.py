@@ -54,16 +54,22 @@ class AgentRecord(Data):
 
 
 class SessionRecord(Data):
-    """A named conversation of a person with an agent."""
+    """A conversation of a person with an agent."""
 
     id: str
     name: str
+    """The name it was given; without one, its id."""
     agent_id: str
     model: str
     project: str | None = None
     notebook: str | None = None
     created_at: float
     updated_at: float
+
+    @property
+    def given_name(self) -> str | None:
+        """The name it was given, if any."""
+        return self.name if self.name != self.id else None
 
 
 class ConversationSummary(Data):

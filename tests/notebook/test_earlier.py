@@ -106,6 +106,21 @@ def test_the_first_question_after_a_restart_says_how_to_go_back(restart: Any, ca
     assert requests()[-1] == ["what was first?", "one", "go on"]
 
 
+def test_no_name_finds_a_conversation_that_was_given_none(restart: Any, capsys: Any) -> None:
+    mentra = restart(text("one"), text("two"), text("three"))
+    mentra("what was first?")
+    mentra("-s mentra what is this?")
+    assert requests()[-1] == ["what is this?"]
+    assert [each.session.given_name for each in stored_conversations()] == [None, "mentra"]
+    assert mn.sessions().title.tolist() == ["what was first?", "what is this?"]
+    mentra = restart(text("four"), text("five"))
+    mentra("-s mentra and that?")
+    assert requests()[-1] == ["what is this?", "two", "and that?"]
+    mentra("resume " + known_as(stored_conversations()[0]))
+    mentra("go on")
+    assert requests()[-1] == ["what was first?", "one", "go on"]
+
+
 def test_nothing_is_proposed_where_nobody_is_there_or_in_a_named_conversation(restart: Any, capsys: Any) -> None:
     restart(text("one"))("what was first?")
     restart(text("two"), watched=False)("something else")

@@ -97,6 +97,8 @@ def test_the_model_is_the_one_that_answered(record: Record) -> None:
     ("title", "prompt", "shown"),
     [
         ("Sales", "what is this?", "Sales"),
+        ("s1", "what is\n  this?", "what is this?"),
+        ("s1", "", "s1"),
         ("mentra", "what is\n  this?", "what is this?"),
         ("mentra", "word " * 30, "word word word word word word word word word…"),
         ("mentra", "x" * 100, "x" * 47 + "…"),

@@ -279,6 +279,7 @@ def first_version(path: Path) -> None:
         old.execute("PRAGMA user_version = 1")
         old.execute("INSERT INTO agents VALUES ('agent-1', 'default', 'n', 'm', 'p', '{}', 'Idle', 'a', 1.0, 1.0)")
         old.execute("INSERT INTO sessions VALUES ('s1', 'talk', 'agent-1', 'm', NULL, NULL, 1.0, 1.0)")
+        old.execute("INSERT INTO sessions VALUES ('s2', 'mentra', 'agent-1', 'm', NULL, NULL, 1.0, 1.0)")
         old.execute("INSERT INTO runs VALUES ('run-1', 'agent-1', 'running', NULL, NULL, NULL, 'half', 'c', 1.0, NULL)")
         message = Message.user("hello").model_dump_json()
         old.execute("INSERT INTO entries VALUES ('a', 'agent-1', NULL, 'run-1', 'user_turn', ?, 1.0)", (message,))
@@ -296,6 +297,7 @@ async def test_a_file_of_the_first_version_is_migrated_with_its_rows(path: Path)
     store = SqliteStore(path)
     [found], talk = await store.list_agents(), await store.load_session("talk")
     assert (found.kind, found.parent_id, found.leaf, talk is not None) == ("agent", None, "a", True)
+    assert [(each.id, each.given_name) for each in await store.list_sessions()] == [("s1", "talk"), ("s2", None)]
     assert [e.message.text() for e in await store.load_path("agent-1", "a")] == ["hello"]
     [old_run], [call], [kept] = (
         await store.open_runs("agent-1"),

@@ -66,7 +66,7 @@ def sessions(context: Context, _words: Words) -> pd.DataFrame:
             "used_at": found.used_at,
             "state": "this one" if found.session.id == own else "" if found.last_state == "finished" else "unfinished",
             "id": found.session.id,
-            "name": found.session.name,
+            "name": found.session.given_name,
             "notebook": found.session.notebook,
         }
         for found in stored_conversations()

@@ -1,4 +1,4 @@
-"""The table of sessions: the named conversations people have with agents."""
+"""The table of sessions: the conversations people have with agents."""
 
 from __future__ import annotations
 
