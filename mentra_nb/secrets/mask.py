@@ -27,8 +27,10 @@ _HINT = late(
     r"|u(?:(?<=[\"']au)th|(?<=-u)(?:ser)?(?:[ =]|\\{0,3}[\"'],?\s?)?[\"'\\]{0,4}[\w.@+-]{0,64}[:%]|(?<=--au)th"
     r"|(?<=-u)s\d|(?<=su)do -s|(?<=secu)restring|(?<=masterau)th|(?<=secu)rity|(?<=au)th\w{0,6}\s?=?\s?\("
     r"|(?<=[^a-z]au)th )"
+    r"|net use|useradd|usermod|secrets (?:set|put|create|add|update)|rabbitmqctl"
     r"|q(?:(?<=mysq)l|(?<=sq)l(?:cmd|plus)|(?<=\dq)~)|g(?:(?<=log)in|(?<=mong)o)|w(?<=tw)ine"
-    r"|x(?:(?<=influx)|(?<=psex)ec|freerdp|h )|c(?<=-c)li|p(?:(?<=http)s? |(?<=ldap)|link|scp|sftp|at[a-z0-9]{14}\.)"
+    r"|x(?:(?<=influx)|(?<=psex)ec|freerdp|h )|c(?:(?<=-c)li|(?<=http-basic)\.)"
+    r"|p(?:(?<=snmp)|(?<=lftp)|(?<=http)s? |(?<=ldap)|link|scp|sftp|at[a-z0-9]{14}\.)"
     r"|:(?:thin:|oci|[56]43\d?:|\*:|aa[\w-]{20})|3(?<=a3)-[a-z0-9]{6}-|\.(?:[\w-]{6}\.[\w-]{20}|(?<=[0-9a-f]{8}\.)[a-z0-9]{16})"
     r"|\+ast|j(?:qqj9|(?<=eyj))|\$(?:apr1|[2567y]|argon2|pbkdf2)"
 )

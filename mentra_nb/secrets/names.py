@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from mentra_nb.secrets.late import late
 from mentra_nb.secrets.values import is_key, is_strong, is_value
+from mentra_nb.secrets.vendors import looks_random
 
 # In lower-case text. Each alternative begins at its rarest letter, which makes the search several times faster.
 FINDER = late(
     r"k(?:(?<=tok)en(?!s)|eys?(?![a-z])|(?<=psk)(?<![a-z]psk)(?![a-z]))"
-    r"|w(?:(?<=passw)(?:or)?d(?!s)|(?<=pw)d?(?![a-z]))"
+    r"|w(?:(?<=passw)(?:or[dt]|d)(?!s)|(?<=pw)d?(?![a-z])|(?<=kennw)ort)"
     r"|c(?:(?<=sec)ret(?!s)|(?<=passc)ode|redentials?)"
     r"|p(?:(?<=passp)hrase|(?<=seed.p)hrase|ass(?![a-z])|(?<=[-_]p)at(?![a-z]))"
     r"|g(?<=sig)(?:nature)?(?![a-z])|u(?<=[-_]au)th(?![a-z])"
@@ -24,6 +25,7 @@ _KEY = late(
     r"|decryption|cipher|security)[-_ ]?keys?$",
     re.IGNORECASE,
 )
+_PASS = late(r"(?:store|key|user|root|admin|db|sql|ftp|ssh|mail|smtp|http|proxy|wifi)pass$", re.IGNORECASE)
 _BEFORE = late(r"[\w.$-]{0,80}")
 _TAIL = (
     r"(?i:[-_]?(?:value|string|text|base|b64|base64|old|new|prod|dev|test|live|secret|data)"
@@ -52,10 +54,11 @@ _ASSIGNED = late(rf"{_TAIL}{END}{BLANK}(?:{_ANNOTATED}|{_BLOCK}|:=|=>|(?P<test>[
 _LISTED = late(rf"{_TAIL}{QUOTE},\s?(?=[fbru]?{QUOTE})")
 _TAGGED = late(rf"{_TAIL}>\s{{0,9}}")
 _VALUED = late(rf"{_TAIL}{END},?(?:\s|\\n){{0,40}}(?:{QUOTE})?(?i:value){END}{BLANK}[:=]{BLANK}")
-_TOLD = late(r"\s(?:is|was|as|to)(?: now)?:?\s{1,3}")
+_TOLD = late(r"\s(?:is|was|as|to|ist|lautet)(?: now)?:?\s{1,3}")
 _APART = late(rf"{_TAIL}(?:\\?[\"'],\s{{0,9}}|\s{{1,3}})")
 _SETTER = late(
-    r"\b(?:set(?:x|env)?|export|add-generic-password|config(?:ure)? set|config:set|env|arg)\s{1,3}(?:-\w{1,2}\s)?$",
+    r"\b(?:set(?:x|env)?|export|add-generic-password|config(?:ure)? set|config:set|env|arg)\s{1,3}"
+    r"(?:-\w{1,2}\s|//\S{1,80}:)?$",
     re.I,
 )
 _SHORT, _WHOLE = late(_value(256)), late(_value(65536))
@@ -124,7 +127,7 @@ def _is_whole(text: str, end: int, name: str) -> bool:
         if lower.endswith(word):
             start = len(name) - len(word)
             before = name[start - 1 : start]
-            if (word.startswith("key") and _KEY.search(name)) or lower.endswith("bindpw"):
+            if (word.startswith("key") and _KEY.search(name)) or lower.endswith("bindpw") or _PASS.search(name):
                 return True
             return not before.isalpha() or (before.islower() and name[start].isupper())
     return True
@@ -155,10 +158,12 @@ def _after(text: str, end: int, name: str) -> tuple[int, int] | None:
         return None
     if name.startswith("-"):
         return _taken(text, sign.end(), name, usual)
-    if _SETTER.search(text[max(0, end - len(name) - 32) : end - len(name)]):
+    if _SETTER.search(text[max(0, end - len(name) - 112) : end - len(name)]):
         return _taken(text, sign.end(), name, "value" if "_" in name and name.isupper() else "strong")
-    told = None if plain else _TOLD.match(text, end)
-    return _taken(text, told.end(), name, "strong") if told is not None else None
+    if plain:
+        return None
+    told = _TOLD.match(text, end)
+    return _taken(text, (told or sign).end(), name, "strong" if told is not None else "random")
 
 
 def _taken(
@@ -172,6 +177,8 @@ def _taken(
     value = found["quoted"] if quoted else found["bare"]
     if kind == "key":
         good = is_key(value, quoted=quoted)
+    elif kind == "random":
+        good = "-" not in value and is_key(value, quoted=quoted) and looks_random(value)  # names have hyphens
     elif kind == "strong":
         good = is_strong(value, quoted=quoted)
     else:

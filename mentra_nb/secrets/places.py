@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mentra_nb.secrets.late import late
 from mentra_nb.secrets.names import BLANK, END, QUOTE
-from mentra_nb.secrets.values import is_argument, is_header, is_password, is_strong
+from mentra_nb.secrets.values import is_argument, is_header, is_key, is_password, is_strong
 from mentra_nb.secrets.vendors import looks_random
 
 
@@ -44,8 +44,8 @@ def _place(hints: str, expression: str, is_secret: Callable[[str], bool] = _alwa
 _GAP = r"\b[^\n|;&]{0,160}?[\s\"']"
 _AFTER = r"(?:\s|=|\\?[\"'],\s?(?=\\?[\"']))?"
 _WORD = rf"(?:{QUOTE})?(?P<value>[^\s\"'`\\]{{1,4096}})"
-_FOR_P = r"sshpass|mysql\w{0,10}|mariadb\w{0,10}|(?:docker|podman|skopeo|buildah|helm registry|oras) login|mongo\w{0,8}"
-_COMMANDS_P = "sshpass␣mysql␣mariadb␣ login␣mongo␣twine␣az acr␣7z␣influx␣psexec␣svn␣xfreerdp"
+_FOR_P = r"sshpass|useradd|usermod|(?:docker|podman|skopeo|buildah|helm registry|oras) login|mongo\w{0,8}"
+_COMMANDS_P = "sshpass␣useradd␣usermod␣ login␣mongo␣twine␣az acr␣7z␣influx␣psexec␣svn␣xfreerdp"
 _FOR_P += r"|twine|az\s(?:login|acr)|7z\w?|influx|psexec|svn|xfreerdp"
 
 PLACES: tuple[Place, ...] = (
@@ -98,6 +98,8 @@ PLACES: tuple[Place, ...] = (
         is_password,
     ),
     _place(_COMMANDS_P, rf"\b(?:{_FOR_P}){_GAP}-p{_AFTER}{_WORD}", is_argument),
+    _place("mysql␣mariadb", rf"\b(?:mysql|mariadb)\w{{0,10}}{_GAP}-p{_WORD}", is_argument),
+    _place("mysql␣mariadb", rf"\b(?:mysql|mariadb)\w{{0,10}}{_GAP}-p{_AFTER}{_WORD}", _strong),  # of a mistaken user
     _place("redis-cli␣valkey-cli", rf"\b(?:redis-cli|valkey-cli){_GAP}-a{_AFTER}{_WORD}", is_argument),
     _place(
         'http -a␣https -a␣http "␣http -␣https -␣xh ',
@@ -131,6 +133,21 @@ PLACES: tuple[Place, ...] = (
         rf"(?:\\?[\"'])?\s{{0,3}}\|\s{{0,3}}(?:[^\n|]{{0,80}}(?:-stdin|--with-token|--passphrase-fd)|sudo -S)",
         is_argument,
     ),
+    _place("login ", rf"\blogin\s{{1,3}}{_WORD}", lambda value: is_key(value, quoted=True) and looks_random(value)),
+    _place(
+        "secret",
+        rf"\bsecrets? (?:set|put|create|add|update){_GAP}(?:-b|--(?:body|value|secret-string)){_AFTER}{_WORD}",
+        is_argument,
+    ),
+    _place(
+        "rabbitmqctl␣http-basic.␣pypi-token.",
+        r"\b(?:(?:rabbitmqctl[^\n|;&]{0,80}? (?:add_user|change_password)|config http-basic\.[\w-]{1,60})\s\S{1,64}"
+        rf"|config pypi-token\.[\w-]{{1,60}})\s{{1,3}}{_WORD}",
+        is_argument,
+    ),
+    _place("net use", rf"\b(?i:net use){_GAP}/(?i:user):\S{{1,64}}\s{{1,3}}{_WORD}", is_argument),
+    _place("lftp", rf"\blftp{_GAP}-u{_AFTER}(?:{QUOTE})?[\w.@+-]{{1,64}},(?P<value>[^\s\"'\\]{{1,}})", is_argument),
+    _place("snmp", rf"\bsnmp\w{{1,10}}{_GAP}-[AX]{_AFTER}{_WORD}", is_argument),
     _place("<<<", rf"(?:--with-token|-stdin|passwd)\s[^\n<]{{0,40}}<<<\s?{_WORD}", is_argument),
     _place("securestring", rf"(?i:ConvertTo-SecureString)\s(?:-String\s)?{_WORD}", is_argument),
     # ---- files and languages of programs

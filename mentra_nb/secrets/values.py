@@ -11,7 +11,7 @@ _PLACEHOLDER = late(
     r"""\$[\w{(\[:]|\{|\#\{|<[^<>]*>?$|%[\w({]|\*{3}|x{4,}$|\.{3}|…|\[redacted\]|\[[A-Z]+\]$
     |(?:none|null|nil|undefined|true|false|redacted|required|optional|hidden|missing|invalid|empty|masked|string|str
        |int|bytes|bool|any|object|unknown|value|not|default|secretstr|union|callable|sequence|literal|await|new|lambda
-       |self|cls|yield)\b[\]?!|]*\W*$
+       |self|cls|yield|include|omit|same-origin)\b[\]?!|]*\W*$
     |(?:your|my|the|insert|replace|enter|an?|paste)[-_ ][A-Za-z _-]*$""",
     re.VERBOSE | re.IGNORECASE,
 )

@@ -106,6 +106,11 @@ CONTEXTS = tuple(text.replace("@V@", SECRET) for text in (
     "openssl enc -aes-256-cbc -pass pass:@V@", "openssl rsa -passin pass:@V@ -in k", "smbclient //h/s -U bob%@V@",
     "echo 'bob:@V@' | sudo chpasswd", "echo @V@ | docker login -u bob --password-stdin", "echo '@V@' | sudo -S ls",
     "gh auth login --with-token <<< '@V@'", "aws configure set aws_secret_access_key @V@", "http -a bob:@V@ example.org",
+    "cargo login @V@", "wandb login @V@", "gh secret set DEPLOY_KEY --body @V@", "gh secret set X -b'@V@'", "fly secrets create X --value=@V@",
+    "rabbitmqctl add_user bob @V@", "rabbitmqctl change_password bob @V@", "poetry config http-basic.private bob @V@", "poetry config pypi-token.pypi @V@",
+    "npm config set //gitlab.example.org/api/v4/packages/npm/:_authToken @V@", r"net use Z: \\h\x /user:bob @V@", "lftp -u bob,@V@ h", "snmpwalk -v3 -u bob -A @V@ h",
+    "snmpget -v3 -u bob -X '@V@' h", "useradd -p @V@ bob", "usermod -p '@V@' bob", "keytool -list -keystore k -storepass @V@", "keytool -keypass @V@ -list",
+    "mysql -u root -p @V@ db", "nmcli dev wifi connect Home password @V@",
     # user:password
     "curl -u bob:@V@ https://h", "curl --user bob:@V@ h", "curl -u 'bob:@V@' h", "curl --proxy-user bob:@V@ h", "curl -ubob:@V@ h", "curl -u :@V@ h",
     "redis://:@V@@h:6379/0", "postgres://bob:@V@@h/db", "postgresql+psycopg2://bob:p@@V@@h/db", "https://@V@@github.com/a/b",
@@ -145,6 +150,7 @@ CONTEXTS = tuple(text.replace("@V@", SECRET) for text in (
     # calls
     "requests.get(u, auth=('bob', '@V@'))", 'HTTPBasicAuth("bob", "@V@")', "jdbc:oracle:thin:bob/@V@@h:1521", "passphrase \"@V@\"",
     # prose
+    "use the API key `@V@` for this", "with the token '@V@' it works", "the client secret @V@ is old", "Das Passwort lautet @V@", "Kennwort: @V@",
     "my password is @V@", "The API key is @V@.", "set the password to @V@ now", "user: bob password: @V@", "token @V@".replace("token ", "token: "),
 ))  # fmt: skip
 """Texts with `SECRET` in a place that says what it is."""
@@ -162,7 +168,7 @@ HARMLESS = (
     "pass the salt", "compass: north", "bypass = true", "significant = 0.05", "author: Ann Smith", "the key point: be brief", "from secrets import token_hex",
     "import getpass", "def check_password(password):", "pattern: *.csv", "path: /etc/hosts", "hf_hub_download(repo)", "git log --author=bob",
     "print('api key missing')", "pk_column_name", "sk-learn", "x = {'key': 'value'}", "PWD=/home/ann/project", "ssh -i ~/.ssh/id_rsa host", "--key ./server.key",
-    "private_key: /etc/ssl/private/key.pem", "pad_token_id=50256"[:16], "eos_token='</s>'", "tokenizer.pad_token = tokenizer.eos_token", "cls_token = '[CLS]'",
+    "private_key: /etc/ssl/private/key.pem", "pad_token_id=50256", "eos_token='</s>'", "tokenizer.pad_token = tokenizer.eos_token", "cls_token = '[CLS]'",
     "sk-container-id-1", "class='sk-estimator-doc-link fitted'", "sk-toggleable__label-arrow", "#sk-container-id-2 div.sk-text-repr-fallback",
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4//8/w38GIAXDIBKE0DHxgljNBAAO9TXL0Y4OHwAAAABJRU5ErkJggg==",
     "commit 3f786850e387550fdab836ed7e6dc881de23001b", "md5 = 'd41d8cd98f00b204e9800998ecf8427e'", "x = hash(password)", "assert token is not None",
@@ -175,7 +181,12 @@ HARMLESS = (
     "chatcmpl-9aBcDeFgHiJkLmNoPqRsTuVwXy", "resp_0123456789abcdef0123456789abcdef", "npm_config_user_agent", "npm_package_version", "hf_transfer", "task-2024-11-29-experiments",
     "The secret to good code: small functions.", "Two tokens: one for read, one for write.", "xai-grok is a model", "r8_baseline", "model_key: gpt-4o-mini",
     "rsa.PrivateKey", "ssh-keygen -t ed25519", "-----BEGIN CERTIFICATE-----", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ann@laptop",
-    "gh auth login --with-token < token.txt", "http://example.org/?q=key", "https://example.org/search?keyword=token&page=2", "mysql -u root -p db < dump.sql"[:16],
-    "psql -h localhost -U postgres", "redis-cli -p 6379 ping", "curl -s https://example.org/api/v1/users", "cookie = SimpleCookie()", "accept all cookies: yes",
+    "gh auth login --with-token < token.txt", "http://example.org/?q=key", "https://example.org/search?keyword=token&page=2", "mysql -u root -p shop < dump.sql",
+    "psql -h localhost -U postgres", "redis-cli -p 6379 ping", "credentials: include", "fetch(u, {credentials: 'same-origin'})",
+    "Unexpected token 'abc123' in JSON at position 4", "kubectl get secret default-token-x7k2p", "docker login registry.example.org", "az login --use-device-code",
+    "user login 2026-11-29T12:00:00Z", "call add_user with care", "runas /user:bob notepad.exe", "password SHA256 digests", "the token 550e8400-e29b-41d4-a716-446655440000",
+    "token bert-base-uncased-v2-L12-H768", "a password field1 and field2", "snmpwalk -v2c -c public h", "useradd -m bob", "rabbitmqctl list_users",
+    "lftp ftp.example.org", "gh secret set NAME < file", "poetry config virtualenvs.in-project true", "Das Passwort ist falsch", "bypass x1y2z3",
+    "curl -s https://example.org/api/v1/users", "cookie = SimpleCookie()", "accept all cookies: yes",
 )  # fmt: skip
 """Ordinary text, which stays as it is."""

@@ -185,6 +185,14 @@ HOSTILE = [
         "private key-",
         "api key ",
         "machine a login b ",
+        "login ",
+        "secret set -",
+        "rabbitmqctl add_user ",
+        "net use /user:a ",
+        "lftp -u a",
+        "snmpget -A ",
+        "token a1B2c3D4e5F6 ",
+        "mysql -p a1 ",
     ),
 ]
 
