@@ -58,6 +58,7 @@ def drive(
     quiet: bool = False,
     verbose: bool = False,
     scopes: Sequence[PermissionScope] = ("session",),
+    since: float | None = None,
 ) -> Reply:
     """Show `turn` in the running cell until it ends, and return its reply.
 
@@ -66,29 +67,30 @@ def drive(
         quiet: Show only the text and the questions.
         verbose: Show tool results and thinking as well.
         scopes: The scopes an answer of *Always* can have.
+        since: The `time.monotonic()` at which the turn was asked for. The default is now.
 
     Raises:
         TurnStopped: The user stopped the turn.
         MentraError: The turn failed.
     """
-    screen = kernel.screen()
+    began, screen = time.monotonic() if since is None else since, kernel.screen()
     if screen == "terminal":
-        view: TurnView = TerminalView(hz=hz, quiet=quiet, verbose=verbose)
+        view: TurnView = TerminalView(hz=hz, quiet=quiet, verbose=verbose, since=began)
     else:
         live = screen == "page" and not kernel.is_captured()  # each update would be collected as an output more
-        view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose)
+        view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose, since=began)
     with _StopButton() as stop:
         questions = _Questions(turn, view, screen, scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
             questions.pump = pump
-            _loop(turn, view, questions, stop)
+            _loop(turn, view, questions, stop, began)
     if stop.pressed or turn.future.cancelled() or isinstance(turn.future.exception(), Cancelled):
         raise TurnStopped from None
     return turn.future.result()
 
 
-def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopButton) -> None:
-    began, give_up = time.monotonic(), None
+def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopButton, began: float) -> None:
+    give_up = None
     try:
         while True:
             done = turn.future.done()  # before reading the queue: all events are in it once the turn has ended

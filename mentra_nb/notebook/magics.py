@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -100,7 +101,7 @@ class Mentra(Magics):
     @line_cell_magic
     def mentra(self, line: str, cell: str | None = None) -> Any:
         """Ask a model, or manage the conversation. See `%mentra help`."""
-        parsed, names = parse(line, cell), self._namespace()
+        began, parsed, names = time.monotonic(), parse(line, cell), self._namespace()
         if parsed.command is not None:
             return parsed.command.run(Context(names, partial(show, names=names)), parsed.words)
         from mentra_nb.chat.api import conversation
@@ -108,7 +109,7 @@ class Mentra(Magics):
         tools = [self._function(name) for name in parsed.tool]
         chat, cell_run = conversation(parsed.session), kernel.running_cell()
         turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, origin=cell_run)
-        reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose)
+        reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
         if parsed.out is not None:
             names[parsed.out] = reply
         return None if cell is not None or parsed.out or self._is_shown_by_the_terminal() else reply
@@ -146,17 +147,25 @@ class Mentra(Magics):
         return found  # type: ignore[no-any-return]
 
 
-def show(turn: RunningTurn, names: dict[str, Any], *, quiet: bool = False, verbose: bool = False) -> Reply:
+def show(
+    turn: RunningTurn,
+    names: dict[str, Any],
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+    since: float | None = None,
+) -> Reply:
     """Show a turn in the running cell until it ends, and store its reply as `_mentra` in `names`, the user's variables.
 
-    The turn is stopped if showing it fails.
+    The turn is stopped if showing it fails. The options are those of `drive`.
     """
     try:
         from mentra_nb.chat.engine import engine
         from mentra_nb.chat.rules import SCOPES
         from mentra_nb.notebook.drive import drive
 
-        reply = drive(turn, quiet=quiet, verbose=verbose, hz=engine().settings.stream_hz, scopes=SCOPES)
+        hz = engine().settings.stream_hz
+        reply = drive(turn, quiet=quiet, verbose=verbose, hz=hz, scopes=SCOPES, since=since)
     except BaseException:
         turn.stop()
         raise

@@ -19,6 +19,7 @@ from mentra_nb.event.screen import (
     QuestionAnswered,
     RetryNotice,
     SessionEvent,
+    SessionStarted,
     TaskUpdated,
     ToolCompleted,
     ToolDecided,
@@ -46,7 +47,7 @@ class TurnView:
 
     With `live` the output is updated in place, at most `hz` times a second. Otherwise each piece is shown once it is
     complete. Without `timed` there are no times, durations and costs, so that the outputs of two automatic runs can be
-    compared.
+    compared. `since` is the `time.monotonic()` at which the turn was asked for; the default is now.
     """
 
     def __init__(
@@ -58,12 +59,13 @@ class TurnView:
         timed: bool | None = None,
         quiet: bool = False,
         verbose: bool = False,
+        since: float | None = None,
     ) -> None:
         self.out: Out = out
         self.live: bool = live
         self.timed: bool = live if timed is None else timed
         self._pause, self._next = 1.0 / hz, 0.0
-        self._since = time.monotonic()
+        self._since = time.monotonic() if since is None else since
         self._retry: str | None = None
         self._free: str | None = None
         """The display of the living line or of a closed card, if it is the last: what comes next takes its place."""
@@ -85,7 +87,7 @@ class TurnView:
         """Show an event. Text and the progress of tools are kept until the next `tick`."""
         if not isinstance(event, RetryNotice):
             self._retry = None
-        if not isinstance(event, AssistantReasoningDelta):
+        if not isinstance(event, (AssistantReasoningDelta, SessionStarted, UserMessage)):
             self._since, self._second, self._thinking = time.monotonic(), -1, False
         match event:
             case AssistantTokenDelta(delta=delta):
@@ -99,7 +101,7 @@ class TurnView:
             case AssistantMessageCompleted(text=text) if not self._any_text:
                 self._feed(text)  # a model that does not stream
             case UserMessage(model=model):
-                self._model = model
+                self._model, self._second = model, -1
             case UsageReported():
                 self._usage += TokenUsage(input_tokens=event.input_tokens, output_tokens=event.output_tokens)
             case RetryNotice() if not self._quiet and self.timed:

@@ -22,6 +22,7 @@ from mentra_nb.event.screen import (
     QuestionAnswered,
     RetryNotice,
     SessionEvent,
+    SessionStarted,
     ToolCompleted,
     ToolDecided,
     ToolProgress,
@@ -374,6 +375,17 @@ def test_a_living_line_says_what_is_waited_for_until_something_comes(clock: Cloc
     assert '<p dir="auto">Hello.</p>' in out.shown[0]["text/html"]
     view.finish()
     assert out.texts() == ["Hello."]
+
+
+def test_the_living_line_counts_from_when_the_turn_was_asked_for(clock: Clock) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0, since=clock.now - 0.2)
+    view.handle(SessionStarted(session_id="s"))
+    view.handle(UserMessage(text="hi", model="scripted/m"))
+    clock.wait(view, 0.05)
+    assert out.texts() == ["⋯ scripted/m  0 s"]
+    clock.wait(view, 0.8)
+    assert out.texts() == ["⋯ scripted/m  1 s"]
 
 
 def test_the_living_line_names_the_model_that_is_asked_and_its_provider(clock: Clock) -> None:
