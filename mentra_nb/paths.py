@@ -10,6 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
+from mentra_nb.arguments import check_path
+
 _NETWORK = {
     *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "afs", "afpfs", "webdav", "davfs", "ncpfs"),
     *("ceph", "glusterfs", "lustre", "beegfs", "gpfs"),
@@ -38,6 +40,8 @@ def record_folder(folder: str | Path | None = None) -> Path:
 
     If `MENTRA_RECORD` names a lake, events wait in `record` in the home until they are shipped.
     """
+    if folder is not None:
+        check_path("mn.turns(folder='record')", folder)
     named = folder or (None if record_lake() else os.environ.get("MENTRA_RECORD"))
     return Path(named or home() / "record").expanduser()
 

@@ -10,13 +10,13 @@ from pydantic import SecretStr
 
 from mentra_nb import paths
 from mentra_nb.agent.limits import RunOptions
+from mentra_nb.arguments import check_path, check_text
 from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.chat import Chat
 from mentra_nb.chat.earlier import known_as, meant
 from mentra_nb.chat.engine import engine
 from mentra_nb.chat.models import address_in, custom
 from mentra_nb.chat.reply import Reply
-from mentra_nb.chat.words import check_text
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.record.read.filters import set_this_session
 from mentra_nb.settings import Endpoint
@@ -283,6 +283,7 @@ def replay(path: str | Path) -> None:
     """
     from mentra_nb.providers.replay import replay_provider
 
+    check_path("mn.replay('march.jsonl')", path)
     file = Path(path)
     if not file.is_file():
         raise ConfigurationError(f"there is no tape at {path}: make one with mn.tape({str(path)!r}, model)")
@@ -302,6 +303,7 @@ def tape(path: str | Path, model: str) -> None:
     """
     from mentra_nb.providers.replay import taping
 
+    check_path("mn.tape('march.jsonl', 'ollama/qwen3')", path)
     check_text("mn.tape('march.jsonl', 'ollama/qwen3')", model=model)
     used = engine()
     resolved = used.call(used.model, model)

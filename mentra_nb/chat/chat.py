@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from mentra_nb.agent.limits import RunOptions, Spent
 from mentra_nb.agent.request import AgentConfig
+from mentra_nb.arguments import check_words
 from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.earlier import tell_of_earlier
 from mentra_nb.chat.engine import Engine, engine
@@ -20,7 +21,6 @@ from mentra_nb.chat.identity import Identity
 from mentra_nb.chat.reply import Reply, ReplyBuilder
 from mentra_nb.chat.rules import Rules
 from mentra_nb.chat.turn import RunningTurn, TurnPlan, presenter
-from mentra_nb.chat.words import check_words
 from mentra_nb.content import Message
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import types as e

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from pydantic import TypeAdapter
 
+from mentra_nb.arguments import check_text
 from mentra_nb.chat.api import conversation
 from mentra_nb.chat.engine import engine
 from mentra_nb.content import ContentBlock
@@ -30,6 +31,7 @@ def messages(session: str | None = None) -> pd.DataFrame:
         0       user      What was the revenue in March?
         1  assistant  Revenue in March was 2400 dollars.
     """
+    check_text("mn.messages('sales')", {"session": session})
     ours, store = session is None or session == "this", engine().runtime.store
     wanted = conversation().id if session is None or ours else session
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, get_args
 
+from mentra_nb.arguments import check_text
 from mentra_nb.authorization import PermissionRule, PermissionScope
 from mentra_nb.chat.engine import Engine
 from mentra_nb.chat.identity import Identity
-from mentra_nb.chat.words import check_text
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.event.bus import EventBus
 from mentra_nb.permission import remembering

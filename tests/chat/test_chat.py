@@ -220,6 +220,12 @@ def test_what_is_not_text_is_refused_in_one_sentence(given: dict[str, Any], what
         (lambda: mn.connect("lab", "http://127.0.0.1:1/v1", model=5), "model"),  # type: ignore[arg-type]
         (lambda: mn.models(5), "part of a name"),  # type: ignore[arg-type]
         (lambda: mn.tape("t.jsonl", 5), "model"),  # type: ignore[arg-type]
+        (lambda: mn.tape(5, "m"), "path"),  # type: ignore[arg-type]
+        (lambda: mn.replay(None), "path"),  # type: ignore[arg-type]
+        (lambda: mn.export(5), "path"),  # type: ignore[arg-type]
+        (lambda: mn.sql(5), "query"),  # type: ignore[arg-type]
+        (lambda: mn.messages(5), "session"),  # type: ignore[arg-type]
+        (lambda: mn.plot.timeline(5), "session"),  # type: ignore[arg-type]
     ],
 )
 def test_the_other_calls_refuse_in_one_sentence_as_well(
@@ -227,7 +233,9 @@ def test_the_other_calls_refuse_in_one_sentence_as_well(
 ) -> None:
     with engine_of() as engine:
         monkeypatch.setattr("mentra_nb.chat.engine._engine", engine)
-        with pytest.raises(ConfigurationError, match=rf"^the {what} must be text, not (int|NoneType): mn\."):
+        with pytest.raises(
+            ConfigurationError, match=rf"^the {what} must be text( or a Path)?, not (int|NoneType): mn\."
+        ):
             call()
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import mentra_nb as mn
+from mentra_nb.errors import ConfigurationError
 from mentra_nb.record.read import query
 from mentra_nb.record.read.filters import Filters
 
@@ -66,6 +67,30 @@ def test_a_keyword_that_is_not_a_filter_is_refused(name: str, tmp_path: Path) ->
     given = {"backtest": ([],), "export": (tmp_path / "x.csv",)}.get(name, ())
     with pytest.raises(TypeError, match=r"\w+\(\) got an unexpected keyword argument 'colour'"):
         function(name)(*given, colour="red", folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({"session": 5}, "session must be text or a list of texts, not int"),
+        ({"session": ["sales", 5]}, "session must be text or a list of texts, not int"),
+        ({"since": object()}, "since must be a time, not object: write it as '2026-03-01'"),
+        ({"until": 5}, "until must be a time, not int: write it as '2026-03-01'"),
+        ({"folder": 5}, "the path must be text or a Path, not int: mn.turns"),
+    ],
+)
+def test_a_filter_of_another_type_is_refused_in_one_sentence(
+    name: str, filters: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    given = {"backtest": ([],), "export": (tmp_path / "x.csv",)}.get(name, ())
+    with pytest.raises(ConfigurationError, match=f"^{said}"):
+        function(name)(*given, **{"folder": tmp_path} | filters)
+
+
+@pytest.mark.parametrize("several", [("s1",), {"s1"}, pd.Series(["s1"]), iter(["s1"])])
+def test_several_values_come_in_any_collection(several: Any, tmp_path: Path) -> None:
+    assert "session=['s1']" in getattr(mn.turns(session=several, folder=tmp_path), "why", "")
 
 
 def test_a_datetime_without_a_zone_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Unpack
 import duckdb
 
 from mentra_nb import paths
+from mentra_nb.arguments import check_path
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.ids import uuid7
 from mentra_nb.record import schema
@@ -82,6 +83,7 @@ def export(path: str | Path, *, table: str = "events", overwrite: bool = False, 
 
 def _target(path: str | Path, source: Path, table: str, overwrite: bool) -> Path:
     """Return the absolute path to write to, after checking that it may be written."""
+    check_path("mn.export('record.duckdb')", path)
     target = Path(path).expanduser().resolve()
     if table not in TABLES:
         raise ConfigurationError(f"there is no table {table!r}; there are {', '.join(TABLES)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from functools import wraps
 from pathlib import Path
@@ -125,9 +125,25 @@ def filtered(function: F) -> F:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{function.__name__}() {error}") from None
-        return function(*args, **kwargs)
+        given = {name: _checked(name, kwargs[name], type_) for name, type_ in names if name in kwargs}
+        return function(*args, **kwargs | given)
 
     checked.__signature__ = signature  # type: ignore[attr-defined]
     checked.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
     checked.__annotations__["return"] = hints["return"]
     return checked  # type: ignore[return-value]
+
+
+def _checked(name: str, value: Any, type_: Any) -> Any:
+    """Return the value of a filter, several as a list. Raises `ConfigurationError` for one of another type."""
+    if type_ == When and not isinstance(value, When):
+        raise ConfigurationError(
+            f"{name} must be a time, not {type(value).__name__}: write it as '2026-03-01' or timedelta(days=1)"
+        )
+    if type_ != One or value is None or isinstance(value, str):
+        return value
+    several = list(value) if isinstance(value, Iterable) else [value]
+    for each in several:
+        if not isinstance(each, str):
+            raise ConfigurationError(f"{name} must be text or a list of texts, not {type(each).__name__}")
+    return several

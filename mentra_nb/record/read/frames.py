@@ -15,6 +15,7 @@ from typing import Any, Literal, Unpack
 import duckdb
 import pandas as pd
 
+from mentra_nb.arguments import check_text
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.record.read import query
 from mentra_nb.record.read.columns import described, documented
@@ -217,6 +218,7 @@ def sql(text: str, values: Sequence[Any] | Mapping[str, Any] = (), *, folder: st
             tool  calls
         0  shell      1
     """
+    check_text("mn.sql('SELECT tool FROM decisions')", query=text)
     with query.connection(folder=folder) as con:
         _require_one_select(con, text)
         try:

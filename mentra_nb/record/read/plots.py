@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Unpack
 
 import pandas as pd
 
+from mentra_nb.arguments import check_text
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.record.read import frames, query
 from mentra_nb.record.read.filters import Filters, ToolFilters, filtered
@@ -149,6 +150,7 @@ def timeline_frame(
     Raises:
         ConfigurationError: there is no such session.
     """
+    check_text("mn.plot.timeline('sales')", {"session": session})
     if session is None:
         known = frames.sessions(folder=folder)
         taken = known.session_id[known.turns > 0]

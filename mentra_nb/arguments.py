@@ -1,7 +1,8 @@
-"""Checks of what was typed, for one sentence in place of an error from deep inside."""
+"""Checks of the arguments a person gave, for one sentence in place of an error from deep inside."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from mentra_nb.errors import ConfigurationError
@@ -16,6 +17,12 @@ def check_text(example: str, optional: Mapping[str, object] | None = None, **wor
     for what, value in (words | given).items():
         if not isinstance(value, str):
             raise ConfigurationError(f"the {what} must be text, not {type(value).__name__}: {example}")
+
+
+def check_path(example: str, path: object) -> None:
+    """Raise `ConfigurationError` if `path` is not text or a path. `example` shows how it is called."""
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigurationError(f"the path must be text or a Path, not {type(path).__name__}: {example}")
 
 
 def check_words(prompt: object, model: object, session: object) -> None:
