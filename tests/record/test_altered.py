@@ -108,7 +108,9 @@ def test_a_segment_that_was_put_in_is_found(sealed: Path, then: str) -> None:
         compact(sealed, grace=0)
     if then == "prune":
         prune(before=(datetime.now(UTC) + timedelta(days=1)).isoformat(), folder=sealed)
-    assert problems(sealed) == {FORGED: "was put in: no writer of this record has begun it"}
+    assert problems(sealed) == {
+        FORGED: "has no link, and no writer of this record has begun it: it was put in, or is of an earlier version"
+    }
     assert "forged" in seen(sealed)  # it is shown, and said to be forged
 
 
@@ -194,6 +196,23 @@ def test_a_record_of_an_earlier_version_becomes_known_as_it_is(sealed: Path) -> 
     said = known.read(sealed)
     assert unlinked in said.begun
     assert set(said.links) == {link.digest for link in chain.read(sealed)[0]}
+    compact(sealed, grace=0)
+    assert problems(sealed) == {}
+
+
+def test_a_segment_that_an_earlier_version_adds_is_sound_once_it_is_sealed(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions write segments and links as this one does, but note neither in `.known`."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(known, "begin", lambda *_: None)
+        earlier.setattr(known, "add", lambda *_: None)
+        journal = Journal(sealed)
+        journal.record_audit_event("a", "run_aborted", {"reason": "written by an earlier version"})
+        assert "or is of an earlier version" in "".join(problems(sealed).values())
+        journal.close()
+    assert problems(sealed) == {}
+    write(sealed, "later")
     compact(sealed, grace=0)
     assert problems(sealed) == {}
 

@@ -47,7 +47,7 @@ class Known:
         if segment in self.sealed:
             return "was sealed, but its link is not in the chain any more"
         if self.is_there and segment not in self.begun:
-            return "was put in: no writer of this record has begun it"
+            return "has no link, and no writer of this record has begun it: it was put in, or is of an earlier version"
         return None
 
 
