@@ -218,7 +218,7 @@ class NoModelsAvailable(MentraError):
 
 class FailedToListModels(MentraError):
     def __init__(self, source: ProviderError) -> None:
-        super().__init__(f"failed to list models: {advised(source)}")
+        super().__init__(f"failed to list models: {unlisted(source)}")
         self.__cause__: BaseException | None = source
 
 
@@ -251,9 +251,18 @@ def advised(error: MentraError, conversation: str = "") -> str:
     return f"{error} · {advice}" if advice else str(error)
 
 
+def unlisted(error: MentraError) -> str:
+    """Return the message of an error met while models were listed, and what to do if the key is refused."""
+    advice = _KEY_ADVICE.get(_status(error)) if isinstance(error, ProviderError) else None
+    return f"{error} · {advice}" if advice else str(error)
+
+
+_KEY_ADVICE = {401: "check the key: %mentra check", 403: "check what the key may use: %mentra check"}
+
+
 def what_to_do(error: ProviderError) -> str:
-    """Return what to do after an error of a provider; empty if its message says it."""
-    text, status = str(error), getattr(error, "status", None) or _status_in(str(error))
+    """Return what to do after an error of a provider in a turn; empty if its message says it."""
+    text, status = str(error), _status(error)
     if status == 413 or _TOO_LONG.search(text):
         return "begin a new conversation (-s NAME), or take a model with a larger context window: %mentra models"
     if _UNREADABLE.search(text):
@@ -263,13 +272,17 @@ def what_to_do(error: ProviderError) -> str:
     if status in (400, 422):
         return "change the question, or take another model (-m NAME)"
     known = {
-        401: "check the key: %mentra check",
-        403: "check what the key may use: %mentra check",
+        **_KEY_ADVICE,
         404: "check the name of the model: %mentra models",
         429: "wait a while, then %mentra resume",
     }
     resumable = isinstance(error, HttpError | RetryableError | TransportError) and error.is_transient
-    return known.get(status or 0) or ("%mentra resume goes on" if resumable else "")
+    return known.get(status) or ("%mentra resume goes on" if resumable else "")
+
+
+def _status(error: ProviderError) -> int:
+    """Return the HTTP status that an error has or names, or 0."""
+    return getattr(error, "status", None) or _status_in(str(error)) or 0
 
 
 def _status_in(text: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from mentra_nb.chat.models import can_chat, open_provider
-from mentra_nb.errors import MentraError, TransportError, advised
+from mentra_nb.errors import MentraError, TransportError, unlisted
 from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.providers.nearness import address_of, is_loopback
 from mentra_nb.providers.registry import PRESETS
@@ -44,7 +44,7 @@ async def catalog(
                 notes.append(f"{id} is not listed: no answer within {seconds:g} s")
         except MentraError as error:
             if not is_probe:
-                notes.append(f"{id} is not listed: {advised(error)}")
+                notes.append(f"{id} is not listed: {unlisted(error)}")
 
     async with anyio.create_task_group() as tasks:
         for provider, is_probe in _providers(engine, os.environ if environ is None else environ, notes):

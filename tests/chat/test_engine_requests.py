@@ -128,6 +128,15 @@ async def test_a_refused_key_is_named_with_what_to_do(server: Server) -> None:
     assert notes == ["lab0 is not listed: HTTP 401: Incorrect API key · check the key: %mentra check"]
 
 
+async def test_a_server_that_cannot_be_listed_is_not_a_turn_to_resume() -> None:
+    async with Server() as gone:
+        url = gone.url
+    async with engine_on(url) as engine:
+        _, notes = await listed(engine)
+    assert "could not connect" in notes[0]
+    assert "resume" not in notes[0]
+
+
 async def test_local_servers_that_do_not_run_are_not_mentioned() -> None:
     async with engine_on() as engine:
         found, notes = await listed(engine, environ={"OPENAI_API_KEY": ""})
