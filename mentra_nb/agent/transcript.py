@@ -73,9 +73,7 @@ class Sent:
         self._transcript, self._at = transcript, at
 
     def encoded(self, wire: str, encode: Callable[[Message], T]) -> T:
-        path = self._transcript._path  # this runs for every old message at every request
-        form: T | None = path.forms[self._at] if path.wire == wire else None
-        return form if form is not None else self._transcript.form(self._at, wire, encode)
+        return self._transcript.form(self._at, wire, encode)
 
     def has_images(self) -> bool:
         return self._transcript.has_images(self._at)
