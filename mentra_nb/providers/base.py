@@ -222,6 +222,12 @@ class MessageDelta:
     """Stop reason, usage so far, and what the server says about stopping. `None` leaves the earlier value."""
 
     stop_reason: str | None = None
+    """`end`, `tool_use`, `max_tokens`, `refusal`, `content_filter`, `pause`, `context_overflow`, `error` or `unknown`.
+
+    An adapter maps the reasons it knows to these and passes others on unchanged. `pause`: the provider interrupted a
+    long answer, and continues if asked again with the answer so far in the history. `context_overflow`: the model's
+    context was full before the answer was complete. `error`: the model's output was unusable.
+    """
     usage: TokenUsage | None = None
     detail: str | None = None
 
@@ -234,15 +240,6 @@ class MessageStopped:
 ProviderEvent = (
     MessageStarted | ContentBlockStarted | ContentBlockDelta | ContentBlockStopped | MessageDelta | MessageStopped
 )
-
-StopReason = Literal[
-    "end", "tool_use", "max_tokens", "refusal", "content_filter", "pause", "context_overflow", "error", "unknown"
-]
-"""Stop reasons in neutral words. An adapter maps those it knows and passes others on unchanged.
-
-`pause`: the provider interrupted a long answer, and continues if asked again with the answer so far in the history.
-`context_overflow`: the model's context was full before the answer was. `error`: the model's output was unusable.
-"""
 
 
 class Provider(ABC):
