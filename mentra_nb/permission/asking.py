@@ -123,20 +123,18 @@ class SessionPermissions:
         prompted = verdict is not None or request.again
         if not prompted and self.ask == "changes" and _runs_unasked(request):
             return ToolAuthorizationDecision.allow("setting")
-        other = BE_ASKED if self.ask == "rules" else ASK_IN_A_CELL
-        how = "; ".join(filter(None, (_near_miss(request, rules), how_to_allow(request, other))))
         if self.ask == "rules":
+            how = how_to_allow(request, rules, BE_ASKED)
             return ToolAuthorizationDecision.deny(f"no rule covers it and ask is 'rules'; {how}", "setting")
         if not self.can_ask():
+            how = how_to_allow(request, rules, ASK_IN_A_CELL)
             return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
-        reason = verdict.reason if verdict is not None and verdict.reason else _why(request, self.ask, rules)
-        if request.again:
-            reason = AGAIN
-        return await self._put_question(request, reason, rules)
+        given = AGAIN if request.again else verdict and verdict.reason
+        return await self._put_question(request, given or _why(request, self.ask, rules), rules)
 
     async def _answered_before(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
         """Return what a person answered about these exact arguments after the turn that asked had died, if anything."""
-        if request.again:
+        if request.again or not request.earlier_runs:
             return None
         bound_to = effective_hash(request)
         for run_id in request.earlier_runs:
@@ -334,11 +332,13 @@ class SessionPermissions:
         return await self.store.list_rules(self.session_id, self.project)
 
 
-def how_to_allow(request: ToolAuthorizationRequest, other: str) -> str:
+def how_to_allow(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule], other: str) -> str:
     """Return the advice that lets this very call, and no other, run unasked, or `other`. It quotes no long subject."""
     if (size := len(str(request.subject))) > MAX_QUOTED:
-        return f"what it acts on has {size} characters, too many to quote in a rule: {other}"
-    return f"allow it beforehand with {calls_to_allow(request)}, or {other}"
+        advice = f"what it acts on has {size} characters, too many to quote in a rule: {other}"
+    else:
+        advice = f"allow it beforehand with {calls_to_allow(request)}, or {other}"
+    return "; ".join(filter(None, (_near_miss(request, rules), advice)))
 
 
 def calls_to_allow(request: ToolAuthorizationRequest) -> str:
@@ -397,14 +397,14 @@ def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
     return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
 
 
-def _why(request: ToolAuthorizationRequest, ask: AskMode, rules: list[PermissionRule]) -> str:
+def _why(request: ToolAuthorizationRequest, ask: AskMode, rules: Sequence[PermissionRule]) -> str:
     """Return why a call is asked about, in one line."""
     if ask == "always":
         return "ask is 'always' and no rule covers this call"
     return _near_miss(request, rules) or f"'{request.tool_name}' may change things and no rule covers this call"
 
 
-def _near_miss(request: ToolAuthorizationRequest, rules: list[PermissionRule]) -> str | None:
+def _near_miss(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule]) -> str | None:
     """Return why no pattern covers a shell line although the tool has allowances; `None` if there is no such reason."""
     if request.subject.kind != "shell" or not any(rule.allow and rule.tool == request.tool_name for rule in rules):
         return None
