@@ -8,15 +8,11 @@ of each, in wall time; the server runs in a separate process. The argument is th
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import statistics
-import sys
-import tempfile
 import time
 
 import httpx
-from bench_turns import bare_round, serve
+from bench_turns import bare_round, run
 
 SIZES = {50: 12, 500: 4}
 """Samples by number of agents."""
@@ -59,18 +55,5 @@ async def measure(port: int) -> None:
             )
 
 
-def main() -> None:
-    if "httpx" in sys.argv[1:]:
-        sys.modules["httpx2"] = None  # type: ignore[assignment]  # as if it were not installed
-    os.environ["MENTRA_HOME"] = tempfile.mkdtemp()
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
-    process.start()
-    try:
-        asyncio.run(measure(here.recv()))
-    finally:
-        process.terminate()
-
-
 if __name__ == "__main__":
-    main()
+    run(measure)

@@ -16,9 +16,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from multiprocessing.connection import Connection
+from typing import Any
 
 import httpx
 from httpx_sse import EventSource
@@ -210,7 +211,8 @@ async def measure(port: int) -> None:
         print(f"a stop in a silent stream: {middle:.1f} ms, at most {longest:.1f} ms, of {len(waits)}")
 
 
-def main() -> None:
+def run(measure: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    """Run a measurement, which gets the port of a server in another process. The argument names the client."""
     if "httpx" in sys.argv[1:]:
         sys.modules["httpx2"] = None  # type: ignore[assignment]  # as if it were not installed
     os.environ["MENTRA_HOME"] = tempfile.mkdtemp()
@@ -224,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(measure)
