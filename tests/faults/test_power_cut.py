@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 from kits import killable_turn as turn
+from kits import stores
 
+from mentra_nb.event.types import AgentEvent, ToolAuthorizationFinished
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.store.sqlite import SqliteStore
 
@@ -89,22 +91,51 @@ async def test_calls_with_effects_and_answers_are_on_the_disk_before_they_count(
     def step(name: str) -> None:
         if name in ("tool.act:before", "tool.keep:before"):
             begun = [row for row in disk.rows("tool_calls") if row["finished_at"] is None]
-            told = disk.events("tool_execution_started")[-1]
+            event = disk.events("tool_execution_started")[-1]
             [call] = [(row["tool"], json.loads(row["arguments"])) for row in begun]
-            assert call == (told["tool_name"], told["input"])
+            assert call == (event["tool_name"], event["input"])
             assert {row["outcome"] for row in disk.rows("questions")} <= {"allowed"}
-            acted.append(told["input"]["what"])
+            acted.append(event["input"]["what"])
+
+    decided: list[str] = []
+    recorded: list[str] = []
+
+    def hear(event: AgentEvent) -> None:
+        if isinstance(event, ToolAuthorizationFinished) and event.request_id is not None:
+            decided.append(event.request_id)
+            recorded.append(disk.events("permission_resolved")[-1]["request_id"])
 
     store, record = SyncedStore(home, disk), SyncedJournal(turn.record_folder(home), disk)
     async with turn.open_runtime(home, turn.Model(), step, store, record) as runtime:
         session = await runtime.create_session(turn.NAME, turn.MODEL)
         turn.Person(session, again=False)
+        session.permissions.bus.tap(hear)
         await session.permissions.add_rule("act", turn.RULED_BEFORE, allow=True)
         await turn.say_the_rest(session)
     record.close()
     store.close()
 
     assert acted == ["a", "a", "b1", "b2", "b3"]
-    answered = len(disk.events("permission_resolved"))
-    assert answered > 0
-    assert disk.syncs == {"begin_tool_call": 5, "save_rule": 2, "close_question": answered}
+    assert len(decided) > 0
+    assert recorded == decided
+    assert disk.syncs == {"begin_tool_call": 5, "save_rule": 2, "close_question": len(decided)}
+
+
+async def test_what_a_person_decides_of_dead_turns_and_of_rules_is_on_the_disk(tmp_path: Path) -> None:
+    home, disk = tmp_path / "home", Disk(tmp_path)
+    home.mkdir()
+    store = SyncedStore(home, disk)
+    await store.create_agent(stores.agent())
+    await store.start_run(stores.run())
+    await store.begin_tool_call(stores.tool_call())
+    await store.open_question(stores.question("q1"))
+
+    assert await store.answer_question("q1", allow=True, decided_by="user")
+    assert [row["outcome"] for row in disk.rows("questions")] == ["allowed"]
+    assert await store.resolve_tool_call("run-1", "call-1", "skipped")
+    assert [row["resolution"] for row in disk.rows("tool_calls")] == ["skipped"]
+    rule = await store.save_rule(stores.rule("rule-1"))
+    assert [row["id"] for row in disk.rows("rules")] == ["rule-1"]
+    assert await store.revoke_rule(rule.id)
+    assert disk.rows("rules") == []
+    store.close()
