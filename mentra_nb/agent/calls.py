@@ -97,7 +97,7 @@ class CallEvents:
         return self.environment.bus.emit(event)
 
     def about(self, use: ToolUse) -> dict[str, Any]:
-        """Return the fields that every event of a call has."""
+        """Return the fields that name a call, in its events, in the request to allow it and in its tool's context."""
         return {
             "agent_id": self.caller.agent_id,
             "run_id": self.caller.run_id,
@@ -181,12 +181,9 @@ class CallEvents:
                     loop.call_soon_threadsafe(show, text)
 
         return ToolContext(
-            agent_id=caller.agent_id,
+            **self.about(use),
             agent_name=caller.agent_name,
             model=caller.model,
-            run_id=caller.run_id,
-            tool_call_id=use.id,
-            tool_name=use.name,
             working_directory=env.working_directory,
             policy=env.policy,
             executor=env.executor,

@@ -118,14 +118,11 @@ class Gates:
             contained_call(lambda: tool.check_policy(call.context, call.arguments))
             preview = await _on_thread(tool.preview, call)
             return ToolAuthorizationRequest(
-                agent_id=caller.agent_id,
+                **self.events.about(use),
                 agent_name=caller.agent_name,
                 model=caller.model,
                 history_len=self.history_len,
-                tool_call_id=use.id,
-                tool_name=use.name,
                 preview=preview.model_copy(update={"raw_input": use.input}),
-                run_id=caller.run_id,
                 subject=contained_call(lambda: tool.subject(call.context, call.arguments)),
                 arguments=call.arguments,
                 asks=tool.spec.asks,
