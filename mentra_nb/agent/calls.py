@@ -42,16 +42,6 @@ class Call:
 
 
 @dataclass(frozen=True)
-class CallEnd:
-    """How a call ended, as it is stored."""
-
-    call_id: str
-    content: Any
-    is_error: bool
-    ends_turn: bool = False
-
-
-@dataclass(frozen=True)
 class Earlier:
     """What is known of calls that an interrupted turn had taken up."""
 

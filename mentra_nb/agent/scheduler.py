@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from mentra_nb.agent.calls import Call, CallEnd, Caller, CallEvents, Earlier, Refused
+from mentra_nb.agent.calls import Call, Caller, CallEvents, Earlier, Refused
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
@@ -22,7 +22,7 @@ from mentra_nb.content import Image, ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
-from mentra_nb.store.records import Entry, ToolCallRecord
+from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
 from mentra_nb.tools.tool import Delegate, Tool, ToolOutput, as_content
 
 
@@ -41,7 +41,7 @@ class Scheduler:
     """The tool that takes the turn's typed answer; it needs no permission."""
     history_len: int = 0
     results: dict[str, ToolResult] = field(default_factory=dict)
-    unsaved: CallEnd | None = None
+    unsaved: ToolCallEnd | None = None
     """The end of the round's last call, while it is not stored: it is stored with the results of the round."""
     _calls: Sequence[ToolUse] = ()
 
@@ -163,7 +163,7 @@ class Scheduler:
         )
         errors = self._events.emit(e.ToolExecutionStarted(input=call.arguments, **self._events.about(call.use)))
         if errors:
-            await self.save(CallEnd(call.use.id, f"execution blocked: {errors[0]}", is_error=True))
+            await self.save(ToolCallEnd(call.use.id, f"execution blocked: {errors[0]}", is_error=True))
             raise Refused(f"Tool execution blocked: {errors[0]}")
         if call.tool.spec.effect != "none":
             await anyio.to_thread.run_sync(self.environment.bus.sync)
@@ -176,7 +176,7 @@ class Scheduler:
             self._finish(call.use, str(refusal), is_error=True)
             return False
         except anyio.get_cancelled_exc_class():
-            await self.save(CallEnd(call.use.id, NOT_RUN, is_error=True))
+            await self.save(ToolCallEnd(call.use.id, NOT_RUN, is_error=True))
             raise
         began = time.monotonic()
         output, error = await self._execute(call, began)
@@ -185,7 +185,7 @@ class Scheduler:
         failed = error is not None
         content = limited(error) if failed else output.content
         ends_turn = output.terminate and not failed
-        end = CallEnd(call.use.id, content, failed, ends_turn)
+        end = ToolCallEnd(call.use.id, content, failed, ends_turn)
         if alone and self.open_calls() == [call.use]:
             self.unsaved = end
         else:
@@ -205,7 +205,7 @@ class Scheduler:
         except anyio.get_cancelled_exc_class():
             if _is_stopped():
                 self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
-                await self.save(CallEnd(call.use.id, STOPPED, is_error=True))
+                await self.save(ToolCallEnd(call.use.id, STOPPED, is_error=True))
                 raise
             return ToolOutput(""), f"Tool '{name}' was cancelled from within"
         except PolicyViolation as violation:
@@ -214,18 +214,12 @@ class Scheduler:
         except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
             return ToolOutput(""), in_words(failure)
 
-    async def save(self, end: CallEnd, entries: Sequence[Entry] = ()) -> None:
+    async def save(self, end: ToolCallEnd, entries: Sequence[Entry] = ()) -> None:
         """Store the end of a call, with entries of the transcript."""
         self.unsaved = None
         with anyio.CancelScope(shield=True):  # a known result is stored even when the turn is stopped meanwhile
             await self.environment.store.finish_tool_call(
-                self.caller.run_id,
-                end.call_id,
-                end.content,
-                is_error=end.is_error,
-                ends_turn=end.ends_turn,
-                entries=entries,
-                holder=self.environment.holder,
+                self.caller.run_id, end, entries=entries, holder=self.environment.holder
             )
 
     def _finish(

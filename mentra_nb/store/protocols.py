@@ -29,6 +29,7 @@ from mentra_nb.store.records import (
     TeamMember,
     TeamMessage,
     TeamRequest,
+    ToolCallEnd,
     ToolCallRecord,
 )
 
@@ -169,15 +170,7 @@ class RunStore(Protocol):
         ...
 
     async def finish_tool_call(
-        self,
-        run_id: str,
-        call_id: str,
-        result: Any,
-        *,
-        is_error: bool,
-        ends_turn: bool = False,
-        entries: Sequence[Entry] = (),
-        holder: str | None = None,
+        self, run_id: str, end: ToolCallEnd, *, entries: Sequence[Entry] = (), holder: str | None = None
     ) -> None:
         """Store the result of a call, and append all `entries` with it or nothing at all."""
         ...

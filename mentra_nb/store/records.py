@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -146,6 +147,16 @@ class ToolCallRecord(Data):
     """The decision about a call whose result is unknown."""
     ends_turn: bool = False
     """Whether its result ended the turn."""
+
+
+@dataclass(frozen=True)
+class ToolCallEnd:
+    """How a tool call ended."""
+
+    call_id: str
+    result: Any
+    is_error: bool = False
+    ends_turn: bool = False
 
 
 class LeaseHolder(Data):

@@ -33,7 +33,7 @@ from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, effective_hash
 from mentra_nb.providers.scripted import ControlledStream, ScriptedCall, failure, text, tool_calls
 from mentra_nb.runtime.session import Session
-from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
+from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallEnd, ToolCallRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.tool import tool
@@ -140,7 +140,7 @@ class Left:
             )
         )
         if result is not None:
-            await self.store.finish_tool_call(run_id, use.id, result, is_error=False, ends_turn=ends_turn)
+            await self.store.finish_tool_call(run_id, ToolCallEnd(use.id, result, ends_turn=ends_turn))
 
 
 def calling(*uses: ToolUse) -> Message:

@@ -25,6 +25,7 @@ from mentra_nb.store.records import (
     MemoryRecord,
     RunRecord,
     SessionRecord,
+    ToolCallEnd,
     ToolCallRecord,
 )
 from mentra_nb.store.sqlite import SqliteStore
@@ -79,7 +80,7 @@ async def turn(store: RuntimeStore, leaf: str | None) -> str:
     await store.append_entries([first], holder=me)
     await store.append_entries([second], holder=me)
     await store.begin_tool_call(call(run, "c"), holder=me)
-    await store.finish_tool_call(run, "c", TEXT, is_error=False)
+    await store.finish_tool_call(run, ToolCallEnd("c", TEXT))
     third = entry(second.id, run)
     await store.append_entries([third], holder=me)
     last = entry(third.id, run)
@@ -102,7 +103,7 @@ async def bench(store: RuntimeStore) -> None:
         "append_entries, one of 540 bytes", CALLS, lambda n: store.append_entries([entry(None, "run")], holder=me)
     )
     await measure("begin_tool_call", CALLS, lambda n: store.begin_tool_call(call("run", f"c{n}"), holder=me))
-    await measure("finish_tool_call", CALLS, lambda n: store.finish_tool_call("run", f"c{n}", TEXT, is_error=False))
+    await measure("finish_tool_call", CALLS, lambda n: store.finish_tool_call("run", ToolCallEnd(f"c{n}", TEXT)))
     await measure("save_partial", CALLS, lambda n: store.save_partial("run", f"{n} {TEXT}", holder=me))
     await measure("renew_leases", CALLS, lambda n: store.renew_leases(HOLDER, ["agent:a"], 600))
     await measure("list_rules", CALLS, lambda n: store.list_rules("s", "p"))

@@ -33,7 +33,7 @@ WORKER = """
 import asyncio, json, os, random, sys, time
 from mentra_nb.content import Message
 from mentra_nb.ids import new_id
-from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallRecord
+from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallEnd, ToolCallRecord
 from mentra_nb.store.open import open_store
 
 where, agents, until, log = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), os.open(sys.argv[4], os.O_WRONLY)
@@ -68,7 +68,7 @@ async def turn(agent):
     )
     await store.begin_tool_call(call, holder=me)
     note("call", run=run.id, done=False)
-    await store.finish_tool_call(run.id, "c", "result", is_error=False)
+    await store.finish_tool_call(run.id, ToolCallEnd("c", "result"))
     note("call", run=run.id, done=True)
     last = entry(agent, first.id, run.id)
     await store.finish_run(run.id, "finished", leaf=last.id, entries=[last], holder=me)

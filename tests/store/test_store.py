@@ -10,6 +10,7 @@ from kits.stores import agent, entry, run, session, tool_call
 
 from mentra_nb.content import Message, ToolResult
 from mentra_nb.errors import StoreError, UnknownEntry
+from mentra_nb.store.records import ToolCallEnd
 from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.transactions import Transaction
 from mentra_nb.store.volatile import VolatileStore
@@ -289,7 +290,7 @@ async def test_invalid_unicode_is_stored_with_question_marks(store: SqlStore) ->
     await store.start_run(run())
     await store.append_entries([entry("a", None, Message.user(half)), entry("b", "a", Message.user("ä"))])
     await store.begin_tool_call(tool_call().model_copy(update={"arguments": {"path": half}}))
-    await store.finish_tool_call("run-1", "call-1", half, is_error=False)
+    await store.finish_tool_call("run-1", ToolCallEnd("call-1", half))
     await store.save_partial("run-1", half)
     [partial] = [r.partial for r in await store.list_runs("agent-1")]
     await store.finish_run("run-1", "failed", leaf=None, error=half)
@@ -413,7 +414,7 @@ async def test_a_tool_call_is_open_until_its_result_is_known(store: SqlStore) ->
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
     assert await store.list_tool_calls("run-1") == [tool_call()]
-    await store.finish_tool_call("run-1", "call-1", {"n": 1}, is_error=True)
+    await store.finish_tool_call("run-1", ToolCallEnd("call-1", {"n": 1}, is_error=True))
     [closed] = await store.list_tool_calls("run-1")
     assert (closed.result, closed.is_error, closed.ends_turn) == ({"n": 1}, True, False)
     assert closed.finished_at is not None
@@ -423,7 +424,7 @@ async def test_a_result_that_ended_the_turn_is_marked(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
-    await store.finish_tool_call("run-1", "call-1", "bye", is_error=False, ends_turn=True)
+    await store.finish_tool_call("run-1", ToolCallEnd("call-1", "bye", ends_turn=True))
     assert [call.ends_turn for call in await store.list_tool_calls("run-1")] == [True]
 
 
@@ -432,7 +433,7 @@ async def test_only_a_call_with_an_unknown_result_gets_a_decision_and_only_once(
     await store.start_run(run())
     await store.begin_tool_call(tool_call())
     await store.begin_tool_call(tool_call("call-2"))
-    await store.finish_tool_call("run-1", "call-2", "done", is_error=False)
+    await store.finish_tool_call("run-1", ToolCallEnd("call-2", "done"))
     assert await store.resolve_tool_call("run-1", "call-1", "skipped") is True
     assert await store.resolve_tool_call("run-1", "call-1", "run_again") is False
     assert await store.resolve_tool_call("run-1", "call-2", "done") is False

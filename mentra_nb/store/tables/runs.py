@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mentra_nb.errors import StoreError
-from mentra_nb.store.records import Entry, Resolution, RunRecord, RunState, ToolCallRecord
+from mentra_nb.store.records import Entry, Resolution, RunRecord, RunState, ToolCallEnd, ToolCallRecord
 from mentra_nb.store.tables.agents import update_agent
 from mentra_nb.store.tables.leases import check_holder
 from mentra_nb.store.tables.transcripts import append, entry_rows, insert_entries, to_entries
@@ -100,21 +100,13 @@ class RunTable(Database):
         await self.write(work, sync=call.effect != "none")
 
     async def finish_tool_call(
-        self,
-        run_id: str,
-        call_id: str,
-        result: Any,
-        *,
-        is_error: bool,
-        ends_turn: bool = False,
-        entries: Sequence[Entry] = (),
-        holder: str | None = None,
+        self, run_id: str, end: ToolCallEnd, *, entries: Sequence[Entry] = (), holder: str | None = None
     ) -> None:
         statement = (
             "UPDATE tool_calls SET finished_at = ?, is_error = ?, result = ?, ends_turn = ? "
             "WHERE run_id = ? AND call_id = ?"
         )
-        row = (time.time(), int(is_error), to_json(result), int(ends_turn), run_id, call_id)
+        row = (time.time(), int(end.is_error), to_json(end.result), int(end.ends_turn), run_id, end.call_id)
         rows = entry_rows(entries)
 
         def work(db: Transaction) -> None:
