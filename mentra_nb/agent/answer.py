@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -49,7 +49,7 @@ class _Block:
 class PendingMessage:
     """The assistant message while it streams. Pieces are kept as pieces and joined when they are needed."""
 
-    def __init__(self, agent_id: str, provider: str, model: str, ids: Callable[[], UniqueIds] = UniqueIds) -> None:
+    def __init__(self, agent_id: str, provider: str, model: str, ids: Callable[[], Iterable[str]] = tuple) -> None:
         self.agent_id = agent_id
         self.provider = provider
         self.model = model
@@ -136,7 +136,7 @@ class PendingMessage:
     @cached_property
     def _ids(self) -> UniqueIds:
         """The ids of the conversation's calls, and of this message's: models use one twice."""
-        return self._known_ids()
+        return UniqueIds(self._known_ids())
 
     def partial_text(self) -> str:
         """Return the text received so far."""

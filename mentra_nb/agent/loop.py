@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -22,7 +21,7 @@ from mentra_nb.agent.request import assemble
 from mentra_nb.agent.steering import Boundary, Steering
 from mentra_nb.agent.strategy import Continue, Decision, Inject, RoundContext, Stop, ToolSummary
 from mentra_nb.agent.turn import Turn
-from mentra_nb.content import Message, Sendable, TokenUsage, ToolResult, ToolUse
+from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
     ConfigurationError,
     ErrorCategory,
@@ -34,7 +33,7 @@ from mentra_nb.errors import (
     StreamTruncated,
 )
 from mentra_nb.event import types as e
-from mentra_nb.ids import UniqueIds, new_id
+from mentra_nb.ids import new_id
 from mentra_nb.permission.binding import contained
 from mentra_nb.providers.base import ContentBlockStopped, ProviderEvent
 
@@ -200,8 +199,7 @@ async def ask_model(turn: Turn) -> Answer:
         check_priced(provider.descriptor.id, model)
     turn.scheduler.use_model(model)
     await turn.transcript.ready_for((provider, model))
-    messages = turn.transcript.messages()
-    request = assemble(model, turn.config, messages, turn.environment)
+    request = assemble(model, turn.config, turn.transcript.messages(), turn.environment)
     turn.limits.count_request()
     for attempt in count(1):
         turn.request = e.ModelRequestStarted(
@@ -218,7 +216,7 @@ async def ask_model(turn: Turn) -> Answer:
         try:
             async with provider.stream(request) as events:
                 request_opened(turn)
-                turn.pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, partial(ids_in, messages))
+                turn.pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, turn.transcript.call_ids)
                 return await read_answer(turn, turn.pending, events)
         except ProviderError as error:
             said_something = turn.pending is not None and turn.pending.said_something
@@ -235,11 +233,6 @@ async def ask_model(turn: Turn) -> Answer:
             turn.limits.count_request()  # before the wait, so that no time is lost when the budget is spent
             await wait_before_retry(turn, error, attempt)
     raise AssertionError("unreachable")
-
-
-def ids_in(messages: Sequence[Sendable]) -> UniqueIds:
-    """Return the ids of the calls in a conversation."""
-    return UniqueIds(id for message in messages for id in message.call_ids())
 
 
 async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:

@@ -227,6 +227,11 @@ class Transcript:
             self._path.forms[at] = form
         return form
 
+    def call_ids(self) -> Iterator[str]:
+        """Yield the ids of the calls in all messages. The transcript must be loaded."""
+        path = self._path
+        return chain(chain.from_iterable(path.calls), *(item.message.call_ids() for item in path.items))
+
     def has_images(self, at: int) -> bool:
         """Return whether an old message has images."""
         return bool(self._path.pictures[at])
