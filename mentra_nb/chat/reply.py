@@ -53,6 +53,8 @@ class Reply:
     notice: str | None = None
     shown: int | None = None
     """The `n` of `In[n]` of the cell that has streamed it: its next display in that cell shows nothing."""
+    rounds: list[str] = field(default_factory=list)
+    """The text of each message of the model; between them tools ran. `text` is that of the last."""
 
     def __str__(self) -> str:
         return self.text
@@ -76,6 +78,7 @@ class ReplyBuilder:
         self.tools: list[ToolCallSummary] = []
         self.finished: e.TurnFinished | None = None
         self.summaries: dict[str, str] = {}
+        self.rounds: list[str] = []
 
     def hear(self, event: e.AgentEvent) -> None:
         """Take in an event of the turn."""
@@ -88,6 +91,8 @@ class ReplyBuilder:
                         event.tool_name, self.summaries.get(event.tool_call_id, ""), event.is_error, event.duration_ms
                     )
                 )
+            case e.AssistantMessageCommitted():
+                self.rounds.append(event.message.text())
             case e.TurnFinished():
                 self.finished = event
                 self.ended(event.stop_reason)
@@ -108,4 +113,5 @@ class ReplyBuilder:
             cost=cost_usd(model.provider, model.id, done.usage),
             tools=self.tools,
             value=value,
+            rounds=self.rounds,
         )

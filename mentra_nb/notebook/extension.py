@@ -173,7 +173,7 @@ def _set_matcher(shell: Any, *, add: bool) -> None:
 
 def show_reply(reply: Any) -> None:
     """Show a reply as the value of a cell: its typed value, or its text unless the same cell has just streamed it."""
-    from mentra_nb.notebook.output import show_markdown
+    from mentra_nb.notebook.output import show_answer
 
     if reply.value is not None:
         from IPython.display import display
@@ -182,4 +182,4 @@ def show_reply(reply: Any) -> None:
     elif reply.shown is not None and reply.shown == kernel.execution_count():
         reply.shown = None
     else:
-        show_markdown(reply.text)
+        show_answer(reply)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from mentra_nb.notebook.render import Bundle, bundle
+from mentra_nb.notebook.render import Bundle, bundle, count_code
+
+if TYPE_CHECKING:
+    from mentra_nb.chat.reply import Reply
 
 EMPTY: Bundle = {"text/html": "", "text/plain": ""}
 """An output that shows nothing, in place of one that is no longer needed."""
@@ -35,6 +38,14 @@ class CellOut:
         update_display(data, raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
 
 
-def show_markdown(text: str) -> None:
-    """Show the text of a model in the running cell."""
-    CellOut().show(bundle(text))
+def show_answer(reply: Reply, *, whole: bool = False) -> None:
+    """Show the text of a reply in the running cell, with the numbers that its code had in the turn.
+
+    `whole`: also what the model said before, between tools.
+    """
+    earlier, number = reply.rounds[:-1], 1
+    for text in earlier:
+        if whole and text.strip():
+            CellOut().show(bundle(text, first_code=number))
+        number += count_code(text)
+    CellOut().show(bundle(reply.text, first_code=number))

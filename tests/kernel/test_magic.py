@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,21 @@ def test_a_reply_shows_itself_when_it_is_asked_for_again(notebook: Notebook) -> 
     assert notebook.run("reply").texts() == "Said **once**."
     assert notebook.run("reply").texts() == "Said **once**."
     assert notebook.run("%mentra last").texts() == "Said **once**."
+
+
+def test_an_answer_is_shown_again_with_the_numbers_its_code_had(notebook: Notebook) -> None:
+    first, second = "First:\n\n```\na\n```", "Second:\n\n```\nb\n```"
+    notebook.script(f"s.tool_calls([('read', {{'path': '.'}})], text={first!r})", f"s.text({second!r})")
+    notebook.run("reply = mn.ask('what now?')")
+
+    def shown(code: str) -> list[tuple[str, str]]:
+        return [
+            (each["text/plain"], "".join(re.findall(r"<span>(\[\d\])</span>", each["text/html"])))
+            for each in notebook.run(code).outputs()
+        ]
+
+    assert shown("reply") == [(second, "[2]")]
+    assert shown("%mentra last") == [(first, "[1]"), (second, "[2]")]
 
 
 def test_two_questions_in_one_cell_are_one_conversation(notebook: Notebook) -> None:

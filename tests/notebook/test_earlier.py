@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
+from kits.shells import loaded_shell
 
 import mentra_nb as mn
 from mentra_nb.chat import turn
@@ -49,19 +50,16 @@ def restart(
 
     def restart(*answers: ScriptedAnswer, watched: bool = True) -> Callable[[str], Any]:
         reset()
-        shell = InteractiveShell(cache_size=0)
+        shell = stack.enter_context(loaded_shell())
         shells.append(shell)
-        extension.load(shell)
         found = turn.presenter()
         assert found is not None
         found.is_watched = lambda: watched
         engine().use(ScriptedProvider(answers), "scripted")
         return lambda line: shell.run_line_magic("mentra", line)
 
-    yield restart
-    for shell in shells:
-        extension.unload(shell)
-        shell.history_manager.end_session()
+    with ExitStack() as stack:
+        yield restart
     reset()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,15 +15,6 @@ from mentra_nb.chat.reply import Reply
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import HttpError
 from mentra_nb.notebook import extension
-
-
-@pytest.fixture
-def shell() -> Iterator[Any]:
-    shell = InteractiveShell(cache_size=0)  # not the instance of the process
-    extension.load(shell)
-    yield shell
-    extension.unload(shell)
-    shell.history_manager.end_session()
 
 
 def html(shell: Any, frame: pd.DataFrame) -> str:

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
-from mentra_nb.notebook import extension
 from mentra_nb.record.read.columns import columns
 
 NAMES = ["turns", "decisions", "tool_calls", "sessions", "model_calls", "usage", "events"]
-
-
-@pytest.fixture
-def shell() -> Iterator[Any]:
-    shell = InteractiveShell(cache_size=0)  # not the instance of the process
-    extension.load(shell)
-    yield shell
-    extension.unload(shell)
-    shell.history_manager.end_session()
 
 
 def frame_of(name: str, rows: int = 3) -> pd.DataFrame:

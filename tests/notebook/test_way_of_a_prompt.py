@@ -12,11 +12,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from kits.http_server import Reply, Server, sse
+from kits.shells import loaded_shell
 
 from mentra_nb.chat.engine import reset
-from mentra_nb.notebook import extension
 
 MOST = 16
 PASSED = [
@@ -88,11 +87,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     reset()
-    shell = InteractiveShell(cache_size=0)
-    extension.load(shell)
-    yield shell
-    extension.unload(shell)
-    shell.history_manager.end_session()
+    with loaded_shell() as shell:
+        yield shell
     reset()
 
 

@@ -79,10 +79,10 @@ def sessions(context: Context, _words: Words) -> pd.DataFrame:
 
 
 def last(context: Context, _words: Words) -> None:
-    """Show the last answer again."""
-    from mentra_nb.notebook.output import show_markdown
+    """Show the last answer again, with what the model said between tools."""
+    from mentra_nb.notebook.output import show_answer
 
     reply = context.conversation().last
     if reply is None:
         raise OperationDenied("there is no answer yet in this notebook's conversation")
-    show_markdown(reply.text)
+    show_answer(reply, whole=True)
