@@ -18,6 +18,12 @@ def word_for(name: str | None, session_id: str) -> str:
     return name if name and len(name.split()) == 1 else short_id(session_id)
 
 
+def resume_command(session: Session | None) -> str:
+    """Return the command that goes on with a conversation in another kernel; one without a name is the last."""
+    named = session is not None and session.name != session.id
+    return f"%mentra resume {word_for(session.name, session.id)}" if session and named else "%mentra resume"
+
+
 class Identity:
     """The id and the project of a conversation. Rules can be made for it before there is a session."""
 

@@ -4,8 +4,8 @@ const MIN_QUESTION_AGE = 300; // ms: an earlier click was meant for something el
 const ANSWER_TIMEOUT = 2000; // ms
 const BEAT = 1500; // ms between two signs of life of the kernel that an open card asks for
 const SHOWN_DIFF = 40; // lines of a diff that are not folded
-const GONE = "The kernel that asked is gone: %mentra resume";
-const SILENT = "No answer from the kernel. If it was restarted: %mentra resume";
+const GONE = "The kernel that asked is gone: ";
+const SILENT = "No answer from the kernel. If it was restarted: ";
 
 function element(tag, name, text, attributes = {}) {
   const node = document.createElement(tag);
@@ -115,7 +115,7 @@ function render({ model, el }) {
     left.textContent = "";
     until = null;
     card.classList.add("mentra-gone");
-    status.textContent = words;
+    status.textContent = words + question.resume;
   }
 
   function check() {
@@ -130,7 +130,7 @@ function render({ model, el }) {
     enable(false);
     status.textContent = "Sent.";
     ask(answer(), () => {
-      status.textContent = SILENT;
+      status.textContent = SILENT + question.resume;
     });
   }
 

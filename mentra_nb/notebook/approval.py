@@ -49,6 +49,7 @@ class ApprovalCard(anywidget.AnyWidget):
         *,
         scopes: Sequence[PermissionScope] = ("session",),
         project: str | None = None,
+        resume: str = "%mentra resume",
     ) -> None:
         self._asked = question
         self._on_decision = on_decision
@@ -67,6 +68,7 @@ class ApprovalCard(anywidget.AnyWidget):
             "effect": asking.effect(question, changed),
             "diff": asking.diff(changed, MAX_DIFF) if changed is not None else [],
             "subject": str(question.subject),
+            "resume": visible(resume),
             "scopes": [[scope, _SCOPES[scope].format(where)] for scope in self._scopes],
         }
         super().__init__(question=text)

@@ -53,8 +53,8 @@ class Call:
         """Who allowed or denied it."""
         self.denied: bool = False
         self.began: float | None = None
-        self.waits: bool = False
-        """Whether a person is asked about it."""
+        self.waits: str = ""
+        """While a person is asked about it, the command that goes on if the kernel is gone."""
         self._drawn: tuple[str, int] = "", -1
 
     @property
@@ -78,7 +78,7 @@ class Call:
 
     def answered(self, answer: QuestionAnswered, clock: str) -> None:
         """Take in the answer of a person, or why there is none."""
-        self.waits, self.denied = False, answer.outcome == "denied"
+        self.waits, self.denied = "", answer.outcome == "denied"
         self.decision = decision(answer, clock)
 
     def decided(self, event: ToolDecided) -> None:
@@ -118,7 +118,7 @@ class Call:
         self.mark, self.progress = "✗", ""
         if not self.denied:
             self.progress = "not run" if self.waits or self.began is None else "not finished"
-        self.waits = False
+        self.waits = ""
 
     def bundle(self, *, timed: bool, is_open: bool) -> Bundle:
         """Return the row as it is now. `timed`: with seconds; `is_open`: with its result unfolded."""
@@ -127,7 +127,7 @@ class Call:
             took = f"{(self.duration_ms or 0) / 1000:.1f} s"
         elif timed and not self.mark and self._drawn[1] > 0 and not self.waits:
             took = f"{self._drawn[1]} s"
-        waits = "waits for your answer; if the kernel is gone: %mentra resume" if self.waits else ""
+        waits = f"waits for your answer; if the kernel is gone: {self.waits}" if self.waits else ""
         parts = dict.fromkeys(filter(None, (took, waits, self.progress, self.decision)))
         detail = ""
         if self.mark:

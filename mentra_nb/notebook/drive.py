@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
+from mentra_nb.chat.identity import resume_command
 from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
 from mentra_nb.notebook import asking, ended, kernel
@@ -224,7 +225,7 @@ class _Questions:
             case QuestionAsked(request_id=request_id):
                 for question in self._turn.open_questions():  # empty if it was answered meanwhile
                     if question.request_id == request_id:
-                        self._view.question(question, None)
+                        self._view.question(question, None, resume_command(self._turn.session))
                         self._waiting.append(question)
                 self._next()
             case QuestionAnswered(request_id=request_id):
@@ -289,17 +290,19 @@ class _Questions:
     def _show_card(self, question: PermissionQuestion) -> None:
         from mentra_nb.notebook.approval import ApprovalCard
 
+        resume = resume_command(self._turn.session)
         # The card is complete before it is shown: a click may then come at any time, on another thread.
         self._card = ApprovalCard(
             question,
             lambda answer: self._decide(question, answer),
             scopes=self._scopes,
             project=self._turn.session.project if self._turn.session is not None else None,
+            resume=resume,
         )
         self._typing = False
         self.pump.question_shown()
         self._patience = 0.0 if kernel.is_captured() else CARD_TIMEOUT
-        self._display = self._view.question(question, self._card.bundle() if self._patience else None)
+        self._display = self._view.question(question, self._card.bundle() if self._patience else None, resume)
         self._shown_at = time.monotonic()
 
     def _put_away(self) -> None:

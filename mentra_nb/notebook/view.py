@@ -203,11 +203,16 @@ class TurnView:
         self._end_thoughts()
         self._text.end()
 
-    def question(self, question: PermissionQuestion, shown: Bundle | None) -> str | None:
-        """Show an open question as `shown`, such as a card, below the row of its call. Returns its display id."""
+    def question(
+        self, question: PermissionQuestion, shown: Bundle | None, resume: str = "%mentra resume"
+    ) -> str | None:
+        """Show an open question as `shown`, such as a card, below the row of its call. Returns its display id.
+
+        `resume` is the command that goes on if the kernel is gone.
+        """
         self.settle()
         if (call := self._calls.get(question.tool_call_id)) is not None:
-            call.waits = True
+            call.waits = resume
             if shown:
                 self._draw_call(call)
         display = self._put(shown) if shown else None

@@ -100,6 +100,17 @@ def test_allowed_always_it_does_not_ask_again(notebook: Notebook, how: str) -> N
     notebook.finish(other)
 
 
+@pytest.mark.parametrize(("named", "resume"), [("", "%mentra resume"), ("-s report ", "%mentra resume report")])
+def test_an_open_question_says_how_to_go_on_if_the_kernel_is_gone(notebook: Notebook, named: str, resume: str) -> None:
+    notebook.script("shell('echo hi')", "s.text('Done.')")
+    asking = notebook.send(f"%mentra {named}say hi")
+    card = notebook.card(asking)
+    assert notebook.models[card]["question"]["resume"] == resume
+    assert any(row.get("text/plain", "").endswith(f"if the kernel is gone: {resume}") for row in asking.outputs())
+    notebook.choose(asking, answer="deny", reason="")
+    notebook.finish(asking)
+
+
 @pytest.mark.parametrize("scope", ["session", "project", "global"])
 def test_always_can_be_for_the_session_the_project_or_everywhere(notebook: Notebook, scope: str) -> None:
     command = f"echo for-{scope}"

@@ -37,6 +37,7 @@ class OpenQuestions:
         self.questions: dict[str, PermissionQuestion] = {}
         self.permissions = self
         self.project = None
+        self.id = self.name = "session-1"
 
     def open_questions(self) -> list[PermissionQuestion]:
         return list(self.questions.values())
