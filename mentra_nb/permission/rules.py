@@ -31,7 +31,7 @@ _NAME = re.compile(r"[\w./~+:@%,-]+(?=[ \t]|$)")
 _GRAMMAR = re.compile(r"if|then|elif|else|fi|for|while|until|do|done|case|esac|in|function|select|time")
 _OPERATOR = re.compile(r"[;&|()<>]+")
 _PART = re.compile(r"[\w./~+:@%*?\[\]!-]+")
-_GLOB = re.compile(r"\[[^\[\]]*\]|[*?]")
+_QUOTING = str.maketrans("", "", "'\"\\")
 
 
 # ---- patterns -----------------------------------------------------------------------------------------------------
@@ -159,14 +159,20 @@ def _tokens(text: str) -> Sequence[str]:
 def _readings(command: str) -> tuple[list[str], list[list[str]]]:
     """Return the words of a simple command with their parts, and its words without what may be options.
 
-    A part of a word may be a command for another shell. An option may take the word after it.
+    A part of a word may be a command for another shell, which removes quotes once more. An option may take the word
+    after it.
     """
     words = list(_tokens(command))
-    parts = [part for word in words for part in dict.fromkeys([word, *_PART.findall(word)])]
+    parts = [part for word in words for part in (word, *_parts(word))]
     after = [True, *(not word.startswith("-") for word in words)]
     plain = [word for word in words if not word.startswith("-")]
     plainer = [word for word, stays in zip(words, after, strict=False) if stays and not word.startswith("-")]
     return parts, [words, plain, plainer]
+
+
+def _parts(word: str) -> list[str]:
+    unquoted = word.translate(_QUOTING)
+    return _PART.findall(word) + (_PART.findall(unquoted) if unquoted != word else [])
 
 
 @lru_cache(maxsize=1024)
@@ -188,23 +194,33 @@ def _words_occur(pattern: str, parts: list[str], plain: list[list[str]]) -> bool
 
 def _in_place(wanted: tuple[str, ...], words: list[str]) -> bool:
     return len(words) >= len(wanted) and all(
-        _may_be(word, each) or not _GLOB.sub("", word) for word, each in zip(words, wanted, strict=False)
+        _may_be(word, each) or not _fixed(word) for word, each in zip(words, wanted, strict=False)
     )
 
 
 def _may_be(word: str, wanted: str) -> bool:
-    """Return whether a word is the denied one or a path to it, or has wildcards and may become it."""
-    if matches(wanted, word) or matches(wanted, word.rpartition("/")[2]):
+    """Return whether a word is the denied one, a path or option with it, or has wildcards and may become it."""
+    if any(matches(wanted, each) for each in (word, word.rpartition("/")[2])):
         return True
-    pieces = [piece for piece in _GLOB.split(word) if piece]
+    if word.startswith("-") and len(word) > len("-S") and matches(wanted, word[len("-S") :]):
+        return True
+    pieces = _fixed(word)
     if not pieces or pieces == [word]:
         return False
-    text, at = _GLOB.sub("", wanted), 0
+    text, at = _WILD.sub("", wanted), 0
     for piece in pieces:
         at = text.find(piece, at) + len(piece)
         if at < len(piece):
             return False
     return True
+
+
+def _fixed(word: str) -> list[str]:
+    """Return the pieces of a word between its wildcards. What stands from its first `[` to its last `]` is one."""
+    begin, end = word.find("["), word.rfind("]")
+    if 0 <= begin < end:
+        word = f"{word[:begin]}*{word[end + 1 :]}"
+    return [piece for piece in re.split("[*?]", word) if piece]
 
 
 # ---- rules ----------------------------------------------------------------------------------------------------------

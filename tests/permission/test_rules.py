@@ -402,6 +402,13 @@ def test_a_denial_is_matched_against_the_words_the_shell_sees(line: str) -> None
         ("rm *", "sh -c 'true;rm x'"),
         ("rm *", "env r[m] x"),
         ("sudo*", "env sudo ls"),
+        ("git push*", "git p[[:lower:]]sh"),
+        ("git push*", "git []p]ush"),
+        ("git push*", "git [[.p.]][a-z]sh"),
+        ("git push*", "sh -c 'git pu\"\"sh'"),
+        ("git push*", "sh -c 'g\\it push'"),
+        ("git push*", "sh -c 'echo push; git push'"),
+        ("git push*", "env -S'git push'"),
     ],
 )
 def test_no_wildcard_covers_a_command_in_which_the_words_of_a_denial_occur(denied: str, line: str) -> None:
@@ -420,6 +427,7 @@ def test_no_wildcard_covers_a_command_in_which_the_words_of_a_denial_occur(denie
         ("rm *", "wc -l *.csv"),
         ("rm *", "ls *"),
         ("rm *", "form"),
+        ("git push*", "git log --format='[x] [y]'"),
     ],
 )
 def test_a_command_without_the_words_of_a_denial_stays_allowed(denied: str, line: str) -> None:
