@@ -226,3 +226,35 @@ def test_everything_written_is_known_before_it_is_there(folder: Path) -> None:
         assert verify(folder).problem.isna().all()
     journal.close()
     assert len(known.read(folder).begun) == len(files.named(folder, "jsonl")) > 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 50_000,
+        b'{"kind":"sealed","segment":{},"events":1,"first":1,"last":1,"sha256":"5","at":1,"previous":null,"digest":"5"}',
+        b'{"kind":"sealed","segment":"x","events":1,"first":1,"last":1,"sha256":"5","at":1e300,"previous":null,"digest":""}',
+        b'{"kind":"sealed","segment":"x","events":1,"first":1,"last":NaN,"sha256":"5","at":1,"previous":null,"digest":""}',
+        b'{"kind":"sealed","segment":"x","events":1,"first":1,"last":1,"sha256":"","at":1,"previous":[],"digest":"x"}',
+        b'{"kind":"sealed","segment":"x","events":1,"first":1,"last":1,"sha256":"","at":1,"previous":null,"digest":"\\ud800"}',
+    ],
+    ids=["deep", "types", "a time without end", "not a number", "a list", "half a letter"],
+)
+def test_a_line_of_the_chain_that_can_be_no_link_is_named_and_stops_nothing(sealed: Path, line: bytes) -> None:
+    with (sealed / "chain.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    assert problems(sealed) == {"chain.jsonl": "line 4 of chain.jsonl was altered"}
+    head = record_head(sealed)
+    assert head is not None
+    assert head.links == 3
+    write(sealed, "later")
+    assert problems(sealed) == {"chain.jsonl": "line 4 of chain.jsonl was altered"}
+
+
+@pytest.mark.parametrize("name", ["chain.jsonl", "events/.known"])
+def test_a_list_of_links_that_cannot_be_read_is_named(sealed: Path, name: str) -> None:
+    (sealed / name).unlink()
+    (sealed / name).mkdir()
+    found = verify(sealed)
+    assert f"{name} cannot be read: Is a directory" in found.problem.dropna().tolist()
+    record_head(sealed)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _TAIL = 64 << 10
 _END_OF_TORN_LINE = b"~\n"
+_LATEST = 1e11  # Unix seconds; the year 5138
 _BATCH_BYTES = 16 << 20  # of payloads; sorting the lines takes several times as much memory
 
 
@@ -107,8 +108,11 @@ def begin(folder: Path, segment: str) -> None:
 
 def read(folder: Path) -> tuple[list[Link], list[str]]:
     """Return the links in order, and a message for each place where the chain is broken."""
-    had = known.read(folder).links  # first, since a link is added to the chain first
+    noted = known.read(folder)  # first, since a link is added to the chain first
+    had = noted.links
     links, problems = _read(folder)
+    if noted.problem is not None:
+        problems.insert(0, noted.problem)
     if lost := [had[digest] for digest in had.keys() - {link.digest for link in links}]:
         number = f"{len(lost)} of the links that it had" if len(lost) > 1 else "a link that it had"
         problems.insert(0, f"chain.jsonl lacks {number}, for the segment {max(segment for _, segment in lost)}")
@@ -120,6 +124,8 @@ def _read(folder: Path) -> tuple[list[Link], list[str]]:
         lines = (folder / "chain.jsonl").read_bytes().split(b"\n")[:-1]
     except (FileNotFoundError, NotADirectoryError):
         return [], []
+    except OSError as error:
+        return [], [f"chain.jsonl cannot be read: {error.strerror}"]
     links: list[Link] = []
     problems = []
     previous: str | None = None
@@ -166,10 +172,16 @@ def _holds(file: IO[bytes], digest: str) -> bool:
 
 
 def _parsed(line: bytes) -> Link | None:
+    """Return the link of a line, or `None` if it cannot be one, whatever its digest is."""
     try:
-        return Link(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
+        link = Link(**json.loads(line))
+        texts = link.kind, link.segment, link.sha256, link.digest, "" if link.previous is None else link.previous
+        times = link.first, link.last, link.at
+        if type(link.events) is int and "".join(texts).isascii() and all(0 <= each < _LATEST for each in times):
+            return link
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return None
 
 
 # ---- the contents of segments ------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ class Known:
     begun: frozenset[str] = frozenset()
     links: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By digest of the link, in order: its kind and segment."""
+    problem: str | None = None
+    """Why the file cannot be read, if it is there and cannot."""
 
     @property
     def sealed(self) -> set[str]:
@@ -57,6 +59,8 @@ def read(folder: Path) -> Known:
         lines = _file(folder).read_text(encoding="utf-8", errors="replace").split("\n")
     except (FileNotFoundError, NotADirectoryError):
         return Known()
+    except OSError as error:
+        return Known(problem=f"events/.known cannot be read: {error.strerror}")
     begun, links = set[str](), dict[str, tuple[str, str]]()
     for line in lines:
         match line.split(" "):
