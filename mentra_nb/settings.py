@@ -69,7 +69,7 @@ class Settings(BaseModel):
         for pattern in patterns:
             try:
                 regex.compile(pattern)
-            except (regex.error, TypeError) as error:
+            except (regex.error, TypeError, RecursionError) as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return patterns
 

@@ -106,6 +106,7 @@ def test_a_file_of_somebody_else_is_not_read(tmp_path: Path) -> None:
         ("[providers]\nlab = 'x'", "must be a table [providers.lab] with the keys base_url"),
         ("[providers.lab]\nbase_url = 'x'\nwire = 'y'", "providers.lab.wire = 'y': Input should be 'responses'"),
         ("redact = ['(']", "'(' is not a regular expression"),
+        (f"redact = ['{'(' * 5000}{')' * 5000}']", "is not a regular expression: maximum recursion"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, toml: str, words: str) -> None:

@@ -381,6 +381,18 @@ def test_matches_of_custom_expressions_are_not_in_any_file(folder: Path) -> None
     assert journal.redact == ("later",)
 
 
+def test_an_expression_that_matches_empty_text_hides_only_what_it_finds(folder: Path) -> None:
+    journal = Journal(folder, redact=["x*", r"\b", ""])
+    record(journal, tool_finished(output_preview="one xx two"))
+    journal.close()
+    assert [line["payload"]["output_preview"] for line in lines(folder)] == ["one [redacted] two"]
+
+
+def test_an_expression_that_is_nested_too_deep_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not a regular expression"):
+        Journal(folder, redact=["(" * 5000 + ")" * 5000])
+
+
 @pytest.mark.parametrize("expressions", [["(a|aa)+$", r"PAT-\d{4}"], [r"PAT-\d{4}", "(a|aa)+$"]])
 def test_an_expression_that_takes_too_long_withholds_the_text_and_nothing_else(
     folder: Path, caplog: pytest.LogCaptureFixture, expressions: list[str]

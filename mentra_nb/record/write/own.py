@@ -40,13 +40,13 @@ class OwnExpressions:
         self._until = time.monotonic() + SECONDS
 
     def applied(self, text: str) -> str:
-        """Return the text with `[redacted]` for each match, or `WITHHELD` if that takes too long."""
+        """Return the text with `[redacted]` for each match that is not empty, or `WITHHELD` if that takes too long."""
         for expression in self._compiled:
             left = self._until - time.monotonic()
             try:
                 if left <= 0:
                     return WITHHELD
-                text = expression.sub(REDACTED, text, timeout=left)
+                text = expression.sub(_hidden, text, timeout=left)
             except TimeoutError:
                 self._tell(expression.pattern)
                 return WITHHELD
@@ -58,10 +58,14 @@ class OwnExpressions:
             log.warning("redact: %r takes over %g s, so the record withholds the text; simplify it", pattern, SECONDS)
 
 
+def _hidden(found: regex.Match[str]) -> str:
+    return REDACTED if found[0] else ""
+
+
 def _compiled(pattern: str) -> regex.Pattern[str]:
     import regex
 
     try:
         return regex.compile(pattern)
-    except regex.error as error:
+    except (regex.error, RecursionError) as error:
         raise ConfigurationError(f"redact: {pattern!r} is not a regular expression: {error}") from None
