@@ -19,10 +19,13 @@ _CUT_MESSAGE = re.compile(r'"(?:message|detail|msg)"\s{0,9}:\s{0,9}"((?:[^"\\]|\
 def message_in(body: Any) -> str:
     """Return the message in the body of an error, or in a part of it, as one line; empty if there is none.
 
+    Characters that could hide others, or steer a terminal, are `\ufffd`.
+
     Args:
         body: Text (also JSON, HTML, or a text with JSON in it), or JSON that has been decoded.
     """
-    text = " ".join(_found(body, 0).split())
+    text = " ".join(_found(body, 0)[: 4 * LONGEST].split())
+    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 

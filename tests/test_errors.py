@@ -6,6 +6,7 @@ import pytest
 
 from mentra_nb import errors as x
 from mentra_nb.errors import ErrorCategory
+from mentra_nb.server_text import LONGEST, message_in
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408])
@@ -184,3 +185,9 @@ def test_a_spent_quota_is_final_and_the_server_may_say_what_to_try_again() -> No
     assert not x.HttpError(503, should_retry=False).is_transient
     assert not x.HttpError(409).is_transient
     assert x.HttpError(409, should_retry=True).is_transient
+
+
+def test_a_servers_words_cannot_steer_a_terminal_or_hide_others() -> None:
+    said = message_in({"error": {"message": "no \x1b]0;title\x07\x1b[2J key\u202e\r\nfor \u200byou"}})
+    assert said == "no \ufffd]0;title\ufffd\ufffd[2J key\ufffd for \ufffdyou"
+    assert len(message_in("x " * 100_000)) <= LONGEST + 1
