@@ -124,15 +124,15 @@ class CallEvents:
             )
         )
 
-    def denied(self, use: ToolUse, text: str, decided_by: str) -> Refused:
-        """Record a denial, and return the exception to raise."""
-        self.decided(use, ToolAuthorizationDecision.deny(text, decided_by))
-        return Refused(text)
+    def denied(self, use: ToolUse, reason: str, decided_by: str, prefix: str = "") -> Refused:
+        """Record a denial, and return the exception to raise; only its text begins with `prefix`."""
+        self.decided(use, ToolAuthorizationDecision.deny(reason, decided_by))
+        return Refused(prefix + reason)
 
-    def misfit(self, use: ToolUse, text: str) -> Refused:
-        """Record that the arguments do not fit the tool, and return the exception to raise."""
-        self.decided(use, ToolAuthorizationDecision.deny(text, "runtime"), invalid=True)
-        return Refused(text)
+    def misfit(self, use: ToolUse, reason: str, prefix: str = "") -> Refused:
+        """Record that the arguments do not fit the tool, and return the exception to raise, as `denied` does."""
+        self.decided(use, ToolAuthorizationDecision.deny(reason, "runtime"), invalid=True)
+        return Refused(prefix + reason)
 
     def blocked(self, use: ToolUse, reason: str) -> Refused:
         """Record that a pre-execution hook refused the call, and return the exception to raise."""

@@ -41,6 +41,8 @@ NO_AUTHORIZER = (
     "authorizer=allow_everything asks nobody"
 )
 """Why an agent without an authorizer may only read."""
+DENIED = "Tool execution denied: "
+"""How the result of a denied call begins; the reason that is recorded does not."""
 T = TypeVar("T")
 Allow: Final = ToolAuthorizationOutcome.ALLOW
 Deny: Final = ToolAuthorizationOutcome.DENY
@@ -85,13 +87,11 @@ class Gates:
             )
         except PolicyViolation as violation:
             self.events.policy_denied(call.use, violation)
-            raise Refused(f"Tool execution denied: {violation}") from violation
+            raise Refused(f"{DENIED}{violation}") from violation
         except Exception as error:
-            raise Refused(f"Tool execution denied: {error}") from error
+            raise Refused(f"{DENIED}{error}") from error
         if now != call.decided:
-            raise Refused(
-                "Tool execution denied: what this call acts on changed while it was decided about; call it again"
-            )
+            raise Refused(f"{DENIED}what this call acts on changed while it was decided about; call it again")
 
     def _prepare(self, use: ToolUse) -> Call:
         tools = self.events.environment.tools
@@ -108,7 +108,7 @@ class Gates:
         try:
             return Call(use, tool, context, contained_call(lambda: tool.validate(use.input)))
         except Exception as error:
-            raise self.events.misfit(use, f"Tool execution denied: {error}") from error
+            raise self.events.misfit(use, str(error), DENIED) from error
 
     async def _describe(self, call: Call) -> ToolAuthorizationRequest:
         """Return what is to be decided: the call with what it acts on and would do, once the policy has passed it."""
@@ -131,9 +131,9 @@ class Gates:
             )
         except PolicyViolation as violation:
             self.events.policy_denied(use, violation)
-            raise self.events.denied(use, f"Tool execution denied: {violation}", "policy") from violation
+            raise self.events.denied(use, str(violation), "policy", DENIED) from violation
         except Exception as error:
-            raise self.events.denied(use, f"Tool execution denied: {error}", "runtime") from error
+            raise self.events.denied(use, str(error), "runtime", DENIED) from error
 
     async def _authorize(self, call: Call) -> None:
         use = call.use
@@ -172,7 +172,7 @@ class Gates:
         if again:
             return Refused(f"{SKIPPED}: {decision.reason}" if decision.reason else SKIPPED)
         if decision.outcome is Deny:
-            return Refused(f"Tool execution denied: {decision.reason or 'denied by authorizer'}")
+            return Refused(f"{DENIED}{decision.reason or 'denied by authorizer'}")
         return Refused(f"Tool execution requires approval: {decision.reason or 'nobody could be asked'}")
 
     async def _ask(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:

@@ -272,6 +272,8 @@ async def test_shell_tool_is_denied_by_default_policy_and_audited(tmp_path: Path
     assert audited.agent_id.startswith("agent-")
     assert len(table.recorder.of(e.PolicyDenied)) == 1
     assert decisions(table.recorder) == [("tool-1", "deny", "policy")]
+    [denial] = table.recorder.of(e.ToolAuthorizationFinished)
+    assert str(result.content) == f"Tool execution denied: {denial.reason}"
     assert list(tmp_path.iterdir()) == []
 
 
