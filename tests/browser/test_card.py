@@ -158,6 +158,23 @@ def test_a_card_that_waits_is_not_taken_for_one_of_a_dead_kernel(opened: Opener)
     expect(notebook.output(1)).to_contain_text("denied by you")
 
 
+def test_a_card_can_be_answered_once_a_kernel_that_was_silent_goes_on(opened: Opener) -> None:
+    notebook = opened("import os; print(os.getpid())", *SOURCES)
+    notebook.run_all()
+    shown = notebook.card()
+    kernel = int(notebook.output(0).inner_text())
+    os.kill(kernel, signal.SIGSTOP)  # as in a debugger, or in long code that holds the interpreter's lock
+    try:
+        expect(shown.get_by_role("button", name="Allow once")).to_be_disabled(timeout=10_000)
+    finally:
+        os.kill(kernel, signal.SIGCONT)
+    expect(shown.get_by_role("button", name="Allow once")).to_be_enabled(timeout=10_000)
+    expect(shown.locator(".mentra-status")).to_have_text("")
+    shown.get_by_role("button", name="Deny").click()
+    expect(notebook.output(2)).to_contain_text("denied by you")
+    expect(notebook.output(3)).to_contain_text("SECOND")
+
+
 # The page's own socket stays open, but nothing more is sent to the kernel.
 MUTE = """() => { const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
   kernel._ws.send = () => {}; }"""
