@@ -1,6 +1,7 @@
 """HTTP and server-sent events for every provider, and the `Transport` protocol that tapes implement too.
 
-The only module that imports the HTTP client: httpx2, if the extra `fast` installed 2.10 or later, else httpx.
+The only module that imports the HTTP client: httpx2 if 2.10 or later is installed, else httpx. genai-prices brings some
+httpx2, the extra `fast` a recent one.
 It knows no wire format.
 """
 
