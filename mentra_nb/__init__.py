@@ -187,13 +187,13 @@ _HOME = {
     "Journal": "record.write.journal",
     "JournalHealth": "record.write.health",
     # tools
-    "tool": "tools.tool",
+    "tool": "tools.function",
     "Tool": "tools.tool",
-    "ToolSpec": "tools.tool",
+    "ToolSpec": "tools.spec",
     "ToolContext": "tools.tool",
-    "ToolError": "tools.tool",
+    "ToolError": "tools.schema",
     "ToolOutput": "tools.tool",
-    "FunctionTool": "tools.tool",
+    "FunctionTool": "tools.function",
     "Skill": "tools.builtin.skills",
     "RuntimeExecutor": "sandbox.executor",
     "LocalExecutor": "sandbox.executor",
@@ -383,5 +383,8 @@ if TYPE_CHECKING:
     from mentra_nb.store.sqlite import SqliteStore
     from mentra_nb.store.volatile import VolatileStore
     from mentra_nb.tools.builtin.skills import Skill
+    from mentra_nb.tools.function import FunctionTool, tool
     from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision, PreExecutionHook
-    from mentra_nb.tools.tool import FunctionTool, Tool, ToolContext, ToolError, ToolOutput, ToolSpec, tool
+    from mentra_nb.tools.schema import ToolError
+    from mentra_nb.tools.spec import ToolSpec
+    from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput

@@ -155,8 +155,8 @@ NAMES: dict[str, str | None] = {
     "TokenUsage": "content:TokenUsage",
     # tools
     "ExecutableTool": "tools.tool:Tool",
-    "RuntimeToolDescriptor": "tools.tool:ToolSpec",
-    "RuntimeToolDescriptor.name": "tools.tool:ToolSpec.name",
+    "RuntimeToolDescriptor": "tools.spec:ToolSpec",
+    "RuntimeToolDescriptor.name": "tools.spec:ToolSpec.name",
     "ToolAuthorizationOutcome": "authorization:ToolAuthorizationOutcome",
     "ToolAuthorizationPreview": "authorization:ToolAuthorizationPreview",
 }

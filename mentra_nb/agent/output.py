@@ -16,7 +16,8 @@ from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
 from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
 from mentra_nb.tools.schema import Untitled, fit
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
 
 class OutputOptions(TypedDict, total=False):

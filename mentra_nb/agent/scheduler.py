@@ -23,7 +23,8 @@ from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
-from mentra_nb.tools.tool import Delegate, Tool, ToolOutput, as_content
+from mentra_nb.tools.results import as_content
+from mentra_nb.tools.tool import Delegate, Tool, ToolOutput
 
 
 @dataclass

@@ -26,7 +26,9 @@ from mentra_nb.errors import OperationDenied
 from mentra_nb.event import types as e
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.records import SessionRecord
-from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
+from mentra_nb.tools.function import as_tool
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool
 from mentra_nb.words import counted
 
 SYSTEM = (

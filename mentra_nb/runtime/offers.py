@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mentra_nb.errors import ConfigurationError
-from mentra_nb.tools.tool import Tool, ToolSpec, as_tool
+from mentra_nb.tools.function import as_tool
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
     from mentra_nb.tools.builtin.skills import Skill, Skills

@@ -33,7 +33,8 @@ from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import SessionRecord
 from mentra_nb.tools.pre_hooks import PreExecutionHook
-from mentra_nb.tools.tool import Tool, ToolSpec
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
     from mentra_nb.providers.http import HttpClient

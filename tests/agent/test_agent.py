@@ -63,7 +63,8 @@ from mentra_nb.providers.scripted import (
 )
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import Delegate, FunctionTool, ToolContext, ToolOutput, tool
+from mentra_nb.tools.function import FunctionTool, tool
+from mentra_nb.tools.tool import Delegate, ToolContext, ToolOutput
 
 pytestmark = pytest.mark.anyio
 

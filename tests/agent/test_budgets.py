@@ -20,7 +20,8 @@ from mentra_nb.errors import (
 from mentra_nb.event import types as e
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, text, tool_calls
-from mentra_nb.tools.tool import Delegate, ToolContext, tool
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.tool import Delegate, ToolContext
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.strategy import Continue, Decision, RoundContext
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import tool
+from mentra_nb.tools.function import tool
 
 pytestmark = pytest.mark.anyio
 

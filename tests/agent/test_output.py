@@ -35,7 +35,8 @@ from mentra_nb.providers.base import ProviderEvent, ProviderToolSpec, Request, R
 from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedProvider, failure, text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import Delegate, ToolContext, tool
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.tool import Delegate, ToolContext
 
 pytestmark = pytest.mark.anyio
 

@@ -36,7 +36,7 @@ from mentra_nb.runtime.session import Session
 from mentra_nb.store.records import AgentRecord, Entry, LeaseHolder, RunRecord, ToolCallEnd, ToolCallRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import tool
+from mentra_nb.tools.function import tool
 
 pytestmark = pytest.mark.anyio
 

@@ -36,8 +36,11 @@ from mentra_nb.providers.base import ProviderCapabilities, ProviderToolSpec
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
+from mentra_nb.tools.function import tool
 from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision
-from mentra_nb.tools.tool import Tool, ToolContext, ToolError, ToolOutput, ToolSpec, tool
+from mentra_nb.tools.schema import ToolError
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
 pytestmark = pytest.mark.anyio
 

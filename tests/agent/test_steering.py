@@ -15,7 +15,8 @@ from mentra_nb.errors import EmptyAssistantResponse, FailedToStreamResponse, Htt
 from mentra_nb.providers.scripted import failure, text, tool_calls
 from mentra_nb.store.records import EntryKind
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import Tool, tool
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.tool import Tool
 
 pytestmark = pytest.mark.anyio
 

@@ -24,8 +24,10 @@ from mentra_nb.providers.base import ContentBlockDelta, ContentBlockStarted, Mes
 from mentra_nb.providers.scripted import ControlledStream, erroring, failure, stream_text, text, tool_calls
 from mentra_nb.store.records import ToolCallRecord
 from mentra_nb.store.volatile import VolatileStore
+from mentra_nb.tools.function import tool
 from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision
-from mentra_nb.tools.tool import Delegate, Tool, ToolContext, ToolOutput, ToolSpec, tool
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Delegate, Tool, ToolContext, ToolOutput
 
 pytestmark = pytest.mark.anyio
 

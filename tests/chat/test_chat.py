@@ -53,7 +53,8 @@ from mentra_nb.settings import Settings
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.builtin.shell import ShellTool
-from mentra_nb.tools.tool import ToolError, tool
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.schema import ToolError
 
 
 @contextmanager

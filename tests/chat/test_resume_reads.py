@@ -26,7 +26,7 @@ from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.settings import Settings
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.transactions import Transaction
-from mentra_nb.tools.tool import tool
+from mentra_nb.tools.function import tool
 
 NOTEBOOK = "nb.ipynb"
 

@@ -48,7 +48,8 @@ from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.sqlite import SqliteStore
-from mentra_nb.tools.tool import Tool, ToolContext, tool
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.tool import Tool, ToolContext
 
 Step = Callable[[str], None]
 Rows = dict[str, dict[str, dict[str, Any]]]

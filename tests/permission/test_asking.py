@@ -35,7 +35,9 @@ from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec, tool
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
 pytestmark = pytest.mark.anyio
 

@@ -40,7 +40,7 @@ from mentra_nb.providers.local.provider import LocalProvider, LocalTransport, lo
 from mentra_nb.providers.local.tool_calls import MOST_CALLS
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import tool
+from mentra_nb.tools.function import tool
 
 pytestmark = pytest.mark.slow
 

@@ -35,7 +35,8 @@ from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.records import AgentRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import ToolContext, tool
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.tool import ToolContext
 
 pytestmark = pytest.mark.anyio
 

@@ -25,7 +25,8 @@ from mentra_nb.runtime.session import Session
 from mentra_nb.store.records import SessionRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.tools.tool import ToolError, tool
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.schema import ToolError
 
 pytestmark = pytest.mark.anyio
 

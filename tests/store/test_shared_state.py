@@ -12,7 +12,7 @@ from mentra_nb.errors import FailedToStreamResponse, HttpError, LeaseUnavailable
 from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.scripted import ScriptedProvider, failure, text, tool_calls
 from mentra_nb.runtime.runtime import Runtime
-from mentra_nb.tools.tool import tool
+from mentra_nb.tools.function import tool
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,8 @@ from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.sandbox.executor import LEFT_OUT
 from mentra_nb.tools.builtin.shell import ShellTool
 from mentra_nb.tools.clipping import as_printed
-from mentra_nb.tools.tool import Tool, ToolError
+from mentra_nb.tools.schema import ToolError
+from mentra_nb.tools.tool import Tool
 
 pytestmark = pytest.mark.anyio
 

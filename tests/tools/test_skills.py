@@ -38,7 +38,7 @@ from mentra_nb.tools.builtin.skills import (
     Skill,
     Skills,
 )
-from mentra_nb.tools.tool import ToolError
+from mentra_nb.tools.schema import ToolError
 
 pytestmark = pytest.mark.anyio
 

@@ -23,7 +23,10 @@ from mentra_nb.errors import InvalidTool
 from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.tools.builtin.files import ReadTool, WriteTool
 from mentra_nb.tools.builtin.shell import ShellTool
-from mentra_nb.tools.tool import FunctionTool, Tool, ToolContext, ToolError, ToolOutput, as_content, as_tool, tool
+from mentra_nb.tools.function import FunctionTool, as_tool, tool
+from mentra_nb.tools.results import as_content
+from mentra_nb.tools.schema import ToolError
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,8 @@ from mentra_nb.ids import uuid7
 from mentra_nb.permission.policy import resolved
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.schema import ToolError, schema_of, validated
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
 MAX_READ_BYTES = 1 << 20
 

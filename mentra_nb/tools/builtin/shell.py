@@ -14,7 +14,8 @@ from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
 from mentra_nb.tools.schema import ToolError, schema_of, validated
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 from mentra_nb.words import counted
 
 _TEXT_BYTES = MAX_RESULT_BYTES - 1024

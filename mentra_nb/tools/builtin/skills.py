@@ -19,7 +19,8 @@ from mentra_nb.content import Data
 from mentra_nb.errors import DuplicateSkillName, InvalidFrontmatter, ReadDir, ReadFile
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.schema import ToolError, schema_of
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, ToolSpec
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
 if TYPE_CHECKING:
     import yaml

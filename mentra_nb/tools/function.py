@@ -1,0 +1,190 @@
+"""How a plain function becomes a tool: `@tool`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, get_type_hints, overload
+
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from mentra_nb.errors import InvalidTool
+from mentra_nb.permission.binding import contained_call
+from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.results import as_content
+from mentra_nb.tools.schema import check_describable, description_in, fitted, schema_of, validated
+from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
+
+
+class _Arguments(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+
+
+class FunctionTool(Tool):
+    """A plain function as a tool: schema from its signature, hints and docstring.
+
+    Synchronous functions run on a worker thread, coroutine functions on the engine's loop.
+
+    Example:
+        >>> def area(width: float, height: float) -> float:
+        ...     return width * height
+        >>> mn.FunctionTool(area, reads_only=True).spec.reads_only
+        True
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *, name: str | None = None, asks: bool = True, reads_only: bool = False
+    ) -> None:
+        self.function = function
+        self._name = str(name or getattr(function, "__name__", ""))
+        if not self._name.isidentifier():
+            raise InvalidTool(f"a tool needs a name that is an identifier; {self._name!r} is not: pass name=…")
+        arguments, self._context_parameter = self._read_signature()
+        self.arguments: type[BaseModel] = arguments
+        try:
+            schema = schema_of(self.arguments)
+        except Exception as error:
+            raise self._indescribable(error) from error
+        self.spec: ToolSpec = ToolSpec(
+            wire=ProviderToolSpec(
+                name=self._name,
+                description=(self._doc.description or "").strip() or None,
+                input_schema=schema,
+            ),
+            reads_only=reads_only,
+            parallel=reads_only,
+            asks=asks,
+        )
+
+    @cached_property
+    def _doc(self) -> Any:
+        from docstring_parser import parse
+
+        return parse(inspect.getdoc(self.function) or "")
+
+    def _read_signature(self) -> tuple[type[BaseModel], str | None]:
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError) as error:
+            raise InvalidTool(f"{self._name}() has no signature that can be read: wrap it in a function") from error
+        try:
+            hints = get_type_hints(self.function, include_extras=True)
+        except Exception as error:
+            raise InvalidTool(f"the type hints of {self._name}() cannot be resolved: {error}") from error
+        described = {p.arg_name: p.description for p in self._doc.params}
+        fields: dict[str, Any] = {}
+        context = None
+        for number, parameter in enumerate(signature.parameters.values()):
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+                raise InvalidTool(f"{self._name}() takes {parameter}: a tool's parameters must be plain named ones")
+            if parameter.name not in hints:
+                raise InvalidTool(
+                    f"{self._name}() has no type hint for '{parameter.name}': a model must know what to send, "
+                    f"for example {parameter.name}: {_suggested(parameter.default)}"
+                )
+            hint = hints[parameter.name]
+            if hint is ToolContext:
+                context = parameter.name
+                continue
+            default = ... if parameter.default is parameter.empty else parameter.default
+            description = description_in(hint) or described.get(parameter.name)
+            # an alias allows any parameter name, also names that pydantic's model class uses itself
+            about = Field(default, alias=parameter.name, description=description)
+            fields[f"argument_{number}"] = (hint, about)
+        try:
+            return create_model(self._name, __base__=_Arguments, **fields), context
+        except Exception as error:
+            raise self._indescribable(error) from error
+
+    def _indescribable(self, error: Exception) -> InvalidTool:
+        """Return the error about a parameter that no JSON Schema can describe; raise it if the parameter is known."""
+        hints = get_type_hints(self.function, include_extras=True)
+        names = inspect.signature(self.function).parameters
+        check_describable(self._name, {name: hints[name] for name in names if hints.get(name) is not ToolContext})
+        first = str(error).partition("\n")[0]
+        return InvalidTool(f"{self._name}() has a parameter no JSON Schema can describe: {first}")
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return fitted(self.arguments, arguments)[1]
+
+    async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
+        parsed = validated(self.arguments, arguments)
+        keywords = {str(field.alias): getattr(parsed, name) for name, field in type(parsed).model_fields.items()}
+        if self._context_parameter:
+            keywords[self._context_parameter] = context
+        if inspect.iscoroutinefunction(self.function):
+            result = await self.function(**keywords)
+        else:
+            # a thread cannot be interrupted: when the turn is stopped it is abandoned and its result dropped
+            result = await anyio.to_thread.run_sync(partial(_called, self.function, keywords), abandon_on_cancel=True)
+            if inspect.isawaitable(result):
+                result = await result
+        return result if isinstance(result, ToolOutput) else ToolOutput(result)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<tool {self._name}{inspect.signature(self.function)}>"
+
+
+def _suggested(default: Any) -> str:
+    return type(default).__name__ if isinstance(default, bool | int | float | str | list | dict) else "str"
+
+
+def _called(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
+    """Call a plain function on this thread, and put what it returns into words here too."""
+
+    def call() -> Any:
+        result = function(**keywords)
+        return result if isinstance(result, ToolOutput) or inspect.isawaitable(result) else as_content(result)
+
+    return contained_call(call)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> FunctionTool: ...
+@overload
+def tool(
+    *, asks: bool = True, reads_only: bool = False, name: str | None = None
+) -> Callable[[Callable[..., Any]], FunctionTool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    asks: bool = True,
+    reads_only: bool = False,
+    name: str | None = None,
+) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
+    """Make a function a tool: `@tool`, or `@tool(asks=False, reads_only=True)`.
+
+    The model sees its name, docstring and parameters (from the type hints, which each of them must have). `asks=False`
+    lets it run unasked; `reads_only=True` declares that it changes nothing, so it also may run beside others.
+
+    Raises:
+        InvalidTool: the signature cannot be offered to a model.
+
+    Example:
+        >>> @mn.tool(reads_only=True, asks=False)
+        ... def revenue(month: str) -> float:
+        ...     "Return the revenue of a month such as 2026-03."
+        ...     return 2400.0
+        >>> revenue
+        <tool revenue(month: str) -> float>
+        >>> revenue("2026-03")
+        2400.0
+    """
+    make = partial(FunctionTool, asks=asks, reads_only=reads_only, name=name)
+    return make if function is None else make(function)
+
+
+def as_tool(item: Tool | Callable[..., Any]) -> Tool:
+    """Return a tool as it is, or make a function one. Raises `InvalidTool` for anything else."""
+    if isinstance(item, Tool):
+        return item
+    if callable(item):
+        return FunctionTool(item)
+    raise InvalidTool(f"{item!r} is neither a tool nor a function")
