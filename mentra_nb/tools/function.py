@@ -16,7 +16,7 @@ from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.results import as_content
 from mentra_nb.tools.schema import check_describable, description_in, fitted, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
+from mentra_nb.tools.tool import MainThread, Tool, ToolContext, ToolOutput
 
 
 class _Arguments(BaseModel):
@@ -26,22 +26,39 @@ class _Arguments(BaseModel):
 class FunctionTool(Tool):
     """A plain function as a tool: schema from its signature, hints and docstring.
 
-    Synchronous functions run on a worker thread, coroutine functions on the engine's loop.
+    Synchronous functions run on a worker thread, or with `main_thread` on that of the cell; coroutine functions run on
+    the engine's loop. The options are those of `tool`.
 
     Example:
         >>> def area(width: float, height: float) -> float:
         ...     return width * height
-        >>> mn.FunctionTool(area, reads_only=True).spec.reads_only
-        True
+        >>> spec = mn.FunctionTool(area, reads_only=True, timeout=30, deferred=True).spec
+        >>> spec.execution_category, spec.execution_timeout, spec.loading_policy
+        ('ReadOnlyParallel', 30.0, 'Deferred')
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, name: str | None = None, asks: bool = True, reads_only: bool = False
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        asks: bool = True,
+        reads_only: bool = False,
+        timeout: float | None = None,
+        deferred: bool = False,
+        main_thread: bool = False,
     ) -> None:
         self.function = function
+        self.main_thread: bool = main_thread
         self._name = str(name or getattr(function, "__name__", ""))
         if not self._name.isidentifier():
             raise InvalidTool(f"a tool needs a name that is an identifier; {self._name!r} is not: pass name=…")
+        if self.main_thread and inspect.iscoroutinefunction(function):
+            raise InvalidTool(
+                f"{self._name}() is asynchronous and runs on the engine's loop: main_thread is not for it"
+            )
+        if timeout is not None and not timeout > 0:
+            raise InvalidTool(f"the time-out of {self._name}() must be more than 0 seconds; {timeout!r} is not")
         arguments, self._context_parameter = self._read_signature()
         self.arguments: type[BaseModel] = arguments
         try:
@@ -53,9 +70,11 @@ class FunctionTool(Tool):
                 name=self._name,
                 description=(self._doc.description or "").strip() or None,
                 input_schema=schema,
+                deferred=deferred,
             ),
             reads_only=reads_only,
-            parallel=reads_only,
+            parallel=reads_only and not self.main_thread,
+            execution_timeout=timeout,
             asks=asks,
         )
 
@@ -117,11 +136,13 @@ class FunctionTool(Tool):
             keywords[self._context_parameter] = context
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**keywords)
+        elif self.main_thread:
+            result = await context.service(MainThread).run(partial(_called, self.function, keywords))
         else:
             # a thread cannot be interrupted: when the turn is stopped it is abandoned and its result dropped
             result = await anyio.to_thread.run_sync(partial(_called, self.function, keywords), abandon_on_cancel=True)
-            if inspect.isawaitable(result):
-                result = await result
+        if inspect.isawaitable(result):
+            result = await result
         return result if isinstance(result, ToolOutput) else ToolOutput(result)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -149,23 +170,41 @@ def _called(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
 def tool(function: Callable[..., Any], /) -> FunctionTool: ...
 @overload
 def tool(
-    *, asks: bool = True, reads_only: bool = False, name: str | None = None
+    *,
+    name: str | None = None,
+    asks: bool = True,
+    reads_only: bool = False,
+    timeout: float | None = None,
+    deferred: bool = False,
+    main_thread: bool = False,
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
     /,
     *,
+    name: str | None = None,
     asks: bool = True,
     reads_only: bool = False,
-    name: str | None = None,
+    timeout: float | None = None,
+    deferred: bool = False,
+    main_thread: bool = False,
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Make a function a tool: `@tool`, or `@tool(asks=False, reads_only=True)`.
 
-    The model sees its name, docstring and parameters (from the type hints, which each of them must have). `asks=False`
-    lets it run unasked; `reads_only=True` declares that it changes nothing, so it also may run beside others.
+    The model sees its name, docstring and parameters (from the type hints, which each of them must have).
+
+    Args:
+        name: what a model calls it by; by default the function's name.
+        asks: whether a person is asked before it runs.
+        reads_only: whether it changes nothing; then its calls may run beside others.
+        timeout: seconds after which a call is answered with an error. A plain function is abandoned then: what it still
+            does is not stopped.
+        deferred: whether a model sees only its name and one line about it until it asks for more, which keeps prompts
+            short when there are many tools.
+        main_thread: whether it runs on the thread of the cell, as code in the cell does; not for `async def`.
 
     Raises:
-        InvalidTool: the signature cannot be offered to a model.
+        InvalidTool: the signature or an option cannot be offered to a model.
 
     Example:
         >>> @mn.tool(reads_only=True, asks=False)
@@ -177,7 +216,8 @@ def tool(
         >>> revenue("2026-03")
         2400.0
     """
-    make = partial(FunctionTool, asks=asks, reads_only=reads_only, name=name)
+    make = partial(FunctionTool, name=name, asks=asks, reads_only=reads_only)
+    make = partial(make, timeout=timeout, deferred=deferred, main_thread=main_thread)
     return make if function is None else make(function)
 
 

@@ -17,8 +17,8 @@ Effect = Literal["none", "idempotent", "once"]
 class ToolSpec(Data):
     """A tool's descriptor: its description for the provider, and what the runtime needs to schedule and authorize it.
 
-    `side_effect_level`, `durability`, `execution_category` and `approval_category` are the original runtime's levels,
-    derived from the rest.
+    `loading_policy`, `side_effect_level`, `durability`, `execution_category` and `approval_category` are the original
+    runtime's words, derived from the rest.
 
     Example:
         >>> def revenue(month: str) -> float:
@@ -37,7 +37,7 @@ class ToolSpec(Data):
     parallel: bool = False
     """Whether calls may run beside other parallel ones. Such a call cannot end the turn."""
     execution_timeout: float | None = None
-    """Seconds."""
+    """Seconds after which a call is stopped and answered with an error; `None` is no limit."""
     asks: bool = True
     """Whether the tool's author wants a person asked before it runs."""
 
@@ -63,6 +63,16 @@ class ToolSpec(Data):
     def input_schema(self) -> dict[str, Any]:
         """The JSON schema of its arguments."""
         return self.wire.input_schema
+
+    @property
+    def deferred(self) -> bool:
+        """Whether a model sees only its name and one line about it until it asks for more."""
+        return self.wire.deferred
+
+    @property
+    def loading_policy(self) -> str:
+        """`Immediate` or `Deferred`."""
+        return "Deferred" if self.deferred else "Immediate"
 
     @property
     def side_effect_level(self) -> str:

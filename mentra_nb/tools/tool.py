@@ -28,6 +28,14 @@ class Delegate(Protocol):
 
 
 @dataclass(frozen=True)
+class MainThread:
+    """The service that runs a function on the thread of the cell, as code in the cell runs."""
+
+    run: Callable[[Callable[[], Any]], Awaitable[Any]]
+    """Returns what the function returns. Raises what it raises, and `ToolError` when that thread takes no more work."""
+
+
+@dataclass(frozen=True)
 class ToolContext:
     """What a running tool may know and use. Ask for it with a parameter annotated `ToolContext`.
 

@@ -8,6 +8,7 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -26,7 +27,7 @@ from mentra_nb.tools.builtin.shell import ShellTool
 from mentra_nb.tools.function import FunctionTool, as_tool, tool
 from mentra_nb.tools.results import as_content
 from mentra_nb.tools.schema import ToolError
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
+from mentra_nb.tools.tool import MainThread, Tool, ToolContext, ToolOutput
 
 pytestmark = pytest.mark.anyio
 
@@ -175,6 +176,30 @@ def test_a_tool_asks_and_changes_things_unless_it_says_otherwise() -> None:
     assert quiet.spec.execution_category == "ReadOnlyParallel"
 
 
+def test_a_function_can_have_a_time_out_and_be_left_out_of_the_prompt() -> None:
+    slow, plain = tool(timeout=2.5, deferred=True)(weather).spec, tool(weather).spec
+    assert (slow.execution_timeout, slow.deferred, slow.loading_policy) == (2.5, True, "Deferred")
+    assert (plain.execution_timeout, plain.deferred, plain.loading_policy) == (None, False, "Immediate")
+
+
+async def wait() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "words"),
+    [
+        (weather, {"timeout": 0}, "time-out of weather.* more than 0 seconds"),
+        (weather, {"timeout": float("nan")}, "time-out of weather.* more than 0 seconds"),
+        (wait, {"main_thread": True}, "wait.* is asynchronous"),
+    ],
+)
+def test_an_option_that_cannot_hold_is_an_invalid_tool(
+    function: Callable[..., Any], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidTool, match=words):
+        tool(**options)(function)
+
+
 async def test_arguments_are_parsed_into_what_the_hints_say(tmp_path: Path) -> None:
     class Point(BaseModel):
         x: int
@@ -215,6 +240,20 @@ async def test_tools_can_read_registered_app_context(tmp_path: Path) -> None:
 
 async def test_a_plain_function_runs_on_a_thread_of_its_own(tmp_path: Path) -> None:
     assert await call(tool(lambda: threading.get_ident(), name="ident"), tmp_path) != threading.get_ident()
+
+
+async def test_a_function_that_asks_for_the_thread_of_the_cell_runs_there(tmp_path: Path) -> None:
+    @tool(main_thread=True, reads_only=True)
+    def ident() -> int:
+        return threading.get_ident()
+
+    with ThreadPoolExecutor(1) as cell:
+        here = MainThread(lambda work: asyncio.wrap_future(cell.submit(work)))
+        result = await ident.execute(context(tmp_path, here=here), {})
+        assert result.content == cell.submit(threading.get_ident).result()
+    assert not ident.spec.parallel
+    with pytest.raises(ToolError, match="no MainThread is available to this tool"):
+        await call(ident, tmp_path)
 
 
 async def test_a_coroutine_function_runs_on_the_loop(tmp_path: Path) -> None:
