@@ -111,22 +111,23 @@ class Transport(Protocol):
 class HttpxTransport:
     """The network. Proxies and certificates come from the environment variables that httpx reads.
 
-    `idle_timeout` is how long, in seconds, a response may send nothing. The client is made at the first request.
+    `idle_timeout` is how long, in seconds, a response may send nothing. A client is made at the first request; that of
+    `http` addresses loads no certificates, so that it trusts none.
     """
 
     def __init__(self, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self._idle_timeout = idle_timeout
-        self._client: httpx.AsyncClient | None = None
+        self._clients: dict[bool, httpx.AsyncClient] = {}
 
     @asynccontextmanager
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> AsyncIterator[Response]:
-        if self._client is None:
-            self._client = _new_client(self._idle_timeout)
+        plain = url[:7].lower() == "http://"
+        client = self._clients.get(plain) or self._clients.setdefault(plain, _new_client(self._idle_timeout, plain))
         with _network_errors(url, self._idle_timeout):
-            request = self._client.build_request(method, url, headers=dict(headers), content=body)
-            response = await self._client.send(request, stream=True)
+            request = client.build_request(method, url, headers=dict(headers), content=body)
+            response = await client.send(request, stream=True)
         try:
             async with aclosing(self._chunks(response, url)) as chunks:
                 yield Response(response.status_code, {k.lower(): v for k, v in response.headers.items()}, chunks)
@@ -139,16 +140,17 @@ class HttpxTransport:
                 yield chunk
 
     async def aclose(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
             await client.aclose()
 
 
-def _new_client(idle_timeout: float) -> httpx.AsyncClient:
+def _new_client(idle_timeout: float, plain: bool) -> httpx.AsyncClient:
     """Return a client. Raises `InvalidRequest` if the environment names certificates or proxies that cannot be used."""
     timeout = httpx.Timeout(idle_timeout, connect=CONNECT_TIMEOUT, write=WRITE_TIMEOUT)
     try:
-        return httpx.AsyncClient(timeout=timeout, headers={"user-agent": "mentra-nb"})
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context()
+        return httpx.AsyncClient(timeout=timeout, headers={"user-agent": "mentra-nb"}, verify=trust)
     except OSError as error:  # ssl.SSLError is one too
         reason = error.strerror or str(error)
         raise InvalidRequest(

@@ -23,6 +23,7 @@ from mentra_nb.errors import FailedToStreamResponse, InvalidRequest, ProviderErr
 from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.base import ModelInfo, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
+from mentra_nb.providers.http import HttpxTransport
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.volatile import VolatileStore
 
@@ -204,14 +205,35 @@ async def test_a_certificate_of_another_host_is_not_trusted(authority: trustme.C
 
 @pytest.mark.parametrize("is_there", [True, False])
 async def test_a_certificate_file_that_cannot_be_read_is_an_error_before_sending(
-    server: Server, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+    secure: Server, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
     if is_there:
         (tmp_path / "ca.pem").write_text("no certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     with pytest.raises(InvalidRequest, match=r"SSL_CERT_FILE .*cannot be read"):
-        await ask(server.url)
-    assert not server.connections
+        await ask(secure.url)
+    assert not secure.connections
+
+
+async def test_a_plain_request_loads_no_certificates(
+    server: Server, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    server.reply(Reply([HELLO]))
+    assert await ask(server.url) == OK
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_one_transport_keeps_a_client_for_plain_and_one_for_secure_requests(
+    server: Server, secure: Server
+) -> None:
+    transport = HttpxTransport()
+    for each in (server, secure, server, secure):
+        each.reply(Reply([HELLO]))
+        async with transport.send("POST", each.url, {}, b"") as response:
+            assert "".join([chunk.decode() async for chunk in response.chunks])
+    assert (server.connections, secure.connections) == (1, 1)
+    await transport.aclose()
 
 
 @pytest.mark.usefixtures("ask")
