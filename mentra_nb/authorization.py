@@ -102,7 +102,7 @@ class ToolAuthorizationRequest(Data):
     tool_name: str
     preview: ToolAuthorizationPreview
     run_id: str | None = None
-    subject: Subject = Subject()
+    subject: Subject = Subject.model_construct()
     arguments: dict[str, Any] = Field(default_factory=dict)
     """The effective arguments, in full."""
     asks: bool = True

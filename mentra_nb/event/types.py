@@ -338,7 +338,7 @@ class TurnFinished(_InTurn):
     execution_count: int | None = None
     text: str = ""
     """The answer."""
-    usage: TokenUsage = Field(default=TokenUsage(), exclude=True)
+    usage: TokenUsage = Field(default=TokenUsage.model_construct(), exclude=True)
     error_type: str | None = Field(default=None, exclude=True)
     """The class of the exception that ended it."""
     recoverable: bool = Field(default=False, exclude=True)

@@ -47,7 +47,7 @@ class AnthropicProvider(WireProvider):
 
     wire = "anthropic_messages"
     endpoint = "messages"
-    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities(
+    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities.model_construct(
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,

@@ -260,7 +260,7 @@ class Provider(ABC):
     """
 
     descriptor: ProviderDescriptor
-    capabilities: ProviderCapabilities = ProviderCapabilities()
+    capabilities: ProviderCapabilities = ProviderCapabilities.model_construct()
 
     @abstractmethod
     def stream(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:

@@ -63,7 +63,7 @@ class GeminiProvider(WireProvider):
 
     wire = "gemini_generate_content"
     endpoint = "streamGenerateContent"
-    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities(
+    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities.model_construct(
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,

@@ -28,7 +28,7 @@ STOP_REASONS = {
 class OpenAIProvider(WireProvider):
     """Base of both wires: `base_url` with or without `/v1`, and `GET models`."""
 
-    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities(
+    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities.model_construct(
         supports_images=True,
         supports_reasoning_effort=True,
         supports_structured_output=True,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Wire = Literal["responses", "chat_completions", "anthropic_messages", "gemini_generate_content"]
 
-HOSTED = ProviderCapabilities(
+HOSTED = ProviderCapabilities.model_construct(
     supports_images=True,
     supports_reasoning_effort=True,
     supports_structured_output=True,

@@ -56,7 +56,7 @@ class WireProvider(Provider):
 
     wire: ClassVar[str]
     endpoint: ClassVar[str]
-    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities()
+    offers: ClassVar[ProviderCapabilities] = ProviderCapabilities.model_construct()
     """What the wire can express."""
     free: bool = False
     """Whether its answers cost nothing, as those from a tape do."""

@@ -20,7 +20,7 @@ from mentra_nb.tools.tool import MainThread, Tool, ToolContext, ToolOutput
 
 
 class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, defer_build=True)
 
 
 class FunctionTool(Tool):
