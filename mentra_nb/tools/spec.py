@@ -10,7 +10,7 @@ from mentra_nb.authorization import CustomCapability, ToolCapability
 from mentra_nb.content import Data
 from mentra_nb.providers.base import ProviderToolSpec
 
-Effect = Literal["none", "idempotent", "once"]
+RunAgain = Literal["none", "idempotent", "once"]
 """What a second run of a call would do: nothing, the same again, or something a person must decide about."""
 
 
@@ -32,7 +32,7 @@ class ToolSpec(Data):
     capabilities: tuple[ToolCapability | CustomCapability, ...] = ()
     reads_only: bool = False
     """Whether a call changes nothing; then it runs unasked by default."""
-    effect: Effect = "once"
+    effect: RunAgain = "once"
     """What running a call a second time would do."""
     parallel: bool = False
     """Whether calls may run beside other parallel ones. Such a call cannot end the turn."""

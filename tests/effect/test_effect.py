@@ -138,7 +138,7 @@ def test_what_somebody_else_writes_at_any_step_is_kept(
     place: tuple[Path, Journal], write: Callable[[Path], None], name: str
 ) -> None:
     root, journal = place
-    step, stride, outcomes = 0, 7 if LONG else 97, set()
+    step, stride, outcomes = len(name) * 11, 7 if LONG else 311, set()
     while True:
         make_tree(root, OLD)
         there = []
