@@ -15,6 +15,7 @@ from mentra_nb.agent.request import AgentConfig
 from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
 from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
+from mentra_nb.tools.hints import readable
 from mentra_nb.tools.schema import Untitled, fit
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
@@ -52,11 +53,11 @@ class OutputTool(Tool):
         self.given: dict[str, Any] | None = None
         """The arguments of the call that ended the turn."""
         try:
-            self._type = TypeAdapter[Any](output)
+            self._type = TypeAdapter[Any](readable(output))
             schema = self._type.json_schema(schema_generator=Untitled)
             self._is_wrapped = schema.get("type") != "object"
             if self._is_wrapped:  # arguments must be an object, so the value becomes a property of one
-                self._type = TypeAdapter(create_model("Output", value=(output, ...)))
+                self._type = TypeAdapter(create_model("Output", value=(readable(output), ...)))
                 schema = self._type.json_schema(schema_generator=Untitled)
         except Exception as error:
             why = str(error).partition("\n")[0]

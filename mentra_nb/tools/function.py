@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, get_type_hints, overload
+from typing import Annotated, Any, get_type_hints, overload
 
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
 
 from mentra_nb.errors import InvalidTool
 from mentra_nb.permission.binding import contained_call
 from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.hints import descriptions_in, readable
 from mentra_nb.tools.results import as_content
-from mentra_nb.tools.schema import check_describable, description_in, fitted, schema_of, validated
+from mentra_nb.tools.schema import check_describable, fitted, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import MainThread, Tool, ToolContext, ToolOutput
 
@@ -93,7 +95,7 @@ class FunctionTool(Tool):
             hints = get_type_hints(self.function, include_extras=True)
         except Exception as error:
             raise InvalidTool(f"the type hints of {self._name}() cannot be resolved: {error}") from error
-        described = {p.arg_name: p.description for p in self._doc.params}
+        described = descriptions_in(self.function, hints)
         fields: dict[str, Any] = {}
         context = None
         for number, parameter in enumerate(signature.parameters.values()):
@@ -108,11 +110,8 @@ class FunctionTool(Tool):
             if hint is ToolContext:
                 context = parameter.name
                 continue
-            default = ... if parameter.default is parameter.empty else parameter.default
-            description = description_in(hint) or described.get(parameter.name)
             # an alias allows any parameter name, also names that pydantic's model class uses itself
-            about = Field(default, alias=parameter.name, description=description)
-            fields[f"argument_{number}"] = (hint, about)
+            fields[f"argument_{number}"] = _field(parameter, readable(hint), described.get(parameter.name))
         try:
             return create_model(self._name, __base__=_Arguments, **fields), context
         except Exception as error:
@@ -150,6 +149,19 @@ class FunctionTool(Tool):
 
     def __repr__(self) -> str:
         return f"<tool {self._name}{inspect.signature(self.function)}>"
+
+
+def _field(parameter: inspect.Parameter, hint: Any, description: str | None) -> tuple[Any, Any]:
+    """Return a parameter as a field of a model. Its default may be a `Field`, which has the default and more."""
+    default = ... if parameter.default is parameter.empty else parameter.default
+    if not isinstance(default, FieldInfo):
+        return hint, Field(default, alias=parameter.name, description=description)
+    about: Any = {"default": default.default}
+    if default.default_factory is not None:
+        about = {"default_factory": default.default_factory}
+    about |= {"examples": default.examples, "json_schema_extra": default.json_schema_extra}
+    about |= {"alias": parameter.name, "description": default.description or description}
+    return Annotated[hint, *default.metadata] if default.metadata else hint, Field(**about)
 
 
 def _suggested(default: Any) -> str:

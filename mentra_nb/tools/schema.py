@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from mentra_nb.content import is_too_deep
 from mentra_nb.errors import InvalidTool, MentraError
+from mentra_nb.tools.hints import descriptions_in, readable
 
 T = TypeVar("T")
 
-_UNIONS = (Union, UnionType)
 MAX_MESSAGE = 500
 """Characters of what is said of arguments that do not fit."""
 
@@ -39,7 +36,8 @@ class ToolError(MentraError):
 class Untitled(GenerateJsonSchema):
     """JSON Schema that every provider accepts, without what tells a model nothing.
 
-    Generated titles, null defaults and defaults that are not JSON are left out. Every array has `items`.
+    Generated titles, null defaults and defaults that are not JSON are left out. Every array has `items`. What the hints
+    or the docstring of a class say about a field is the field's description.
     """
 
     def emit_warning(self, kind: Any, detail: str) -> None:
@@ -61,10 +59,31 @@ class Untitled(GenerateJsonSchema):
             raise PydanticSerializationError(str(error)) from error
         return super().encode_default(dft)
 
+    def dataclass_schema(self, schema: Any) -> dict[str, Any]:
+        return _described(super().dataclass_schema(schema), schema["cls"])
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        return _described(super().model_schema(schema), schema["cls"])
+
+    def typed_dict_schema(self, schema: Any) -> dict[str, Any]:
+        return _described(super().typed_dict_schema(schema), schema.get("cls"))
+
     def generate(self, schema: Any, mode: Any = "validation") -> dict[str, Any]:
         made = super().generate(schema, mode)
         _add_items(made)
         return made
+
+
+def _described(schema: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """Give the properties of a class the descriptions that its hints or its docstring have, unless they have one."""
+    try:
+        said = descriptions_in(kind, get_type_hints(kind, include_extras=True)) if kind is not None else {}
+    except Exception:  # noqa: BLE001 - foreign hints, which pydantic has understood already
+        said = {}
+    for name, part in schema.get("properties", {}).items():
+        if name in said and "description" not in part:
+            part["description"] = said[name]
+    return schema
 
 
 def _add_items(schema: Any) -> None:
@@ -89,25 +108,11 @@ def schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def description_in(hint: Any) -> str | None:
-    """Return what an `Annotated` hint says about a parameter: a `Field`'s description, a `Doc`, or plain text.
-
-    That of `Annotated[int, "how many"] | None` counts too.
-    """
-    for extra in getattr(hint, "__metadata__", ()):
-        text = extra.description if isinstance(extra, FieldInfo) else getattr(extra, "documentation", extra)
-        if isinstance(text, str) and text.strip():
-            return inspect.cleandoc(text)
-    inner = getattr(hint, "__origin__", None) if hasattr(hint, "__metadata__") else hint
-    choices = [each for each in get_args(inner) if each is not type(None)] if get_origin(inner) in _UNIONS else []
-    return description_in(choices[0]) if len(choices) == 1 else None
-
-
 def check_describable(function: str, hints: dict[str, Any]) -> None:
     """Raise `InvalidTool` naming the first parameter whose type cannot be sent as JSON."""
     for name, hint in hints.items():
         try:
-            TypeAdapter(hint).json_schema(schema_generator=Untitled)
+            TypeAdapter(readable(hint)).json_schema(schema_generator=Untitled)
         except Exception as error:
             shown = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
             kind = getattr(shown, "__name__", None) or str(shown)
@@ -131,6 +136,7 @@ def fitted(arguments: type[BaseModel], given: dict[str, Any]) -> tuple[BaseModel
     Raises:
         ToolError: naming the first that does not fit, in one sentence.
     """
+
     try:
         return fit(arguments.model_validate, given)
     except ValidationError as error:
