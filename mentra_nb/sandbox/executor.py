@@ -1,31 +1,39 @@
-"""Run a shell command as its own process group, within limits of time and output, and kill what is left of the group.
+"""Run a shell command within limits of time and output, and kill all that it started when it ends or is stopped.
 
-A process that left the group (`setsid`, a daemon) is not killed. When this process itself is killed the command runs on
-to its end. Policy and permission were checked before; this module knows neither.
+How far that reaches depends on the system:
+
+- Linux: every descendant is killed, also one that left the process group (`setsid`) or lost its parent (a daemon), and
+  also when this process is killed itself. What the command asked another program to start (`cron`, `systemd-run`,
+  `docker`) is none of its descendants, and a process of another user (`sudo`) may not be killed.
+- macOS: the process group is killed, also when this process is killed itself; what left the group survives.
+- Windows: what is still a descendant when the command is stopped is killed; nothing is when this process is killed.
+
+Policy and permission were checked before; this module knows neither.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process
+
+from mentra_nb.sandbox.capture import LEFT_OUT as LEFT_OUT
+from mentra_nb.sandbox.capture import Capture, Transcript
+
+if sys.platform == "win32":
+    from mentra_nb.sandbox.unsupervised import start
+else:
+    from mentra_nb.sandbox.supervised import start
 
 TIMED_OUT = 124
 """The status code after a timeout, as of timeout(1)."""
 DRAIN_SECONDS = 2.0
-"""Seconds to read on after the process group is gone."""
-LEFT_OUT = "[… the middle is left out …]"
-"""The line between the beginning and the end of a stream that was over its limit."""
+"""Seconds to read on after the command is gone: a process that could not be killed may still hold its streams."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,9 @@ class CommandRequest:
     timeout: float
     env: dict[str, str] = field(default_factory=dict)
     max_output_bytes_per_stream: int = 65_536
+    transcript: Path | None = None
+    """A new file for all that both streams write, in the order it arrives, of at most `transcript_bytes`."""
+    transcript_bytes: int = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -90,9 +101,9 @@ class RuntimeExecutor(Protocol):
 
 
 class LocalExecutor:
-    """Run commands on this machine, by `/bin/sh -c` or `cmd.exe /C`. Its process group is killed on every way out.
+    """Run commands on this machine, by `/bin/sh -c` or `cmd.exe /C`. What a command started is killed when it ends.
 
-    Processes that left the group may survive: a command runs with all that its user may do.
+    A command runs with all that its user may do.
 
     Example:
         >>> from pathlib import Path
@@ -103,154 +114,53 @@ class LocalExecutor:
     """
 
     async def run(self, request: CommandRequest, on_line: Callable[[str], None] | None = None) -> ExecOutput:
-        """Run a command until it ends or its time is over; `on_line` is called with each line of its output."""
-        process = await _start(request)
-        streams = [_Capture("stdout", request, on_line), _Capture("stderr", request, on_line)]
-        timed_out = left_running = False
+        """Run a command until it ends or its time is over; `on_line` is called with each line of its output.
+
+        Of a stream over its limit only the last line is reported, ten times a second.
+        """
+        shell = ["cmd.exe", "/C"] if sys.platform == "win32" else ["/bin/sh", "-c"]
+        return await run_program([*shell, request.command], request, on_line)
+
+
+async def run_program(
+    argv: Sequence[str], request: CommandRequest, on_line: Callable[[str], None] | None = None
+) -> ExecOutput:
+    """Run a program as `LocalExecutor` runs the shell: with the folder, environment and limits of a request.
+
+    For executors that start the command of a request by a program of theirs.
+
+    Raises:
+        OSError: The program could not be started, or the transcript not be written.
+    """
+    with contextlib.ExitStack() as files:
+        copy = None
+        if request.transcript is not None:
+            copy = Transcript(request.transcript, request.transcript_bytes)
+            files.callback(copy.close)
+        out, err = (Capture(n, request.max_output_bytes_per_stream, on_line, copy) for n in ("stdout", "stderr"))
+        process = await start(argv, request.cwd, request.env)
+        files.callback(process.close)
         try:
             async with anyio.create_task_group() as readers:
-                for capture, pipe in zip(streams, (process.stdout, process.stderr), strict=True):
-                    assert pipe is not None
-                    readers.start_soon(capture.read, pipe)
+                readers.start_soon(out.read, process.stdout)
+                readers.start_soon(err.read, process.stderr)
                 with anyio.move_on_after(request.timeout) as limit:
                     await process.wait()
-                timed_out = limit.cancelled_caught
-                left_running = not timed_out and _group_is_alive(process)
-                _kill_group(process)  # background processes of the command would hold the pipes open
-                # a process that left the group still may hold them: read for a while, then stop
+                ended = await process.kill()
                 readers.cancel_scope.deadline = anyio.current_time() + DRAIN_SECONDS
         finally:
-            _kill_group(process)
-            with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_SECONDS):
-                await process.wait()
-            with anyio.CancelScope(shield=True):
-                await process.aclose()
-        code = process.returncode
-        return ExecOutput(
-            stdout=streams[0].text(),
-            stderr=streams[1].text(),
-            status_code=TIMED_OUT if timed_out else code if code is not None and code >= 0 else None,
-            timed_out=timed_out,
-            stdout_truncated=streams[0].truncated,
-            stderr_truncated=streams[1].truncated,
-            left_running=left_running,
-            stdout_bytes=streams[0].total,
-            stderr_bytes=streams[1].total,
-            stdout_lines=streams[0].lines,
-            stderr_lines=streams[1].lines,
-        )
-
-
-async def _start(request: CommandRequest) -> Process:
-    """Start the shell of a command in a process group of its own. Raises `OSError`."""
-    shell = ["cmd.exe", "/C", request.command] if sys.platform == "win32" else ["/bin/sh", "-c", request.command]
-    with anyio.CancelScope(shield=True):  # a stop in the middle would end the shell alone, and not its group
-        return await anyio.open_process(
-            shell,
-            cwd=request.cwd,
-            env=request.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=sys.platform != "win32",
-        )
-    raise AssertionError("a shielded scope is not cancelled")
-
-
-class _Capture:
-    """The first and last bytes of a stream, and its size. Reports the lines of its beginning as they arrive."""
-
-    def __init__(self, name: str, request: CommandRequest, on_line: Callable[[str], None] | None) -> None:
-        self.name, self.limit, self.on_line = name, request.max_output_bytes_per_stream, on_line
-        self.kept, self.line, self.ends_line = bytearray(), bytearray(), True
-        self.total = self.newlines = 0
-
-    async def read(self, pipe: ByteReceiveStream) -> None:
-        async for chunk in pipe:
-            room = max(self.limit - self.total, 0)
-            self._keep(chunk)
-            if self.on_line is None or room <= 0:
-                continue
-            self.line += chunk[:room]
-            *lines, rest = bytes(self.line).split(b"\n")
-            self.line = bytearray(rest)
-            for line in lines:
-                self._report(line)
-        if self.line:
-            self._report(bytes(self.line))
-
-    def _keep(self, chunk: bytes) -> None:
-        self.total += len(chunk)
-        self.newlines += chunk.count(b"\n")
-        self.ends_line = chunk.endswith(b"\n")
-        self.kept += chunk
-        if len(self.kept) > 2 * self.limit:
-            del self.kept[self._head : len(self.kept) - self._tail]
-
-    @property
-    def _tail(self) -> int:
-        return self.limit // 3
-
-    @property
-    def _head(self) -> int:
-        return self.limit - self._tail
-
-    @property
-    def truncated(self) -> bool:
-        return self.total > self.limit
-
-    @property
-    def lines(self) -> int:
-        """How many lines were written, counting a last one without its end."""
-        return self.newlines + (not self.ends_line)
-
-    def _report(self, line: bytes) -> None:
-        if self.on_line is not None:
-            self.on_line(f"{self.name}: {line.decode('utf-8', 'replace')}")
-
-    def text(self) -> str:
-        if not self.truncated:
-            return self.kept.decode("utf-8", "replace")
-        head = codecs.getincrementaldecoder("utf-8")("replace").decode(self.kept[: self._head])
-        tail = bytes(self.kept[len(self.kept) - self._tail :])
-        while tail and tail[0] & 0xC0 == 0x80:  # the rest of a character
-            tail = tail[1:]
-        return f"{head}\n{LEFT_OUT}\n{tail.decode('utf-8', 'replace')}"
-
-
-def _group_is_alive(process: Process) -> bool:
-    """Return whether a process of the command's group still runs; always false on Windows, which has no groups."""
-    if sys.platform == "win32":
-        return False
-    import psutil
-
-    try:
-        os.killpg(process.pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    for pid in psutil.pids():
-        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
-            if os.getpgid(pid) == process.pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
-
-
-def _kill_group(process: Process) -> None:
-    """Kill the command and what it started. Does nothing when they are gone."""
-    if sys.platform == "win32":
-        if process.returncode is None:
-            kill_tree(process.pid)
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def kill_tree(pid: int) -> None:
-    """Kill a process and its descendants. For systems without process groups."""
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        root = psutil.Process(pid)
-        for found in [root, *root.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                found.kill()
+            ended = await process.kill()
+    timed_out, stdout, stderr = limit.cancelled_caught, out.captured(), err.captured()
+    return ExecOutput(
+        stdout=stdout.text,
+        stderr=stderr.text,
+        status_code=TIMED_OUT if timed_out else ended.status if ended.status >= 0 else None,
+        timed_out=timed_out,
+        stdout_truncated=stdout.truncated,
+        stderr_truncated=stderr.truncated,
+        left_running=ended.left_running and not timed_out,
+        stdout_bytes=stdout.bytes,
+        stderr_bytes=stderr.bytes,
+        stdout_lines=stdout.lines,
+        stderr_lines=stderr.lines,
+    )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import anyio
-import psutil
 import pytest
 from anyio.lowlevel import checkpoint
 
@@ -147,10 +145,9 @@ async def test_cancelling_kills_the_whole_group_without_waiting_for_it(
 async def test_a_stop_while_a_command_starts_kills_the_whole_group(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    before = {process.pid for process in psutil.Process().children()}
     async with anyio.create_task_group() as group:
         group.start_soon(run, f"{FOREVER} & echo $! > fifo; wait", tmp_path)
-        while {process.pid for process in psutil.Process().children()} <= before:
+        for _ in range(10):  # until the command has been asked for
             await checkpoint()
         child = int(fifo.read_text())  # blocks the loop, so that starting the command is not over yet
         group.cancel_scope.cancel()
@@ -165,26 +162,6 @@ async def test_a_daemon_of_the_command_is_killed_and_its_pipe_not_waited_for(
         output = await run(f"{FOREVER} & echo $! > child; echo done", tmp_path)
     assert (output.stdout, output.status_code) == ("done\n", 0)
     await until_gone(int((tmp_path / "child").read_text()))
-
-
-async def test_a_daemon_that_left_the_group_and_holds_the_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    script = "import os,time; os.setsid(); open('child','w').write(str(os.getpid())+chr(10)); time.sleep(60)"
-    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} & until [ -s child ]; do :; done; echo done"
-    try:
-        with anyio.fail_after(15):
-            output = await run(command, tmp_path)
-        assert (output.stdout, output.status_code) == ("done\n", 0)
-    finally:
-        os.kill(int(await until_written(tmp_path / "child")), 9)
-
-
-async def test_a_tree_of_processes_is_killed_from_its_root(tmp_path: Path) -> None:
-    async with await anyio.open_process(f"{FOREVER} & echo $! > child; {FOREVER}; true", cwd=tmp_path) as root:
-        child = int(await until_written(tmp_path / "child"))
-        executor.kill_tree(root.pid)
-        assert await root.wait() == -signal.SIGKILL
-    await until_gone(child)
-    executor.kill_tree(root.pid)
 
 
 async def test_lines_are_reported_while_it_runs(tmp_path: Path) -> None:
