@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import BinaryIO, Literal
 
-from mentra_nb.effect.handles import copied, exchange, move_to_free, parent, replace, state
+from mentra_nb.effect.handles import JUST_MADE, copied, exchange, move_to_free, parent, replace, state
 from mentra_nb.effect.types import Conflict, FileChange, FileState
 
 Contents = Callable[[str], BinaryIO]
@@ -152,11 +152,12 @@ def sync(changes: Sequence[FileChange]) -> None:
 
 
 def clean(move: Move) -> None:
-    """Delete the staged file of a move, if there is one. Raises `OSError`."""
-    found = state(move.stage)
-    if found is not None and found.has_content:
-        with parent(move.stage) as (folder, name):
-            folder.remove(name)
+    """Delete the staged files of a move, if there are any. Raises `OSError`."""
+    for path in (move.stage, _restored(move).stage):
+        found = state(path)
+        if found is not None and found.has_content:
+            with parent(path) as (folder, name):
+                folder.remove(name)
 
 
 def is_made(move: Move) -> bool:
@@ -171,7 +172,6 @@ def take_back(move: Move, image: Contents) -> bool:
 
     `image` gives the content that was there before. Raises `OSError`.
     """
-    before, after = move.change.before, move.change.after
     here = state(move.change.path)
     try:
         if move.kind in ("rmdir", "mkdir", "chmod"):
@@ -179,28 +179,42 @@ def take_back(move: Move, image: Contents) -> bool:
         waits = state(move.stage)
         if move.kind == "put":
             return _take_back_put(move, here, waits)
-        if move.kind == "take":
-            if waits is None and here is None and before is not None:
-                stage(Move("put", move.change.inverted(), move.stage), image)
-                waits = before
-            if waits is not None and here is None:
-                _between(move_to_free, move.stage, move.change.path)
-                return True
-            return waits is None
-        if waits == after:  # it was not made
-            return True
-        if waits is None and here == after:
-            stage(Move("swap", move.change.inverted(), move.stage), image)
-            waits = before
-        if waits is not None and here == after and not _between(exchange, move.stage, move.change.path):
-            _between(replace, move.stage, move.change.path)
-        return here in (before, after)
+        source = move.stage
+        if waits is None and here == (None if move.kind == "take" else move.change.after):
+            restored = _restored(move)
+            clean(restored)
+            stage(restored, image)
+            source, waits = restored.stage, move.change.before
+        return _take_back_old(move, here, waits, source)
     finally:
         clean(move)
 
 
+def _restored(move: Move) -> Move:
+    """Return the move that puts what was there before back from its image. Its staged file may be half written."""
+    kind: MoveKind = "put" if move.kind == "take" else "swap"
+    return Move(kind, move.change.inverted(), f"{move.stage.removesuffix(SUFFIX)}-back{SUFFIX}")
+
+
+def _take_back_old(move: Move, here: FileState | None, waits: FileState | None, source: str) -> bool:
+    """Put the old file, which is at `source`, back in its place, unless somebody changed what is there."""
+    before, after = move.change.before, move.change.after
+    if move.kind == "take":
+        if waits is not None and here is None:
+            _between(move_to_free, source, move.change.path)
+            return True
+        return waits is None
+    if waits == after:  # the move was not made
+        return True
+    if waits is not None and here == after and not _between(exchange, source, move.change.path):
+        _between(replace, source, move.change.path)
+    return here in (before, after)
+
+
 def _take_back_folder(move: Move, here: FileState | None) -> bool:
     before, after = move.change.before, move.change.after
+    if move.kind == "mkdir" and here is None:
+        return True
     with parent(move.change.path) as (folder, name):
         if move.kind == "mkdir" and here is not None and here.type == "folder":
             try:
@@ -211,7 +225,7 @@ def _take_back_folder(move: Move, here: FileState | None) -> bool:
                 return False
         elif move.kind == "rmdir" and here is None and before is not None:
             folder.make_folder(name, before.mode)
-        elif move.kind == "chmod" and here == after and before is not None:
+        elif before is not None and here == (after if move.kind == "chmod" else JUST_MADE):
             folder.set_folder_mode(name, before.mode)
         else:
             return here == before

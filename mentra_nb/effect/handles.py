@@ -29,6 +29,8 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | ge
 _LIST = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 PIECE = 1 << 20
 """Bytes read at a time."""
+JUST_MADE = FileState("folder", 0o700)
+"""A folder that was made and has not got its mode yet."""
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _NO_REPLACE = 1 if sys.platform != "darwin" else 4
 _EXCHANGE = 2
@@ -78,7 +80,7 @@ class Folder:
 
     def make_folder(self, name: str, mode: int) -> None:
         """Create a folder with exactly this mode."""
-        os.mkdir(self.at(name), 0o700, dir_fd=self.fd)
+        os.mkdir(self.at(name), JUST_MADE.mode, dir_fd=self.fd)
         self.set_folder_mode(name, mode)
 
     def remove_folder(self, name: str) -> None:

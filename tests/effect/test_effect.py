@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from kits.trees import Node, Tree, changes_between, contents_of, make_tree, state_of, tree_in
+from kits.steps import AtStep
+from kits.trees import NEW, OLD, Node, Tree, changes_between, contents_of, make_tree, state_of, tree_in
 
 from mentra_nb.effect.handles import exchange, folder, parent, state
 from mentra_nb.effect.journal import Journal
@@ -79,49 +79,6 @@ def test_a_tree_becomes_another_is_undone_and_done_again(place: tuple[Path, Jour
     assert nothing_is_left(root, journal)
 
 
-OLD: Tree = {
-    "kept.txt": ("file", 0o644, b"kept"),
-    "changed.txt": ("file", 0o640, b"before"),
-    "deleted.txt": ("file", 0o644, b"gone"),
-    "link": ("link", 0, b"kept.txt"),
-    "folder": ("folder", 0o755, b""),
-    "folder/inner.txt": ("file", 0o600, b"inner"),
-    "becomes-folder": ("file", 0o644, b"file"),
-}
-NEW: Tree = {
-    "kept.txt": ("file", 0o644, b"kept"),
-    "changed.txt": ("file", 0o640, b"after"),
-    "link": ("link", 0, b"changed.txt"),
-    "folder": ("file", 0o644, b"now a file"),
-    "becomes-folder": ("folder", 0o700, b""),
-    "becomes-folder/new.txt": ("file", 0o644, b"new"),
-    "made": ("folder", 0o755, b""),
-    "made/deep": ("folder", 0o755, b""),
-    "made/deep/new.txt": ("file", 0o755, b"deep"),
-}
-
-
-class AtStep:
-    """Call a function once, at the n-th call or return in a block of code."""
-
-    def __init__(self, step: int, act: Callable[[], None]) -> None:
-        self.left, self.act, self.acted = step, act, False
-
-    def __enter__(self) -> AtStep:
-        sys.setprofile(self._seen)
-        return self
-
-    def _seen(self, frame: Any, event: str, argument: Any) -> None:
-        self.left -= 1
-        if self.left < 0 and not self.acted:
-            self.acted = True
-            sys.setprofile(None)
-            self.act()
-
-    def __exit__(self, *exc: object) -> None:
-        sys.setprofile(None)
-
-
 def overwrite(path: Path) -> None:
     path.write_bytes(b"somebody else's")
 
@@ -168,6 +125,41 @@ def test_what_somebody_else_writes_at_any_step_is_kept(
         step += stride
     assert "made" in outcomes
     assert name in ("kept.txt", "added.txt") or "refused" in outcomes
+
+
+def test_recovery_restores_from_images_what_nobody_changed_since(
+    place: tuple[Path, Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, journal = place
+    make_tree(root, OLD)
+
+    def dies(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "_move", dies)
+        with pytest.raises(SystemExit):
+            apply(journal, root, OLD, NEW)
+    assert tree_in(root) == NEW
+    (root / "changed.txt").write_bytes(b"mine")
+    [recovered] = journal.recover()
+    assert (recovered.outcome, recovered.paths) == ("conflict", (str(root / "changed.txt"),))
+    assert tree_in(root) == {**OLD, "changed.txt": ("file", 0o640, b"mine")}
+    [kept] = (journal.folder / "conflicts").iterdir()
+    assert b"before" in [image.read_bytes() for image in (kept / "images").iterdir()]
+    assert journal.turns() == []
+    assert nothing_is_left(root, journal)
+
+
+def test_recovery_leaves_alone_what_a_living_process_applies(
+    place: tuple[Path, Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, journal = place
+    make_tree(root, OLD)
+    found = []
+    monkeypatch.setattr(Journal, "_make_all", lambda *_: found.append(Journal(journal.folder).recover()))
+    apply(journal, root, OLD, NEW)
+    assert found == [[]]
 
 
 @pytest.mark.parametrize("name", ["changed.txt", "deleted.txt", "folder/inner.txt"])

@@ -75,3 +75,25 @@ def changes_between(root: Path, old: Mapping[str, Node], new: Mapping[str, Node]
 def contents_of(root: Path, tree: Mapping[str, Node]) -> Callable[[str], BinaryIO]:
     """Return what gives the content of each path of a tree."""
     return lambda path: io.BytesIO(tree[Path(path).relative_to(root).as_posix()][2])
+
+
+OLD: Tree = {
+    "kept.txt": ("file", 0o644, b"kept"),
+    "changed.txt": ("file", 0o640, b"before"),
+    "deleted.txt": ("file", 0o644, b"gone"),
+    "link": ("link", 0, b"kept.txt"),
+    "folder": ("folder", 0o755, b""),
+    "folder/inner.txt": ("file", 0o600, b"inner"),
+    "becomes-folder": ("file", 0o644, b"file"),
+}
+NEW: Tree = {
+    "kept.txt": ("file", 0o644, b"kept"),
+    "changed.txt": ("file", 0o640, b"after"),
+    "link": ("link", 0, b"changed.txt"),
+    "folder": ("file", 0o644, b"now a file"),
+    "becomes-folder": ("folder", 0o700, b""),
+    "becomes-folder/new.txt": ("file", 0o644, b"new"),
+    "made": ("folder", 0o755, b""),
+    "made/deep": ("folder", 0o755, b""),
+    "made/deep/new.txt": ("file", 0o755, b"deep"),
+}
