@@ -23,7 +23,7 @@ from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
-from mentra_nb.tools.results import as_content
+from mentra_nb.tools.results import as_output
 from mentra_nb.tools.tool import Delegate, Tool, ToolOutput
 
 
@@ -201,7 +201,7 @@ class Scheduler:
         try:
             with anyio.move_on_after(timeout):
                 output = await contained(call.tool.execute(call.context, call.arguments))
-                return replace(output, content=await _as_result(output.content)), None
+                return await _as_result(output), None
             return ToolOutput(""), f"Tool '{name}' timed out after {duration(timeout or 0)}"
         except anyio.get_cancelled_exc_class():
             if _is_stopped():
@@ -238,14 +238,20 @@ class Scheduler:
         self._events.finished(use, result, duration_ms)
 
 
-async def _as_result(content: Any) -> Any:
+async def _as_result(output: ToolOutput) -> ToolOutput:
     """Return what a tool returned as text or JSON within the limits, made on a thread if it may take long."""
+    content = output.content
     short_text = isinstance(content, str) and len(content) <= MAX_RESULT_BYTES
     short_number = isinstance(content, int) and content.bit_length() <= 64
     if short_text or short_number or content is None or isinstance(content, float):
-        return limited(as_content(content))
-    work = partial(contained_call, lambda: limited(as_content(content)))
+        return _within_limits(output)
+    work = partial(contained_call, partial(_within_limits, output))
     return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
+def _within_limits(output: ToolOutput) -> ToolOutput:
+    made = as_output(output)
+    return replace(made, content=limited(made.content))
 
 
 def _is_stopped() -> bool:

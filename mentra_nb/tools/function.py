@@ -15,7 +15,7 @@ from mentra_nb.errors import InvalidTool
 from mentra_nb.permission.binding import contained_call
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.hints import descriptions_in, readable
-from mentra_nb.tools.results import as_content
+from mentra_nb.tools.results import as_output
 from mentra_nb.tools.schema import check_describable, fitted, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import MainThread, Tool, ToolContext, ToolOutput
@@ -173,7 +173,7 @@ def _called(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
 
     def call() -> Any:
         result = function(**keywords)
-        return result if isinstance(result, ToolOutput) or inspect.isawaitable(result) else as_content(result)
+        return result if inspect.isawaitable(result) else as_output(result)
 
     return contained_call(call)
 

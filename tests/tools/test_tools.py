@@ -402,7 +402,7 @@ class Odd:
         ({"a": [1, None]}, {"a": [1, None]}),
         (Answer(n=1), {"n": 1}),
         (Odd(), "odd"),
-        ({1}, "{1}"),
+        ({1}, [1]),
         (float("nan"), "nan"),
         ("half \ud800", "half ?"),
         (["half \ud800"], "['half \\ud800']"),
