@@ -5,12 +5,12 @@ KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check types lab kernels browser postgres notebooks oldest faults lake bench pictures clean
+.PHONY: demo test quick check types lab kernels browser postgres mcp notebooks oldest faults lake bench pictures clean
 
 demo: .venv/.base  ## run a first turn offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
 
-test: check kernels browser postgres  ## run everything: lint, types, import contracts, tests, notebooks
+test: check kernels browser postgres mcp  ## run everything: lint, types, import contracts, tests, notebooks
 	$(PYTEST)
 	$(MAKE) notebooks oldest lake
 
@@ -58,6 +58,9 @@ browser: .venv/.dev
 postgres: .venv/.dev
 	@$(BIN)/python tests/kits/programs.py postgresql
 
+mcp: .venv/.dev
+	@$(BIN)/python tests/kits/programs.py mcp
+
 $(KERNEL6)/.done: .venv/.dev
 	$(BIN)/pip install -q --no-deps --target $(KERNEL6) "ipykernel<7"
 	@touch $@
@@ -76,4 +79,4 @@ $(KERNEL6)/.done: .venv/.dev
 	@touch $@
 
 clean:
-	rm -rf .venv .kernels .venv-lake .venv-oldest
+	rm -rf .venv .kernels .node .venv-lake .venv-oldest

@@ -9,6 +9,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     models, connect              which models there are; register a server
     tape, replay                 write a server's answers down; answer from them
     tool                         make a function a tool
+    mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, usage, events, messages, sql, columns
                                  what happened, as DataFrames
@@ -41,12 +42,16 @@ __all__ = [
     "CancellationToken",
     "Chat",
     "CommandRequest",
+    "ConnectedServer",
     "ExecOutput",
     "FunctionTool",
     "Image",
     "Journal",
     "JournalHealth",
     "LocalExecutor",
+    "McpServer",
+    "McpServers",
+    "McpStatus",
     "Message",
     "ModelInfo",
     "ModelSelector",
@@ -117,6 +122,8 @@ __all__ = [
     "export",
     "http",
     "load_ipython_extension",
+    "mcp",
+    "mcp_servers",
     "messages",
     "model_calls",
     "models",
@@ -252,6 +259,13 @@ _HOME = {
     "ResponseFormat": "providers.base",
     "ToolChoice": "providers.base",
     "ScriptedProvider": "providers.scripted",
+    # MCP
+    "mcp": "chat.mcp_servers",
+    "mcp_servers": "chat.mcp_servers",
+    "ConnectedServer": "chat.mcp_servers",
+    "McpServer": "settings",
+    "McpServers": "mcp_client.servers",
+    "McpStatus": "mcp_client.servers",
 }
 """The module that each name is taken from."""
 
@@ -332,6 +346,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, revoke, rules, tape
     from mentra_nb.chat.backtest import backtest
     from mentra_nb.chat.chat import Chat
+    from mentra_nb.chat.mcp_servers import ConnectedServer, mcp, mcp_servers
     from mentra_nb.chat.messages import messages
     from mentra_nb.chat.reply import Reply, ToolCallSummary
     from mentra_nb.chat.turn import RunningTurn
@@ -341,6 +356,7 @@ if TYPE_CHECKING:
     from mentra_nb.event.bus import AuditHook, AuditStore, NullAudit, RuntimeHook, RuntimeHooks
     from mentra_nb.event.screen import SessionEvent
     from mentra_nb.event.types import AgentEvent, RuntimeEvent, TurnOrigin
+    from mentra_nb.mcp_client.servers import McpServers, McpStatus
     from mentra_nb.permission.policy import RuntimePolicy
     from mentra_nb.providers import base as provider
     from mentra_nb.providers import http, scripted
@@ -378,6 +394,7 @@ if TYPE_CHECKING:
     from mentra_nb.runtime.runtime import Runtime
     from mentra_nb.runtime.session import Session
     from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, LocalExecutor, RuntimeExecutor
+    from mentra_nb.settings import McpServer
     from mentra_nb.store import records
     from mentra_nb.store.protocols import RuntimeStore
     from mentra_nb.store.sqlite import SqliteStore

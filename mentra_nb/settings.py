@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError
@@ -28,6 +39,60 @@ class Endpoint(BaseModel):
     key_env: str | None = None
     auth_header: str | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)
+
+
+class McpServer(BaseModel):
+    """An MCP server: `[mcp.NAME]` in the user's `config.toml`. Either a program to start, or an address.
+
+    A program gets `HOME`, `LOGNAME`, `PATH`, `SHELL`, `TERM`, `USER`, the variables that `pass_env` names, and `env`.
+    `headers` are sent with every request and never shown; to another machine only over https, unless
+    `allow_plaintext_credentials`.
+
+    Example:
+        >>> mn.McpServer(command="mcp-server-time").url is None
+        True
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, SecretStr] = Field(default_factory=dict)
+    pass_env: tuple[str, ...] = ()
+    cwd: Path | None = None
+    url: str | None = None
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    allow_plaintext_credentials: bool = False
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the program gets beside the usual ones."""
+        passed = {name: os.environ[name] for name in self.pass_env if name in os.environ}
+        return passed | {name: value.get_secret_value() for name, value in self.env.items()}
+
+    @model_validator(mode="after")
+    def _one_way(self) -> McpServer:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("give either command or url")
+        if self.url is not None:
+            self._check_address(self.url)
+        return self
+
+    def _check_address(self, url: str) -> None:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme not in ("http", "https") or not host or parts.username or parts.password:
+            raise ValueError("url must begin with http:// or https:// and name a host, without a user or password")
+        if parts.path.rstrip("/").endswith("/sse"):
+            raise ValueError(
+                "the old transport HTTP+SSE is not supported: give the server's address for streamable HTTP, often /mcp"
+            )
+        plain = parts.scheme == "http" and host not in ("127.0.0.1", "localhost", "::1")
+        if plain and self.headers and not self.allow_plaintext_credentials:
+            raise ValueError("headers would be sent to another machine in plain text: use https")
+
+
+TABLES = ("providers", "aliases", "mcp")
+"""The settings that are tables: they are set in a file only."""
 
 
 class Settings(BaseModel):
@@ -56,6 +121,14 @@ class Settings(BaseModel):
     )
     providers: dict[str, Endpoint] = Field(default_factory=dict, description="Custom servers, by name.")
     aliases: dict[str, str] = Field(default_factory=dict, description="Short names for models.")
+    mcp: dict[str, McpServer] = Field(default_factory=dict, description="MCP servers, by name.")
+
+    @field_validator("mcp")
+    @classmethod
+    def _server_names(cls, servers: dict[str, McpServer]) -> dict[str, McpServer]:
+        for name in servers:
+            check_server_name(name)
+        return servers
 
     @field_validator("redact", mode="before")
     @classmethod
@@ -102,18 +175,29 @@ class Settings(BaseModel):
         self._sources[name] = source
 
 
+def check_server_name(name: str) -> None:
+    """Raise `ValueError` if an MCP server cannot have this name, which is a part of the names of its tools."""
+    if not re.fullmatch(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*", name) or len(name) > 32:
+        raise ValueError(f"{name!r} cannot be the name of a server: use up to 32 letters, digits, and single - or _")
+
+
 def _problem(error: ValidationError) -> str:
-    """Return what is wrong with a setting, without the values of headers, which may be secret."""
+    """Return what is wrong with a setting, without the values of headers and variables, which may be secret."""
     found = error.errors(include_url=False)
     first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     place, key = list(map(str, first["loc"])), str(first["loc"][-1])
+    keys = ", ".join((McpServer if place[0] == "mcp" else Endpoint).model_fields)
     if first["type"] in ("extra_forbidden", "missing"):
         what = f"there is no key '{key}'" if first["type"] == "extra_forbidden" else f"{key} is missing"
-        return f"[{'.'.join(place[:-1])}]: {what}; the keys are {', '.join(Endpoint.model_fields)}"
-    if place[0] == "providers" and len(place) == 2:
-        return f"{'.'.join(place)} must be a table [providers.{key}] with the keys {', '.join(Endpoint.model_fields)}"
-    value = "" if "headers" in place or isinstance(first["input"], dict) else f" = {first['input']!r}"
-    return f"{'.'.join(place)}{value}: {first['msg'].removeprefix('Value error, ')}"
+        return f"[{'.'.join(place[:-1])}]: {what}; the keys are {keys}"
+    message = first["msg"].removeprefix("Value error, ")
+    if place[0] in ("providers", "mcp") and len(place) == 2:
+        if first["type"] == "value_error":
+            return f"[{'.'.join(place)}]: {message}"
+        return f"{'.'.join(place)} must be a table [{place[0]}.{key}] with the keys {keys}"
+    hidden = {"headers", "env"} & set(place) or isinstance(first["input"], dict)
+    value = "" if hidden else f" = {first['input']!r}"
+    return f"{'.'.join(place)}{value}: {message}"
 
 
 def load(
@@ -140,7 +224,7 @@ def load(
         settings.change(name, value, str(file))
     for name in Settings.model_fields:
         variable = f"MENTRA_{name.upper()}"
-        if name not in ("providers", "aliases") and environ.get(variable):
+        if name not in TABLES and environ.get(variable):
             settings.change(name, environ[variable], variable)
     root = project or paths.project_root()
     for path, table in ((root / "pyproject.toml", ("tool", "mentra_nb")), (root / "mentra.toml", ())):

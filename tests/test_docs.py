@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from mentra_nb.content import TokenUsage
 from mentra_nb.notebook.magics import SETTABLE
 from mentra_nb.pricing import cost_usd
-from mentra_nb.settings import Endpoint, Settings, load
+from mentra_nb.settings import Endpoint, McpServer, Settings, load
 
 SETTINGS = "docs/settings.md"
 LARGEST_PICTURE = 150_000
@@ -25,7 +25,7 @@ def code(cell: str) -> str:
     return cell.strip("`")
 
 
-def defaults(model: type[Settings | Endpoint]) -> dict[str, str]:
+def defaults(model: type[Settings | Endpoint | McpServer]) -> dict[str, str]:
     """Return the default of each field as Python writes it; empty where one must be given."""
     fields = {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}
     return {name: "" if value is PydanticUndefined else repr(value).replace("'", '"') for name, value in fields.items()}
@@ -43,10 +43,15 @@ def test_every_key_of_a_server_is_described_with_its_default() -> None:
     assert wires == set(Endpoint.model_fields["wire"].annotation.__args__)  # type: ignore[union-attr]
 
 
+def test_every_key_of_an_mcp_server_is_described_with_its_default() -> None:
+    rows = table(SETTINGS, "key of `[mcp.NAME]`")
+    assert {code(name): code(default) for name, default, _ in rows} == defaults(McpServer)
+
+
 def test_what_may_stand_where(tmp_path: Path) -> None:
     places = {place.partition(",")[0]: which for place, _, which in table(SETTINGS, "place")}
     assert "all" in places["your `config.toml`"]
-    assert set(Settings.model_fields) - set(SETTABLE) == {"providers", "aliases"}
+    assert set(Settings.model_fields) - set(SETTABLE) == {"providers", "aliases", "mcp"}
     (project,) = (which for place, which in places.items() if place.startswith("`mentra.toml`"))
     (tmp_path / "mentra.toml").write_text('ask = "always"\nask_timeout = 5\nstream_hz = 5\nmodel = "a/b"\n')
     held = load({}, tmp_path, tmp_path / "none.toml")
@@ -56,7 +61,7 @@ def test_what_may_stand_where(tmp_path: Path) -> None:
 
 
 def test_the_settings_file_of_the_documents_is_read(tmp_path: Path) -> None:
-    (example,) = (snippet.body for snippet in snippets() if snippet.mark == "config")
+    example = "\n".join(snippet.body for snippet in snippets() if snippet.mark == "config")
     (tmp_path / "config.toml").write_text(example)
     settings = load({}, tmp_path, tmp_path / "config.toml")
     assert settings.model == f"{next(iter(settings.providers))}/qwen3-32b"

@@ -50,6 +50,7 @@ CALLED_BY_THE_RUNTIME = {
         "CancellationToken.calling",
         "Chat.forget_session",
         "Chat.take_up",
+        "McpServer.environment",
         "Message.call_ids",
         "Message.encoded",
         "Message.form",

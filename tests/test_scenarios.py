@@ -210,6 +210,7 @@ UNDER_ANOTHER_NAME = {
         resolve_permission_emits_event_and_sends_decision rule_store_add_and_check_allow
     """,
     "permission/test_policy::a_path_that_leads_outside_is_refused": "normalize_*_rejects_parent_past_root",
+    "mcp_client/test_servers::a_call_is_authorized_limited_and_recorded_as_any_other": "mcp_*",
     "agent/test_resume::leases_are_renewed_while_the_runtime_lives": "lease_renewal",
     "agent/test_resume::resuming_again_in_the_same_runtime_and_after_closing": "same_kernel_re_resume_after_close",
     "permission/test_rules::a_denial_wins_over_any_allowance": "rule_store_add_and_check_deny",
@@ -400,10 +401,10 @@ OPEN = {
         oversized_structured_output_spills_without_losing_details_or_termination
         structured_tool_projects_content_and_hides_details_from_provider
     """,
-    "MCP": "mcp_* sse_*",
 }
 
 GONE = {
+    "the older transport HTTP+SSE is refused": "sse_*",
     "an id is a string": "session_id_from_raw_preserves_value session_id_roundtrips_through_serde",
     "an answer is plain data without constructors": "permission_decision_*_constructor",
     "a call always has a subject": "check_pattern_rule_does_not_match_without_input",

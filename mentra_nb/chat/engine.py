@@ -47,6 +47,7 @@ class Engine:
         self.runtime: Runtime = runtime or Runtime(
             policy=RuntimePolicy.for_notebook(),
             audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
+            mcp=self.settings.mcp,
         )
         self.chats: dict[str | None, Any] = {}
         """The conversations of this process, by name."""
@@ -58,6 +59,7 @@ class Engine:
         """When it was made, in Unix seconds."""
         self.turns: set[RunningTurn] = set()
         """The turns that are running."""
+        self._said: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._portal: BlockingPortal | None = None
@@ -145,10 +147,17 @@ class Engine:
         else:
             found = newest_chat_model(choice.provider, await self.runtime.list_models(choice.provider))
         if turn is not None:
-            for text in filter(None, [choice.notice, *self.settings.ignored]):
+            for text in filter(None, [choice.notice, *self.settings.ignored, *self._servers_not_reached()]):
                 turn.notice(text)
             self.settings.ignored.clear()  # said once
         return found
+
+    def _servers_not_reached(self) -> list[str]:
+        """Return why MCP servers of the settings could not be reached, each once."""
+        errors = [each.error for each in self.runtime.mcp.statuses() if each.error] if self.settings.mcp else []
+        new = [error for error in errors if error not in self._said]
+        self._said.update(new)
+        return new
 
     def set_model(self, name: str, source: str) -> None:
         """Make a model the one of the settings. Raises `ConfigurationError` if it could not be used."""

@@ -18,13 +18,13 @@ from mentra_nb.notebook.commands.command import Context
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
 from mentra_nb.notebook.grammar import parse
-from mentra_nb.settings import Settings
+from mentra_nb.settings import TABLES, Settings
 
 if TYPE_CHECKING:
     from mentra_nb.chat.reply import Reply
     from mentra_nb.chat.turn import RunningTurn
 
-SETTABLE = tuple(name for name in Settings.model_fields if name not in ("providers", "aliases"))
+SETTABLE = tuple(name for name in Settings.model_fields if name not in TABLES)
 """The settings `%config Mentra` can change."""
 
 

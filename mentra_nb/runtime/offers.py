@@ -1,4 +1,4 @@
-"""What a runtime offers to every agent: its tools, its application state and its skills."""
+"""What a runtime offers to every agent: its tools, MCP servers, application state and skills."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
+    from mentra_nb.mcp_client.servers import McpServers
     from mentra_nb.tools.builtin.skills import Skill, Skills
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ class Offers:
     def __init__(self) -> None:
         self.tools: dict[str, Tool] = {}
         self.contexts: dict[type, Any] = {}
+        self._mcp: McpServers | None = None
         self._skills: Skills | None = None
 
     def add_tool(self, tool: Tool | Callable[..., Any]) -> Tool:
@@ -34,6 +36,25 @@ class Offers:
     def specs(self) -> list[ToolSpec]:
         """Return the descriptors of the tools, sorted by name."""
         return [self.tools[name].spec for name in sorted(self.tools)]
+
+    @property
+    def mcp(self) -> McpServers:
+        """The MCP servers, whose tools are among the tools."""
+        if self._mcp is None:
+            from mentra_nb.mcp_client.servers import McpServers
+
+            self._mcp = McpServers(self.tools)
+        return self._mcp
+
+    async def connect(self) -> None:
+        """Connect the MCP servers that were added."""
+        if self._mcp is not None:
+            await self._mcp.connect_all()
+
+    async def close(self) -> None:
+        """End the connections to MCP servers."""
+        if self._mcp is not None:
+            await self._mcp.close()
 
     def context(self, kind: type[T]) -> T:
         """Return the application state of exactly that type. Raises `ConfigurationError` if there is none."""

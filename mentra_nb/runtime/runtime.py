@@ -5,7 +5,7 @@ It wires and does nothing else; what it hands out does the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -37,7 +37,9 @@ from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
+    from mentra_nb.mcp_client.servers import McpServers
     from mentra_nb.providers.http import HttpClient
+    from mentra_nb.settings import McpServer
     from mentra_nb.tools.builtin.skills import Skill
 
 T = TypeVar("T")
@@ -61,6 +63,7 @@ class Runtime:
         audit: The record; by default `record/` in `MENTRA_HOME`, or what `MENTRA_RECORD` names.
         executor: Runs shell commands.
         skills: Folders of skills.
+        mcp: MCP servers, by name. They connect before the first agent or session is opened.
         working_directory: Of the tools; by default the current one.
         identifier: Stored with agents, so that `resume` finds them.
 
@@ -93,6 +96,13 @@ class Runtime:
         >>> [skill.name for skill in runtime.skills()], runtime.app_context(dict)
         (['report'], {'currency': 'EUR'})
 
+        Servers of the Model Context Protocol (the extra `mcp`):
+
+        >>> import sys
+        >>> clock = mn.McpServer(command=sys.executable, args=["-m", "mcp_server_time"])
+        >>> (await runtime.mcp.connect("clock", clock)).status
+        'connected'
+
         Stored agents and sessions, also of a process that has ended:
 
         >>> [each.name for each in await runtime.list_persisted_agents()]
@@ -119,6 +129,7 @@ class Runtime:
         audit: AuditStore | None = None,
         executor: RuntimeExecutor | None = None,
         skills: Iterable[Path | str] = (),
+        mcp: Mapping[str, McpServer] | None = None,
         working_directory: Path | None = None,
         identifier: str = "default",
     ) -> None:
@@ -151,6 +162,8 @@ class Runtime:
             self.register_tool(item)
         for folder in skills:
             self.register_skills_dir(folder)
+        if mcp:
+            self.mcp.add(mcp)
 
     def __repr__(self) -> str:
         providers, tools = (d.id for d in self.providers()), (spec.name for spec in self.tools())
@@ -173,6 +186,7 @@ class Runtime:
             if self._http is not None:
                 steps.push_async_callback(self._http.aclose)
             steps.push_async_callback(self._registry.aclose)
+            steps.push_async_callback(self._offers.close)
 
     # ---- tools, application state and skills -------------------------------------------------------------------
 
@@ -188,6 +202,11 @@ class Runtime:
         """Return the descriptor of a tool; `None` if no tool has that name."""
         tool = self._offers.tools.get(name)
         return tool.spec if tool is not None else None
+
+    @property
+    def mcp(self) -> McpServers:
+        """The MCP servers. Those given to the constructor connect before the first agent or session is opened."""
+        return self._offers.mcp
 
     def register_context(self, context: object) -> None:
         """Offer `context` to tools as application state. It replaces one of exactly the same type."""

@@ -50,10 +50,11 @@ class Wiring:
             self.bus.emit(RecoveryPrepared(runtime_instance_id=self.runtime_id))
 
     async def prepare(self) -> None:
-        """Close the questions that expired after their process died. Only the first call does."""
+        """Connect the MCP servers, and close the questions that expired after their process died. Once."""
         self.announce()
         if not self._prepared:
             self._prepared = True
+            await self.offers.connect()
             for question in await self.store.expire_questions(time.time() - QUESTION_GRACE):
                 self.bus.emit(expired(question))
 

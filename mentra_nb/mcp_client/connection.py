@@ -1,0 +1,286 @@
+"""One MCP server: connecting, listing, calling, and what is known when it dies.
+
+A task of its own holds the connection. When the server ends, so does the task, and the next call connects again. A call
+that was under way then may have taken effect: it is reported as unknown and never sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from mentra_nb.errors import ConfigurationError
+from mentra_nb.mcp_client.results import CODES, contents, printable, read_parts
+from mentra_nb.settings import McpServer
+from mentra_nb.tools.schema import ToolError
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp.types import CallToolResult, Prompt, Resource
+    from mcp.types import Tool as ServerTool
+
+CONNECT_SECONDS = 30.0
+"""How long a server may take to start and to agree on the protocol."""
+LIST_SECONDS = 30.0
+"""How long each list of a server may take, with all its pages."""
+CALL_SECONDS = 120.0
+"""How long a call may take."""
+MAX_PAGES = 1000
+"""Pages of a list after which the server is taken for broken."""
+LAST_WORDS = 500
+"""Characters of what a server wrote to its error stream that are shown when it does not start."""
+
+Status = Literal["disconnected", "connecting", "connected", "error"]
+Item = TypeVar("Item")
+UNKNOWN = "it may have taken effect, which is not known; it was not called again"
+
+
+class McpConnection:
+    """The connection to one server.
+
+    Args:
+        name: The server's name in the settings.
+        config: How to reach it.
+        relisted: Called with its tools when it has connected and when it says that they have changed.
+    """
+
+    def __init__(self, name: str, config: McpServer, relisted: Callable[[list[ServerTool]], None]) -> None:
+        self.name, self.config = name, config
+        self.error: str | None = None
+        """Why it could not be reached, if it could not."""
+        self.resources: list[Resource] = []
+        self.prompts: list[Prompt] = []
+        self._relisted = relisted
+        self._client: Client | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self._connecting = asyncio.Lock()
+
+    @property
+    def status(self) -> Status:
+        """Whether it can be called."""
+        if self._connecting.locked():
+            return "connecting"
+        return "connected" if self._client is not None else "error" if self.error else "disconnected"
+
+    async def connect(self) -> Client:
+        """Return the client of the server; connect if it is not connected. Raises `ConfigurationError`."""
+        async with self._connecting:
+            if self._client is not None:
+                return self._client
+            self._stop = asyncio.Event()
+            ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(self._hold(ready, self._stop), name=f"mcp {self.name}")
+            try:
+                client = await asyncio.shield(ready)
+            except asyncio.CancelledError:
+                self._task.cancel()
+                await self._end()
+                raise
+            except BaseException as error:
+                self.error = str(error)
+                raise
+            self.error = None
+            return client
+
+    async def close(self) -> None:
+        """End the connection, and the server's process if there is one. An attempt to connect fails."""
+        if self._client is None and self._task is not None:
+            self._task.cancel()
+        async with self._connecting:
+            await self._end()
+
+    async def _end(self) -> None:
+        if (task := self._task) is not None:
+            self._stop.set()
+            await asyncio.wait([task])
+            self._task = None
+
+    async def _hold(self, ready: asyncio.Future[Client], stop: asyncio.Event) -> None:
+        """Connect, tell `ready`, and keep the connection until it is to `stop` or the server ends."""
+        from mcp import Client
+        from mcp.types import Implementation
+
+        with tempfile.TemporaryFile("w+", errors="replace") as said:
+            try:
+                async with AsyncExitStack() as stack:
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        client = await stack.enter_async_context(
+                            Client(
+                                _until_it_ends(self._transport(said), stop),
+                                client_info=Implementation(name="mentra-nb", version=version("mentra-nb")),
+                                message_handler=self._hear,
+                                read_timeout_seconds=CALL_SECONDS,
+                                cache=None,
+                            )
+                        )
+                    await self._list(client)
+                    self._client = client
+                    ready.set_result(client)
+                    await stop.wait()
+                    self._client = None
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # handed to what waits for it
+                if not ready.done():
+                    ready.set_exception(ConfigurationError(self._why(error, said)))
+                    ready.exception()  # nobody may be waiting any more
+            finally:
+                self._client = None
+
+    def _transport(self, said: Any) -> Any:
+        """Return the SDK's transport to the server. Raises `ConfigurationError` if the SDK is not installed."""
+        from mcp.client.stdio import StdioServerParameters, stdio_client
+        from mcp.client.streamable_http import streamable_http_client
+
+        config = self.config
+        if config.url is None:
+            parameters = StdioServerParameters(
+                command=config.command or "", args=list(config.args), env=config.environment(), cwd=config.cwd
+            )
+            return stdio_client(parameters, errlog=said)
+        headers = {name: value.get_secret_value() for name, value in config.headers.items()}
+        return _over_http(config.url, headers, streamable_http_client)
+
+    def _why(self, error: BaseException, said: Any) -> str:
+        """Return in one sentence why the server could not be reached."""
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        what = f"the MCP server '{self.name}' "
+        if isinstance(error, ConfigurationError):
+            return str(error)
+        if isinstance(error, ModuleNotFoundError):
+            return f"{what}needs the official SDK: pip install 'mentra-nb[mcp]'"
+        if isinstance(error, FileNotFoundError | PermissionError) and self.config.command:
+            return f"{what}cannot be started: {self.config.command!r}: {error.strerror}"
+        said.seek(0)
+        last = printable(said.read()[-LAST_WORDS:], LAST_WORDS).strip().splitlines()
+        why = f"did not answer within {CONNECT_SECONDS:g} s" if isinstance(error, TimeoutError) else "did not connect"
+        detail = last[-1] if last else f"{type(error).__name__}"
+        return f"{what}{why}: {detail}"
+
+    async def _list(self, client: Client) -> None:
+        """Read what the server has. A list that it does not offer is empty."""
+        from mcp import MCPError
+
+        async with asyncio.timeout(LIST_SECONDS):
+            offers = client.server_capabilities
+            tools = await _pages(client.list_tools, "tools") if offers.tools is not None else []
+            self.resources, self.prompts = [], []
+            with contextlib.suppress(MCPError):
+                self.resources = await _pages(client.list_resources, "resources") if offers.resources else []
+            with contextlib.suppress(MCPError):
+                self.prompts = await _pages(client.list_prompts, "prompts") if offers.prompts else []
+        self._relisted(tools)
+
+    async def _hear(self, message: Any) -> None:
+        """List again when the server says that a list has changed."""
+        if type(message).__name__.endswith("ListChangedNotification") and (client := self._client) is not None:
+            await self._list(client)
+
+    # ---- calling ----------------------------------------------------------------------------------------------
+
+    async def call(
+        self, tool: str, arguments: dict[str, Any], show: Callable[[str], None] = lambda text: None
+    ) -> CallToolResult:
+        """Call a tool of the server, once; `show` gets a line when the server tells how far it is.
+
+        Raises:
+            ToolError: the server cannot be reached, refused the call, or ended, was too slow or failed in the middle.
+        """
+
+        async def told(progress: float, total: float | None, message: str | None) -> None:
+            show(printable(message or f"{progress:g}{f' of {total:g}' if total else ''}", 200))
+
+        return await self._asked(lambda client: client.call_tool(tool, arguments or None, CALL_SECONDS, told))
+
+    async def read(self, uri: str) -> str:
+        """Return the text of a resource. Raises as `call`."""
+        found = await self._asked(lambda client: client.read_resource(uri))
+        return "\n".join(map(contents, found.contents))
+
+    async def prompt(self, name: str, arguments: dict[str, str]) -> str:
+        """Return the text of a prompt. Raises as `call`."""
+        found = await self._asked(lambda client: client.get_prompt(name, arguments or None))
+        return "\n\n".join("\n".join(read_parts([message.content])[0]) for message in found.messages)
+
+    async def _asked(self, ask: Callable[[Client], Awaitable[Item]]) -> Item:
+        from mcp import MCPError
+        from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+
+        what = f"MCP tool call failed: '{self.name}' "
+        try:
+            client = await self.connect()
+        except ConfigurationError as error:
+            raise ToolError(f"MCP tool call failed: {error}") from error
+        try:
+            return await ask(client)
+        except MCPError as error:
+            if error.code == CONNECTION_CLOSED:
+                raise ToolError(f"{what}ended while it worked: {UNKNOWN}") from None
+            if error.code == REQUEST_TIMEOUT:
+                raise ToolError(f"{what}did not answer within {CALL_SECONDS:g} s: {UNKNOWN}") from None
+            raise ToolError(f"{what}answered with error {error.code}: {CODES.get(error.code, UNKNOWN)}") from None
+        except TimeoutError:
+            raise ToolError(f"{what}did not answer within {CALL_SECONDS:g} s: {UNKNOWN}") from None
+        except Exception as error:  # noqa: BLE001  # whatever a server makes of the protocol
+            raise ToolError(f"{what}broke the protocol ({type(error).__name__}): {UNKNOWN}") from None
+
+
+async def _pages(list_page: Callable[..., Awaitable[Any]], member: str) -> list[Any]:
+    """Return all items of a list that comes in pages. Raises `ConfigurationError` if it has no end."""
+    items: list[Any] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = await list_page(cursor=cursor)
+        items += getattr(page, member)
+        cursor = page.next_cursor
+        if not cursor:
+            return items
+    raise ConfigurationError(f"its list of {member} has more than {MAX_PAGES} pages")
+
+
+@asynccontextmanager
+async def _over_http(url: str, headers: dict[str, str], transport: Any) -> AsyncIterator[Any]:
+    """Connect over streamable HTTP. The SDK follows no redirect to another origin."""
+    from mcp.shared._httpx_utils import create_mcp_http_client
+
+    async with create_mcp_http_client(headers=headers) as http, transport(url, http_client=http) as streams:
+        yield streams
+
+
+@asynccontextmanager
+async def _until_it_ends(transport: Any, ended: asyncio.Event) -> AsyncIterator[Any]:
+    """Set `ended` when nothing more can be read from the server."""
+    async with transport as (reading, writing):
+        yield _Reading(reading, ended), writing
+
+
+class _Reading:
+    """A stream of messages that tells when it ends."""
+
+    def __init__(self, stream: Any, ended: asyncio.Event) -> None:
+        self._stream, self._ended = stream, ended
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __aiter__(self) -> _Reading:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._stream.__anext__()
+        except StopAsyncIteration:
+            self._ended.set()
+            raise
+
+    async def __aenter__(self) -> _Reading:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._stream.__aexit__(*error)
