@@ -1,16 +1,17 @@
-# Everything is installed into this folder. Only a missing browser or PostgreSQL is installed in the system, by `test`.
+# Everything is installed into this folder. Only a missing browser, PostgreSQL or library of
+# the sandbox is installed in the system, by `test`.
 PYTHON ?= python3
 BIN := .venv/bin
 KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check types lab kernels browser postgres mcp notebooks oldest faults lake bench pictures clean
+.PHONY: demo test quick check types lab kernels browser postgres mcp sandbox notebooks oldest faults lake bench pictures clean
 
 demo: .venv/.base  ## run a first turn offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
 
-test: check kernels browser postgres mcp  ## run everything: lint, types, import contracts, tests, notebooks
+test: check kernels browser postgres mcp sandbox  ## run everything: lint, types, import contracts, tests, notebooks
 	$(PYTEST)
 	$(MAKE) notebooks oldest lake
 
@@ -37,7 +38,7 @@ lab: .venv/.dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 faults: .venv/.dev kernels  ## run the fault tests in their long form
-	MENTRA_FAULT_SECONDS=120 MENTRA_FAULT_KILLS=500 $(PYTEST) tests/faults tests/chat/test_exit.py --timeout 1200
+	MENTRA_FAULT_SECONDS=120 MENTRA_FAULT_KILLS=500 MENTRA_FAULT_EFFECTS=1000 $(PYTEST) tests/faults tests/chat/test_exit.py tests/sandbox --timeout 1200
 
 lake: pyproject.toml  ## run the tests of a shared record on the DuckDB of the extra `lake`; needs PostgreSQL
 	@test -x .venv-lake/bin/python || $(PYTHON) -m venv .venv-lake
@@ -60,6 +61,9 @@ postgres: .venv/.dev
 
 mcp: .venv/.dev
 	@$(BIN)/python tests/kits/programs.py mcp
+
+sandbox: .venv/.dev
+	@$(BIN)/python tests/kits/programs.py sandbox
 
 $(KERNEL6)/.done: .venv/.dev
 	$(BIN)/pip install -q --no-deps --target $(KERNEL6) "ipykernel<7"

@@ -1,8 +1,8 @@
-"""Find the programs that tests need, Chromium and PostgreSQL, or install them from the system's packages as root.
+"""Find the programs that tests need, or install them from the system's packages as root.
 
 The MCP servers of the protocol's own project are installed from npm into this folder, with the Node.js of a wheel.
 
-    python tests/kits/programs.py browser|postgresql|mcp
+    python tests/kits/programs.py browser|postgresql|mcp|sandbox
 
 This never fails: a test that needs a missing program says how to install it.
 """
@@ -61,12 +61,25 @@ def install_mcp_servers() -> None:
     subprocess.run(command, check=False, timeout=300, env=environment)
 
 
-def install(package: str) -> None:
-    """Install a Debian package if `apt-get` is there and this is root."""
+def sandbox() -> str | None:
+    """Return the path of bubblewrap, which comes with the Python packages, if the libraries it needs are there too."""
+    from mentra_nb.sandbox.bubblewrap import bubblewrap
+    from mentra_nb.sandbox.limits import limits_problem
+    from mentra_nb.sandbox.syscalls import filter_program
+
+    try:
+        filter_program()
+    except (ImportError, OSError):
+        return None
+    return bubblewrap() if limits_problem() is None else None
+
+
+def install(*packages: str) -> None:
+    """Install Debian packages if `apt-get` is there and this is root."""
     apt = shutil.which("apt-get")
     if apt and os.geteuid() == 0:
         subprocess.run([apt, "update", "-qq"], check=False)
-        subprocess.run([apt, "install", "-y", "-qq", package], check=False, stdout=subprocess.DEVNULL)
+        subprocess.run([apt, "install", "-y", "-qq", *packages], check=False, stdout=subprocess.DEVNULL)
 
 
 def main(what: str) -> None:
@@ -76,11 +89,12 @@ def main(what: str) -> None:
             missing = [mcp_program(name.partition("@")[0]) for name in MCP_SERVERS]
         print(f"mcp: {'none could be installed' if None in missing else MODULES}")
         return
-    find = {"browser": chromium, "postgresql": postgresql}[what]
+    find = {"browser": chromium, "postgresql": postgresql, "sandbox": sandbox}[what]
+    packages = {"browser": ["chromium"], "postgresql": ["postgresql"], "sandbox": ["libseccomp2", "util-linux"]}[what]
     if find() is None and what == "browser":
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False, timeout=300)
     if find() is None:
-        install("chromium" if what == "browser" else "postgresql")
+        install(*packages)
     print(f"{what}: {find() or 'none found, and none could be installed'}")
 
 

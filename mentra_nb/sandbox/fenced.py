@@ -1,0 +1,228 @@
+"""Run a command so that nothing it does lasts, and return what it did: its output, and its effect on the workspace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import anyio
+import anyio.to_thread
+
+from mentra_nb.effect.types import Effect, FileChange, FileState, Want
+from mentra_nb.ids import new_id
+from mentra_nb.paths import config_file, home, make_private
+from mentra_nb.sandbox import difference
+from mentra_nb.sandbox.bubblewrap import View, bubblewrap, inner_arguments, memory_place, outer_command, script
+from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, run_program
+from mentra_nb.sandbox.hidden import Hidden
+from mentra_nb.sandbox.limits import FenceLimits, control_groups, limits_problem, resource_limits
+from mentra_nb.sandbox.syscalls import filter_program
+from mentra_nb.sandbox.wants import wants
+
+MAX_HIDDEN = 500
+"""Files of a workspace that are hidden at most."""
+
+
+class FenceFailed(Exception):
+    """The fence could not be put up, so the command did not run. The text says why."""
+
+
+@dataclass(frozen=True)
+class FencedRun:
+    """What a fenced command did. `close` deletes what is kept of it on disk."""
+
+    output: ExecOutput
+    effect: Effect
+    folder: Path
+    problem: str | None = None
+    """Why the effect cannot be kept, if it cannot."""
+    moved: tuple[str, ...] = ()
+    """Paths that something else changed while the command ran."""
+
+    def content(self, digest: str) -> BinaryIO:
+        """Open the new bytes of a file, or the target of a link, by their digest. Raises `OSError`."""
+        return (self.folder / "content" / digest).open("rb")
+
+    def contents(self, path: str) -> BinaryIO:
+        """Open the new bytes of a changed path. Raises `OSError`, `KeyError`."""
+        after = {change.path: change.after for change in self.effect.changes}[path]
+        return BytesIO() if after is None else self.content(after.digest)
+
+    def close(self) -> None:
+        """Delete what is kept of the run; does nothing a second time."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass
+class Fence:
+    """Runs commands fenced. What waits to be decided about lies in `folder`, by default `effects/waiting` in the home.
+
+    Example:
+        >>> from mentra_nb.sandbox.fenced import Fence
+        >>> fence = Fence()
+        >>> fence.limits.processes
+        512
+    """
+
+    limits: FenceLimits = field(default_factory=FenceLimits)
+    folder: Path | None = None
+    _hidden: Hidden = field(default_factory=Hidden)
+
+    async def run(
+        self, request: CommandRequest, workspace: Path, on_line: Callable[[str], None] | None = None
+    ) -> FencedRun:
+        """Run a command in a view of the workspace.
+
+        Args:
+            request: The command; its folder must be in the workspace.
+            workspace: The folder that it may change.
+            on_line: Called with each line of output.
+
+        Raises:
+            FenceFailed: It did not run.
+        """
+        began = time.time_ns()
+        folder = await anyio.to_thread.run_sync(self._new_folder)
+        try:
+            top = os.path.realpath(workspace)  # noqa: ASYNC240 - no long work
+            argv = await anyio.to_thread.run_sync(partial(self._prepare, request, top, folder, began))
+            outside = replace(request, cwd=Path("/"), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+            try:
+                output = await run_program(argv, outside, on_line)
+            except OSError as error:
+                raise FenceFailed(f"the sandbox could not be started: {error}") from error
+            return await anyio.to_thread.run_sync(partial(self._read, output, top, folder, request))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _new_folder(self) -> Path:
+        waiting = self.folder or home() / "effects" / "waiting"
+        make_private(waiting)
+        folder = Path(os.path.realpath(waiting)) / new_id("run")
+        for each in (folder, folder / "view", folder / "content"):
+            each.mkdir(mode=0o700)
+        return folder
+
+    def _prepare(self, request: CommandRequest, workspace: str, folder: Path, began: int) -> list[str]:
+        """Write what the fence reads, and return its command line. Raises `FenceFailed`."""
+        program = bubblewrap()
+        if program is None or (why := workspace_problem(Path(workspace))) is not None:
+            raise FenceFailed(fence_problem() or why or "")
+        try:
+            view = View(workspace, os.path.realpath(request.cwd), self._to_hide(workspace), _environment(request.env))
+            groups, mode = control_groups(self.limits), Path(workspace).stat().st_mode & 0o7777
+            (folder / "filter").write_bytes(filter_program())
+            place = memory_place(str(folder), workspace)
+            arguments = "\0".join(inner_arguments(view, place))
+            (folder / "arguments").write_bytes(os.fsencode(arguments) + b"\0")
+        except OSError as error:
+            raise FenceFailed(f"the sandbox could not be prepared: {error}") from error
+        bounds = map(str, (began, self.limits.changed, self.limits.written))
+        read = [sys.executable, "-ISB", difference.__file__, f"{place}/upper", workspace, *bounds, str(folder)]
+        within = resource_limits(self.limits, request.timeout)
+        inside = script(str(folder), mode, request.command, groups, within, read)
+        return outer_command(program, place, self.limits.written, inside)
+
+    def _to_hide(self, workspace: str) -> list[str]:
+        found = self._hidden.within(workspace)
+        if len(found) > MAX_HIDDEN:
+            raise FenceFailed(f"the workspace has more than {MAX_HIDDEN} secret files, sockets and pipes to hide")
+        own = (os.path.realpath(path) for path in (home(), config_file()))
+        return [*found, *(path for path in own if path.startswith(f"{workspace}/") and os.path.lexists(path))]
+
+    def _read(self, output: ExecOutput, workspace: str, folder: Path, request: CommandRequest) -> FencedRun:
+        """Return what the command did, from what the fence wrote. Raises `FenceFailed`."""
+        if output.timed_out:
+            return FencedRun(output, Effect(), folder, "it was stopped before its end, so its effect is not whole")
+        if '"exit-code"' not in _text(folder / "status"):
+            raise FenceFailed(f"the sandbox could not be put up: {output.stderr.strip()[-500:] or 'it gave no reason'}")
+        output = replace(output, left_running=bool(_text(folder / "left").strip()))
+        said = json.loads(_text(folder / "difference.json") or "{}")
+        if _text(folder / "errors").strip():
+            said["problem"] = f"its changes cannot be read: {_text(folder / 'errors').strip()[-500:]}"
+        changes = tuple(_change(workspace, each) for each in said.get("changes", ()))
+        wanted = wants(output, _text(folder / "network"), _text(folder / "space"), said, workspace, request)
+        problem, moved = said.get("problem"), tuple(said.get("moved", ()))
+        if lost := said.get("lost"):
+            problem = f"{lost[0]!r} could not be brought back, since it cannot be read or is no file, folder or link"
+        effect = Effect(() if problem else changes, tuple(Want(*each) for each in wanted))
+        return FencedRun(output, effect, folder, problem, moved)
+
+
+def _change(workspace: str, said: dict[str, Any]) -> FileChange:
+    before, after = (FileState(**said[name]) if said[name] else None for name in ("before", "after"))
+    path = f"{workspace}/{said['path']}" if said["path"] else workspace
+    return FileChange(path, before, after)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _environment(env: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a fenced command: its own, with the temporary folder that it has."""
+    return {**env, "TMPDIR": "/tmp", "XDG_CACHE_HOME": "/tmp/.cache"}  # noqa: S108
+
+
+def workspace_problem(workspace: Path) -> str | None:
+    """Return why a folder cannot be the workspace of a fenced command, in one sentence, or `None`."""
+    top = os.path.realpath(workspace)
+    users, ours = os.path.realpath(Path.home()), os.path.realpath(home())
+    if f"{users}/".startswith(f"{top.rstrip('/')}/"):
+        return f"the workspace {top} is, or holds, the home folder"
+    if f"{top}/".startswith(f"{ours}/"):
+        return f"the workspace {top} is in the folder of mentra's own files"
+    if any(point.startswith(f"{top}/") for point in _mount_points()):
+        return f"another file system is mounted inside the workspace {top}"
+    return None
+
+
+def _mount_points() -> list[str]:
+    lines = _text(Path("/proc/self/mountinfo")).splitlines()
+    return [line.split(" ")[4].encode().decode("unicode_escape") for line in lines]
+
+
+@cache
+def fence_problem() -> str | None:
+    """Return why commands cannot be fenced on this machine, in one sentence, or `None`. The first call tries it out."""
+    if not sys.platform.startswith("linux"):
+        return "the sandbox needs Linux"
+    if bubblewrap() is None:
+        return "there is no bubblewrap of version 0.11 or later: pip install 'mentra-nb[sandbox]'"
+    try:
+        filter_program()
+    except ImportError as error:
+        return f"system calls cannot be filtered ({error}): pip install 'mentra-nb[sandbox]', and libseccomp"
+    except OSError as error:
+        return f"system calls cannot be filtered: {error}"
+    if (problem := limits_problem()) is not None:
+        return problem
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder) / "workspace"
+        workspace.mkdir()
+        (workspace / "old").write_text("old")
+        request = CommandRequest("rm old && echo new >new", cwd=workspace, timeout=20.0, env={"PATH": os.defpath})
+        trial = partial(anyio.run, Fence(folder=Path(folder) / "waiting").run, request, workspace)
+        try:
+            with ThreadPoolExecutor(1) as apart:  # this thread may have a loop already
+                run = apart.submit(trial).result()
+        except FenceFailed as error:
+            return str(error)
+        kinds = {Path(change.path).name: change.kind for change in run.effect.changes}
+    worked = kinds == {"old": "deleted", "new": "created"} and (run.output.success and not run.problem)
+    return None if worked else f"a trial of the sandbox failed: {run.problem or run.output.stderr.strip() or kinds}"

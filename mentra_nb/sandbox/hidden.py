@@ -1,0 +1,82 @@
+"""Which files of a workspace a fenced command may not see: secret files, sockets, pipes and devices."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mentra_nb.secrets.files import is_secret_name
+
+SETTLED_NS = 2_000_000_000
+"""How long ago, in nanoseconds, a folder must have changed for its listing to be believed later on."""
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What a folder had when its time was `changed`: names to hide, and its folders."""
+
+    changed: tuple[int, int, int]
+    hidden: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+@dataclass
+class Hidden:
+    """Finds the paths to hide. Remembers each folder until it changes, so that the next search only looks for that."""
+
+    _known: dict[str, _Listing] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def within(self, top: str) -> list[str]:
+        """Return the paths to hide in a folder, by absolute path. Links are not followed.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        with self._lock:
+            seen: dict[str, _Listing] = {}
+            found = list(self._search(top, seen))
+            self._known = {**{path: each for path, each in self._known.items() if not _is_in(path, top)}, **seen}
+            return found
+
+    def _search(self, top: str, seen: dict[str, _Listing]) -> Iterator[str]:
+        left = [top]
+        while left:
+            path = left.pop()
+            try:
+                listing = self._listing(path)
+            except OSError:
+                if path == top:
+                    raise
+                yield path  # what we cannot look into, the command need not see
+                continue
+            if time.time_ns() - max(listing.changed[1:]) > SETTLED_NS:
+                seen[path] = listing
+            for name in listing.hidden:
+                yield f"{path}/{name}"
+            left.extend(f"{path}/{name}" for name in listing.folders)
+
+    def _listing(self, path: str) -> _Listing:
+        found = os.lstat(path)
+        changed = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+        known = self._known.get(path)
+        if known is not None and known.changed == changed:
+            return known
+        hidden: list[str] = []
+        folders: list[str] = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    (hidden if is_secret_name(entry.name, folder=True) else folders).append(entry.name)
+                elif is_secret_name(entry.name) or not entry.is_file(follow_symlinks=False):
+                    hidden.append(entry.name)
+        return _Listing(changed, tuple(hidden), tuple(folders))
+
+
+def _is_in(path: str, top: str) -> bool:
+    return path == top or path.startswith(f"{top}/")

@@ -1,0 +1,118 @@
+"""How much of the machine a fenced command may use, and the kernel's means that hold it to that."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+_NAME = re.compile(r"mentra-(\d+)")
+
+
+@dataclass(frozen=True)
+class FenceLimits:
+    """What a fenced command may use. Its time is that of the request, of the processor too.
+
+    Example:
+        >>> from mentra_nb.sandbox.limits import FenceLimits
+        >>> FenceLimits().processes
+        512
+    """
+
+    memory: int = 4 << 30
+    """Bytes for each process; as root, for all together."""
+    processes: int = 512
+    written: int = 1 << 30
+    """Bytes of all files it writes, the temporary ones too."""
+    files: int = 100_000
+    """Files it may have made or changed at a time, the temporary ones too."""
+    changed: int = 10_000
+    """Files of the workspace it may change, to be kept."""
+
+
+def resource_limits(limits: FenceLimits, seconds: float) -> list[str]:
+    """Return the beginning of a command line that runs another within these limits."""
+    bounds = {
+        "data": limits.memory,
+        "nproc": limits.processes,
+        "cpu": int(seconds) + 1,
+        "fsize": limits.written,
+        "core": 0,
+        "memlock": 0,
+        "msgqueue": 0,
+    }
+    return [_prlimit() or "prlimit", *(f"--{name}={value}:{value}" for name, value in bounds.items())]
+
+
+@cache
+def _prlimit() -> str | None:
+    return shutil.which("prlimit", path="/usr/bin:/bin:/usr/local/bin")
+
+
+def limits_problem() -> str | None:
+    """Return why a command cannot be held to its limits, or `None`."""
+    if _prlimit() is None:
+        return "there is no prlimit (of util-linux)"
+    if os.geteuid() == 0 and not _controllers():
+        return "for root, the number of processes is only limited by a control group, and none can be made here"
+    return None
+
+
+@cache
+def _controllers() -> tuple[Path, ...]:
+    """Return the folders in which root can make control groups that limit processes and memory; empty if it cannot."""
+    if os.access(CGROUPS / "cgroup.procs", os.W_OK):
+        with contextlib.suppress(OSError):
+            if {"pids", "memory"} <= set((CGROUPS / "cgroup.subtree_control").read_text().split()):
+                return (CGROUPS,)
+        return ()
+    apart = (CGROUPS / "pids", CGROUPS / "memory")
+    return apart if all(os.access(each / "cgroup.procs", os.W_OK) for each in apart) else ()
+
+
+def control_groups(limits: FenceLimits) -> list[Path]:
+    """Return control groups to be joined by fenced commands, one for all that this process starts; empty if not root.
+
+    Raises:
+        OSError: They could not be made.
+    """
+    if os.geteuid() != 0:
+        return []
+    made = []
+    for above in _controllers():
+        group = above / f"mentra-{os.getpid()}"
+        if not group.exists():
+            _remove_old(above)
+            group.mkdir(exist_ok=True)
+            atexit.register(_remove, group)
+        for name, value in (
+            ("pids.max", limits.processes),
+            ("memory.max", limits.memory),
+            ("memory.swap.max", 0),
+            ("memory.limit_in_bytes", limits.memory),
+        ):
+            if (group / name).exists():
+                (group / name).write_text(str(value))
+        made.append(group)
+    return made
+
+
+def _remove_old(above: Path) -> None:
+    """Remove the groups of processes that are gone."""
+    for each in above.glob("mentra-*"):
+        named = _NAME.fullmatch(each.name)
+        if named and not psutil.pid_exists(int(named[1])):
+            _remove(each)
+
+
+def _remove(group: Path) -> None:
+    with contextlib.suppress(OSError):
+        group.rmdir()
