@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolCapability
-from mentra_nb.notebook.changes import Changes, planned_changes
+from mentra_nb.effect.lines import Changes
+from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
 from mentra_nb.notebook.escaping import cut, visible

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mentra_nb.authorization import PermissionQuestion, ToolAuthorizationPreview, ToolCapability
+from mentra_nb.effect.lines import MAX_COMPARED, Changes, changes
 from mentra_nb.notebook.approval import ApprovalCard
 from mentra_nb.notebook.asking import diff, effect, headline, question_text
-from mentra_nb.notebook.changes import MAX_COMPARED, Changes, changes, planned_changes
+from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.tools.builtin import files
 from mentra_nb.tools.builtin.files import MAX_COUNTED, replaced
 

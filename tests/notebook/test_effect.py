@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolAuthorizationPreview
+from mentra_nb.effect.lines import Changes
 from mentra_nb.notebook.asking import arguments, ask, diff, effect, question_text
-from mentra_nb.notebook.changes import Changes
 
 
 def question(**planned: Any) -> PermissionQuestion:
