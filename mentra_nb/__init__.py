@@ -61,6 +61,9 @@ __all__ = [
     "PermissionQuestion",
     "PermissionRule",
     "PersistedAgentSummary",
+    "PostExecutionContext",
+    "PostExecutionDecision",
+    "PostExecutionHook",
     "PreExecutionContext",
     "PreExecutionDecision",
     "PreExecutionHook",
@@ -220,6 +223,9 @@ _HOME = {
     "ToolAuthorizationDecision": "authorization",
     "ToolAuthorizationOutcome": "authorization",
     "ToolAuthorizationPreview": "authorization",
+    "PostExecutionHook": "tools.post_hooks",
+    "PostExecutionContext": "tools.post_hooks",
+    "PostExecutionDecision": "tools.post_hooks",
     "PreExecutionHook": "tools.pre_hooks",
     "PreExecutionContext": "tools.pre_hooks",
     "PreExecutionDecision": "tools.pre_hooks",
@@ -401,6 +407,7 @@ if TYPE_CHECKING:
     from mentra_nb.store.volatile import VolatileStore
     from mentra_nb.tools.builtin.skills import Skill
     from mentra_nb.tools.function import FunctionTool, tool
+    from mentra_nb.tools.post_hooks import PostExecutionContext, PostExecutionDecision, PostExecutionHook
     from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision, PreExecutionHook
     from mentra_nb.tools.schema import ToolError
     from mentra_nb.tools.spec import ToolSpec

@@ -34,7 +34,15 @@ PROPERTIES = {
 
 RECEIVED = {
     *("AgentEvent", "AgentSnapshot", "JournalHealth", "PermissionQuestion", "PersistedAgentSummary", "RuntimeEvent"),
-    *("PreExecutionContext", "SessionEvent", "Skill", "Spent", "ToolAuthorizationPreview", "ToolAuthorizationRequest"),
+    *(
+        "PostExecutionContext",
+        "PreExecutionContext",
+        "SessionEvent",
+        "Skill",
+        "Spent",
+        "ToolAuthorizationPreview",
+        "ToolAuthorizationRequest",
+    ),
     *("Boundary", "ToolAuthorizationOutcome", "ToolCallSummary"),
 }
 """Data that programs are given and only read; its fields are described one by one."""

@@ -31,12 +31,14 @@ class Caller:
 
 @dataclass
 class Call:
-    """A call whose tool is known and whose arguments fit. Pre-execution hooks may change `arguments`."""
+    """A call whose tool is known. Pre-execution hooks may change `arguments`."""
 
     use: ToolUse
     tool: Tool
     context: ToolContext
     arguments: dict[str, Any]
+    misfit: Exception | None = None
+    """Why the arguments do not fit the tool."""
     decided: tuple[Subject, Any] | None = None
     """The subject and structured input that were decided about."""
 
@@ -62,14 +64,24 @@ class Refused(Exception):
         super().__init__(bounded(text))
 
 
-def result_event(about: dict[str, Any], result: ToolResult, duration_ms: int | None = None) -> e.ToolExecutionFinished:
-    """Return the event of a call's result. `about` has the fields that every event of the call has."""
-    text = result.display()
+def result_event(
+    about: dict[str, Any],
+    result: ToolResult,
+    duration_ms: int | None = None,
+    original: ToolResult | None = None,
+) -> e.ToolExecutionFinished:
+    """Return the event of a call's result. `about` has the fields that every event of the call has.
+
+    `original` is what the call came to, where the model reads something else.
+    """
+    came_to = original or result
+    text = came_to.display()
     return e.ToolExecutionFinished(
-        is_error=result.is_error,
-        error=text if result.is_error else None,
+        is_error=came_to.is_error,
+        error=text if came_to.is_error else None,
         output_preview=text,
         duration_ms=duration_ms,
+        model_output=None if original is None else result.display(),
         **about,
     )
 
@@ -150,9 +162,11 @@ class CallEvents:
             )
         )
 
-    def finished(self, use: ToolUse, result: ToolResult, duration_ms: int | None) -> None:
-        """Record a call's result."""
-        self.emit(result_event(self.about(use), result, duration_ms))
+    def finished(
+        self, use: ToolUse, result: ToolResult, duration_ms: int | None, original: ToolResult | None = None
+    ) -> None:
+        """Record a call's result, as `result_event` does."""
+        self.emit(result_event(self.about(use), result, duration_ms, original))
 
     def context(self, use: ToolUse, is_open: Callable[[str], bool], delegate: Delegate | None = None) -> ToolContext:
         """Return what the running tool may use. Its progress is shown from any thread while `is_open(call id)`."""

@@ -14,6 +14,7 @@ from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import Provider
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.tools.post_hooks import PostExecutionHook
 from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.tool import Tool
 
@@ -32,6 +33,7 @@ class AgentEnvironment:
     executor: RuntimeExecutor = field(default_factory=LocalExecutor)
     authorizer: ToolAuthorizer | None = None
     pre_hooks: Sequence[PreExecutionHook] = ()
+    post_hooks: Sequence[PostExecutionHook] = ()
     services: Mapping[type, Any] = field(default_factory=dict)
     """What tools may use, by exact type: application objects and the runtime's own services."""
     system_sections: Sequence[Callable[[Callable[[str], bool]], str | None]] = ()

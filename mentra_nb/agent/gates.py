@@ -1,6 +1,6 @@
 """The gates between a model's call and its run:
 
-    offered? → arguments fit? → pre-execution hooks → policy → authorizer → still the same?
+    offered? → pre-execution hooks → arguments fit? → policy → authorizer → still the same?
 
 What was approved is what runs: hooks may change the arguments only before the decision, and what the call acts on is
 compared with what was decided about just before it runs.
@@ -73,7 +73,10 @@ class Gates:
     async def clear(self, use: ToolUse) -> Call:
         """Take a call through every gate. Raises `Refused` with the text for the model."""
         call = self._prepare(use)
-        await self._pre_hooks(call)
+        changed = await self._pre_hooks(call)
+        if call.misfit is not None:
+            text = str(call.misfit)
+            raise self.events.blocked(use, text) if changed else self.events.misfit(use, text, DENIED)
         await self._authorize(call)
         return call
 
@@ -104,11 +107,9 @@ class Gates:
         if use.error is not None:
             text = f"The arguments of '{use.name}' are not a JSON object: {use.error}"
             raise self.events.misfit(use, text)
-        context = self.events.context(use, self.is_open, self.delegate)
-        try:
-            return Call(use, tool, context, contained_call(lambda: tool.validate(use.input)))
-        except Exception as error:
-            raise self.events.misfit(use, str(error), DENIED) from error
+        call = Call(use, tool, self.events.context(use, self.is_open, self.delegate), use.input)
+        _fit(call, use.input)
+        return call
 
     async def _describe(self, call: Call) -> ToolAuthorizationRequest:
         """Return what is to be decided: the call with what it acts on and would do, once the policy has passed it."""
@@ -186,8 +187,9 @@ class Gates:
         except Exception as error:  # noqa: BLE001 - fail closed, whatever went wrong
             return ToolAuthorizationDecision.deny(str(error) or type(error).__name__)
 
-    async def _pre_hooks(self, call: Call) -> None:
-        use = call.use
+    async def _pre_hooks(self, call: Call) -> bool:
+        """Ask the hooks about a call. Returns whether one has changed its arguments."""
+        use, changed = call.use, False
         for hook in self.events.environment.pre_hooks:
             folder, given = str(call.context.working_directory), copy.deepcopy(call.arguments)
             context = PreExecutionContext(self.events.caller.agent_id, use.name, use.id, given, folder)
@@ -196,8 +198,18 @@ class Gates:
                 if decision.outcome == "modify":
                     if is_too_deep(decision.input):
                         raise ValueError(f"its arguments are nested deeper than {MAX_DEPTH} levels")
-                    call.arguments = contained_call(partial(call.tool.validate, decision.input or {}))
+                    changed = True
+                    _fit(call, decision.input or {})
             except Exception as error:
                 raise self.events.blocked(use, str(error) or type(error).__name__) from error
             if decision.outcome == "deny":
                 raise self.events.blocked(use, decision.reason or "refused")
+        return changed
+
+
+def _fit(call: Call, arguments: dict[str, Any]) -> None:
+    """Give a call its arguments as the tool reads them, or as they are if they do not fit."""
+    try:
+        call.arguments, call.misfit = contained_call(partial(call.tool.validate, arguments)), None
+    except Exception as error:  # noqa: BLE001 - code of an application
+        call.arguments, call.misfit = arguments, error

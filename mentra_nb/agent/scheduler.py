@@ -7,8 +7,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -17,14 +15,14 @@ from mentra_nb.agent.calls import Call, Caller, CallEvents, Earlier, Refused
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
-from mentra_nb.agent.results import MAX_RESULT_BYTES, NOT_RUN, STOPPED, in_words, limited
-from mentra_nb.content import Image, ToolResult, ToolUse
+from mentra_nb.agent.outcome import Outcome, after_hooks, as_outcome
+from mentra_nb.agent.results import NOT_RUN, STOPPED, in_words, limited
+from mentra_nb.content import ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
-from mentra_nb.tools.results import as_output
-from mentra_nb.tools.tool import Delegate, Tool, ToolOutput
+from mentra_nb.tools.tool import Delegate, Tool
 
 
 @dataclass
@@ -180,40 +178,47 @@ class Scheduler:
             await self.save(ToolCallEnd(call.use.id, NOT_RUN, is_error=True))
             raise
         began = time.monotonic()
-        output, error = await self._execute(call, began)
-        if error is None and output.terminate and self._is_parallel(call.use):
-            error = f"Tool '{call.use.name}' runs beside others and cannot end the turn"
-        failed = error is not None
-        content = limited(error) if failed else output.content
-        ends_turn = output.terminate and not failed
-        end = ToolCallEnd(call.use.id, content, failed, ends_turn)
+        try:
+            outcome = await self._execute(call)
+            seen = await after_hooks(self.environment.post_hooks, call, outcome)
+        except anyio.get_cancelled_exc_class():
+            self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
+            await self.save(ToolCallEnd(call.use.id, STOPPED, is_error=True))
+            raise
+        content = limited(seen.content)
+        end = ToolCallEnd(call.use.id, content, seen.is_error, outcome.ends_turn)
         if alone and self.open_calls() == [call.use]:
             self.unsaved = end
         else:
             await self.save(end)
-        images = () if failed else output.images
-        self._finish(call.use, content, is_error=failed, duration_ms=_ms_since(began), images=images)
-        return ends_turn
+        result = ToolResult(tool_use_id=call.use.id, content=content, is_error=seen.is_error, images=seen.images)
+        original = (
+            None
+            if seen is outcome
+            else result.model_copy(update={"content": limited(outcome.content), "is_error": outcome.is_error})
+        )
+        self._finished(call.use, result, _ms_since(began), original)
+        return outcome.ends_turn
 
-    async def _execute(self, call: Call, began: float) -> tuple[ToolOutput, str | None]:
-        """Return what the tool returned, or the text of what went wrong."""
+    async def _execute(self, call: Call) -> Outcome:
+        """Return what the tool returned, or what went wrong. Raises only when the turn is stopped."""
         name, timeout = call.use.name, call.tool.spec.execution_timeout
         try:
             with anyio.move_on_after(timeout):
-                output = await contained(call.tool.execute(call.context, call.arguments))
-                return await _as_result(output), None
-            return ToolOutput(""), f"Tool '{name}' timed out after {duration(timeout or 0)}"
+                outcome = await as_outcome(await contained(call.tool.execute(call.context, call.arguments)))
+                if outcome.ends_turn and self._is_parallel(call.use):
+                    return _failed(f"Tool '{name}' runs beside others and cannot end the turn")
+                return outcome
+            return _failed(f"Tool '{name}' timed out after {duration(timeout or 0)}")
         except anyio.get_cancelled_exc_class():
             if _is_stopped():
-                self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
-                await self.save(ToolCallEnd(call.use.id, STOPPED, is_error=True))
                 raise
-            return ToolOutput(""), f"Tool '{name}' was cancelled from within"
+            return _failed(f"Tool '{name}' was cancelled from within")
         except PolicyViolation as violation:
             self._events.policy_denied(call.use, violation)
-            return ToolOutput(""), str(violation)
+            return _failed(str(violation))
         except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
-            return ToolOutput(""), in_words(failure)
+            return _failed(in_words(failure))
 
     async def save(self, end: ToolCallEnd, entries: Sequence[Entry] = ()) -> None:
         """Store the end of a call, with entries of the transcript."""
@@ -223,35 +228,18 @@ class Scheduler:
                 self.caller.run_id, end, entries=entries, holder=self.environment.holder
             )
 
-    def _finish(
-        self,
-        use: ToolUse,
-        content: Any,
-        *,
-        is_error: bool,
-        duration_ms: int | None = None,
-        images: tuple[Image, ...] = (),
+    def _finish(self, use: ToolUse, text: str, *, is_error: bool, duration_ms: int | None = None) -> None:
+        self._finished(use, ToolResult(tool_use_id=use.id, content=limited(text), is_error=is_error), duration_ms)
+
+    def _finished(
+        self, use: ToolUse, result: ToolResult, duration_ms: int | None = None, original: ToolResult | None = None
     ) -> None:
-        content = limited(content) if isinstance(content, str) else content
-        result = ToolResult(tool_use_id=use.id, content=content, is_error=is_error, images=images)
         self.results[use.id] = result
-        self._events.finished(use, result, duration_ms)
+        self._events.finished(use, result, duration_ms, original)
 
 
-async def _as_result(output: ToolOutput) -> ToolOutput:
-    """Return what a tool returned as text or JSON within the limits, made on a thread if it may take long."""
-    content = output.content
-    short_text = isinstance(content, str) and len(content) <= MAX_RESULT_BYTES
-    short_number = isinstance(content, int) and content.bit_length() <= 64
-    if short_text or short_number or content is None or isinstance(content, float):
-        return _within_limits(output)
-    work = partial(contained_call, partial(_within_limits, output))
-    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
-
-
-def _within_limits(output: ToolOutput) -> ToolOutput:
-    made = as_output(output)
-    return replace(made, content=limited(made.content))
+def _failed(text: str) -> Outcome:
+    return Outcome(text, is_error=True)
 
 
 def _is_stopped() -> bool:

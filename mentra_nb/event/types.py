@@ -209,6 +209,8 @@ class ToolExecutionFinished(_OfCall):
     error: str | None = None
     output_preview: str
     duration_ms: int | None = None
+    model_output: str | None = None
+    """What the model read instead of the output, if a post-execution hook replaced it."""
 
 
 class PolicyDenied(_InTurn):

@@ -32,6 +32,7 @@ from mentra_nb.runtime.wiring import Wiring
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import SessionRecord
+from mentra_nb.tools.post_hooks import PostExecutionHook
 from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool
@@ -57,6 +58,7 @@ class Runtime:
         policy: What tools may do; by default no shell commands.
         hooks: Hear every event after the record did.
         pre_hooks: Are asked before every tool call.
+        post_hooks: Are asked what the model reads of every result.
         authorizer: Decides about tool calls before the rules and the person. Without one an agent outside of a session
             only runs what reads; `allow_everything` asks nobody.
         store: By default `state.sqlite` in `MENTRA_HOME`, or what `MENTRA_STATE` names.
@@ -124,6 +126,7 @@ class Runtime:
         policy: RuntimePolicy | None = None,
         hooks: Iterable[RuntimeHook] = (),
         pre_hooks: Iterable[PreExecutionHook] = (),
+        post_hooks: Iterable[PostExecutionHook] = (),
         authorizer: ToolAuthorizer | None = None,
         store: RuntimeStore | None = None,
         audit: AuditStore | None = None,
@@ -153,12 +156,21 @@ class Runtime:
             executor or LocalExecutor(),
             authorizer,
             list(pre_hooks),
+            list(post_hooks),
             working_directory,
         )
         self._agents = Agents(self.store, self._registry, self._leases, LiveAgents(self._leases), identifier)
         self._sessions = Sessions(self._wiring, self._agents)
         self._http: HttpClient | None = None
-        for item in (*(defaults.tools() if builtin_tools else ()), *tools):
+        self._register((*(defaults.tools() if builtin_tools else ()), *tools), skills, mcp or {})
+
+    def _register(
+        self,
+        tools: Iterable[Tool | Callable[..., Any]],
+        skills: Iterable[Path | str],
+        mcp: Mapping[str, McpServer],
+    ) -> None:
+        for item in tools:
             self.register_tool(item)
         for folder in skills:
             self.register_skills_dir(folder)

@@ -19,6 +19,7 @@ from mentra_nb.providers.registry import ProviderRegistry
 from mentra_nb.runtime.offers import Offers
 from mentra_nb.sandbox.executor import RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.tools.post_hooks import PostExecutionHook
 from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.tool import Tool
 
@@ -39,6 +40,7 @@ class Wiring:
     executor: RuntimeExecutor
     authorizer: ToolAuthorizer | None
     pre_hooks: Sequence[PreExecutionHook]
+    post_hooks: Sequence[PostExecutionHook]
     working_directory: Path | None
     _announced: bool = field(default=False, init=False)
     _prepared: bool = field(default=False, init=False)
@@ -76,6 +78,7 @@ class Wiring:
             executor=self.executor,
             authorizer=authorizer,
             pre_hooks=self.pre_hooks,
+            post_hooks=self.post_hooks,
             services=self.offers.contexts,
             system_sections=(self.offers.skills_section,),
             delegate=delegate,

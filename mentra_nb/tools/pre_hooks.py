@@ -1,4 +1,4 @@
-"""Pre-execution hooks: asked after authorization, just before a tool runs."""
+"""Pre-execution hooks: asked about a call before anything is decided about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 @dataclass(frozen=True)
 class PreExecutionContext:
-    """The call that is about to run; `input` are its effective arguments."""
+    """A call that may run. `input` are its arguments as the tool reads them, or as sent if they do not fit."""
 
     agent_id: str
     tool_name: str
@@ -32,7 +32,9 @@ class PreExecutionDecision:
 
 
 class PreExecutionHook(Protocol):
-    """Decide about a call before it runs. The first denial wins, changes chain, raising is a denial.
+    """Decide about a call before policy and authorizer do. The first denial wins, changes chain, raising is a denial.
+
+    What arguments do not fit the tool when all hooks have been asked is refused.
 
     Example:
         >>> class KeepOut:

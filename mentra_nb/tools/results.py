@@ -67,7 +67,7 @@ class _Pictures:
         if isinstance(value, float | Iterator):
             return str(value)
         try:
-            text = to_json(self._with_bytes(value), inf_nan_mode="strings", fallback=self._inside).decode()
+            text = to_json(self._without_pictures(value), inf_nan_mode="strings", fallback=self._inside).decode()
             made = json.loads(text)
         except (TypeError, ValueError, RecursionError):
             return str(value)
@@ -87,13 +87,15 @@ class _Pictures:
                 return f"[{counted(len(raw), 'byte')} of an unknown kind]"
         return None
 
-    def _with_bytes(self, value: Any) -> Any:
-        """Return lists and dicts with text in place of bytes."""
-        if isinstance(value, bytes | bytearray):
+    def _without_pictures(self, value: Any) -> Any:
+        """Return lists and dicts with text in place of pictures and bytes, which have a form in JSON already."""
+        if isinstance(value, bytes | bytearray | Image):
             return self._part(value)
         if isinstance(value, list | tuple):
-            return [self._with_bytes(each) for each in value]
-        return {key: self._with_bytes(each) for key, each in value.items()} if isinstance(value, dict) else value
+            return [self._without_pictures(each) for each in value]
+        if isinstance(value, dict):
+            return {key: self._without_pictures(each) for key, each in value.items()}
+        return value
 
     def _inside(self, value: Any) -> Any:
         """Return the JSON in place of an object inside a list, dict or dataclass."""

@@ -58,6 +58,7 @@ OUR_FIELDS = {
     "request_id",
     "provider",
     "duration_ms",
+    "model_output",
     "decided_by",
     "wait_ms",
     "subject",

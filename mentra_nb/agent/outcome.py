@@ -1,0 +1,67 @@
+"""What a call that ran came to, and what the model reads of it: post-execution hooks may replace it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+
+from mentra_nb.agent.calls import Call
+from mentra_nb.agent.results import MAX_RESULT_BYTES
+from mentra_nb.content import Image
+from mentra_nb.permission.binding import contained, contained_call
+from mentra_nb.tools.post_hooks import PostExecutionContext, PostExecutionHook
+from mentra_nb.tools.results import as_output
+from mentra_nb.tools.tool import ToolOutput
+
+WITHHELD = "the call ran; its result is withheld, as a post-execution hook failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The whole result of a call: text or JSON, or what went wrong."""
+
+    content: Any
+    images: tuple[Image, ...] = ()
+    is_error: bool = False
+    ends_turn: bool = False
+
+
+async def as_outcome(output: ToolOutput) -> Outcome:
+    """Return what a tool returned as text or JSON, made on a thread if it may take long."""
+    content = output.content
+    short_text = isinstance(content, str) and len(content) <= MAX_RESULT_BYTES
+    short_number = isinstance(content, int) and content.bit_length() <= 64
+    if output.images or not (short_text or short_number or content is None or isinstance(content, float)):
+        work = partial(contained_call, partial(as_output, output))
+        output = await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+    else:
+        output = as_output(output)
+    return Outcome(output.content, output.images, ends_turn=output.terminate)
+
+
+async def after_hooks(hooks: Sequence[PostExecutionHook], call: Call, outcome: Outcome) -> Outcome:
+    """Return what the hooks make of an outcome. When one fails, nothing of it is left."""
+    for hook in hooks:
+        context = PostExecutionContext(
+            agent_id=call.context.agent_id,
+            tool_name=call.use.name,
+            tool_call_id=call.use.id,
+            input=copy.deepcopy(call.arguments),
+            working_directory=str(call.context.working_directory),
+            content=copy.deepcopy(outcome.content),
+            images=outcome.images,
+            is_error=outcome.is_error,
+        )
+        try:
+            decision = await contained(hook.after_execution(context))
+            if decision.outcome == "replace":
+                made = await as_outcome(ToolOutput(decision.content))
+                outcome = replace(outcome, content=made.content, images=made.images)
+        except Exception:  # noqa: BLE001 - code of an application; its words may hold what it was to keep back
+            return replace(outcome, content=WITHHELD, images=(), is_error=True)
+    return outcome
