@@ -7,13 +7,13 @@ from typing import Any
 
 from mentra_nb.errors import MentraError
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, clipped
+from mentra_nb.tools.waiting_thread import STOPPED
 from mentra_nb.words import counted
 
 __all__ = ["MAX_RESULT_BYTES", "MAX_RESULT_LINES", "NOT_RUN", "SKIPPED", "STOPPED", "bounded", "in_words", "limited"]
 
 MAX_REFUSAL_BYTES, MAX_REFUSAL_LINES = 4_000, 60
 SKIPPED = "interrupted while it ran: it may have taken effect, and was not run again"
-STOPPED = "stopped before it finished; it may have taken effect"
 NOT_RUN = "not executed: the turn was stopped"
 
 

@@ -29,6 +29,7 @@ from mentra_nb.store.records import SessionRecord
 from mentra_nb.tools.function import as_tool
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool
+from mentra_nb.tools.waiting_thread import waiting_thread
 from mentra_nb.words import counted
 
 SYSTEM = (
@@ -165,7 +166,7 @@ class Chat:
         screen = presenter()
         origin = screen.origin() if screen is not None else None
         how: dict[str, Any] = {"model": model, "tools": tools, "system": system, "output": output, "limits": limits}
-        turn = self.start(prompt, origin=origin, can_ask=screen is not None, **how)
+        turn = self.start(prompt, origin=origin, can_ask=screen is not None, waits=True, **how)
         reply: Reply = screen.show(turn) if screen is not None else turn.result()
         return reply
 
@@ -189,7 +190,7 @@ class Chat:
             >>> list(mn.Chat().stream("What was the revenue in March?"))
             ['Revenue in March ', 'was 2400 dollars.']
         """
-        return self.start(prompt, can_ask=False, **how).pieces()
+        return self.start(prompt, can_ask=False, waits=True, **how).pieces()
 
     def start(
         self,
@@ -202,8 +203,11 @@ class Chat:
         limits: RunOptions | None = None,
         origin: e.TurnOrigin | None = None,
         can_ask: bool = True,
+        waits: bool = False,
     ) -> RunningTurn:
         """Begin a turn and return its handle at once. Arguments as `ask`.
+
+        `waits`: this thread waits for the turn next, and tools that need it may run on it.
 
         Raises:
             InvalidTool: a function that cannot be offered.
@@ -218,7 +222,7 @@ class Chat:
         screen = presenter()
         tells = screen is not None and screen.is_watched() and self._engine.chats.get(None) is self
         plan = TurnPlan(
-            prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask, tells
+            prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask, waits, tells
         )
         turn = self._engine.start_turn(self._take_turn, plan)
         self._begun.add(turn)
@@ -236,12 +240,15 @@ class Chat:
             ...
             mentra_nb.errors.NoResumableTurn: ...
         """
-        turn = self._engine.start_turn(self._take_turn, TurnPlan(None, self.model, origin=origin, can_ask=can_ask))
+        plan = TurnPlan(None, self.model, origin=origin, can_ask=can_ask, waits=can_ask)
+        turn = self._engine.start_turn(self._take_turn, plan)
         self._begun.add(turn)
         return turn
 
     async def _take_turn(self, turn: RunningTurn, plan: TurnPlan) -> Reply:
         used, limits = self._engine, plan.limits or self.limits or RunOptions()
+        if plan.waits:
+            turn.jobs.expect()
         options, value = replace(limits, cancellation=turn.token, spent=Spent()), None
         with self._exclusively(turn, plan, limits), self._identity.in_errors():
             with options.stoppable():  # finding the model may wait for a server
@@ -263,7 +270,7 @@ class Chat:
                     )
                 else:
                     session.use_model(await used.model(plan.model_instead_of(session.model), turn))
-            with self._answering(session, turn, plan) as answer:
+            with waiting_thread(turn.jobs.give), self._answering(session, turn, plan) as answer:
                 if plan.prompt is None:
                     await session.resume_turn(options, plan.origin)
                 elif plan.output is None:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from anyio.from_thread import BlockingPortal
 from mentra_nb import settings as settings_module
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
 from mentra_nb.chat.reply import Reply
-from mentra_nb.chat.turn import RunningTurn
+from mentra_nb.chat.turn import RunningTurn, presenter
 from mentra_nb.errors import Cancelled, ConfigurationError
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, Provider
@@ -31,6 +31,7 @@ from mentra_nb.record.open import open_journal
 from mentra_nb.record.read.views import refresh_database, refresh_database_later
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.tools.tool import Tool
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -174,6 +175,12 @@ class Engine:
         name = f"{provider.descriptor.id}/{model}" if model else provider.descriptor.id
         self.settings.change("model", name, "mn.connect, mn.replay or mn.tape")
 
+    def offer(self, tools: Iterable[Tool]) -> None:
+        """Offer tools in all conversations, those that are not offered yet."""
+        for tool in tools:
+            if self.runtime.tool_descriptor(tool.spec.name) is not tool.spec:
+                self.runtime.register_tool(tool)
+
     def refresh_record(self) -> None:
         """Write the record's database file if needed, in a thread, so that other DuckDB clients can read the record."""
         if isinstance(self.runtime.audit, Journal):
@@ -226,6 +233,8 @@ def engine() -> Engine:
         if _closer is None:
             _closer = threading.Thread(target=_close_at_exit, name="mentra-exit", daemon=False)
             _closer.start()
+        if (screen := presenter()) is not None:
+            _engine.offer(screen.tools())
         return _engine
 
 

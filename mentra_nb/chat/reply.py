@@ -55,6 +55,8 @@ class Reply:
     """The `n` of `In[n]` of the cell that has streamed it: its next display in that cell shows nothing."""
     rounds: list[str] = field(default_factory=list)
     """The text of each message of the model; between them tools ran. `text` is that of the last."""
+    code: str = ""
+    """All Python that the turn ran in the kernel, in order."""
 
     def __str__(self) -> str:
         return self.text
@@ -79,12 +81,15 @@ class ReplyBuilder:
         self.finished: e.TurnFinished | None = None
         self.summaries: dict[str, str] = {}
         self.rounds: list[str] = []
+        self.code: list[str] = []
 
     def hear(self, event: e.AgentEvent) -> None:
         """Take in an event of the turn."""
         match event:
             case e.ToolAuthorizationFinished():
                 self.summaries[event.tool_call_id] = event.subject or ""
+            case e.ToolExecutionStarted(tool_name="python", input={"code": str(code)}):
+                self.code.append(code.rstrip("\n"))
             case e.ToolExecutionFinished():
                 self.tools.append(
                     ToolCallSummary(
@@ -114,4 +119,5 @@ class ReplyBuilder:
             tools=self.tools,
             value=value,
             rounds=self.rounds,
+            code="\n\n".join(self.code),
         )

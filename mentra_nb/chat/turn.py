@@ -18,6 +18,7 @@ import anyio
 from mentra_nb.agent.limits import CancellationToken
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
+from mentra_nb.tools.waiting_thread import Job, Jobs
 
 if TYPE_CHECKING:
     from mentra_nb.agent.limits import RunOptions
@@ -41,6 +42,8 @@ class TurnPlan:
     limits: RunOptions | None = None
     origin: TurnOrigin | None = None
     can_ask: bool = True
+    waits: bool = False
+    """Whether the thread that begins the turn then waits for it, so that tools can have work done there."""
     tells_of_earlier: bool = False
     """Whether to say how to go back to a conversation of an earlier kernel, where a new one begins."""
 
@@ -65,6 +68,8 @@ class RunningTurn:
         self.session: Session | None = None
         self.stop_reason: str | None = None
         """Why it ended, once it has."""
+        self.jobs: Jobs = Jobs()
+        """Work that tools have for the thread that waits."""
 
     def ended(self, stop_reason: str) -> None:
         """Keep why it ended."""
@@ -116,11 +121,14 @@ class RunningTurn:
             ['Revenue in March ', 'was 2400 dollars.']
         """
         ended: queue.SimpleQueue[object] = self.events  # type: ignore[assignment]  # `future` in it ends the loop
+        self.jobs.take_into(ended)
         self.future.add_done_callback(ended.put)
         has_text, gap = False, ""
         try:
             while (event := ended.get()) is not self.future:
-                if isinstance(event, shown.ToolCompleted):
+                if isinstance(event, Job):
+                    event.run()
+                elif isinstance(event, shown.ToolCompleted):
                     gap = "\n\n" if has_text else ""
                 elif isinstance(event, shown.AssistantTokenDelta):
                     yield gap + event.delta
@@ -131,12 +139,21 @@ class RunningTurn:
             self.wait()
 
     def result(self) -> Reply:
-        """Wait for the reply and return it. Raises what the turn raised; an interrupt stops the turn first."""
+        """Wait for the reply and return it. Raises what the turn raised; an interrupt stops the turn first.
+
+        Meanwhile tools that need this thread run on it.
+        """
+        jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.jobs.take_into(jobs)
+        self.future.add_done_callback(jobs.put)
         try:
-            return self.future.result()
+            while (job := jobs.get()) is not self.future:
+                job.run()
         except KeyboardInterrupt:
             self.stop()
             raise
+        reply: Reply = self.future.result()
+        return reply
 
     async def aresult(self) -> Reply:
         """Await the reply, on any asyncio event loop, and return it. Cancelling the await stops the turn.
@@ -161,13 +178,14 @@ class Presenter:
     """How turns are shown.
 
     `show` shows a turn until it ends and returns the reply. `origin` returns the running cell, `notebook` the notebook
-    that is open, and `is_watched` whether a person is at it.
+    that is open, `is_watched` whether a person is at it, and `tools` what is offered only there.
     """
 
     show: Callable[[RunningTurn], Reply]
     origin: Callable[[], TurnOrigin]
     notebook: Callable[[], str | None]
     is_watched: Callable[[], bool]
+    tools: Callable[[], tuple[Tool, ...]] = tuple
 
 
 _presenter: Presenter | None = None

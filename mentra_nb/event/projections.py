@@ -17,7 +17,7 @@ ARGUMENTS_LIMIT = 60
 RESULT_LIMIT = 200
 OUTPUT_LIMIT = 52_000
 """Characters of a result that a screen gets: all of what a model reads."""
-SUBJECT_KEYS = ("command", "path", "file_path")
+SUBJECT_KEYS = ("command", "path", "file_path", "code")
 """The arguments that say what a call acts on."""
 LONGEST_SECRET = 4096
 

@@ -40,6 +40,17 @@ function diff(lines) {
   return box;
 }
 
+// Code in the colours of the page's editors. Each piece is text, whatever is in it.
+function codeBox(pieces) {
+  const box = element("pre", "arguments code", undefined, { tabindex: "0", role: "region", "aria-label": "The code" });
+  for (const [colour, text] of pieces) {
+    const piece = element("span", "", text);
+    if (colour) piece.style.color = colour;
+    box.append(piece);
+  }
+  return box;
+}
+
 function render({ model, el }) {
   const question = model.get("question");
   const born = performance.now();
@@ -72,6 +83,7 @@ function render({ model, el }) {
     fold.append(element("summary", "", "The whole call"), args);
     whole = [diff(question.diff), fold];
   }
+  if (question.code.length) whole = [codeBox(question.code)];
   const why = element("div", "why", question.why);
   const status = element("div", "status", "", { role: "status" });
   // Said to screen readers only, and once the region is there: then it is read without taking the focus.

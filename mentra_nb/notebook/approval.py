@@ -18,6 +18,7 @@ from mentra_nb.authorization import PermissionDecision, PermissionQuestion, Perm
 from mentra_nb.errors import MentraError
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.changes import planned_changes
+from mentra_nb.notebook.code_blocks import MAX_COLOURED, coloured_runs
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.escaping import visible
 from mentra_nb.notebook.render import Bundle
@@ -67,6 +68,7 @@ class ApprovalCard(anywidget.AnyWidget):
             "arguments": asking.arguments(question),
             "effect": asking.effect(question, changed),
             "diff": asking.diff(changed, MAX_DIFF) if changed is not None else [],
+            "code": _coloured(asking.code(question)),
             "subject": str(question.subject),
             "resume": visible(resume),
             "scopes": [[scope, _SCOPES[scope].format(where)] for scope in self._scopes],
@@ -118,3 +120,11 @@ class ApprovalCard(anywidget.AnyWidget):
             case {"answer": "stop"}:
                 return "stop"
         return None
+
+
+def _coloured(code: str) -> list[tuple[str, str]]:
+    """Return code as pieces with a CSS colour each, in full; empty for none."""
+    runs = coloured_runs(code, "python") if len(code) <= MAX_COLOURED else []
+    if "".join(text for _, text in runs).rstrip("\n") != code.rstrip("\n"):
+        runs = [("", code)]
+    return [(style.removeprefix("color:"), text) for style, text in runs if text]

@@ -19,11 +19,14 @@ from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
 from mentra_nb.notebook.escaping import cut, visible
 from mentra_nb.notebook.grammar import find_command
+from mentra_nb.tools.builtin.python import IN_KERNEL
 from mentra_nb.words import counted
 
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
 NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
 """Said before a person is asked again."""
+MAX_BEYOND = 12
+"""Variables that are named of those that undo cannot restore."""
 MAX_DIFF_LINE = 500
 """Characters of a line of a diff."""
 MAX_DIFF_TEXT = 60
@@ -69,6 +72,8 @@ def headline(question: PermissionQuestion) -> str:
             return _write_headline(question.preview.structured_input)
         case kinds if ToolCapability.FILESYSTEM_READ in kinds:
             return "Read a file"
+        case kinds if IN_KERNEL in kinds:
+            return "Run Python in this kernel"
     return f"Call {visible(question.tool_name)}"
 
 
@@ -110,6 +115,13 @@ def _counted_run(run: re.Match[str]) -> str:
     return f" ␣×{len(run[0])} " if len(run[0].expandtabs()) >= MAX_BLANKS else run[0]
 
 
+def code(question: PermissionQuestion) -> str:
+    """Return the code that the call would run, as it may be shown; empty for a call of another kind."""
+    planned, text = question.preview.structured_input, question.arguments.get("code")
+    is_code = isinstance(planned, dict) and planned.get("kind") == "python" and isinstance(text, str)
+    return _counting_blanks(visible(str(text))) if is_code else ""
+
+
 def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
     """Return where the call would act, resolved, and what it would change: the folder of a command, or each file."""
     planned = question.preview.structured_input
@@ -120,9 +132,23 @@ def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
         lines.append(f"file {operation.get('resolved_path', '')}{_extent(question, operation, changed)}")
     if not lines and planned.get("working_directory"):
         lines.append(f"in {planned['working_directory']}")
+    if planned.get("kind") == "python":
+        lines += _python_effect(planned)
     if (count := str(planned.get("command", "")).count("\n") + 1) > 1:
         lines.append(f"the command has {count} lines")
     return "\n".join(_counting_blanks(visible(text)).replace("\n", "␊") for text in lines)
+
+
+def _python_effect(planned: Mapping[str, Any]) -> list[str]:
+    """Return what allowing code means, and what of the variables undo could not restore."""
+    lines = [str(planned.get("warning", ""))]
+    if beyond := planned.get("beyond_undo"):
+        shown = ", ".join(map(str, beyond[:MAX_BEYOND]))
+        more = f" and {len(beyond) - MAX_BEYOND} more" if len(beyond) > MAX_BEYOND else ""
+        lines.append(f"undo restores variables and files, but not all of {shown}{more}")
+    else:
+        lines.append("undo restores variables and files; nothing else that the code does")
+    return lines
 
 
 def _extent(question: PermissionQuestion, operation: Mapping[str, Any], changed: Changes | None) -> str:

@@ -27,6 +27,7 @@ MAX_ADVICE = 1_200
 """Characters of the advice how to allow a call where nobody can be asked: it quotes what the call acts on."""
 
 _ENDING = re.compile(r"\[(exit status \d+|timed out after [^\]]*|killed by a signal)\]\Z")
+_NAMES = re.compile(r"\n?\[names: ([^\n]*)\]\Z")
 _PREFIX = re.compile(r"\A(?:Tool execution (?:denied|requires approval)|Blocked by pre-execution hook): ")
 _SCOPES = {"session": "for this session", "project": "for this project", "global": "everywhere"}
 _DENIED = {
@@ -101,6 +102,9 @@ class Call:
         """Take in the result."""
         self.mark, self.progress = "✗" if event.is_error else "✓", ""
         self.result, self.duration_ms = event.output or event.summary, event.duration_ms
+        if self.name == "python" and self.duration_ms is not None and not self.result.startswith(STOPPED):
+            self.progress = _of_code(self.result, is_error=event.is_error)
+            return
         if not event.is_error:
             return
         ending = _ENDING.search(self.result.rstrip())
@@ -140,6 +144,14 @@ class Call:
             detail=detail,
             is_open=is_open and bool(self.result),
         )
+
+
+def _of_code(result: str, *, is_error: bool) -> str:
+    """Return the error that code raised, and what it did to names."""
+    found = _NAMES.search(result)
+    said = result[: found.start()] if found else result
+    error = said.strip().rpartition("\n")[2] if is_error else ""
+    return cut(" · ".join(filter(None, (error, found[1] if found else ""))), MAX_REASON)
 
 
 def decision(answer: QuestionAnswered, clock: str) -> str:

@@ -43,14 +43,20 @@ def framed(code: str, info: str, number: int, *, coloured: bool) -> str:
 
 
 def _coloured(code: str, language: str) -> str:
-    """Return the code with a span for each run of one colour, in the page's own colours for code."""
+    """Return the code as HTML, with a span for each run of one colour, in the page's own colours for code."""
+    spans = ((style, escape(text)) for style, text in coloured_runs(code, language))
+    return "".join(f'<span style="{style}">{text}</span>' if style else text for style, text in spans)
+
+
+def coloured_runs(code: str, language: str) -> list[tuple[str, str]]:
+    """Return code as pieces of one style each, in the page's own colours; in one piece where that takes too long."""
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
 
     try:
         tokens = get_lexer_by_name(language, stripnl=False).get_tokens(code)
     except ClassNotFound:
-        return escape(code)
+        return [("", code)]
     # Not an HtmlFormatter: its colours are fixed, these follow the page's light or dark theme.
     runs: list[tuple[str, str]] = []
     until = time.thread_time() + COLOUR_SECONDS
@@ -61,8 +67,8 @@ def _coloured(code: str, language: str) -> str:
         else:
             runs.append((style, text))
         if time.thread_time() > until:
-            return escape(code)
-    return "".join(f'<span style="{style}">{escape(text)}</span>' if style else escape(text) for style, text in runs)
+            return [("", code)]
+    return runs
 
 
 _COLOURS = {

@@ -25,6 +25,7 @@ from mentra_nb.notebook.output import CellOut, Screen
 from mentra_nb.notebook.pump import NullPump, Pump, Served, make_pump
 from mentra_nb.notebook.terminal import TerminalView
 from mentra_nb.notebook.view import TurnView
+from mentra_nb.tools.waiting_thread import Job
 
 if TYPE_CHECKING:
     from mentra_nb.chat.reply import Reply
@@ -80,6 +81,7 @@ def drive(
     else:
         live = screen == "page" and not kernel.is_captured()  # each update would be collected as an output more
         view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose, since=began)
+    turn.jobs.take_into(turn.events)
     with _StopButton() as stop:
         questions = _Questions(turn, view, screen, scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
@@ -96,6 +98,11 @@ def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopB
         while True:
             done = turn.future.done()  # before reading the queue: all events are in it once the turn has ended
             for event in _arrived(turn.events, 0 if done else ASKING_TICK if questions.current else TICK):
+                if isinstance(event, Job):
+                    view.make_room()
+                    with stop.raising():
+                        event.run()
+                    continue
                 view.handle(event)
                 questions.handle(event)
             if done or (give_up is not None and time.monotonic() > give_up):
@@ -121,7 +128,7 @@ def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopB
         questions.close()
 
 
-def _arrived(events: queue.SimpleQueue[SessionEvent], timeout: float) -> Iterator[SessionEvent]:
+def _arrived(events: queue.SimpleQueue[Any], timeout: float) -> Iterator[SessionEvent | Job]:
     """Yield the events that have arrived, after waiting `timeout` seconds for the first.
 
     Ends `TICK` seconds later even if more keep coming, unless `timeout` is 0.

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.chat.turn import Presenter, present_with, presenter
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.frames import frame_html, frame_text
 from mentra_nb.notebook.grammar import VISIBLE, completions
 from mentra_nb.notebook.magics import Mentra, show
+
+if TYPE_CHECKING:
+    from mentra_nb.tools.tool import Tool
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
 _FRAMES = ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame")
@@ -46,8 +49,26 @@ def _set_display(shell: Any) -> None:
         shell.display_formatter.formatters["text/html"].for_type_by_name(*name, frame_html)
         shell.display_formatter.formatters["text/plain"].for_type_by_name(*name, frame_text)
     present_with(
-        Presenter(partial(show, names=shell.user_ns), kernel.running_cell, kernel.notebook_name, kernel.is_watched)
+        Presenter(
+            partial(show, names=shell.user_ns),
+            kernel.running_cell,
+            kernel.notebook_name,
+            kernel.is_watched,
+            partial(kernel_tools, shell),
+        )
     )
+
+
+@cache
+def kernel_tools(shell: Any) -> tuple[Tool, ...]:
+    """Return the tools that work in this kernel; none at a terminal."""
+    if kernel.ipykernel_kernel() is None:
+        return ()
+    from mentra_nb.notebook.python.user_kernel import ShellKernel
+    from mentra_nb.tools.builtin.python import PythonTool, VariablesTool
+
+    used = ShellKernel(shell)
+    return PythonTool(used), VariablesTool(used)
 
 
 def unload(shell: Any) -> None:

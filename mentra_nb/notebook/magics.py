@@ -108,7 +108,7 @@ class Mentra(Magics):
 
         tools = [self._function(name) for name in parsed.tool]
         chat, cell_run = conversation(parsed.session), kernel.running_cell()
-        turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, origin=cell_run)
+        turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, origin=cell_run, waits=True)
         reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
         if parsed.out is not None:
             names[parsed.out] = reply

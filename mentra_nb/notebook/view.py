@@ -198,6 +198,16 @@ class TurnView:
         self.settle()
         self._put(line(text, mark, note=note, detail=detail))
 
+    def make_room(self) -> None:
+        """Show all that came before, so that what code prints into the cell comes below it."""
+        self.settle()
+        for call in self._calls.values():
+            if call.began is not None and not call.waits:
+                self._draw_call(call)
+        if self._free is not None:
+            self._put(EMPTY)
+        self._last = None
+
     def settle(self) -> None:
         """Finish the growing block, so that the next output comes below it."""
         self._end_thoughts()

@@ -1,0 +1,1 @@
+"""The names of a kernel as they were: what code changed, what can be restored, and what cannot."""

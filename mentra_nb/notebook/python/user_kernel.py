@@ -1,0 +1,74 @@
+"""The user's kernel for the tools `python` and `variables`: code runs, names are watched, both are told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mentra_nb.namespace.describe import describe, kind_of
+from mentra_nb.namespace.history import History, Watched
+from mentra_nb.notebook.python.hearing import hearing
+from mentra_nb.notebook.python.running import CodeRunner
+from mentra_nb.notebook.python.tracebacks import trimmed
+from mentra_nb.tools.builtin.python import Ran
+from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
+from mentra_nb.words import counted
+
+MAX_NAMED = 20
+"""Names that are listed of those that changed."""
+_TEXT_BYTES, _TEXT_LINES = MAX_RESULT_BYTES - 4096, MAX_RESULT_LINES - 50
+
+
+class ShellKernel:
+    """The kernel of an IPython shell."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.history = History(shell.user_ns)
+        self._runner = CodeRunner(shell)
+
+    def run(self, code: str, run_id: str, call_id: str) -> Ran:
+        """Run code as a cell would, on this thread, which must be the cell's. An interrupt goes on to the turn."""
+        failure = ""
+        name = self._runner.name_of(code)
+        with self.history.watching(run_id, call_id) as watched, hearing(self.shell) as heard:
+            try:
+                self._runner.run(code, name)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - what the code raises is its result
+                failure = trimmed(error, self.shell.user_ns, name)
+        notice = "[… {left} bytes left out …]"
+        text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, notice)
+        parts = [text, clipped(failure, 3072, 60, notice), *self._notes(watched)]
+        return Ran("\n".join(filter(None, parts)) or "(no output)", tuple(heard.images), failed=bool(failure))
+
+    def _notes(self, watched: Watched) -> list[str]:
+        """Return in a line what happened to names, and above it what undo can no longer do."""
+        notes = []
+        if watched.beyond:
+            notes.append(f"[undo cannot restore all of {', '.join(map(str, watched.beyond))}]")
+        if watched.dropped:
+            notes.append(f"[undo no longer reaches back to {counted(watched.dropped, 'earlier call')}: no room]")
+        changes = watched.changes
+        listed = [
+            f"{verb} {', '.join(map(self._named, names[:MAX_NAMED]))}"
+            + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+            for verb, names in (("created", changes.created), ("changed", changes.changed))
+            if names
+        ]
+        if changes.deleted:
+            listed.append(f"deleted {', '.join(changes.deleted[:MAX_NAMED])}")
+        return [*notes, *([f"[names: {'; '.join(listed)}]"] if listed else [])]
+
+    def _named(self, name: str) -> str:
+        value = self.shell.user_ns.get(name)
+        return f"{name} ({kind_of(value).rpartition('.')[2]})"
+
+    def variables(self, names: Sequence[str]) -> str:
+        """Return what the variables are, without the text of any value."""
+        return describe(self.shell.user_ns, names)
+
+    def beyond_undo(self) -> list[str]:
+        """Return what could not be restored after code has changed it."""
+        return [str(each) for each in self.history.beyond()]

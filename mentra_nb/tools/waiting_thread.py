@@ -1,0 +1,150 @@
+"""The thread that waits for a turn, in a notebook the cell's, does work for the tools of that turn.
+
+`on_waiting_thread` is the service `MainThread`. The thread is reached through a context variable, which is set for the
+task of the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from mentra_nb.errors import as_exception
+from mentra_nb.tools.schema import ToolError
+
+STOPPED = "stopped before it finished; it may have taken effect"
+"""The result of work that was interrupted."""
+NOBODY_WAITS = (
+    "it runs on the thread that waits for the turn, and none does: ask with %mentra, mn.ask or Chat.ask, not with aask"
+)
+
+
+class Job:
+    """A function that a tool wants called on the waiting thread."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.future: Future[Any] = Future()
+        self._work = work
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        """The thread that is calling the function now."""
+        self._interrupted = False
+
+    def run(self) -> None:
+        """Call the function on this thread. What it returns or raises is for the tool.
+
+        Raises:
+            KeyboardInterrupt: the person interrupted it, not the turn.
+        """
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self._call()
+        except KeyboardInterrupt:
+            with self._lock:
+                self._thread = None
+            if not self.future.done():
+                self.future.set_exception(ToolError(STOPPED))
+            if not self._interrupted:
+                raise
+
+    def _call(self) -> None:
+        result, error = None, None
+        try:
+            self._thread = threading.get_ident()
+            result = self._work()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - it is raised again where the tool waits
+            error = as_exception(raised)
+        with self._lock:  # an interrupt that is being sent arrives before this
+            self._thread = None
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+    def cancel(self) -> None:
+        """Give the work up: it never begins, or is interrupted where it is."""
+        self.future.cancel()
+        with self._lock:
+            if self._thread is not None and not self._interrupted:
+                self._interrupted = True
+                _interrupt(self._thread)
+
+
+def _interrupt(thread: int) -> None:
+    """Raise `KeyboardInterrupt` in a thread: in the main one as the stop button does, also where it sleeps."""
+    if thread == threading.main_thread().ident:
+        if sys.platform == "win32":
+            import _thread
+
+            _thread.interrupt_main()
+        else:
+            signal.pthread_kill(thread, signal.SIGINT)
+        return
+    import ctypes
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+
+
+class Jobs:
+    """The jobs of one turn, on their way to the thread that waits for it."""
+
+    def __init__(self) -> None:
+        self._to: queue.SimpleQueue[Any] | None = None
+
+    def expect(self) -> None:
+        """Keep jobs for a thread that is about to wait."""
+        if self._to is None:
+            self._to = queue.SimpleQueue()
+
+    def take_into(self, jobs: queue.SimpleQueue[Any]) -> None:
+        """Put jobs into a queue from now on, out of which the calling thread runs them."""
+        before, self._to = self._to, jobs
+        while before is not None and before is not jobs and not before.empty():
+            jobs.put(before.get())
+
+    def give(self, job: Job) -> None:
+        """Have the thread that waits run a job. Raises `ToolError` if none waits."""
+        if self._to is None:
+            raise ToolError(NOBODY_WAITS)
+        self._to.put(job)
+
+
+_give: ContextVar[Callable[[Job], None] | None] = ContextVar("mentra_waiting_thread", default=None)
+
+
+@contextmanager
+def waiting_thread(give: Callable[[Job], None]) -> Iterator[None]:
+    """Inside, give the work of this task's tools to `give`, which raises `ToolError` where no thread waits."""
+    token = _give.set(give)
+    try:
+        yield
+    finally:
+        _give.reset(token)
+
+
+async def on_waiting_thread(work: Callable[[], Any], /) -> Any:
+    """Return what `work` returns, called on the thread that waits for this turn. Cancelling interrupts it.
+
+    Raises what it raises, and `ToolError` where no thread waits.
+    """
+    give = _give.get()
+    if give is None:
+        raise ToolError(NOBODY_WAITS)
+    job = Job(work)
+    give(job)
+    try:
+        return await asyncio.wrap_future(job.future)
+    except asyncio.CancelledError:
+        job.cancel()
+        raise

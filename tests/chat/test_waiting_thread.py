@@ -1,0 +1,97 @@
+"""Tools that ask for the thread of the cell: in a program the thread that waits for the turn runs them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from mentra_nb.agent.limits import RunOptions
+from mentra_nb.chat.chat import Chat, chat_on
+from mentra_nb.chat.engine import Engine
+from mentra_nb.errors import DeadlineExceeded
+from mentra_nb.event.bus import NullAudit
+from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
+from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.settings import Settings
+from mentra_nb.store.volatile import VolatileStore
+from mentra_nb.tools.function import tool
+
+
+@contextmanager
+def chat_with(function: Callable[[], Any]) -> Iterator[Chat]:
+    """Give a conversation whose model calls the function as a tool of the waiting thread."""
+    provider = ScriptedProvider([tool_calls([("act", {})]), text("Done.")])
+    runtime = Runtime([provider], builtin_tools=False, store=VolatileStore(), audit=NullAudit())
+    engine = Engine(Settings(model="scripted/scripted"), runtime)
+    made = tool(name="act", main_thread=True, asks=False, reads_only=True)(function)
+    try:
+        yield chat_on(engine, tools=[made])
+    finally:
+        engine.close()
+
+
+def ident() -> int:
+    return threading.get_ident()
+
+
+def said(chat: Chat) -> str:
+    """Return the result of the tool, as the model got it."""
+    [result] = [block for message in chat.history for block in message.content if hasattr(block, "tool_use_id")]
+    return str(result.content)
+
+
+def test_the_thread_that_asks_runs_the_tool() -> None:
+    ways: list[Callable[[Chat], Any]] = [
+        lambda chat: chat.ask("go"),
+        lambda chat: list(chat.stream("go")),
+        lambda chat: chat.start("go", waits=True).result(),
+    ]
+    for ask in ways:
+        with chat_with(ident) as chat:
+            ask(chat)
+            assert said(chat) == str(threading.get_ident())
+
+
+def test_another_thread_that_asks_runs_it_as_well() -> None:
+    with chat_with(ident) as chat, ThreadPoolExecutor(1) as pool:
+        pool.submit(chat.ask, "go").result()
+        assert said(chat) == str(pool.submit(threading.get_ident).result())
+
+
+@pytest.mark.anyio
+async def test_where_no_thread_waits_the_call_is_refused_in_a_sentence() -> None:
+    with chat_with(ident) as chat:
+        assert (await chat.aask("go")).text == "Done."
+        assert "it runs on the thread that waits for the turn, and none does" in said(chat)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_turn_that_runs_out_of_time_interrupts_it(*, in_thread: bool) -> None:
+    def wait() -> None:
+        while True:
+            time.sleep(0.01)  # in steps: only the main thread can be woken from a long sleep
+
+    with chat_with(wait) as chat, ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        limits = RunOptions(deadline=time.time() + 0.3)
+        ask = partial(chat.ask, "go", limits=limits)
+        with pytest.raises(DeadlineExceeded):
+            (pool.submit(ask).result if in_thread else ask)()
+        assert time.monotonic() - began < 5
+        assert pool.submit(threading.get_ident).result()  # the thread is free again
+
+
+def test_what_the_tool_raises_is_its_result() -> None:
+    def leave() -> None:
+        raise SystemExit("gone")
+
+    with chat_with(leave) as chat:
+        assert chat.ask("go").text == "Done."
+        assert "SystemExit: gone" in said(chat)
