@@ -45,6 +45,8 @@ class Subject(Data):
     parts: tuple[str, ...] = ()
     absolute: tuple[str, ...] = ()
     """Of a `path`: the absolute path of each part, matched as well."""
+    protected: tuple[str, ...] = ()
+    """Those of the parts that no wildcard allows and about which a person is asked, also when they are only read."""
     sandboxed: bool = False
     """Whether the call runs where its effect can still be discarded."""
 
@@ -54,9 +56,9 @@ class Subject(Data):
         return cls(kind="shell", parts=(command,))
 
     @classmethod
-    def path(cls, *paths: str, absolute: tuple[str, ...] = ()) -> Subject:
+    def path(cls, *paths: str, absolute: tuple[str, ...] = (), protected: tuple[str, ...] = ()) -> Subject:
         """Return the subject of a call that touches these files, named as a person would, and by absolute path."""
-        return cls(kind="path", parts=paths, absolute=absolute)
+        return cls(kind="path", parts=paths, absolute=absolute, protected=protected)
 
     @classmethod
     def text(cls, text: str) -> Subject:

@@ -165,7 +165,9 @@ class Gates:
         authorizer = self.events.environment.authorizer
         if call.tool is self.answer_tool or authorizer is allow_everything:
             return True
-        return authorizer is None and (ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks)
+        if authorizer is not None or request.subject.protected:
+            return False
+        return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
 
     def _refused(self, use: ToolUse, decision: ToolAuthorizationDecision, *, again: bool) -> Refused:
         reason = None if decision.reason is None else bounded(decision.reason)

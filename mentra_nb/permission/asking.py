@@ -394,6 +394,8 @@ def expired(question: PermissionQuestion) -> e.QuestionAnswered:
 
 
 def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
+    if request.subject.protected:
+        return False
     return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
 
 
@@ -401,6 +403,8 @@ def _why(request: ToolAuthorizationRequest, ask: AskMode, rules: Sequence[Permis
     """Return why a call is asked about, in one line."""
     if ask == "always":
         return "ask is 'always' and no rule covers this call"
+    if request.subject.protected:
+        return f"{', '.join(request.subject.protected)} is protected: only its exact name in a rule covers it"
     return _near_miss(request, rules) or f"'{request.tool_name}' may change things and no rule covers this call"
 
 

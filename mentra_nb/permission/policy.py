@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mentra_nb.errors import OperationDenied
+from mentra_nb.permission.protected import Access, guard_of
 
 DEFAULT_ENV = ("PATH",) if sys.platform != "win32" else ("PATH", "PATHEXT", "SystemRoot", "COMSPEC", "TEMP", "TMP")
+_DONE = {"read": "read", "write": "written"}
 
 
 class PolicyViolation(OperationDenied):
@@ -29,8 +31,9 @@ class PolicyViolation(OperationDenied):
 class RuntimePolicy:
     """What tools may do at all. Shell and background commands are off unless switched on.
 
-    Roots are folders; the agent's base folder is always readable, and writable unless `read_only`. Times are in
-    seconds; `max_output_bytes_per_stream` is kept of each of a command's streams.
+    Roots are folders; the agent's base folder is always readable, and writable unless `read_only`. What is in
+    `denied_write_roots` is not writable, also inside another root. Mentra's own files can be neither read nor written.
+    Times are in seconds; `max_output_bytes_per_stream` is kept of each of a command's streams.
 
     Example:
         >>> policy = mn.RuntimePolicy(allow_shell_commands=True, allowed_env_vars=("PATH", "HOME"))
@@ -46,6 +49,7 @@ class RuntimePolicy:
     allowed_working_roots: tuple[Path, ...] = ()
     allowed_read_roots: tuple[Path, ...] = ()
     allowed_write_roots: tuple[Path, ...] = ()
+    denied_write_roots: tuple[Path, ...] = ()
     allowed_env_vars: tuple[str, ...] = DEFAULT_ENV
     default_command_timeout: float = 30.0
     max_command_timeout: float = 30.0
@@ -120,6 +124,7 @@ class RuntimePolicy:
             'data.csv'
         """
         target = _resolve(base, path, "files_read")
+        _check_own(base, path, target, "read")
         if not _inside(target, (base, *self.allowed_read_roots, *self.allowed_write_roots)):
             raise PolicyViolation("files_read", f"'{path}' is outside the runtime policy read roots")
         return target
@@ -135,6 +140,9 @@ class RuntimePolicy:
         if self.read_only:
             raise PolicyViolation("files_write", f"'{path}' cannot be written: the runtime policy is read-only")
         target = _resolve(base, path, "files_write")
+        _check_own(base, path, target, "write")
+        if _inside(target, self.denied_write_roots):
+            raise PolicyViolation("files_write", f"'{path}' is inside the runtime policy denied write roots")
         if not _inside(target, (base, *self.allowed_write_roots)):
             raise PolicyViolation("files_write", f"'{path}' is outside the runtime policy write roots")
         return target
@@ -145,7 +153,18 @@ def resolved(base: Path, path: str) -> Path:
 
     `..` is removed before links are followed, so that `link/..` is `base` and not the parent of the link's target.
     """
-    return Path(os.path.normpath(base / Path(path).expanduser())).resolve()
+    return as_given(base, path).resolve()
+
+
+def as_given(base: Path, path: str) -> Path:
+    """Return the file that `path` names, relative to `base`, with its links as they are."""
+    return Path(os.path.normpath(base / Path(path).expanduser()))
+
+
+def _check_own(base: Path, path: str, target: Path, access: Access) -> None:
+    found = guard_of((as_given(base, path), target), access)
+    if found is not None and found.refused:
+        raise PolicyViolation(f"files_{access}", f"'{path}' cannot be {_DONE[access]}: {found.why}")
 
 
 def _resolve(base: Path, path: str, action: str) -> Path:

@@ -6,7 +6,7 @@ line that cannot be split with certainty is covered only by its exact pattern. D
 each of its commands as written, and each as the shell splits it into words. Where the words of a denial occur
 otherwise, such as behind `env` or an option, the command is covered only by its exact pattern. Patterns on paths are
 normalised as the paths are: `~`, `./` and `..` are resolved, and a path is matched both relative to the working folder
-and absolute. The denial of a folder is one of all that is in it.
+and absolute. The denial of a folder is one of all that is in it. A protected file is allowed only by its own name.
 """
 
 from __future__ import annotations
@@ -241,7 +241,10 @@ def find_rule(rules: Iterable[PermissionRule], tool: str, subject: Subject) -> P
         for rule in denying:
             if any(_covers(each, text, subject.kind) for each in _denials(rule, subject.kind) for text in texts):
                 return rule
-    covering = [_covering(allowing, denying, part, subject.kind) for part in parts]
+    named = [rule for rule in allowing if not has_wildcard(rule.pattern)] if subject.protected else allowing
+    covering = [
+        _covering(named if part[0] in subject.protected else allowing, denying, part, subject.kind) for part in parts
+    ]
     return covering[0] if all(covering) else None
 
 
@@ -322,7 +325,7 @@ def pattern_problem(pattern: str, kind: str, *, allow: bool) -> str | None:
         return f"'{pattern}' can never match: what is outside the working folder is matched by its absolute path"
     if kind == "path" and re.match(r"\$\{?\w+\}?/", pattern):
         return f"'{pattern}' is never matched, since variables are not replaced in it: write ~ or the path itself"
-    if kind == "shell" and allow and _WILD.search(pattern) and exactly(_literal(pattern)) != pattern:
+    if kind == "shell" and allow and has_wildcard(pattern):
         commands = simple_commands(_WILD.sub("x", pattern))
         if set(pattern) != {"*"} and commands is not None and len(commands) > 1:
             return (
@@ -332,5 +335,6 @@ def pattern_problem(pattern: str, kind: str, *, allow: bool) -> str | None:
     return None
 
 
-def _literal(pattern: str) -> str:
-    return re.sub(r"\[([*?])\]", r"\1", pattern)
+def has_wildcard(pattern: str) -> bool:
+    """Return whether a pattern covers more than one text."""
+    return any(sign in "*?" for sign in _WILD.findall(pattern))
