@@ -93,6 +93,36 @@ class ToolAuthorizationPreview(Data):
     """The arguments in normal form: resolved paths, no file contents."""
 
 
+class FileEffect(Data):
+    """What a command did to one file, for a person to judge."""
+
+    path: str
+    """Absolute."""
+    kind: Literal["created", "changed", "deleted"]
+    about: str
+    """In words: its type, size and mode, and what they were."""
+    diff: tuple[str, ...] = ()
+    """Lines of a unified diff, where both are text and not too long."""
+    added: int = 0
+    removed: int = 0
+    protected: str | None = None
+    """Why it is asked about by name, if it is a protected file."""
+
+
+class CallEffect(Data):
+    """What a call did in the sandbox, which is kept or discarded as a whole, or what it wanted and did not get there.
+
+    `digest` binds an answer to exactly these changes.
+    """
+
+    digest: str
+    files: tuple[FileEffect, ...] = ()
+    wanted: tuple[str, ...] = ()
+    """In words."""
+    outside: bool = False
+    """Whether the question is if it may run again outside the sandbox, as it could not do there what it should."""
+
+
 class ToolAuthorizationRequest(Data):
     """One call that wants to run, with everything an authorizer may judge by."""
 
@@ -111,6 +141,8 @@ class ToolAuthorizationRequest(Data):
     """Whether the tool's author wants a person asked."""
     again: bool = False
     """Whether the call was interrupted and may have taken effect: then only a person can allow it."""
+    effect: CallEffect | None = None
+    """What it did in the sandbox, once it has run there."""
     earlier_runs: tuple[str, ...] = ()
     """`run_id`s of turns that had taken up this call before: a person may have answered there."""
 
@@ -132,7 +164,8 @@ class ToolAuthorizationDecision(Data):
     outcome: ToolAuthorizationOutcome
     reason: str | None = None
     decided_by: str = "authorizer"
-    """`user`, `rule:<id>`, `policy`, `setting`, `timeout`, `cancelled`, `runtime`, `headless` or `authorizer`."""
+    """`user`, `rule:<id>`, `policy`, `setting`, `sandbox`, `timeout`, `cancelled`, `runtime`, `headless` or
+    `authorizer`."""
     request_id: str | None = None
     """The question that was asked, when a person was."""
     pattern: str | None = None

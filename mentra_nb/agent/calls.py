@@ -41,6 +41,10 @@ class Call:
     """Why the arguments do not fit the tool."""
     decided: tuple[Subject, Any] | None = None
     """The subject and structured input that were decided about."""
+    tried_ms: int = 0
+    """How long it ran in the sandbox, where it was tried."""
+    changes_nothing: bool = False
+    """Whether it is known to change nothing."""
 
 
 @dataclass(frozen=True)

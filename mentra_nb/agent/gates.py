@@ -21,6 +21,7 @@ import anyio.to_thread
 
 from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
 from mentra_nb.agent.results import SKIPPED, bounded
+from mentra_nb.agent.trial import Trials
 from mentra_nb.authorization import (
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
@@ -69,6 +70,9 @@ class Gates:
     """Whether a call, by its id, has no result yet."""
     history_len: int = 0
     earlier: Earlier = field(default_factory=Earlier)
+
+    def __post_init__(self) -> None:
+        self._trials = Trials(self.events)
 
     async def clear(self, use: ToolUse) -> Call:
         """Take a call through every gate. Raises `Refused` with the text for the model."""
@@ -139,8 +143,10 @@ class Gates:
     async def _authorize(self, call: Call) -> None:
         use = call.use
         request = await self._describe(call)
+        if self._trials.may_try(call):
+            request = request.model_copy(update={"subject": request.subject.model_copy(update={"sandboxed": True})})
         again, subject = request.again, request.subject
-        call.decided = (subject, request.preview.structured_input)
+        call.decided = (subject.model_copy(update={"sandboxed": False}), request.preview.structured_input)
         before = self.earlier.unknown.get(use.id)
         if before is not None and before.resolution == "run_again":
             self.events.decided(use, ToolAuthorizationDecision.allow("user"), subject)
@@ -151,6 +157,8 @@ class Gates:
         self.events.emit(e.ToolAuthorizationStarted(preview=request.preview, **self.events.about(use)))
         began = time.monotonic()
         decision = await self._ask(request)
+        if decision.decided_by == "sandbox" and request.subject.sandboxed:
+            decision = await self._trials.judge(call, request, self._ask)
         if again and decision.outcome is Allow and decision.decided_by != "user":
             decision = ToolAuthorizationDecision.deny("only a person can decide to run it again", "runtime")
         self.events.decided(use, decision, subject, int((time.monotonic() - began) * 1000))

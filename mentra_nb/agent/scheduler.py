@@ -155,7 +155,7 @@ class Scheduler:
                 tool=call.use.name,
                 arguments=call.arguments,
                 arguments_hash=arguments_hash(call.use.name, call.arguments),
-                effect=call.tool.spec.effect,
+                effect="none" if call.changes_nothing else call.tool.spec.effect,
                 started_at=time.time(),
             ),
             holder=self.environment.holder,
@@ -164,7 +164,7 @@ class Scheduler:
         if errors:
             await self.save(ToolCallEnd(call.use.id, f"execution blocked: {errors[0]}", is_error=True))
             raise Refused(f"Tool execution blocked: {errors[0]}")
-        if call.tool.spec.effect != "none":
+        if call.tool.spec.effect != "none" and not call.changes_nothing:
             await anyio.to_thread.run_sync(self.environment.bus.sync)
 
     async def _run(self, call: Call, alone: bool = False) -> bool:
@@ -197,7 +197,7 @@ class Scheduler:
             if seen is outcome
             else result.model_copy(update={"content": limited(outcome.content), "is_error": outcome.is_error})
         )
-        self._finished(call.use, result, _ms_since(began), original)
+        self._finished(call.use, result, _ms_since(began) + call.tried_ms, original)
         return outcome.ends_turn
 
     async def _execute(self, call: Call) -> Outcome:

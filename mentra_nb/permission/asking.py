@@ -1,6 +1,6 @@
 """The order in which a call is decided, and the life of a question put to a person.
 
-    deny rule → authorizer deny → allow rule → authorizer allow → setting → ask
+    deny rule → authorizer deny → allow rule → authorizer allow → setting → sandbox → ask
 
 The policy's hard denials come before all of this, in `agent/gates.py`. A question has a deadline, is bound to its
 arguments, and is closed exactly once: answered, timed out, or cancelled with its turn. A late answer is refused.
@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 
 from mentra_nb.authorization import (
+    CallEffect,
     PermissionDecision,
     PermissionQuestion,
     PermissionRule,
@@ -35,6 +36,7 @@ from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
+from mentra_nb.permission.effects import denial_of, why_asked
 from mentra_nb.permission.remembering import check_scope, remember
 from mentra_nb.permission.rules import denial_within, exactly, find_rule, pattern_problem, why_not_split
 from mentra_nb.store.protocols import RuntimeStore
@@ -43,6 +45,9 @@ log: logging.Logger = logging.getLogger(__name__)
 
 AskMode = Literal["always", "changes", "rules"]
 """When to ask: about every call, about what is not declared read-only, or never (what no rule covers is denied)."""
+
+SandboxMode = Literal["auto", "off"]
+"""Whether a command runs in the sandbox first, where there is one, so that its effect is asked about instead of it."""
 
 DEFAULT_ASK_TIMEOUT = 600.0
 """Seconds a question stays open."""
@@ -94,6 +99,7 @@ class SessionPermissions:
         self.inner = inner
         self.ask: AskMode = ask
         self.ask_timeout: float = ask_timeout
+        self.sandbox: SandboxMode = "off"
         self.can_ask: Callable[[], bool] = lambda: True
         """Returns whether a person can be asked. If not, the call is denied at once."""
         self._open: dict[str, _Open] = {}
@@ -108,6 +114,8 @@ class SessionPermissions:
     async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
         """Decide about a call, asking a person when nothing else decides."""
         rules = await self.store.list_rules(self.session_id, self.project)
+        if request.effect is not None:
+            return await self._authorize_effect(request, request.effect, rules)
         rule = find_rule(rules, request.tool_name, request.subject)
         if rule is not None and not rule.allow:
             return await self._by_rule(rule)
@@ -123,6 +131,8 @@ class SessionPermissions:
         prompted = verdict is not None or request.again
         if not prompted and self.ask == "changes" and _runs_unasked(request):
             return ToolAuthorizationDecision.allow("setting")
+        if not prompted and self.ask == "changes" and self.sandbox == "auto" and request.subject.sandboxed:
+            return ToolAuthorizationDecision.allow("sandbox")  # where it runs; what it does there is decided about then
         if self.ask == "rules":
             how = how_to_allow(request, rules, BE_ASKED)
             return ToolAuthorizationDecision.deny(f"no rule covers it and ask is 'rules'; {how}", "setting")
@@ -131,6 +141,21 @@ class SessionPermissions:
             return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
         given = AGAIN if request.again else verdict and verdict.reason
         return await self._put_question(request, given or _why(request, self.ask, rules), rules)
+
+    async def _authorize_effect(
+        self, request: ToolAuthorizationRequest, effect: CallEffect, rules: list[PermissionRule]
+    ) -> ToolAuthorizationDecision:
+        """Decide about what a call did in the sandbox, or whether it may run outside as it could not do it there."""
+        if (denial := denial_of(request, effect, rules)) is not None:
+            return await self._by_rule(denial)
+        if not effect.files and (not effect.outside or not self.can_ask()):
+            return ToolAuthorizationDecision.allow("sandbox")
+        if (answer := await self._answered_before(request)) is not None:
+            return answer
+        if not self.can_ask():
+            how = how_to_allow(request, rules, ASK_IN_A_CELL)
+            return ToolAuthorizationDecision.deny(f"nobody is there to judge it; {how}", "headless")
+        return await self._put_question(request, why_asked(effect), rules)
 
     async def _answered_before(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
         """Return what a person answered about these exact arguments after the turn that asked had died, if anything."""

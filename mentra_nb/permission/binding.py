@@ -26,9 +26,11 @@ def arguments_hash(tool: str, arguments: dict[str, Any]) -> str:
 
 
 def effective_hash(request: ToolAuthorizationRequest) -> str:
-    """Return the hash that binds an answer to a call as it would run: arguments, resolved paths and folder."""
+    """Return the hash that binds an answer to a call as it would run, and to what it did in the sandbox if it did."""
     preview = request.preview
     effective = {"arguments": request.arguments, "input": preview.structured_input, "in": preview.working_directory}
+    if request.effect is not None:
+        effective["effect"] = request.effect.digest
     return arguments_hash(request.tool_name, effective)
 
 

@@ -68,7 +68,7 @@ TABLE: tuple[_Row, ...] = (
         ),
     ),
 )
-SECRET = "it may hold keys or passwords"
+SECRET = "it may hold keys or passwords"  # noqa: S105
 
 
 def guard(path: Path, access: Access) -> Guard | None:

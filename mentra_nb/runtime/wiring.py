@@ -17,7 +17,8 @@ from mentra_nb.permission.asking import expired
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.registry import ProviderRegistry
 from mentra_nb.runtime.offers import Offers
-from mentra_nb.sandbox.executor import RuntimeExecutor
+from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
+from mentra_nb.sandbox.fenced import Fence
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.tools.post_hooks import PostExecutionHook
 from mentra_nb.tools.pre_hooks import PreExecutionHook
@@ -42,6 +43,7 @@ class Wiring:
     pre_hooks: Sequence[PreExecutionHook]
     post_hooks: Sequence[PostExecutionHook]
     working_directory: Path | None
+    _fence: Fence = field(default_factory=Fence, init=False)
     _announced: bool = field(default=False, init=False)
     _prepared: bool = field(default=False, init=False)
 
@@ -76,6 +78,7 @@ class Wiring:
             find_provider=self.providers.get,
             policy=self.policy,
             executor=self.executor,
+            fence=self._fence if isinstance(self.executor, LocalExecutor) else None,
             authorizer=authorizer,
             pre_hooks=self.pre_hooks,
             post_hooks=self.post_hooks,

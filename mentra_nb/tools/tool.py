@@ -120,6 +120,8 @@ class Tool(ABC):
     """
 
     spec: ToolSpec
+    acts_by_command: bool = False
+    """Whether all that a call does is done by one command given to `context.executor`, so that it can be fenced."""
 
     @abstractmethod
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:

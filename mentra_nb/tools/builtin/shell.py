@@ -49,6 +49,7 @@ class ShellTool(Tool):
         ),
         capabilities=(ToolCapability.PROCESS_EXEC, ToolCapability.FILESYSTEM_WRITE),
     )
+    acts_by_command = True
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         given = validated(_Shell, arguments).model_dump()

@@ -1,0 +1,106 @@
+"""What a command did in the sandbox, in words and diffs for a person to judge."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from mentra_nb.authorization import CallEffect, FileEffect
+from mentra_nb.effect.handles import parent
+from mentra_nb.effect.lines import Changes, changes
+from mentra_nb.effect.types import FileChange, FileState, Want
+from mentra_nb.permission.protected import guard
+from mentra_nb.sandbox.fenced import FencedRun
+from mentra_nb.words import counted
+
+MAX_TEXT = 256 << 10
+"""Bytes of a file that is compared line by line."""
+MAX_DIFFS = 50
+"""Files of an effect whose diffs are shown; a person sees the names of all."""
+MAX_DIFF_LINES = 2_000
+"""Lines of all diffs of an effect."""
+_WANTED = {
+    "network": "a connection to {}",
+    "opening": "to open {}",
+    "writing": "to write {}",
+    "renaming": "to rename {}",
+    "space": "{}",
+    "special file": "a pipe or socket, {}",
+}
+
+
+def in_words(want: Want) -> str:
+    """Return what a command wanted and did not get, as words that follow *it wanted*."""
+    return _WANTED.get(want.kind, "{}").format(want.name)
+
+
+def shown_effect(run: FencedRun) -> CallEffect:
+    """Return the effect of a command for a person to judge. Reads the files that it changed."""
+    files, lines_left = [], MAX_DIFF_LINES
+    for number, change in enumerate(run.effect.changes):
+        found = _compared(run, change) if number < MAX_DIFFS and lines_left > 0 else None
+        diff = tuple(found.lines[:lines_left]) if found is not None else ()
+        lines_left -= len(diff)
+        protected = guard(Path(change.path), "write")
+        files.append(
+            FileEffect(
+                path=change.path,
+                kind=change.kind,
+                about=_about(run, change),
+                diff=diff,
+                added=found.added if found is not None else 0,
+                removed=found.removed if found is not None else 0,
+                protected=protected.why if protected is not None else None,
+            )
+        )
+    return CallEffect(
+        digest=run.effect.digest, files=tuple(files), wanted=tuple(in_words(want) for want in run.effect.wanted)
+    )
+
+
+def _compared(run: FencedRun, change: FileChange) -> Changes | None:
+    """Return how the text of a file changes; `None` if it is none, or too long."""
+    states = [state for state in (change.before, change.after) if state is not None]
+    if any(state.type != "file" or state.size > MAX_TEXT for state in states):
+        return None
+    if change.before is not None and change.after is not None and change.before.digest == change.after.digest:
+        return None
+    old, new = b"", b""
+    with suppress(OSError):  # it is gone meanwhile: then it is a conflict, and nothing is kept
+        if change.before is not None:
+            with parent(change.path) as (folder, name), folder.open(name) as file:
+                old = file.read(MAX_TEXT)
+    if change.after is not None:
+        with run.content(change.after.digest) as file:
+            new = file.read(MAX_TEXT)
+    if b"\0" in old or b"\0" in new:
+        return None
+    try:
+        return changes(old.decode(), new.decode())
+    except UnicodeDecodeError:
+        return None
+
+
+def _about(run: FencedRun, change: FileChange) -> str:
+    """Return what is there, and what was there if that differs."""
+    before, after = change.before, change.after
+    if before is None or after is None:
+        return _state(run, change.state, new=after is not None)
+    if before.type != after.type:
+        return f"{_state(run, before, new=False)} → {_state(run, after, new=True)}"
+    parts = [_state(run, after, new=True)]
+    if before.size != after.size and after.type == "file":
+        parts = [f"{after.type}, {before.size} → {counted(after.size, 'byte')}"]
+    if before.mode != after.mode:
+        parts.append(f"mode {before.mode:o} → {after.mode:o}")
+    return ", ".join(parts)
+
+
+def _state(run: FencedRun, state: FileState, *, new: bool) -> str:
+    if state.type == "file":
+        special = f", mode {state.mode:o}" if state.mode & 0o7111 else ""
+        return f"file, {counted(state.size, 'byte')}{special}"
+    if state.type == "link" and new:
+        with run.content(state.digest) as file:
+            return f"link to {file.read(4096).decode(errors='replace')}"
+    return state.type

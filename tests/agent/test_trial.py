@@ -1,0 +1,278 @@
+"""Commands that are tried in the sandbox and decided about by what they did there."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kits.core import Bench, Judge, bench
+from kits.fences import needs_fence
+from kits.trees import tree_in
+
+from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolAuthorizationDecision
+from mentra_nb.content import ToolResult
+from mentra_nb.effect.journal import Journal
+from mentra_nb.effect.undo import undo
+from mentra_nb.event import screen as shown
+from mentra_nb.event import types as e
+from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.providers.scripted import text, tool_calls
+from mentra_nb.runtime.session import Session
+from mentra_nb.sandbox import fenced
+from mentra_nb.tools.builtin.shell import ShellTool
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+KEEP, DISCARD = PermissionDecision(allow=True), PermissionDecision(allow=False, reason="not now")
+POLICY = RuntimePolicy(allow_shell_commands=True, allowed_env_vars=("PATH",))
+Answer = PermissionDecision | Callable[[PermissionQuestion], PermissionDecision]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    needs_fence()
+    monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
+    (tmp_path / "workspace").mkdir()
+    return tmp_path / "workspace"
+
+
+@asynccontextmanager
+async def tried(workspace: Path, answer: Answer | None = None, **options: Any):  # type: ignore[no-untyped-def]
+    """A session with the sandbox on, and the questions it asks, each answered at once; `None`: nobody is there."""
+    chosen = {"policy": POLICY, "authorizer": None} | options
+    async with bench(tools=[ShellTool()], working_directory=workspace, **chosen) as table:
+        session, asked = await table.session(), []
+        session.permissions.sandbox = "auto"
+        session.permissions.can_ask = lambda: answer is not None
+
+        def hear(event: shown.SessionEvent) -> None:
+            if isinstance(event, shown.QuestionAsked) and answer is not None:
+                [question] = [q for q in session.permissions.open_questions() if q.request_id == event.request_id]
+                asked.append(question)
+                session.resolve_permission(
+                    event.request_id, answer if isinstance(answer, PermissionDecision) else answer(question)
+                )
+
+        session.subscribe(hear)
+        yield table, session, asked
+
+
+async def shell(table: Bench, session: Session, command: str) -> ToolResult:
+    table.provider.push(tool_calls([("shell", {"command": command})]), text("ok"))
+    await session.append_turn("go")
+    return session.history()[-2].tool_results()[0]
+
+
+def decided(table: Bench) -> list[tuple[str, str | None]]:
+    return [(str(d.outcome), d.decided_by) for d in table.recorder.of(e.ToolAuthorizationFinished)]
+
+
+def waiting(workspace: Path) -> list[Path]:
+    return list((workspace.parent / "home" / "effects" / "waiting").iterdir())
+
+
+async def test_what_changes_nothing_needs_no_question(workspace: Path) -> None:
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        result = await shell(table, session, "echo hello; echo 1 >/tmp/x")
+    assert (result.content, result.is_error, asked) == ("hello", False, [])
+    assert decided(table) == [("allow", "sandbox")]
+    assert waiting(workspace) == []
+    [finished] = table.recorder.of(e.ToolExecutionFinished)
+    assert finished.duration_ms > 20, "the time in the sandbox counts"
+
+
+async def test_a_failure_is_the_result_as_ever(workspace: Path) -> None:
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        result = await shell(table, session, "echo wrong >&2; exit 3")
+    assert (result.content, result.is_error, asked) == ("wrong\n[exit status 3]", True, [])
+    assert decided(table) == [("allow", "sandbox")]
+
+
+async def test_a_change_is_asked_about_with_its_diff_and_discarded_without_a_trace(workspace: Path) -> None:
+    (workspace / "text").write_text("one\ntwo\n")
+    before = tree_in(workspace)
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        result = await shell(table, session, "echo three >>text; echo new >file; chmod 755 file")
+    [question] = asked
+    assert question.effect is not None
+    first, second = question.effect.files
+    assert (first.path, first.kind, first.about, first.diff) == (
+        str(workspace / "file"),
+        "created",
+        "file, 4 bytes, mode 755",
+        ("@@ line 1 @@", "+new"),
+    )
+    assert (second.kind, second.about, second.added, second.removed) == ("changed", "file, 8 → 14 bytes", 1, 0)
+    assert result.is_error
+    assert result.content == "Tool execution denied: what it did was discarded; not now"
+    assert decided(table) == [("deny", "user")]
+    assert tree_in(workspace) == before
+    assert waiting(workspace) == []
+    assert Journal().turns() == []
+
+
+async def test_what_is_kept_is_written_with_the_output_it_had_and_can_be_undone(workspace: Path) -> None:
+    (workspace / "text").write_text("one\n")
+    before = tree_in(workspace)
+    async with tried(workspace, KEEP) as (table, session, asked):
+        result = await shell(table, session, "date +%N >>text; mkdir a; echo new >a/file; cat text; ls a")
+    kept = (workspace / "text").read_text()
+    assert (result.content, result.is_error, len(asked)) == (f"{kept}file", False, 1), "it ran once only"
+    assert decided(table) == [("allow", "user")]
+    assert (workspace / "a" / "file").read_text() == "new\n"
+    assert waiting(workspace) == []
+    [turn] = Journal().turns()
+    assert undo(Journal(), turn, by="undo").conflicts == ()
+    assert tree_in(workspace) == before
+
+
+async def test_a_file_that_somebody_changes_while_it_waits_is_a_conflict_and_nothing_is_written(
+    workspace: Path,
+) -> None:
+    (workspace / "a").write_text("a")
+    (workspace / "b").write_text("b")
+
+    def change(question: PermissionQuestion) -> PermissionDecision:
+        (workspace / "b").write_text("theirs")
+        return KEEP
+
+    async with tried(workspace, change) as (table, session, _):
+        result = await shell(table, session, "echo 1 >a; echo 1 >b")
+    assert result.is_error
+    assert "'" + str(workspace / "b") + "' changed since then; nothing was written" in str(result.content)
+    assert ((workspace / "a").read_text(), (workspace / "b").read_text()) == ("a", "theirs")
+    assert waiting(workspace) == []
+
+
+async def test_a_change_that_nobody_can_judge_is_discarded_with_advice(workspace: Path) -> None:
+    async with tried(workspace) as (table, session, _):
+        result = await shell(table, session, "touch new")
+    assert decided(table) == [("deny", "headless")]
+    assert "nobody is there to judge it; allow it beforehand with mn.allow('shell', pattern='touch new')" in str(
+        result.content
+    )
+    assert list(workspace.iterdir()) == []
+
+
+async def test_a_question_nobody_answers_in_time_discards(workspace: Path) -> None:
+    async with tried(workspace) as (table, session, _):
+        session.permissions.can_ask = lambda: True
+        session.permissions.ask_timeout = 0.05
+        await shell(table, session, "touch new")
+    assert decided(table) == [("deny", "timeout")]
+    assert list(workspace.iterdir()) == waiting(workspace) == []
+
+
+@pytest.fixture
+def service():  # type: ignore[no-untyped-def]
+    """A server on this machine that says hello; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            try:
+                while True:
+                    with server.accept()[0] as client:
+                        client.sendall(b"hello")
+            except OSError:
+                return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def reach(port: int) -> str:
+    return f"python3 -c 'import socket; print(socket.create_connection((\"127.0.0.1\", {port})).recv(9))'; test $? = 0"
+
+
+async def test_what_needs_the_network_is_asked_about_anew_and_runs_outside(workspace: Path, service: int) -> None:
+    async with tried(workspace, KEEP) as (table, session, asked):
+        result = await shell(table, session, f"{reach(service)} && echo 1 >new")
+    [question] = asked
+    assert question.effect is not None
+    assert question.effect.outside
+    assert question.description == (
+        "it could not do in the sandbox what it should: a connection to a service of this machine"
+    )
+    assert (result.content, decided(table)) == ("b'hello'", [("allow", "user")])
+    assert (workspace / "new").exists()
+
+
+async def test_what_may_not_run_outside_says_what_it_wanted(workspace: Path, service: int) -> None:
+    async with tried(workspace, DISCARD) as (table, session, _):
+        result = await shell(table, session, f"echo 1 >new; {reach(service)}")
+    assert str(result.content).startswith("Tool execution denied: not now\nin the sandbox")
+    assert "ConnectionRefusedError" in str(result.content)
+    assert list(workspace.iterdir()) == waiting(workspace) == []
+
+
+async def test_what_nobody_can_let_outside_has_the_output_it_had(workspace: Path, service: int) -> None:
+    async with tried(workspace) as (table, session, _):
+        result = await shell(table, session, f"echo 1 >new; {reach(service)}")
+    assert result.is_error
+    assert "[the sandbox has not: a connection to a service of this machine]" in str(result.content)
+    assert decided(table) == [("allow", "sandbox")]
+    assert list(workspace.iterdir()) == waiting(workspace) == []
+
+
+@pytest.mark.parametrize("tool", ["write", "files"])
+async def test_a_denied_file_cannot_be_changed_by_a_command_either(workspace: Path, tool: str) -> None:
+    async with tried(workspace, KEEP) as (table, session, asked):
+        await session.permissions.add_rule(tool, "kept/*", allow=False)
+        await shell(table, session, "mkdir kept; echo 1 >kept/file")
+    assert (asked, decided(table)) == ([], [("deny", "rule")])
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mentra.toml", "denied/file"])
+async def test_the_policy_holds_for_every_file(workspace: Path, name: str) -> None:
+    (workspace / "denied").mkdir()
+    policy = RuntimePolicy(allow_shell_commands=True, denied_write_roots=(workspace / "denied",))
+    async with tried(workspace, KEEP, policy=policy) as (table, session, asked):
+        await shell(table, session, f"echo 1 >fine; echo 1 >{name}")
+    assert (asked, decided(table)) == ([], [("deny", "policy")])
+    assert not (workspace / "fine").exists()
+
+
+async def test_a_protected_file_is_asked_about_by_name(workspace: Path) -> None:
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        await shell(table, session, "mkdir -p .git/hooks; echo 1 >.git/hooks/pre-commit; echo 1 >fine")
+    assert asked[0].description.startswith(".git is protected: it belongs to Git")
+
+
+@pytest.mark.parametrize("how", ["always", "off", "home", "no_sandbox", "denied_by_rule"])
+async def test_where_it_is_not_tried_it_is_asked_about_beforehand(
+    workspace: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        if how == "always":
+            session.permissions.ask = "always"
+        elif how == "off":
+            session.permissions.sandbox = "off"
+        elif how == "home":
+            monkeypatch.setattr(fenced.Path, "home", lambda: workspace / "me")
+        elif how == "no_sandbox":
+            monkeypatch.setattr("mentra_nb.agent.trial.fence_problem", lambda: "there is none")
+        else:
+            await session.permissions.add_rule("shell", "touch *", allow=False)
+        await shell(table, session, "touch new")
+    assert [question.effect for question in asked] == ([] if how == "denied_by_rule" else [None])
+    assert list(workspace.iterdir()) == []
+    assert not (workspace.parent / "home" / "effects").exists() or waiting(workspace) == []
+
+
+async def test_a_rule_or_an_authorizer_that_allows_runs_it_plainly(workspace: Path) -> None:
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        await session.permissions.add_rule("shell", "touch *", allow=True)
+        await shell(table, session, "touch by_rule")
+    async with tried(workspace, DISCARD, authorizer=Judge(ToolAuthorizationDecision.allow())) as (table, session, more):
+        await shell(table, session, "touch by_authorizer")
+    assert asked == more == []
+    assert sorted(path.name for path in workspace.iterdir()) == ["by_authorizer", "by_rule"]
