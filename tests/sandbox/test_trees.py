@@ -113,23 +113,46 @@ async def test_cancelling_ends_the_whole_tree_while_it_prints(tmp_path: Path) ->
     assert living(found) == []
 
 
+ASKS = """
+import anyio, os, sys, time
+from pathlib import Path
+from mentra_nb.sandbox.executor import CommandRequest, LocalExecutor
+
+def fork(line):  # a child that keeps all sockets open, as of `multiprocessing`
+    if not Path("holder").exists():
+        Path("holder").write_text("")
+        if (pid := os.fork()):
+            Path("holder").write_text(str(pid))
+        else:
+            time.sleep(60)
+            os._exit(0)
+
+anyio.run(LocalExecutor().run, CommandRequest(sys.argv[1], Path(), 600.0, {"PATH": os.environ["PATH"]}), fork)
+"""
+
+
 @pytest.mark.fault
 @pytest.mark.usefixtures("free")
 async def test_the_whole_tree_is_gone_after_the_process_that_asked_was_killed(tmp_path: Path) -> None:
-    program = (
-        "import anyio, sys; from pathlib import Path; from mentra_nb.sandbox.executor import *; "
-        "anyio.run(LocalExecutor().run, CommandRequest(sys.argv[1], Path(), 600.0, {'PATH': sys.argv[2]}))"
-    )
-    command = away(tmp_path, *WAYS) + "; yes"
-    asker = subprocess.Popen([sys.executable, "-c", program, command, os.environ["PATH"]], cwd=tmp_path)
+    command = away(tmp_path, *WAYS) + "; echo there; until [ -s holder ]; do sleep 0.01; done; touch ready; yes"
+    asker = subprocess.Popen([sys.executable, "-c", ASKS, command], cwd=tmp_path)
+    holder = 0
     try:
-        found = await until_there(tmp_path, len(WAYS))
-        below = psutil.Process(asker.pid).children(recursive=True)
+        with anyio.fail_after(20):
+            while not (tmp_path / "ready").exists():
+                await anyio.sleep(0.01)
+        holder = int((tmp_path / "holder").read_text())
+        below = {process.pid for process in psutil.Process(asker.pid).children(recursive=True)} - {holder}
         assert len(below) >= 3  # the parent of the supervisors, the supervisor and the shell
+        asker.kill()
+        asker.wait()
+        await until_gone([*pids(tmp_path), *below])
+        assert living([holder])
     finally:
         asker.kill()
         asker.wait()
-    await until_gone([*found, *(process.pid for process in below)])
+        if holder:
+            os.kill(holder, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("free")
