@@ -27,6 +27,15 @@ UNDER_THEIR_NAMES = {
         tool_use_turn_emits_ready_event_and_parses_call
         wait_handle_targets_the_generation_active_when_the_future_is_created
     """,
+    "agent/test_background": """
+        background_run_tool_starts_task_and_continues_the_turn
+        check_background_reports_single_task_and_lists_all_tasks
+        completed_background_results_are_batched_in_completion_order
+        completed_background_results_are_injected_on_next_send
+        drained_background_notifications_are_requeued_after_failed_run
+        failed_background_results_surface_in_snapshot_events_and_notifications
+        snapshot_updates_when_background_task_finishes tool_authorizer_can_deny_background_run
+    """,
     "agent/test_budgets": """
         a_stop_and_a_crossed_budget_together_report_the_stop a_turn_that_runs_to_completion_reports_nothing
         absent_token_budget_ignores_reported_usage delegated_subagent_usage_counts_against_the_parent_token_budget
@@ -189,7 +198,9 @@ UNDER_ANOTHER_NAME = {
     "event/test_events::tool_execution_finished_is_shown_with_its_name_and_cut_at_200": (
         "tool_execution_finished_maps_*"
     ),
-    "event/test_events::what_a_screen_gets": "subagent_* tool_execution_progress_* tool_use_ready_*",
+    "event/test_events::what_a_screen_gets": """
+        background_task_maps_* subagent_* tool_execution_progress_* tool_use_ready_*
+    """,
     "event/test_events::a_delta_is_shown_and_not_recorded": "text_delta_*",
     "permission/test_asking::a_revoked_allowance_stays_revoked_after_reload": (
         "revoked_project_or_global_allow_stays_revoked_after_reload"
@@ -352,14 +363,6 @@ OPEN = {
         compacted_summaries_are_searchable compaction_events_appear_in_session_stream_and_session_continues
         compaction_maps_* micro_compaction_only_rewrites_old_tool_results_in_requests
         resumed_session_continues_after_compaction
-    """,
-    "background work": """
-        background_run_tool_starts_task_and_continues_the_turn
-        background_task_maps_*
-        check_background_reports_single_task_and_lists_all_tasks completed_background_results_are_*
-        drained_background_notifications_are_requeued_after_failed_run
-        failed_background_results_surface_in_snapshot_events_and_notifications
-        snapshot_updates_when_background_task_finishes tool_authorizer_can_deny_background_run
     """,
     "task board": """
         concurrent_intrinsic_creates_serialize_through_task_store_mutate task_board_*

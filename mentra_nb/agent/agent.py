@@ -31,6 +31,7 @@ from mentra_nb.content import Message
 from mentra_nb.errors import NoResumableTurn, OperationDenied
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
+from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.providers.base import Provider
 from mentra_nb.store.records import AgentRecord, Entry, Resolution, ToolCallRecord
 from mentra_nb.words import counted
@@ -139,6 +140,7 @@ class Agent:
             current_text=pending.partial_text() if pending is not None else "",
             pending_tool_uses=tuple(turn.scheduler.open_calls()) if turn is not None else (),
             run_generation=self.run_generation,
+            background_tasks=jobs.of(self.id) if (jobs := self.environment.services.get(Jobs)) else (),
         )
 
     async def wait_until_idle(self) -> None:

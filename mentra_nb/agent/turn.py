@@ -17,7 +17,7 @@ from mentra_nb.content import Data, Message, Role, TokenUsage, ToolUse
 from mentra_nb.errors import EmptyAssistantResponse
 from mentra_nb.event import types as e
 from mentra_nb.providers.base import Provider
-from mentra_nb.store.records import Entry, EntryKind
+from mentra_nb.store.records import BackgroundJob, Entry, EntryKind
 
 
 class AgentSnapshot(Data):
@@ -31,6 +31,8 @@ class AgentSnapshot(Data):
     pending_tool_uses: tuple[ToolUse, ...] = ()
     """The calls that have no result yet."""
     run_generation: int = 0
+    background_tasks: tuple[BackgroundJob, ...] = ()
+    """Its background jobs, in the order they started."""
 
 
 @dataclass

@@ -118,6 +118,16 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
         title=x.name,
         detail=x.error,
     ),
+    e.BackgroundTaskStarted: lambda x: shown.TaskUpdated(
+        task_id=x.task_id, kind="background_task", status="running", title=x.task_id, detail=x.command
+    ),
+    e.BackgroundTaskFinished: lambda x: shown.TaskUpdated(
+        task_id=x.task_id,
+        kind="background_task",
+        status="finished" if x.status == "finished" else "failed",
+        title=x.task_id,
+        detail=x.status if x.status == "interrupted" else None,
+    ),
     e.Branched: lambda x: shown.HistoryBranched(entry_id=x.entry_id, abandoned_entries=x.abandoned_entries),
 }
 

@@ -33,7 +33,8 @@ class RuntimePolicy:
 
     Roots are folders; the agent's base folder is always readable, and writable unless `read_only`. What is in
     `denied_write_roots` is not writable, also inside another root. Mentra's own files can be neither read nor written.
-    Times are in seconds; `max_output_bytes_per_stream` is kept of each of a command's streams.
+    Times are in seconds; `max_output_bytes_per_stream` is kept of each of a command's streams;
+    `background_task_limit` background commands of an agent may run at once.
 
     Example:
         >>> policy = mn.RuntimePolicy(allow_shell_commands=True, allowed_env_vars=("PATH", "HOME"))
@@ -53,6 +54,8 @@ class RuntimePolicy:
     allowed_env_vars: tuple[str, ...] = DEFAULT_ENV
     default_command_timeout: float = 30.0
     max_command_timeout: float = 30.0
+    background_timeout: float = 86_400.0
+    background_task_limit: int = 8
     max_output_bytes_per_stream: int = 65_536
 
     @classmethod
@@ -114,6 +117,21 @@ class RuntimePolicy:
             raise PolicyViolation("shell_command", "shell commands are disabled by the runtime policy: it is read-only")
         if not _inside(cwd.resolve(), (base, *self.allowed_working_roots)):
             raise PolicyViolation("shell_command", f"'{cwd}' is outside the runtime policy roots")
+
+    def check_background(self, base: Path, cwd: Path) -> None:
+        """Raise `PolicyViolation` when a command may not run in the background in `cwd`.
+
+        Example:
+            >>> from pathlib import Path
+            >>> mn.RuntimePolicy(allow_shell_commands=True).check_background(Path.cwd(), Path.cwd())
+            Traceback (most recent call last):
+            ...
+            mentra_nb.permission.policy.PolicyViolation: Background command execution is disabled by the runtime policy
+        """
+        self.check_command(base, cwd)
+        if not self.allow_background_commands:
+            what = "Background command execution is disabled by the runtime policy"
+            raise PolicyViolation("background_command", what)
 
     def readable(self, base: Path, path: str) -> Path:
         """Return `path` with symlinks resolved. Raises `PolicyViolation` when it may not be read.

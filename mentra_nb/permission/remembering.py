@@ -15,7 +15,7 @@ from mentra_nb.ids import new_id
 from mentra_nb.permission.rules import pattern_problem
 from mentra_nb.store.protocols import RuntimeStore
 
-KINDS = {"shell": "shell", "read": "path", "write": "path"}
+KINDS = {"shell": "shell", "background_run": "shell", "read": "path", "write": "path"}
 """What the subjects of the runtime's own tools are."""
 
 

@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable
 from mentra_nb.agent import recovery
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.agent.job_results import JobResults
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Data
 from mentra_nb.errors import StoreError
 from mentra_nb.ids import new_id
+from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.registry import ProviderRegistry
 from mentra_nb.runtime.leases import Leases
@@ -47,9 +49,15 @@ class Agents:
     """Creates and loads the agents of one runtime."""
 
     def __init__(
-        self, store: RuntimeStore, providers: ProviderRegistry, leases: Leases, live: LiveAgents, identifier: str
+        self,
+        store: RuntimeStore,
+        providers: ProviderRegistry,
+        leases: Leases,
+        live: LiveAgents,
+        jobs: Jobs,
+        identifier: str,
     ) -> None:
-        self._store, self._providers = store, providers
+        self._store, self._providers, self._jobs = store, providers, jobs
         self._leases, self._live = leases, live
         self._identifier = identifier
 
@@ -72,7 +80,10 @@ class Agents:
         except BaseException:
             await self._leases.release(record.id)
             raise
-        return self._live.add(Agent(record, provider, environment))
+        agent = self._live.add(Agent(record, provider, environment))
+        await self._jobs.attach(agent.id, environment.bus, has_jobs=False)
+        agent.add_source(JobResults(self._jobs, agent.transcript))
+        return agent
 
     async def load(self, agent_id: str, environment: AgentEnvironment, model: ModelChoice | None = None) -> Agent:
         """Take the lease of a stored agent, settle its dead turns and return it, on its stored model or another.
@@ -92,6 +103,7 @@ class Agents:
             settled = recovery.Settled(stored.agent, stored.path_length)
             if before is None:
                 settled = await recovery.settle_dead_runs(self._store, stored, environment.bus, environment.holder)
+            await self._jobs.attach(agent_id, environment.bus, has_jobs=stored.has_jobs)
         except BaseException:
             if not held:
                 await self._leases.release(agent_id)
@@ -102,6 +114,7 @@ class Agents:
         transcript = Transcript.stored(agent_id, self._store, record.leaf, settled.path_length)
         agent = Agent(record, provider, environment, transcript)
         agent.settled = settled if settled.end is not None else None
+        agent.add_source(JobResults(self._jobs, transcript))
         return self._live.add(agent)
 
     async def check_free(self, agent_id: str) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from mentra_nb.event.bus import AuditStore
+from mentra_nb.jobs.jobs import Jobs
+from mentra_nb.paths import home
+from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.store.records import LeaseHolder
 from mentra_nb.tools.tool import Tool
 
 
@@ -21,9 +25,18 @@ def record() -> AuditStore:
     return open_journal()
 
 
-def tools() -> list[Tool]:
-    """Return the tools that read and write files and run commands."""
+def jobs(store: RuntimeStore, holder: LeaseHolder) -> Jobs:
+    """Return the background jobs of a runtime. Their outputs are kept in the home, if the store is on a disk."""
+    from mentra_nb.store.volatile import VolatileStore
+
+    return Jobs(store, holder, None if isinstance(store, VolatileStore) else home() / "jobs")
+
+
+def tools(policy: RuntimePolicy) -> list[Tool]:
+    """Return the tools that read and write files and run commands, in the background too if the policy allows it."""
+    from mentra_nb.tools.builtin.background import BackgroundRunTool, CheckBackgroundTool, StopBackgroundTool
     from mentra_nb.tools.builtin.files import ReadTool, WriteTool
     from mentra_nb.tools.builtin.shell import ShellTool
 
-    return [ReadTool(), WriteTool(), ShellTool()]
+    background = [BackgroundRunTool(), CheckBackgroundTool(), StopBackgroundTool()]
+    return [ReadTool(), WriteTool(), ShellTool(), *(background if policy.allow_background_commands else ())]

@@ -16,6 +16,7 @@ from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event.bus import AuditStore, EventBus, RuntimeHook, RuntimeHooks
 from mentra_nb.ids import new_id
+from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.permission.asking import AskMode
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor
@@ -54,7 +55,7 @@ class Runtime:
     Args:
         providers: The first one is the default.
         tools: Tools or plain functions, offered to every agent.
-        builtin_tools: Also offer `read`, `write` and `shell`.
+        builtin_tools: Also offer `read`, `write`, `shell` and, if the policy allows them, background commands.
         policy: What tools may do; by default no shell commands.
         hooks: Hear every event after the record did.
         pre_hooks: Are asked before every tool call.
@@ -146,6 +147,8 @@ class Runtime:
         self._registry = ProviderRegistry(providers)
         self._offers = Offers()
         self._leases = Leases(self.store, self.id)
+        self.jobs: Jobs = defaults.jobs(self.store, self._leases.holder)
+        """The commands that run in the background."""
         self._wiring = Wiring(
             self.id,
             self.store,
@@ -158,11 +161,12 @@ class Runtime:
             list(pre_hooks),
             list(post_hooks),
             working_directory,
+            self.jobs,
         )
-        self._agents = Agents(self.store, self._registry, self._leases, LiveAgents(self._leases), identifier)
+        self._agents = Agents(self.store, self._registry, self._leases, LiveAgents(self._leases), self.jobs, identifier)
         self._sessions = Sessions(self._wiring, self._agents)
         self._http: HttpClient | None = None
-        self._register((*(defaults.tools() if builtin_tools else ()), *tools), skills, mcp or {})
+        self._register((*(defaults.tools(self.policy) if builtin_tools else ()), *tools), skills, mcp or {})
 
     def _register(
         self,
@@ -199,6 +203,7 @@ class Runtime:
                 steps.push_async_callback(self._http.aclose)
             steps.push_async_callback(self._registry.aclose)
             steps.push_async_callback(self._offers.close)
+            steps.push_async_callback(self.jobs.close)
 
     # ---- tools, application state and skills -------------------------------------------------------------------
 

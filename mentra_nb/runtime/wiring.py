@@ -13,6 +13,7 @@ from mentra_nb.agent.subagent import delegate
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.event.bus import EventBus
 from mentra_nb.event.types import RecoveryPrepared
+from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.permission.asking import expired
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.registry import ProviderRegistry
@@ -43,6 +44,7 @@ class Wiring:
     pre_hooks: Sequence[PreExecutionHook]
     post_hooks: Sequence[PostExecutionHook]
     working_directory: Path | None
+    jobs: Jobs
     _fence: Fence = field(default_factory=Fence, init=False)
     _announced: bool = field(default=False, init=False)
     _prepared: bool = field(default=False, init=False)
@@ -82,7 +84,7 @@ class Wiring:
             authorizer=authorizer,
             pre_hooks=self.pre_hooks,
             post_hooks=self.post_hooks,
-            services=self.offers.contexts,
+            services=ChainMap({Jobs: self.jobs}, self.offers.contexts),
             system_sections=(self.offers.skills_section,),
             delegate=delegate,
             holder=self.runtime_id,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 import time
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+log: logging.Logger = logging.getLogger(__name__)
 
 LEFT_OUT = "[… the middle is left out …]"
 """The line between the beginning and the end of a stream that was over its limit."""
@@ -16,7 +19,10 @@ SHOW_EVERY = 0.1
 
 
 class Transcript:
-    """A file with all that both streams of a command write, in the order it arrives, up to a limit in bytes."""
+    """A file with all that both streams of a command write, in the order it arrives, up to a limit in bytes.
+
+    When the disk is full, what comes later is left out.
+    """
 
     def __init__(self, path: Path, limit: int) -> None:
         """Create the file, readable by this user only. Raises `OSError`."""
@@ -24,9 +30,12 @@ class Transcript:
         self._left = limit
 
     def write(self, chunk: bytes) -> None:
-        """Add what was written, as far as there is room. Raises `OSError`."""
-        os.write(self._file, chunk[: self._left])
-        self._left -= min(len(chunk), self._left)
+        """Add what was written, as far as there is room."""
+        try:
+            self._left -= os.write(self._file, chunk[: self._left])
+        except OSError as error:
+            self._left = 0
+            log.warning("the output of a command is not kept to its end: %s", error)
 
     def close(self) -> None:
         """Close the file."""

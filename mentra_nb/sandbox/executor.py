@@ -85,6 +85,15 @@ class ExecOutput:
         """Whether the command ended with status 0."""
         return self.status_code == 0
 
+    @property
+    def ending(self) -> str:
+        """How the command ended, if not with status 0: `exit status 3`, `killed by a signal` or `timed out`."""
+        if self.timed_out:
+            return "timed out"
+        if self.status_code is None:
+            return "killed by a signal"
+        return f"exit status {self.status_code}" if self.status_code else ""
+
 
 class RuntimeExecutor(Protocol):
     async def run(self, request: CommandRequest, on_line: Callable[[str], None] | None = None) -> ExecOutput:
@@ -130,7 +139,7 @@ async def run_program(
     For executors that start the command of a request by a program of theirs.
 
     Raises:
-        OSError: The program could not be started, or the transcript not be written.
+        OSError: The program could not be started, or its transcript not be created.
     """
     with contextlib.ExitStack() as files:
         copy = None

@@ -127,6 +127,8 @@ class StoredConversation(Data):
     """The runs still marked as running, oldest first: at work in another process, or left by one that died."""
     path_length: int
     """The number of transcript entries up to the agent's leaf."""
+    has_jobs: bool = False
+    """Whether the agent has had background jobs."""
 
 
 class ToolCallRecord(Data):

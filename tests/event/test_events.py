@@ -281,6 +281,21 @@ CALL = e.ToolUse(id="1", name="t", input={"n": "ä"})
             e.SubagentFinished(agent_id="a", subagent_id="b", name="a::task", error="boom"),
             se.TaskUpdated(task_id="b", kind="subagent", status="failed", title="a::task", detail="boom"),
         ),
+        (
+            e.BackgroundTaskStarted(agent_id="a", task_id="bg-1", command="make", cwd="/"),
+            se.TaskUpdated(task_id="bg-1", kind="background_task", status="running", title="bg-1", detail="make"),
+        ),
+        *(
+            (
+                e.BackgroundTaskFinished(agent_id="a", task_id="bg-1", status=status),
+                se.TaskUpdated(task_id="bg-1", kind="background_task", status=shown, title="bg-1", detail=detail),
+            )
+            for status, shown, detail in (
+                ("finished", "finished", None),
+                ("failed", "failed", None),
+                ("interrupted", "failed", "interrupted"),
+            )
+        ),
         (e.TurnStarted(agent_id="a", run_id="r", model="m", prompt="hi"), se.UserMessage(text="hi", model="m")),
         (e.ToolUseUpdated(agent_id="a", index=0, id="1", name="t", delta="{"), None),
         (e.AssistantMessageCommitted(agent_id="a", message=Message.assistant("hi")), None),

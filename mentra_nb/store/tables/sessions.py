@@ -58,6 +58,8 @@ class SessionTable(Database):
                 latest_run=next((run for run in runs if run.id == row["last_run"]), None),
                 open_runs=tuple(run for run in runs if run.state == "running"),
                 path_length=path_length(db, agent_id, agent.leaf),
+                has_jobs=db.execute("SELECT 1 FROM jobs WHERE agent_id = ? LIMIT 1", (agent_id,)).fetchone()
+                is not None,
             )
 
         return await self.read(work)

@@ -23,24 +23,66 @@ _TEXT_LINES = MAX_RESULT_LINES - 10
 """Room for the two streams of a result beside its notices."""
 
 
-class _Shell(BaseModel):
+class Command(BaseModel):
+    """The arguments of a command that runs by itself."""
+
     model_config = ConfigDict(populate_by_name=True)
 
     command: str = Field(min_length=1, description="The command line, as for /bin/sh -c.")
     working_directory: str | SkipJsonSchema[None] = Field(
         None, alias="workingDirectory", description="Where to run it, if not in the working directory."
     )
-    timeout_ms: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
-        None, alias="timeoutMs", description="Time limit in milliseconds; 0 for the usual one."
-    )
     justification: str | SkipJsonSchema[None] = Field(
         None, description="Why it is needed, shown to the person who is asked."
     )
 
 
-class ShellTool(Tool):
+class _Shell(Command):
+    timeout_ms: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
+        None, alias="timeoutMs", description="Time limit in milliseconds; 0 for the usual one."
+    )
+
+
+class CommandTool(Tool):
+    """What the tools have in common that run a command line: its rules, its policy and its preview."""
+
+    arguments: type[Command]
+    in_background: bool = False
+
+    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        given = validated(self.arguments, arguments).model_dump()
+        return {name: value for name, value in given.items() if value}  # empty is as good as not given
+
+    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
+        cwd = working_directory(context, arguments)
+        if cwd == context.working_directory.resolve():
+            return Subject.shell(arguments["command"])
+        return Subject.shell(f"cd {shlex.quote(str(cwd))} && {arguments['command']}")
+
+    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        return {
+            "kind": "shell",
+            "command": arguments["command"],
+            "working_directory": str(working_directory(context, arguments)),
+            "timeout_ms": arguments.get("timeout_ms"),
+            "justification": arguments.get("justification"),
+            "background": self.in_background,
+        }
+
+    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+        cwd = working_directory(context, arguments)
+        if self.in_background:
+            context.policy.check_background(context.working_directory, cwd)
+        else:
+            context.policy.check_command(context.working_directory, cwd)
+        if not cwd.is_dir():
+            raise ToolError(f"'{cwd}' is not a folder")
+
+
+class ShellTool(CommandTool):
     """`shell`: run a command line and return what it wrote, with its exit status if that was not 0."""
 
+    arguments = _Shell
     spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name="shell",
@@ -51,34 +93,8 @@ class ShellTool(Tool):
     )
     acts_by_command = True
 
-    def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        given = validated(_Shell, arguments).model_dump()
-        return {name: value for name, value in given.items() if value}  # empty is as good as not given
-
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        cwd = _cwd(context, arguments)
-        if cwd == context.working_directory.resolve():
-            return Subject.shell(arguments["command"])
-        return Subject.shell(f"cd {shlex.quote(str(cwd))} && {arguments['command']}")
-
-    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        return {
-            "kind": "shell",
-            "command": arguments["command"],
-            "working_directory": str(_cwd(context, arguments)),
-            "timeout_ms": arguments.get("timeout_ms"),
-            "justification": arguments.get("justification"),
-            "background": False,
-        }
-
-    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
-        cwd = _cwd(context, arguments)
-        context.policy.check_command(context.working_directory, cwd)
-        if not cwd.is_dir():
-            raise ToolError(f"'{cwd}' is not a folder")
-
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
-        cwd = _cwd(context, arguments)
+        cwd = working_directory(context, arguments)
         self.check_policy(context, arguments)
         requested = arguments.get("timeout_ms")
         request = CommandRequest(
@@ -89,18 +105,19 @@ class ShellTool(Tool):
             max_output_bytes_per_stream=context.policy.max_output_bytes_per_stream,
         )
         output = await context.executor.run(request, context.progress)
-        text = _report(output, request)
+        text = report(output, request.timeout)
         if not output.success:
             raise ToolError(text)
         return ToolOutput(text)
 
 
-def _cwd(context: ToolContext, arguments: dict[str, Any]) -> Path:
+def working_directory(context: ToolContext, arguments: dict[str, Any]) -> Path:
+    """Return the folder that a command runs in."""
     chosen = arguments.get("working_directory")
     return (context.working_directory / (chosen or ".")).resolve()
 
 
-def _report(output: ExecOutput, request: CommandRequest) -> str:
+def report(output: ExecOutput, timeout: float) -> str:
     """Return both streams, each with its beginning and end, then the notices; all within the limits of a result."""
     streams = {
         "stdout": (as_printed(output.stdout).rstrip("\n"), output.stdout_bytes, output.stdout_lines),
@@ -117,11 +134,9 @@ def _report(output: ExecOutput, request: CommandRequest) -> str:
     if output.left_running:
         parts.append("[what it left running in the background was killed when it returned]")
     if output.timed_out:
-        parts.append(f"[timed out after {request.timeout:g}s and was killed]")
-    elif output.status_code is None:
-        parts.append("[killed by a signal]")
-    elif output.status_code:
-        parts.append(f"[exit status {output.status_code}]")
+        parts.append(f"[timed out after {timeout:g}s and was killed]")
+    elif output.ending:
+        parts.append(f"[{output.ending}]")
     return "\n".join(parts) or "(no output)"
 
 

@@ -1,0 +1,1 @@
+"""Commands that run in the background, beyond the turn that started them."""
