@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -32,6 +33,7 @@ from mentra_nb.errors import (
     TransportError,
     Unreachable,
 )
+from mentra_nb.providers.clients import Clients
 from mentra_nb.server_text import message_in
 
 if TYPE_CHECKING:
@@ -111,28 +113,27 @@ class Transport(Protocol):
 class HttpxTransport:
     """The network. Proxies and certificates come from the environment variables that httpx reads.
 
-    `idle_timeout` is how long, in seconds, a response may send nothing. A client is made at the first request; that of
-    `http` addresses loads no certificates, so that it trusts none.
+    `idle_timeout` is how long, in seconds, a response may send nothing. Clients of `http` addresses trust no certificate.
     """
 
     def __init__(self, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self._idle_timeout = idle_timeout
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._clients = {plain: Clients(partial(self._new_client, plain)) for plain in (True, False)}
+        self._trust: dict[bool, ssl.SSLContext] = {}
 
     @asynccontextmanager
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> AsyncIterator[Response]:
-        plain = url[:7].lower() == "http://"
-        client = self._clients.get(plain) or self._clients.setdefault(plain, _new_client(self._idle_timeout, plain))
-        with _network_errors(url, self._idle_timeout):
-            request = client.build_request(method, url, headers=dict(headers), content=body)
-            response = await client.send(request, stream=True)
-        try:
-            async with aclosing(self._chunks(response, url)) as chunks:
-                yield Response(response.status_code, {k.lower(): v for k, v in response.headers.items()}, chunks)
-        finally:
-            await response.aclose()
+        async with self._clients[url[:7].lower() == "http://"].one() as client:
+            with _network_errors(url, self._idle_timeout):
+                request = client.build_request(method, url, headers=dict(headers), content=body)
+                response = await client.send(request, stream=True)
+            try:
+                async with aclosing(self._chunks(response, url)) as chunks:
+                    yield Response(response.status_code, {k.lower(): v for k, v in response.headers.items()}, chunks)
+            finally:
+                await response.aclose()
 
     async def _chunks(self, response: httpx.Response, url: str) -> AsyncGenerator[bytes, None]:
         with _network_errors(url, self._idle_timeout):
@@ -140,28 +141,27 @@ class HttpxTransport:
                 yield chunk
 
     async def aclose(self) -> None:
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.aclose()
+        self._trust.clear()
+        for clients in self._clients.values():
+            await clients.aclose()
 
-
-def _new_client(idle_timeout: float, plain: bool) -> httpx.AsyncClient:
-    """Return a client. Raises `InvalidRequest` if the environment names certificates or proxies that cannot be used."""
-    timeout = httpx.Timeout(idle_timeout, connect=CONNECT_TIMEOUT, write=WRITE_TIMEOUT)
-    try:
-        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context()
-        return httpx.AsyncClient(timeout=timeout, headers={"user-agent": "mentra-nb"}, verify=trust)
-    except OSError as error:  # ssl.SSLError is one too
-        reason = error.strerror or str(error)
-        raise InvalidRequest(
-            f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read ({reason}); correct or unset it"
-        ) from error
-    except ImportError as error:  # a SOCKS proxy needs another package
-        raise InvalidRequest(f"the proxy named in the environment cannot be used: {error}") from error
-    except (ValueError, httpx.InvalidURL):
-        raise InvalidRequest(
-            "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not an address; write http://host:port"
-        ) from None  # its text may contain the proxy's password
+    def _new_client(self, plain: bool) -> httpx.AsyncClient:
+        """Return a client. Raises `InvalidRequest` if the environment names certificates or proxies it cannot use."""
+        timeout = httpx.Timeout(self._idle_timeout, connect=CONNECT_TIMEOUT, write=WRITE_TIMEOUT)
+        try:
+            if plain not in self._trust:
+                self._trust[plain] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context()
+            return httpx.AsyncClient(timeout=timeout, headers={"user-agent": "mentra-nb"}, verify=self._trust[plain])
+        except OSError as error:  # ssl.SSLError is one too
+            reason = error.strerror or str(error)
+            names = "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names"
+            raise InvalidRequest(f"{names} cannot be read ({reason}); correct or unset it") from error
+        except ImportError as error:  # a SOCKS proxy needs another package
+            raise InvalidRequest(f"the proxy named in the environment cannot be used: {error}") from error
+        except (ValueError, httpx.InvalidURL):
+            raise InvalidRequest(
+                "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not an address; write http://host:port"
+            ) from None  # its text may contain the proxy's password
 
 
 class _network_errors:  # noqa: N801  # used as a statement, like contextlib.suppress
