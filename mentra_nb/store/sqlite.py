@@ -5,9 +5,11 @@ In WAL mode readers and writers do not block each other. The first call makes th
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -16,7 +18,12 @@ from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, missing_steps, statements
 from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
-from mentra_nb.store.transactions import LOCK_TIMEOUT, Mode, Transaction, storable
+from mentra_nb.store.transactions import Mode, Transaction, storable
+from mentra_nb.store.worker import Worker
+
+CHECKPOINT_EVERY = 100
+"""Commits."""
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
 
 T = TypeVar("T")
 MATCHING_MEMORIES = """
@@ -60,6 +67,12 @@ class SqliteStore(SqlStore):
         self.path: Path = Path(path) if path is not None else paths.state_file()
         if str(self.path).startswith(("postgres:", "postgresql:")):
             raise ConfigurationError("the state store is set to a PostgreSQL address: open it with open_store()")
+        self._until_checkpoint = 0
+        """Commits until the log is copied into the database, which waits for the disk, as does the commit after it."""
+        self._disk = Worker("mentra-store-disk")
+        self._numbers = itertools.count(1)
+        self._asked = self._synced = 0
+        """Numbers of the latest commit that was asked to reach the disk, and of the latest that has."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -69,10 +82,17 @@ class SqliteStore(SqlStore):
         """The path of the database file."""
         return str(self.path)
 
+    def _is_open_for_brief(self) -> bool:
+        return self._connection is not None and self._until_checkpoint > 0
+
     def _attempt(self, work: Callable[[Transaction], T], mode: Mode) -> T:
         connection = self._connection or self._open()
-        if mode == "sync":
-            connection.execute("PRAGMA synchronous = FULL")
+        if mode == "write":
+            if self._until_checkpoint <= 0:
+                with suppress(sqlite3.Error):  # a disk that is full shows below
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._until_checkpoint = CHECKPOINT_EVERY
+            self._until_checkpoint -= 1
         try:
             connection.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
             result = work(connection)
@@ -81,10 +101,31 @@ class SqliteStore(SqlStore):
             if connection.in_transaction:  # a full disk ends it by itself
                 connection.execute("ROLLBACK")
             raise
-        finally:
-            if mode == "sync":
-                connection.execute("PRAGMA synchronous = NORMAL")
         return result
+
+    async def _reach_disk(self) -> None:
+        """Sync the log, once for all commits that wait for it."""
+        self._asked = number = next(self._numbers)
+        await self._on_thread(self._disk, lambda: self._sync_log(number))
+
+    def _sync_log(self, number: int) -> None:
+        if number <= self._synced:
+            return
+        latest, log = self._asked, self.path.with_name(f"{self.path.name}-wal")
+        try:
+            with suppress(FileNotFoundError), log.open("r+b") as file:  # without a log all is in the database, synced
+                _sync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"the state store {self.path} could not be synced: {error.strerror}") from error
+        self._synced = latest
+
+    def close(self) -> None:
+        self._disk.stop()
+        super().close()
+
+    def _forked(self) -> None:
+        super()._forked()
+        self._disk = Worker("mentra-store-disk")
 
     def _is_conflict(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
@@ -111,8 +152,9 @@ class SqliteStore(SqlStore):
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=_Connection)
         try:
             connection.row_factory = sqlite3.Row
-            connection.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000:.0f}")
+            connection.execute("PRAGMA busy_timeout = 0")
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")  # a power cut loses the latest commits, and no more
             connection.execute("PRAGMA foreign_keys = ON")
             self._migrate(connection)

@@ -1,4 +1,4 @@
-"""Run transactions one after the other on the store's own thread; helpers for rows and JSON.
+"""Run transactions one after the other, brief ones on the caller's thread; helpers for rows and JSON.
 
 The statements are in `tables`, in SQL that every engine understands.
 """
@@ -14,7 +14,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -25,11 +25,14 @@ from mentra_nb.store.worker import Worker
 
 T = TypeVar("T")
 
-Mode = Literal["read", "write", "sync"]
-"""How a transaction is run. `sync` is a write that survives a power cut when it returns."""
+Mode = Literal["read", "write"]
 
 LOCK_TIMEOUT = 5.0
 """Seconds for which a transaction that conflicts with others is retried."""
+
+
+SHORT = 1 << 16
+"""Characters. A transaction that stores fewer, and finds its rows by their keys, is brief."""
 
 
 class Rows(Protocol):
@@ -55,37 +58,63 @@ class Database(ABC):
         self._worker = Worker("mentra-store")
         _open_databases.add(self)
 
-    async def read(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` on a snapshot of the database and return its result. Writers are not blocked."""
-        return await self._on_thread(work, "read")
+    async def read(self, work: Callable[[Transaction], T], *, brief: bool = False) -> T:
+        """Run `work` on a snapshot of the database and return its result. Writers are not blocked.
 
-    async def write(self, work: Callable[[Transaction], T], *, sync: bool = False) -> T:
+        Args:
+            brief: It takes so little time that it may keep an event loop waiting, if it need not wait itself.
+        """
+        return await self._run(work, "read", brief)
+
+    async def write(self, work: Callable[[Transaction], T], *, sync: bool = False, brief: bool = False) -> T:
         """Run `work` in one transaction and return its result. It commits even if the caller is cancelled meanwhile.
 
         What it wrote survives the death of the process; with `sync` it survives a power cut too, and so does all that
         was written before. `work` runs again if another transaction conflicted, so it must have no other effects.
+        `brief` as for `read`.
 
         Raises:
             StoreError: The engine failed, or conflicts went on for `LOCK_TIMEOUT` seconds.
         """
-        return await self._on_thread(work, "sync" if sync else "write")
+        result = await self._run(work, "write", brief)
+        if sync:
+            await self._reach_disk()
+        return result
 
-    async def _on_thread(self, work: Callable[[Transaction], T], mode: Mode) -> T:
+    async def _run(self, work: Callable[[Transaction], T], mode: Mode, brief: bool) -> T:
+        done: list[T] = []
+        if brief and self._is_open_for_brief():
+            with suppress(*self.failures):  # in the other thread it waits for what is in the way, or says what is wrong
+                self._worker.run_here(lambda: done.append(self._attempt(work, mode)))
+        if not done:
+            return await self._on_thread(self._worker, lambda: self._transact(work, mode))
+        await asyncio.sleep(0)  # a turn that never waits for anything else lets others go on too, and can be stopped
+        return done[0]
+
+    async def _on_thread(self, worker: Worker, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
 
-        def job() -> None:
-            settle: Callable[[Any], None]
-            outcome: Any
+        def job() -> Callable[[], None]:
             try:
-                settle, outcome = answer.set_result, self._transact(work, mode)
+                return partial(answer.set_result, work())
             except BaseException as error:  # noqa: BLE001  # the caller raises it
-                settle, outcome = answer.set_exception, error
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(lambda: None if answer.done() else settle(outcome))  # done: cancelled
+                return partial(answer.set_exception, error)
 
-        self._worker.put(job)
+        def tell(settle: Callable[[], None]) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(lambda: None if answer.done() else settle())  # done: cancelled
+
+        worker.put(job, tell)
         return await answer
+
+    def _is_open_for_brief(self) -> bool:
+        """Return whether a brief transaction may be run on the thread of an event loop now."""
+        return False
+
+    async def _reach_disk(self) -> None:
+        """Wait until all that was committed survives a power cut."""
+        return  # as soon as it is committed, by default
 
     def _transact(self, work: Callable[[Transaction], T], mode: Mode) -> T:
         until = time.monotonic() + LOCK_TIMEOUT

@@ -16,3 +16,6 @@ class VolatileStore(SqliteStore):
 
     def __init__(self) -> None:
         super().__init__(":memory:")
+
+    async def _reach_disk(self) -> None:
+        """Nothing to do: it is not on a disk."""

@@ -7,9 +7,12 @@ import os
 import queue
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-_Job = Callable[[], object]
+_Job = Callable[[], Any]
+_Tell = Callable[[Any], object]
 
 
 class Worker:
@@ -22,18 +25,34 @@ class Worker:
         self._name = name
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[_Job, _Tell] | None] = queue.SimpleQueue()
+        self._unfinished: deque[_Job] = deque()
         weakref.finalize(self, self._jobs.put, None).atexit = False  # the thread ends with its owner
         _workers.add(self)
 
-    def put(self, job: _Job) -> None:
-        """Run a job on the thread. It must not raise."""
+    def put(self, job: _Job, tell: _Tell = lambda result: None) -> None:
+        """Run a job on the thread, and pass its result to `tell` once it counts as finished. Neither may raise."""
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=_run, args=(self._jobs,), name=self._name, daemon=True)
+                thread = threading.Thread(
+                    target=_run, args=(self._jobs, self._unfinished), name=self._name, daemon=True
+                )
                 thread.start()
                 self._thread = thread
-            self._jobs.put(job)
+            self._unfinished.append(job)
+            self._jobs.put((job, tell))
+
+    def run_here(self, job: _Job) -> bool:
+        """Run a job on the calling thread, in its place in the order: if none is unfinished. Returns whether it ran."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._unfinished:
+                return False
+            job()
+        finally:
+            self._lock.release()
+        return True
 
     def stop(self, last: _Job | None = None) -> None:
         """Finish the jobs, then `last`, and end the thread. The next job starts it again."""
@@ -46,10 +65,13 @@ class Worker:
                 last()
 
 
-def _run(jobs: queue.SimpleQueue[_Job | None]) -> None:
-    while (job := jobs.get()) is not None:
-        job()
-        del job  # it holds the store
+def _run(jobs: queue.SimpleQueue[tuple[_Job, _Tell] | None], unfinished: deque[_Job]) -> None:
+    while (given := jobs.get()) is not None:
+        job, tell = given
+        result = job()
+        unfinished.popleft()
+        tell(result)
+        del given, job, tell, result  # they hold the store
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()

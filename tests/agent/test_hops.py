@@ -1,4 +1,4 @@
-"""How often a turn goes to the store, as each time costs it a transaction and a hop to another thread."""
+"""How often a turn goes to the store and to other threads."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ ROUND = ["append_entries", "begin_tool_call", "finish_tool_call"]
 
 
 class Counting(VolatileStore):
-    """Keeps the names of the operations that have gone to its thread."""
+    """Keeps the names of the operations that were transactions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.hops: list[str] = []
 
-    async def _on_thread(self, work: Callable[[Any], Any], mode: Any) -> Any:
+    async def _run(self, work: Callable[[Any], Any], mode: Any, brief: bool) -> Any:
         self.hops.append(work.__qualname__.partition(".<locals>")[0].rpartition(".")[2])
-        return await super()._on_thread(work, mode)
+        return await super()._run(work, mode, brief)
 
 
 @tool

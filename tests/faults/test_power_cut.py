@@ -23,8 +23,6 @@ from mentra_nb.record.write.journal import Journal
 from mentra_nb.store.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.fault, pytest.mark.anyio]
-FULL = 2
-"""SQLite's level at which a commit waits for the disk."""
 
 
 class Disk:
@@ -58,18 +56,16 @@ class SyncedStore(SqliteStore):
         super().__init__(turn.state_file(home))
         self.home, self.disk = home, disk
 
-    async def write(self, work: Callable[[Any], Any], *, sync: bool = False) -> Any:
-        levels = []
-
-        def watched(db: Any) -> Any:
-            levels.append(db.execute("PRAGMA synchronous").fetchone()[0])
-            return work(db)
-
-        result = await super().write(watched, sync=sync)
-        if levels[-1] == FULL:
-            self.disk.take_store(self.home)
+    async def write(self, work: Callable[[Any], Any], *, sync: bool = False, brief: bool = False) -> Any:
+        if sync:
             self.disk.syncs[work.__qualname__.partition(".<locals>")[0].rpartition(".")[2]] += 1
-        return result
+        return await super().write(work, sync=sync, brief=brief)
+
+    def _sync_log(self, number: int) -> None:
+        before = self._synced
+        super()._sync_log(number)
+        assert self._synced > before
+        self.disk.take_store(self.home)
 
 
 class SyncedJournal(Journal):

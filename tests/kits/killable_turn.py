@@ -242,7 +242,7 @@ class WatchedStore(SqliteStore):
         super().__init__(state_file(doomed.home))
         self.doomed = doomed
 
-    async def write(self, work: Callable[[Any], Any], *, sync: bool = False) -> Any:
+    async def write(self, work: Callable[[Any], Any], *, sync: bool = False, brief: bool = False) -> Any:
         name = f"store.{work.__qualname__.partition('.<locals>')[0].rpartition('.')[2]}"
 
         def watched(db: Any) -> Any:
@@ -251,7 +251,7 @@ class WatchedStore(SqliteStore):
             return result
 
         self.doomed.step(f"{name}:before")
-        result = await super().write(watched, sync=sync)
+        result = await super().write(watched, sync=sync, brief=brief)
         self.doomed.note_rows()
         self.doomed.step(f"{name}:after")
         return result

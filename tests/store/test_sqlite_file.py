@@ -19,7 +19,7 @@ from kits.stores import agent, entry, holder, question
 
 from mentra_nb.content import Message
 from mentra_nb.errors import StoreError
-from mentra_nb.store import sqlite, transactions
+from mentra_nb.store import transactions
 from mentra_nb.store.migrations import STEPS
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.transactions import LOCK_TIMEOUT, Transaction
@@ -179,7 +179,6 @@ async def test_a_store_that_is_locked_by_another_process_is_waited_for(path: Pat
 
 
 async def test_a_store_that_stays_locked_says_what_to_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.05)
     monkeypatch.setattr(transactions, "LOCK_TIMEOUT", 0.05)
     store = SqliteStore(path)
     await store.list_agents()

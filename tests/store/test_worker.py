@@ -34,6 +34,20 @@ def test_stopping_finishes_the_jobs_then_the_last_one_and_the_next_job_starts_it
     assert ran == ["began", "job", "last", "again"]
 
 
+def test_a_job_is_run_here_only_if_no_other_is_unfinished() -> None:
+    worker, ran, go_on = Worker("test"), list[str](), threading.Event()
+    assert worker.run_here(lambda: ran.append(threading.current_thread().name))
+    worker.put(lambda: go_on.wait(10))
+    assert not worker.run_here(lambda: ran.append("out of order"))
+    told = threading.Event()
+    worker.put(lambda: "result", lambda result: (ran.append(result), told.set()))
+    go_on.set()
+    assert told.wait(10)
+    assert worker.run_here(lambda: ran.append("last"))
+    assert ran == ["MainThread", "result", "last"]
+    worker.stop()
+
+
 def test_the_thread_ends_with_its_owner() -> None:
     worker, ran = Worker("test-owned"), threading.Event()
     worker.put(ran.set)

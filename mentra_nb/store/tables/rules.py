@@ -17,7 +17,7 @@ class RuleTable(Database):
             "SELECT * FROM rules WHERE scope = 'global' OR (scope = 'session' AND scope_key = ?) "
             "OR (scope = 'project' AND scope_key = ?) ORDER BY created_at, id"
         )
-        rows = await self.read(lambda db: db.execute(statement, (session_id, project)).fetchall())
+        rows = await self.read(lambda db: db.execute(statement, (session_id, project)).fetchall(), brief=True)
         return [PermissionRule.model_validate(dict(row)) for row in rows]
 
     async def revoke_rule(self, rule_id: str) -> bool:
@@ -25,4 +25,5 @@ class RuleTable(Database):
         return await self.write(lambda db: db.execute(statement, (rule_id,)).rowcount > 0, sync=True)
 
     async def count_rule_use(self, rule_id: str) -> None:
-        await self.write(lambda db: db.execute("UPDATE rules SET times_used = times_used + 1 WHERE id = ?", (rule_id,)))
+        statement = "UPDATE rules SET times_used = times_used + 1 WHERE id = ?"
+        await self.write(lambda db: db.execute(statement, (rule_id,)), brief=True)

@@ -11,8 +11,8 @@ from mentra_nb.errors import StoreError
 from mentra_nb.store.records import Entry, Resolution, RunRecord, RunState, ToolCallEnd, ToolCallRecord
 from mentra_nb.store.tables.agents import update_agent
 from mentra_nb.store.tables.leases import check_holder
-from mentra_nb.store.tables.transcripts import append, entry_rows, insert_entries, to_entries
-from mentra_nb.store.transactions import Database, Transaction, insert, to_json
+from mentra_nb.store.tables.transcripts import append, are_short, entry_rows, insert_entries, to_entries
+from mentra_nb.store.transactions import SHORT, Database, Transaction, insert, to_json
 
 AGENT_STATUS = {"finished": "Finished", "interrupted": "Interrupted", "failed": "Failed", "running": "Running"}
 """The status of an agent by the state of its latest turn."""
@@ -36,7 +36,7 @@ class RunTable(Database):
             insert_entries(db, rows)
             update_agent(db, run.agent_id, {"status": AGENT_STATUS[run.state], "last_run": run.id})
 
-        await self.write(work)
+        await self.write(work, brief=are_short(rows))
 
     async def save_partial(self, run_id: str, text: str, *, holder: str | None = None) -> None:
         def work(db: Transaction) -> None:
@@ -44,7 +44,7 @@ class RunTable(Database):
                 check_holder(db, _load_run(db, run_id).agent_id, holder)
             db.execute("UPDATE runs SET partial = ? WHERE id = ? AND state = 'running'", (text, run_id))
 
-        await self.write(work)
+        await self.write(work, brief=len(text) < SHORT)
 
     async def finish_run(
         self,
@@ -71,7 +71,7 @@ class RunTable(Database):
             moved = {} if leaf is None else {"leaf": leaf}
             update_agent(db, run.agent_id, {"status": AGENT_STATUS[state], **moved})
 
-        await self.write(work)
+        await self.write(work, brief=are_short(rows))
 
     async def list_runs(self, agent_id: str) -> list[RunRecord]:
         return await self._runs("agent_id = ? ORDER BY started_at, id", agent_id)
@@ -97,7 +97,7 @@ class RunTable(Database):
             check_holder(db, call.agent_id, holder)
             insert(db, "tool_calls", row)
 
-        await self.write(work, sync=call.effect != "none")
+        await self.write(work, sync=call.effect != "none", brief=len(row["arguments"]) < SHORT)
 
     async def finish_tool_call(
         self, run_id: str, end: ToolCallEnd, *, entries: Sequence[Entry] = (), holder: str | None = None
@@ -113,7 +113,7 @@ class RunTable(Database):
             db.execute(statement, row)
             append(db, rows, holder)
 
-        await self.write(work)
+        await self.write(work, brief=are_short(rows) and len(row[2]) < SHORT)
 
     async def resolve_tool_call(self, run_id: str, call_id: str, resolution: Resolution) -> bool:
         statement = (

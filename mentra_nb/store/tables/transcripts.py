@@ -10,7 +10,7 @@ from mentra_nb.errors import StoreError, UnknownEntry
 from mentra_nb.store.records import Entry
 from mentra_nb.store.tables.agents import update_agent
 from mentra_nb.store.tables.leases import check_holder
-from mentra_nb.store.transactions import Database, Transaction, insert, to_json
+from mentra_nb.store.transactions import SHORT, Database, Transaction, insert, to_json
 
 PATH = """
     WITH RECURSIVE path(id, parent_id, depth) AS (
@@ -23,7 +23,7 @@ class TranscriptTable(Database):
     async def append_entries(self, entries: Sequence[Entry], *, holder: str | None = None) -> None:
         rows = entry_rows(entries)
 
-        await self.write(lambda db: append(db, rows, holder))
+        await self.write(lambda db: append(db, rows, holder), brief=are_short(rows))
 
     async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
         statement = f"{PATH} SELECT entries.* FROM path JOIN entries ON entries.id = path.id ORDER BY path.depth DESC"
@@ -62,6 +62,11 @@ def path_length(db: Transaction, agent_id: str, leaf: str | None) -> int:
 def entry_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return the rows to insert for these entries."""
     return [{**entry.model_dump(exclude={"message"}), "message": to_json(entry.message)} for entry in entries]
+
+
+def are_short(rows: Sequence[dict[str, Any]]) -> bool:
+    """Return whether it takes little time to insert these rows."""
+    return sum(len(row["message"]) for row in rows) < SHORT
 
 
 def append(db: Transaction, rows: Sequence[dict[str, Any]], holder: str | None) -> None:
