@@ -74,6 +74,29 @@ def test_sync_asks_the_operating_system(is_folder: bool) -> None:
         os.close(write)
 
 
+def test_those_that_wait_for_a_sync_share_the_next_one(folder: Path, syncs: Syncs) -> None:
+    journal, go_on, waiting = Journal(folder, sync_every=1000), threading.Event(), threading.Barrier(11)
+    journal.record_audit_event("a", "run_aborted", {"reason": "x"})
+    wait_for(syncs, [".known", "events", "*.jsonl"])  # by the thread
+    syncs.before = lambda name: go_on.wait(30)
+
+    def store_and_sync() -> None:
+        journal.record_audit_event("a", "run_aborted", {"reason": "x"})
+        waiting.wait(30)
+        journal.sync()
+
+    threads = [threading.Thread(target=store_and_sync) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    waiting.wait(30)
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert syncs.names[3:] == ["*.jsonl"]
+    assert syncs.done[-1] == ("*.jsonl", size(folder, "jsonl"))
+    journal.close()
+
+
 def test_a_journal_syncs_its_segment_and_once_the_folder(folder: Path, syncs: Syncs) -> None:
     journal = Journal(folder, sync_every=1000)
     journal.record_audit_event("a", "run_aborted", {"reason": "x"})

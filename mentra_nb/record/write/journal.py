@@ -84,7 +84,7 @@ class Journal:
         self._max_bytes, self._sync_every = max_bytes, sync_every
         self.log_text = log_text
         self.redact = redact
-        self._written = self._lost = self._unreported = 0
+        self._written = self._synced = self._lost = self._unreported = 0
         self._last_error: str | None = None
         self._thread: threading.Thread | None
         self._segment: _Segment | None
@@ -141,9 +141,18 @@ class Journal:
             self._dirty.set()
 
     def sync(self) -> None:
-        """Wait until all events stored so far are on the disk. A failure is reported by `health` and not raised."""
+        """Wait until all events stored so far are on the disk. A failure is reported by `health` and not raised.
+
+        Those that wait at the same time share one sync.
+        """
+        wanted = self._written
+        with self._syncing:
+            if self._synced < wanted:
+                self._sync()
+
+    def _sync(self) -> None:
         with self._lock:
-            segments = [*self._full, *([self._segment] if self._segment else [])]
+            written, segments = self._written, [*self._full, *([self._segment] if self._segment else [])]
             fds = [os.dup(segment.fd) for segment in segments]
         try:
             if not all(segment.named for segment in segments):
@@ -152,6 +161,7 @@ class Journal:
             for segment, fd in zip(segments, fds, strict=True):
                 segment.named = True
                 files.sync(fd)
+            self._synced = written
         except OSError as error:
             self._note(error, "may lose its latest events in a power cut")
         finally:
@@ -277,7 +287,7 @@ class Journal:
                     self._full.pop(0).release()
 
     def _reset(self) -> None:
-        self._lock, self._sealing = threading.Lock(), threading.Lock()
+        self._lock, self._sealing, self._syncing = threading.Lock(), threading.Lock(), threading.Lock()
         self._dirty, self._stop = threading.Event(), threading.Event()
         self._thread = self._segment = None
         self._full = []
@@ -288,7 +298,7 @@ class Journal:
         Closing the child's copies of the files does not release the parent's locks.
         """
         segments = [*self._full, *([self._segment] if self._segment else [])]
-        self._written = self._lost = self._unreported = 0
+        self._written = self._synced = self._lost = self._unreported = 0
         self._reset()
         for segment in segments:
             segment.release()
