@@ -40,8 +40,9 @@ T = TypeVar("T")
 
 
 class AgentHome(Protocol):
-    """The owner of an agent, notified when a turn has ended and when the agent is closed."""
+    """The owner of an agent, notified when a turn begins and has ended, and when the agent is closed."""
 
+    def turn_began(self) -> None: ...
     def turn_ended(self, agent: Agent) -> None: ...
     async def closed(self, agent: Agent) -> None: ...
 
@@ -392,6 +393,8 @@ class Agent:
         if self._busy is not None:
             raise OperationDenied(f"agent '{self.name}' is already taking a turn: wait for it, or stop it")
         self._busy = busy = anyio.Event()
+        if self.home is not None:
+            self.home.turn_began()
         try:
             yield
         finally:

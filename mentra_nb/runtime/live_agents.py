@@ -9,7 +9,11 @@ from mentra_nb.errors import OperationDenied
 from mentra_nb.runtime.leases import Leases
 
 WARM = 16
-"""How many of the most recently used agents keep their conversations in memory between turns."""
+"""How many of the most recently used agents keep their conversations in memory between turns, at least.
+
+When more take turns at the same time, as many do until fewer have: these were all in memory at once anyhow, and would
+have to be read again for their next turns.
+"""
 
 
 class LiveAgents:
@@ -19,6 +23,8 @@ class LiveAgents:
         self._leases = leases
         self._agents: WeakValueDictionary[str, Agent] = WeakValueDictionary()
         self._warm: dict[str, None] = {}
+        self._running = self._together = self._together_before = 0
+        """How many take turns now, and how many did at the same time since none did and before that."""
 
     def add(self, agent: Agent) -> Agent:
         """Add an agent and return it. It replaces one of the same id."""
@@ -33,11 +39,19 @@ class LiveAgents:
             raise OperationDenied(f"agent '{agent.name}' is taking a turn: stop it first")
         return agent
 
+    def turn_began(self) -> None:
+        """Count a turn that runs."""
+        if not self._running:
+            self._together, self._together_before = 0, self._together
+        self._running += 1
+        self._together = max(self._together, self._running)
+
     def turn_ended(self, agent: Agent) -> None:
-        """Mark an agent as used, and unload the one that was not used for the longest time."""
+        """Mark an agent as used, and unload those that were not used for the longest time."""
+        self._running -= 1
         self._warm.pop(agent.id, None)
         self._warm[agent.id] = None
-        if len(self._warm) > WARM:
+        while len(self._warm) > max(WARM, self._together, self._together_before):
             oldest = self._agents.get(coldest := next(iter(self._warm)))
             del self._warm[coldest]
             if oldest is not None:

@@ -132,6 +132,9 @@ class Next:
     def __init__(self, group: TaskGroup) -> None:
         self.group = group
 
+    def turn_began(self) -> None:
+        return
+
     def turn_ended(self, agent: Agent) -> None:
         self.group.start_soon(agent.send, "two")
 

@@ -31,6 +31,7 @@ from mentra_nb.event import types as e
 from mentra_nb.event.bus import AuditHook, AuditLogHook, AuditStore, NullAudit, RuntimeHooks
 from mentra_nb.providers.base import ModelInfo, ModelSelector
 from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, text, tool_calls
+from mentra_nb.runtime.live_agents import WARM
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.records import AgentRecord
 from mentra_nb.store.sqlite import SqliteStore
@@ -284,6 +285,49 @@ async def test_resuming_all_takes_over_none_while_one_takes_a_turn() -> None:
         table.provider.push(text("two"))
         assert (await idle.send("and?")).text() == "two"
         stream.send_answer(text("done"))
+
+
+async def test_agents_that_have_not_been_used_for_long_keep_no_messages_and_go_on() -> None:
+    async with bench(*[text(str(number)) for number in range(2 * WARM + 1)]) as table:
+        agents = [await table.agent() for _ in range(2 * WARM)]
+        for agent in agents:
+            await agent.send("hi")
+        assert [agent.transcript.is_loaded for agent in agents] == [False] * WARM + [True] * WARM
+        assert agents[0].transcript.snapshot().items == []
+        assert (await agents[0].send("and?")).text() == str(2 * WARM)
+        assert [message.text() for message in agents[0].history()] == ["hi", "0", "and?", str(2 * WARM)]
+        assert [agent.transcript.is_loaded for agent in agents[: WARM + 1]] == [True] + [False] * WARM
+
+
+async def test_agents_that_take_turns_together_keep_their_messages_until_fewer_do() -> None:
+    many = 2 * WARM
+    async with bench(*[text("ok") for _ in range(2 * many + 2)]) as table:
+        agents = [await table.agent() for _ in range(many)]
+        for _ in range(2):
+            async with anyio.create_task_group() as group:
+                for agent in agents:
+                    group.start_soon(agent.send, "hi")
+            assert all(agent.transcript.is_loaded for agent in agents)
+        for _ in range(2):
+            await agents[0].send("and?")
+        assert sum(agent.transcript.is_loaded for agent in agents) == WARM
+        assert agents[0].transcript.is_loaded
+
+
+async def test_an_agent_that_waits_for_an_answer_keeps_its_messages() -> None:
+    stream = ControlledStream()
+    async with bench(text("ok"), stream) as table, anyio.create_task_group() as group:
+        busy, others = await table.agent(), [await table.agent() for _ in range(WARM + 1)]
+        await busy.send("hi")
+        group.start_soon(busy.send, "wait")
+        await stream.wait_opened()
+        for agent in others:
+            table.provider.push(text("ok"))
+            await agent.send("hi")
+        assert busy.transcript.is_loaded
+        stream.send_answer(text("done"))
+        await busy.wait_until_idle()
+        assert [message.text() for message in busy.history()] == ["hi", "ok", "wait", "done"]
 
 
 async def test_an_agent_keeps_its_configuration(tmp_path: Path) -> None:
