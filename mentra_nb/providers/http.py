@@ -113,7 +113,7 @@ class Transport(Protocol):
 class HttpxTransport:
     """The network. Proxies and certificates come from the environment variables that httpx reads.
 
-    `idle_timeout` is how long, in seconds, a response may send nothing. Clients of `http` addresses trust no certificate.
+    `idle_timeout` is how long, in seconds, a response may send nothing. Clients for `http` trust no certificates.
     """
 
     def __init__(self, idle_timeout: float = IDLE_TIMEOUT) -> None:
