@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -46,7 +47,10 @@ not_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, r
 
 
 def write(root: Path, folder: str, content: str | bytes) -> Path:
-    """A `SKILL.md` in a folder of the root, byte for byte."""
+    """A `SKILL.md` in a folder of the root, byte for byte. `…/*` is a folder with the name that the file says."""
+    if folder.endswith("*"):
+        said = re.search(rb"name: (.*)", content if isinstance(content, bytes) else content.encode())
+        folder = folder[:-1] + (said[1].decode().strip(" '\r") if said else "any")
     path = root / folder / "SKILL.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -84,7 +88,7 @@ def only(root: Path) -> tuple[Skill, str]:
 
 
 def test_parses_frontmatter_and_strips_it_from_content(tmp_path: Path) -> None:
-    path = write(tmp_path, "any", "---\nname: git\ndescription: Git workflow\n---\n\n# Git\nCommit small.\n\n\n")
+    path = write(tmp_path, "*", "---\nname: git\ndescription: Git workflow\n---\n\n# Git\nCommit small.\n\n\n")
     one, content = only(tmp_path)
     assert one == Skill(name="git", description="Git workflow", path=path.resolve())
     assert content == "\n# Git\nCommit small."
@@ -126,27 +130,27 @@ def test_a_file_that_begins_with_a_byte_order_mark_has_no_front_matter(tmp_path:
 
 
 def test_lines_may_end_with_crlf(tmp_path: Path) -> None:
-    write(tmp_path, "any", b"---\r\nname: win\r\ndescription: dows\r\n---\r\nfirst\r\nsecond\r\n\r\n")
+    write(tmp_path, "*", b"---\r\nname: win\r\ndescription: dows\r\n---\r\nfirst\r\nsecond\r\n\r\n")
     one, content = only(tmp_path)
     assert (one.name, one.description, content) == ("win", "dows", "first\r\nsecond")
 
 
 @pytest.mark.parametrize("end", ["---", "---\r", "---\n", "---\r\n"])
 def test_a_skill_may_end_with_its_front_matter(tmp_path: Path, end: str) -> None:
-    write(tmp_path, "any", f"---\nname: short\n{end}")
+    write(tmp_path, "*", f"---\nname: short\n{end}")
     one, content = only(tmp_path)
     assert (one.name, content) == ("short", "")
 
 
 def test_the_front_matter_ends_at_the_first_line_of_just_three_dashes(tmp_path: Path) -> None:
-    write(tmp_path, "any", "---\nname: x\ndescription: a --- b\nother: |\n  ---\n---\none\n---\ntwo\n")
+    write(tmp_path, "*", "---\nname: x\ndescription: a --- b\nother: |\n  ---\n---\none\n---\ntwo\n")
     one, content = only(tmp_path)
     assert (one.description, content) == ("a --- b", "one\n---\ntwo")
 
 
 def test_only_files_of_the_exact_name_at_any_depth_are_skills(tmp_path: Path) -> None:
-    write(tmp_path, "a/b/c", skill("deep"))
-    write(tmp_path, ".hidden", skill("hidden"))
+    write(tmp_path, "a/b/deep", skill("deep"))
+    write(tmp_path, ".config/hidden", skill("hidden"))
     for other in ("README.md", "skill.md", "SKILL.md.bak"):
         (tmp_path / "a" / other).write_text(skill(f"not-{other}"))
     (tmp_path / "folder" / "SKILL.md").mkdir(parents=True)
@@ -200,8 +204,8 @@ def refusal(root: Path | str, kind: type[SkillLoadError]) -> str:
 
 
 def test_rejects_duplicate_skill_names(tmp_path: Path) -> None:
-    second = write(tmp_path, "b", skill("same"))
-    first = write(tmp_path, "a/z", skill("' same '"))
+    second = write(tmp_path, "b/*", skill("same"))
+    first = write(tmp_path, "a/z/*", skill("' same '"))
     with pytest.raises(DuplicateSkillName) as raised:
         Skills().add_root(tmp_path)
     error = raised.value
@@ -271,26 +275,26 @@ def test_what_is_not_utf_8_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_has_a_greatest_size(tmp_path: Path) -> None:
-    write(tmp_path, "any", b"x" * MAX_FILE_BYTES)
+    write(tmp_path, "*", b"x" * MAX_FILE_BYTES)
     assert len(only(tmp_path)[1]) == MAX_FILE_BYTES
-    write(tmp_path, "any", b"x" * (MAX_FILE_BYTES + 1))
+    write(tmp_path, "*", b"x" * (MAX_FILE_BYTES + 1))
     assert refusal(tmp_path, ReadFile).endswith("it is larger than 256 KiB; shorten it")
 
 
 def test_front_matter_has_a_greatest_size(tmp_path: Path) -> None:
-    write(tmp_path, "any", "---\n" + "#" * (MAX_FRONT_MATTER - 1) + "\n---\n")
+    write(tmp_path, "*", "---\n" + "#" * (MAX_FRONT_MATTER - 1) + "\n---\n")
     assert names(loaded(tmp_path)) == ["any"]
-    write(tmp_path, "any", "---\n" + "#" * MAX_FRONT_MATTER + "\n---\n")
+    write(tmp_path, "*", "---\n" + "#" * MAX_FRONT_MATTER + "\n---\n")
     assert f"longer than {MAX_FRONT_MATTER} characters" in refusal(tmp_path, InvalidFrontmatter)
 
 
 def test_a_name_and_a_description_have_a_greatest_size(tmp_path: Path) -> None:
-    write(tmp_path, "any", skill("n" * MAX_NAME, "d" * MAX_DESCRIPTION))
+    write(tmp_path, "*", skill("n" * MAX_NAME, "d" * MAX_DESCRIPTION))
     assert len(only(tmp_path)[0].description) == MAX_DESCRIPTION
-    write(tmp_path, "any", skill("n", "d" * (MAX_DESCRIPTION + 1)))
-    assert f"longer than {MAX_DESCRIPTION} characters" in refusal(tmp_path, InvalidFrontmatter)
-    write(tmp_path, "any", skill("n" * (MAX_NAME + 1)))
-    assert f"up to {MAX_NAME} characters" in refusal(tmp_path, InvalidFrontmatter)
+    write(tmp_path / "long", "*", skill("n", "d" * (MAX_DESCRIPTION + 1)))
+    assert f"longer than {MAX_DESCRIPTION} characters" in refusal(tmp_path / "long", InvalidFrontmatter)
+    write(tmp_path / "name", "*", skill("n" * (MAX_NAME + 1)))
+    assert f"up to {MAX_NAME} lower-case letters" in refusal(tmp_path / "name", InvalidFrontmatter)
 
 
 def test_a_root_has_a_greatest_number_of_skills(tmp_path: Path) -> None:
@@ -339,12 +343,12 @@ def test_one_bad_skill_refuses_its_root_and_leaves_the_others(tmp_path: Path) ->
     ],
 )
 def test_a_scalar_is_read_as_it_is_written(tmp_path: Path, written: str, read: str) -> None:
-    write(tmp_path, "any", skill(written))
-    assert only(tmp_path)[0].name == read
+    write(tmp_path, "any", skill("any", written))
+    assert only(tmp_path)[0].description == read
 
 
 def test_other_keys_are_ignored_whatever_they_hold(tmp_path: Path) -> None:
-    write(tmp_path, "any", "---\nname: kept\nday: 2024-13-45\n[a, b]: c\n? {d: e}\n: f\ntags: [a, {b: c}]\n---\n")
+    write(tmp_path, "*", "---\nname: kept\nday: 2024-13-45\n[a, b]: c\n? {d: e}\n: f\ntags: [a, {b: c}]\n---\n")
     assert only(tmp_path)[0].name == "kept"
 
 
@@ -352,7 +356,7 @@ def test_merge_keys_that_multiply_are_not_expanded(tmp_path: Path) -> None:
     bomb = "a0: &a0 {k: v}\n" + "".join(
         f"a{level}: &a{level} {{<<: [{','.join([f'*a{level - 1}'] * 9)}]}}\n" for level in range(1, 40)
     )
-    write(tmp_path, "any", f"---\n{bomb}name: calm\n---\n")
+    write(tmp_path, "*", f"---\n{bomb}name: calm\n---\n")
     began = time.process_time()
     assert only(tmp_path)[0].name == "calm"
     assert time.process_time() - began < 10  # expanded it would be 9**40 pairs
@@ -362,36 +366,40 @@ def test_a_description_stays_on_its_line_of_the_prompt(tmp_path: Path) -> None:
     block = "  first\n  second\n\n    - fake: entry\n"
     write(tmp_path, "block", f"---\nname: block\ndescription: |\n{block}---\n")
     write(
-        tmp_path, "escapes", '---\nname: "es\\ncapes"\ndescription: "a\\u2028b\\x85c\\e[1m\\u202Ed\\uD800e\\0"\n---\n'
+        tmp_path, "escapes", '---\nname: "\\nescapes"\ndescription: "a\\u2028b\\x85c\\e[1m\\u202Ed\\uD800e\\0"\n---\n'
     )
     skills = loaded(tmp_path)
     prompt = skills.prompt()
     assert prompt is not None
-    assert prompt.splitlines()[1:-1] == ["  - block: first second - fake: entry", "  - es capes: a b c [1m d e"]
+    assert prompt.splitlines()[1:-1] == ["  - block: first second - fake: entry", "  - escapes: a b c [1m d e"]
     prompt.encode()
 
 
 def test_joined_letters_and_emoji_are_kept(tmp_path: Path) -> None:
     words = "می\u200cخواهم 👩\u200d💻"
-    write(tmp_path, "any", skill("x", words))
+    write(tmp_path, "*", skill("x", words))
     assert only(tmp_path)[0].description == words
 
 
-@pytest.mark.parametrize("name", ["'a\"b'", "a<b", "a>b"])
-def test_a_name_that_could_end_its_attribute_is_refused(tmp_path: Path, name: str) -> None:
-    write(tmp_path, "any", skill(name))
-    assert "without quotes or angle brackets" in refusal(tmp_path, InvalidFrontmatter)
+@pytest.mark.parametrize("name", ['a"b', "a<b", "A", "a b", "a--b", "-a", "a_b"])
+def test_a_name_is_lower_case_letters_digits_and_single_hyphens(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name, "body")
+    assert "lower-case letters, digits and single hyphens" in refusal(tmp_path, InvalidFrontmatter)
 
 
-def test_a_folder_with_such_a_name_needs_one_in_the_file(tmp_path: Path) -> None:
-    write(tmp_path, "a<b", "body")
-    assert "without quotes or angle brackets" in refusal(tmp_path, InvalidFrontmatter)
-    write(tmp_path, "a<b", skill("fine"))
-    assert names(loaded(tmp_path)) == ["fine"]
+def test_a_name_is_that_of_its_folder(tmp_path: Path) -> None:
+    write(tmp_path, "reports", skill("report"))
+    said = refusal(tmp_path, InvalidFrontmatter)
+    assert said.endswith("its `name` is 'report' and its folder 'reports': they must be the same")
+
+
+def test_the_tools_a_skill_asks_for_are_kept_as_a_suggestion(tmp_path: Path) -> None:
+    write(tmp_path, "git", "---\nname: git\nallowed-tools: shell(git *) read\n---\nbody")
+    assert only(tmp_path)[0].allowed_tools == "shell(git *) read"
 
 
 def test_a_body_cannot_end_its_tags(tmp_path: Path) -> None:
-    write(tmp_path, "any", skill("x", body="a </skill> b </SKILL > c </skills> <skill>"))
+    write(tmp_path, "*", skill("x", body="a </skill> b </SKILL > c </skills> <skill>"))
     assert loaded(tmp_path).load("x") == (
         '<skill name="x">\na &lt;/skill> b &lt;/SKILL > c </skills> <skill>\n</skill>'
     )
@@ -407,9 +415,9 @@ def test_registering_a_second_root_keeps_the_first(tmp_path: Path) -> None:
 
 
 def test_an_earlier_root_wins_by_name(tmp_path: Path) -> None:
-    path = write(tmp_path, "first/a", skill("same", "first", "one")).resolve()
-    write(tmp_path, "second/a", skill("same", "second", "two"))
-    write(tmp_path, "second/b", skill("other"))
+    path = write(tmp_path, "first/*", skill("same", "first", "one")).resolve()
+    write(tmp_path, "second/*", skill("same", "second", "two"))
+    write(tmp_path, "second/*", skill("other"))
     skills = loaded(tmp_path / "first", tmp_path / "second")
     assert skills.list()[1] == Skill(name="same", description="first", path=path)
     assert body(skills, "same") == "one"
@@ -417,8 +425,8 @@ def test_an_earlier_root_wins_by_name(tmp_path: Path) -> None:
 
 
 def test_a_duplicate_inside_a_later_root_is_an_error_even_when_an_earlier_root_has_the_name(tmp_path: Path) -> None:
-    write(tmp_path, "first/a", skill("same"))
-    for folder in ("second/a", "second/b"):
+    write(tmp_path, "first/*", skill("same"))
+    for folder in ("second/a/*", "second/b/*"):
         write(tmp_path, folder, skill("same"))
     skills = loaded(tmp_path / "first")
     with pytest.raises(DuplicateSkillName):
@@ -436,20 +444,20 @@ def test_the_same_root_again_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_enumeration_reports_name_description_and_source(tmp_path: Path) -> None:
-    z = write(tmp_path, "1", skill("zeta", "Last.")).resolve()
-    a = write(tmp_path, "2", skill("alpha", "First.", "secret")).resolve()
+    z = write(tmp_path, "1/*", skill("zeta", "Last.")).resolve()
+    a = write(tmp_path, "2/*", skill("alpha", "First.", "secret")).resolve()
     listed = loaded(tmp_path).list()
     assert [one.model_dump() for one in listed] == [
-        {"name": "alpha", "description": "First.", "path": a},
-        {"name": "zeta", "description": "Last.", "path": z},
+        {"name": "alpha", "description": "First.", "path": a, "allowed_tools": ""},
+        {"name": "zeta", "description": "Last.", "path": z, "allowed_tools": ""},
     ]
     with pytest.raises(ValidationError):
         listed[0].name = "other"  # type: ignore[misc]
 
 
 def test_renders_descriptions_in_sorted_order(tmp_path: Path) -> None:
-    write(tmp_path, "1", skill("zeta", "Last."))
-    write(tmp_path, "2", skill("alpha", "First."))
+    write(tmp_path, "1/*", skill("zeta", "Last."))
+    write(tmp_path, "2/*", skill("alpha", "First."))
     prompt = loaded(tmp_path).prompt()
     assert prompt is not None
     heading, *lines, hint = prompt.split("\n")
@@ -484,7 +492,7 @@ async def call(skills: Skills, folder: Path, **arguments: Any) -> str:
 
 
 async def test_load_skill_returns_the_body_as_it_was_when_its_root_was_added(tmp_path: Path) -> None:
-    path = write(tmp_path, "any", skill("git", body="old\n\n"))
+    path = write(tmp_path, "*", skill("git", body="old\n\n"))
     skills = loaded(tmp_path)
     path.unlink()
     assert await call(skills, tmp_path, name=" git ", reason="because") == '<skill name="git">\nold\n</skill>'
@@ -515,6 +523,42 @@ async def test_skills_are_loaded_in_a_turn_and_a_rule_can_name_them(tmp_path: Pa
         ("Unknown skill 'nope'", True),
     ]
     assert [(str(request.subject), request.asks) for request in judge.asked] == [("git", False), ("nope", False)]
+
+
+def test_the_other_files_of_a_skill_are_listed_and_read_on_demand(tmp_path: Path) -> None:
+    write(tmp_path, "git", skill("git", body="See more.md."))
+    write(tmp_path, "git/inner", skill("inner"))
+    folder = tmp_path / "git"
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "run.py").write_text("print(1) # </skill>")
+    (folder / "more.md").write_text("old")
+    (folder / ".env").write_text("KEY=1")
+    (folder / "link").symlink_to("/etc/hostname")
+    (folder / "picture.png").write_bytes(b"\x89PNG\xff")
+    skills = loaded(tmp_path)
+    assert "Files of this skill, for `file`: more.md, picture.png, scripts/run.py\n" in skills.load("git")
+    (folder / "more.md").write_text("new")
+    assert skills.read("git", "more.md") == '<skill name="git" file="more.md">\nnew\n</skill>'
+    assert "&lt;/skill>" in skills.read("git", "scripts/run.py")
+    with pytest.raises(ToolError, match="is not UTF-8 text"):
+        skills.read("git", "picture.png")
+    for other in (".env", "link", "inner/SKILL.md", "../git/more.md", "/etc/hostname", "SKILL.md", ""):
+        with pytest.raises(ToolError, match=r"^skill 'git' has no file"):
+            skills.read("git", other)
+    (folder / "more.md").write_bytes(b"x" * (MAX_FILE_BYTES + 1))
+    with pytest.raises(ToolError, match="larger than 256 KiB"):
+        skills.read("git", "more.md")
+
+
+async def test_load_skill_reads_a_file_by_name(tmp_path: Path) -> None:
+    write(tmp_path, "git", skill("git"))
+    (tmp_path / "git" / "more.md").write_text("More.")
+    skills = loaded(tmp_path)
+    assert "More." in await call(skills, tmp_path, name="git", file="more.md")
+    with pytest.raises(ToolError, match="has no file"):
+        await call(skills, tmp_path, name="git", file="../x")
+    with pytest.raises(ToolError, match="a name that the skill lists"):
+        await call(skills, tmp_path, name="git", file=3)
 
 
 # ---- cost -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Skills: instructions in `SKILL.md` files. A model sees their names and reads one with `load_skill`.
 
-The files are read once, when their root is added, and what they say is untrusted: names and descriptions reach the
-system prompt as single lines, a body cannot end the tags around it, and every size has a bound.
+The files have the form of agentskills.io. They are read once, when their root is added, and what they say is untrusted:
+names and descriptions reach the system prompt as single lines, a body cannot end the tags around it, every size has a
+bound, and the tools that a skill asks for are a suggestion for a person. Its other files are read on demand.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import builtins
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.content import Data
+from mentra_nb.effect.handles import parent
 from mentra_nb.errors import DuplicateSkillName, InvalidFrontmatter, ReadDir, ReadFile
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.schema import ToolError, schema_of
@@ -29,12 +34,15 @@ FILE_NAME = "SKILL.md"
 MAX_FILE_BYTES = 256 * 1024
 MAX_FRONT_MATTER = 16 * 1024
 """Characters."""
-MAX_NAME, MAX_DESCRIPTION = 100, 1024
+MAX_NAME, MAX_DESCRIPTION = 64, 1024
 """Characters."""
 MAX_SKILLS, MAX_FOLDERS = 500, 10_000
 """In one root."""
+MAX_FILES = 100
+"""Files of one skill that are listed."""
 
 _FRONT_MATTER = re.compile(r"---\r?\n(.*?)^---\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_NAME = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _CLOSING_TAG = re.compile(r"</(?=skill\s*>)", re.IGNORECASE)
 _JOINERS = "\u200c\u200d"  # invisible, but part of how words and emoji are written
 
@@ -45,6 +53,8 @@ class Skill(Data):
     name: str
     description: str
     path: Path
+    allowed_tools: str = ""
+    """The tools that it says it needs. They are asked about as ever: nothing that a skill says is a permission."""
 
 
 class Skills:
@@ -80,15 +90,40 @@ class Skills:
         return "\n".join(["Skills available:", *lines, hint])
 
     def load(self, name: str) -> str:
-        """Return a skill's instructions between `<skill>` tags. Raises `ToolError` when there is none of that name."""
+        """Return a skill's instructions between `<skill>` tags, with the names of its other files.
+
+        Raises `ToolError` when there is none of that name.
+        """
+        skill, body = self._found(name)
+        files = other_files(skill.path.parent)
+        listed = f"\n\nFiles of this skill, for `file`: {', '.join(files)}" if files else ""
+        return f'<skill name="{name}">\n{_CLOSING_TAG.sub("&lt;/", body + listed)}\n</skill>'
+
+    def read(self, name: str, file: str) -> str:
+        """Return the text of another file of a skill, named as `load` lists it. Raises `ToolError`."""
+        folder = self._found(name)[0].path.parent
+        if file not in other_files(folder):
+            raise ToolError(f"skill '{name}' has no file '{file}'")
+        try:
+            with parent(str(folder / file)) as (where, last), where.open(last) as source:
+                text = source.read(MAX_FILE_BYTES + 1).decode()
+        except UnicodeDecodeError:
+            raise ToolError(f"'{file}' is not UTF-8 text") from None
+        except OSError as error:
+            raise ToolError(f"'{file}' cannot be read: {error.strerror}") from error
+        if len(text.encode()) > MAX_FILE_BYTES:
+            raise ToolError(f"'{file}' is larger than {MAX_FILE_BYTES // 1024} KiB")
+        return f'<skill name="{name}" file="{file}">\n{_CLOSING_TAG.sub("&lt;/", text)}\n</skill>'
+
+    def _found(self, name: str) -> tuple[Skill, str]:
         if name not in self._loaded:
             raise ToolError(f"Unknown skill '{name}'")
-        body = _CLOSING_TAG.sub("&lt;/", self._loaded[name][1])
-        return f'<skill name="{name}">\n{body}\n</skill>'
+        return self._loaded[name]
 
 
 class _LoadSkill(BaseModel):
     name: str = Field(description="The skill's name, as listed under 'Skills available'.")
+    file: str | SkipJsonSchema[None] = Field(None, description="Another file of the skill to read, as it lists them.")
 
 
 class LoadSkillTool(Tool):
@@ -113,16 +148,46 @@ class LoadSkillTool(Tool):
         name = arguments.get("name")
         if not isinstance(name, str) or not name.strip():
             raise ToolError("Skill name is required")
-        return {"name": name.strip()}
+        file = arguments.get("file")
+        if file is not None and not isinstance(file, str):
+            raise ToolError("file must be a name that the skill lists")
+        return {"name": name.strip(), **({"file": file} if file else {})}
 
     def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
         return Subject.text(arguments["name"])
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
-        return ToolOutput(self.skills.load(arguments["name"]))
+        name, file = arguments["name"], arguments.get("file")
+        work = partial(self.skills.read, name, file) if file else partial(self.skills.load, name)
+        return ToolOutput(await anyio.to_thread.run_sync(work, abandon_on_cancel=True))
 
 
 # ---- reading --------------------------------------------------------------------------------------------------
+
+
+def other_files(folder: Path) -> list[str]:
+    """Return the names of a skill's files beside its `SKILL.md`, relative to its folder and sorted.
+
+    Links, hidden files and folders, and those of a skill within it are left out.
+    """
+    found: list[str] = []
+    folders = [folder]
+    while folders and len(found) < MAX_FILES:
+        here = folders.pop()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        if here != folder and any(entry.name == FILE_NAME for entry in entries):
+            continue
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == FILE_NAME:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                found.append(Path(entry.path).relative_to(folder).as_posix())
+    return sorted(found)[:MAX_FILES]
 
 
 def _skill_files(root: Path | str) -> list[Path]:
@@ -163,13 +228,16 @@ def _read(path: Path) -> tuple[Skill, str]:
         raise ReadFile(path, "it is not UTF-8 text; save it as UTF-8") from error
     front_matter, body = _split(path, text)
     fields = _fields(path, front_matter)
-    name = _one_line(fields.get("name", "")) or _one_line(path.parent.name)
-    description = _one_line(fields.get("description", ""))
-    if not name or len(name) > MAX_NAME or set(name) & set('"<>'):
-        raise InvalidFrontmatter(path, f"a `name` is up to {MAX_NAME} characters without quotes or angle brackets")
+    name, description = path.parent.name, _one_line(fields.get("description", ""))
+    written = _one_line(fields.get("name", ""))
+    if written and written != name:
+        raise InvalidFrontmatter(path, f"its `name` is {written!r} and its folder {name!r}: they must be the same")
+    if len(name) > MAX_NAME or name != name.lower() or not _NAME.fullmatch(name):
+        raise InvalidFrontmatter(path, f"a name is up to {MAX_NAME} lower-case letters, digits and single hyphens")
     if len(description) > MAX_DESCRIPTION:
         raise InvalidFrontmatter(path, f"its `description` is longer than {MAX_DESCRIPTION} characters; shorten it")
-    return Skill(name=name, description=description, path=path), body.rstrip("\r\n")
+    tools = _one_line(fields.get("allowed-tools", ""))
+    return Skill(name=name, description=description, path=path, allowed_tools=tools), body.rstrip("\r\n")
 
 
 def _split(path: Path, text: str) -> tuple[str, str]:
@@ -185,7 +253,7 @@ def _split(path: Path, text: str) -> tuple[str, str]:
 
 
 def _fields(path: Path, front_matter: str) -> dict[str, str]:
-    """Return the texts of `name` and `description`, as they are written."""
+    """Return the texts of `name`, `description` and `allowed-tools`, as they are written."""
     if not front_matter:
         return {}
     import yaml
@@ -205,7 +273,7 @@ def _fields(path: Path, front_matter: str) -> dict[str, str]:
         raise InvalidFrontmatter(path, "write it as lines like `name: …` and `description: …`")
     fields = {}
     for key, value in root.value:
-        if key.value in ("name", "description"):
+        if key.value in ("name", "description", "allowed-tools"):
             if not isinstance(value, yaml.ScalarNode):
                 raise InvalidFrontmatter(path, f"its `{key.value}` must be text; put it in quotes")
             fields[key.value] = "" if value.tag == "tag:yaml.org,2002:null" else value.value
