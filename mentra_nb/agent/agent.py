@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
 
 import anyio
 import anyio.lowlevel
@@ -24,7 +24,6 @@ from mentra_nb.agent.output import OutputOptions, OutputTool
 from mentra_nb.agent.request import AgentConfig, stored_config
 from mentra_nb.agent.scheduler import Scheduler
 from mentra_nb.agent.steering import RoundSource, Steering
-from mentra_nb.agent.strategy import Adjustment, NamedModel
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.agent.turn import AgentSnapshot, Turn
 from mentra_nb.content import Message
@@ -35,6 +34,9 @@ from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.providers.base import Provider
 from mentra_nb.store.records import AgentRecord, Entry, Resolution, ToolCallRecord
 from mentra_nb.words import counted
+
+if TYPE_CHECKING:
+    from mentra_nb.agent.strategy import Adjustment, NamedModel
 
 T = TypeVar("T")
 

@@ -21,8 +21,10 @@ PER_BLOCK = 128
 """Characters that a block counts beside its own."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Block:
+    """A block of the answer while it arrives."""
+
     start: p.ContentBlockStarted
     pieces: list[str] = field(default_factory=list)
     size: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mentra_nb.agent.loop import check_priced
 from mentra_nb.agent.recovery import OpenEnd, Settled, open_end
@@ -16,8 +16,7 @@ from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import Entry, RunRecord
 
 
-@dataclass(frozen=True)
-class Beginning:
+class Beginning(NamedTuple):
     """What a turn starts from: a new message, or an open end and the path to it."""
 
     prompt: str

@@ -7,7 +7,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.results import bounded
@@ -19,8 +20,7 @@ from mentra_nb.store.records import ToolCallRecord
 from mentra_nb.tools.tool import Delegate, Tool, ToolContext
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """The agent whose turn a call belongs to."""
 
     agent_id: str
@@ -29,7 +29,7 @@ class Caller:
     run_id: str
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Call:
     """A call whose tool is known. Pre-execution hooks may change `arguments`."""
 
@@ -47,13 +47,12 @@ class Call:
     """Whether it is known to change nothing."""
 
 
-@dataclass(frozen=True)
-class Earlier:
+class Earlier(NamedTuple):
     """What is known of calls that an interrupted turn had taken up."""
 
-    results: Mapping[str, ToolResult] = field(default_factory=dict)
+    results: Mapping[str, ToolResult] = MappingProxyType({})
     """By call id: the results that are known."""
-    unknown: Mapping[str, ToolCallRecord] = field(default_factory=dict)
+    unknown: Mapping[str, ToolCallRecord] = MappingProxyType({})
     """By call id: calls that began and may have taken effect."""
     ends_turn: frozenset[str] = frozenset()
     """Ids of the calls whose results ended the turn."""
@@ -90,7 +89,7 @@ def result_event(
     )
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class CallEvents:
     """Emits what happens to the calls of one turn. `undecided` holds the ids of calls that still need a decision."""
 

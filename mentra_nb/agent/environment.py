@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.authorization import ToolAuthorizer
@@ -15,12 +15,14 @@ from mentra_nb.providers.base import Provider
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.sandbox.fenced import Fence
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.tools.post_hooks import PostExecutionHook
-from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.tool import Tool
 
+if TYPE_CHECKING:
+    from mentra_nb.tools.post_hooks import PostExecutionHook
+    from mentra_nb.tools.pre_hooks import PreExecutionHook
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class AgentEnvironment:
     """The services of one agent. `tools` is live: a tool registered later is offered from the next request on."""
 

@@ -34,7 +34,6 @@ from mentra_nb.event import types as e
 from mentra_nb.permission.binding import contained, contained_call, decide_in_time
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution
-from mentra_nb.tools.pre_hooks import PreExecutionContext
 from mentra_nb.tools.tool import Delegate, Tool, ToolContext
 
 NO_AUTHORIZER = (
@@ -58,7 +57,7 @@ async def _on_thread(described: Callable[[ToolContext, dict[str, Any]], T], call
     return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Gates:
     """Decide about the calls of one turn. `answer_tool`, which takes a typed answer, needs no permission."""
 
@@ -200,6 +199,10 @@ class Gates:
     async def _pre_hooks(self, call: Call) -> bool:
         """Ask the hooks about a call. Returns whether one has changed its arguments."""
         use, changed = call.use, False
+        if not self.events.environment.pre_hooks:
+            return changed
+        from mentra_nb.tools.pre_hooks import PreExecutionContext
+
         for hook in self.events.environment.pre_hooks:
             folder, given = str(call.context.working_directory), copy.deepcopy(call.arguments)
             context = PreExecutionContext(self.events.caller.agent_id, use.name, use.id, given, folder)

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 
-from mentra_nb.agent.strategy import RoundStrategy
 from mentra_nb.errors import Cancelled, DeadlineExceeded, MaxRoundsExceeded, ModelBudgetExceeded, ToolBudgetExceeded
+
+if TYPE_CHECKING:
+    from mentra_nb.agent.strategy import RoundStrategy
 
 
 class CancellationToken:
@@ -105,9 +107,9 @@ class Spent:
     cost: float = 0.0
 
 
-@dataclass
 class _End:
-    reason: EarlyEnd | None = None
+    def __init__(self) -> None:
+        self.reason: EarlyEnd | None = None
 
 
 @dataclass(frozen=True)

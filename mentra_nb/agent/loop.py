@@ -8,9 +8,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import anyio
 
@@ -19,7 +18,6 @@ from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.recovery import OpenEnd
 from mentra_nb.agent.request import assemble
 from mentra_nb.agent.steering import Boundary, Steering
-from mentra_nb.agent.strategy import Continue, Decision, Inject, RoundContext, Stop, ToolSummary
 from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
@@ -81,7 +79,7 @@ async def run_rounds(turn: Turn) -> str:
         if not calls:
             if is_last or not turn.limits.has_room():
                 return answer.stop_reason
-            if not is_spoken_to(turn) and not isinstance(await consult(turn, answer.message), Inject):
+            if not is_spoken_to(turn) and await consult(turn, answer.message) != "inject":
                 return answer.stop_reason
             at = Boundary.ANSWER
             continue
@@ -133,8 +131,7 @@ async def execute(turn: Turn, calls: Sequence[ToolUse], end: OpenEnd | None = No
         return "ended_by_tool"
     if any(isinstance(source, Steering) and source.is_waiting(Boundary.ROUND) for source in turn.sources):
         return None
-    tools = [ToolSummary(use.id, use.name, result.is_error) for use, result in zip(calls, results, strict=True)]
-    if isinstance(await consult(turn, message, tools), Stop):
+    if await consult(turn, message, calls, results) == "stop":
         turn.limits.stop()
         return "stopped"
     return None
@@ -148,13 +145,21 @@ async def refuse(turn: Turn, calls: Sequence[ToolUse], stop_reason: str) -> None
     await turn.commit(Message.user(turn.scheduler.take_results()))
 
 
-async def consult(turn: Turn, committed: Message, tools: Sequence[ToolSummary] = ()) -> Decision:
-    """Ask the strategy, unless a limit decides already. Applies its changes, and keeps what it injects for later."""
+async def consult(
+    turn: Turn, committed: Message, calls: Sequence[ToolUse] = (), results: Sequence[ToolResult] = ()
+) -> Literal["inject", "stop"] | None:
+    """Ask the strategy, unless a limit decides already. Applies its changes, and keeps what it injects for later.
+
+    Returns `None` where the turn goes on as without a strategy.
+    """
     strategy, limits = turn.limits.options.round_strategy, turn.limits
     if strategy is None or limits.early_end() is not None or not limits.has_room():
-        return Continue()
+        return None
+    from mentra_nb.agent.strategy import Continue, Inject, RoundContext, Stop, ToolSummary
+
+    tools = (ToolSummary(use.id, use.name, result.is_error) for use, result in zip(calls, results, strict=True))
     context = RoundContext(
-        boundary="tool_results_committed" if tools else "assistant_message_committed",
+        boundary="tool_results_committed" if calls else "assistant_message_committed",
         message=committed,
         tools=tuple(tools),
         rounds_completed=limits.rounds,
@@ -162,11 +167,14 @@ async def consult(turn: Turn, committed: Message, tools: Sequence[ToolSummary] =
         transport_retries=turn.retries,
     )
     decision = await contained(strategy(context)) or Continue()
-    if not isinstance(decision, Stop) and decision.adjust is not None:
+    if isinstance(decision, Stop):
+        return "stop"
+    if decision.adjust is not None:
         await turn.adjust(decision.adjust)
-    if isinstance(decision, Inject):
-        turn.injected = Message.user(decision.content)
-    return decision
+    if not isinstance(decision, Inject):
+        return None
+    turn.injected = Message.user(decision.content)
+    return "inject"
 
 
 def without_images(result: ToolResult) -> ToolResult:
@@ -185,8 +193,9 @@ async def drain_sources(turn: Turn, at: Boundary) -> None:
                 await turn.commit(message, kind)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
+    """What a model answered, and why it stopped."""
+
     message: Message
     stop_reason: str
 

@@ -6,7 +6,7 @@ The caller holds the agent's lease. No tool is run here, and nothing is deleted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mentra_nb.agent.calls import Earlier, result_event
 from mentra_nb.agent.results import SKIPPED
@@ -23,8 +23,7 @@ UNKNOWN = "interrupted while it ran: it is not known whether it took effect"
 DONE = "interrupted while it ran; the user says that it was carried out"
 
 
-@dataclass(frozen=True)
-class OpenEnd:
+class OpenEnd(NamedTuple):
     """Where an unfinished turn can continue, and what is known of its calls."""
 
     run: RunRecord
@@ -37,8 +36,7 @@ class OpenEnd:
     """The calls of this turn, without those of the turns it continues."""
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(NamedTuple):
     """A conversation after its dead turns were closed, as it is stored now."""
 
     agent: AgentRecord
@@ -71,7 +69,7 @@ async def settle_dead_runs(
             moved = {"status": "Interrupted"} | ({"leaf": leaf} if leaf is not None else {})
             closed = run.model_copy(update={"state": "interrupted", "leaf": leaf})
             agent = stored.agent.model_copy(update=moved)
-            settled = Settled(agent, len(transcript), replace(end, run=closed, leaf=leaf), path)
+            settled = Settled(agent, len(transcript), end._replace(run=closed, leaf=leaf), path)
     if stored.open_runs and settled.end is None:
         await store.set_status(stored.agent.id, stored.agent.status)
     return settled

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.to_thread
@@ -25,7 +25,7 @@ from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
 from mentra_nb.tools.tool import Delegate, Tool
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Scheduler:
     """The calls of one turn. `results` holds those known so far, so that a stopped turn can answer every call."""
 
@@ -52,7 +52,7 @@ class Scheduler:
 
     def use_model(self, model: str) -> None:
         """Name another model in what follows."""
-        self.caller = self._events.caller = replace(self.caller, model=model)
+        self.caller = self._events.caller = self.caller._replace(model=model)
 
     async def execute(self, calls: Sequence[ToolUse], earlier: Earlier | None = None) -> bool:
         """Run the calls of one round; `results` then has an answer for each. Returns whether a tool ended the turn.

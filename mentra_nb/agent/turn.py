@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.agent.environment import AgentEnvironment
@@ -11,13 +12,15 @@ from mentra_nb.agent.limits import TurnLimits
 from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.scheduler import Scheduler
 from mentra_nb.agent.steering import RoundSource
-from mentra_nb.agent.strategy import Adjustment
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Data, Message, Role, TokenUsage, ToolUse
 from mentra_nb.errors import EmptyAssistantResponse
 from mentra_nb.event import types as e
 from mentra_nb.providers.base import Provider
 from mentra_nb.store.records import BackgroundJob, Entry, EntryKind
+
+if TYPE_CHECKING:
+    from mentra_nb.agent.strategy import Adjustment
 
 
 class AgentSnapshot(Data):
@@ -35,7 +38,7 @@ class AgentSnapshot(Data):
     """Its background jobs, in the order they started."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Turn:
     """What one turn uses, and what it has reached so far.
 

@@ -65,7 +65,7 @@ BE_ASKED = "set ask to 'changes' to be asked: %config Mentra.ask = 'changes'"
 CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Open:
     """A question that waits for its answer."""
 

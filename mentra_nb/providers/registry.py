@@ -6,8 +6,7 @@ Nothing here reads the environment; keys are passed in.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from pydantic import SecretStr
 
@@ -29,8 +28,7 @@ HOSTED = ProviderCapabilities.model_construct(
 NO_SEARCH = HOSTED.model_copy(update={"supports_hosted_tool_search": False})
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """How to reach a provider. `key_env` is the environment variable of its key; `None` means it needs no key."""
 
     id: str

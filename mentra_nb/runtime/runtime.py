@@ -33,8 +33,6 @@ from mentra_nb.runtime.wiring import Wiring
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import SessionRecord
-from mentra_nb.tools.post_hooks import PostExecutionHook
-from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool
 
@@ -43,6 +41,8 @@ if TYPE_CHECKING:
     from mentra_nb.providers.http import HttpClient
     from mentra_nb.settings import McpServer
     from mentra_nb.tools.builtin.skills import Skill
+    from mentra_nb.tools.post_hooks import PostExecutionHook
+    from mentra_nb.tools.pre_hooks import PreExecutionHook
 
 T = TypeVar("T")
 

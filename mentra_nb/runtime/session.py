@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.output import OutputOptions
 from mentra_nb.authorization import PermissionDecision, PermissionRule
 from mentra_nb.content import Message
-from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
-from mentra_nb.event.projections import to_session
 from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.store.records import SessionRecord
 from mentra_nb.words import counted
+
+if TYPE_CHECKING:
+    from mentra_nb.event import screen as shown
 
 
 class Session:
@@ -46,9 +47,9 @@ class Session:
         self.permissions = permissions
         self._bus = permissions.bus
         self.turn_count: int = 0
-        self._opening: shown.SessionEvent | None = None
+        self._opening: e.SessionStarted | None = None
         if not resumed:
-            event = e.SessionStarted(
+            self._opening = e.SessionStarted(
                 agent_id=agent.id,
                 session_id=self.id,
                 title=self.name,
@@ -56,8 +57,7 @@ class Session:
                 project=self.project,
                 notebook=self.notebook,
             )
-            self._bus.emit(event)
-            self._opening = to_session(event)
+            self._bus.emit(self._opening)
 
     def __repr__(self) -> str:
         return f"<Session {self.name!r} {self.id} on {self.model}, {counted(self.turn_count, 'turn')}>"
@@ -82,17 +82,19 @@ class Session:
 
         It must not block. The first listener also gets `session_started`. Returns a function that ends this.
         """
-        if self._opening is not None:
-            listener(self._opening)
-            self._opening = None
+        from mentra_nb.event import screen
+        from mentra_nb.event.projections import to_session
 
         def hear(event: e.AgentEvent) -> None:
             seen = to_session(event)
-            if isinstance(seen, shown.UserMessage):
+            if isinstance(seen, screen.UserMessage):
                 seen = seen.model_copy(update={"model": str(self.model)})  # the event has no provider
             if seen is not None:
                 listener(seen)
 
+        if self._opening is not None:
+            hear(self._opening)
+            self._opening = None
         return self._bus.tap(hear)
 
     @contextmanager

@@ -7,6 +7,7 @@ from collections import ChainMap
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.subagent import delegate
@@ -21,15 +22,17 @@ from mentra_nb.runtime.offers import Offers
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 from mentra_nb.sandbox.fenced import Fence
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.tools.post_hooks import PostExecutionHook
-from mentra_nb.tools.pre_hooks import PreExecutionHook
 from mentra_nb.tools.tool import Tool
+
+if TYPE_CHECKING:
+    from mentra_nb.tools.post_hooks import PostExecutionHook
+    from mentra_nb.tools.pre_hooks import PreExecutionHook
 
 QUESTION_GRACE = 60.0
 """Seconds after its deadline in which only the process that asked a question closes it."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Wiring:
     """The parts of one runtime, put together for its agents."""
 
