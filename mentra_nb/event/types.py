@@ -6,27 +6,19 @@ A `RuntimeEvent` is an `AgentEvent` that is recorded; no other is. What each loo
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mentra_nb.authorization import (
-    PermissionScope,
-    ToolAuthorizationOutcome,
-    ToolAuthorizationPreview,
-)
+from mentra_nb.authorization import PermissionScope, ToolAuthorizationOutcome, ToolAuthorizationPreview
 from mentra_nb.content import Data, Message, TokenUsage, ToolUse
+from mentra_nb.event.facts import Fact, InTurn, OfCall
+from mentra_nb.event.facts import RuntimeEvent as RuntimeEvent
 from mentra_nb.event.pieces import AgentEvent as AgentEvent
 from mentra_nb.event.pieces import ReasoningDelta as ReasoningDelta
 from mentra_nb.event.pieces import TextDelta as TextDelta
 from mentra_nb.event.pieces import ToolUseUpdated as ToolUseUpdated
-
-
-class _Fact(Data, AgentEvent):
-    """An event whose fields are checked, and that has a JSON form."""
-
-    agent_id: str
-
 
 # ---- seen while it happens; not recorded as such --------------------------------------------------------------
 
@@ -46,42 +38,42 @@ class TurnOrigin(Data):
     project: str | None = None
 
 
-class RetryAttempt(_Fact):
+class RetryAttempt(Fact):
     error_message: str
     attempt: int
     max_attempts: int
     next_delay_ms: int
 
 
-class ToolUseReady(_Fact):
+class ToolUseReady(Fact):
     index: int
     call: ToolUse
 
 
-class AssistantMessageCommitted(_Fact):
+class AssistantMessageCommitted(Fact):
     message: Message
 
 
-class ToolCallStarted(_Fact):
+class ToolCallStarted(Fact):
     """The scheduler took up a call; it is not authorized yet."""
 
     call: ToolUse
 
 
-class ToolExecutionProgress(_Fact):
+class ToolExecutionProgress(Fact):
     id: str
     name: str
     progress: str
 
 
-class UsageReport(_Fact):
+class UsageReport(Fact):
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_creation_tokens: int = 0
 
 
-class SubagentSpawned(_Fact):
+class SubagentSpawned(Fact):
     """`agent_id` gave a task to a subagent."""
 
     subagent_id: str
@@ -89,14 +81,14 @@ class SubagentSpawned(_Fact):
     model: str
 
 
-class SubagentFinished(_Fact):
+class SubagentFinished(Fact):
     subagent_id: str
     name: str
     error: str | None = None
     """Why it failed, when it did."""
 
 
-class Branched(_Fact):
+class Branched(Fact):
     """The conversation goes on from `entry_id`; `abandoned_entries` are off its path now."""
 
     entry_id: str | None
@@ -106,37 +98,12 @@ class Branched(_Fact):
 # ---- RuntimeEvent: recorded --------------------------------------------------------------------------------
 
 
-class RuntimeEvent(_Fact):
-    """A recorded event. Fields of the seed first, exact; what we add follows and is optional."""
-
-    kind: str
-
-    def scope(self) -> str:
-        """Return the value of the column `scope`: the agent, or the runtime instance."""
-        return self.agent_id
-
-
-class _InTurn(RuntimeEvent):
-    run_id: str | None = None
-
-
-class _OfCall(_InTurn):
-    tool_name: str
-    tool_call_id: str
-
-
-class AuthorizationDenied(_InTurn):
-    kind: Literal["authorization_denied"] = "authorization_denied"
-    action: str
-    detail: str
-
-
-class ToolAuthorizationStarted(_OfCall):
+class ToolAuthorizationStarted(OfCall):
     kind: Literal["tool_authorization_started"] = "tool_authorization_started"
     preview: ToolAuthorizationPreview
 
 
-class ToolAuthorizationFinished(_OfCall):
+class ToolAuthorizationFinished(OfCall):
     """The one decision about a call: by whom, by which rule, after `wait_ms`, or that its arguments are `invalid`."""
 
     kind: Literal["tool_authorization_finished"] = "tool_authorization_finished"
@@ -153,12 +120,6 @@ class ToolAuthorizationFinished(_OfCall):
     invalid: bool | None = None
 
 
-class ToolAuthorizationBlocked(_OfCall):
-    kind: Literal["tool_authorization_blocked"] = "tool_authorization_blocked"
-    outcome: ToolAuthorizationOutcome
-    reason: str | None = None
-
-
 class RecoveryPrepared(RuntimeEvent):
     kind: Literal["recovery_prepared"] = "recovery_prepared"
     agent_id: str = Field(default="", exclude=True)
@@ -168,7 +129,7 @@ class RecoveryPrepared(RuntimeEvent):
         return self.runtime_instance_id
 
 
-class ModelRequestStarted(_InTurn):
+class ModelRequestStarted(InTurn):
     kind: Literal["model_request_started"] = "model_request_started"
     model: str
     attempt: int
@@ -176,7 +137,7 @@ class ModelRequestStarted(_InTurn):
     provider: str | None = None
 
 
-class ModelRequestFinished(_InTurn):
+class ModelRequestFinished(InTurn):
     kind: Literal["model_request_finished"] = "model_request_finished"
     model: str
     attempt: int
@@ -186,7 +147,7 @@ class ModelRequestFinished(_InTurn):
     provider: str | None = None
 
 
-class ModelResponseFinished(_InTurn):
+class ModelResponseFinished(InTurn):
     kind: Literal["model_response_finished"] = "model_response_finished"
     model: str
     attempt: int
@@ -198,12 +159,12 @@ class ModelResponseFinished(_InTurn):
     provider: str | None = None
 
 
-class ToolExecutionStarted(_OfCall):
+class ToolExecutionStarted(OfCall):
     kind: Literal["tool_execution_started"] = "tool_execution_started"
     input: dict[str, Any] | None = None
 
 
-class ToolExecutionFinished(_OfCall):
+class ToolExecutionFinished(OfCall):
     kind: Literal["tool_execution_finished"] = "tool_execution_finished"
     is_error: bool
     error: str | None = None
@@ -213,107 +174,12 @@ class ToolExecutionFinished(_OfCall):
     """What the model read instead of the output, if a post-execution hook replaced it."""
 
 
-class PolicyDenied(_InTurn):
-    kind: Literal["policy_denied"] = "policy_denied"
-    tool_name: str
-    reason: str
-    tool_call_id: str | None = None
-
-
-class BackgroundTaskStarted(_InTurn):
-    kind: Literal["background_task_started"] = "background_task_started"
-    task_id: str
-    command: str
-    cwd: str
-
-
-class BackgroundTaskFinished(_InTurn):
-    kind: Literal["background_task_finished"] = "background_task_finished"
-    task_id: str
-    status: str
-
-
-class MemorySearchStarted(_InTurn):
-    kind: Literal["memory_search_started"] = "memory_search_started"
-    limit: int
-    query_preview: str
-
-
-class MemorySearchFinished(_InTurn):
-    kind: Literal["memory_search_finished"] = "memory_search_finished"
-    success: bool
-    result_count: int
-    error: str | None = None
-
-
-class MemoryIngestStarted(_InTurn):
-    kind: Literal["memory_ingest_started"] = "memory_ingest_started"
-    source_revision: int
-
-
-class MemoryIngestFinished(_InTurn):
-    kind: Literal["memory_ingest_finished"] = "memory_ingest_finished"
-    source_revision: int
-    success: bool
-    stored_records: int
-    error: str | None = None
-
-
-class MemoryCompactionProposed(_InTurn):
-    kind: Literal["memory_compaction_proposed"] = "memory_compaction_proposed"
-    base_revision: int
-    transcript_path: str
-
-
-class MemoryCompactionApplied(_InTurn):
-    kind: Literal["memory_compaction_applied"] = "memory_compaction_applied"
-    base_revision: int
-    resulting_history_len: int
-
-
-class MemoryCompactionSkipped(_InTurn):
-    kind: Literal["memory_compaction_skipped"] = "memory_compaction_skipped"
-    base_revision: int
-
-
-class RunAborted(_InTurn):
+class RunAborted(InTurn):
     kind: Literal["run_aborted"] = "run_aborted"
     reason: str
 
 
-class ToolExecutionBlocked(_OfCall):
-    kind: Literal["tool_execution_blocked"] = "tool_execution_blocked"
-    reason: str
-
-
-SEED_KINDS: tuple[type[RuntimeEvent], ...] = (
-    AuthorizationDenied,
-    ToolAuthorizationStarted,
-    ToolAuthorizationFinished,
-    ToolAuthorizationBlocked,
-    RecoveryPrepared,
-    ModelRequestStarted,
-    ModelRequestFinished,
-    ModelResponseFinished,
-    ToolExecutionStarted,
-    ToolExecutionFinished,
-    PolicyDenied,
-    BackgroundTaskStarted,
-    BackgroundTaskFinished,
-    MemorySearchStarted,
-    MemorySearchFinished,
-    MemoryIngestStarted,
-    MemoryIngestFinished,
-    MemoryCompactionProposed,
-    MemoryCompactionApplied,
-    MemoryCompactionSkipped,
-    RunAborted,
-    ToolExecutionBlocked,
-)
-"""The 22 kinds of the original, in its order."""
-
-
-class TurnStarted(_InTurn):
+class TurnStarted(InTurn):
     kind: Literal["turn_started"] = "turn_started"
     model: str
     prompt: str
@@ -326,7 +192,7 @@ class TurnStarted(_InTurn):
     """The `run_id` of the turn it continues."""
 
 
-class TurnFinished(_InTurn):
+class TurnFinished(InTurn):
     """A turn has ended: finished, stopped or failed. The last three fields are not recorded."""
 
     kind: Literal["turn_finished"] = "turn_finished"
@@ -347,7 +213,7 @@ class TurnFinished(_InTurn):
     """Whether the same turn may succeed when it is tried again."""
 
 
-class QuestionAsked(_OfCall):
+class QuestionAsked(OfCall):
     """A person is asked whether a call may run. The question itself is among the session's open questions."""
 
     kind: Literal["permission_requested"] = "permission_requested"
@@ -359,7 +225,7 @@ class QuestionAsked(_OfCall):
     structured_input: Any = Field(default=None, exclude=True)
 
 
-class QuestionAnswered(_OfCall):
+class QuestionAnswered(OfCall):
     """A question is closed, by `user`, `timeout`, `cancelled` or `headless`, `waited_ms` after it was asked.
 
     `rule_id` and `pattern` are those of a rule that was made with the answer.
@@ -377,31 +243,6 @@ class QuestionAnswered(_OfCall):
     pattern: str | None = None
 
 
-class RuleChanged(RuntimeEvent):
-    """A rule was made, made again in place of the rule `replaces`, or revoked, in a session.
-
-    `scope_key` is the session's or project's id; `request_id` is the question, if a rule is made with its answer.
-    """
-
-    kind: Literal["rule_changed"] = "rule_changed"
-    agent_id: str = Field(default="", exclude=True)
-    action: Literal["made", "changed", "revoked"]
-    rule_id: str
-    tool_name: str
-    pattern: str
-    allow: bool
-    rule_scope: PermissionScope
-    scope_key: str = ""
-    reason: str | None = None
-    decided_by: str = "user"
-    replaces: str | None = None
-    request_id: str | None = None
-    session_id: str | None = None
-
-    def scope(self) -> str:
-        return "rules"
-
-
 class SessionStarted(RuntimeEvent):
     kind: Literal["session_started"] = "session_started"
     session_id: str
@@ -411,31 +252,94 @@ class SessionStarted(RuntimeEvent):
     notebook: str | None = None
 
 
-class JournalGap(RuntimeEvent):
-    """Written before the first event after failed writes: `lost` events are not in the record."""
-
-    kind: Literal["journal_gap"] = "journal_gap"
-    agent_id: str = Field(default="", exclude=True)
-    lost: int
-    reason: str
-
-    def scope(self) -> str:
-        return "journal"
+# ---- all kinds ---------------------------------------------------------------------------------------------------
 
 
-ADDED_KINDS: tuple[type[RuntimeEvent], ...] = (
-    TurnStarted,
-    TurnFinished,
-    QuestionAsked,
-    QuestionAnswered,
-    SessionStarted,
-    RuleChanged,
-    JournalGap,
-)
+def _seed_kinds() -> tuple[type[RuntimeEvent], ...]:
+    from mentra_nb.event import rare
 
-_BY_KIND: dict[str, type[RuntimeEvent]] = {cls.model_fields["kind"].default: cls for cls in (*SEED_KINDS, *ADDED_KINDS)}
+    return (
+        rare.AuthorizationDenied,
+        ToolAuthorizationStarted,
+        ToolAuthorizationFinished,
+        rare.ToolAuthorizationBlocked,
+        RecoveryPrepared,
+        ModelRequestStarted,
+        ModelRequestFinished,
+        ModelResponseFinished,
+        ToolExecutionStarted,
+        ToolExecutionFinished,
+        rare.PolicyDenied,
+        rare.BackgroundTaskStarted,
+        rare.BackgroundTaskFinished,
+        rare.MemorySearchStarted,
+        rare.MemorySearchFinished,
+        rare.MemoryIngestStarted,
+        rare.MemoryIngestFinished,
+        rare.MemoryCompactionProposed,
+        rare.MemoryCompactionApplied,
+        rare.MemoryCompactionSkipped,
+        RunAborted,
+        rare.ToolExecutionBlocked,
+    )
+
+
+def _added_kinds() -> tuple[type[RuntimeEvent], ...]:
+    from mentra_nb.event import rare
+
+    return (
+        TurnStarted,
+        TurnFinished,
+        QuestionAsked,
+        QuestionAnswered,
+        SessionStarted,
+        rare.RuleChanged,
+        rare.JournalGap,
+    )
+
+
+@cache
+def _by_kind() -> dict[str, type[RuntimeEvent]]:
+    return {cls.model_fields["kind"].default: cls for cls in (*_seed_kinds(), *_added_kinds())}
 
 
 def runtime_event_from_json(payload: dict[str, Any]) -> RuntimeEvent:
     """Return the event of a recorded payload. Raises `KeyError` for a kind this version does not know."""
-    return _BY_KIND[payload["kind"]].model_validate(payload)
+    return _by_kind()[payload["kind"]].model_validate(payload)
+
+
+if TYPE_CHECKING:
+    SEED_KINDS: tuple[type[RuntimeEvent], ...]
+    """The 22 kinds of the original, in its order."""
+    ADDED_KINDS: tuple[type[RuntimeEvent], ...]
+    from mentra_nb.event.rare import AuthorizationDenied as AuthorizationDenied
+    from mentra_nb.event.rare import BackgroundTaskFinished as BackgroundTaskFinished
+    from mentra_nb.event.rare import BackgroundTaskStarted as BackgroundTaskStarted
+    from mentra_nb.event.rare import JournalGap as JournalGap
+    from mentra_nb.event.rare import MemoryCompactionApplied as MemoryCompactionApplied
+    from mentra_nb.event.rare import MemoryCompactionProposed as MemoryCompactionProposed
+    from mentra_nb.event.rare import MemoryCompactionSkipped as MemoryCompactionSkipped
+    from mentra_nb.event.rare import MemoryIngestFinished as MemoryIngestFinished
+    from mentra_nb.event.rare import MemoryIngestStarted as MemoryIngestStarted
+    from mentra_nb.event.rare import MemorySearchFinished as MemorySearchFinished
+    from mentra_nb.event.rare import MemorySearchStarted as MemorySearchStarted
+    from mentra_nb.event.rare import PolicyDenied as PolicyDenied
+    from mentra_nb.event.rare import RuleChanged as RuleChanged
+    from mentra_nb.event.rare import ToolAuthorizationBlocked as ToolAuthorizationBlocked
+    from mentra_nb.event.rare import ToolExecutionBlocked as ToolExecutionBlocked
+else:
+
+    def __getattr__(name):
+        """Make the rare kinds when the first of them is used."""
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mentra_nb.event import rare
+
+        kinds = {"SEED_KINDS": _seed_kinds, "ADDED_KINDS": _added_kinds}
+        value = globals()[name] = kinds[name]() if name in kinds else getattr(rare, name)
+        return value
+
+    def __dir__():
+        from mentra_nb.event import rare
+
+        return sorted({*globals(), *vars(rare), "SEED_KINDS", "ADDED_KINDS"})

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from mentra_nb import paths
-from mentra_nb.event.types import JournalGap
 from mentra_nb.ids import uuid7
 from mentra_nb.record.write import chain, files, known
 from mentra_nb.record.write.health import JournalHealth, record_health
@@ -131,6 +130,8 @@ class Journal:
             try:
                 segment = self._segment or self._open()
                 if self._unreported:
+                    from mentra_nb.event.rare import JournalGap
+
                     gap = JournalGap(lost=self._unreported, reason=self._last_error or "unknown")
                     self._append(segment, gap.scope(), gap.kind, gap.model_dump())
                     self._unreported = 0

@@ -1,0 +1,130 @@
+"""The recorded events that few turns have: refusals, rules, lost events, and kinds that only the original emits.
+
+They are apart so that a first turn does not have to make their classes. `types.py` offers them with the others.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mentra_nb.authorization import PermissionScope, ToolAuthorizationOutcome
+from mentra_nb.event.facts import InTurn, OfCall, RuntimeEvent
+
+
+class AuthorizationDenied(InTurn):
+    kind: Literal["authorization_denied"] = "authorization_denied"
+    action: str
+    detail: str
+
+
+class ToolAuthorizationBlocked(OfCall):
+    kind: Literal["tool_authorization_blocked"] = "tool_authorization_blocked"
+    outcome: ToolAuthorizationOutcome
+    reason: str | None = None
+
+
+class PolicyDenied(InTurn):
+    kind: Literal["policy_denied"] = "policy_denied"
+    tool_name: str
+    reason: str
+    tool_call_id: str | None = None
+
+
+class BackgroundTaskStarted(InTurn):
+    kind: Literal["background_task_started"] = "background_task_started"
+    task_id: str
+    command: str
+    cwd: str
+
+
+class BackgroundTaskFinished(InTurn):
+    kind: Literal["background_task_finished"] = "background_task_finished"
+    task_id: str
+    status: str
+
+
+class MemorySearchStarted(InTurn):
+    kind: Literal["memory_search_started"] = "memory_search_started"
+    limit: int
+    query_preview: str
+
+
+class MemorySearchFinished(InTurn):
+    kind: Literal["memory_search_finished"] = "memory_search_finished"
+    success: bool
+    result_count: int
+    error: str | None = None
+
+
+class MemoryIngestStarted(InTurn):
+    kind: Literal["memory_ingest_started"] = "memory_ingest_started"
+    source_revision: int
+
+
+class MemoryIngestFinished(InTurn):
+    kind: Literal["memory_ingest_finished"] = "memory_ingest_finished"
+    source_revision: int
+    success: bool
+    stored_records: int
+    error: str | None = None
+
+
+class MemoryCompactionProposed(InTurn):
+    kind: Literal["memory_compaction_proposed"] = "memory_compaction_proposed"
+    base_revision: int
+    transcript_path: str
+
+
+class MemoryCompactionApplied(InTurn):
+    kind: Literal["memory_compaction_applied"] = "memory_compaction_applied"
+    base_revision: int
+    resulting_history_len: int
+
+
+class MemoryCompactionSkipped(InTurn):
+    kind: Literal["memory_compaction_skipped"] = "memory_compaction_skipped"
+    base_revision: int
+
+
+class ToolExecutionBlocked(OfCall):
+    kind: Literal["tool_execution_blocked"] = "tool_execution_blocked"
+    reason: str
+
+
+class RuleChanged(RuntimeEvent):
+    """A rule was made, made again in place of the rule `replaces`, or revoked, in a session.
+
+    `scope_key` is the session's or project's id; `request_id` is the question, if a rule is made with its answer.
+    """
+
+    kind: Literal["rule_changed"] = "rule_changed"
+    agent_id: str = Field(default="", exclude=True)
+    action: Literal["made", "changed", "revoked"]
+    rule_id: str
+    tool_name: str
+    pattern: str
+    allow: bool
+    rule_scope: PermissionScope
+    scope_key: str = ""
+    reason: str | None = None
+    decided_by: str = "user"
+    replaces: str | None = None
+    request_id: str | None = None
+    session_id: str | None = None
+
+    def scope(self) -> str:
+        return "rules"
+
+
+class JournalGap(RuntimeEvent):
+    """Written before the first event after failed writes: `lost` events are not in the record."""
+
+    kind: Literal["journal_gap"] = "journal_gap"
+    agent_id: str = Field(default="", exclude=True)
+    lost: int
+    reason: str
+
+    def scope(self) -> str:
+        return "journal"
