@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -15,10 +15,12 @@ from psycopg.rows import DictRow, dict_row
 
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.store.migrations import STEPS, missing_steps, statements
-from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.tables.ranking import all_words
 from mentra_nb.store.transactions import LOCK_TIMEOUT, Mode, Transaction, storable
+
+if TYPE_CHECKING:
+    from mentra_nb.store.records import MemoryRecord
 
 T = TypeVar("T")
 

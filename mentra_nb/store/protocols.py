@@ -6,32 +6,34 @@ Every call has committed when it returns. A transcript is only appended to, neve
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionQuestion, PermissionRule
-from mentra_nb.store.records import (
-    AgentRecord,
-    BackgroundJob,
-    ConversationSummary,
-    Entry,
-    JobStatus,
-    Lease,
-    LeaseHolder,
-    MemoryHit,
-    MemoryRecord,
-    QuestionAnswer,
-    Resolution,
-    RunRecord,
-    RunState,
-    SessionRecord,
-    StoredConversation,
-    TaskItem,
-    TeamMember,
-    TeamMessage,
-    TeamRequest,
-    ToolCallEnd,
-    ToolCallRecord,
-)
+
+if TYPE_CHECKING:
+    from mentra_nb.store.records import (
+        AgentRecord,
+        BackgroundJob,
+        ConversationSummary,
+        Entry,
+        JobStatus,
+        Lease,
+        LeaseHolder,
+        MemoryHit,
+        MemoryRecord,
+        QuestionAnswer,
+        Resolution,
+        RunRecord,
+        RunState,
+        SessionRecord,
+        StoredConversation,
+        TaskItem,
+        TeamMember,
+        TeamMessage,
+        TeamRequest,
+        ToolCallEnd,
+        ToolCallRecord,
+    )
 
 T = TypeVar("T")
 

@@ -8,10 +8,9 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from mentra_nb.content import Data, Message
 
@@ -30,9 +29,7 @@ EntryKind = Literal[
     "compaction_summary",
 ]
 Resolution = Literal["run_again", "done", "skipped"]
-TaskStatus = Literal["pending", "in_progress", "completed"]
 JobStatus = Literal["running", "finished", "failed", "interrupted"]
-MemoryKind = Literal["episode", "summary", "fact"]
 
 
 class AgentRecord(Data):
@@ -197,64 +194,6 @@ class QuestionAnswer(Data):
     """Unix seconds; after it the answer no longer holds."""
 
 
-class TaskItem(Data):
-    """A task of a board. In JSON (`by_alias=True`) its names are in camelCase."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-    id: int
-    subject: str
-    description: str = ""
-    status: TaskStatus = "pending"
-    blocked_by: tuple[int, ...] = ()
-    """The ids of the open tasks that must be completed before this one."""
-    blocks: tuple[int, ...] = ()
-    owner: str = ""
-    working_directory: str | None = None
-
-
-class TeamMember(Data):
-    """A member of a team. `id` is its agent's; `failure` is the reason when `status` is `failed`."""
-
-    id: str
-    name: str
-    role: str
-    model: str
-    status: Literal["idle", "working", "failed", "shutdown"] = "idle"
-    failure: str | None = None
-
-
-class TeamMessage(Data):
-    """A message from one member of a team to others. In JSON (`by_alias=True`) the sender is `from`."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
-
-    id: str
-    type: Literal["message", "broadcast", "request", "response"] = "message"
-    sender: str = Field(alias="from")
-    content: str
-    timestamp: float
-    request_id: str | None = None
-    protocol: str | None = None
-    approve: bool | None = None
-
-
-class TeamRequest(Data):
-    """A request for another member's agreement. In JSON (`by_alias=True`) the sender is `from`, the recipient `to`."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
-
-    request_id: str
-    protocol: str
-    sender: str = Field(alias="from")
-    recipient: str = Field(alias="to")
-    content: str
-    status: Literal["pending", "approved", "rejected"] = "pending"
-    created_at: float
-    resolved_at: float | None = None
-    resolution_reason: str | None = None
-
-
 class BackgroundJob(Data):
     """A command that runs in the background. `owner` is the runtime whose process runs it."""
 
@@ -272,29 +211,6 @@ class BackgroundJob(Data):
     finished_at: float | None = None
 
 
-class MemoryRecord(Data):
-    """A memory that outlives a conversation."""
-
-    record_id: str
-    agent_id: str
-    """The owner: no other agent finds the memory."""
-    kind: MemoryKind
-    content: str
-    source_revision: int = 0
-    """The revision of the agent's history it comes from; later ones are greater."""
-    created_at: float
-    metadata: dict[str, Any] = Field(default_factory=dict)
-    source: Literal["auto_ingest", "auto_compaction", "manual_pin"] | None = None
-    pinned: bool = False
-
-
-class MemoryHit(MemoryRecord):
-    """A memory found by a search. Higher `score`s are better; `why_retrieved` says in words what matched."""
-
-    score: float
-    why_retrieved: str | None = None
-
-
 ROOT_NAMESPACE = "4026531836"
 """The process namespace of a Linux machine outside any container."""
 
@@ -307,3 +223,29 @@ def _host() -> str:
     except OSError:  # not Linux
         namespace = ROOT_NAMESPACE
     return platform.node() if namespace == ROOT_NAMESPACE else f"{platform.node()}/{namespace}"
+
+
+if TYPE_CHECKING:
+    from mentra_nb.store.work_records import MemoryHit as MemoryHit
+    from mentra_nb.store.work_records import MemoryKind as MemoryKind
+    from mentra_nb.store.work_records import MemoryRecord as MemoryRecord
+    from mentra_nb.store.work_records import TaskItem as TaskItem
+    from mentra_nb.store.work_records import TaskStatus as TaskStatus
+    from mentra_nb.store.work_records import TeamMember as TeamMember
+    from mentra_nb.store.work_records import TeamMessage as TeamMessage
+    from mentra_nb.store.work_records import TeamRequest as TeamRequest
+else:
+
+    def __getattr__(name):
+        """Make the records of tasks, teams and memories when the first of them is used."""
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mentra_nb.store import work_records
+
+        value = globals()[name] = getattr(work_records, name)
+        return value
+
+    def __dir__():
+        from mentra_nb.store import work_records
+
+        return sorted({*globals(), *vars(work_records)})

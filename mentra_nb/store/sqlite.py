@@ -11,12 +11,11 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, missing_steps, statements
-from mentra_nb.store.records import MemoryRecord
 from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.transactions import Mode, Transaction, storable
 from mentra_nb.store.worker import Worker
@@ -24,6 +23,9 @@ from mentra_nb.store.worker import Worker
 CHECKPOINT_EVERY = 100
 """Commits."""
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
+
+if TYPE_CHECKING:
+    from mentra_nb.store.records import MemoryRecord
 
 T = TypeVar("T")
 MATCHING_MEMORIES = """

@@ -8,13 +8,13 @@ from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from mentra_nb.store.records import MemoryHit, MemoryRecord
+from mentra_nb.store import records as r
 from mentra_nb.store.tables.ranking import candidate_count, reason, score, words_of
 from mentra_nb.store.transactions import Database, Transaction, insert, marks, to_json
 
 
 class MemoryTable(Database):
-    async def save_memories(self, records: Sequence[MemoryRecord]) -> None:
+    async def save_memories(self, records: Sequence[r.MemoryRecord]) -> None:
         def work(db: Transaction) -> None:
             for record in records:
                 row = {**record.model_dump(), "metadata": to_json(record.metadata), "tombstoned_at": None}
@@ -23,12 +23,12 @@ class MemoryTable(Database):
 
         await self.write(work)
 
-    async def load_memory(self, agent_id: str, record_id: str) -> MemoryRecord | None:
+    async def load_memory(self, agent_id: str, record_id: str) -> r.MemoryRecord | None:
         statement = "SELECT * FROM memories WHERE agent_id = ? AND record_id = ? AND tombstoned_at IS NULL"
         row = await self.read(lambda db: db.execute(statement, (agent_id, record_id)).fetchone())
-        return None if row is None else MemoryRecord.model_validate(_fields(row))
+        return None if row is None else r.MemoryRecord.model_validate(_fields(row))
 
-    async def search_memories(self, agent_id: str, query: str, limit: int) -> list[MemoryHit]:
+    async def search_memories(self, agent_id: str, query: str, limit: int) -> list[r.MemoryHit]:
         words = words_of(query)
         if not words or limit <= 0:
             return []
@@ -38,7 +38,7 @@ class MemoryTable(Database):
         return sorted(hits, key=lambda hit: (-hit.score, -hit.created_at))[:limit]
 
     @abstractmethod
-    def _index_memory(self, db: Transaction, record: MemoryRecord) -> None:
+    def _index_memory(self, db: Transaction, record: r.MemoryRecord) -> None:
         """Add the words of a saved record to the engine's index."""
 
     @abstractmethod
@@ -72,9 +72,9 @@ class MemoryTable(Database):
         await self.write(lambda db: insert(db, "memory_cursors", row, replace="agent_id"))
 
 
-def _hit(row: Any, words: Sequence[str], now: float) -> MemoryHit:
+def _hit(row: Any, words: Sequence[str], now: float) -> r.MemoryHit:
     points = score(row["relevance"], row["kind"], pinned=bool(row["pinned"]), age=now - row["created_at"])
-    return MemoryHit.model_validate({**_fields(row), "score": points, "why_retrieved": reason(row, words)})
+    return r.MemoryHit.model_validate({**_fields(row), "score": points, "why_retrieved": reason(row, words)})
 
 
 def _fields(row: Any) -> dict[str, Any]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 
-from mentra_nb.store.records import TeamMember, TeamMessage, TeamRequest
+from mentra_nb.store import records as r
 from mentra_nb.store.tables.mailbox import Mailbox
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 
 
 class TeamTable(Database):
-    async def save_member(self, team: str, member: TeamMember) -> None:
+    async def save_member(self, team: str, member: r.TeamMember) -> None:
         row = {"team": team, **member.model_dump()}
         await self.write(lambda db: insert(db, "team_members", row, replace="team, name"))
 
-    async def list_members(self, team: str) -> list[TeamMember]:
+    async def list_members(self, team: str) -> list[r.TeamMember]:
         statement = "SELECT * FROM team_members WHERE team = ? ORDER BY name"
         rows = await self.read(lambda db: db.execute(statement, (team,)).fetchall())
-        return [TeamMember.model_validate(dict(row)) for row in rows]
+        return [r.TeamMember.model_validate(dict(row)) for row in rows]
 
-    async def post_message(self, team: str, recipients: Sequence[str], message: TeamMessage) -> None:
+    async def post_message(self, team: str, recipients: Sequence[str], message: r.TeamMessage) -> None:
         mail = {"team": team, "id": message.id, "payload": to_json(message), "sent_at": message.timestamp}
 
         def work(db: Transaction) -> None:
@@ -29,10 +29,10 @@ class TeamTable(Database):
 
         await self.write(work)
 
-    async def take_messages(self, team: str, recipient: str) -> list[TeamMessage]:
+    async def take_messages(self, team: str, recipient: str) -> list[r.TeamMessage]:
         rows = await self.write(_mail(team, recipient).take)
         rows.sort(key=lambda row: (row["sent_at"], row["id"]))
-        return [TeamMessage.model_validate_json(row["payload"]) for row in rows]
+        return [r.TeamMessage.model_validate_json(row["payload"]) for row in rows]
 
     async def acknowledge_messages(self, team: str, recipient: str, ids: Collection[str]) -> None:
         await self.write(lambda db: _mail(team, recipient).settle(db, "acknowledged", ids))
@@ -43,7 +43,7 @@ class TeamTable(Database):
     async def count_messages(self, team: str, recipient: str) -> int:
         return await self.read(_mail(team, recipient).count)
 
-    async def save_request(self, team: str, request: TeamRequest) -> None:
+    async def save_request(self, team: str, request: r.TeamRequest) -> None:
         row = {"team": team, **request.model_dump()}
         await self.write(lambda db: insert(db, "team_requests", row, replace="team, request_id"))
 
@@ -55,10 +55,10 @@ class TeamTable(Database):
         row = ("approved" if approve else "rejected", reason, time.time(), team, request_id)
         return await self.write(lambda db: db.execute(statement, row).rowcount > 0)
 
-    async def list_requests(self, team: str) -> list[TeamRequest]:
+    async def list_requests(self, team: str) -> list[r.TeamRequest]:
         statement = "SELECT * FROM team_requests WHERE team = ? ORDER BY created_at, request_id"
         rows = await self.read(lambda db: db.execute(statement, (team,)).fetchall())
-        return [TeamRequest.model_validate(dict(row)) for row in rows]
+        return [r.TeamRequest.model_validate(dict(row)) for row in rows]
 
 
 def _mail(team: str, recipient: str) -> Mailbox:
