@@ -25,11 +25,6 @@ import anyio
 from mentra_nb.sandbox.capture import LEFT_OUT as LEFT_OUT
 from mentra_nb.sandbox.capture import Capture, Transcript
 
-if sys.platform == "win32":
-    from mentra_nb.sandbox.unsupervised import start
-else:
-    from mentra_nb.sandbox.supervised import start
-
 TIMED_OUT = 124
 """The status code after a timeout, as of timeout(1)."""
 DRAIN_SECONDS = 2.0
@@ -141,6 +136,11 @@ async def run_program(
     Raises:
         OSError: The program could not be started, or its transcript not be created.
     """
+    if sys.platform == "win32":
+        from mentra_nb.sandbox.unsupervised import start
+    else:
+        from mentra_nb.sandbox.supervised import start
+
     with contextlib.ExitStack() as files:
         copy = None
         if request.transcript is not None:
