@@ -15,11 +15,18 @@ ROOT = Path(mentra_nb.__file__).parents[1]
 SCREENS = {"IPython", "ipywidgets", "anywidget", "pandas", "duckdb", "ipykernel"}
 LATER = {"altair", "genai_prices", "jsonschema", "markdown_it", "numpy", "pyarrow", "pygments", "regex", "yaml"}
 """What a first turn has no use for either."""
+SELDOM = {
+    *("mentra_nb.agent.strategy", "mentra_nb.event.rare", "mentra_nb.event.screen", "mentra_nb.providers.http"),
+    *("mentra_nb.sandbox.supervised", "mentra_nb.store.work_records", "mentra_nb.tools.pre_hooks"),
+}
+"""Our modules that are loaded when they are used. A turn may do without them."""
+VALIDATORS = "pydantic.plugin._loader"
+"""What pydantic loads when it makes its first validator."""
 
 
 def loaded_by(program: str) -> set[str]:
-    """The top-level modules a fresh interpreter has after running `program`."""
-    program += "\nimport sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    """The modules a fresh interpreter has after running `program`."""
+    program += "\nimport sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
@@ -37,7 +44,9 @@ def test_the_errors_load_nothing_heavy() -> None:
 
 
 def test_the_runtime_loads_no_screen_and_no_database() -> None:
-    assert loaded_by("import mentra_nb; mentra_nb.Runtime") & (SCREENS | {"httpx", "httpx2"}) == set()
+    loaded = loaded_by("import mentra_nb; mentra_nb.Runtime")
+    assert loaded & (SCREENS | LATER | SELDOM | {"httpx", "httpx2", "sqlite3", "psutil", "portalocker"}) == set()
+    assert VALIDATORS not in loaded
 
 
 def test_a_first_turn_loads_no_screen_and_no_database(tmp_path: Path) -> None:
@@ -48,7 +57,7 @@ from mentra_nb import ModelInfo, Runtime, SqliteStore, tool
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
 
-@tool
+@tool(reads_only=True)
 def add(a: int, b: int) -> int:
     "Add."
     return a + b
@@ -62,7 +71,9 @@ async def main():
 
 anyio.run(main)
 """
-    assert loaded_by(program) & (SCREENS | LATER | {"httpx", "httpx2"}) == set()
+    loaded = loaded_by(program)
+    assert loaded & (SCREENS | LATER | SELDOM | {"httpx", "httpx2"}) == set()
+    assert VALIDATORS in loaded
 
 
 def test_the_runtime_compiles_no_expression_for_secrets() -> None:

@@ -121,12 +121,12 @@ def test_a_signature_says_what_it_takes_and_not_the_name_of_an_alias() -> None:
 
 
 def every_class() -> dict[str, Any]:
-    """Every class by the name it has in the package: some annotations are only imported for type checkers."""
+    """Every class and alias by the name it has in the package: some are only imported for type checkers."""
     found: dict[str, Any] = {}
     for module in pkgutil.walk_packages(mentra_nb.__path__, "mentra_nb."):
         if not any(part in module.name for part in ("postgres", "lake", "notebook")):
             names = vars(importlib.import_module(module.name))
-            found |= {name: value for name, value in names.items() if inspect.isclass(value)}
+            found |= {name: value for name, value in names.items() if inspect.isclass(value) or typing.get_args(value)}
     return found | {"pd": importlib.import_module("pandas")}
 
 

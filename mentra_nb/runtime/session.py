@@ -19,7 +19,7 @@ from mentra_nb.store.records import SessionRecord
 from mentra_nb.words import counted
 
 if TYPE_CHECKING:
-    from mentra_nb.event import screen as shown
+    from mentra_nb.event.screen import SessionEvent
 
 
 class Session:
@@ -77,7 +77,7 @@ class Session:
         """
         self.agent.use_model(model, self.agent.environment.find_provider(model.provider))
 
-    def subscribe(self, listener: Callable[[shown.SessionEvent], None]) -> Callable[[], None]:
+    def subscribe(self, listener: Callable[[SessionEvent], None]) -> Callable[[], None]:
         """Call `listener` with every session event from now on, in order, on the thread of the session's event loop.
 
         It must not block. The first listener also gets `session_started`. Returns a function that ends this.
@@ -99,7 +99,7 @@ class Session:
 
     @contextmanager
     def listening(
-        self, listener: Callable[[shown.SessionEvent], None], tap: Callable[[e.AgentEvent], None]
+        self, listener: Callable[[SessionEvent], None], tap: Callable[[e.AgentEvent], None]
     ) -> Iterator[None]:
         """While inside, call `listener` with every session event and `tap` with every event of the agent."""
         with ExitStack() as stack:
