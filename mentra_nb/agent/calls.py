@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
@@ -173,6 +172,8 @@ class CallEvents:
 
     def context(self, use: ToolUse, is_open: Callable[[str], bool], delegate: Delegate | None = None) -> ToolContext:
         """Return what the running tool may use. Its progress is shown from any thread while `is_open(call id)`."""
+        import asyncio
+
         env, caller = self.environment, self.caller
         loop, ours = asyncio.get_running_loop(), threading.get_ident()
 

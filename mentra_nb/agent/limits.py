@@ -6,7 +6,6 @@ finished.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +81,8 @@ class CancellationToken:
     @contextmanager
     def bound_to(self, scope: anyio.CancelScope) -> Iterator[None]:
         """Cancel `scope` when the token is cancelled inside the block. Must be entered on the scope's event loop."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         if self.is_cancelled:
             scope.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -244,6 +243,8 @@ def _failed(text: str) -> Outcome:
 
 def _is_stopped() -> bool:
     """Return whether the turn itself is being cancelled, and not only something inside a tool."""
+    import asyncio
+
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 

@@ -6,10 +6,8 @@ memory; the rest is read from the store when it is needed.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple, TypeVar, overload
@@ -197,6 +195,9 @@ class Transcript:
         path = self._path
         if not path.old:
             return []
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(1) as thread:
             entries = thread.submit(asyncio.run, self._path_to(path.old_leaf)).result()
         return [entry.message for entry in entries]

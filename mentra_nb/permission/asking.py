@@ -8,13 +8,12 @@ arguments, and is closed exactly once: answered, timed out, or cancelled with it
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import anyio.to_thread
@@ -40,6 +39,9 @@ from mentra_nb.permission.effects import denial_of, why_asked
 from mentra_nb.permission.remembering import check_scope, remember
 from mentra_nb.permission.rules import denial_within, exactly, find_rule, pattern_problem, why_not_split
 from mentra_nb.store.protocols import RuntimeStore
+
+if TYPE_CHECKING:
+    import asyncio
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -219,6 +221,8 @@ class SessionPermissions:
     async def _put_question(
         self, request: ToolAuthorizationRequest, reason: str, rules: list[PermissionRule]
     ) -> ToolAuthorizationDecision:
+        import asyncio
+
         await self._close_earlier(request)
         question = self._question(request, reason)
         waiting = self._open[question.request_id] = _Open(question, anyio.Event(), asyncio.get_running_loop(), rules)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
@@ -49,7 +48,7 @@ async def contained(foreign: Awaitable[T]) -> T:
     """
     try:
         return await foreign
-    except (Exception, asyncio.CancelledError):
+    except (Exception, anyio.get_cancelled_exc_class()):
         raise
     except BaseException as error:
         raise as_exception(error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from contextlib import AsyncExitStack
@@ -82,6 +81,8 @@ class Leases:
                 await anyio.sleep(0.005)
 
     def _renew(self) -> None:
+        import asyncio
+
         while not self._ended.wait(self.ttl / 3):
             with self._lock:
                 keys = list(self._keys)
