@@ -17,7 +17,8 @@ LATER = {"altair", "genai_prices", "jsonschema", "markdown_it", "numpy", "pyarro
 """What a first turn has no use for either."""
 SELDOM = {
     *("mentra_nb.agent.strategy", "mentra_nb.event.rare", "mentra_nb.event.screen", "mentra_nb.providers.http"),
-    *("mentra_nb.sandbox.supervised", "mentra_nb.store.work_records", "mentra_nb.tools.pre_hooks"),
+    *("mentra_nb.sandbox.supervised", "mentra_nb.store.work_records", "mentra_nb.tools.post_hooks"),
+    "mentra_nb.tools.pre_hooks",
 }
 """Our modules that are loaded when they are used. A turn may do without them."""
 VALIDATORS = "pydantic.plugin._loader"
@@ -45,7 +46,10 @@ def test_the_errors_load_nothing_heavy() -> None:
 
 def test_the_runtime_loads_no_screen_and_no_database() -> None:
     loaded = loaded_by("import mentra_nb; mentra_nb.Runtime")
-    assert loaded & (SCREENS | LATER | SELDOM | {"httpx", "httpx2", "sqlite3", "psutil", "portalocker"}) == set()
+    assert (
+        loaded & (SCREENS | LATER | SELDOM | {"httpx", "httpx2", "asyncio", "sqlite3", "psutil", "portalocker"})
+        == set()
+    )
     assert VALIDATORS not in loaded
 
 

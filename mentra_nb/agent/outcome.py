@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio.to_thread
 
@@ -14,15 +13,16 @@ from mentra_nb.agent.calls import Call
 from mentra_nb.agent.results import MAX_RESULT_BYTES
 from mentra_nb.content import Image
 from mentra_nb.permission.binding import contained, contained_call
-from mentra_nb.tools.post_hooks import PostExecutionContext, PostExecutionHook
 from mentra_nb.tools.results import as_output
 from mentra_nb.tools.tool import ToolOutput
+
+if TYPE_CHECKING:
+    from mentra_nb.tools.post_hooks import PostExecutionHook
 
 WITHHELD = "the call ran; its result is withheld, as a post-execution hook failed"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The whole result of a call: text or JSON, or what went wrong."""
 
     content: Any
@@ -46,6 +46,10 @@ async def as_outcome(output: ToolOutput) -> Outcome:
 
 async def after_hooks(hooks: Sequence[PostExecutionHook], call: Call, outcome: Outcome) -> Outcome:
     """Return what the hooks make of an outcome. When one fails, nothing of it is left."""
+    if not hooks:
+        return outcome
+    from mentra_nb.tools.post_hooks import PostExecutionContext
+
     for hook in hooks:
         context = PostExecutionContext(
             agent_id=call.context.agent_id,
@@ -61,7 +65,7 @@ async def after_hooks(hooks: Sequence[PostExecutionHook], call: Call, outcome: O
             decision = await contained(hook.after_execution(context))
             if decision.outcome == "replace":
                 made = await as_outcome(ToolOutput(decision.content))
-                outcome = replace(outcome, content=made.content, images=made.images)
+                outcome = outcome._replace(content=made.content, images=made.images)
         except Exception:  # noqa: BLE001 - code of an application; its words may hold what it was to keep back
-            return replace(outcome, content=WITHHELD, images=(), is_error=True)
+            return outcome._replace(content=WITHHELD, images=(), is_error=True)
     return outcome

@@ -6,7 +6,6 @@ task of the turn.
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import signal
 import sys
@@ -138,6 +137,8 @@ async def on_waiting_thread(work: Callable[[], Any], /) -> Any:
 
     Raises what it raises, and `ToolError` where no thread waits.
     """
+    import asyncio
+
     give = _give.get()
     if give is None:
         raise ToolError(NOBODY_WAITS)
