@@ -8,8 +8,6 @@ import stat
 import sys
 from pathlib import Path
 
-import platformdirs
-
 from mentra_nb.arguments import check_path
 
 _NETWORK = {
@@ -21,13 +19,20 @@ _NETWORK = {
 
 def home() -> Path:
     """Return `MENTRA_HOME`, else the platform's data folder for `mentra`."""
-    return Path(os.environ.get("MENTRA_HOME") or platformdirs.user_data_path("mentra", appauthor=False)).expanduser()
+    if named := os.environ.get("MENTRA_HOME"):
+        return Path(named).expanduser()
+    import platformdirs
+
+    return platformdirs.user_data_path("mentra", appauthor=False)
 
 
 def config_file() -> Path:
     """Return `MENTRA_CONFIG`, else `config.toml` in the platform's settings folder for `mentra`."""
-    named = os.environ.get("MENTRA_CONFIG")
-    return Path(named or platformdirs.user_config_path("mentra", appauthor=False) / "config.toml").expanduser()
+    if named := os.environ.get("MENTRA_CONFIG"):
+        return Path(named).expanduser()
+    import platformdirs
+
+    return platformdirs.user_config_path("mentra", appauthor=False) / "config.toml"
 
 
 def state_file() -> Path:

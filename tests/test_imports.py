@@ -17,6 +17,7 @@ LATER = {"altair", "genai_prices", "jsonschema", "markdown_it", "numpy", "pyarro
 """What a first turn has no use for either."""
 SELDOM = {
     *("mentra_nb.agent.strategy", "mentra_nb.event.rare", "mentra_nb.event.screen", "mentra_nb.providers.http"),
+    *("mentra_nb.agent.trial", "mentra_nb.effect.types", "mentra_nb.sandbox.fenced"),
     *("mentra_nb.sandbox.supervised", "mentra_nb.store.work_records", "mentra_nb.tools.post_hooks"),
     "mentra_nb.tools.pre_hooks",
 }

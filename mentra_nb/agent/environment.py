@@ -13,11 +13,11 @@ from mentra_nb.event.bus import EventBus
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import Provider
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
-from mentra_nb.sandbox.fenced import Fence
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
+    from mentra_nb.sandbox.fenced import Fence
     from mentra_nb.tools.post_hooks import PostExecutionHook
     from mentra_nb.tools.pre_hooks import PreExecutionHook
 
@@ -34,8 +34,8 @@ class AgentEnvironment:
     """Returns the provider of an id. Raises `ProviderNotFound`."""
     policy: RuntimePolicy = field(default_factory=RuntimePolicy)
     executor: RuntimeExecutor = field(default_factory=LocalExecutor)
-    fence: Fence | None = None
-    """Runs a command so that its effect can be judged first; `None`: nothing does."""
+    fence: Callable[[], Fence] | None = None
+    """Returns what runs a command so that its effect can be judged first; `None`: nothing does."""
     authorizer: ToolAuthorizer | None = None
     pre_hooks: Sequence[PreExecutionHook] = ()
     post_hooks: Sequence[PostExecutionHook] = ()

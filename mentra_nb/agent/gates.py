@@ -21,7 +21,6 @@ import anyio.to_thread
 
 from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
 from mentra_nb.agent.results import SKIPPED, bounded
-from mentra_nb.agent.trial import Trials
 from mentra_nb.authorization import (
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
@@ -69,9 +68,6 @@ class Gates:
     """Whether a call, by its id, has no result yet."""
     history_len: int = 0
     earlier: Earlier = field(default_factory=Earlier)
-
-    def __post_init__(self) -> None:
-        self._trials = Trials(self.events)
 
     async def clear(self, use: ToolUse) -> Call:
         """Take a call through every gate. Raises `Refused` with the text for the model."""
@@ -142,7 +138,7 @@ class Gates:
     async def _authorize(self, call: Call) -> None:
         use = call.use
         request = await self._describe(call)
-        if self._trials.may_try(call):
+        if self._may_try(call):
             request = request.model_copy(update={"subject": request.subject.model_copy(update={"sandboxed": True})})
         again, subject = request.again, request.subject
         call.decided = (subject.model_copy(update={"sandboxed": False}), request.preview.structured_input)
@@ -157,7 +153,9 @@ class Gates:
         began = time.monotonic()
         decision = await self._ask(request)
         if decision.decided_by == "sandbox" and request.subject.sandboxed:
-            decision = await self._trials.judge(call, request, self._ask)
+            from mentra_nb.agent.trial import Trials
+
+            decision = await Trials(self.events).judge(call, request, self._ask)
         if again and decision.outcome is Allow and decision.decided_by != "user":
             decision = ToolAuthorizationDecision.deny("only a person can decide to run it again", "runtime")
         self.events.decided(use, decision, subject, int((time.monotonic() - began) * 1000))
@@ -166,6 +164,10 @@ class Gates:
             await self.events.environment.store.resolve_tool_call(before.run_id, use.id, resolution)
         if decision.outcome is not Allow:
             raise self._refused(use, decision, again=again)
+
+    def _may_try(self, call: Call) -> bool:
+        """Return whether a call is of a kind that can be tried, if there is a sandbox on this machine."""
+        return self.events.environment.fence is not None and call.tool.acts_by_command
 
     def _needs_nobody(self, call: Call, request: ToolAuthorizationRequest) -> bool:
         """Return whether nobody needs to decide: the typed answer, or what runs unasked without an authorizer."""

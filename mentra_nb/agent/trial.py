@@ -87,20 +87,16 @@ class Trials:
     events: CallEvents
     journal: Journal = field(default_factory=Journal)
 
-    def may_try(self, call: Call) -> bool:
-        """Return whether a call is of a kind that can be tried, if there is a sandbox on this machine."""
-        return self.events.environment.fence is not None and call.tool.acts_by_command
-
     async def judge(self, call: Call, request: ToolAuthorizationRequest, ask: Ask) -> ToolAuthorizationDecision:
         """Try a call, and return what is decided about what it did. If that is kept, `call` is prepared for it.
 
         Where it cannot be tried, it is asked about beforehand.
         """
-        fence, base, began = self.events.environment.fence, call.context.working_directory, time.monotonic()
+        make, base, began = self.events.environment.fence, call.context.working_directory, time.monotonic()
         problem = await anyio.to_thread.run_sync(lambda: workspace_problem(base) or fence_problem())
-        if fence is None or problem is not None:
+        if make is None or problem is not None:
             return await ask(_beforehand(request))
-        fenced = _Fenced(fence, base)
+        fenced = _Fenced(make(), base)
         try:
             tried = await self._tried(call, fenced)
         except FenceFailed as failure:

@@ -6,6 +6,7 @@ import time
 from collections import ChainMap
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,11 @@ from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.registry import ProviderRegistry
 from mentra_nb.runtime.offers import Offers
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
-from mentra_nb.sandbox.fenced import Fence
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
+    from mentra_nb.sandbox.fenced import Fence
     from mentra_nb.tools.post_hooks import PostExecutionHook
     from mentra_nb.tools.pre_hooks import PreExecutionHook
 
@@ -48,9 +49,14 @@ class Wiring:
     post_hooks: Sequence[PostExecutionHook]
     working_directory: Path | None
     jobs: Jobs
-    _fence: Fence = field(default_factory=Fence, init=False)
     _announced: bool = field(default=False, init=False)
     _prepared: bool = field(default=False, init=False)
+
+    @cached_property
+    def _fence(self) -> Fence:
+        from mentra_nb.sandbox.fenced import Fence
+
+        return Fence()
 
     def announce(self) -> None:
         """Say once that the runtime is there."""
@@ -83,7 +89,7 @@ class Wiring:
             find_provider=self.providers.get,
             policy=self.policy,
             executor=self.executor,
-            fence=self._fence if isinstance(self.executor, LocalExecutor) else None,
+            fence=(lambda: self._fence) if isinstance(self.executor, LocalExecutor) else None,
             authorizer=authorizer,
             pre_hooks=self.pre_hooks,
             post_hooks=self.post_hooks,
