@@ -5,7 +5,6 @@ A job runs on the event loop on which it was started, and ends with it: no job o
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -13,16 +12,20 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
 from mentra_nb.errors import OperationDenied, StoreError
+from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
-from mentra_nb.event.types import BackgroundTaskFinished, BackgroundTaskStarted
 from mentra_nb.paths import make_private
 from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput, RuntimeExecutor
 from mentra_nb.store.protocols import BackgroundStore
 from mentra_nb.store.records import BackgroundJob, JobStatus, LeaseHolder
+
+if TYPE_CHECKING:
+    import asyncio
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -81,7 +84,7 @@ class Jobs:
         stored = await self._store.list_jobs(agent_id)
         if any(self._is_of_another(job) for job in stored):
             for job in await self._store.recover_jobs(self._holder):
-                bus.emit(BackgroundTaskFinished(agent_id=job.agent_id, task_id=job.id, status=job.status))
+                bus.emit(e.BackgroundTaskFinished(agent_id=job.agent_id, task_id=job.id, status=job.status))
             stored = await self._store.list_jobs(agent_id)
         self._known[agent_id] = {job.id: job for job in stored}
         await self._store.requeue_notifications(agent_id)
@@ -132,13 +135,15 @@ class Jobs:
             OperationDenied: Too many are running, or the agent was not attached.
             StoreError: It cannot be stored; nothing was started.
         """
+        import asyncio
+
         if agent_id not in self._buses:
             raise OperationDenied("a subagent has no background tasks: it ends with its answer")
         async with self._lock:
             job = await self._stored(agent_id, request, limit)
         self._running[agent_id, job.id] = _Running()
         self._buses[agent_id].emit(
-            BackgroundTaskStarted(agent_id=agent_id, run_id=run_id, task_id=job.id, command=job.command, cwd=job.cwd)
+            e.BackgroundTaskStarted(agent_id=agent_id, run_id=run_id, task_id=job.id, command=job.command, cwd=job.cwd)
         )
         task = asyncio.create_task(self._run(job, request, executor, report), name=f"background task {job.id}")
         self._tasks.add(task)
@@ -197,7 +202,7 @@ class Jobs:
         self._known[job.agent_id][job.id] = job.model_copy(update=ended)
         self._waiting.add(job.agent_id)
         del self._running[job.agent_id, job.id]
-        event = BackgroundTaskFinished(agent_id=job.agent_id, task_id=job.id, status=status)
+        event = e.BackgroundTaskFinished(agent_id=job.agent_id, task_id=job.id, status=status)
         self._buses[job.agent_id].emit(event)
 
     async def stop(self, agent_id: str, job_id: str, why: str) -> BackgroundJob:

@@ -34,9 +34,12 @@ def jobs(store: RuntimeStore, holder: LeaseHolder) -> Jobs:
 
 def tools(policy: RuntimePolicy) -> list[Tool]:
     """Return the tools that read and write files and run commands, in the background too if the policy allows it."""
-    from mentra_nb.tools.builtin.background import BackgroundRunTool, CheckBackgroundTool, StopBackgroundTool
     from mentra_nb.tools.builtin.files import ReadTool, WriteTool
     from mentra_nb.tools.builtin.shell import ShellTool
 
-    background = [BackgroundRunTool(), CheckBackgroundTool(), StopBackgroundTool()]
-    return [ReadTool(), WriteTool(), ShellTool(), *(background if policy.allow_background_commands else ())]
+    offered = [ReadTool(), WriteTool(), ShellTool()]
+    if policy.allow_background_commands:
+        from mentra_nb.tools.builtin.background import BackgroundRunTool, CheckBackgroundTool, StopBackgroundTool
+
+        offered += [BackgroundRunTool(), CheckBackgroundTool(), StopBackgroundTool()]
+    return offered
