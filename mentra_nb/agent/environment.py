@@ -11,15 +11,15 @@ from mentra_nb.agent.limits import RunOptions
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.event.bus import EventBus
 from mentra_nb.permission.policy import RuntimePolicy
-from mentra_nb.providers.base import Provider
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
-from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.tools.tool import Tool
 
 if TYPE_CHECKING:
+    from mentra_nb.providers.base import Provider
     from mentra_nb.sandbox.fenced import Fence
+    from mentra_nb.store.protocols import RuntimeStore
     from mentra_nb.tools.post_hooks import PostExecutionHook
     from mentra_nb.tools.pre_hooks import PreExecutionHook
+    from mentra_nb.tools.tool import Tool
 
 
 @dataclass(frozen=True, eq=False, repr=False)
