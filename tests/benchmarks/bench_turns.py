@@ -3,7 +3,8 @@
 The bare loop posts the same requests with httpx, reads the same streams with httpx-sse and parses every frame; it has
 no agent, no store and no record. The argument is the HTTP client under ours (httpx2 where it is installed). The server
 runs in a separate process. What is compared is measured in turns, one of each, and told as medians of milliseconds of
-CPU; how long a stop takes is printed in milliseconds of wall time.
+CPU and as the ratio of the least; how long a stop takes is printed in milliseconds of wall time. Of a long session the
+bare loop posts the same conversation as bytes that were encoded before, so it does nothing for the messages at all.
 """
 
 from __future__ import annotations
@@ -84,11 +85,15 @@ def serve(pipe: Connection) -> None:
 # ---- the bare loop ----------------------------------------------------------------------------------------------
 
 
-async def _post(client: httpx.AsyncClient, url: str, messages: list[dict[str, object]]) -> tuple[str, str]:
+def encoded(messages: list[dict[str, object]]) -> bytes:
+    return json.dumps({"model": "m", "stream": True, "messages": messages}).encode()
+
+
+async def _post(client: httpx.AsyncClient, url: str, body: bytes) -> tuple[str, str]:
     """Text and tool arguments of one answer."""
     text, arguments = [], []
-    body = {"model": "m", "stream": True, "messages": messages}
-    async with client.stream("POST", url, json=body, headers={"accept": "text/event-stream"}) as response:
+    headers = {"accept": "text/event-stream", "content-type": "application/json"}
+    async with client.stream("POST", url, content=body, headers=headers) as response:
         async for event in EventSource(response).aiter_sse():
             if event.data == "[DONE]":
                 break
@@ -100,16 +105,28 @@ async def _post(client: httpx.AsyncClient, url: str, messages: list[dict[str, ob
 
 async def bare_round(client: httpx.AsyncClient, url: str) -> None:
     messages: list[dict[str, object]] = [{"role": "user", "content": "use the tool"}]
-    _, arguments = await _post(client, url, messages)
+    _, arguments = await _post(client, url, encoded(messages))
     given = json.loads(arguments)
     call = {"id": "call", "type": "function", "function": {"name": "add", "arguments": arguments}}
     messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
     messages.append({"role": "tool", "tool_call_id": "call", "content": str(given["a"] + given["b"])})
-    await _post(client, url, messages)
+    await _post(client, url, encoded(messages))
 
 
 async def bare_burst(client: httpx.AsyncClient, url: str, prompt: str) -> None:
-    await _post(client, url, [{"role": "user", "content": prompt}])
+    await _post(client, url, encoded([{"role": "user", "content": prompt}]))
+
+
+QUESTION = "question: " + "how many is one and two? " * 40
+
+
+def late_body() -> bytes:
+    """The request of turn `LATE`."""
+    turn: list[dict[str, object]] = [
+        {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+        {"role": "assistant", "content": "Three."},
+    ]
+    return encoded([*turn * (LATE - 1), turn[0]])
 
 
 # ---- ours -------------------------------------------------------------------------------------------------------
@@ -129,11 +146,13 @@ async def cpu_of(*works: Work) -> list[float]:
 
 
 def told(what: str, first: str, second: str, samples: list[list[float]]) -> None:
-    """The medians of pairs of samples, and the ratio of the second to the first, with the quartiles of the pairs'."""
+    """The medians of pairs of samples, their ratio with the quartiles of the pairs', and the ratio of the bests."""
     one, other = (statistics.median(column) for column in zip(*samples, strict=True))
+    best, other_best = (min(column) for column in zip(*samples, strict=True))
     low, _, high = statistics.quantiles(b / a for a, b in samples)
     ratio = f"ratio {other / one:4.2f} ({low:4.2f} to {high:4.2f})"
-    print(f"{what:24} {first:8} {one:6.2f} ms   {second:8} {other:6.2f} ms   {ratio}   of {len(samples)}")
+    bests = f"of bests {other_best / best:4.2f}"
+    print(f"{what:24} {first:8} {one:6.2f} ms   {second:8} {other:6.2f} ms   {ratio}, {bests}   of {len(samples)}")
 
 
 async def measure(port: int) -> None:
@@ -171,7 +190,7 @@ async def measure(port: int) -> None:
             return agent
 
         async def turn(agent: Agent) -> None:
-            await agent.send("question: " + "how many is one and two? " * 40)
+            await agent.send(QUESTION)
 
         pairs: list[tuple[str, int, Work, Work]] = [
             ("tool round", ROUNDS, lambda: bare_round(client, url), lambda: fresh("use the tool")),
@@ -185,13 +204,16 @@ async def measure(port: int) -> None:
                 await cpu_of(bare, ours)
             told(what, "bare", "ours", [await cpu_of(bare, ours) for _ in range(number)])
 
-        old, grown = await with_turns(LATE - SAMPLES), []
+        old, grown, late, body = await with_turns(LATE - SAMPLES), [], [], late_body()
         for _ in range(SAMPLES):
             young = await with_turns(EARLY - 1)
             early = await cpu_of(lambda agent=young: turn(agent))  # type: ignore[misc]
             await turn(old)  # as warm as the young one
             grown.append([*early, *await cpu_of(lambda: turn(old))])
+            await _post(client, url, body)
+            late.append([*await cpu_of(lambda: _post(client, url, body)), grown[-1][1]])
         told("as a talk grows", f"turn {EARLY}", f"turn {LATE}", grown)
+        told(f"turn {LATE} against raw", "bare", "ours", late)
 
         waits = []
         for _ in range(STOPS):
