@@ -108,6 +108,11 @@ class Settings(BaseModel):
     ask_timeout: float = Field(
         default=600.0, gt=0, description="Seconds a question stays open; then it counts as denied."
     )
+    sandbox: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Whether a command runs in a sandbox first, so that what it did there is asked about (auto), "
+        "or is asked about beforehand (off).",
+    )
     log_text: Literal["none", "preview", "full"] = Field(
         default="preview", description="How much of prompts and tool outputs the record keeps."
     )

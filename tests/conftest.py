@@ -10,6 +10,7 @@ from kits.fixtures import postgres, server, store  # noqa: F401  # fixtures of a
 def _nobodys_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of whoever runs the tests out of them."""
     monkeypatch.setenv("MENTRA_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config.toml"))
+    monkeypatch.setenv("MENTRA_SANDBOX", "off")  # most tests are about calls that are asked about beforehand
 
 
 @pytest.fixture

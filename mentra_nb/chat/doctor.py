@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mentra_nb.chat.catalog import answers
@@ -36,7 +37,7 @@ class Finding:
 def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Finding]:
     """Return the checks of the model, the keys (present or absent, never shown), the state store and the record."""
     model = _answering(engine, model_finding(engine, environ))
-    return [model, _keys(environ), _client(), _store(engine), *_record(engine)]
+    return [model, _keys(environ), _client(), sandbox_finding(engine), _store(engine), *_record(engine)]
 
 
 def model_finding(engine: Engine, environ: Mapping[str, str] = os.environ) -> Finding:
@@ -80,6 +81,20 @@ def _client() -> Finding:
     from mentra_nb.providers.http import CLIENT  # loads the HTTP client
 
     return Finding("HTTP client", True, CLIENT)
+
+
+def sandbox_finding(engine: Engine) -> Finding:
+    """Return whether commands run in a sandbox first, and if not, why."""
+    from mentra_nb.sandbox.fenced import fence_problem, workspace_problem
+
+    if engine.settings.sandbox == "off":
+        return Finding("sandbox", None, "off: commands are asked about beforehand", "%config Mentra.sandbox = 'auto'")
+    problem = fence_problem() or workspace_problem(Path.cwd())
+    if problem is not None:
+        return Finding("sandbox", None, f"{problem}; commands are asked about beforehand")
+    return Finding(
+        "sandbox", True, f"commands run in a view of {Path.cwd()} first; what they change there is asked about"
+    )
 
 
 def _store(engine: Engine) -> Finding:

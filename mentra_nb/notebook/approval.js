@@ -28,8 +28,8 @@ function diffLines(lines) {
 }
 
 // A diff, of which all but the beginning is folded.
-function diff(lines) {
-  const box = element("div", "diff", undefined, { tabindex: "0", role: "region", "aria-label": "What would change" });
+function diff(lines, label) {
+  const box = element("div", "diff", undefined, { tabindex: "0", role: "region", "aria-label": label });
   box.append(...diffLines(lines.slice(0, SHOWN_DIFF)));
   if (lines.length > SHOWN_DIFF) {
     const more = element("details");
@@ -78,10 +78,11 @@ function render({ model, el }) {
   const effect = element("div", "effect", question.effect);
   effect.hidden = !question.effect;
   let whole = [args];
-  if (question.diff.length) {
+  const words = question.words;
+  if (question.diff.length || !words.always) {
     const fold = element("details");
     fold.append(element("summary", "", "The whole call"), args);
-    whole = [diff(question.diff), fold];
+    whole = question.diff.length ? [diff(question.diff, words.diff), fold] : [fold];
   }
   if (question.code.length) whole = [codeBox(question.code)];
   const why = element("div", "why", question.why);
@@ -170,16 +171,16 @@ function render({ model, el }) {
     }
   };
   buttons.append(
-    button("allow", "Allow once", (event) => send(event, () => ({ answer: "allow" }))),
-    opener,
-    button("deny", "Deny", deny),
+    button("allow", words.allow, (event) => send(event, () => ({ answer: "allow" }))),
+    ...(words.always ? [opener] : []),
+    button("deny", words.deny, deny),
     button("stop", "Stop", (event) => send(event, () => ({ answer: "stop" }))),
   );
   const remember = button("remember", `Always allow ${question.tool} for this`, allowAlways);
   always.append(field("Pattern (* any text, ? one character)", pattern), field("For", scope), remember);
 
   // The reason comes before the buttons, so the first control a keyboard reaches is harmless.
-  card.append(title, effect, ...whole, why, field("Reason if you deny", reason), buttons, always, status);
+  card.append(title, effect, ...whole, why, field(words.reason, reason), buttons, always, status);
   card.append(announced);
 
   // Keys typed here are not for the notebook.

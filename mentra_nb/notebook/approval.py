@@ -28,8 +28,19 @@ MAX_DIFF = 1_000
 
 _SCOPES = {"session": "this session", "project": "this project{}", "global": "every project"}
 
+_WORDS = {"allow": "Allow once", "deny": "Deny", "reason": "Reason if you deny", "diff": "What would change"}
+"""What is written on a card, by what it is for."""
+_WORDS_OF_EFFECT = {"allow": "Keep", "deny": "Discard", "reason": "Reason if you discard", "diff": "What it changed"}
+
 _HERE = Path(__file__).parent
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def _words(question: PermissionQuestion) -> dict[str, str | bool]:
+    """Return what is written on a card, and whether it may say *Always…*."""
+    done = question.effect
+    words = _WORDS if done is None or done.outside else _WORDS_OF_EFFECT
+    return {**words, "always": done is None}
 
 
 class ApprovalCard(anywidget.AnyWidget):
@@ -67,7 +78,8 @@ class ApprovalCard(anywidget.AnyWidget):
             "why": visible(question.description),
             "arguments": asking.arguments(question),
             "effect": asking.effect(question, changed),
-            "diff": asking.diff(changed, MAX_DIFF) if changed is not None else [],
+            "diff": asking.shown_diff(question, changed, MAX_DIFF),
+            "words": _words(question),
             "code": _coloured(asking.code(question)),
             "subject": str(question.subject),
             "resume": visible(resume),
@@ -124,6 +136,8 @@ class ApprovalCard(anywidget.AnyWidget):
 
 def _coloured(code: str) -> list[tuple[str, str]]:
     """Return code as pieces with a CSS colour each, in full; empty for none."""
+    if not code:
+        return []
     runs = coloured_runs(code, "python") if len(code) <= MAX_COLOURED else []
     if "".join(text for _, text in runs).rstrip("\n") != code.rstrip("\n"):
         runs = [("", code)]

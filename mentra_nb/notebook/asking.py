@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolCapability
+from mentra_nb.authorization import CallEffect, PermissionDecision, PermissionQuestion, ToolCapability
 from mentra_nb.effect.lines import Changes
 from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.notebook.commands.command import Answer
@@ -23,6 +24,7 @@ from mentra_nb.tools.builtin.python import IN_KERNEL
 from mentra_nb.words import counted
 
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
+EFFECT_CHOICES = "[k]eep, [d]iscard, [s]top"
 NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
 """Said before a person is asked again."""
 MAX_BEYOND = 12
@@ -31,6 +33,9 @@ MAX_DIFF_LINE = 500
 """Characters of a line of a diff."""
 MAX_DIFF_TEXT = 60
 """Lines of a diff in a text."""
+MAX_FILES = 200
+"""Changed files that are named one by one."""
+_SIGNS = {"created": "+", "changed": "~", "deleted": "−"}
 
 _CELL = re.compile(r"\s*%mentra[ \t]+([^\n]+?)\s*")
 _LOOK = re.compile(r"\s*%mentra(?:[ \t]+last)?[ \t]*(?:#.*)?\s*")
@@ -62,7 +67,11 @@ def parse_reply(text: str) -> Answer | None:
 
 
 def headline(question: PermissionQuestion) -> str:
-    """Return what the call would do. Apart from the tool's name, no model or tool has written any of it."""
+    """Return what the call would do, or did. Apart from the tool's name, no model or tool has written any of it."""
+    if question.effect is not None:
+        if question.effect.outside:
+            return "Run a command outside the sandbox"
+        return f"Keep what a command changed: {counted(len(question.effect.files), 'file')}"
     match set(question.preview.capabilities):
         case kinds if ToolCapability.PROCESS_EXEC in kinds:
             return "Run a command"
@@ -123,7 +132,14 @@ def code(question: PermissionQuestion) -> str:
 
 
 def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
-    """Return where the call would act, resolved, and what it would change: the folder of a command, or each file."""
+    """Return where the call would act, resolved, and what it would change: the folder of a command, or each file.
+
+    Of a call that ran in the sandbox: each file that it changed there, and what it wanted and did not get.
+    """
+    if question.effect is not None:
+        return "\n".join(
+            _counting_blanks(visible(text)).replace("\n", "␊") for text in _done(question, question.effect)
+        )
     planned = question.preview.structured_input
     if not isinstance(planned, dict):
         return ""
@@ -151,6 +167,38 @@ def _python_effect(planned: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _done(question: PermissionQuestion, done: CallEffect) -> Iterator[str]:
+    """Yield a line for each file that was changed, protected ones first, and one for each thing not granted."""
+    base = question.preview.working_directory
+    files = sorted(done.files, key=lambda file: file.protected is None)
+    for file in files[:MAX_FILES]:
+        lines = f", +{file.added} −{file.removed}" if file.diff and file.kind == "changed" else ""
+        warned = f" ⚠ {file.protected}" if file.protected else ""
+        yield f"{_SIGNS[file.kind]} {_within(base, file.path)}: {file.kind}, {file.about}{lines}{warned}"
+    if (left := len(files) - MAX_FILES) > 0:
+        yield f"… and {counted(left, 'more file')}"
+    for want in done.wanted:
+        yield f"it wanted, and did not get: {want}"
+
+
+def _within(base: str, path: str) -> str:
+    return os.path.relpath(path, base) if path.startswith(f"{base.rstrip(os.sep)}{os.sep}") else path
+
+
+def effect_diff(question: PermissionQuestion) -> list[str]:
+    """Return the diffs of the files that a call changed in the sandbox, each below the name of its file."""
+    done, lines = question.effect, []
+    for file in done.files if done is not None else ():
+        if file.diff:
+            name = visible(_within(question.preview.working_directory, file.path)).replace("\n", "␊")
+            lines += [f"@@ {name} @@", *map(_diff_line, file.diff)]
+    return lines
+
+
+def _diff_line(text: str) -> str:
+    return cut(text[:1] + _counting_blanks(visible(text[1:])), MAX_DIFF_LINE)
+
+
 def _extent(question: PermissionQuestion, operation: Mapping[str, Any], changed: Changes | None) -> str:
     """Return how much of a file a write would change: `: new, 6 lines`, `: replaces 120 lines, +6 −4`."""
     match operation:
@@ -169,15 +217,37 @@ def _counted(lines: int) -> str:
 
 def diff(changed: Changes, limit: int) -> list[str]:
     """Return at most `limit` lines of a diff, and how many are left out."""
-    shown = [cut(text[:1] + _counting_blanks(visible(text[1:])), MAX_DIFF_LINE) for text in changed.lines[:limit]]
+    shown = [_diff_line(text) for text in changed.lines[:limit]]
     if (left := len(changed.lines) - limit) > 0:
         shown.append(f"… {counted(left, 'more line')}: the whole new text is among the arguments")
     return shown
 
 
+def shown_diff(question: PermissionQuestion, changed: Changes | None, limit: int) -> list[str]:
+    """Return at most `limit` lines of what a call would change, or changed in the sandbox."""
+    if question.effect is None:
+        return diff(changed, limit) if changed is not None else []
+    lines = effect_diff(question)
+    left = len(lines) - limit
+    return [*lines[:limit], f"… {counted(left, 'more line')}"] if left > 0 else lines
+
+
+def choices(question: PermissionQuestion) -> str:
+    """Return what can be typed for an answer."""
+    if question.effect is None:
+        return CHOICES
+    return "[a]llow once, [d]eny, [s]top" if question.effect.outside else EFFECT_CHOICES
+
+
 def subject(question: PermissionQuestion) -> str:
     """Return the tool and its subject on one line."""
     return _counting_blanks(visible(f"{question.tool_name}: {question.subject}")).replace("\n", "␊")
+
+
+def short_text(question: PermissionQuestion) -> str:
+    """Return the question for an input box: what it would do, and where a command was tried, what it changed."""
+    changed = effect(question) if question.effect is not None else ""
+    return "\n".join(filter(None, (f"{headline(question)} — {subject(question)}", changed)))
 
 
 def question_text(question: PermissionQuestion) -> str:
@@ -189,7 +259,7 @@ def question_text(question: PermissionQuestion) -> str:
         f"{who} asks: {headline(question)} ({visible(question.tool_name)})",
         arguments(question),
         effect(question, changed),
-        *(diff(changed, MAX_DIFF_TEXT) if changed is not None else ()),
+        *shown_diff(question, changed, MAX_DIFF_TEXT),
         why,
     )
     return "\n".join(filter(None, rows))
@@ -201,7 +271,7 @@ def ask(question: PermissionQuestion) -> Answer:
     _drop_typed_ahead()
     while True:
         try:
-            answer = parse_reply(input(f"{CHOICES}: "))
+            answer = parse_reply(input(f"{choices(question)}: "))
         except EOFError:
             return PermissionDecision(allow=False, by="headless", reason="nobody could be asked")
         if answer is not None:

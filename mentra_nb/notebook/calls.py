@@ -10,12 +10,14 @@ import re
 from typing import Any
 
 from mentra_nb.agent.results import NOT_RUN, STOPPED
+from mentra_nb.authorization import CallEffect
 from mentra_nb.event.projections import SUBJECT_KEYS
 from mentra_nb.event.screen import QuestionAnswered, ToolCompleted, ToolDecided
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.escaping import cut
 from mentra_nb.notebook.render import Bundle, line
 from mentra_nb.tools.clipping import as_printed
+from mentra_nb.words import counted
 
 MAX_SUBJECT = 80
 """Characters of a command or path in a row. The fold has all of it."""
@@ -54,6 +56,8 @@ class Call:
         """Who allowed or denied it."""
         self.denied: bool = False
         self.began: float | None = None
+        self.judged: CallEffect | None = None
+        """What it did in the sandbox, if a person was asked about that."""
         self.waits: str = ""
         """While a person is asked about it, the command that goes on if the kernel is gone."""
         self._drawn: tuple[str, int] = "", -1
@@ -80,7 +84,7 @@ class Call:
     def answered(self, answer: QuestionAnswered, clock: str) -> None:
         """Take in the answer of a person, or why there is none."""
         self.waits, self.denied = "", answer.outcome == "denied"
-        self.decision = decision(answer, clock)
+        self.decision = decision(answer, clock, self.judged)
 
     def decided(self, event: ToolDecided) -> None:
         """Take in who decided, where nobody was asked."""
@@ -90,6 +94,7 @@ class Call:
             named = {
                 "rule": f"rule {event.pattern or ''}".rstrip(),
                 "setting": "setting ask='changes'",
+                "sandbox": "changed nothing",
                 "user": "you, earlier",
                 "runtime": "",
             }
@@ -154,10 +159,14 @@ def _of_code(result: str, *, is_error: bool) -> str:
     return cut(" · ".join(filter(None, (error, found[1] if found else ""))), MAX_REASON)
 
 
-def decision(answer: QuestionAnswered, clock: str) -> str:
-    """Return how a question was closed: `you, once 14:02`, `denied by you: too late`."""
+def decision(answer: QuestionAnswered, clock: str, judged: CallEffect | None = None) -> str:
+    """Return how a question was closed: `you, once 14:02`, `denied by you: too late`, `2 files kept by you 14:02`."""
+    files = counted(len(judged.files), "file") if judged is not None and not judged.outside else ""
     if answer.outcome == "denied":
-        return _denied(answer.decided_by, answer.reason)
+        denied = _denied(answer.decided_by, answer.reason)
+        return f"{files} discarded, {denied}" if files else denied
+    if files and not answer.rule_scope:
+        return f"{files} kept by {'you' if answer.decided_by == 'user' else answer.decided_by} {clock}".rstrip()
     how = _SCOPES[answer.rule_scope] if answer.rule_scope else "once"
     if answer.rule_scope and answer.pattern:
         how += f" {answer.pattern}"

@@ -321,7 +321,7 @@ class _Questions:
 
     def _ask_in_box(self, question: PermissionQuestion, said: str = "") -> None:
         self._typing = True
-        self.pump.ask_stdin(f"{said}{asking.headline(question)} — {asking.subject(question)}\n{asking.CHOICES}: ")
+        self.pump.ask_stdin(f"{said}{asking.short_text(question)}\n{asking.choices(question)}: ")
 
     def _decide(self, question: PermissionQuestion, answer: Answer) -> None:
         if answer == "stop":

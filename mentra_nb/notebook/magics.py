@@ -53,6 +53,7 @@ class Mentra(Magics):
     model = _trait("model")
     ask = _trait("ask")
     ask_timeout = _trait("ask_timeout")
+    sandbox = _trait("sandbox")
     log_text = _trait("log_text")
     redact = _trait("redact")
     stream_hz = _trait("stream_hz")

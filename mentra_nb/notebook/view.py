@@ -34,7 +34,7 @@ from mentra_nb.notebook.calls import Call, decision
 from mentra_nb.notebook.output import EMPTY, Out
 from mentra_nb.notebook.render import Bundle, bundle, count_code, growing, line
 from mentra_nb.notebook.text_blocks import TextBlocks
-from mentra_nb.permission.asking import calls_to_allow
+from mentra_nb.permission.advice import calls_to_allow
 
 LIFE_AFTER = 0.2
 """Seconds without an event after which a line says what is being waited for."""
@@ -222,7 +222,7 @@ class TurnView:
         """
         self.settle()
         if (call := self._calls.get(question.tool_call_id)) is not None:
-            call.waits = resume
+            call.waits, call.judged = resume, question.effect
             if shown:
                 self._draw_call(call)
         display = self._put(shown) if shown else None
@@ -334,7 +334,13 @@ class TurnView:
         if call is None or self._quiet:
             self.settle()
             what = asking.subject(question) if question else answer.tool_name
-            self._put(line(what, "✓" if answer.outcome == "allowed" else "✗", note=decision(answer, clock)))
+            self._put(
+                line(
+                    what,
+                    "✓" if answer.outcome == "allowed" else "✗",
+                    note=decision(answer, clock, question.effect if question else None),
+                )
+            )
 
 
 def _count(tokens: int | None) -> str:

@@ -34,10 +34,11 @@ from mentra_nb.errors import OperationDenied, StoreError
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
+from mentra_nb.permission.advice import how_to_allow, why
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
 from mentra_nb.permission.effects import denial_of, why_asked
 from mentra_nb.permission.remembering import check_scope, remember
-from mentra_nb.permission.rules import denial_within, exactly, find_rule, pattern_problem, why_not_split
+from mentra_nb.permission.rules import exactly, find_rule, pattern_problem
 from mentra_nb.store.protocols import RuntimeStore
 
 if TYPE_CHECKING:
@@ -53,10 +54,6 @@ SandboxMode = Literal["auto", "off"]
 
 DEFAULT_ASK_TIMEOUT = 600.0
 """Seconds a question stays open."""
-
-MAX_QUOTED = 1_000
-"""Characters of a subject that are quoted in advice."""
-
 
 ASK_IN_A_CELL = "ask with %mentra, mn.ask or Chat.ask in a cell of a live notebook, where a person can answer"
 """The other way to let a call run where nobody can be asked."""
@@ -142,7 +139,7 @@ class SessionPermissions:
             how = how_to_allow(request, rules, ASK_IN_A_CELL)
             return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
         given = AGAIN if request.again else verdict and verdict.reason
-        return await self._put_question(request, given or _why(request, self.ask, rules), rules)
+        return await self._put_question(request, given or why(request, self.ask, rules), rules)
 
     async def _authorize_effect(
         self, request: ToolAuthorizationRequest, effect: CallEffect, rules: list[PermissionRule]
@@ -361,26 +358,13 @@ class SessionPermissions:
         return await self.store.list_rules(self.session_id, self.project)
 
 
-def how_to_allow(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule], other: str) -> str:
-    """Return the advice that lets this very call, and no other, run unasked, or `other`. It quotes no long subject."""
-    if (size := len(str(request.subject))) > MAX_QUOTED:
-        advice = f"what it acts on has {size} characters, too many to quote in a rule: {other}"
-    else:
-        advice = f"allow it beforehand with {calls_to_allow(request)}, or {other}"
-    return "; ".join(filter(None, (_near_miss(request, rules), advice)))
-
-
-def calls_to_allow(request: ToolAuthorizationRequest) -> str:
-    """Return the calls of `mn.allow` that let this very call, and no other, run unasked."""
-    parts = request.subject.parts or ("",)
-    return " and ".join(f"mn.allow({request.tool_name!r}, pattern={exactly(part)!r})" for part in parts)
-
-
 def check_pattern(question: PermissionQuestion, decision: PermissionDecision, rules: Sequence[PermissionRule]) -> None:
     """Raise `OperationDenied` when an answer is to be remembered by a pattern that does not cover the call itself.
 
     Beside the denials among `rules`, a wildcard may not cover it.
     """
+    if decision.remember is not None and question.effect is not None:
+        raise OperationDenied("what a command did in the sandbox is kept or discarded, and not remembered")
     if decision.remember is None or decision.pattern is None:
         return
     rule = PermissionRule(id="", tool=question.tool_name, pattern=decision.pattern, allow=decision.allow)
@@ -426,24 +410,3 @@ def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
     if request.subject.protected:
         return False
     return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
-
-
-def _why(request: ToolAuthorizationRequest, ask: AskMode, rules: Sequence[PermissionRule]) -> str:
-    """Return why a call is asked about, in one line."""
-    if ask == "always":
-        return "ask is 'always' and no rule covers this call"
-    if request.subject.protected:
-        return f"{', '.join(request.subject.protected)} is protected: only its exact name in a rule covers it"
-    return _near_miss(request, rules) or f"'{request.tool_name}' may change things and no rule covers this call"
-
-
-def _near_miss(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule]) -> str | None:
-    """Return why no pattern covers a shell line although the tool has allowances; `None` if there is no such reason."""
-    if request.subject.kind != "shell" or not any(rule.allow and rule.tool == request.tool_name for rule in rules):
-        return None
-    for line in request.subject.parts:
-        if (why := why_not_split(line)) is not None:
-            return f"{why}, so no pattern covers this line, only its exact text"
-        if (denial := denial_within(rules, request.tool_name, line)) is not None:
-            return f"it holds the words of '{denial.pattern}', which is denied, so only its exact text is covered"
-    return None

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from kits.lab import Lab, Notebook
@@ -330,3 +331,30 @@ def test_axe_finds_nothing_serious_on_a_turn_and_on_its_card(opened: Opener, the
         assert len(found.response["passes"]) > 5
         shown.get_by_role("button", name="Allow once").click()
         expect(notebook.prompt(cell)).not_to_have_text("[*]:")
+
+
+def test_what_a_command_changed_is_kept_by_a_click(opened: Opener, tmp_path: Path) -> None:
+    begin = "from kits.notebooks import BEGIN\nexec(BEGIN)\nengine().settings.sandbox = 'auto'\n"
+    command = "printf 'one\\ntwo\\n' >made.txt; touch .gitmodules"
+    notebook = opened(
+        begin + f"script(shell({command!r}), s.text('Made.'), shell('rm made.txt'), s.text('Gone.'))",
+        "%mentra make it",
+        "%mentra delete it",
+        "import os; print(sorted(os.listdir()))",
+    )
+    notebook.run_all()
+    shown = notebook.card()
+    expect(shown.locator(".mentra-headline")).to_have_text("Keep what a command changed: 2 files")
+    effect = shown.locator(".mentra-effect")
+    expect(effect).to_contain_text(
+        "+ .gitmodules: created, file, 0 bytes ⚠ it belongs to Git, which runs what is in it"
+    )
+    expect(effect).to_contain_text("+ made.txt: created, file, 8 bytes")
+    expect(shown.get_by_role("region", name="What it changed")).to_contain_text("+two")
+    expect(shown.get_by_role("button", name="Always…")).to_have_count(0)
+    shown.screenshot(path=tmp_path / "effect.png")
+    shown.get_by_role("button", name="Keep", exact=True).click()
+    expect(notebook.output(1)).to_contain_text("2 files kept by you")
+    notebook.card().get_by_role("button", name="Discard", exact=True).click()
+    expect(notebook.output(2)).to_contain_text("1 file discarded, denied by you")
+    expect(notebook.output(3)).to_contain_text("made.txt")

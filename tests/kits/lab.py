@@ -68,6 +68,7 @@ def lab_server() -> Iterator[Lab]:
             **{name: str(home / path) for name, path in own.items()},
             "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "MENTRA_SANDBOX": "off",
             "PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", ""),
         }
         command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]

@@ -19,7 +19,7 @@ from mentra_nb.providers.scripted import ContentBlockDelta, ContentBlockStarted,
 from mentra_nb.settings import Settings
 get_ipython().run_line_magic("load_ext", "mentra_nb")
 engine().chats.clear()
-engine().settings = Settings(model="scripted/scripted")
+engine().settings = Settings(model="scripted/scripted", sandbox="off")
 def script(*turns):
     global model
     model = s.ScriptedProvider(turns)

@@ -10,9 +10,18 @@ from typing import Any
 
 import pytest
 
-from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolAuthorizationPreview
+from mentra_nb.authorization import (
+    CallEffect,
+    FileEffect,
+    PermissionDecision,
+    PermissionQuestion,
+    ToolAuthorizationPreview,
+    ToolCapability,
+)
 from mentra_nb.effect.lines import Changes
-from mentra_nb.notebook.asking import arguments, ask, diff, effect, question_text
+from mentra_nb.event.screen import QuestionAnswered
+from mentra_nb.notebook.asking import arguments, ask, choices, diff, effect, parse_reply, question_text
+from mentra_nb.notebook.calls import decision
 
 
 def question(**planned: Any) -> PermissionQuestion:
@@ -71,3 +80,67 @@ def test_what_stands_behind_a_long_run_of_blanks_is_in_sight() -> None:
     assert arguments(question().model_copy(update={"arguments": {"code": "if a:\n" + " " * 24 + "b"}})) == (
         "code:\n  │ if a:\n  │ " + " " * 24 + "b"
     )
+
+
+DONE = CallEffect(
+    digest="d",
+    files=(
+        FileEffect(path="/repo/text", kind="changed", about="file, 4 → 8 bytes", diff=("+two",), added=1, removed=0),
+        FileEffect(path="/repo/.git/hooks", kind="created", about="folder", protected="it belongs to Git"),
+        FileEffect(path="/else\nwhere", kind="deleted", about="file, 3 bytes"),
+    ),
+    wanted=("a connection to another machine",),
+)
+
+
+def tried(done: CallEffect) -> PermissionQuestion:
+    preview = ToolAuthorizationPreview(working_directory="/repo", capabilities=(ToolCapability.PROCESS_EXEC,))
+    return question().model_copy(update={"tool_name": "shell", "effect": done, "preview": preview})
+
+
+def test_what_a_command_changed_is_listed_with_protected_files_first() -> None:
+    assert effect(tried(DONE)).split("\n") == [
+        "+ .git/hooks: created, folder ⚠ it belongs to Git",
+        "~ text: changed, file, 4 → 8 bytes, +1 −0",
+        "− /else␊where: deleted, file, 3 bytes",
+        "it wanted, and did not get: a connection to another machine",
+    ]
+    text = question_text(tried(DONE))
+    assert "mentra asks: Keep what a command changed: 3 files (shell)" in text
+    assert "@@ text @@\n+two\n" in text
+    assert choices(tried(DONE)) == "[k]eep, [d]iscard, [s]top"
+
+
+def test_a_run_outside_the_sandbox_says_so() -> None:
+    outside = tried(DONE.model_copy(update={"files": (), "outside": True}))
+    assert question_text(outside).startswith("mentra asks: Run a command outside the sandbox (shell)")
+    assert "it wanted, and did not get: a connection to another machine" in question_text(outside)
+    assert choices(outside) == "[a]llow once, [d]eny, [s]top"
+
+
+@pytest.mark.parametrize(("typed", "allow"), [("k", True), ("keep", True), ("d", False), ("discard", False)])
+def test_keep_and_discard_can_be_typed(typed: str, allow: bool) -> None:
+    assert parse_reply(typed) == PermissionDecision(allow=allow)
+
+
+def test_of_many_files_the_number_is_said() -> None:
+    files = tuple(FileEffect(path=f"/repo/{n}", kind="created", about="file, 1 byte") for n in range(205))
+    lines = effect(tried(DONE.model_copy(update={"files": files, "wanted": ()}))).split("\n")
+    assert len(lines) == 201
+    assert lines[-1] == "… and 5 more files"
+
+
+@pytest.mark.parametrize(
+    ("allow", "words"),
+    [(True, "3 files kept by you 14:02"), (False, "3 files discarded, denied by you: no")],
+)
+def test_the_row_says_what_became_of_the_files(allow: bool, words: str) -> None:
+    answer = QuestionAnswered(
+        request_id="q",
+        tool_call_id="1",
+        tool_name="shell",
+        outcome="allowed" if allow else "denied",
+        decided_by="user",
+        reason=None if allow else "no",
+    )
+    assert decision(answer, "14:02", DONE) == words

@@ -90,7 +90,15 @@ COMMANDS = (
         answers.no_question,
         complete=(one_of("once", "always"),),
         answer=answers.allowed,
-        short={"a": "allow", "y": "allow", "yes": "allow", "w": "allow always", "always": "allow always"},
+        short={
+            "a": "allow",
+            "y": "allow",
+            "yes": "allow",
+            "k": "allow",
+            "keep": "allow",
+            "w": "allow always",
+            "always": "allow always",
+        },
     ),
     Command(
         "deny",
@@ -100,7 +108,7 @@ COMMANDS = (
         answers.no_question,
         complete=(one_of("because"),),
         answer=answers.denied,
-        short={"d": "deny", "n": "deny", "no": "deny"},
+        short={"d": "deny", "n": "deny", "no": "deny", "discard": "deny"},
     ),
     Command(
         "stop",
