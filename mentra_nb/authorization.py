@@ -3,10 +3,8 @@
 Matching rules is `permission/rules.py`; asking a person is `permission/asking.py`.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -51,17 +49,17 @@ class Subject(Data):
     """Whether the call runs where its effect can still be discarded."""
 
     @classmethod
-    def shell(cls, command: str) -> Subject:
+    def shell(cls, command: str) -> Self:
         """Return the subject of one command line."""
         return cls(kind="shell", parts=(command,))
 
     @classmethod
-    def path(cls, *paths: str, absolute: tuple[str, ...] = (), protected: tuple[str, ...] = ()) -> Subject:
+    def path(cls, *paths: str, absolute: tuple[str, ...] = (), protected: tuple[str, ...] = ()) -> Self:
         """Return the subject of a call that touches these files, named as a person would, and by absolute path."""
         return cls(kind="path", parts=paths, absolute=absolute, protected=protected)
 
     @classmethod
-    def text(cls, text: str) -> Subject:
+    def text(cls, text: str) -> Self:
         """Return the subject of any other call."""
         return cls(parts=(text,))
 
@@ -172,7 +170,7 @@ class ToolAuthorizationDecision(Data):
     """The pattern of the rule that decided, if one did."""
 
     @classmethod
-    def allow(cls, decided_by: str = "authorizer") -> ToolAuthorizationDecision:
+    def allow(cls, decided_by: str = "authorizer") -> Self:
         """Return an allowance.
 
         Example:
@@ -182,7 +180,7 @@ class ToolAuthorizationDecision(Data):
         return cls(outcome=ToolAuthorizationOutcome.ALLOW, decided_by=decided_by)
 
     @classmethod
-    def prompt(cls, reason: str | None = None) -> ToolAuthorizationDecision:
+    def prompt(cls, reason: str | None = None) -> Self:
         """Return a decision that a person must take.
 
         Example:
@@ -192,7 +190,7 @@ class ToolAuthorizationDecision(Data):
         return cls(outcome=ToolAuthorizationOutcome.PROMPT, reason=reason)
 
     @classmethod
-    def deny(cls, reason: str | None = None, decided_by: str = "authorizer") -> ToolAuthorizationDecision:
+    def deny(cls, reason: str | None = None, decided_by: str = "authorizer") -> Self:
         """Return a denial; the model gets `reason`."""
         return cls(outcome=ToolAuthorizationOutcome.DENY, reason=reason, decided_by=decided_by)
 

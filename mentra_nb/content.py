@@ -43,7 +43,8 @@ class _LateSignature:
 class Data(BaseModel, metaclass=_Frozen):
     """A frozen record. Unknown keys are ignored on load, so that newer files still open.
 
-    Validators are built at the first instance, which keeps the import of the package short.
+    Validators are built at the first instance, which keeps the import of the package short. Modules with many such
+    classes do without postponed annotations, as each would be compiled again.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", defer_build=True)

@@ -38,20 +38,21 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from mentra_nb.secrets.late import late
 from mentra_nb.server_text import message_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_TOO_LONG = re.compile(
+_CONTROL = late(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TOO_LONG = late(
     r"context.length|context.(window|size)|maximum context|prompt is too long"
     r"|input token count|too many (input )?tokens|n_ctx",
     re.IGNORECASE,
 )
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_UNREADABLE = re.compile(r"expected peg-[\w-]+ format|parse tool call", re.IGNORECASE)
+_UNREADABLE = late(r"expected peg-[\w-]+ format|parse tool call", re.IGNORECASE)
 """What llama.cpp says if it cannot read the answer of the model it runs."""
 _STATUS_OF = {
     **dict.fromkeys(("invalid_api_key", "authentication_error", "UNAUTHENTICATED"), 401),

@@ -6,14 +6,16 @@ import json
 import re
 from typing import Any
 
+from mentra_nb.secrets.late import late
+
 LONGEST = 400
 """Characters of a message."""
 DEEPEST = 6
 """Levels of JSON, or of JSON in a text, that are looked into."""
 _KEYS = ("error", "message", "detail", "msg", "error_description", "title", "reason", "errors")
-_MARKUP = re.compile(r"\s*<[!?a-z]", re.IGNORECASE)
-_TITLE = re.compile(r"<(title|h1)\b[^>]{0,200}>([^<]{1,200})<", re.IGNORECASE)
-_CUT_MESSAGE = re.compile(r'"(?:message|detail|msg)"\s{0,9}:\s{0,9}"((?:[^"\\]|\\.){1,400})')
+_MARKUP = late(r"\s*<[!?a-z]", re.IGNORECASE)
+_TITLE = late(r"<(title|h1)\b[^>]{0,200}>([^<]{1,200})<", re.IGNORECASE)
+_CUT_MESSAGE = late(r'"(?:message|detail|msg)"\s{0,9}:\s{0,9}"((?:[^"\\]|\\.){1,400})')
 
 
 def message_in(body: Any) -> str:

@@ -1,7 +1,5 @@
 """What the events are whose fields are checked, and of them those that are recorded."""
 
-from __future__ import annotations
-
 from mentra_nb.content import Data
 from mentra_nb.event.pieces import AgentEvent
 

@@ -3,8 +3,6 @@
 They are apart so that a first turn does not have to make their classes. `types.py` offers them with the others.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

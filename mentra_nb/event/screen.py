@@ -1,7 +1,5 @@
 """What a screen is shown of what happens: `SessionEvent`, as `projections.py` makes it of agent events."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from mentra_nb.authorization import PermissionScope

@@ -4,8 +4,6 @@ A `RuntimeEvent` is an `AgentEvent` that is recorded; no other is. What each loo
 `projections.py`.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 

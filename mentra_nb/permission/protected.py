@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mentra_nb import paths
 from mentra_nb.secrets.files import is_secret_path
@@ -19,16 +18,14 @@ from mentra_nb.secrets.files import is_secret_path
 Access = Literal["read", "write"]
 
 
-@dataclass(frozen=True)
-class Guard:
+class Guard(NamedTuple):
     """Why a file is protected. `refused`: nobody can allow it; otherwise a person is asked about exactly this file."""
 
     refused: bool
     why: str
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """One row of the table: what is protected, against what, and why."""
 
     access: tuple[Access, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from typing import Literal
 
 from mentra_nb.authorization import PermissionRule, PermissionScope
@@ -28,8 +27,12 @@ def check_tool(tool: str, known: Collection[str]) -> None:
     """Raise `OperationDenied` when a rule's tool is not one name, or looks like a misspelt one of `known`."""
     if not tool.strip() or set(tool) & set("*?"):
         raise OperationDenied(f"'{tool}' is not the name of a tool: a rule is for one tool, with a pattern")
+    if tool in known:
+        return
+    from difflib import get_close_matches
+
     near = {name.lower(): name for name in known}
-    if tool not in known and (found := get_close_matches(tool.lower(), near, 1, 0.8)):
+    if found := get_close_matches(tool.lower(), near, 1, 0.8):
         raise OperationDenied(f"there is no tool '{tool}': did you mean '{near[found[0]]}'?")
 
 

@@ -1,14 +1,12 @@
 """The records of the state store, all frozen. Times are Unix seconds."""
 
-from __future__ import annotations
-
 import functools
 import os
 import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
@@ -168,7 +166,7 @@ class LeaseHolder(Data):
     """A time (Unix seconds) at which the process ran: one with this pid that started later is another process."""
 
     @classmethod
-    def here(cls, runtime_id: str) -> LeaseHolder:
+    def here(cls, runtime_id: str) -> Self:
         """Return a holder in this process."""
         return cls(runtime_id=runtime_id, host=_host(), pid=os.getpid(), process_started=time.time())
 

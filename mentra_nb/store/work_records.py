@@ -3,8 +3,6 @@
 They are apart so that a turn without them does not make their classes. `records.py` offers them with the others.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
+from mentra_nb.secrets.late import late
 from mentra_nb.secrets.mask import without_first_part, without_last_part
 
 MAX_RESULT_LINES = 2_000
 MAX_RESULT_BYTES = 50 * 1024
 
-_CONTROL = re.compile(
+_CONTROL = late(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # colours, cursor
     r"|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # titles and links
     r"|[PX^_][^\x1b\n]*(?:\x1b\\)?"  # strings for the terminal
     r"|[ -/]*[0-~])"
 )
-_OVERSTRUCK = re.compile(r"[^\n\x08]\x08")
+_OVERSTRUCK = late(r"[^\n\x08]\x08")
 
 
 def clipped(text: str, max_bytes: int, max_lines: int, notice: str) -> str:
