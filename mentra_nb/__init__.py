@@ -235,7 +235,7 @@ _HOME = {
     "Session": "runtime.session",
     "Agent": "agent.agent",
     "AgentSnapshot": "agent.turn",
-    "AgentConfig": "agent.request",
+    "AgentConfig": "agent.config",
     "OutputOptions": "agent.output",
     "RunOptions": "agent.limits",
     "CancellationToken": "agent.limits",
@@ -333,9 +333,9 @@ if TYPE_CHECKING:
     from mentra_nb import authorization, content, errors
     from mentra_nb.agent import strategy
     from mentra_nb.agent.agent import Agent
+    from mentra_nb.agent.config import AgentConfig
     from mentra_nb.agent.limits import CancellationToken, RunOptions, Spent
     from mentra_nb.agent.output import OutputOptions
-    from mentra_nb.agent.request import AgentConfig
     from mentra_nb.agent.steering import Boundary, RoundSource
     from mentra_nb.agent.turn import AgentSnapshot
     from mentra_nb.authorization import (

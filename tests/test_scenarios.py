@@ -59,6 +59,12 @@ UNDER_THEIR_NAMES = {
         a_shaping_turn_offers_only_the_terminal_tool_and_forces_it
         two_terminal_calls_in_one_round_answer_with_the_first
     """,
+    "agent/test_paging": """
+        oversized_structured_output_spills_without_losing_details_or_termination
+        read_tool_result_windows_tile_the_result_and_mark_the_end
+        structured_tool_projects_content_and_hides_details_from_provider
+        sub_threshold_results_stay_byte_identical_under_paging
+    """,
     "permission/test_asking": """
         a_reasoned_denial_carries_its_words_to_the_tool_result a_remembered_refusal_keeps_its_reason_across_a_restart
         global_scoped_rules_are_visible_to_all_sessions resolve_permission_unknown_id_returns_error
@@ -279,6 +285,11 @@ UNDER_ANOTHER_NAME = {
 }
 
 CHANGED = {
+    "a long result is kept in the store; events have what the model reads of it": {
+        "agent/test_paging::a_long_result_is_shown_in_part_kept_whole_and_read_on_where_the_notice_says": (
+            "oversized_results_reach_the_model_paged_and_the_event_stream_whole"
+        ),
+    },
     "a cancelled run is settled": {
         "agent/test_scheduler::a_stop_in_a_batch_answers_every_call_and_says_which_may_have_run": (
             "cancellation_during_parallel_batch_rolls_back_run"
@@ -395,15 +406,6 @@ OPEN = {
         shell_validation_defaults_off_and_uses_authorization_semantics warns_*
     """,
     "targets of commands": "targeted_request_is_refused_instead_of_running_locally",
-    "paging of results": """
-        oversized_results_reach_the_model_paged_and_the_event_stream_whole
-        read_tool_result_windows_tile_the_result_and_mark_the_end
-        sub_threshold_results_stay_byte_identical_under_paging
-    """,
-    "whole results kept beside the transcript, and details for the screen": """
-        oversized_structured_output_spills_without_losing_details_or_termination
-        structured_tool_projects_content_and_hides_details_from_provider
-    """,
 }
 
 GONE = {

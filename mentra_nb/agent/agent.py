@@ -10,20 +10,20 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
 
-import anyio
 import anyio.lowlevel
 
 from mentra_nb.agent import recovery
 from mentra_nb.agent.beginning import Beginning, find_open_end, start_turn
 from mentra_nb.agent.calls import Caller
+from mentra_nb.agent.config import AgentConfig, stored_config
 from mentra_nb.agent.ending import ending
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.limits import RunOptions, TurnLimits
 from mentra_nb.agent.loop import finish_open_round, run_rounds
 from mentra_nb.agent.output import OutputOptions, OutputTool
-from mentra_nb.agent.request import AgentConfig, stored_config
 from mentra_nb.agent.scheduler import Scheduler
 from mentra_nb.agent.steering import RoundSource, Steering
+from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.agent.turn import AgentSnapshot, Turn
 from mentra_nb.content import Message
@@ -168,7 +168,10 @@ class Agent:
 
     async def set_reasoning(self, effort: str | None) -> None:
         """Use another reasoning effort, and store the choice with the agent."""
-        change = {"reasoning_effort": effort}
+        await self._change({"reasoning_effort": effort})
+
+    async def _change(self, change: dict[str, Any]) -> None:
+        """Use other settings, and store them with the agent."""
         config = self.config.model_copy(update=change)
         await self.environment.store.update_agent(self.id, config=config.model_dump(mode="json"))
         self.config = config
@@ -293,12 +296,8 @@ class Agent:
         Raises:
             OperationDenied: no call of that id is unknown.
         """
-        for call in await self.unknown_calls():
-            if call.call_id == call_id and call.resolution is None:
-                self.settled = None
-                await self.environment.store.resolve_tool_call(call.run_id, call_id, resolution)
-                return
-        raise OperationDenied(f"no call '{call_id}' of the interrupted turn is unknown")
+        await recovery.resolve(self.environment.store, self.id, call_id, resolution)
+        self.settled = None
 
     def add_source(self, source: RoundSource) -> None:
         """Add a source of messages for the model. It is asked after those that were added before."""
@@ -431,6 +430,7 @@ class Agent:
         if answer_tool is not None:
             config, environment = answer_tool.config(config), answer_tool.environment(environment)
         caller = Caller(self.id, self.name, self.model, run_id)
+        toolbox = Toolbox(environment.tools, config, self._change)
         delegate = partial(environment.delegate, self, options) if environment.delegate else None
         return Turn(
             id=run_id,
@@ -441,9 +441,7 @@ class Agent:
             environment=environment,
             transcript=self.transcript,
             limits=limits,
-            scheduler=Scheduler(
-                environment, caller, limits, offers=config.offers, delegate=delegate, answer_tool=answer_tool
-            ),
+            scheduler=Scheduler(environment, caller, limits, toolbox, delegate, answer_tool),
             adjust=self._adjust,
             sources=self._sources,
             phase=self._status,

@@ -16,7 +16,7 @@ from mentra_nb.content import ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import ToolCallRecord
-from mentra_nb.tools.tool import Delegate, Tool, ToolContext
+from mentra_nb.tools.tool import Tool, ToolContext
 
 
 class Caller(NamedTuple):
@@ -71,6 +71,7 @@ def result_event(
     result: ToolResult,
     duration_ms: int | None = None,
     original: ToolResult | None = None,
+    details: Any = None,
 ) -> e.ToolExecutionFinished:
     """Return the event of a call's result. `about` has the fields that every event of the call has.
 
@@ -84,6 +85,7 @@ def result_event(
         output_preview=text,
         duration_ms=duration_ms,
         model_output=None if original is None else result.display(),
+        details=details,
         **about,
     )
 
@@ -94,6 +96,8 @@ class CallEvents:
 
     environment: AgentEnvironment
     caller: Caller
+    services: Mapping[type, Any] = field(default_factory=dict)
+    """What the tools of this turn may use, besides what those of all turns may."""
     undecided: set[str] = field(default_factory=set)
 
     def emit(self, event: e.AgentEvent) -> list[Exception]:
@@ -165,12 +169,17 @@ class CallEvents:
         )
 
     def finished(
-        self, use: ToolUse, result: ToolResult, duration_ms: int | None, original: ToolResult | None = None
+        self,
+        use: ToolUse,
+        result: ToolResult,
+        duration_ms: int | None,
+        original: ToolResult | None = None,
+        details: Any = None,
     ) -> None:
-        """Record a call's result, as `result_event` does."""
-        self.emit(result_event(self.about(use), result, duration_ms, original))
+        """Record a call's result, as `result_event` says."""
+        self.emit(result_event(self.about(use), result, duration_ms, original, details))
 
-    def context(self, use: ToolUse, is_open: Callable[[str], bool], delegate: Delegate | None = None) -> ToolContext:
+    def context(self, use: ToolUse, is_open: Callable[[str], bool]) -> ToolContext:
         """Return what the running tool may use. Its progress is shown from any thread while `is_open(call id)`."""
         import asyncio
 
@@ -196,5 +205,5 @@ class CallEvents:
             policy=env.policy,
             executor=env.executor,
             progress=progress,
-            services=env.services if delegate is None else {**env.services, Delegate: delegate},
+            services={**env.services, **self.services},
         )

@@ -21,6 +21,7 @@ import anyio.to_thread
 
 from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
 from mentra_nb.agent.results import SKIPPED, bounded
+from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.authorization import (
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
@@ -33,7 +34,7 @@ from mentra_nb.event import types as e
 from mentra_nb.permission.binding import contained, contained_call, decide_in_time
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution
-from mentra_nb.tools.tool import Delegate, Tool, ToolContext
+from mentra_nb.tools.tool import Tool, ToolContext
 
 NO_AUTHORIZER = (
     "it may change something and this program has no authorizer: give one with Runtime(authorizer=…); "
@@ -61,8 +62,7 @@ class Gates:
     """Decide about the calls of one turn. `answer_tool`, which takes a typed answer, needs no permission."""
 
     events: CallEvents
-    offers: Callable[[str], bool]
-    delegate: Delegate | None
+    toolbox: Toolbox
     answer_tool: Tool | None
     is_open: Callable[[str], bool]
     """Whether a call, by its id, has no result yet."""
@@ -96,17 +96,16 @@ class Gates:
             raise Refused(f"{DENIED}what this call acts on changed while it was decided about; call it again")
 
     def _prepare(self, use: ToolUse) -> Call:
-        tools = self.events.environment.tools
-        tool = tools.get(use.name)
-        if tool is not None and not self.offers(use.name):
+        tool = self.toolbox.get(use.name)
+        if tool is not None and not self.toolbox.offers(use.name):
             raise self.events.denied(use, f"Tool '{use.name}' is not available for this agent", "runtime")
         if tool is None:
-            known = ", ".join(filter(self.offers, sorted(tools))) or "none"
+            known = ", ".join(self.toolbox.names()) or "none"
             raise self.events.denied(use, f"Tool not found: '{use.name}'; available: {known}", "runtime")
         if use.error is not None:
             text = f"The arguments of '{use.name}' are not a JSON object: {use.error}"
             raise self.events.misfit(use, text)
-        call = Call(use, tool, self.events.context(use, self.is_open, self.delegate), use.input)
+        call = Call(use, tool, self.events.context(use, self.is_open), use.input)
         _fit(call, use.input)
         return call
 

@@ -208,7 +208,7 @@ async def ask_model(turn: Turn) -> Answer:
         check_priced(provider.descriptor.id, model)
     turn.scheduler.use_model(model)
     await turn.transcript.ready_for((provider, model))
-    request = assemble(model, turn.config, turn.transcript.messages(), turn.environment)
+    request = assemble(model, turn.config, turn.transcript.messages(), turn.environment, turn.scheduler.toolbox)
     turn.limits.count_request()
     for attempt in count(1):
         turn.request = e.ModelRequestStarted(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio.to_thread
 
+from mentra_nb.agent import results
 from mentra_nb.agent.calls import Call
 from mentra_nb.agent.results import MAX_RESULT_BYTES
 from mentra_nb.content import Image
@@ -29,19 +30,25 @@ class Outcome(NamedTuple):
     images: tuple[Image, ...] = ()
     is_error: bool = False
     ends_turn: bool = False
+    details: Any = None
+    """For the record and for screens only."""
 
 
 async def as_outcome(output: ToolOutput) -> Outcome:
     """Return what a tool returned as text or JSON, made on a thread if it may take long."""
-    content = output.content
-    short_text = isinstance(content, str) and len(content) <= MAX_RESULT_BYTES
-    short_number = isinstance(content, int) and content.bit_length() <= 64
-    if output.images or not (short_text or short_number or content is None or isinstance(content, float)):
+    if output.images or not (_is_short(output.content) and _is_short(output.details)):
         work = partial(contained_call, partial(as_output, output))
         output = await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
     else:
         output = as_output(output)
-    return Outcome(output.content, output.images, ends_turn=output.terminate)
+    return Outcome(output.content, output.images, ends_turn=output.terminate, details=output.details)
+
+
+async def shortened(content: Any, call_id: str | None) -> tuple[Any, str | None]:
+    """Call `results.shortened`, on a thread if it may take long."""
+    if _is_short(content):
+        return results.shortened(content, call_id)
+    return await anyio.to_thread.run_sync(results.shortened, content, call_id, abandon_on_cancel=True)
 
 
 async def after_hooks(hooks: Sequence[PostExecutionHook], call: Call, outcome: Outcome) -> Outcome:
@@ -69,3 +76,12 @@ async def after_hooks(hooks: Sequence[PostExecutionHook], call: Call, outcome: O
         except Exception:  # noqa: BLE001 - code of an application; its words may hold what it was to keep back
             return outcome._replace(content=WITHHELD, images=(), is_error=True)
     return outcome
+
+
+def _is_short(content: Any) -> bool:
+    """Return whether it takes no time to put a value into words."""
+    if isinstance(content, str):
+        return len(content) <= MAX_RESULT_BYTES
+    if isinstance(content, int):
+        return content.bit_length() <= 64
+    return content is None or isinstance(content, float)

@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 
 from pydantic import TypeAdapter, ValidationError, create_model
 
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
 from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
@@ -101,7 +101,13 @@ class OutputTool(Tool):
         change: dict[str, Any] = {"tool_choice": ToolChoice(), "response_format": None}
         if not self.keeps_tools:  # some providers allow no reasoning when a tool is forced
             forced = ToolChoice("tool", name)
-            change |= {"tools": (name,), "tool_choice": forced, "reasoning_effort": None, "reasoning_summary": None}
+            change |= {
+                "tools": (name,),
+                "loaded_tools": (),
+                "tool_choice": forced,
+                "reasoning_effort": None,
+                "reasoning_summary": None,
+            }
         elif config.tools is not None:
             change["tools"] = (*config.tools, name)
         return config.model_copy(update=change)

@@ -12,10 +12,11 @@ from mentra_nb.agent.calls import Earlier, result_event
 from mentra_nb.agent.results import SKIPPED
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Message, Text, ToolResult, ToolUse
+from mentra_nb.errors import OperationDenied
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import AgentRecord, Entry, RunRecord, StoredConversation, ToolCallRecord
+from mentra_nb.store.records import AgentRecord, Entry, Resolution, RunRecord, StoredConversation, ToolCallRecord
 
 DIED = "interrupted: its process ended"
 NEVER_RAN = "not executed: the process ended before it ran"
@@ -106,6 +107,15 @@ async def unknown_calls(store: RuntimeStore, agent_id: str) -> list[ToolCallReco
     if last is None or last.state == "finished":
         return []
     return list((await open_end(store, last)).calls.unknown.values())
+
+
+async def resolve(store: RuntimeStore, agent_id: str, call_id: str, resolution: Resolution) -> None:
+    """Store a decision about one of `unknown_calls`. Raises `OperationDenied` if no call of that id is unknown."""
+    for call in await unknown_calls(store, agent_id):
+        if call.call_id == call_id and call.resolution is None:
+            await store.resolve_tool_call(call.run_id, call_id, resolution)
+            return
+    raise OperationDenied(f"no call '{call_id}' of the interrupted turn is unknown")
 
 
 async def _lineage(store: RuntimeStore, run: RunRecord) -> list[RunRecord]:

@@ -6,12 +6,24 @@ import json
 from typing import Any
 
 from mentra_nb.errors import MentraError
+from mentra_nb.tools.builtin.read_tool_result import call_text
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, clipped
 from mentra_nb.tools.waiting_thread import STOPPED
 from mentra_nb.words import counted
 
-__all__ = ["MAX_RESULT_BYTES", "MAX_RESULT_LINES", "NOT_RUN", "SKIPPED", "STOPPED", "bounded", "in_words", "limited"]
+__all__ = [
+    "MAX_RESULT_BYTES",
+    "MAX_RESULT_LINES",
+    "NOT_RUN",
+    "SKIPPED",
+    "STOPPED",
+    "bounded",
+    "in_words",
+    "limited",
+    "shortened",
+]
 
+MAX_KEPT_BYTES = 16 * 1024 * 1024
 MAX_REFUSAL_BYTES, MAX_REFUSAL_LINES = 4_000, 60
 SKIPPED = "interrupted while it ran: it may have taken effect, and was not run again"
 NOT_RUN = "not executed: the turn was stopped"
@@ -22,16 +34,42 @@ def limited(content: Any) -> Any:
 
     JSON is replaced, not cut.
     """
+    return shortened(content, None)[0]
+
+
+def shortened(content: Any, call_id: str | None) -> tuple[Any, str | None]:
+    """Return what a model reads of a result, as `limited` does, and the whole as text where that is not all of it.
+
+    The notice says how to read on in the result of that call; without an id nobody can, and nothing is kept.
+    """
     if not isinstance(content, str):
-        size = len(json.dumps(content, ensure_ascii=False, default=str).encode())
+        size = _bytes(json.dumps(content, ensure_ascii=False, default=str))
         if size <= MAX_RESULT_BYTES:
-            return content
-        return f"[the result is JSON of {size} bytes, over the limit of {MAX_RESULT_BYTES}: ask for less of it]"
-    notice = (
-        f"[… {{left}} of {len(content.encode('utf-8', 'replace'))} bytes left out; "
-        f"{counted(content.count(chr(10)) + 1, 'line')} in all …]"
-    )
-    return clipped(content, MAX_RESULT_BYTES, MAX_RESULT_LINES, notice)
+            return content, None
+        about = f"[the result is JSON of {size} bytes, over the limit of {MAX_RESULT_BYTES}"
+        if call_id is None:
+            return f"{about}: ask for less of it]", None
+        whole = json.dumps(content, ensure_ascii=False, indent=1, default=str)
+        return f"{about}: read its {_lines(whole)} with {call_text(call_id, 1)}]", kept(whole)
+    notice = f"[… {{left}} of {_bytes(content)} bytes left out; {_lines(content)} in all"
+    if call_id is not None:
+        id = call_id.replace("{", "{{").replace("}", "}}")
+        notice += f"; go on with {call_text(id, '{line}')}"
+    shown = clipped(content, MAX_RESULT_BYTES, MAX_RESULT_LINES, f"{notice} …]")
+    return shown, None if shown == content or call_id is None else kept(content)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def _lines(text: str) -> str:
+    return counted(text.count("\n") + 1, "line")
+
+
+def kept(whole: str) -> str:
+    """Return the text of a result that is stored: all of it up to 16 MiB, else its beginning and end."""
+    return clipped(whole, MAX_KEPT_BYTES, whole.count("\n") + 1, "[… {left} bytes left out …]")
 
 
 def bounded(text: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -14,13 +15,17 @@ from mentra_nb.agent.calls import Call, Caller, CallEvents, Earlier, Refused
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
-from mentra_nb.agent.outcome import Outcome, after_hooks, as_outcome
+from mentra_nb.agent.outcome import Outcome, after_hooks, as_outcome, shortened
 from mentra_nb.agent.results import NOT_RUN, STOPPED, in_words, limited
+from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.content import ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
+from mentra_nb.tools.builtin.read_tool_result import NAME as READ_ON
+from mentra_nb.tools.builtin.read_tool_result import WholeResults
+from mentra_nb.tools.builtin.search_tools import ToolIndex
 from mentra_nb.tools.tool import Delegate, Tool
 
 
@@ -31,8 +36,7 @@ class Scheduler:
     environment: AgentEnvironment
     caller: Caller
     limits: TurnLimits
-    offers: Callable[[str], bool] = lambda name: True
-    """Whether the agent may use a tool of that name."""
+    toolbox: Toolbox
     delegate: Delegate | None = None
     """The service through which tools give a task to a subagent."""
     answer_tool: Tool | None = None
@@ -44,10 +48,15 @@ class Scheduler:
     _calls: Sequence[ToolUse] = ()
 
     def __post_init__(self) -> None:
-        self._events = CallEvents(self.environment, self.caller)
-        self._gates = Gates(
-            self._events, self.offers, self.delegate, self.answer_tool, is_open=lambda id: id not in self.results
-        )
+        store, agent_id = self.environment.store, self.caller.agent_id
+        services: dict[type, Any] = {
+            ToolIndex: ToolIndex(self.toolbox.deferred, self.toolbox.load),
+            WholeResults: WholeResults(lambda call_id: store.load_result(agent_id, call_id)),
+        }
+        if self.delegate is not None:
+            services[Delegate] = self.delegate
+        self._events = CallEvents(self.environment, self.caller, services)
+        self._gates = Gates(self._events, self.toolbox, self.answer_tool, is_open=lambda id: id not in self.results)
 
     def use_model(self, model: str) -> None:
         """Name another model in what follows."""
@@ -128,7 +137,7 @@ class Scheduler:
             yield batch
 
     def _is_parallel(self, use: ToolUse) -> bool:
-        tool = self.environment.tools.get(use.name)
+        tool = self.toolbox.get(use.name)
         if tool is not None:
             with contextlib.suppress(Exception):  # the arguments may not fit, which a tool need not expect here
                 return contained_call(lambda: tool.is_parallel(use.input))
@@ -180,23 +189,27 @@ class Scheduler:
         try:
             outcome = await self._execute(call)
             seen = await after_hooks(self.environment.post_hooks, call, outcome)
+            content, whole = await shortened(seen.content, call.use.id if self._can_read_on(call) else None)
         except anyio.get_cancelled_exc_class():
             self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
             await self.save(ToolCallEnd(call.use.id, STOPPED, is_error=True))
             raise
-        content = limited(seen.content)
+        if whole is not None:
+            await self._keep(call, whole)
         end = ToolCallEnd(call.use.id, content, seen.is_error, outcome.ends_turn)
         if alone and self.open_calls() == [call.use]:
             self.unsaved = end
         else:
             await self.save(end)
-        result = ToolResult(tool_use_id=call.use.id, content=content, is_error=seen.is_error, images=seen.images)
+        self.results[call.use.id] = result = ToolResult(
+            tool_use_id=call.use.id, content=content, is_error=seen.is_error, images=seen.images
+        )
         original = (
             None
             if seen is outcome
             else result.model_copy(update={"content": limited(outcome.content), "is_error": outcome.is_error})
         )
-        self._finished(call.use, result, _ms_since(began) + call.tried_ms, original)
+        self._events.finished(call.use, result, _ms_since(began) + call.tried_ms, original, outcome.details)
         return outcome.ends_turn
 
     async def _execute(self, call: Call) -> Outcome:
@@ -219,6 +232,18 @@ class Scheduler:
         except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
             return _failed(in_words(failure))
 
+    def _can_read_on(self, call: Call) -> bool:
+        """Return whether the model can be given the rest of a long result: it is not told so of that tool's own."""
+        return call.use.name != READ_ON and READ_ON not in self.toolbox.config.hidden_tools
+
+    async def _keep(self, call: Call, whole: str) -> None:
+        """Store a result that is not shown whole, and offer the tool that reads it."""
+        with anyio.CancelScope(shield=True):
+            await self.environment.store.keep_result(
+                self.caller.agent_id, self.caller.run_id, call.use.id, whole, holder=self.environment.holder
+            )
+            await self.toolbox.load([READ_ON])
+
     async def save(self, end: ToolCallEnd, entries: Sequence[Entry] = ()) -> None:
         """Store the end of a call, with entries of the transcript."""
         self.unsaved = None
@@ -228,13 +253,8 @@ class Scheduler:
             )
 
     def _finish(self, use: ToolUse, text: str, *, is_error: bool, duration_ms: int | None = None) -> None:
-        self._finished(use, ToolResult(tool_use_id=use.id, content=limited(text), is_error=is_error), duration_ms)
-
-    def _finished(
-        self, use: ToolUse, result: ToolResult, duration_ms: int | None = None, original: ToolResult | None = None
-    ) -> None:
-        self.results[use.id] = result
-        self._events.finished(use, result, duration_ms, original)
+        self.results[use.id] = ToolResult(tool_use_id=use.id, content=limited(text), is_error=is_error)
+        self._events.finished(use, self.results[use.id], duration_ms)
 
 
 def _failed(text: str) -> Outcome:

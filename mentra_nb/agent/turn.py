@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mentra_nb.agent.answer import PendingMessage
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.limits import TurnLimits
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.scheduler import Scheduler
 from mentra_nb.agent.steering import RoundSource
 from mentra_nb.agent.transcript import Transcript

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any, Literal
 from weakref import WeakSet
 
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import RunOptions, Spent
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.arguments import check_words
 from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.earlier import tell_of_earlier

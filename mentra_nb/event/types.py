@@ -170,6 +170,8 @@ class ToolExecutionFinished(OfCall):
     duration_ms: int | None = None
     model_output: str | None = None
     """What the model read instead of the output, if a post-execution hook replaced it."""
+    details: Any = None
+    """What the tool returned besides, which the model does not read."""
 
 
 class RunAborted(InTurn):

@@ -88,7 +88,7 @@ class ProviderToolSpec(Data):
     """A tool as it is described to the model.
 
     `strict` asks for arguments that fit the schema exactly. A `deferred` tool's schema stays out of the prompt until
-    the provider's own search finds it; it needs `Request.tool_search`.
+    the provider's own search finds it; in a request it needs `tool_search`.
     """
 
     name: str

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from mentra_nb.agent import recovery
 from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.job_results import JobResults
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Data
 from mentra_nb.errors import StoreError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mentra_nb.agent.agent import Agent
-from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event.bus import AuditStore, EventBus, RuntimeHook, RuntimeHooks

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import anyio
 
 from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.errors import LeaseUnavailable, StoreError
 from mentra_nb.ids import new_id
 from mentra_nb.permission.asking import AskMode, SessionPermissions

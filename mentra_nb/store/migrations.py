@@ -142,6 +142,11 @@ STEPS: tuple[str, ...] = (
     """
     UPDATE sessions SET name = id WHERE name = 'mentra';  -- the name of every conversation that was given none
     """,
+    """
+    CREATE TABLE tool_results(
+      agent_id TEXT NOT NULL, call_id TEXT NOT NULL, run_id TEXT NOT NULL, content TEXT NOT NULL, kept_at REAL NOT NULL,
+      PRIMARY KEY(agent_id, call_id, run_id)) STRICT;
+    """,
 )
 
 

@@ -181,6 +181,16 @@ class RunStore(Protocol):
         """Store a decision about a call without a result. Return `False` when it has a result or a decision."""
         ...
 
+    async def keep_result(
+        self, agent_id: str, run_id: str, call_id: str, text: str, *, holder: str | None = None
+    ) -> None:
+        """Store the whole result of a call of which the transcript has a part."""
+        ...
+
+    async def load_result(self, agent_id: str, call_id: str) -> str | None:
+        """Return the whole result of a call that was kept; of several calls with that id, of the latest."""
+        ...
+
     async def list_tool_calls(self, run_id: str) -> list[ToolCallRecord]:
         """Return the tool calls of a turn in the order they began."""
         ...

@@ -21,7 +21,8 @@ def clipped(text: str, max_bytes: int, max_lines: int, notice: str) -> str:
     """Return a text within the limits: two thirds from its beginning, one from its end, the notice in between.
 
     What is kept ends at line ends where that costs less than half of it, else at the ends of words, so that no half of
-    a key is left. `notice` may have `{left}` for the bytes left out; `max_bytes` must have room for it.
+    a key is left. `notice` may have `{left}` for the bytes left out and `{line}` for the number of the first line that
+    is not whole; `max_bytes` must have room for it.
     """
     raw = text.encode("utf-8", "replace")
     if len(raw) <= max_bytes and text.count("\n") < max_lines:
@@ -30,7 +31,9 @@ def clipped(text: str, max_bytes: int, max_lines: int, notice: str) -> str:
     head = _kept(raw[: room * 2 // 3], max_lines * 2 // 3, from_end=False)
     tail = _kept(raw[len(raw) - room // 3 :], max_lines // 3, from_end=True)
     left = len(raw) - len(head.encode()) - len(tail.encode())
-    return "\n".join([head.removesuffix("\n"), notice.format(left=left), tail.removeprefix("\n")])
+    head, tail = head.removesuffix("\n"), tail.removeprefix("\n")
+    line = head.count("\n") + (2 if text.startswith("\n", len(head)) else 1)
+    return "\n".join([head, notice.format(left=left, line=line), tail])
 
 
 def _kept(raw: bytes, lines: int, *, from_end: bool) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,7 +30,8 @@ def as_output(value: Any) -> ToolOutput:
     content = pictures.worded(output.content)
     for image in output.images:
         pictures.shown(image)
-    return replace(output, content=content, images=tuple(pictures.kept))
+    details = None if output.details is None else as_content(output.details)
+    return ToolOutput(content, output.terminate, tuple(pictures.kept), details)
 
 
 def as_content(value: Any) -> Any:

@@ -103,6 +103,8 @@ class ToolOutput:
     content: Any
     terminate: bool = False
     images: tuple[Image, ...] = ()
+    details: Any = None
+    """Any JSON value for the record and for screens; the model does not read it."""
 
 
 class Tool(ABC):

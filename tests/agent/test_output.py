@@ -16,8 +16,8 @@ import pytest
 from kits.core import Bench, Judge, Recorder, Unattended
 from pydantic import BaseModel, Field
 
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import RunOptions
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.strategy import Inject, RoundContext
 from mentra_nb.authorization import PermissionRule, ToolAuthorizationDecision
 from mentra_nb.errors import (

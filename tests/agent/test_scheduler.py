@@ -16,8 +16,8 @@ import anyio.lowlevel
 import pytest
 from kits.core import Bench, Judge, Recorder, bench, heard, of
 
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import CancellationToken, RunOptions
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.results import MAX_RESULT_BYTES, MAX_RESULT_LINES, NOT_RUN, limited
 from mentra_nb.authorization import (
     ToolAuthorizationDecision,
@@ -586,8 +586,8 @@ async def test_exclusive_success_and_error_outputs_truncate_with_identical_rules
     async with bench(tools=[Custom("good", lambda: many), Custom("bad", fail)]) as table:
         good, bad = await one_round(table, ("good", {}), ("bad", {}))
         finished = table.recorder.of(e.ToolExecutionFinished)
-    assert good.content == bad.content != many
-    assert [f.output_preview for f in finished] == [good.content] * 2  # the screen shows what the model gets
+    assert good.content == bad.content.replace("tool-2", "tool-1") != many
+    assert [f.output_preview for f in finished] == [good.content, bad.content]  # the screen shows what the model gets
 
 
 async def test_parallel_outputs_truncate_per_result_and_preserve_call_order() -> None:
@@ -607,7 +607,8 @@ async def test_a_large_result_is_cut_at_whole_lines() -> None:
         [result] = await one_round(table, ("many", {}))
     lines = str(result.content).split("\n")
     assert (lines[0], lines[1332], lines[-1]) == ("0", "1332", "4999")
-    assert lines[1333] == "[… 15006 of 23889 bytes left out; 5000 lines in all …]"
+    go_on = 'read_tool_result(tool_use_id="tool-1", start_line=1334)'
+    assert lines[1333] == f"[… 15006 of 23889 bytes left out; 5000 lines in all; go on with {go_on} …]"
     assert lines[1334:] == [str(n) for n in range(5000 - len(lines[1334:]), 5000)]
     assert len(lines) <= MAX_RESULT_LINES
 

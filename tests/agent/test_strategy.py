@@ -10,8 +10,8 @@ import pytest
 from kits.core import MODEL, Bench, bench
 
 from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import CancellationToken, RunOptions
-from mentra_nb.agent.request import AgentConfig
 from mentra_nb.agent.strategy import (
     Adjustment,
     Continue,

@@ -59,6 +59,7 @@ OUR_FIELDS = {
     "provider",
     "duration_ms",
     "model_output",
+    "details",
     "decided_by",
     "wait_ms",
     "subject",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mentra_nb.agent.agent import Agent
-from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.authorization import (
     PermissionDecision,
     ToolAuthorizationDecision,

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from kits.tiny_model import FOND, PATCHES, tiny_model, tiny_projector
 from kits.wires import blocks, collect, ending
 
-from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.content import Image, Message, Text, TokenUsage
 from mentra_nb.errors import InvalidRequest, ProviderError
 from mentra_nb.event.bus import NullAudit

@@ -16,7 +16,7 @@ from kits.http_server import Reply, Server
 from pydantic import BaseModel
 
 from mentra_nb.agent.agent import Agent
-from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.content import ToolResult
 from mentra_nb.errors import MalformedStream
 from mentra_nb.event.bus import NullAudit

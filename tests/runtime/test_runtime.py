@@ -16,7 +16,7 @@ from kits import stores
 from kits.core import MODEL, Recorder, allow_all, bench
 
 from mentra_nb import paths
-from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.errors import (
     ConfigurationError,
     FailedToListModels,

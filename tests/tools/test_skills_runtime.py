@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kits.core import bench
 
-from mentra_nb.agent.request import AgentConfig
+from mentra_nb.agent.config import AgentConfig
 from mentra_nb.content import ToolResult
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 

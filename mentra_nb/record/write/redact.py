@@ -25,7 +25,17 @@ _SHORT_FIELD = 256
 _DEEPEST = 100
 _MOST_BITS = 10_000  # Python refuses to write longer numbers as decimal digits
 
-_BODIES = ("prompt", "output_preview", "model_output", "subject", "command", "query_preview", "detail", "text")
+_BODIES = (
+    "prompt",
+    "output_preview",
+    "model_output",
+    "details",
+    "subject",
+    "command",
+    "query_preview",
+    "detail",
+    "text",
+)
 _PREVIEW_BODIES = ("raw_input", "structured_input")
 
 

@@ -123,6 +123,28 @@ class RunTable(Database):
         row = (resolution, run_id, call_id)
         return await self.write(lambda db: db.execute(statement, row).rowcount > 0, sync=True)
 
+    async def keep_result(
+        self, agent_id: str, run_id: str, call_id: str, text: str, *, holder: str | None = None
+    ) -> None:
+        row = {
+            "agent_id": agent_id,
+            "run_id": run_id,
+            "call_id": call_id,
+            "content": to_json(text),
+            "kept_at": time.time(),
+        }
+
+        def work(db: Transaction) -> None:
+            check_holder(db, agent_id, holder)
+            insert(db, "tool_results", row)
+
+        await self.write(work)
+
+    async def load_result(self, agent_id: str, call_id: str) -> str | None:
+        statement = "SELECT content FROM tool_results WHERE agent_id = ? AND call_id = ? ORDER BY kept_at DESC LIMIT 1"
+        row = await self.read(lambda db: db.execute(statement, (agent_id, call_id)).fetchone())
+        return None if row is None else json.loads(row["content"])
+
     async def list_tool_calls(self, run_id: str) -> list[ToolCallRecord]:
         statement = "SELECT * FROM tool_calls WHERE run_id = ? ORDER BY started_at, call_id"
         rows = await self.read(lambda db: db.execute(statement, (run_id,)).fetchall())

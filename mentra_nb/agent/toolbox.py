@@ -1,0 +1,95 @@
+"""The tools of a turn: those the agent may call, and those its next request describes to the model.
+
+A deferred tool is described once a search has found it; until then the system prompt has its name and one line, unless
+the provider searches. Two tools are there only when they are needed: `search_tools`, as long as there are deferred
+tools, and `read_tool_result`, once a result was too long to be shown whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mentra_nb.agent.config import AgentConfig
+from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.builtin import read_tool_result, search_tools
+from mentra_nb.tools.tool import Tool
+
+OWN: Mapping[str, Tool] = {
+    read_tool_result.NAME: read_tool_result.ReadToolResult(),
+    search_tools.NAME: search_tools.SearchTools(),
+}
+
+
+@dataclass
+class Toolbox:
+    """`tools` are all that there are, live; `config` says which are offered."""
+
+    tools: Mapping[str, Tool]
+    config: AgentConfig
+    change: Callable[[dict[str, Any]], Awaitable[None]]
+    """Changes settings of the agent, and stores them with it."""
+    loaded: set[str] = field(default_factory=set)
+    _at_once: dict[str, tuple[ProviderToolSpec, ProviderToolSpec]] = field(default_factory=dict)
+    """By name: the description of a loaded tool, as it is and without the mark that it is deferred."""
+
+    def __post_init__(self) -> None:
+        self.loaded |= set(self.config.loaded_tools)
+
+    def get(self, name: str) -> Tool | None:
+        """Return the tool of that name, whether it is offered or not."""
+        return self.tools.get(name) or OWN.get(name)
+
+    def offers(self, name: str) -> bool:
+        """Return whether the agent may call a tool of that name."""
+        if name in self.tools or name not in OWN:
+            return self.config.offers(name)
+        is_needed = bool(self.deferred()) if name == search_tools.NAME else name in self.loaded
+        return is_needed and name not in self.config.hidden_tools
+
+    def names(self) -> list[str]:
+        """Return the names of the tools that the agent may call, sorted."""
+        return sorted(name for name in {*self.tools, *OWN} if self.offers(name))
+
+    @property
+    def searches(self) -> bool:
+        """Whether deferred tools are left out of requests until `search_tools` has found them."""
+        own = search_tools.NAME not in self.tools and search_tools.NAME not in self.config.hidden_tools
+        return own and not self.config.tool_search
+
+    def deferred(self) -> list[ProviderToolSpec]:
+        """Return the tools that `search_tools` searches, by name."""
+        return [wire for wire in self._offered() if wire.deferred] if self.searches else []
+
+    def described(self) -> list[ProviderToolSpec]:
+        """Return the tools for a request, by name, so that the same ones are always sent alike and are cached."""
+        found = self._offered()
+        if not self.config.tool_search and any(wire.deferred for wire in found):
+            known = {*self.loaded, self.config.tool_choice.name}
+            kept = [wire for wire in found if not (wire.deferred and self.searches) or wire.name in known]
+            found = [self._now(wire) if wire.deferred else wire for wire in kept]
+        return found + [tool.spec.wire for name, tool in OWN.items() if name not in self.tools and self.offers(name)]
+
+    def section(self) -> str | None:
+        """Return the part of the system prompt that names the deferred tools."""
+        found = self.deferred()
+        return search_tools.listing(found) if found else None
+
+    async def load(self, names: Iterable[str]) -> None:
+        """Describe these tools to the model from the next request on, in later turns too."""
+        wanted = self.loaded | set(names)
+        if wanted != self.loaded:
+            self.loaded = wanted
+            await self.change({"loaded_tools": tuple(sorted(wanted))})
+
+    def _offered(self) -> list[ProviderToolSpec]:
+        tools = self.tools
+        return [tools[name].spec.wire for name in sorted(tools) if self.config.offers(name)]
+
+    def _now(self, wire: ProviderToolSpec) -> ProviderToolSpec:
+        """Return a description without its mark, the same object each time, as wires keep the encoded form."""
+        kept = self._at_once.get(wire.name)
+        if kept is None or kept[0] is not wire:
+            kept = self._at_once[wire.name] = wire, wire.model_copy(update={"deferred": False})
+        return kept[1]
