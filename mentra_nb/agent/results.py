@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from mentra_nb.errors import MentraError
-from mentra_nb.tools.builtin.read_tool_result import call_text
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, clipped
+from mentra_nb.tools.needed import read_on
 from mentra_nb.tools.waiting_thread import STOPPED
 from mentra_nb.words import counted
 
@@ -50,11 +50,11 @@ def shortened(content: Any, call_id: str | None) -> tuple[Any, str | None]:
         if call_id is None:
             return f"{about}: ask for less of it]", None
         whole = json.dumps(content, ensure_ascii=False, indent=1, default=str)
-        return f"{about}: read its {_lines(whole)} with {call_text(call_id, 1)}]", kept(whole)
+        return f"{about}: read its {_lines(whole)} with {read_on(call_id, 1)}]", kept(whole)
     notice = f"[… {{left}} of {_bytes(content)} bytes left out; {_lines(content)} in all"
     if call_id is not None:
         id = call_id.replace("{", "{{").replace("}", "}}")
-        notice += f"; go on with {call_text(id, '{line}')}"
+        notice += f"; go on with {read_on(id, '{line}')}"
     shown = clipped(content, MAX_RESULT_BYTES, MAX_RESULT_LINES, f"{notice} …]")
     return shown, None if shown == content or call_id is None else kept(content)
 

@@ -23,9 +23,7 @@ from mentra_nb.event import types as e
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
-from mentra_nb.tools.builtin.read_tool_result import NAME as READ_ON
-from mentra_nb.tools.builtin.read_tool_result import WholeResults
-from mentra_nb.tools.builtin.search_tools import ToolIndex
+from mentra_nb.tools.needed import READ_TOOL_RESULT, ToolIndex, WholeResults
 from mentra_nb.tools.tool import Delegate, Tool
 
 
@@ -234,7 +232,7 @@ class Scheduler:
 
     def _can_read_on(self, call: Call) -> bool:
         """Return whether the model can be given the rest of a long result: it is not told so of that tool's own."""
-        return call.use.name != READ_ON and READ_ON not in self.toolbox.config.hidden_tools
+        return call.use.name != READ_TOOL_RESULT and READ_TOOL_RESULT not in self.toolbox.config.hidden_tools
 
     async def _keep(self, call: Call, whole: str) -> None:
         """Store a result that is not shown whole, and offer the tool that reads it."""
@@ -242,7 +240,7 @@ class Scheduler:
             await self.environment.store.keep_result(
                 self.caller.agent_id, self.caller.run_id, call.use.id, whole, holder=self.environment.holder
             )
-            await self.toolbox.load([READ_ON])
+            await self.toolbox.load([READ_TOOL_RESULT])
 
     async def save(self, end: ToolCallEnd, entries: Sequence[Entry] = ()) -> None:
         """Store the end of a call, with entries of the transcript."""

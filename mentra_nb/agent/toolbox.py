@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.providers.base import ProviderToolSpec
-from mentra_nb.tools.builtin import read_tool_result, search_tools
+from mentra_nb.tools.needed import NEEDED, READ_TOOL_RESULT, SEARCH_TOOLS
 from mentra_nb.tools.tool import Tool
-
-OWN: Mapping[str, Tool] = {
-    read_tool_result.NAME: read_tool_result.ReadToolResult(),
-    search_tools.NAME: search_tools.SearchTools(),
-}
 
 
 @dataclass
@@ -39,23 +35,23 @@ class Toolbox:
 
     def get(self, name: str) -> Tool | None:
         """Return the tool of that name, whether it is offered or not."""
-        return self.tools.get(name) or OWN.get(name)
+        return self.tools.get(name) or (_needed(name) if name in NEEDED else None)
 
     def offers(self, name: str) -> bool:
         """Return whether the agent may call a tool of that name."""
-        if name in self.tools or name not in OWN:
+        if name in self.tools or name not in NEEDED:
             return self.config.offers(name)
-        is_needed = bool(self.deferred()) if name == search_tools.NAME else name in self.loaded
+        is_needed = bool(self.deferred()) if name == SEARCH_TOOLS else name in self.loaded
         return is_needed and name not in self.config.hidden_tools
 
     def names(self) -> list[str]:
         """Return the names of the tools that the agent may call, sorted."""
-        return sorted(name for name in {*self.tools, *OWN} if self.offers(name))
+        return sorted(name for name in {*self.tools, *NEEDED} if self.offers(name))
 
     @property
     def searches(self) -> bool:
         """Whether deferred tools are left out of requests until `search_tools` has found them."""
-        own = search_tools.NAME not in self.tools and search_tools.NAME not in self.config.hidden_tools
+        own = SEARCH_TOOLS not in self.tools and SEARCH_TOOLS not in self.config.hidden_tools
         return own and not self.config.tool_search
 
     def deferred(self) -> list[ProviderToolSpec]:
@@ -69,12 +65,16 @@ class Toolbox:
             known = {*self.loaded, self.config.tool_choice.name}
             kept = [wire for wire in found if not (wire.deferred and self.searches) or wire.name in known]
             found = [self._now(wire) if wire.deferred else wire for wire in kept]
-        return found + [tool.spec.wire for name, tool in OWN.items() if name not in self.tools and self.offers(name)]
+        return found + [_needed(name).spec.wire for name in NEEDED if name not in self.tools and self.offers(name)]
 
     def section(self) -> str | None:
         """Return the part of the system prompt that names the deferred tools."""
         found = self.deferred()
-        return search_tools.listing(found) if found else None
+        if not found:
+            return None
+        from mentra_nb.tools.builtin.search_tools import listing
+
+        return listing(found)
 
     async def load(self, names: Iterable[str]) -> None:
         """Describe these tools to the model from the next request on, in later turns too."""
@@ -93,3 +93,15 @@ class Toolbox:
         if kept is None or kept[0] is not wire:
             kept = self._at_once[wire.name] = wire, wire.model_copy(update={"deferred": False})
         return kept[1]
+
+
+@cache
+def _needed(name: str) -> Tool:
+    """Return the tool of one of the names in `NEEDED`."""
+    if name == READ_TOOL_RESULT:
+        from mentra_nb.tools.builtin.read_tool_result import ReadToolResult
+
+        return ReadToolResult()
+    from mentra_nb.tools.builtin.search_tools import SearchTools
+
+    return SearchTools()

@@ -19,8 +19,9 @@ from mentra_nb.event import types as e
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.tools import paging
-from mentra_nb.tools.builtin.read_tool_result import END, NAME
+from mentra_nb.tools.builtin.read_tool_result import END
 from mentra_nb.tools.function import tool
+from mentra_nb.tools.needed import READ_TOOL_RESULT as NAME
 from mentra_nb.tools.paging import window
 from mentra_nb.tools.post_hooks import PostExecutionContext, PostExecutionDecision
 from mentra_nb.tools.tool import ToolOutput

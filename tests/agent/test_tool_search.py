@@ -13,8 +13,9 @@ from mentra_nb.content import ToolResult
 from mentra_nb.providers.base import ProviderToolSpec, Request, ToolChoice
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.store.sqlite import SqliteStore
-from mentra_nb.tools.builtin.search_tools import MAX_LISTED, NAME, best, listing
+from mentra_nb.tools.builtin.search_tools import MAX_LISTED, best, listing
 from mentra_nb.tools.function import tool
+from mentra_nb.tools.needed import SEARCH_TOOLS as NAME
 
 pytestmark = pytest.mark.anyio
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.needed import READ_TOOL_RESULT, WholeResults, read_on
 from mentra_nb.tools.paging import window
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
-NAME = "read_tool_result"
 END = "…[end of result]"
-
-
-@dataclass(frozen=True)
-class WholeResults:
-    """The service that has the results of the agent's calls that were too long to be shown whole."""
-
-    load: Callable[[str], Awaitable[str | None]]
-    """Returns the whole result of a call, by its id, as text."""
 
 
 class _Place(BaseModel):
@@ -39,7 +29,7 @@ class ReadToolResult(Tool):
 
     spec = ToolSpec(
         wire=ProviderToolSpec(
-            name=NAME,
+            name=READ_TOOL_RESULT,
             description="Read on in the result of an earlier call that was too long to be shown whole.",
             input_schema=schema_of(_Place),
         ),
@@ -60,11 +50,5 @@ class ReadToolResult(Tool):
             return ToolOutput(f"{part.text}\n{END}" if part.text else END)
         return ToolOutput(
             f"{part.text}\n…[lines {line} to {part.last_line} of {text.count(chr(10)) + 1}; "
-            f"go on with {call_text(id, *part.next)}]"
+            f"go on with {read_on(id, *part.next)}]"
         )
-
-
-def call_text(id: str, line: int | str, column: int = 1) -> str:
-    """Return how a model calls for the part of a result that begins there."""
-    place = f"start_line={line}" + (f", start_column={column}" if column > 1 else "")
-    return f'{NAME}(tool_use_id="{id}", {place})'

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.needed import SEARCH_TOOLS, ToolIndex
 from mentra_nb.tools.schema import schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 from mentra_nb.words import counted
 
-NAME = "search_tools"
 MAX_LISTED = 300
 """Tools whose names a model is told at once."""
 MAX_LINE = 120
 """Characters of what it is told about each."""
-
-
-@dataclass(frozen=True)
-class ToolIndex:
-    """The service that has the tools a model has not loaded."""
-
-    deferred: Callable[[], list[ProviderToolSpec]]
-    """Returns all deferred tools."""
-    load: Callable[[Iterable[str]], Awaitable[None]]
-    """Shows the model these tools from the next request on."""
 
 
 class _Search(BaseModel):
@@ -44,7 +33,7 @@ class SearchTools(Tool):
 
     spec = ToolSpec(
         wire=ProviderToolSpec(
-            name=NAME,
+            name=SEARCH_TOOLS,
             description="Find further tools by what they do or by name. Those found can be called from then on.",
             input_schema=schema_of(_Search),
         ),
@@ -69,8 +58,8 @@ def listing(tools: Sequence[ProviderToolSpec]) -> str:
     """Return the part of a system prompt that names the tools to search for, each with one line."""
     lines = [_line(tool) for tool in tools[:MAX_LISTED]]
     if len(tools) > MAX_LISTED:
-        lines.append(f"- and {counted(len(tools) - MAX_LISTED, 'more tool')}, which `{NAME}` finds")
-    return f"Further tools. Load one with `{NAME}` before you call it:\n" + "\n".join(lines)
+        lines.append(f"- and {counted(len(tools) - MAX_LISTED, 'more tool')}, which `{SEARCH_TOOLS}` finds")
+    return f"Further tools. Load one with `{SEARCH_TOOLS}` before you call it:\n" + "\n".join(lines)
 
 
 def best(query: str, tools: Iterable[ProviderToolSpec]) -> list[ProviderToolSpec]:
