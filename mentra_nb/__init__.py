@@ -11,6 +11,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     tool                         make a function a tool
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
+    jobs, stop_job, stop_jobs    commands that run in the background
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, usage, events, messages, sql, columns
                                  what happened, as DataFrames
     slowest_tools, denial_reasons, time_spent, compare, backtest, plot
@@ -124,6 +125,7 @@ __all__ = [
     "events",
     "export",
     "http",
+    "jobs",
     "load_ipython_extension",
     "mcp",
     "mcp_servers",
@@ -144,6 +146,8 @@ __all__ = [
     "sessions",
     "slowest_tools",
     "sql",
+    "stop_job",
+    "stop_jobs",
     "strategy",
     "tape",
     "time_spent",
@@ -163,6 +167,9 @@ _HOME = {
     "deny": "chat.api",
     "revoke": "chat.api",
     "rules": "chat.api",
+    "jobs": "chat.jobs",
+    "stop_job": "chat.jobs",
+    "stop_jobs": "chat.jobs",
     "models": "chat.api",
     "connect": "chat.api",
     "replay": "chat.api",
@@ -352,6 +359,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, revoke, rules, tape
     from mentra_nb.chat.backtest import backtest
     from mentra_nb.chat.chat import Chat
+    from mentra_nb.chat.jobs import jobs, stop_job, stop_jobs
     from mentra_nb.chat.mcp_servers import ConnectedServer, mcp, mcp_servers
     from mentra_nb.chat.messages import messages
     from mentra_nb.chat.reply import Reply, ToolCallSummary

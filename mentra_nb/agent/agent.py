@@ -26,11 +26,11 @@ from mentra_nb.agent.steering import RoundSource, Steering
 from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.agent.turn import AgentSnapshot, Turn
+from mentra_nb.background.jobs import Jobs
 from mentra_nb.content import Message
 from mentra_nb.errors import NoResumableTurn, OperationDenied
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
-from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.providers.base import Provider
 from mentra_nb.store.records import AgentRecord, Entry, Resolution, ToolCallRecord
 from mentra_nb.words import counted

@@ -7,8 +7,8 @@ import re
 
 from mentra_nb.agent.steering import Boundary
 from mentra_nb.agent.transcript import Transcript
+from mentra_nb.background.jobs import Jobs
 from mentra_nb.content import Message
-from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.store.records import BackgroundJob, EntryKind
 
 _MARK = re.compile(r"^\[bg:(\S+)\]", re.MULTILINE)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.chat.identity import resume_command
+from mentra_nb.chat.jobs import stop_jobs_soon
 from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
 from mentra_nb.notebook import asking, ended, kernel
@@ -324,8 +325,10 @@ class _Questions:
         self.pump.ask_stdin(f"{said}{asking.short_text(question)}\n{asking.choices(question)}: ")
 
     def _decide(self, question: PermissionQuestion, answer: Answer) -> None:
-        if answer == "stop":
+        if isinstance(answer, str):
             self._turn.stop()
+            if answer == "stop all":
+                stop_jobs_soon()
         else:
             self._turn.answer(question.request_id, answer)
 
@@ -335,6 +338,6 @@ class _Questions:
             self._decide(question, answer)
         except MentraError as error:
             return str(error)
-        if answer == "stop":
+        if isinstance(answer, str):
             return "Stopping."
         return f"{'Allowed' if answer.allow else 'Denied'}: {asking.subject(question)}"

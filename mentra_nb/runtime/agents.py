@@ -11,10 +11,10 @@ from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.job_results import JobResults
 from mentra_nb.agent.transcript import Transcript
+from mentra_nb.background.jobs import Jobs
 from mentra_nb.content import Data
 from mentra_nb.errors import StoreError
 from mentra_nb.ids import new_id
-from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.registry import ProviderRegistry
 from mentra_nb.runtime.leases import Leases

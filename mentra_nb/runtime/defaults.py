@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mentra_nb.background.jobs import Jobs
 from mentra_nb.event.bus import AuditStore
-from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.paths import home
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.store.protocols import RuntimeStore

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.authorization import ToolAuthorizer
+from mentra_nb.background.jobs import Jobs
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event.bus import AuditStore, EventBus, RuntimeHook, RuntimeHooks
 from mentra_nb.ids import new_id
-from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.permission.asking import AskMode
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, ModelSelector, Provider, ProviderDescriptor

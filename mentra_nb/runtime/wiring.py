@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.subagent import delegate
 from mentra_nb.authorization import ToolAuthorizer
+from mentra_nb.background.jobs import Jobs
 from mentra_nb.event.bus import EventBus
 from mentra_nb.event.types import RecoveryPrepared
-from mentra_nb.jobs.jobs import Jobs
 from mentra_nb.permission.asking import expired
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.registry import ProviderRegistry

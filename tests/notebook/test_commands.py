@@ -50,6 +50,10 @@ def named(line: str) -> str | None:
         ("rules revoke rule-1a", "rules", {"revoke": " revoke rule-1a", "id": "rule-1a"}),
         ("rules revoke  xyz", "rules", {"revoke": " revoke  xyz", "id": "xyz"}),
         ("rules revoke", "rules", {"revoke": " revoke", "id": None}),
+        ("jobs", "jobs", {"stop": None, "id": None}),
+        ("jobs stop 2", "jobs", {"stop": " stop 2", "id": "2"}),
+        ("jobs stop bg-12", "jobs", {"stop": " stop bg-12", "id": "bg-12"}),
+        ("stop --all", "stop", {"all": " --all"}),
         ("help --model", "help", {"word": "--model"}),
         ("usage  --by   day  # since when?", "usage", {"by": "day"}),
         ("deny because it is the #1 risk", "deny", {"reason": "it is the #1 risk"}),
@@ -68,6 +72,8 @@ def test_a_line_that_wholly_fits_is_a_command(line: str, name: str, words: dict[
     "line",
     [
         "stop writing so long",
+        "stop --all that noise",
+        "jobs stop being fun when?",
         "allow me to explain",
         "models are small programs",
         "log the problem",
@@ -120,7 +126,7 @@ def test_planned_words_are_reserved_with_their_arguments(line: str) -> None:
 
 
 def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    words = "fix code good bad cells say context compact skills memories team trust jobs diff undo budgets export"
+    words = "fix code good bad cells say context compact skills memories team trust diff undo budgets export"
     assert set(PLANNED) == {*words.split(), "fork", "forget", "history"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []

@@ -1,4 +1,4 @@
-"""`allow`, `deny` and `stop`: the answers to an open question, typed in any other cell.
+"""`allow` and `deny`: answers to an open question, typed in any other cell. `stop` is in `jobs.py`.
 
 While a turn waits, its own cell reads them (`asking.parse_answer`). They only run as cells where nothing waits.
 """
@@ -22,16 +22,6 @@ def denied(words: Words) -> Answer:
     return PermissionDecision(allow=False, reason=words["reason"])
 
 
-def stopped(_words: Words) -> Answer:
-    """Return the answer of `stop`."""
-    return "stop"
-
-
 def no_question(_context: Context, _words: Words) -> NoReturn:
     """Run `allow` or `deny` as a cell: no question is open then."""
     raise OperationDenied("no question is open here: type it in another cell while one waits")
-
-
-def no_turn(_context: Context, _words: Words) -> NoReturn:
-    """Run `stop` as a cell: no turn is running then."""
-    raise OperationDenied("no turn is running here: type it in another cell while one runs")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mentra_nb.chat.reply import Reply
     from mentra_nb.chat.turn import RunningTurn
 
-Answer = PermissionDecision | Literal["stop"]
-"""The answer to a permission question; `stop` ends the turn that asked."""
+Answer = PermissionDecision | Literal["stop", "stop all"]
+"""The answer to a permission question; `stop` ends the turn that asked, `stop all` also all background commands."""
 
 Words = Mapping[str, str | None]
 """The named groups of a subcommand's pattern: `None` where the user typed nothing."""

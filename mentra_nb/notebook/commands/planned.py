@@ -21,7 +21,6 @@ _PATTERNS = {
     "fork": r"fork(?: [\w-]+)?",
     "good": "good",
     "history": r"history(?: \S+)?",
-    "jobs": "jobs",
     "memories": "memories",
     "say": "say",
     "skills": "skills",

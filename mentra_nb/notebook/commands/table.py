@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mentra_nb.notebook.commands import answers, models, record, rules, session, setup
+from mentra_nb.notebook.commands import answers, jobs, models, record, rules, session, setup
 from mentra_nb.notebook.commands.command import Command, Context, Option, Words, one_of, say
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.planned import PLANNED
@@ -112,11 +112,12 @@ COMMANDS = (
     ),
     Command(
         "stop",
-        "stop",
-        "stop",
-        "stop the turn that is running",
-        answers.no_turn,
-        answer=answers.stopped,
+        "stop(?P<all> --all)?",
+        "stop [--all]",
+        "stop the turn that is running; --all: background commands too",
+        jobs.stop,
+        complete=(one_of("--all"),),
+        answer=jobs.stopped,
         short={"s": "stop"},
     ),
     Command(
@@ -128,6 +129,14 @@ COMMANDS = (
         complete=(lambda names: names.sessions(unnamed=True),),
     ),
     Command("sessions", "sessions", "sessions", "the conversations of this project", session.sessions),
+    Command(
+        "jobs",
+        r"jobs(?P<stop> stop(?: (?P<id>[1-9]\d*|bg-\d+))?)?",
+        "jobs [stop N or ID]",
+        "commands that run in the background; stop ends one",
+        jobs.jobs,
+        complete=(one_of("stop"),),
+    ),
     Command("last", "last", "last", "show the last answer again", session.last),
     Command(
         "usage",

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from mentra_nb.authorization import Subject, ToolCapability
-from mentra_nb.jobs.jobs import Jobs, output_of
+from mentra_nb.background.jobs import Jobs, output_of
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest
 from mentra_nb.store.records import BackgroundJob
@@ -30,8 +30,8 @@ _READ_BYTES = 4 * MAX_RESULT_BYTES
 class BackgroundRunTool(CommandTool):
     """`background_run`: start a command line and return at once. A person is asked beforehand, as for `shell`."""
 
-    arguments = Command
-    in_background = True
+    arguments: type[Command] = Command
+    in_background: bool = True
     spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name="background_run",

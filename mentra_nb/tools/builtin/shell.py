@@ -82,7 +82,7 @@ class CommandTool(Tool):
 class ShellTool(CommandTool):
     """`shell`: run a command line and return what it wrote, with its exit status if that was not 0."""
 
-    arguments = _Shell
+    arguments: type[Command] = _Shell
     spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name="shell",
