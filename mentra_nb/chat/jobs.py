@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mentra_nb.arguments import check_text
+from mentra_nb.background.jobs import output_of, shortened
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.errors import OperationDenied
 from mentra_nb.store.records import BackgroundJob
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("status", "command", "cwd", "conversation", "started_at", "seconds", "output", "output_path", "id")
 WHY_EMPTY = "No command has been run in the background here."
+SO_FAR = 4096
+"""Bytes that are read of the output of a command that runs."""
 BY_PERSON = "stopped by the user"
 
 
@@ -23,8 +26,8 @@ def jobs() -> pd.DataFrame:
     """Return the background commands of the conversations of this process, in the order they started.
 
     Columns: status (`running`, `finished`, `failed`, `interrupted`), command, cwd, conversation (str), started_at
-    (datetime, UTC), seconds (float), output (str, its beginning and end, once it has ended), output_path (str, the file
-    with all of it), id (str, as the model knows it).
+    (datetime, UTC), seconds (float), output (str, its beginning and end), output_path (str, the file with all of it),
+    id (str, as the model knows it).
 
     Example:
         >>> len(mn.jobs())
@@ -109,4 +112,5 @@ def _row(job: BackgroundJob, conversation: str, now: float) -> dict[str, Any]:
     row = job.model_dump(include=set(COLUMNS))
     ended = job.finished_at if job.finished_at is not None else now
     seconds = round(ended - job.started_at, 3)
-    return {**row, "conversation": conversation, "output": job.output_preview, "seconds": seconds}
+    output = job.output_preview or shortened(output_of(job, SO_FAR))
+    return {**row, "conversation": conversation, "output": output, "seconds": seconds}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -26,7 +26,7 @@ _TEXT_LINES = MAX_RESULT_LINES - 10
 class Command(BaseModel):
     """The arguments of a command that runs by itself."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
 
     command: str = Field(min_length=1, description="The command line, as for /bin/sh -c.")
     working_directory: str | SkipJsonSchema[None] = Field(
