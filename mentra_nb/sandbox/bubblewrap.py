@@ -78,7 +78,9 @@ def inner_arguments(view: View, place: str) -> Iterator[str]:
     for path in (f"/etc/{name}" for name in SETTINGS):
         if Path(path).exists():
             yield from ("--ro-bind", path, path)
-    yield from ("--proc", "/proc", "--dev", "/dev", "--bind", f"{place}/shm", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108
+    # what is in /proc belongs to the machine, and root could write it without any capability
+    yield from ("--proc", "/proc", *_masked(place), "--remount-ro", "/proc")
+    yield from ("--dev", "/dev", "--bind", f"{place}/shm", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108
     yield from ("--bind", f"{place}/tmp", "/tmp")  # noqa: S108
     if (home := view.env.get("HOME")) and os.path.isabs(home):  # noqa: PTH117
         yield from ("--dir", home)
@@ -86,6 +88,13 @@ def inner_arguments(view: View, place: str) -> Iterator[str]:
     for path in view.hidden:
         yield from ("--ro-bind", f"{place}/{'no-folder' if os.path.isdir(path) else 'no-file'}", path)  # noqa: PTH112
     yield from ("--remount-ro", "/", "--chdir", view.cwd)
+
+
+def _masked(place: str) -> Iterator[str]:
+    """Yield the arguments that hide what the kernel tells of its keys, which are the user's in the whole machine."""
+    for path in ("/proc/keys", "/proc/key-users"):
+        if Path(path).exists():
+            yield from ("--ro-bind", f"{place}/no-file", path)
 
 
 def _system() -> list[str]:
