@@ -684,6 +684,29 @@ async def test_parallel_tools_run_concurrently_and_preserve_history_order() -> N
     assert meeting.most == 2
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_twenty_tools_that_read_run_at_the_same_time(is_async: bool) -> None:
+    together, arrived, everybody = threading.Barrier(20), 0, anyio.Event()
+
+    def look(number: int) -> int:
+        together.wait(timeout=30)  # is broken unless all twenty wait at once
+        return number
+
+    async def listen(number: int) -> int:
+        nonlocal arrived
+        arrived += 1
+        if arrived == 20:
+            everybody.set()
+        with anyio.fail_after(30):
+            await everybody.wait()
+        return number
+
+    made = tool(name="look", reads_only=True)(listen if is_async else look)
+    async with bench(tools=[made]) as table:
+        results = await one_round(table, *(("look", {"number": number}) for number in range(20)))
+    assert [result.content for result in results] == list(range(20))
+
+
 async def test_parallel_batches_respect_exclusive_barriers() -> None:
     log: list[str] = []
     rooms = {"a": Meeting(2), "b": Meeting(2)}
