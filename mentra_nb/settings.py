@@ -113,6 +113,11 @@ class Settings(BaseModel):
         description="Whether a command runs in a sandbox first, so that what it did there is asked about (auto), "
         "or is asked about beforehand (off).",
     )
+    shell_env: tuple[str, ...] = Field(
+        default=(),
+        description="Environment variables that commands get besides the usual ones, such as GH_TOKEN; "
+        "in MENTRA_SHELL_ENV separated by blanks.",
+    )
     log_text: Literal["none", "preview", "full"] = Field(
         default="preview", description="How much of prompts and tool outputs the record keeps."
     )
@@ -134,6 +139,15 @@ class Settings(BaseModel):
         for name in servers:
             check_server_name(name)
         return servers
+
+    @field_validator("shell_env", mode="before")
+    @classmethod
+    def _variables(cls, value: Any) -> Any:
+        names = value.split() if isinstance(value, str) else value
+        for name in names if isinstance(names, list | tuple) else ():
+            if not (isinstance(name, str) and name.isidentifier()):
+                raise ValueError(f"{name!r} is not the name of a variable")
+        return names
 
     @field_validator("redact", mode="before")
     @classmethod

@@ -311,6 +311,7 @@ class Chat:
         settings, permissions, answer = self._engine.settings, session.permissions, ReplyBuilder(turn.ended)
         permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
         permissions.sandbox = settings.sandbox
+        session.use_policy(self._engine.policy())
         permissions.can_ask = lambda: plan.can_ask
         system = self.system if plan.system is None else plan.system
         with session.listening(turn.events.put, answer.hear), session.speaking_as(system):

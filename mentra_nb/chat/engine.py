@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
@@ -159,6 +160,11 @@ class Engine:
         new = [error for error in errors if error not in self._said]
         self._said.update(new)
         return new
+
+    def policy(self) -> RuntimePolicy:
+        """Return the runtime's policy with the environment variables that the settings name."""
+        policy = self.runtime.policy
+        return replace(policy, allowed_env_vars=(*policy.allowed_env_vars, *self.settings.shell_env))
 
     def set_model(self, name: str, source: str) -> None:
         """Make a model the one of the settings. Raises `ConfigurationError` if it could not be used."""

@@ -54,6 +54,7 @@ class Mentra(Magics):
     ask = _trait("ask")
     ask_timeout = _trait("ask_timeout")
     sandbox = _trait("sandbox")
+    shell_env = _trait("shell_env")
     log_text = _trait("log_text")
     redact = _trait("redact")
     stream_hz = _trait("stream_hz")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mentra_nb.agent.agent import Agent
@@ -14,6 +15,7 @@ from mentra_nb.authorization import PermissionDecision, PermissionRule
 from mentra_nb.content import Message
 from mentra_nb.event import types as e
 from mentra_nb.permission.asking import SessionPermissions
+from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.store.records import SessionRecord
 from mentra_nb.words import counted
@@ -76,6 +78,16 @@ class Session:
             'example/large'
         """
         self.agent.use_model(model, self.agent.environment.find_provider(model.provider))
+
+    def use_policy(self, policy: RuntimePolicy) -> None:
+        """Use another policy from the next turn on. Not stored.
+
+        Example:
+            >>> session.use_policy(mn.RuntimePolicy(read_only=True))
+            >>> session.agent.environment.policy.read_only
+            True
+        """
+        self.agent.environment = replace(self.agent.environment, policy=policy)
 
     def subscribe(self, listener: Callable[[SessionEvent], None]) -> Callable[[], None]:
         """Call `listener` with every session event from now on, in order, on the thread of the session's event loop.

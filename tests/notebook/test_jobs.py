@@ -101,3 +101,25 @@ def test_they_end_with_the_engine() -> None:
 def test_stop_all_is_an_answer_too() -> None:
     assert parse_answer("%mentra stop --all") == "stop all"
     assert parse_answer("%mentra stop") == "stop"
+
+
+def test_a_command_gets_the_variables_that_the_settings_name_from_the_next_turn_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINE", "for-commands")
+    monkeypatch.setenv("OTHER", "not-for-commands")
+    engine.reset()
+    try:
+        used, command = engine.engine(), tool_calls([("shell", {"command": "env"})])
+        provider = ScriptedProvider([command, text("ok"), command, text("ok")])
+        used.use(provider, "scripted")
+        mn.allow("shell", "env")
+        for names in ((), ("MINE",)):
+            used.settings.change("shell_env", names, "a test")
+            mn.ask("go")
+            given = provider.recorded_requests[-1].messages[-1].tool_results()[0].display()
+            assert ("MINE=for-commands" in given) is bool(names)
+            assert "not-for-commands" not in given
+    finally:
+        engine.reset()
