@@ -40,6 +40,11 @@ class Endpoint(BaseModel):
     auth_header: str | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)
 
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return self.base_url
+
 
 class McpServer(BaseModel):
     """An MCP server: `[mcp.NAME]` in the user's `config.toml`. Either a program to start, or an address.
@@ -63,6 +68,13 @@ class McpServer(BaseModel):
     url: str | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     allow_plaintext_credentials: bool = False
+
+    @property
+    def address(self) -> str:
+        """Its address, or its command line without what looks like a secret."""
+        from mentra_nb.secrets.mask import mask_secrets  # loads expressions
+
+        return mask_secrets(self.url or " ".join([self.command or "", *self.args]))
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the program gets beside the usual ones."""
@@ -129,6 +141,16 @@ class Settings(BaseModel):
         default=False,
         description="Apply nest-asyncio to the whole process (not on ipykernel 7, where it loses queued cells).",
     )
+    instructions: str = Field(
+        default="AGENTS.md",
+        description="Name of the file with notes of the project that the model is given, as a quotation; empty: none.",
+    )
+    skills: tuple[Path, ...] = Field(
+        default=(), description="Folders of skills to offer; in MENTRA_SKILLS separated as in PATH."
+    )
+    tools: tuple[str, ...] = Field(
+        default=(), description="Tools of installed packages to offer, by name; in MENTRA_TOOLS separated by commas."
+    )
     providers: dict[str, Endpoint] = Field(default_factory=dict, description="Custom servers, by name.")
     aliases: dict[str, str] = Field(default_factory=dict, description="Short names for models.")
     mcp: dict[str, McpServer] = Field(default_factory=dict, description="MCP servers, by name.")
@@ -164,6 +186,17 @@ class Settings(BaseModel):
             except (regex.error, TypeError, RecursionError) as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return patterns
+
+    @field_validator("skills", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        folders = value.split(os.pathsep) if isinstance(value, str) else value
+        return [Path(each).expanduser() for each in folders if each] if isinstance(folders, list | tuple) else folders
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _ignored: list[str] = PrivateAttr(default_factory=list)

@@ -18,6 +18,7 @@ from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.earlier import tell_of_earlier
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import Identity
+from mentra_nb.chat.instructions import SYSTEM
 from mentra_nb.chat.reply import Reply, ReplyBuilder
 from mentra_nb.chat.rules import Rules
 from mentra_nb.chat.turn import RunningTurn, TurnPlan, presenter
@@ -31,11 +32,6 @@ from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool
 from mentra_nb.tools.waiting_thread import waiting_thread
 from mentra_nb.words import counted
-
-SYSTEM = (
-    "You are a helpful assistant in a person's notebook. Answer briefly, in Markdown. "
-    "Use the tools when they help, and say what their results show."
-)
 
 
 class Chat:
@@ -270,7 +266,10 @@ class Chat:
                     )
                 else:
                     session.use_model(await used.model(plan.model_instead_of(session.model), turn))
-            with waiting_thread(turn.jobs.give), self._answering(session, turn, plan) as answer:
+            system = self.system if plan.system is None else plan.system
+            if system is None and session.agent.config.system == SYSTEM:  # else it was stored with one of its own
+                system = await used.system_prompt(turn)
+            with waiting_thread(turn.jobs.give), self._answering(session, turn, plan, system) as answer:
                 if plan.prompt is None:
                     await session.resume_turn(options, plan.origin)
                 elif plan.output is None:
@@ -303,7 +302,9 @@ class Chat:
             self._engine.refresh_record()
 
     @contextmanager
-    def _answering(self, session: Session, turn: RunningTurn, plan: TurnPlan) -> Iterator[ReplyBuilder]:
+    def _answering(
+        self, session: Session, turn: RunningTurn, plan: TurnPlan, system: str | None
+    ) -> Iterator[ReplyBuilder]:
         """While inside, let `turn` hear the session and answer its questions, under the system prompt of the turn."""
         self._identity.opened(session)
         self._engine.opened.add(self)
@@ -313,7 +314,6 @@ class Chat:
         permissions.sandbox = settings.sandbox
         session.use_policy(self._engine.policy())
         permissions.can_ask = lambda: plan.can_ask
-        system = self.system if plan.system is None else plan.system
         with session.listening(turn.events.put, answer.hear), session.speaking_as(system):
             yield answer
 

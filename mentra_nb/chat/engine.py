@@ -18,10 +18,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from mentra_nb import settings as settings_module
+from mentra_nb.chat.instructions import system_prompt
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
+from mentra_nb.chat.offers import offer_named
 from mentra_nb.chat.reply import Reply
 from mentra_nb.chat.turn import RunningTurn, presenter
 from mentra_nb.errors import Cancelled, ConfigurationError
@@ -51,6 +54,9 @@ class Engine:
             audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
             mcp=self.settings.mcp,
         )
+        self._not_offered: list[str] = []
+        if runtime is None:
+            self.offer_settings()
         self.chats: dict[str | None, Any] = {}
         """The conversations of this process, by name."""
         self.opened: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -149,17 +155,32 @@ class Engine:
         else:
             found = newest_chat_model(choice.provider, await self.runtime.list_models(choice.provider))
         if turn is not None:
-            for text in filter(None, [choice.notice, *self.settings.ignored, *self._servers_not_reached()]):
-                turn.notice(text)
-            self.settings.ignored.clear()  # said once
+            if choice.notice:
+                turn.notice(choice.notice)
+            for text in (*self.settings.ignored, *self._unavailable()):
+                self._say_once(turn, text)
         return found
 
-    def _servers_not_reached(self) -> list[str]:
-        """Return why MCP servers of the settings could not be reached, each once."""
-        errors = [each.error for each in self.runtime.mcp.statuses() if each.error] if self.settings.mcp else []
-        new = [error for error in errors if error not in self._said]
-        self._said.update(new)
-        return new
+    async def system_prompt(self, turn: RunningTurn) -> str:
+        """Return the system prompt of a turn; `turn` is told of the file whose notes are in it."""
+        prompt, notes = await anyio.to_thread.run_sync(system_prompt, self.settings.instructions)
+        if notes is not None:
+            self._say_once(turn, f"the model is given the notes in {notes}; they permit nothing")
+        return prompt
+
+    def offer_settings(self) -> None:
+        """Offer what the settings name as they are: skills, and tools of installed packages. What is offered stays."""
+        self._not_offered = offer_named(self.runtime, self.settings)
+
+    def _unavailable(self) -> list[str]:
+        """Return why what the settings name is not offered: skills, tools, MCP servers."""
+        servers = [each.error for each in self.runtime.mcp.statuses() if each.error] if self.settings.mcp else []
+        return [*self._not_offered, *servers]
+
+    def _say_once(self, turn: RunningTurn, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            turn.notice(text)
 
     def policy(self) -> RuntimePolicy:
         """Return the runtime's policy with the environment variables that the settings name."""

@@ -11,7 +11,6 @@ from mentra_nb.errors import ConfigurationError
 from mentra_nb.mcp_client.connection import McpConnection
 from mentra_nb.mcp_client.results import output_of
 from mentra_nb.mcp_client.tool import McpTool
-from mentra_nb.secrets.mask import mask_secrets
 from mentra_nb.settings import McpServer
 from mentra_nb.tools.tool import Tool, ToolOutput
 
@@ -138,11 +137,10 @@ class McpServers:
         return [self._status(self._connections[name]) for name in sorted(self._connections)]
 
     def _status(self, known: McpConnection) -> McpStatus:
-        config = known.config
         return McpStatus(
             known.name,
             known.status,
-            mask_secrets(config.url or " ".join([config.command or "", *config.args])),
+            known.config.address,
             tuple(name for name, tool in self._offered.items() if _is_of(tool, known)),
             tuple(str(each.uri) for each in known.resources),
             tuple(each.name for each in known.prompts),

@@ -59,6 +59,9 @@ class Mentra(Magics):
     redact = _trait("redact")
     stream_hz = _trait("stream_hz")
     nested_asyncio = _trait("nested_asyncio")
+    instructions = _trait("instructions")
+    skills = _trait("skills")
+    tools = _trait("tools")
     _loading = False
 
     def __init__(self, shell: Any = None, **kwargs: Any) -> None:
@@ -97,6 +100,8 @@ class Mentra(Magics):
             raise TraitError(str(error)) from None  # the only error after which traitlets restores the old value
         if name in ("log_text", "redact"):
             setattr(engine().runtime.audit, name, value)  # the engine's is a Journal
+        if name in ("skills", "tools"):
+            engine().offer_settings()
         return value
 
     @no_var_expand

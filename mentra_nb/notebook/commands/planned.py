@@ -23,7 +23,6 @@ _PATTERNS = {
     "history": r"history(?: \S+)?",
     "memories": "memories",
     "say": "say",
-    "skills": "skills",
     "team": "team",
     "trust": "trust",
     "undo": "undo",

@@ -1,4 +1,4 @@
-"""`tools` and `rules`."""
+"""`tools`, `skills` and `rules`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,25 @@ def tools(context: Context, _words: Words) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["tool", "reads_only", "asks", "description"])
     shown = {"tool": "tool", "asks": "asks", "reads_only": "reads only", "description": "what it does"}
     return listing(frame, shown, "There are no tools: -t NAME offers a function of this notebook.")
+
+
+def skills(_context: Context, _words: Words) -> pd.DataFrame:
+    """Return the table of skills."""
+    import pandas as pd
+
+    from mentra_nb import paths
+    from mentra_nb.chat.engine import engine
+    from mentra_nb.notebook.commands.listing import listing
+
+    columns = ["skill", "description", "allowed_tools", "path"]
+    rows = [(s.name, s.description, s.allowed_tools, str(s.path)) for s in engine().runtime.skills()]
+    shown = {"skill": "skill", "description": "what it is for", "allowed_tools": "asks for", "path": "file"}
+    where = paths.config_file().parent / "skills"
+    return listing(
+        pd.DataFrame(rows, columns=columns),
+        shown,
+        f"There are no skills: put one, a folder with a SKILL.md, into {where}, or name folders in the setting skills.",
+    )
 
 
 def rules(_context: Context, words: Words) -> pd.DataFrame | None:

@@ -61,7 +61,7 @@ def _said(value: Any) -> str:
             return "\n".join(value)
         case dict():
             return "\n".join(
-                f"{name}: {_without_secrets(str(getattr(each, 'base_url', each)))}" for name, each in value.items()
+                f"{name}: {_without_secrets(str(getattr(each, 'address', each)))}" for name, each in value.items()
             )
     return f"{value:g}" if isinstance(value, float) else str(value)
 

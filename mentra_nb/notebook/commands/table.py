@@ -74,6 +74,7 @@ COMMANDS = (
         complete=(one_of(), lambda names: names.models()),
     ),
     Command("tools", "tools", "tools", "what the model may call, and whether it asks", rules.tools),
+    Command("skills", "skills", "skills", "instructions the model may read, and where they are", rules.skills),
     Command(
         "rules",
         r"rules(?P<revoke> revoke(?: (?P<id>\S+))?)?",
