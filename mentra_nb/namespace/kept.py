@@ -13,6 +13,7 @@ from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptor
 from typing import Any
 
 _MISSING = object()
+_FACTORY: Any = vars(defaultdict)["default_factory"]
 _PLAIN = frozenset({list, dict, set, deque, defaultdict, OrderedDict, Counter})
 """Containers whose instances have no attributes."""
 
@@ -162,11 +163,12 @@ class KeptDict(_WithAttributes):
         self.kind = OrderedDict if issubclass(type(value), OrderedDict) else dict
         self.saved = self._now()
 
-    def _now(self) -> tuple[list[Any], list[Any]]:
-        return list(self.kind.keys(self.value)), list(self.kind.values(self.value))
+    def _now(self) -> tuple[list[Any], list[Any], list[Any]]:
+        made = [_FACTORY.__get__(self.value)] if issubclass(type(self.value), defaultdict) else []
+        return list(self.kind.keys(self.value)), list(self.kind.values(self.value)), made
 
     def inner(self) -> Iterable[Any]:
-        keys, values = self.saved
+        keys, values, _ = self.saved
         return keys + values if self.own is None else [*keys, *values, *self.own.values()]
 
     def differs(self) -> bool:
@@ -174,8 +176,11 @@ class KeptDict(_WithAttributes):
 
     def restore(self) -> None:
         self.kind.clear(self.value)
-        for key, each in zip(*self.saved, strict=True):
+        keys, values, made = self.saved
+        for key, each in zip(keys, values, strict=True):
             self.kind.__setitem__(self.value, key, each)
+        if made:
+            _FACTORY.__set__(self.value, made[0])
         self._restore_own()
 
     def held(self) -> int:
