@@ -9,6 +9,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     models, connect              which models there are; register a server
     tape, replay                 write a server's answers down; answer from them
     tool                         make a function a tool
+    undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
     jobs, stop_job, stop_jobs    commands that run in the background
@@ -105,6 +106,7 @@ __all__ = [
     "ToolOutput",
     "ToolSpec",
     "TurnOrigin",
+    "UndoResult",
     "VolatileStore",
     "__version__",
     "aask",
@@ -154,6 +156,7 @@ __all__ = [
     "tool",
     "tool_calls",
     "turns",
+    "undo",
     "unload_ipython_extension",
     "usage",
     "verify",
@@ -178,6 +181,8 @@ _HOME = {
     "Reply": "chat.reply",
     "ToolCallSummary": "chat.reply",
     "RunningTurn": "chat.turn",
+    "UndoResult": "chat.undo",
+    "undo": "chat.undo",
     "messages": "chat.messages",
     "backtest": "chat.backtest",
     # the record
@@ -364,6 +369,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.messages import messages
     from mentra_nb.chat.reply import Reply, ToolCallSummary
     from mentra_nb.chat.turn import RunningTurn
+    from mentra_nb.chat.undo import UndoResult, undo
     from mentra_nb.content import Image, Message, TokenUsage
     from mentra_nb.event import screen as screen_events
     from mentra_nb.event import types as event_types

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mentra_nb.authorization import PermissionDecision, PermissionQuestion
     from mentra_nb.chat.reply import Reply
     from mentra_nb.event.types import TurnOrigin
+    from mentra_nb.namespace.history import History
     from mentra_nb.providers.base import ModelInfo
     from mentra_nb.runtime.session import Session
     from mentra_nb.tools.tool import Tool
@@ -178,7 +179,8 @@ class Presenter:
     """How turns are shown.
 
     `show` shows a turn until it ends and returns the reply. `origin` returns the running cell, `notebook` the notebook
-    that is open, `is_watched` whether a person is at it, and `tools` what is offered only there.
+    that is open, and `is_watched` whether a person is at it. `tools` is offered only there; `history` has what turns
+    did to the names of the kernel.
     """
 
     show: Callable[[RunningTurn], Reply]
@@ -186,6 +188,7 @@ class Presenter:
     notebook: Callable[[], str | None]
     is_watched: Callable[[], bool]
     tools: Callable[[], tuple[Tool, ...]] = tuple
+    history: Callable[[], History | None] = lambda: None
 
 
 _presenter: Presenter | None = None

@@ -22,6 +22,8 @@ class Watched:
     turn: str
     call: str
     before: Snapshot
+    undoes: str | None = None
+    """The turn that this undid, if it was an undo."""
     changes: Changes = field(default_factory=Changes)
     after: Snapshot | None = None
     beyond: list[Beyond] = field(default_factory=list)
@@ -53,9 +55,9 @@ class History:
         return Snapshot.take(self.namespace, copies=False).beyond
 
     @contextmanager
-    def watching(self, turn: str, call: str) -> Iterator[Watched]:
+    def watching(self, turn: str, call: str, undoes: str | None = None) -> Iterator[Watched]:
         """Inside, code may change names; afterwards `changes` says which, and they can be restored."""
-        watched = Watched(turn, call, Snapshot.take(self.namespace, earlier=self._newest()))
+        watched = Watched(turn, call, Snapshot.take(self.namespace, earlier=self._newest()), undoes)
         try:
             yield watched
         finally:
@@ -108,9 +110,8 @@ class History:
         names = [name for name in self._newest_of(turn) if name not in conflicts]
         if not names:
             return Restored(conflicts=tuple(conflicts), lost=tuple(lost))
-        with self.watching(undone_as, undone_as):
+        with self.watching(undone_as, undone_as, undoes=turn):
             for each in calls:
                 failed = each.before.restore(self.namespace, [name for name in each.changes.names if name in names])
                 lost += [Beyond(name, why) for name, why in failed.items()]
-        self.calls = [each for each in self.calls if each.turn != turn]
         return Restored(tuple(names), tuple(conflicts), tuple(lost))

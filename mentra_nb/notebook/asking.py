@@ -157,13 +157,11 @@ def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
 
 def _python_effect(planned: Mapping[str, Any]) -> list[str]:
     """Return what allowing code means, and what of the variables undo could not restore."""
-    lines = [str(planned.get("warning", ""))]
+    lines = [str(planned.get("warning", "")), "undo restores your variables, not what the code does elsewhere"]
     if beyond := planned.get("beyond_undo"):
         shown = ", ".join(map(str, beyond[:MAX_BEYOND]))
         more = f" and {len(beyond) - MAX_BEYOND} more" if len(beyond) > MAX_BEYOND else ""
-        lines.append(f"undo restores variables and files, but not all of {shown}{more}")
-    else:
-        lines.append("undo restores variables and files; nothing else that the code does")
+        lines.append(f"undo could not restore all of {shown}{more}")
     return lines
 
 

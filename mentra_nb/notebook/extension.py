@@ -18,6 +18,7 @@ from mentra_nb.notebook.grammar import VISIBLE, completions
 from mentra_nb.notebook.magics import Mentra, show
 
 if TYPE_CHECKING:
+    from mentra_nb.notebook.python.user_kernel import ShellKernel
     from mentra_nb.tools.tool import Tool
 
 _REPLY = "mentra_nb.chat.reply", "Reply"
@@ -55,19 +56,29 @@ def _set_display(shell: Any) -> None:
             kernel.notebook_name,
             kernel.is_watched,
             partial(kernel_tools, shell),
+            lambda: used.history if (used := user_kernel(shell)) is not None else None,
         )
     )
 
 
 @cache
+def user_kernel(shell: Any) -> ShellKernel | None:
+    """Return the kernel in which a model's code may run; `None` at a terminal."""
+    if kernel.ipykernel_kernel() is None:
+        return None
+    from mentra_nb.notebook.python.user_kernel import ShellKernel
+
+    return ShellKernel(shell)
+
+
+@cache
 def kernel_tools(shell: Any) -> tuple[Tool, ...]:
     """Return the tools that work in this kernel; none at a terminal."""
-    if kernel.ipykernel_kernel() is None:
+    used = user_kernel(shell)
+    if used is None:
         return ()
-    from mentra_nb.notebook.python.user_kernel import ShellKernel
     from mentra_nb.tools.builtin.python import PythonTool, VariablesTool
 
-    used = ShellKernel(shell)
     return PythonTool(used), VariablesTool(used)
 
 

@@ -304,7 +304,7 @@ def test_a_rule_is_completed_and_revoked_by_its_short_id(notebook: Notebook) -> 
         ("%mentra deny because I say so", "no question is open"),
         ("%mentra stop", "no turn is running"),
         ("%mentra last", "there is no answer yet"),
-        ("%mentra undo", "%mentra undo is not available yet"),
+        ("%mentra diff", "%mentra diff is not available yet"),
         ("%mentra history regression  # when was that?", "%mentra history is not available yet"),
         ("mn.ask('what now?', model='nobody/m')", "there is no provider 'nobody'"),
         ("mn.ask('')", "nothing to ask"),

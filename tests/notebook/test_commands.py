@@ -126,12 +126,12 @@ def test_planned_words_are_reserved_with_their_arguments(line: str) -> None:
 
 
 def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    words = "fix code good bad cells say context compact memories team trust diff undo budgets export"
+    words = "fix code good bad cells say context compact memories team trust diff budgets export"
     assert set(PLANNED) == {*words.split(), "fork", "forget", "history"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []
     with pytest.raises(ConfigurationError, match="not available yet"):
-        help_text(COMMANDS, OPTIONS, "undo")
+        help_text(COMMANDS, OPTIONS, "diff")
     assert [name for name in PLANNED if name in completions("%mentra ", Names())[0]] == []
     with pytest.raises(ConfigurationError, match="did you mean %mentra models"):
         parse("modles")

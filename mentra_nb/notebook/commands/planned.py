@@ -25,7 +25,6 @@ _PATTERNS = {
     "say": "say",
     "team": "team",
     "trust": "trust",
-    "undo": "undo",
 }
 """Narrower than planned where prose would fit as well: `say it again` is a question."""
 

@@ -1,4 +1,4 @@
-"""The status card, `resume`, `sessions` and `last`."""
+"""The status card, `resume`, `sessions`, `last` and `undo`."""
 
 from __future__ import annotations
 
@@ -86,3 +86,10 @@ def last(context: Context, _words: Words) -> None:
     if reply is None:
         raise OperationDenied("there is no answer yet in this notebook's conversation")
     show_answer(reply, whole=True)
+
+
+def undo(_context: Context, words: Words) -> None:
+    """Take back what a turn did, and say what was and what was not."""
+    from mentra_nb.chat.undo import undo
+
+    say(repr(undo(words["what"])))

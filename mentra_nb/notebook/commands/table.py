@@ -138,6 +138,13 @@ COMMANDS = (
         jobs.jobs,
         complete=(one_of("stop"),),
     ),
+    Command(
+        "undo",
+        r"undo(?: (?P<what>(?:run|undo)-[\w-]+))?",
+        "undo [ID]",
+        "take back what the last turn did to files and variables, or undo an undo",
+        session.undo,
+    ),
     Command("last", "last", "last", "show the last answer again", session.last),
     Command(
         "usage",

@@ -1,0 +1,111 @@
+"""`%mentra undo` and `mn.undo`: names and files of a turn come back, what cannot is said, conflicts are left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kits.kernels import Cell
+from kits.notebooks import Notebook
+
+pytestmark = pytest.mark.kernel
+
+
+def run(notebook: Notebook, *codes: str) -> Cell:
+    """Have the model run each code in one turn, allowed, and return the cell."""
+    calls = [f"s.tool_calls([s.ScriptedCall('python', {{'code': {code!r}}}, 'call-1')])" for code in codes]
+    notebook.script(*calls, "s.text('Done.')")
+    assert notebook.run("rule = mn.allow('python')").status == "ok"
+    cell = notebook.run("%%mentra\nlook")
+    assert cell.status == "ok"
+    notebook.run("_ = mn.revoke(rule.id)")
+    return cell
+
+
+def test_names_come_back_as_they_were_and_an_undo_can_be_undone(notebook: Notebook) -> None:
+    notebook.run("import pandas as pd; df = pd.DataFrame({'a': [1, 2]}); same = df; items = [[1]]; gone = items")
+    run(notebook, "df['b'] = 1\nitems[0].append(2)\ndel gone\nfresh = 1", "df.loc[0, 'a'] = 99\nfresh = 2")
+    state = "[df.to_dict('list'), same is df, items, 'gone' in dir(), 'fresh' in dir()]"
+    after = [{"a": [99, 2], "b": [1, 1]}, True, [[1, 2]], False, True]
+    assert notebook.value(state) == after
+    undone = notebook.run("%mentra undo")
+    assert notebook.value(state) == [{"a": [1, 2]}, True, [[1]], True, False]
+    assert notebook.value("gone is items") is True
+    said, back = undone.stdout.splitlines()
+    assert sorted(said.removeprefix("restored ").split(", ")) == ["df", "fresh", "gone", "items", "same"]
+    assert back.startswith("To take this back: %mentra undo undo-")
+    assert notebook.run(back.partition(": ")[2]).status == "ok"
+    assert notebook.value(state) == after
+    assert "To take this back" in notebook.run("%mentra undo").stdout  # the turn again
+    assert notebook.value(state) == [{"a": [1, 2]}, True, [[1]], True, False]
+    assert "nothing to undo" in notebook.run("%mentra undo").error
+
+
+def test_what_was_changed_since_is_left_as_it_is(notebook: Notebook) -> None:
+    notebook.run("items, other = [1], [2]")
+    run(notebook, "items.append(5)\nother.append(6)")
+    notebook.run("items.append(7)")
+    cell = notebook.run("u = mn.undo()")
+    assert cell.stdout == "left as it is, since it was changed after the turn: items\n"
+    assert notebook.value("[items, other, list(u.names), list(u.conflicts)]") == [[1, 5, 7], [2], ["other"], ["items"]]
+
+
+def test_what_cannot_be_restored_is_said_before_the_code_runs_and_before_the_undo(notebook: Notebook) -> None:
+    notebook.run("import sqlite3; db = sqlite3.connect(':memory:'); box = [db]")
+    run(notebook, "db.execute('create table t (a)'); box.append(1)")
+    assert "[undo cannot restore all of box (a sqlite3.Connection)]" in notebook.said()[-1]
+    cell = notebook.run("u = mn.undo()")
+    assert cell.stdout == "cannot be restored: box (a sqlite3.Connection)\n"
+    assert notebook.value("[len(box), list(u.names)]") == [1, ["box"]]
+
+
+def test_a_stopped_call_is_undone_as_well(notebook: Notebook) -> None:
+    notebook.run("items = [1]")
+    code = "import time\nitems.append(2)\nprint('begun', flush=True)\ntime.sleep(30)"
+    notebook.script(f"s.tool_calls([s.ScriptedCall('python', {{'code': {code!r}}}, 'call-1')])", "s.text('Never.')")
+    asking = notebook.send("%%mentra\nwait")
+    notebook.choose(asking, answer="allow")
+    notebook.until(lambda: asking.stdout)
+    notebook.manager.interrupt_kernel()
+    notebook.finish(asking)
+    assert notebook.value("items") == [1, 2]
+    notebook.run("%mentra undo")
+    assert notebook.value("items") == [1]
+
+
+def test_files_of_a_turn_come_back_with_its_names(notebook: Notebook) -> None:
+    path = Path(notebook.work) / "note.txt"
+    path.write_text("before\n")
+    notebook.run("items = [1]")
+    assert notebook.run(PUT).status == "ok"
+    put = "s.tool_calls([s.ScriptedCall('put', {'text': 'of the model'})])"
+    notebook.script(put, "s.tool_calls([s.ScriptedCall('python', {'code': 'items.append(2)'})])", "s.text('Done.')")
+    notebook.run("rule = mn.allow('python')")
+    assert notebook.run("%mentra -t put write").status == "ok"
+    assert path.read_text() == "of the model"
+    undone = notebook.run("u = mn.undo(); print(u)")
+    assert undone.stdout.startswith("restored note.txt\nrestored items\n")
+    assert (path.read_text(), notebook.value("items")) == ("before\n", [1])
+    notebook.run("u = mn.undo(u)")
+    assert (path.read_text(), notebook.value("items")) == ("of the model", [1, 2])
+    path.write_text("mine\n")
+    conflict = notebook.run("%mentra undo")
+    assert conflict.stdout.startswith("left as it is, since it was changed after the turn: note.txt\nrestored items\n")
+    assert (path.read_text(), notebook.value("items")) == ("mine\n", [1])
+    notebook.run("mn.revoke(rule.id)")
+
+
+PUT = """
+import hashlib, io, os
+from mentra_nb.effect.handles import state
+from mentra_nb.effect.journal import Journal
+from mentra_nb.effect.types import FileChange, FileState
+@mn.tool(asks=False)
+def put(context: mn.ToolContext, text: str) -> str:
+    "Write the note."
+    path, raw = os.path.abspath("note.txt"), text.encode()
+    after = FileState("file", 0o644, len(raw), hashlib.sha256(raw).hexdigest())
+    change = FileChange(path, state(path), after)
+    Journal().apply([change], lambda _: io.BytesIO(raw), turn=context.run_id, call=context.tool_call_id)
+    return "written"
+"""
