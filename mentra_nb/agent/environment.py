@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mentra_nb.tools.tool import Tool
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class AgentEnvironment:
     """The services of one agent. `tools` is live: a tool registered later is offered from the next request on."""
 

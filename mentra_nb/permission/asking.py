@@ -80,6 +80,9 @@ class _Open:
 class SessionPermissions:
     """The authorizer of one session. `ask`, `ask_timeout` (seconds) and `can_ask` may be changed between turns."""
 
+    can_ask: Callable[[], bool] = staticmethod(lambda: True)
+    """Returns whether a person can be asked. If not, the call is denied at once."""
+
     def __init__(
         self,
         session_id: str,
@@ -99,8 +102,6 @@ class SessionPermissions:
         self.ask: AskMode = ask
         self.ask_timeout: float = ask_timeout
         self.sandbox: SandboxMode = "off"
-        self.can_ask: Callable[[], bool] = lambda: True
-        """Returns whether a person can be asked. If not, the call is denied at once."""
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 

@@ -49,17 +49,9 @@ class Session:
         self.permissions = permissions
         self._bus = permissions.bus
         self.turn_count: int = 0
-        self._opening: e.SessionStarted | None = None
+        self._is_unheard = not resumed
         if not resumed:
-            self._opening = e.SessionStarted(
-                agent_id=agent.id,
-                session_id=self.id,
-                title=self.name,
-                model=f"{agent.provider.descriptor.id}/{agent.model}",
-                project=self.project,
-                notebook=self.notebook,
-            )
-            self._bus.emit(self._opening)
+            self._bus.emit(self._started())
 
     def __repr__(self) -> str:
         return f"<Session {self.name!r} {self.id} on {self.model}, {counted(self.turn_count, 'turn')}>"
@@ -104,10 +96,20 @@ class Session:
             if seen is not None:
                 listener(seen)
 
-        if self._opening is not None:
-            hear(self._opening)
-            self._opening = None
+        if self._is_unheard:
+            self._is_unheard = False
+            hear(self._started())
         return self._bus.tap(hear)
+
+    def _started(self) -> e.SessionStarted:
+        return e.SessionStarted(
+            agent_id=self.agent.id,
+            session_id=self.id,
+            title=self.name,
+            model=f"{self.agent.provider.descriptor.id}/{self.agent.model}",
+            project=self.project,
+            notebook=self.notebook,
+        )
 
     @contextmanager
     def listening(

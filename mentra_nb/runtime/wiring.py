@@ -8,7 +8,7 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.subagent import delegate
@@ -51,12 +51,31 @@ class Wiring:
     jobs: Jobs
     _announced: bool = field(default=False, init=False)
     _prepared: bool = field(default=False, init=False)
+    _folders: dict[Path, Path] = field(default_factory=dict, init=False)
+    """The folders that agents work in: one object for each."""
 
     @cached_property
     def _fence(self) -> Fence:
         from mentra_nb.sandbox.fenced import Fence
 
         return Fence()
+
+    @cached_property
+    def _shared(self) -> dict[str, Any]:
+        """What is the same object in each environment, as there may be thousands of idle agents."""
+        return {
+            "store": self.store,
+            "find_provider": self.providers.get,
+            "policy": self.policy,
+            "executor": self.executor,
+            "fence": (lambda: self._fence) if isinstance(self.executor, LocalExecutor) else None,
+            "pre_hooks": self.pre_hooks,
+            "post_hooks": self.post_hooks,
+            "services": ChainMap({Jobs: self.jobs}, self.offers.contexts),
+            "system_sections": (self.offers.skills_section,),
+            "delegate": delegate,
+            "holder": self.runtime_id,
+        }
 
     def announce(self) -> None:
         """Say once that the runtime is there."""
@@ -81,20 +100,11 @@ class Wiring:
         self, bus: EventBus, authorizer: ToolAuthorizer | None, own_tools: MutableMapping[str, Tool]
     ) -> AgentEnvironment:
         """Return the environment of an agent on a bus, with an authorizer and tools of its own."""
+        folder = (self.working_directory or Path.cwd()).resolve()
         return AgentEnvironment(
             bus=bus,
-            store=self.store,
             tools=ChainMap(own_tools, self.offers.tools),
-            working_directory=(self.working_directory or Path.cwd()).resolve(),
-            find_provider=self.providers.get,
-            policy=self.policy,
-            executor=self.executor,
-            fence=(lambda: self._fence) if isinstance(self.executor, LocalExecutor) else None,
+            working_directory=self._folders.setdefault(folder, folder),
             authorizer=authorizer,
-            pre_hooks=self.pre_hooks,
-            post_hooks=self.post_hooks,
-            services=ChainMap({Jobs: self.jobs}, self.offers.contexts),
-            system_sections=(self.offers.skills_section,),
-            delegate=delegate,
-            holder=self.runtime_id,
+            **self._shared,
         )

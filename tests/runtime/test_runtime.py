@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from mentra_nb.providers.base import ModelInfo, ModelSelector
 from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, text, tool_calls
 from mentra_nb.runtime.live_agents import WARM
 from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.runtime.session import Session
 from mentra_nb.store.records import AgentRecord
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
@@ -297,6 +300,37 @@ async def test_agents_that_have_not_been_used_for_long_keep_no_messages_and_go_o
         assert (await agents[0].send("and?")).text() == str(2 * WARM)
         assert [message.text() for message in agents[0].history()] == ["hi", "0", "and?", str(2 * WARM)]
         assert [agent.transcript.is_loaded for agent in agents[: WARM + 1]] == [True] + [False] * WARM
+
+
+@pytest.mark.slow
+async def test_an_idle_session_takes_up_little_memory(tmp_path: Path) -> None:
+    many, provider = 100, ScriptedProvider()
+    async with Runtime([provider], store=SqliteStore(tmp_path / "s"), audit=NullAudit()) as made:
+
+        async def talk(session: Session) -> None:
+            provider.push(text("word " * 200))
+            await session.append_turn("question " * 20)
+            provider.recorded_requests.clear()
+
+        others = [await made.create_session("other", MODEL) for _ in range(WARM)]
+        for session in [*others, *others]:
+            await talk(session)
+        tracemalloc.start()
+        before, sessions = held(), []
+        for _ in range(many):
+            sessions.append(await made.create_session("idle", MODEL))
+            await talk(sessions[-1])
+        for session in others:
+            await talk(session)
+        each = (held() - before) / many
+        tracemalloc.stop()
+    assert 1_000 < each < 6 * 1024
+
+
+def held() -> int:
+    """Return the bytes of Python's own memory that are in use."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
 
 
 async def test_agents_that_take_turns_together_keep_their_messages_until_fewer_do() -> None:
