@@ -125,11 +125,17 @@ def memory_place(folder: str, workspace: str) -> str:
     raise FileNotFoundError("there is no folder outside the workspace for what a command writes")
 
 
-def outer_command(program: str, place: str, size: int, script: str) -> list[str]:
-    """Return the command line of the outer fence, which runs `script` in a memory of `size` bytes at `place`."""
+def outer_command(program: str, place: str, size: int, mode: int, script: str) -> list[str]:
+    """Return the command line of the outer fence, which runs `script` in a memory of `size` bytes at `place`.
+
+    Args:
+        mode: Of the workspace; the layer above it gets the same.
+    """
     fence = ["--unshare-user", "--unshare-pid", "--unshare-net", "--die-with-parent", "--as-pid-1"]
+    folders = {"upper": mode, "work": 0o700, "tmp": 0o700, "shm": 0o700, "no-folder": 0}
+    made = [word for name, bits in folders.items() for word in ("--perms", f"{bits:04o}", "--dir", f"{place}/{name}")]
     return [
-        *(program, *fence, "--dev-bind", "/", "/", "--size", str(size), "--tmpfs", place),
+        *(program, *fence, "--dev-bind", "/", "/", "--size", str(size), "--tmpfs", place, *made),
         *("--chdir", place, "--", "/bin/sh", "-c", script),
     ]
 
@@ -150,18 +156,24 @@ def script(
     run = shlex.join([*within, bubblewrap() or "bwrap", "--args", "5", "--", "/bin/sh", "-c", _SHELL, "sh", command])
     return f"""
 mask=$(umask)
-umask 077
 {" ".join(f"echo 0 >{shlex.quote(str(each))}/cgroup.procs || exit 125;" for each in groups)}
 echo 1000 >/proc/self/oom_score_adj
-mkdir upper work tmp shm && mkdir -m 0 no-folder && : >no-file && chmod 0 no-file && chmod {octal} upper || exit 125
+umask 777
+: >no-file || exit 125
+umask 077
 place=$PWD
 cd {shlex.quote(folder)} && exec 7>&1 || exit 125
 left=$(umask "$mask"; {run} 3>status 4<filter 5<arguments 6>&1 >&7 7>&-)
 code=$?
 cat /proc/net/snmp /proc/net/snmp6 >network 2>/dev/null
-stat -f -c '%a' "$place" >space
+[ $code = 0 ] || stat -f -c '%a' "$place" >space
 echo "$left" >left
 exec >/dev/null 2>errors 7>&-
-if [ -n "$(ls -A "$place/upper")" ] || [ "$(stat -c %a "$place/upper")" != {octal} ]; then {shlex.join(difference)}; fi
+changed=$(stat -c %a "$place/upper")
+[ "$changed" = {octal} ] && changed=
+for each in "$place/upper"/* "$place/upper"/.[!.]* "$place/upper"/..?*; do
+  if [ -e "$each" ] || [ -L "$each" ]; then changed=yes; break; fi
+done
+[ -z "$changed" ] || {shlex.join(difference)}
 exit $code
 """

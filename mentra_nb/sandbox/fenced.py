@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import anyio
 import anyio.to_thread
+import psutil
 
 from mentra_nb.effect.types import Effect, FileChange, FileState, Want
 from mentra_nb.ids import new_id
@@ -110,7 +111,8 @@ class Fence:
     def _new_folder(self) -> Path:
         waiting = self.folder or home() / "effects" / "waiting"
         make_private(waiting)
-        folder = Path(os.path.realpath(waiting)) / new_id("run")
+        _remove_left(waiting)
+        folder = Path(os.path.realpath(waiting)) / f"{new_id('run')}.{os.getpid()}"
         for each in (folder, folder / "view", folder / "content"):
             each.mkdir(mode=0o700)
         return folder
@@ -133,7 +135,7 @@ class Fence:
         read = [sys.executable, "-ISB", difference.__file__, f"{place}/upper", workspace, *bounds, str(folder)]
         within = resource_limits(self.limits, request.timeout)
         inside = script(str(folder), mode, request.command, groups, within, read)
-        return outer_command(program, place, self.limits.written, inside)
+        return outer_command(program, place, self.limits.written, mode, inside)
 
     def _to_hide(self, workspace: str) -> list[str]:
         found = self._hidden.within(workspace)
@@ -159,6 +161,14 @@ class Fence:
             problem = f"{lost[0]!r} could not be brought back, since it cannot be read or is no file, folder or link"
         effect = Effect(() if problem else changes, tuple(Want(*each) for each in wanted))
         return FencedRun(output, effect, folder, problem, moved)
+
+
+def _remove_left(waiting: Path) -> None:
+    """Delete what waited in processes that are gone: nobody can keep it any more."""
+    for folder in waiting.iterdir():
+        pid = folder.suffix.removeprefix(".")
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _change(workspace: str, said: dict[str, Any]) -> FileChange:

@@ -39,17 +39,23 @@ class FenceLimits:
 
 
 def resource_limits(limits: FenceLimits, seconds: float) -> list[str]:
-    """Return the beginning of a command line that runs another within these limits."""
+    """Return the beginning of a command line that runs another within these limits, and those of this process."""
+    import resource
+
     bounds = {
-        "data": limits.memory,
-        "nproc": limits.processes,
-        "cpu": int(seconds) + 1,
-        "fsize": limits.written,
-        "core": 0,
-        "memlock": 0,
-        "msgqueue": 0,
+        "data": (resource.RLIMIT_DATA, limits.memory),
+        "nproc": (resource.RLIMIT_NPROC, limits.processes),
+        "cpu": (resource.RLIMIT_CPU, int(seconds) + 1),
+        "fsize": (resource.RLIMIT_FSIZE, limits.written),
+        "core": (resource.RLIMIT_CORE, 0),
+        "memlock": (resource.RLIMIT_MEMLOCK, 0),
     }
-    return [_prlimit() or "prlimit", *(f"--{name}={value}:{value}" for name, value in bounds.items())]
+    words = [_prlimit() or "prlimit"]
+    for name, (kind, value) in bounds.items():
+        hardest = resource.getrlimit(kind)[1]
+        bound = value if hardest == resource.RLIM_INFINITY else min(value, hardest)
+        words.append(f"--{name}={bound}:{bound}")
+    return words
 
 
 @cache

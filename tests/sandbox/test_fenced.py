@@ -270,3 +270,14 @@ def test_our_own_folder_is_no_workspace(own_home: Path) -> None:
     with pytest.raises(FenceFailed), fenced("true", inside):
         pass
     assert ENV["HOME"] == str(Path.home())
+
+
+def test_what_waited_in_a_process_that_is_gone_is_deleted(tmp_path: Path, own_home: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    waiting = own_home / "effects" / "waiting"
+    for name in (f"run-1.{gone.pid}", f"run-2.{os.getpid()}"):
+        (waiting / name / "content").mkdir(parents=True)
+    with fenced("true", tmp_path):
+        pass
+    assert [path.name for path in waiting.iterdir()] == [f"run-2.{os.getpid()}"]
