@@ -57,7 +57,8 @@ class JobResults:
 def in_message(jobs: list[BackgroundJob]) -> str:
     """Return the text about jobs that have ended: a line for each, in which what a command wrote is quoted."""
     lines = [
-        f"[bg:{job.id}] status={job.status} command={_quoted(job.command)} output={_quoted(job.output_preview or '')}"
+        f"[bg:{job.id}] status={job.status} command={_quoted(job.command)} "
+        f"output={_quoted(job.output_preview or 'its process was killed')}"
         for job in jobs
     ]
     return "\n".join(["<background-results>", *lines, "</background-results>"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +289,55 @@ async def test_a_task_ends_with_its_runtime_and_its_agent_is_told_by_the_next_on
         await agent.send("and?")
         assert asked(table, 0)[-1] == told("bg-1", "interrupted", f"echo begun; {WAITS}", "its runtime has ended")
         assert [job.id for job in agent.snapshot().background_tasks] == ["bg-1", "bg-2"]
+
+
+DIES = """
+import sys
+from pathlib import Path
+import anyio
+import mentra_nb as mn
+
+async def main():
+    command = "setsid sh -c 'echo $$; exec sleep 600' & wait"
+    calls = mn.scripted.tool_calls([("background_run", {"command": command})])
+    provider, store = mn.ScriptedProvider([calls, mn.scripted.text("ok")]), mn.SqliteStore(Path("state.sqlite"))
+    options = {"policy": mn.RuntimePolicy.permissive(), "authorizer": mn.allow_everything, "audit": mn.NullAudit()}
+    async with mn.Runtime([provider], store=store, **options) as runtime:
+        agent = await runtime.spawn("tester", mn.ModelInfo(id="scripted", provider="scripted"))
+        await agent.send("go")
+        while not Path(agent.snapshot().background_tasks[0].output_path).read_text():
+            await anyio.sleep(0.01)
+        print(agent.id, Path(agent.snapshot().background_tasks[0].output_path).read_text(), flush=True)
+        await anyio.sleep(600)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.fault
+async def test_a_task_ends_with_its_process_and_its_agent_is_told_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
+    dies = subprocess.Popen([sys.executable, "-c", DIES], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert dies.stdout is not None
+    try:
+        agent_id, pid = dies.stdout.readline().split()
+    finally:
+        dies.kill()
+        dies.wait()
+        dies.stdout.close()
+    with anyio.fail_after(2):
+        while psutil.pid_exists(int(pid)):
+            await anyio.sleep(0.01)
+    async with on(tmp_path, text("seen"), text("ok"), store=SqliteStore(tmp_path / "state.sqlite")) as table:
+        agent = await table.runtime.resume_agent(agent_id)
+        assert [event.status for event in table.recorder.of(e.BackgroundTaskFinished)] == ["interrupted"]
+        await agent.send("and?")
+        command = "setsid sh -c 'echo $$; exec sleep 600' & wait"
+        assert asked(table, 0)[-1] == told("bg-1", "interrupted", command, "its process was killed")
+        await agent.send("on?")
+        assert [text for text in asked(table, 1) if "background-results" in text] == asked(table, 0)[-1:]
 
 
 async def test_the_whole_output_of_a_task_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from kits.kernels import Cell
 from kits.notebooks import Notebook
@@ -196,19 +197,29 @@ def test_killed_while_an_answer_streams(tmp_path: Path) -> None:
                 works_again(notebook, folder)
 
 
+def until_gone(*processes: int) -> None:
+    """Return when none of them is left; fail after two seconds."""
+    until = time.monotonic() + 2
+    while any(map(psutil.pid_exists, processes)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_killed_while_a_command_runs(tmp_path: Path) -> None:
     for n, pause in enumerate(times()):
         folder = tmp_path / str(n)
         folder.mkdir()
         with killed_later(folder) as notebook:
-            pid = notebook.work / "pid"
-            notebook.script(f"shell('echo $$ > {pid}; exec sleep 20')")
+            pid, child = notebook.work / "pid", notebook.work / "child"
+            daemon = f'setsid sh -c "echo \\$\\$ > {child}; exec sleep 600" & until [ -s {child} ]; do :; done'
+            notebook.script(f"shell({f'{daemon}; echo $$ > {pid}; exec sleep 600'!r})")
             asking = notebook.send("%mentra sleep")
             notebook.choose(asking, answer="allow")
             notebook.until(lambda file=pid: file.exists() and file.read_text().strip())  # type: ignore[misc]
             wait(notebook, pause)
             kill(notebook)
             try:
+                until_gone(int(pid.read_text()), int(child.read_text()))
                 found = afterwards(notebook)
                 assert [row[2] for row in found["decisions"]] == ["allow"]
                 assert found["tools"] == [["shell", "unfinished"]]
@@ -227,5 +238,6 @@ def test_killed_while_a_command_runs(tmp_path: Path) -> None:
                     assert "may have taken effect, and was not run again" in told[-1]
                     works_again(notebook, folder)
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(int(pid.read_text()), signal.SIGKILL)  # it outlives its kernel
+                for file in (pid, child):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(file.read_text()), signal.SIGKILL)
