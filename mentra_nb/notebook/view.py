@@ -108,6 +108,9 @@ class TurnView:
                 self._draw_retry(event)
             case Notice():
                 self.note(event.message, "⚠" if event.severity == "warning" else "ℹ")
+            case TaskUpdated(kind="background_task", status=status):
+                if status != "running" and not self._quiet:  # the row of its call says that it runs
+                    self.note(f"background task {event.title}: {event.detail or status}", "▸")
             case TaskUpdated() if not self._quiet:
                 self.note(f"{event.title}: {event.status}", "▸", event.detail or "")
             case CompactionCompleted() if not self._quiet:

@@ -106,7 +106,7 @@ class Capture:
                 self._report(line)
         elif lines and is_late:
             self._report(lines[-1])
-        if is_late and not lines and b"\r" in rest.rstrip(b"\r"):
+        if is_late and not lines and b"\r" in rest:
             self._report(rest.rstrip(b"\r").rpartition(b"\r")[2])
 
     def _report(self, line: bytes | bytearray) -> None:

@@ -23,6 +23,7 @@ from mentra_nb.event.screen import (
     RetryNotice,
     SessionEvent,
     SessionStarted,
+    TaskUpdated,
     ToolCompleted,
     ToolDecided,
     ToolProgress,
@@ -561,3 +562,12 @@ def test_the_texts_of_two_rounds_are_two_when_quiet() -> None:
         view.handle(event)
     view.finish()
     assert out.texts() == ["I run a command.", "ok"]
+
+
+def test_the_end_of_a_background_command_is_one_line_and_its_beginning_is_the_row_of_its_call() -> None:
+    def update(status: Any, detail: str | None = None) -> TaskUpdated:
+        return TaskUpdated(task_id="bg-1", kind="background_task", status=status, title="bg-1", detail=detail)
+
+    assert draw(update("running", "make")).texts() == []
+    assert draw(update("finished")).texts() == ["▸ background task bg-1: finished"]
+    assert draw(update("failed", "interrupted")).texts() == ["▸ background task bg-1: interrupted"]

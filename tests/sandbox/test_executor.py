@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mentra_nb.sandbox import executor
+from mentra_nb.sandbox import capture, executor
 from mentra_nb.sandbox.executor import LEFT_OUT, TIMED_OUT, CommandRequest, ExecOutput, LocalExecutor
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")]
@@ -178,3 +178,32 @@ async def test_lines_are_reported_while_it_runs(tmp_path: Path) -> None:
     assert lines[:2] == ["stdout: first", "stderr: second"]
     assert output.stdout == "first\nunfinished"
     assert "stdout: unfinished" in lines
+
+
+async def test_a_line_that_is_redrawn_is_reported_before_it_ends(tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if line.strip().endswith("10%"):
+            (tmp_path / "go").touch()
+
+    command = "printf '10%%\\r'; until [ -e go ]; do :; done; printf '100%%\\n'"
+    output = await LocalExecutor().run(request(command, tmp_path), on_line)
+    assert lines == ["stdout: 10%", "stdout: 10%\r100%"]
+    assert output.stdout == "10%\r100%\n"
+
+
+@pytest.mark.parametrize("pause", [0.0, A_MINUTE])
+async def test_of_long_output_the_last_line_is_reported_from_time_to_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    monkeypatch.setattr(capture, "SHOW_EVERY", pause)
+    lines: list[str] = []
+    command = request("seq 1 50; sleep 0.1; seq 51 200000", tmp_path, max_output_bytes_per_stream=1000)
+    await LocalExecutor().run(command, lines.append)
+    numbers = [int(line.removeprefix("stdout: ")) for line in lines]
+    assert numbers[:50] == [*range(1, 51)]
+    assert numbers == sorted(numbers)
+    assert len(numbers) < 2000
+    assert (numbers[-1] == 200_000) is (pause == 0.0)
