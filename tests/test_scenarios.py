@@ -71,6 +71,8 @@ UNDER_THEIR_NAMES = {
         session_tool_authorizer_emits_permission_request_and_waits
     """,
     "permission/test_policy": """
+        a_denied_root_inside_an_allowed_one_refuses_the_write a_symlink_into_a_denied_root_is_refused
+        a_traversal_into_a_denied_root_is_refused
         authorize_command_execution_rejects_working_directory_outside_roots authorize_file_write_rejects_symlink_escape
         shell_roots_and_background_switches_short_circuit
     """,
@@ -396,10 +398,6 @@ OPEN = {
         files_tool_set_emits_tool_progress_with_file_op_metadata legacy_batched_replace_keeps_its_first_match_contract
         mutating_operations_stay_exclusive read_only_operations_opt_into_parallel_execution
         recursive_limits_short_circuit_before_unvisited_descendants split_*_match_equivalent_files_*
-    """,
-    "denied write roots": """
-        a_denied_root_inside_an_allowed_one_refuses_the_write a_symlink_into_a_denied_root_is_refused
-        a_traversal_into_a_denied_root_is_refused
     """,
     "validation of shell lines": """
         blocks_* classify_intent_* extracts_command_from_env_prefix

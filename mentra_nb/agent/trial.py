@@ -95,13 +95,13 @@ class Trials:
         make, base, began = self.events.environment.fence, call.context.working_directory, time.monotonic()
         problem = await anyio.to_thread.run_sync(lambda: workspace_problem(base) or fence_problem())
         if make is None or problem is not None:
-            return await ask(_beforehand(request))
+            return await _unfenced(call, _beforehand(request), ask, problem or "there is none")
         fenced = _Fenced(make(), base)
         try:
             tried = await self._tried(call, fenced)
         except FenceFailed as failure:
             log.warning("asked beforehand, as the sandbox failed: %s", failure)
-            return await ask(_beforehand(request))
+            return await _unfenced(call, _beforehand(request), ask, str(failure))
         call.tried_ms = int((time.monotonic() - began) * 1000)
         kept = None
         try:
@@ -137,7 +137,7 @@ class Trials:
         """Return the decision, and the run whose output and effect are taken over, if one is."""
         failed = not tried.output.success and bool(tried.effect.wanted)
         if (tried.problem is not None and not tried.output.timed_out) or failed:
-            return await self._decide_outside(request, tried, ask)
+            return await self._decide_outside(call, request, tried, ask)
         if tried.moved:
             moved = ", ".join(map(repr, tried.moved[:5]))
             return ToolAuthorizationDecision.deny(f"{moved} changed while it ran; call it again", "sandbox"), None
@@ -157,19 +157,22 @@ class Trials:
         return decision, None
 
     async def _decide_outside(
-        self, request: ToolAuthorizationRequest, tried: FencedRun, ask: Ask
+        self, call: Call, request: ToolAuthorizationRequest, tried: FencedRun, ask: Ask
     ) -> tuple[ToolAuthorizationDecision, FencedRun | None]:
         """Decide whether a command that could not do all in the sandbox may run outside, anew."""
         wanted = [in_words(want) for want in tried.effect.wanted]
         problem = [f"its effect cannot be kept: {tried.problem}"] if tried.problem else []
-        decision = await ask(_outside(request, [*problem, *wanted]))
+        if call.context.policy.sandboxed_only:
+            decision = ToolAuthorizationDecision.allow("sandbox")
+        else:
+            decision = await ask(_outside(request, [*problem, *wanted]))
         if decision.outcome is not ToolAuthorizationOutcome.ALLOW:
             said = f"{tried.output.stdout}\n{tried.output.stderr}".strip()[-FAILED_TAIL:]
             reason = "\n".join(
                 filter(None, [decision.reason, "in the sandbox, where it changed nothing, it said:", said])
             )
             return decision.model_copy(update={"reason": reason}), None
-        if decision.decided_by == "sandbox":  # nobody could be asked: what it said is the result
+        if decision.decided_by == "sandbox":  # it may not run outside, or nobody could be asked: what it said counts
             return decision, replace(tried, effect=Effect((), tried.effect.wanted))
         return decision, None
 
@@ -180,6 +183,13 @@ class Trials:
         if kept.effect.changes:
             about = {"turn": call.context.run_id, "call": call.use.id, "tool": call.use.name}
             self.journal.apply(kept.effect.changes, kept.contents, **about)
+
+
+async def _unfenced(call: Call, request: ToolAuthorizationRequest, ask: Ask, why: str) -> ToolAuthorizationDecision:
+    """Ask whether a call may run without the sandbox, unless the policy forbids that."""
+    if call.context.policy.sandboxed_only:
+        return ToolAuthorizationDecision.deny(f"the policy has commands run in the sandbox only: {why}", "policy")
+    return await ask(request)
 
 
 def _beforehand(request: ToolAuthorizationRequest) -> ToolAuthorizationRequest:

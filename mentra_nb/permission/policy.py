@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from mentra_nb.errors import OperationDenied
 from mentra_nb.permission.protected import Access, guard_of
+from mentra_nb.permission.rules import simple_commands, why_not_split
 
 DEFAULT_ENV = ("PATH",) if sys.platform != "win32" else ("PATH", "PATHEXT", "SystemRoot", "COMSPEC", "TEMP", "TMP")
 _DONE = {"read": "read", "write": "written"}
@@ -27,19 +28,22 @@ class PolicyViolation(OperationDenied):
         self.detail = detail
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RuntimePolicy:
     """What tools may do at all. Shell and background commands are off unless switched on.
 
     Roots are folders; the agent's base folder is always readable, and writable unless `read_only`. What is in
     `denied_write_roots` is not writable, also inside another root. Mentra's own files can be neither read nor written.
+    With `allowed_programs` a command line may name no others, and must be one whose programs can be told; what they run
+    themselves is not seen. With `sandboxed_only` commands run in the sandbox of a session, or by an executor that the
+    application gives, and never in the background.
     Times are in seconds; `max_output_bytes_per_stream` is kept of each of a command's streams;
     `background_task_limit` background commands of an agent may run at once.
 
     Example:
         >>> policy = mn.RuntimePolicy(allow_shell_commands=True, allowed_env_vars=("PATH", "HOME"))
-        >>> policy.read_only
-        False
+        >>> policy
+        RuntimePolicy(allow_shell_commands=True, allowed_env_vars=('PATH', 'HOME'))
         >>> mn.Runtime(policy=mn.RuntimePolicy(read_only=True)).policy.read_only
         True
     """
@@ -57,6 +61,35 @@ class RuntimePolicy:
     background_timeout: float = 86_400.0
     background_task_limit: int = 8
     max_output_bytes_per_stream: int = 65_536
+    allowed_programs: tuple[str, ...] | None = None
+    sandboxed_only: bool = False
+
+    def __repr__(self) -> str:
+        """Only what differs from the default policy."""
+        said = ((each.name, getattr(self, each.name), each.default) for each in fields(self))
+        return f"RuntimePolicy({', '.join(f'{name}={value!r}' for name, value, default in said if value != default)})"
+
+    @classmethod
+    def workspace_bounded(cls, folder: Path | str) -> RuntimePolicy:
+        """Return a policy for work inside one folder: commands are off, and run in the sandbox only where switched on.
+
+        Example:
+            >>> policy = mn.RuntimePolicy.workspace_bounded("/work")
+            >>> policy.allow_shell_commands, policy.sandboxed_only, policy.max_command_timeout
+            (False, True, 600.0)
+            >>> import dataclasses
+            >>> dataclasses.replace(policy, allow_shell_commands=True).allowed_write_roots
+            (PosixPath('/work'),)
+        """
+        roots = (Path(folder).expanduser().resolve(),)
+        return cls(
+            allowed_working_roots=roots,
+            allowed_read_roots=roots,
+            allowed_write_roots=roots,
+            default_command_timeout=120.0,
+            max_command_timeout=600.0,
+            sandboxed_only=True,
+        )
 
     @classmethod
     def permissive(cls) -> RuntimePolicy:
@@ -118,6 +151,31 @@ class RuntimePolicy:
         if not _inside(cwd.resolve(), (base, *self.allowed_working_roots)):
             raise PolicyViolation("shell_command", f"'{cwd}' is outside the runtime policy roots")
 
+    def check_programs(self, line: str) -> None:
+        """Raise `PolicyViolation` when a command line names a program that is not one of `allowed_programs`.
+
+        Example:
+            >>> policy = mn.RuntimePolicy(allow_shell_commands=True, allowed_programs=("git", "ls"))
+            >>> policy.check_programs("git log | ls")
+            >>> policy.check_programs("git log > /tmp/log")
+            Traceback (most recent call last):
+            ...
+            mentra_nb.permission.policy.PolicyViolation: the policy allows git, ls only, and what this line runs ...
+        """
+        if self.allowed_programs is None:
+            return
+        commands, only = (
+            simple_commands(line),
+            f"the policy allows {', '.join(self.allowed_programs) or 'no program'} only",
+        )
+        if commands is None:
+            raise PolicyViolation(
+                "shell_command", f"{only}, and what this line runs cannot be told: {why_not_split(line)}"
+            )
+        for program in (command.split()[0] for command in commands):
+            if program not in self.allowed_programs:
+                raise PolicyViolation("shell_command", f"{only}, not {program}")
+
     def check_background(self, base: Path, cwd: Path) -> None:
         """Raise `PolicyViolation` when a command may not run in the background in `cwd`.
 
@@ -129,6 +187,10 @@ class RuntimePolicy:
             mentra_nb.permission.policy.PolicyViolation: Background command execution is disabled by the runtime policy
         """
         self.check_command(base, cwd)
+        if self.sandboxed_only:
+            raise PolicyViolation(
+                "background_command", "the policy has commands run in the sandbox only, not in the background"
+            )
         if not self.allow_background_commands:
             what = "Background command execution is disabled by the runtime policy"
             raise PolicyViolation("background_command", what)

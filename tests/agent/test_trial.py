@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,33 @@ async def test_what_nobody_can_let_outside_has_the_output_it_had(workspace: Path
     assert "[the sandbox has not: a connection to a service of this machine]" in str(result.content)
     assert decided(table) == [("allow", "sandbox")]
     assert list(workspace.iterdir()) == waiting(workspace) == []
+
+
+BOUNDED = replace(POLICY, sandboxed_only=True)
+
+
+async def test_under_a_policy_of_the_sandbox_only_nothing_runs_outside(workspace: Path, service: int) -> None:
+    async with tried(workspace, KEEP, policy=BOUNDED) as (table, session, asked):
+        reached = await shell(table, session, f"echo 1 >new; {reach(service)}")
+        kept = await shell(table, session, "echo 1 >kept")
+    assert "[the sandbox has not: a connection to a service of this machine]" in str(reached.content)
+    assert (reached.is_error, kept.is_error, len(asked)) == (True, False, 1)
+    assert decided(table) == [("allow", "sandbox"), ("allow", "user")]
+    assert [file.name for file in workspace.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("how", ["off", "no_sandbox"])
+async def test_under_a_policy_of_the_sandbox_only_nothing_runs_where_there_is_none(
+    workspace: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tried(workspace, KEEP, policy=BOUNDED) as (table, session, _):
+        if how == "off":
+            session.permissions.sandbox = "off"
+        else:
+            monkeypatch.setattr("mentra_nb.agent.trial.fence_problem", lambda: "there is none here")
+        result = await shell(table, session, "echo 1 >new")
+    assert "the policy has commands run in the sandbox only" in str(result.content)
+    assert list(workspace.iterdir()) == []
 
 
 @pytest.mark.parametrize("tool", ["write", "files"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,81 @@ def test_the_default_has_no_shell_and_the_notebook_has() -> None:
     assert not RuntimePolicy().allow_shell_commands
     assert RuntimePolicy.for_notebook().allow_shell_commands
     assert RuntimePolicy.permissive().allow_background_commands
+
+
+def test_a_denied_root_inside_an_allowed_one_refuses_the_write(base: Path) -> None:
+    policy = RuntimePolicy(allowed_write_roots=(base,), denied_write_roots=(base / "sub",))
+    assert policy.writable(base, "a.txt") == base / "a.txt"
+    with pytest.raises(PolicyViolation, match="denied write roots") as refusal:
+        policy.writable(base, "sub/new.txt")
+    assert refusal.value.action == "files_write"
+    assert policy.readable(base, "sub/new.txt")
+
+
+@pytest.mark.parametrize("path", ["x/../sub/new.txt", "./sub/./new.txt", "../base/sub/new.txt", "sub"])
+def test_a_traversal_into_a_denied_root_is_refused(base: Path, path: str) -> None:
+    with pytest.raises(PolicyViolation, match="denied write roots"):
+        RuntimePolicy(denied_write_roots=(base / "sub",)).writable(base, path)
+
+
+def test_a_symlink_into_a_denied_root_is_refused(base: Path) -> None:
+    (base / "link").symlink_to("sub")
+    (base / "back").mkdir()
+    with pytest.raises(PolicyViolation, match="denied write roots"):
+        RuntimePolicy(denied_write_roots=(base / "sub",)).writable(base, "link/new.txt")
+    with pytest.raises(PolicyViolation, match="denied write roots"):  # the denied root is named by a link
+        RuntimePolicy(denied_write_roots=(base / "link",)).writable(base, "sub/new.txt")
+
+
+def test_a_policy_shows_what_differs_from_the_default() -> None:
+    assert repr(RuntimePolicy()) == "RuntimePolicy()"
+    assert repr(RuntimePolicy.permissive()) == (
+        "RuntimePolicy(allow_shell_commands=True, allow_background_commands=True)"
+    )
+    for policy in (RuntimePolicy.workspace_bounded("/work"), RuntimePolicy.for_notebook()):
+        assert eval(repr(policy), {"RuntimePolicy": RuntimePolicy, "PosixPath": Path}) == policy
+
+
+def test_work_inside_one_folder_has_no_commands_and_then_in_the_sandbox_only(base: Path) -> None:
+    policy = RuntimePolicy.workspace_bounded(base / "sub")
+    assert policy.writable(base.parent / "outside", str(base / "sub" / "new.txt"))
+    with pytest.raises(PolicyViolation, match="write roots"):
+        policy.writable(base / "sub", str(base / "new.txt"))
+    with pytest.raises(PolicyViolation, match="disabled by the runtime policy"):
+        policy.check_command(base, base / "sub")
+    on = replace(policy, allow_shell_commands=True, allow_background_commands=True)
+    on.check_command(base, base / "sub")
+    with pytest.raises(PolicyViolation, match="in the sandbox only") as refusal:
+        on.check_background(base, base / "sub")
+    assert refusal.value.action == "background_command"
+    assert [on.command_timeout(asked) for asked in (None, 1000.0)] == [120.0, 600.0]
+
+
+@pytest.mark.parametrize("line", ["git log", "git log | ls -la && git status", "ls; git log", "ls 'a b'"])
+def test_a_line_of_allowed_programs_passes(line: str) -> None:
+    RuntimePolicy(allowed_programs=("git", "ls")).check_programs(line)
+    RuntimePolicy().check_programs(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("rm -rf x", "the policy allows git, ls only, not rm"),
+        ("git log && curl example.com", "only, not curl"),
+        ("/tmp/git log", "only, not /tmp/git"),
+        ("env git log", "only, not env"),
+        ("GIT_DIR=x git log", "cannot be told"),
+        ("ls $(rm x)", r"cannot be told: it has \$ and \("),
+        ("git log > out", "cannot be told"),
+        ("'rm' x", "cannot be told"),
+        ("ls\nrm x", "cannot be told"),
+        ("", "cannot be told"),
+    ],
+)
+def test_a_line_that_runs_or_may_run_another_program_is_refused(line: str, words: str) -> None:
+    with pytest.raises(PolicyViolation, match=words) as refusal:
+        RuntimePolicy(allowed_programs=("git", "ls")).check_programs(line)
+    assert refusal.value.action == "shell_command"
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "sub", "~", "link", "", "b.txt"]), max_size=6))

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from mentra_nb.authorization import Subject, ToolCapability
+from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.providers.base import ProviderToolSpec
-from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput
+from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput, LocalExecutor
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
@@ -75,6 +76,7 @@ class CommandTool(Tool):
             context.policy.check_background(context.working_directory, cwd)
         else:
             context.policy.check_command(context.working_directory, cwd)
+        context.policy.check_programs(arguments["command"])
         if not cwd.is_dir():
             raise ToolError(f"'{cwd}' is not a folder")
 
@@ -96,6 +98,8 @@ class ShellTool(CommandTool):
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         cwd = working_directory(context, arguments)
         self.check_policy(context, arguments)
+        if context.policy.sandboxed_only and isinstance(context.executor, LocalExecutor):
+            raise PolicyViolation("shell_command", "the policy has commands run in the sandbox only")
         requested = arguments.get("timeout_ms")
         request = CommandRequest(
             command=arguments["command"],
