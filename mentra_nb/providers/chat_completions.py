@@ -61,10 +61,20 @@ class ChatCompletionsProvider(OpenAIProvider):
         super().__init__(id, base_url, **options)
         self._max_tokens_field = max_tokens_field
         self._stream_options: dict[str, Any] | None = {"include_usage": True}
+        self._blind: set[str] = set()
+        """Models that have refused images, for which those of results are left out: a tool may show any model one."""
 
-    def learn(self, error: HttpError) -> None:
+    def learn(self, error: HttpError, model: str) -> None:
         if error.status == 400 and "stream_options" in error.body:
             self._stream_options = None
+        if error.status in (400, 404, 415, 422, 500) and "image" in error.body.lower():
+            self._blind.add(model)
+
+    def takes_result_images(self, model: str) -> bool:
+        return super().takes_result_images(model) and model not in self._blind
+
+    def form_key(self, request: Request) -> str:
+        return super().form_key(request) + (":without images" if request.model in self._blind else "")
 
     def body(self, request: Request) -> bytes:
         forms = self.forms(request, lambda message: self._form(message, request.model))
@@ -101,7 +111,7 @@ class ChatCompletionsProvider(OpenAIProvider):
         ]
         images = [block for block in message.content if isinstance(block, Image)]
         if message.role is Role.USER:
-            shown = [image for result in message.tool_results() for image in result.images]
+            shown = [image for result in message.tool_results() for image in result.images if model not in self._blind]
             if not images and not shown:
                 text = message.text()
                 return _Form.of(results, encode(text) if text else b"")

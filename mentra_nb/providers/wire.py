@@ -208,7 +208,7 @@ class WireProvider(Provider):
                 try:
                     frames = await event_stream(response, headers)
                 except HttpError as error:
-                    self.learn(error)
+                    self.learn(error, request.model)
                     refused, body = body, self.body(request)
                     if body == refused:
                         raise
@@ -218,7 +218,7 @@ class WireProvider(Provider):
                     yield _without_cost(named) if self.free else named
                     return
 
-    def learn(self, error: HttpError) -> None:
+    def learn(self, error: HttpError, model: str) -> None:
         """Leave out of the next bodies what the server has refused. If that changes this one, it is sent again."""
 
     async def aclose(self) -> None:

@@ -261,6 +261,23 @@ async def test_a_server_without_stream_options_is_asked_again_without_them(serve
 
 
 @pytest.mark.anyio
+async def test_a_model_that_refuses_images_is_asked_again_without_those_of_results(server: Server) -> None:
+    refusal = Reply(
+        [b'{"error":{"message":"image input is not supported"}}'], 500, {"content-type": "application/json"}
+    )
+    server.reply(refusal, ANSWER, ANSWER)
+    adapter = ChatCompletionsProvider("x", server.url)
+    image = Image.from_bytes("image/png", b"\x01")
+    result = Message.user([ToolResult(tool_use_id="c", content="[figure 1]", images=(image,))])
+    request = Request("m", [Message.assistant([ToolUse(id="c", name="plot")]), result])
+    assert adapter.takes_result_images("m")
+    assert blocks(await collect(adapter, request)) == blocks(await collect(adapter, request))
+    assert ["image_url" in str(sent.json()) for sent in server.requests] == [True, False, False]
+    assert (adapter.takes_result_images("m"), adapter.takes_result_images("another")) == (False, True)
+    await adapter.aclose()
+
+
+@pytest.mark.anyio
 async def test_two_requests_at_once_are_both_asked_again_without_stream_options(server: Server) -> None:
     server.reply(REFUSAL, REFUSAL, ANSWER, ANSWER)
     adapter = ChatCompletionsProvider("x", server.url)
