@@ -13,12 +13,20 @@ import mentra_nb
 
 ROOT = Path(mentra_nb.__file__).parents[1]
 SCREENS = {"IPython", "ipywidgets", "anywidget", "pandas", "duckdb", "ipykernel"}
-LATER = {"altair", "genai_prices", "jsonschema", "markdown_it", "numpy", "pyarrow", "pygments", "regex", "yaml"}
+LATER = {
+    *("altair", "genai_prices", "jsonschema", "markdown_it", "numpy", "pyarrow", "pygments", "regex", "yaml"),
+    *(() if sys.platform == "darwin" else ("psutil",)),
+}
 """What a first turn has no use for either."""
 SELDOM = {
     *("mentra_nb.agent.strategy", "mentra_nb.event.rare", "mentra_nb.event.screen", "mentra_nb.providers.http"),
     *("mentra_nb.agent.trial", "mentra_nb.effect.types", "mentra_nb.sandbox.fenced"),
-    *("mentra_nb.sandbox.supervised", "mentra_nb.store.work_records", "mentra_nb.tools.post_hooks"),
+    *(
+        "mentra_nb.record.write.health",
+        "mentra_nb.sandbox.supervised",
+        "mentra_nb.store.work_records",
+        "mentra_nb.tools.post_hooks",
+    ),
     "mentra_nb.tools.pre_hooks",
 }
 """Our modules that are loaded when they are used. A turn may do without them."""

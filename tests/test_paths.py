@@ -27,10 +27,9 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="writes its own li
 @pytest.fixture
 def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A list of mounts for a test to add to: a local root, read in place of this machine's."""
-    file = tmp_path / "proc" / "self" / "mounts"
-    file.parent.mkdir(parents=True)
+    file = tmp_path / "mounts"
     file.write_text("/dev/vda / ext4 rw,discard,relatime 0 0\n")
-    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+    monkeypatch.setattr(paths, "MOUNTS", file)
     return file
 
 
@@ -79,8 +78,15 @@ def test_the_last_and_nearest_mount_counts(mounts: Path, tmp_path: Path) -> None
 def test_without_a_list_of_mounts_every_folder_is_accepted(mounts: Path, tmp_path: Path) -> None:
     mount(mounts, tmp_path, "nfs4")
     assert paths.network_filesystem(tmp_path) == "nfs4"
+    mounts.write_text("of another form\n")
+    assert paths.network_filesystem(tmp_path) is None
     mounts.unlink()
     assert paths.network_filesystem(tmp_path) is None
+
+
+@on_linux
+def test_the_mounts_of_this_machine_are_read_as_psutil_reads_them() -> None:
+    assert paths._mounts() == {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
 
 
 @on_linux

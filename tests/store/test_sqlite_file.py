@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import anyio
-import psutil
 import pytest
 from kits.stores import agent, entry, holder, question
 
+from mentra_nb import paths
 from mentra_nb.content import Message
 from mentra_nb.errors import StoreError
 from mentra_nb.store import transactions
@@ -137,9 +137,8 @@ async def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: 
 async def test_a_network_file_system_is_refused_before_anything_is_made(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "mounts").write_text(f"server:/export {tmp_path} nfs4 rw 0 0\n")
-    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    (tmp_path / "mounts").write_text(f"server:/export {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.setattr(paths, "MOUNTS", tmp_path / "mounts")
     store = SqliteStore(path)
     with pytest.raises(StoreError, match=r"network file system \(nfs4\).*MENTRA_HOME"):
         await store.list_agents()

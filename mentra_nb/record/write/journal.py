@@ -17,12 +17,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from mentra_nb import paths
 from mentra_nb.ids import uuid7
 from mentra_nb.record.write import chain, files, known
-from mentra_nb.record.write.health import JournalHealth, record_health
 from mentra_nb.record.write.own import OwnExpressions
 from mentra_nb.record.write.redact import (
     FULL_LIMIT,
@@ -34,6 +33,9 @@ from mentra_nb.record.write.redact import (
     without_bodies,
 )
 from mentra_nb.secrets.mask import may_hold_secret
+
+if TYPE_CHECKING:
+    from mentra_nb.record.write.health import JournalHealth
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -192,6 +194,8 @@ class Journal:
 
     def health(self) -> JournalHealth:
         """Return the state of the journal and of the record's folder."""
+        from mentra_nb.record.write.health import JournalHealth, record_health
+
         of_record = vars(record_health(self._folder))
         with self._lock:
             segment, thread = self._segment, self._thread
