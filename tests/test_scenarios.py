@@ -53,7 +53,7 @@ UNDER_THEIR_NAMES = {
     "event/test_events": "all_session_event_variants_serialize_with_type_tag",
     "sandbox/test_executor": """
         allowlisted_environment_is_enforced caps_stdout_and_stderr_independently
-        timeout_marks_output_and_uses_timeout_exit_code
+        targeted_request_is_refused_instead_of_running_locally timeout_marks_output_and_uses_timeout_exit_code
     """,
     "agent/test_output": """
         a_shaping_turn_offers_only_the_terminal_tool_and_forces_it
@@ -403,7 +403,6 @@ OPEN = {
         blocks_* classify_intent_* extracts_command_from_env_prefix
         shell_validation_defaults_off_and_uses_authorization_semantics warns_*
     """,
-    "targets of commands": "targeted_request_is_refused_instead_of_running_locally",
 }
 
 GONE = {

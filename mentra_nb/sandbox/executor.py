@@ -49,6 +49,8 @@ class CommandRequest:
     transcript: Path | None = None
     """A new file for all that both streams write, in the order it arrives, of at most `transcript_bytes`."""
     transcript_bytes: int = 64 << 20
+    target: str | None = None
+    """The machine to run it on, by a name that the application's executor knows; `None` is this one."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,10 @@ async def run_program(
     For executors that start the command of a request by a program of theirs.
 
     Raises:
-        OSError: The program could not be started, or its transcript not be created.
+        OSError: The program could not be started, or its transcript not be created; or it is for another machine.
     """
+    if request.target is not None:
+        raise OSError(f"a command for '{request.target}' cannot run here: this executor knows this machine only")
     if sys.platform == "win32":
         from mentra_nb.sandbox.unsupervised import start
     else:

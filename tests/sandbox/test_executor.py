@@ -56,6 +56,12 @@ async def test_both_streams_and_the_status_come_back(tmp_path: Path) -> None:
     assert not output.success
 
 
+async def test_targeted_request_is_refused_instead_of_running_locally(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="a command for 'worker-1' cannot run here"):
+        await run("touch ran", tmp_path, target="worker-1", transcript=tmp_path / "transcript")
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_it_runs_in_its_folder_with_nothing_to_read(tmp_path: Path) -> None:
     assert (await run("pwd; cat", tmp_path)).stdout == f"{tmp_path.resolve()}\n"
 
