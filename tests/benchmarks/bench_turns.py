@@ -73,7 +73,7 @@ async def _serve(pipe: Connection) -> None:
         except (asyncio.IncompleteReadError, ConnectionResetError):
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 26)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 26, backlog=1024)
     pipe.send(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
