@@ -103,6 +103,7 @@ class FileEffect(Data):
     """Lines of a unified diff, where both are text and not too long."""
     added: int = 0
     removed: int = 0
+    is_folder: bool = False
     protected: str | None = None
     """Why it is asked about by name, if it is a protected file."""
 
@@ -259,6 +260,9 @@ class PermissionQuestion(ToolAuthorizationRequest):
 class PermissionDecision(Data):
     """A person's answer. `remember` adds a rule for `pattern` (default: exactly this subject) in that scope.
 
+    An answer about what a call did in the sandbox is remembered for what it does inside `folders` there (default:
+    those of the files that it changed).
+
     Example:
         >>> mn.PermissionDecision(allow=True, remember="session").by
         'user'
@@ -267,6 +271,7 @@ class PermissionDecision(Data):
     allow: bool
     remember: PermissionScope | None = None
     pattern: str | None = None
+    folders: tuple[str, ...] | None = None
     reason: str | None = None
     by: str = "user"
 
@@ -293,3 +298,5 @@ class PermissionRule(Data):
     created_at: float = 0.0
     """Unix seconds."""
     times_used: int = 0
+    folders: tuple[str, ...] | None = None
+    """Of a rule on effects: the call runs in the sandbox, and what it changes inside these folders is kept unasked."""

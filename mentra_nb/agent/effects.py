@@ -50,6 +50,7 @@ def shown_effect(run: FencedRun) -> CallEffect:
                 diff=diff,
                 added=found.added if found is not None else 0,
                 removed=found.removed if found is not None else 0,
+                is_folder=change.state.type == "folder",
                 protected=protected.why if protected is not None else None,
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +26,7 @@ from mentra_nb.tools.tool import Tool
 if TYPE_CHECKING:
     import pandas as pd
 
-RULE_COLUMNS = ("tool", "pattern", "allow", "scope", "reason", "times_used", "created_at", "id")
+RULE_COLUMNS = ("tool", "pattern", "allow", "scope", "folders", "reason", "times_used", "created_at", "id")
 
 
 def conversation(name: str | None = None) -> Chat:
@@ -128,17 +128,24 @@ async def aask(prompt: str, *, session: str | None = None, **how: Any) -> Reply:
 
 
 def allow(
-    tool: str, pattern: str = "*", *, scope: Literal["session", "project", "global"] = "session"
+    tool: str,
+    pattern: str = "*",
+    *,
+    scope: Literal["session", "project", "global"] = "session",
+    inside: Sequence[str] | None = None,
 ) -> PermissionRule:
     """Let `tool` run unasked where its subject (a command, a path) fits `pattern`, and return the rule.
 
-    In a pattern, `*` stands for any characters and `?` for one.
+    In a pattern, `*` stands for any characters and `?` for one. With folders named in `inside`, a command runs in the
+    sandbox, and what it changes inside them is kept unasked; it never runs outside the sandbox by such a rule.
 
     Example:
         >>> mn.allow("shell", "git status*").pattern
         'git status*'
+        >>> mn.allow("shell", "make *", inside=["build"]).pattern
+        'make *'
     """
-    return conversation().allow(tool, pattern, scope=scope)
+    return conversation().allow(tool, pattern, scope=scope, inside=inside)
 
 
 def deny(
@@ -179,8 +186,8 @@ def revoke(rule: str | int) -> PermissionRule:
 def rules() -> pd.DataFrame:
     """Return the rules that hold in the notebook's conversation.
 
-    Columns: tool, pattern (str), allow (bool), scope, reason (str), times_used (int), created_at (datetime, UTC),
-    id (str).
+    Columns: tool, pattern (str), allow (bool), scope, folders (tuple of str, of a rule on what a command changes),
+    reason (str), times_used (int), created_at (datetime, UTC), id (str).
 
     Example:
         >>> rule = mn.allow("read", "data/*", scope="project")

@@ -5,7 +5,7 @@ How a turn is shown is decided by the presenter that the notebook sets (see `tur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -355,7 +355,12 @@ class Chat:
         return Rules(self._engine, self._identity, self._tools)
 
     def allow(
-        self, tool: str, pattern: str = "*", *, scope: Literal["session", "project", "global"] = "session"
+        self,
+        tool: str,
+        pattern: str = "*",
+        *,
+        scope: Literal["session", "project", "global"] = "session",
+        inside: Sequence[str] | None = None,
     ) -> PermissionRule:
         """Let `tool` run unasked where its subject fits `pattern`, and return the rule. A denial still wins.
 
@@ -365,7 +370,7 @@ class Chat:
             >>> mn.Chat("report").allow("read", "data/*").pattern
             'data/*'
         """
-        return self._rules.remember(tool, pattern, allow=True, scope=scope)
+        return self._rules.remember(tool, pattern, allow=True, scope=scope, inside=inside)
 
     def deny(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar, get_args
 
 from mentra_nb.arguments import check_text
@@ -28,9 +29,16 @@ class Rules:
         self._engine, self._identity, self._own_tools = engine, identity, own_tools
 
     def remember(
-        self, tool: str, pattern: str, *, allow: bool, scope: PermissionScope, reason: str | None = None
+        self,
+        tool: str,
+        pattern: str,
+        *,
+        allow: bool,
+        scope: PermissionScope,
+        reason: str | None = None,
+        inside: Sequence[str] | None = None,
     ) -> PermissionRule:
-        """Store a rule, record it and return it.
+        """Store a rule, record it and return it. With folders in `inside`, it is one on effects.
 
         Raises:
             ConfigurationError: there is no such scope, or one of the words is not text.
@@ -40,7 +48,14 @@ class Rules:
         if scope not in SCOPES:
             raise ConfigurationError(f"there is no scope {scope!r}; use one of {', '.join(SCOPES)}")
         remembering.check_tool(tool, {*(spec.name for spec in self._engine.runtime.tools()), *self._own_tools})
-        return self._change(remembering.remember, tool, pattern, allow=allow, scope=scope, reason=reason)
+        folders = None if inside is None else tuple(os.path.realpath(folder) for folder in inside)
+        if folders is not None and tool != "shell":
+            raise ConfigurationError(
+                f"inside=… is for tool 'shell', whose commands run in the sandbox, not for '{tool}'"
+            )
+        return self._change(
+            remembering.remember, tool, pattern, allow=allow, scope=scope, reason=reason, folders=folders
+        )
 
     def revoke(self, rule: str | int) -> PermissionRule:
         """Delete a rule, record it and return it. `rule` as in `mn.revoke`; raises `OperationDenied`."""

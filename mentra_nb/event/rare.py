@@ -95,6 +95,7 @@ class RuleChanged(RuntimeEvent):
     """A rule was made, made again in place of the rule `replaces`, or revoked, in a session.
 
     `scope_key` is the session's or project's id; `request_id` is the question, if a rule is made with its answer.
+    `folders` are those in which a command's effect is kept unasked.
     """
 
     kind: Literal["rule_changed"] = "rule_changed"
@@ -106,6 +107,7 @@ class RuleChanged(RuntimeEvent):
     allow: bool
     rule_scope: PermissionScope
     scope_key: str = ""
+    folders: tuple[str, ...] | None = None
     reason: str | None = None
     decided_by: str = "user"
     replaces: str | None = None

@@ -79,7 +79,7 @@ function render({ model, el }) {
   effect.hidden = !question.effect;
   let whole = [args];
   const words = question.words;
-  if (question.diff.length || !words.always) {
+  if (question.diff.length || words.tried) {
     const fold = element("details");
     fold.append(element("summary", "", "The whole call"), args);
     whole = question.diff.length ? [diff(question.diff, words.diff), fold] : [fold];
@@ -97,6 +97,8 @@ function render({ model, el }) {
   const pattern = element("input", "input", undefined, { type: "text", spellcheck: "false" });
   pattern.value = question.subject;
   const exact = pattern.value; // untouched it means this very subject, whatever a one-line field made of it
+  const folders = element("input", "input", undefined, { type: "text", spellcheck: "false" });
+  folders.value = question.folders;
   const scope = element("select", "input");
   for (const [name, label] of question.scopes) scope.append(element("option", "", label, { value: name }));
 
@@ -165,7 +167,8 @@ function render({ model, el }) {
   const allowAlways = (event) => {
     if (pattern.value.trim()) {
       const edited = pattern.value === exact ? null : pattern.value;
-      send(event, () => ({ answer: "always", pattern: edited, scope: scope.value }));
+      const where = question.folders ? { folders: folders.value } : {};
+      send(event, () => ({ answer: "always", pattern: edited, scope: scope.value, ...where }));
     } else {
       status.textContent = "Write a pattern first: * stands for any text, ? for one character.";
     }
@@ -176,8 +179,11 @@ function render({ model, el }) {
     button("deny", words.deny, deny),
     button("stop", "Stop", (event) => send(event, () => ({ answer: "stop" }))),
   );
-  const remember = button("remember", `Always allow ${question.tool} for this`, allowAlways);
-  always.append(field("Pattern (* any text, ? one character)", pattern), field("For", scope), remember);
+  const remembers = question.folders ? "Always keep this" : `Always allow ${question.tool} for this`;
+  const remember = button("remember", remembers, allowAlways);
+  always.append(field("Pattern (* any text, ? one character)", pattern));
+  if (question.folders) always.append(field("Inside these folders", folders));
+  always.append(field("For", scope), remember);
 
   // The reason comes before the buttons, so the first control a keyboard reaches is harmless.
   card.append(title, effect, ...whole, why, field(words.reason, reason), buttons, always, status);
@@ -189,7 +195,7 @@ function render({ model, el }) {
     if (event.isComposing) return;
     if (event.key === "Escape") focusCell(card.closest(".jp-Cell"));
     if (event.key === "Enter" && event.target === reason) deny(event);
-    if (event.key === "Enter" && event.target === pattern) allowAlways(event);
+    if (event.key === "Enter" && (event.target === pattern || event.target === folders)) allowAlways(event);
   });
   el.append(card);
 

@@ -40,7 +40,7 @@ def _words(question: PermissionQuestion) -> dict[str, str | bool]:
     """Return what is written on a card, and whether it may say *Always…*."""
     done = question.effect
     words = _WORDS if done is None or done.outside else _WORDS_OF_EFFECT
-    return {**words, "always": done is None}
+    return {**words, "tried": done is not None, "always": done is None or bool(asking.folders(question))}
 
 
 class ApprovalCard(anywidget.AnyWidget):
@@ -80,6 +80,7 @@ class ApprovalCard(anywidget.AnyWidget):
             "effect": asking.effect(question, changed),
             "diff": asking.shown_diff(question, changed, MAX_DIFF),
             "words": _words(question),
+            "folders": ", ".join(asking.folders(question)),
             "code": _coloured(asking.code(question)),
             "subject": str(question.subject),
             "resume": visible(resume),
@@ -123,6 +124,11 @@ class ApprovalCard(anywidget.AnyWidget):
         match content:
             case {"answer": "allow"}:
                 return PermissionDecision(allow=True)
+            case {"answer": "always", "pattern": pattern, "scope": scope, "folders": str(named)} if (
+                scope in self._scopes and (pattern is None or (isinstance(pattern, str) and pattern.strip()))
+            ):
+                folders = tuple(filter(None, map(str.strip, named.split(","))))
+                return PermissionDecision(allow=True, remember=scope, pattern=pattern, folders=folders)
             case {"answer": "always", "pattern": None, "scope": scope} if scope in self._scopes:
                 return PermissionDecision(allow=True, remember=scope)
             case {"answer": "always", "pattern": str(pattern), "scope": scope} if scope in self._scopes:

@@ -20,11 +20,13 @@ from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
 from mentra_nb.notebook.escaping import cut, visible
 from mentra_nb.notebook.grammar import find_command
+from mentra_nb.permission.effects import folders_of
 from mentra_nb.tools.builtin.python import IN_KERNEL
 from mentra_nb.words import counted
 
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
-EFFECT_CHOICES = "[k]eep, [d]iscard, [s]top"
+EFFECT_CHOICES = "[k]eep, al[w]ays, [d]iscard, [s]top"
+ONCE_CHOICES = "[k]eep, [d]iscard, [s]top"
 NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
 """Said before a person is asked again."""
 MAX_BEYOND = 12
@@ -180,7 +182,7 @@ def _done(question: PermissionQuestion, done: CallEffect) -> Iterator[str]:
 
 
 def _within(base: str, path: str) -> str:
-    return os.path.relpath(path, base) if path.startswith(f"{base.rstrip(os.sep)}{os.sep}") else path
+    return os.path.relpath(path, base) if f"{path}{os.sep}".startswith(f"{base.rstrip(os.sep)}{os.sep}") else path
 
 
 def effect_diff(question: PermissionQuestion) -> list[str]:
@@ -234,7 +236,17 @@ def choices(question: PermissionQuestion) -> str:
     """Return what can be typed for an answer."""
     if question.effect is None:
         return CHOICES
-    return "[a]llow once, [d]eny, [s]top" if question.effect.outside else EFFECT_CHOICES
+    if question.effect.outside:
+        return "[a]llow once, [d]eny, [s]top"
+    return EFFECT_CHOICES if folders(question) else ONCE_CHOICES
+
+
+def folders(question: PermissionQuestion) -> list[str]:
+    """Return the folders in which what a command changed can be kept from now on; none where it is always asked."""
+    done = question.effect
+    if done is None or done.outside or any(file.protected for file in done.files):
+        return []
+    return [_within(question.preview.working_directory, path) for path in folders_of(done)]
 
 
 def subject(question: PermissionQuestion) -> str:

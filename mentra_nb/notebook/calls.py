@@ -165,12 +165,13 @@ def decision(answer: QuestionAnswered, clock: str, judged: CallEffect | None = N
     if answer.outcome == "denied":
         denied = _denied(answer.decided_by, answer.reason)
         return f"{files} discarded, {denied}" if files else denied
-    if files and not answer.rule_scope:
-        return f"{files} kept by {'you' if answer.decided_by == 'user' else answer.decided_by} {clock}".rstrip()
     how = _SCOPES[answer.rule_scope] if answer.rule_scope else "once"
     if answer.rule_scope and answer.pattern:
         how += f" {answer.pattern}"
-    return f"{'you' if answer.decided_by == 'user' else answer.decided_by}, {how} {clock}".rstrip()
+    who = "you" if answer.decided_by == "user" else answer.decided_by
+    if files:
+        return f"{files} kept by {who}{f', {how}' if answer.rule_scope else ''} {clock}".rstrip()
+    return f"{who}, {how} {clock}".rstrip()
 
 
 def _denied(by: str, reason: str | None, pattern: str | None = None) -> str:

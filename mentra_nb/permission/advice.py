@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from mentra_nb.authorization import PermissionRule, ToolAuthorizationRequest
+from mentra_nb.permission.effects import folders_of
 from mentra_nb.permission.rules import denial_within, exactly, why_not_split
 
 MAX_QUOTED = 1_000
@@ -22,8 +24,11 @@ def how_to_allow(request: ToolAuthorizationRequest, rules: Sequence[PermissionRu
 
 def calls_to_allow(request: ToolAuthorizationRequest) -> str:
     """Return the calls of `mn.allow` that let this very call, and no other, run unasked."""
-    parts = request.subject.parts or ("",)
-    return " and ".join(f"mn.allow({request.tool_name!r}, pattern={exactly(part)!r})" for part in parts)
+    parts, inside = request.subject.parts or ("",), ""
+    if request.effect is not None and request.effect.files:
+        base = request.preview.working_directory
+        inside = f", inside={[os.path.relpath(folder, base) for folder in folders_of(request.effect)]!r}"
+    return " and ".join(f"mn.allow({request.tool_name!r}, pattern={exactly(part)!r}{inside})" for part in parts)
 
 
 def why(request: ToolAuthorizationRequest, ask: str, rules: Sequence[PermissionRule]) -> str:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.to_thread
@@ -23,7 +23,6 @@ from mentra_nb.authorization import (
     PermissionDecision,
     PermissionQuestion,
     PermissionRule,
-    PermissionScope,
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
     ToolAuthorizationRequest,
@@ -36,7 +35,7 @@ from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
 from mentra_nb.permission.advice import how_to_allow, why
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
-from mentra_nb.permission.effects import denial_of, why_asked
+from mentra_nb.permission.effects import covers_command, denial_of, keeping_rule, named_folders, why_asked
 from mentra_nb.permission.remembering import check_scope, remember
 from mentra_nb.permission.rules import exactly, find_rule, pattern_problem
 from mentra_nb.store.protocols import RuntimeStore
@@ -131,7 +130,8 @@ class SessionPermissions:
         prompted = verdict is not None or request.again
         if not prompted and self.ask == "changes" and _runs_unasked(request):
             return ToolAuthorizationDecision.allow("setting")
-        if not prompted and self.ask == "changes" and self.sandbox == "auto" and request.subject.sandboxed:
+        tries = self.ask == "changes" or (self.ask == "rules" and covers_command(request, rules))
+        if not prompted and tries and self.sandbox == "auto" and request.subject.sandboxed:
             return ToolAuthorizationDecision.allow("sandbox")  # where it runs; what it does there is decided about then
         if self.ask == "rules":
             how = how_to_allow(request, rules, BE_ASKED)
@@ -150,8 +150,13 @@ class SessionPermissions:
             return await self._by_rule(denial)
         if not effect.files and (not effect.outside or not self.can_ask()):
             return ToolAuthorizationDecision.allow("sandbox")
+        if (keeping := keeping_rule(request, effect, rules)) is not None:
+            return await self._by_rule(keeping)
         if (answer := await self._answered_before(request)) is not None:
             return answer
+        if self.ask == "rules":
+            how = how_to_allow(request, rules, BE_ASKED)
+            return ToolAuthorizationDecision.deny(f"no rule keeps it and ask is 'rules'; {how}", "setting")
         if not self.can_ask():
             how = how_to_allow(request, rules, ASK_IN_A_CELL)
             return ToolAuthorizationDecision.deny(f"nobody is there to judge it; {how}", "headless")
@@ -285,6 +290,7 @@ class SessionPermissions:
                     pattern,
                     allow=decided.allow,
                     scope=decided.remember,
+                    folders=named_folders(question, decided),
                     reason=decided.reason,
                     decided_by=decided.by,
                     request_id=question.request_id,
@@ -346,12 +352,10 @@ class SessionPermissions:
 
     # ---- rules ------------------------------------------------------------------------------------------------
 
-    async def add_rule(
-        self, tool: str, pattern: str, *, allow: bool, scope: PermissionScope = "session", reason: str | None = None
-    ) -> PermissionRule:
-        """Store a decision of this session as a rule. Raises as `remember`."""
+    async def add_rule(self, tool: str, pattern: str, *, allow: bool, **options: Any) -> PermissionRule:
+        """Store a decision of this session as a rule. `options`, such as `scope`, and what is raised as `remember`."""
         return await remember(
-            self.store, self.bus, self.session_id, self.project, tool, pattern, allow=allow, scope=scope, reason=reason
+            self.store, self.bus, self.session_id, self.project, tool, pattern, allow=allow, **options
         )
 
     async def rules(self) -> list[PermissionRule]:
@@ -364,8 +368,7 @@ def check_pattern(question: PermissionQuestion, decision: PermissionDecision, ru
 
     Beside the denials among `rules`, a wildcard may not cover it.
     """
-    if decision.remember is not None and question.effect is not None:
-        raise OperationDenied("what a command did in the sandbox is kept or discarded, and not remembered")
+    named_folders(question, decision)
     if decision.remember is None or decision.pattern is None:
         return
     rule = PermissionRule(id="", tool=question.tool_name, pattern=decision.pattern, allow=decision.allow)

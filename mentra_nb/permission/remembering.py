@@ -46,11 +46,14 @@ async def remember(
     *,
     allow: bool,
     scope: PermissionScope = "session",
+    folders: tuple[str, ...] | None = None,
     reason: str | None = None,
     decided_by: str = "user",
     request_id: str | None = None,
 ) -> PermissionRule:
     """Store a decision as a rule, which replaces one with the same scope, tool and pattern, and record it.
+
+    With `folders`, absolute ones, it is a rule on the effect of a command in the sandbox.
 
     Raises:
         OperationDenied: it is for a project and there is none, or its pattern could never match.
@@ -65,18 +68,9 @@ async def remember(
         for rule in await store.list_rules(session_id, project)
         if (rule.scope, rule.scope_key, rule.tool, rule.pattern) == same
     ]
-    rule = await store.save_rule(
-        PermissionRule(
-            id=new_id("rule"),
-            tool=tool,
-            pattern=pattern,
-            allow=allow,
-            scope=scope,
-            scope_key=key,
-            reason=reason,
-            created_at=time.time(),
-        )
-    )
+    known = {"tool": tool, "pattern": pattern, "allow": allow, "scope": scope, "scope_key": key, "folders": folders}
+    made = PermissionRule.model_validate({**known, "id": new_id("rule"), "reason": reason, "created_at": time.time()})
+    rule = await store.save_rule(made)
     bus.emit(
         _changed("changed" if earlier else "made", rule, session_id, decided_by).model_copy(
             update={"replaces": earlier[0].id if earlier else None, "request_id": request_id}
@@ -132,6 +126,7 @@ def _changed(
         allow=rule.allow,
         rule_scope=rule.scope,
         scope_key=rule.scope_key,
+        folders=rule.folders,
         reason=rule.reason,
         decided_by=decided_by,
         session_id=session_id,

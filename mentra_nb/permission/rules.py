@@ -230,11 +230,11 @@ def find_rule(rules: Iterable[PermissionRule], tool: str, subject: Subject) -> P
     """Return the rule that decides a call, or `None`.
 
     A denial that matches any part wins. Otherwise every part must be covered by an allowance, the longest pattern
-    first; the one that covers the first part is returned.
+    first; the one that covers the first part is returned. A rule on effects allows no call.
     """
     own = sorted((rule for rule in rules if rule.tool == tool), key=lambda rule: -len(rule.pattern))
     denying = [rule for rule in own if not rule.allow]
-    allowing = [rule for rule in own if rule.allow]
+    allowing = [rule for rule in own if rule.allow and rule.folders is None]
     parts = subject.forms() or (("",),)  # a call without a subject is covered by `*` only
     if denying:
         texts = [text for part in parts for text in _denial_texts(part, subject.kind)]

@@ -147,6 +147,9 @@ STEPS: tuple[str, ...] = (
       agent_id TEXT NOT NULL, call_id TEXT NOT NULL, run_id TEXT NOT NULL, content TEXT NOT NULL, kept_at REAL NOT NULL,
       PRIMARY KEY(agent_id, call_id, run_id)) STRICT;
     """,
+    """
+    ALTER TABLE rules ADD COLUMN folders TEXT;
+    """,
 )
 
 

@@ -19,6 +19,7 @@ from mentra_nb.authorization import PermissionDecision, PermissionQuestion, Tool
 from mentra_nb.content import ToolResult
 from mentra_nb.effect.journal import Journal
 from mentra_nb.effect.undo import undo
+from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.permission.policy import RuntimePolicy
@@ -154,9 +155,10 @@ async def test_a_change_that_nobody_can_judge_is_discarded_with_advice(workspace
     async with tried(workspace) as (table, session, _):
         result = await shell(table, session, "touch new")
     assert decided(table) == [("deny", "headless")]
-    assert "nobody is there to judge it; allow it beforehand with mn.allow('shell', pattern='touch new')" in str(
-        result.content
+    advice = (
+        "nobody is there to judge it; allow it beforehand with mn.allow('shell', pattern='touch new', inside=['.'])"
     )
+    assert advice in str(result.content)
     assert list(workspace.iterdir()) == []
 
 
@@ -304,3 +306,77 @@ async def test_a_rule_or_an_authorizer_that_allows_runs_it_plainly(workspace: Pa
         await shell(table, session, "touch by_authorizer")
     assert asked == more == []
     assert sorted(path.name for path in workspace.iterdir()) == ["by_authorizer", "by_rule"]
+
+
+# ---- remembered -----------------------------------------------------------------------------------------------
+
+
+def always(**options: Any) -> PermissionDecision:
+    return PermissionDecision(allow=True, remember="session", **options)
+
+
+async def test_what_a_command_changes_in_named_folders_is_kept_from_then_on(workspace: Path) -> None:
+    async with tried(workspace, always(pattern="mkdir -p *")) as (table, session, asked):
+        await shell(table, session, "mkdir -p build/one")
+        [rule] = await session.permissions.rules()
+        await shell(table, session, "mkdir -p build/two")
+        session.permissions.ask = "rules"
+        await shell(table, session, "mkdir -p build/three")
+        await shell(table, session, "mkdir -p elsewhere")
+    assert (rule.pattern, rule.folders) == ("mkdir -p *", (str(workspace / "build"),))
+    assert len(asked) == 1
+    assert decided(table) == [("allow", "user"), ("allow", "rule"), ("allow", "rule"), ("deny", "setting")]
+    assert sorted(path.name for path in workspace.rglob("*")) == ["build", "one", "three", "two"]
+
+
+async def test_a_rule_on_effects_lets_nothing_run_outside_the_sandbox(workspace: Path, service: int) -> None:
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        await session.permissions.add_rule("shell", "*", allow=True, folders=(str(workspace),))
+        await shell(table, session, "touch kept")
+        await shell(table, session, reach(service))
+        session.permissions.ask = "always"
+        await shell(table, session, "touch asked")
+    assert [question.effect.outside if question.effect else None for question in asked] == [True, None]
+    assert [path.name for path in workspace.iterdir()] == ["kept"]
+
+
+async def test_a_protected_file_is_asked_about_despite_a_rule_on_effects(workspace: Path) -> None:
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        await session.permissions.add_rule("shell", "*", allow=True, folders=(str(workspace),))
+        await shell(table, session, "touch new.ipynb")
+    assert len(asked) == 1
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "why"),
+    [
+        ("touch a/x b/x", always(folders=("a",)), "not all that it changed is inside"),
+        ("touch a/x", always(folders=("..",)), "name folders in the working folder"),
+        ("touch a/x", always(folders=()), "name folders in the working folder"),
+        ("touch a/x", always(folders=("a",), pattern="rm *"), "does not cover this call"),
+        ("touch a/new.ipynb", always(), "is always asked about"),
+        ("touch a/x", PermissionDecision(allow=False, remember="session"), "this answer holds once"),
+    ],
+)
+async def test_an_answer_that_cannot_be_remembered_so_is_refused(
+    workspace: Path, command: str, answer: PermissionDecision, why: str
+) -> None:
+    (workspace / "a").mkdir()
+    (workspace / "b").mkdir()
+    said = []
+
+    async with tried(workspace) as (table, session, _):
+        session.permissions.can_ask = lambda: True
+
+        def hear(event: shown.SessionEvent) -> None:
+            if isinstance(event, shown.QuestionAsked):
+                with pytest.raises(OperationDenied) as refused:
+                    session.resolve_permission(event.request_id, answer)
+                said.append(str(refused.value))
+                session.resolve_permission(event.request_id, DISCARD)
+
+        session.subscribe(hear)
+        await shell(table, session, command)
+        assert await session.permissions.rules() == []
+    assert why in said[0]

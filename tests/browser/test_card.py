@@ -358,3 +358,23 @@ def test_what_a_command_changed_is_kept_by_a_click(opened: Opener, tmp_path: Pat
     notebook.card().get_by_role("button", name="Discard", exact=True).click()
     expect(notebook.output(2)).to_contain_text("1 file discarded, denied by you")
     expect(notebook.output(3)).to_contain_text("made.txt")
+
+
+def test_what_a_command_changes_in_a_folder_is_kept_from_then_on(opened: Opener, tmp_path: Path) -> None:
+    begin = "from kits.notebooks import BEGIN\nexec(BEGIN)\nengine().settings.sandbox = 'auto'\n"
+    calls = ", ".join(f"shell('mkdir -p out; echo {n} >out/{n}')" for n in (1, 2))
+    notebook = opened(begin + f"script({calls}, s.text('Made.'))", "%mentra make them", "%mentra rules")
+    notebook.run_all()
+    shown = notebook.card()
+    shown.get_by_role("button", name="Always…").click()
+    expect(shown.get_by_label("Inside these folders")).to_have_value("out")
+    shown.get_by_label("Pattern").fill("mkdir -p out; echo * >out/*")
+    shown.screenshot(path=tmp_path / "always.png")
+    shown.get_by_role("button", name="Always keep this").click()
+    expect(shown.locator(".mentra-status")).to_contain_text("does not cover this call")
+    shown.get_by_label("Pattern").fill("mkdir -p out; echo 1 >out/1")
+    shown.get_by_role("button", name="Always keep this").click()
+    expect(notebook.output(1)).to_contain_text("2 files kept by you, for this session")
+    notebook.card().get_by_role("button", name="Discard", exact=True).click()
+    expect(notebook.output(2)).to_contain_text("keeps what it changes in")
+    expect(notebook.output(2)).to_contain_text("/out")

@@ -20,7 +20,7 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.effect.lines import Changes
 from mentra_nb.event.screen import QuestionAnswered
-from mentra_nb.notebook.asking import arguments, ask, choices, diff, effect, parse_reply, question_text
+from mentra_nb.notebook.asking import arguments, ask, choices, diff, effect, folders, parse_reply, question_text
 from mentra_nb.notebook.calls import decision
 
 
@@ -109,6 +109,9 @@ def test_what_a_command_changed_is_listed_with_protected_files_first() -> None:
     assert "mentra asks: Keep what a command changed: 3 files (shell)" in text
     assert "@@ text @@\n+two\n" in text
     assert choices(tried(DONE)) == "[k]eep, [d]iscard, [s]top"
+    plain = DONE.model_copy(update={"files": DONE.files[:1]})
+    assert choices(tried(plain)) == "[k]eep, al[w]ays, [d]iscard, [s]top"
+    assert folders(tried(plain)) == ["."]
 
 
 def test_a_run_outside_the_sandbox_says_so() -> None:

@@ -61,7 +61,12 @@ def rules(_context: Context, words: Words) -> pd.DataFrame | None:
     from mentra_nb.notebook.commands.listing import listing
 
     found = api.rules()
-    frame = found.assign(n=range(1, len(found) + 1), answer=["allow" if allow else "deny" for allow in found.allow])
+    frame = found.assign(
+        n=range(1, len(found) + 1),
+        answer=["allow" if allow else "deny" for allow in found.allow],
+        inside=["\n".join(folders or ()) for folders in found.folders],
+    )
     shown = {"n": "", "answer": "answer", "tool": "tool", "pattern": "pattern", "scope": "scope"}
+    shown |= {"inside": "keeps what it changes in"} if frame.inside.any() else {}
     shown |= {"times_used": "used", "created_at": "made (UTC)", "reason": "reason", "id": "id"}
     return listing(frame, shown, getattr(found, "why", ""))
