@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -127,6 +127,28 @@ class Journal:
             self._make_all(entry, steps, folder)
             sync(entry.changes)
             _clean_all(steps)
+            self._move(folder, self.folder / "done" / turn)
+        return entry
+
+    def enter(
+        self, changes: Sequence[FileChange], images: Mapping[str, Path], *, turn: str, call: str, tool: str = ""
+    ) -> Entry:
+        """Enter changes that were made already, so that they can be undone.
+
+        Args:
+            images: Path → a file with what was there before, for each change of a file or link; they are moved.
+
+        Raises:
+            OSError: The system refused; then they cannot be undone.
+        """
+        entry = Entry(new_id("effect"), turn, call, tuple(changes), tool, None, time.time())
+        with self._pending(entry.id) as folder:
+            assert folder is not None
+            (folder / "images").mkdir(parents=True, mode=0o700)
+            for number, change in enumerate(entry.changes):
+                if change.before is not None and change.before.has_content:
+                    shutil.move(images[change.path], folder / "images" / str(number))
+            _write(folder / "entry.json", json.dumps(asdict(entry), separators=(",", ":")).encode())
             self._move(folder, self.folder / "done" / turn)
         return entry
 

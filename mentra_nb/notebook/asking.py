@@ -29,6 +29,8 @@ EFFECT_CHOICES = "[k]eep, al[w]ays, [d]iscard, [s]top"
 ONCE_CHOICES = "[k]eep, [d]iscard, [s]top"
 NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
 """Said before a person is asked again."""
+UNDO_OF_CODE = "undo restores variables, and files of this folder that Python opens; not what else the code does"
+"""Said before code runs."""
 MAX_BEYOND = 12
 """Variables that are named of those that undo cannot restore."""
 MAX_DIFF_LINE = 500
@@ -159,7 +161,7 @@ def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
 
 def _python_effect(planned: Mapping[str, Any]) -> list[str]:
     """Return what allowing code means, and what of the variables undo could not restore."""
-    lines = [str(planned.get("warning", "")), "undo restores your variables, not what the code does elsewhere"]
+    lines = [str(planned.get("warning", "")), UNDO_OF_CODE]
     if beyond := planned.get("beyond_undo"):
         shown = ", ".join(map(str, beyond[:MAX_BEYOND]))
         more = f" and {len(beyond) - MAX_BEYOND} more" if len(beyond) > MAX_BEYOND else ""

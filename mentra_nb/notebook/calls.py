@@ -29,7 +29,7 @@ MAX_ADVICE = 1_200
 """Characters of the advice how to allow a call where nobody can be asked: it quotes what the call acts on."""
 
 _ENDING = re.compile(r"\[(exit status \d+|timed out after [^\]]*|killed by a signal)\]\Z")
-_NAMES = re.compile(r"\n?\[names: ([^\n]*)\]\Z")
+_CHANGED = re.compile(r"(?:(?:\A|\n)\[(?:files|names): [^\n]*\])+\Z")
 _PREFIX = re.compile(r"\A(?:Tool execution (?:denied|requires approval)|Blocked by pre-execution hook): ")
 _SCOPES = {"session": "for this session", "project": "for this project", "global": "everywhere"}
 _DENIED = {
@@ -152,11 +152,12 @@ class Call:
 
 
 def _of_code(result: str, *, is_error: bool) -> str:
-    """Return the error that code raised, and what it did to names."""
-    found = _NAMES.search(result)
+    """Return the error that code raised, and what it did to files and names."""
+    found = _CHANGED.search(result)
     said = result[: found.start()] if found else result
     error = said.strip().rpartition("\n")[2] if is_error else ""
-    return cut(" · ".join(filter(None, (error, found[1] if found else ""))), MAX_REASON)
+    changed = [line[1:-1].partition(": ")[2] for line in found[0].strip().split("\n")] if found else []
+    return cut(" · ".join(filter(None, (error, *changed))), MAX_REASON)
 
 
 def decision(answer: QuestionAnswered, clock: str, judged: CallEffect | None = None) -> str:

@@ -95,6 +95,18 @@ def test_files_of_a_turn_come_back_with_its_names(notebook: Notebook) -> None:
     notebook.run("mn.revoke(rule.id)")
 
 
+def test_files_that_code_wrote_come_back(notebook: Notebook) -> None:
+    work = Path(notebook.work)
+    (work / "data.csv").write_text("a\n1\n")
+    notebook.run("import pandas as pd")
+    cell = run(notebook, "pd.DataFrame({'b': [2]}).to_csv('data.csv', index=False)\nopen('out.txt', 'w').close()")
+    assert notebook.said()[-1] == "[files: created out.txt; changed data.csv]"
+    assert "created out.txt; changed data.csv" in cell.texts()
+    undone = notebook.run("%mentra undo")
+    assert undone.stdout.startswith("restored data.csv\ndeleted out.txt\n")
+    assert ((work / "data.csv").read_text(), (work / "out.txt").exists()) == ("a\n1\n", False)
+
+
 PUT = """
 import hashlib, io, os
 from mentra_nb.effect.handles import state

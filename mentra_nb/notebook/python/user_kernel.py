@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from mentra_nb.effect.journal import Journal
+from mentra_nb.effect.types import FileChange
+from mentra_nb.effect.watching import FileWatch, watching_files
 from mentra_nb.namespace.describe import describe, kind_of
 from mentra_nb.namespace.history import History, Watched
 from mentra_nb.notebook.python.hearing import hearing
@@ -13,6 +18,8 @@ from mentra_nb.notebook.python.tracebacks import trimmed
 from mentra_nb.tools.builtin.python import Ran
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
 from mentra_nb.words import counted
+
+log: logging.Logger = logging.getLogger(__name__)
 
 MAX_NAMED = 20
 """Names that are listed of those that changed."""
@@ -31,16 +38,22 @@ class ShellKernel:
         """Run code as a cell would, on this thread, which must be the cell's. An interrupt goes on to the turn."""
         failure = ""
         name = self._runner.name_of(code)
-        with self.history.watching(run_id, call_id) as watched, hearing(self.shell) as heard:
+        with (
+            self.history.watching(run_id, call_id) as watched,
+            watching_files(Path.cwd()) as files,
+            hearing(self.shell) as heard,
+        ):
             try:
                 self._runner.run(code, name)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - what the code raises is its result
                 failure = trimmed(error, self.shell.user_ns, name)
+            finally:
+                changed = _entered(files, run_id, call_id)
         notice = "[… {left} bytes left out …]"
         text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, notice)
-        parts = [text, clipped(failure, 3072, 60, notice), *self._notes(watched)]
+        parts = [text, clipped(failure, 3072, 60, notice), *_told(files, changed), *self._notes(watched)]
         return Ran("\n".join(filter(None, parts)) or "(no output)", tuple(heard.images), failed=bool(failure))
 
     def _notes(self, watched: Watched) -> list[str]:
@@ -72,3 +85,34 @@ class ShellKernel:
     def beyond_undo(self) -> list[str]:
         """Return what could not be restored after code has changed it."""
         return [str(each) for each in self.history.beyond()]
+
+
+def _entered(files: FileWatch, run_id: str, call_id: str) -> tuple[FileChange, ...]:
+    """Enter in the undo journal what code did to files, and return it."""
+    try:
+        return files.enter(Journal(), run_id, call_id, "python")
+    except OSError:
+        log.warning("what the code did to files could not be entered in the undo journal", exc_info=True)
+        return ()
+
+
+def _told(files: FileWatch, changed: Sequence[FileChange]) -> list[str]:
+    """Return in a line which files code changed, and above it which of them undo cannot restore."""
+    notes = []
+    if files.beyond:
+        beyond = ", ".join(_within(path, files.root) for path in files.beyond[:MAX_NAMED])
+        notes.append(f"[undo cannot restore {beyond}: too large to keep]")
+    kinds = {kind: [_within(each.path, files.root) for each in changed if each.kind == kind] for kind in _KINDS}
+    listed = [
+        f"{kind} {', '.join(paths[:MAX_NAMED])}" + (f" and {len(paths) - MAX_NAMED} more" * (len(paths) > MAX_NAMED))
+        for kind, paths in kinds.items()
+        if paths
+    ]
+    return [*notes, *([f"[files: {'; '.join(listed)}]"] if listed else [])]
+
+
+def _within(path: str, root: Path) -> str:
+    return str(Path(path).relative_to(root)).replace("\n", "␊")
+
+
+_KINDS = ("created", "changed", "deleted")
