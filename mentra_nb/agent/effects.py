@@ -44,7 +44,7 @@ def shown_effect(run: FencedRun) -> CallEffect:
         protected = guard(Path(change.path), "write")
         files.append(
             FileEffect(
-                path=change.path,
+                path=change.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
                 kind=change.kind,
                 about=_about(run, change),
                 diff=diff,

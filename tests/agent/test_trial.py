@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from kits.core import Bench, Judge, bench
 from kits.fences import needs_fence
@@ -22,10 +24,12 @@ from mentra_nb.effect.undo import undo
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
+from mentra_nb.permission.binding import effective_hash
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.runtime.session import Session
 from mentra_nb.sandbox import fenced
+from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.tools.builtin.shell import ShellTool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -169,6 +173,41 @@ async def test_a_question_nobody_answers_in_time_discards(workspace: Path) -> No
         await shell(table, session, "touch new")
     assert decided(table) == [("deny", "timeout")]
     assert list(workspace.iterdir()) == waiting(workspace) == []
+
+
+async def test_a_name_that_is_no_text_is_shown_and_kept(workspace: Path) -> None:
+    async with tried(workspace, KEEP) as (table, session, asked):
+        await shell(table, session, "touch $(printf 'a\\377b')")
+    assert [file.path for file in asked[0].effect.files] == [f"{workspace}/a\\xffb"]
+    assert [os.fsencode(path.name) for path in workspace.iterdir()] == [b"a\xffb"]
+
+
+async def test_an_answer_given_after_the_turn_has_died_is_about_the_same_effect_only(
+    workspace: Path, tmp_path: Path
+) -> None:
+    store = SqliteStore(tmp_path / "state.sqlite")
+    async with tried(workspace, store=store) as (table, session, _):
+        session.permissions.can_ask = lambda: True
+        table.provider.push(tool_calls([("shell", {"command": "cat input >made"})]), text("ok"))
+        (workspace / "input").write_text("one")
+        with anyio.CancelScope() as scope:
+
+            def hear(event: shown.SessionEvent) -> None:
+                if isinstance(event, shown.QuestionAsked):
+                    asked.append(session.permissions.open_questions()[0])
+                    scope.cancel()
+
+            asked: list[PermissionQuestion] = []
+            session.subscribe(hear)
+            await session.append_turn("go")
+        [question] = asked
+        request = question.model_copy(update={"effect": question.effect})
+        other = question.effect.model_copy(update={"digest": "another"})
+        assert effective_hash(request) == question.arguments_hash
+        assert effective_hash(request.model_copy(update={"effect": other})) != question.arguments_hash
+        assert effective_hash(request.model_copy(update={"effect": None})) != question.arguments_hash
+    assert list(workspace.iterdir()) == [workspace / "input"]
+    assert waiting(workspace) == []
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -281,3 +282,35 @@ def test_what_waited_in_a_process_that_is_gone_is_deleted(tmp_path: Path, own_ho
     with fenced("true", tmp_path):
         pass
     assert [path.name for path in waiting.iterdir()] == [f"run-2.{os.getpid()}"]
+
+
+KILLED = """
+import sys
+import anyio
+from pathlib import Path
+from kits.fences import request
+from mentra_nb.sandbox.fenced import Fence
+workspace = Path(sys.argv[1])
+command = "echo 1 >new; setsid sleep 3213 & echo ready; sleep 3213"
+anyio.run(Fence().run, request(command, workspace), workspace, lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.fault
+def test_after_its_process_is_killed_nothing_is_left_of_a_command(tmp_path: Path, own_home: Path) -> None:
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"stdout: ready\n"
+        sleeping: list[psutil.Process] = []
+        while len(sleeping) < 2 and killed.poll() is None:  # both are being started
+            sleeping = [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "3213"]]
+        killed.kill()
+    _, alive = psutil.wait_procs(sleeping, timeout=2)
+    assert (len(sleeping), alive) == (2, [])
+    assert list(tmp_path.iterdir()) == []
+    assert len(list((own_home / "effects" / "waiting").iterdir())) == 1
+    with fenced("true", tmp_path):
+        pass
+    assert list((own_home / "effects" / "waiting").iterdir()) == []
