@@ -123,6 +123,18 @@ async def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         await run("true", tmp_path / "nowhere")
 
 
+async def test_many_commands_run_at_once(tmp_path: Path) -> None:
+    found: dict[int, str] = {}
+
+    async def one(n: int) -> None:
+        found[n] = (await run(f"echo {n}; sleep 0.2", tmp_path)).stdout
+
+    async with anyio.create_task_group() as group:
+        for n in range(20):
+            group.start_soon(one, n)
+    assert found == {n: f"{n}\n" for n in range(20)}
+
+
 async def test_timeout_marks_output_and_uses_timeout_exit_code(tmp_path: Path) -> None:
     output = await run("echo before; " + FOREVER, tmp_path, timeout=0.3)
     assert (output.stdout, output.status_code, output.timed_out) == ("before\n", TIMED_OUT, True)

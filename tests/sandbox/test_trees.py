@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shlex
@@ -155,6 +156,35 @@ async def test_the_whole_tree_is_gone_after_the_process_that_asked_was_killed(tm
             os.kill(holder, signal.SIGKILL)
 
 
+@pytest.mark.fault
+async def test_whenever_the_process_that_asks_is_killed_nothing_of_it_is_left(tmp_path: Path) -> None:
+    """Also while the supervisors are being started, or a command is. `MENTRA_FAULT_KILLS` makes it more often."""
+    program = ASKS.replace("anyio.run", "print('asks', flush=True)\nanyio.run")
+    for n in range(int(os.environ.get("MENTRA_FAULT_KILLS", "4"))):
+        command = f"setsid sleep 600 & exec sleep 600 # {tmp_path}"
+        asker = subprocess.Popen([sys.executable, "-c", program, command], cwd=tmp_path, stdout=subprocess.PIPE)
+        assert asker.stdout is not None
+        asker.stdout.readline()
+        await anyio.sleep(n * 0.037 % 0.15)
+        asker.kill()
+        asker.wait()
+        asker.stdout.close()
+        with anyio.fail_after(SOON):
+            while left_of(asker.pid, tmp_path):
+                await anyio.sleep(0.01)
+
+
+def left_of(asker: int, folder: Path) -> list[str]:
+    """The processes that work in a folder, and the supervisors of a process that asked."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if process.cwd() == str(folder) or (words[-1:] == [str(asker)] and supervisor.__file__ in words):
+                found.append(" ".join(words))
+    return found
+
+
 @pytest.mark.usefixtures("free")
 async def test_a_command_that_kills_its_supervisor_is_killed_all_the_same(tmp_path: Path) -> None:
     with anyio.fail_after(20):
@@ -191,6 +221,7 @@ async def test_processes_that_go_on_forking_are_caught(tmp_path: Path) -> None:
     assert not [p for p in psutil.process_iter(["cmdline"]) if "comet.py" in (p.info["cmdline"] or ())]
 
 
+@pytest.mark.slow
 async def test_a_gibibyte_of_output_takes_little_memory(tmp_path: Path) -> None:
     await run("true", tmp_path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
