@@ -30,19 +30,6 @@ class PolicyDenied(InTurn):
     tool_call_id: str | None = None
 
 
-class BackgroundTaskStarted(InTurn):
-    kind: Literal["background_task_started"] = "background_task_started"
-    task_id: str
-    command: str
-    cwd: str
-
-
-class BackgroundTaskFinished(InTurn):
-    kind: Literal["background_task_finished"] = "background_task_finished"
-    task_id: str
-    status: str
-
-
 class MemorySearchStarted(InTurn):
     kind: Literal["memory_search_started"] = "memory_search_started"
     limit: int

@@ -174,6 +174,19 @@ class ToolExecutionFinished(OfCall):
     """What the tool returned besides, which the model does not read."""
 
 
+class BackgroundTaskStarted(InTurn):
+    kind: Literal["background_task_started"] = "background_task_started"
+    task_id: str
+    command: str
+    cwd: str
+
+
+class BackgroundTaskFinished(InTurn):
+    kind: Literal["background_task_finished"] = "background_task_finished"
+    task_id: str
+    status: str
+
+
 class RunAborted(InTurn):
     kind: Literal["run_aborted"] = "run_aborted"
     reason: str
@@ -270,8 +283,8 @@ def _seed_kinds() -> tuple[type[RuntimeEvent], ...]:
         ToolExecutionStarted,
         ToolExecutionFinished,
         rare.PolicyDenied,
-        rare.BackgroundTaskStarted,
-        rare.BackgroundTaskFinished,
+        BackgroundTaskStarted,
+        BackgroundTaskFinished,
         rare.MemorySearchStarted,
         rare.MemorySearchFinished,
         rare.MemoryIngestStarted,
@@ -313,8 +326,6 @@ if TYPE_CHECKING:
     """The 22 kinds of the original, in its order."""
     ADDED_KINDS: tuple[type[RuntimeEvent], ...]
     from mentra_nb.event.rare import AuthorizationDenied as AuthorizationDenied
-    from mentra_nb.event.rare import BackgroundTaskFinished as BackgroundTaskFinished
-    from mentra_nb.event.rare import BackgroundTaskStarted as BackgroundTaskStarted
     from mentra_nb.event.rare import JournalGap as JournalGap
     from mentra_nb.event.rare import MemoryCompactionApplied as MemoryCompactionApplied
     from mentra_nb.event.rare import MemoryCompactionProposed as MemoryCompactionProposed

@@ -76,6 +76,8 @@ class Untitled(GenerateJsonSchema):
 
 def _described(schema: dict[str, Any], kind: Any) -> dict[str, Any]:
     """Give the properties of a class the descriptions that its hints or its docstring have, unless they have one."""
+    if all("description" in part for part in schema.get("properties", {}).values()):
+        return schema
     try:
         said = descriptions_in(kind, get_type_hints(kind, include_extras=True)) if kind is not None else {}
     except Exception:  # noqa: BLE001 - foreign hints, which pydantic has understood already
