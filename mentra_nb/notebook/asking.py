@@ -11,10 +11,9 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import CallEffect, PermissionDecision, PermissionQuestion, ToolCapability
-from mentra_nb.effect.lines import Changes
 from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
@@ -23,6 +22,9 @@ from mentra_nb.notebook.grammar import find_command
 from mentra_nb.permission.effects import folders_of
 from mentra_nb.tools.builtin.python import IN_KERNEL
 from mentra_nb.words import counted
+
+if TYPE_CHECKING:
+    from mentra_nb.effect.lines import Changes
 
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
 EFFECT_CHOICES = "[k]eep, al[w]ays, [d]iscard, [s]top"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import PermissionQuestion
-from mentra_nb.effect.lines import Changes, changes
+
+if TYPE_CHECKING:
+    from mentra_nb.effect.lines import Changes
 
 
 def planned_changes(question: PermissionQuestion) -> Changes | None:
@@ -15,6 +17,7 @@ def planned_changes(question: PermissionQuestion) -> Changes | None:
     The file is read here. If it is not the one that the question is about any more, there is nothing to show: the call
     is refused when it runs.
     """
+    from mentra_nb.effect.lines import changes
     from mentra_nb.tools.builtin.files import replaced
 
     match question.preview.structured_input:

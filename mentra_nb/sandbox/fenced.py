@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 
 import anyio
 import anyio.to_thread
-import psutil
 
 from mentra_nb.effect.types import Effect, FileChange, FileState, Want
 from mentra_nb.ids import new_id
@@ -167,8 +166,11 @@ def _remove_left(waiting: Path) -> None:
     """Delete what waited in processes that are gone: nobody can keep it any more."""
     for folder in waiting.iterdir():
         pid = folder.suffix.removeprefix(".")
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
+        if pid.isdecimal() and int(pid) != os.getpid():
+            import psutil
+
+            if not psutil.pid_exists(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _change(workspace: str, said: dict[str, Any]) -> FileChange:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 CGROUPS = Path("/sys/fs/cgroup")
 _NAME = re.compile(r"mentra-(\d+)")
 
@@ -115,8 +113,11 @@ def _remove_old(above: Path) -> None:
     """Remove the groups of processes that are gone."""
     for each in above.glob("mentra-*"):
         named = _NAME.fullmatch(each.name)
-        if named and not psutil.pid_exists(int(named[1])):
-            _remove(each)
+        if named and int(named[1]) != os.getpid():
+            import psutil
+
+            if not psutil.pid_exists(int(named[1])):
+                _remove(each)
 
 
 def _remove(group: Path) -> None:
