@@ -24,6 +24,7 @@ from mentra_nb.permission.binding import arguments_hash, contained, contained_ca
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
 from mentra_nb.tools.needed import READ_TOOL_RESULT, ToolIndex, WholeResults
+from mentra_nb.tools.schema import ToolError
 from mentra_nb.tools.tool import Delegate, Tool
 
 
@@ -228,7 +229,8 @@ class Scheduler:
             self._events.policy_denied(call.use, violation)
             return _failed(str(violation))
         except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
-            return _failed(in_words(failure))
+            details = failure.details if isinstance(failure, ToolError) else None
+            return _failed(in_words(failure))._replace(details=details)
 
     def _can_read_on(self, call: Call) -> bool:
         """Return whether the model can be given the rest of a long result: it is not told so of that tool's own."""

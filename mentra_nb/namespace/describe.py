@@ -19,7 +19,7 @@ MAX_COUNTED = 50_000_000
 def describe(namespace: dict[str, Any], names: Iterable[str] = ()) -> str:
     """Return a line for each variable and, for a frame, one for each column."""
     own, wanted = own_names(namespace), list(names)
-    own = {name: value for name, value in own.items() if wanted or not isinstance(value, ModuleType)}
+    own = {name: value for name, value in own.items() if wanted or not issubclass(type(value), ModuleType)}
     missing = [name for name in wanted if name not in own]
     chosen = wanted or list(own)
     lines = [line for name in chosen[:MAX_NAMES] if name in own for line in _lines(name, own[name])]

@@ -223,8 +223,9 @@ def _length(value: Any) -> int:
     for kind in _CONTAINERS:
         if issubclass(type(value), kind):
             return kind.__len__(value)
-    if getattr(getattr(value, "dtype", None), "hasobject", False) and hasattr(value, "size"):
-        return int(value.size)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and issubclass(type(value), numpy.ndarray) and numpy.ndarray.dtype.__get__(value).hasobject:
+        return int(numpy.ndarray.size.__get__(value))
     return 1
 
 

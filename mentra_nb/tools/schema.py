@@ -32,6 +32,9 @@ class ToolError(MentraError):
         ...     raise mn.ToolError(f"there is no station in {city}")
     """
 
+    details: Any = None
+    """Any JSON value for the record, as `ToolOutput.details`."""
+
 
 class Untitled(GenerateJsonSchema):
     """JSON Schema that every provider accepts, without what tells a model nothing.

@@ -43,7 +43,9 @@ def test_code_runs_where_the_variables_are_and_is_seen_in_the_cell_and_by_the_mo
         False,
         "print('hello')\ndf.loc[0, 'a'] = 9\ndel gone\nwho = threading.current_thread().name\ndf",
     ]
-    assert "changed df (DataFrame)" in notebook.records("tool_execution_finished")[0]["output_preview"]
+    [finished] = notebook.records("tool_execution_finished")
+    assert finished["details"]["changed"] == ["df"]
+    assert finished["details"]["deleted"] == ["gone"]
 
 
 def test_figures_appear_in_the_cell_and_go_to_the_model_as_images(notebook: Notebook) -> None:
@@ -70,6 +72,7 @@ def test_an_error_is_told_by_the_frames_of_the_user(notebook: Notebook) -> None:
     assert "KeyError: 'missing'\n[names: created f (DataFrame)]" in said
     assert "✗ python" in cell.texts()
     assert "KeyError: 'missing' · created f (DataFrame)" in cell.texts()
+    assert notebook.records("tool_execution_finished")[0]["details"]["created"] == ["f"]
 
 
 def test_the_stop_button_ends_code_within_a_second(notebook: Notebook) -> None:

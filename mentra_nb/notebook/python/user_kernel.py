@@ -54,7 +54,9 @@ class ShellKernel:
         notice = "[… {left} bytes left out …]"
         text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, notice)
         parts = [text, clipped(failure, 3072, 60, notice), *_told(files, changed), *self._notes(watched)]
-        return Ran("\n".join(filter(None, parts)) or "(no output)", tuple(heard.images), failed=bool(failure))
+        text = "\n".join(filter(None, parts)) or "(no output)"
+        details = {**_in_words(watched), "files": {each.path: each.kind for each in changed}}
+        return Ran(text, tuple(heard.images), bool(failure), details)
 
     def _notes(self, watched: Watched) -> list[str]:
         """Return in a line what happened to names, and above it what undo can no longer do."""
@@ -85,6 +87,17 @@ class ShellKernel:
     def beyond_undo(self) -> list[str]:
         """Return what could not be restored after code has changed it."""
         return [str(each) for each in self.history.beyond()]
+
+
+def _in_words(watched: Watched) -> dict[str, Any]:
+    """Return what happened to names, for the record."""
+    changes = watched.changes
+    return {
+        "created": list(changes.created),
+        "changed": list(changes.changed),
+        "deleted": list(changes.deleted),
+        "beyond_undo": list(map(str, watched.beyond)),
+    }
 
 
 def _entered(files: FileWatch, run_id: str, call_id: str) -> tuple[FileChange, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -31,6 +31,8 @@ class Ran:
     text: str
     images: tuple[Image, ...] = ()
     failed: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+    """What it did to names and files, for the record."""
 
 
 class UserKernel(Protocol):
@@ -93,8 +95,10 @@ class PythonTool(Tool):
         work = partial(self.kernel.run, arguments["code"], context.run_id, context.tool_call_id)
         ran: Ran = await context.service(MainThread).run(work)
         if ran.failed:
-            raise ToolError(ran.text)
-        return ToolOutput(ran.text, images=ran.images)
+            failure = ToolError(ran.text)
+            failure.details = ran.details
+            raise failure
+        return ToolOutput(ran.text, images=ran.images, details=ran.details)
 
 
 class _Variables(BaseModel):
