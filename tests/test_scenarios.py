@@ -85,6 +85,9 @@ UNDER_THEIR_NAMES = {
         a_pattern_reaches_a_key_that_follows_an_absolute_path check_non_matching_pattern_falls_through
         json_punctuation_in_a_pattern_is_matched_literally rule_store_empty_check_returns_none
     """,
+    "permission/test_validation": """
+        extracts_command_from_env_prefix shell_validation_defaults_off_and_uses_authorization_semantics
+    """,
     "runtime/test_runtime": """
         list_persisted_agents_includes_teammates_for_runtime resolve_model_reports_empty_provider_listing
         resolve_model_reports_missing_provider resolve_model_returns_explicit_id_without_listing_models
@@ -237,6 +240,9 @@ UNDER_ANOTHER_NAME = {
     "permission/test_rules::a_pattern_reaches_a_key_that_follows_an_absolute_path": (
         "check_matches_pattern_against_input_json"
     ),
+    "permission/test_validation::blocks_what_seems_to_change_something_under_a_policy_that_is_read_only": "blocks_*",
+    "permission/test_validation::classify_intent_other": "classify_intent_*",
+    "permission/test_validation::warns_of_what_destroys": "warns_*",
     "runtime/test_runtime::a_record_that_fails_is_warned_of_once_and_fails_neither_turn_nor_call": (
         "a_raising_audit_sink_does_not_fail_a_run"
     ),
@@ -398,10 +404,6 @@ OPEN = {
         files_tool_set_emits_tool_progress_with_file_op_metadata legacy_batched_replace_keeps_its_first_match_contract
         mutating_operations_stay_exclusive read_only_operations_opt_into_parallel_execution
         recursive_limits_short_circuit_before_unvisited_descendants split_*_match_equivalent_files_*
-    """,
-    "validation of shell lines": """
-        blocks_* classify_intent_* extracts_command_from_env_prefix
-        shell_validation_defaults_off_and_uses_authorization_semantics warns_*
     """,
 }
 

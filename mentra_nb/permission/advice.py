@@ -35,6 +35,9 @@ def why(request: ToolAuthorizationRequest, ask: str, rules: Sequence[PermissionR
     """Return why a call is asked about, in one line."""
     if ask == "always":
         return "ask is 'always' and no rule covers this call"
+    if request.subject.protected and request.subject.kind == "shell":
+        seems = request.preview.structured_input["validation"]["reason"]
+        return f"{seems}: only the exact line in a rule covers it"
     if request.subject.protected:
         return f"{', '.join(request.subject.protected)} is protected: only its exact name in a rule covers it"
     return near_miss(request, rules) or f"'{request.tool_name}' may change things and no rule covers this call"

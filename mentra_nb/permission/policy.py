@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 from mentra_nb.errors import OperationDenied
 from mentra_nb.permission.protected import Access, guard_of
@@ -36,7 +37,11 @@ class RuntimePolicy:
     `denied_write_roots` is not writable, also inside another root. Mentra's own files can be neither read nor written.
     With `allowed_programs` a command line may name no others, and must be one whose programs can be told; what they run
     themselves is not seen. With `sandboxed_only` commands run in the sandbox of a session, or by an executor that the
-    application gives, and never in the background.
+    application gives, and never in the background; with `read_only` too, they may run there and change nothing.
+
+    `shell_validation` judges command lines by the names in them, which is a hint and no boundary: with `warn` a line
+    that seems dangerous is asked about, whatever wildcard covers it; with `enforce` one that seems to change something
+    is also refused under a policy that is read-only.
     Times are in seconds; `max_output_bytes_per_stream` is kept of each of a command's streams;
     `background_task_limit` background commands of an agent may run at once.
 
@@ -63,6 +68,7 @@ class RuntimePolicy:
     max_output_bytes_per_stream: int = 65_536
     allowed_programs: tuple[str, ...] | None = None
     sandboxed_only: bool = False
+    shell_validation: Literal["off", "warn", "enforce"] = "off"
 
     def __repr__(self) -> str:
         """Only what differs from the default policy."""
@@ -146,7 +152,7 @@ class RuntimePolicy:
         """
         if not self.allow_shell_commands:
             raise PolicyViolation("shell_command", "shell commands are disabled by the runtime policy")
-        if self.read_only:
+        if self.read_only and not self.sandboxed_only:
             raise PolicyViolation("shell_command", "shell commands are disabled by the runtime policy: it is read-only")
         if not _inside(cwd.resolve(), (base, *self.allowed_working_roots)):
             raise PolicyViolation("shell_command", f"'{cwd}' is outside the runtime policy roots")

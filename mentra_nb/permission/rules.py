@@ -133,18 +133,21 @@ def command_words(line: str) -> list[str]:
 
     For denials only: where the line cannot be split with certainty this is the best reading of it.
     """
+    return [" ".join(words) for words in commands_in(line)]
+
+
+def commands_in(line: str) -> list[list[str]]:
+    """Return the words of each command of a shell line, as `command_words` reads them."""
     if len(line) > MAX_LINE:
-        return [" ".join(line.split())]
-    found = []
+        return [line.split()]
+    found: list[list[str]] = [[]]
     for text in re.split(r"[\n\r]+", line):
-        words: list[str] = []
         for token in [*_tokens(text), ";"]:
             if _OPERATOR.fullmatch(token):
-                found.append(" ".join(words))
-                words = []
+                found.append([])
             else:
-                words.append(token)
-    return [command for command in found if command]
+                found[-1].append(token)
+    return [words for words in found if words]
 
 
 def _tokens(text: str) -> Sequence[str]:

@@ -277,6 +277,18 @@ async def test_under_a_policy_of_the_sandbox_only_nothing_runs_outside(workspace
     assert [file.name for file in workspace.iterdir()] == ["kept"]
 
 
+async def test_under_a_policy_that_is_read_only_a_command_runs_in_the_sandbox_and_changes_nothing(
+    workspace: Path,
+) -> None:
+    async with tried(workspace, KEEP, policy=replace(BOUNDED, read_only=True)) as (table, session, asked):
+        read = await shell(table, session, "echo hello; echo 1 >/tmp/x")
+        written = await shell(table, session, "echo 1 >new")
+    assert (read.content, read.is_error, asked) == ("hello", False, [])
+    assert "the runtime policy is read-only" in str(written.content)
+    assert decided(table) == [("allow", "sandbox"), ("deny", "policy")]
+    assert list(workspace.iterdir()) == waiting(workspace) == []
+
+
 @pytest.mark.parametrize("how", ["off", "no_sandbox"])
 async def test_under_a_policy_of_the_sandbox_only_nothing_runs_where_there_is_none(
     workspace: Path, how: str, monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.permission.policy import PolicyViolation
+from mentra_nb.permission.validation import Verdict, judged
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput, LocalExecutor
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
@@ -55,12 +57,23 @@ class CommandTool(Tool):
         return {name: value for name, value in given.items() if value}  # empty is as good as not given
 
     def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        cwd = working_directory(context, arguments)
-        if cwd == context.working_directory.resolve():
-            return Subject.shell(arguments["command"])
-        return Subject.shell(f"cd {shlex.quote(str(cwd))} && {arguments['command']}")
+        cwd, line = working_directory(context, arguments), arguments["command"]
+        if cwd != context.working_directory.resolve():
+            line = f"cd {shlex.quote(str(cwd))} && {line}"
+        verdict = self._verdict(context, arguments)
+        protected = (line,) if verdict is not None and verdict.outcome != "allow" else ()
+        return Subject.shell(line).model_copy(update={"protected": protected})
+
+    def _verdict(self, context: ToolContext, arguments: dict[str, Any]) -> Verdict | None:
+        """Return what the line seems to be for, if the policy wants to know."""
+        policy = context.policy
+        if policy.shell_validation == "off":
+            return None
+        return judged(arguments["command"], context.working_directory, read_only=policy.read_only)
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        verdict = self._verdict(context, arguments)
+        validation = {} if verdict is None else {"mode": context.policy.shell_validation, **asdict(verdict)}
         return {
             "kind": "shell",
             "command": arguments["command"],
@@ -68,6 +81,7 @@ class CommandTool(Tool):
             "timeout_ms": arguments.get("timeout_ms"),
             "justification": arguments.get("justification"),
             "background": self.in_background,
+            **({"validation": validation} if validation else {}),
         }
 
     def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
@@ -77,6 +91,10 @@ class CommandTool(Tool):
         else:
             context.policy.check_command(context.working_directory, cwd)
         context.policy.check_programs(arguments["command"])
+        verdict = self._verdict(context, arguments)
+        if verdict is not None and verdict.outcome == "deny" and context.policy.shell_validation == "enforce":
+            action = "background_shell_validation" if self.in_background else "shell_validation"
+            raise PolicyViolation(action, verdict.reason or "it is refused")
         if not cwd.is_dir():
             raise ToolError(f"'{cwd}' is not a folder")
 
