@@ -69,7 +69,7 @@ class PendingMessage:
     def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
         """Fold in one event and return the agent event for it, or `None`. Raises `MalformedStream`."""
         if isinstance(event, p.ContentBlockDelta):  # nearly all are
-            return self._delta(self._blocks.get(event.index) or self._open_block(event.index), event.text)
+            return self._delta(self._open_block(event.index), event.text)
         match event:
             case p.ContentBlockStarted(index=index):
                 if index in self._blocks:

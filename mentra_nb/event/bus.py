@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from mentra_nb.errors import as_exception
 from mentra_nb.event.types import AgentEvent, RuntimeEvent
@@ -176,7 +176,7 @@ class EventBus:
 
     def emit(self, event: AgentEvent) -> list[Exception]:
         """Record an event and pass it to the taps; a tap that raises is removed. Returns the errors of hooks."""
-        errors = self.hooks.emit(self.audit, event) if isinstance(event, RuntimeEvent) else []
+        errors = self.hooks.emit(self.audit, cast("RuntimeEvent", event)) if event.is_recorded else []
         for tap in self._taps:
             try:
                 tap(event)

@@ -1,5 +1,7 @@
 """What the events are whose fields are checked, and of them those that are recorded."""
 
+from typing import ClassVar
+
 from mentra_nb.content import Data
 from mentra_nb.event.pieces import AgentEvent
 
@@ -13,6 +15,7 @@ class Fact(Data, AgentEvent):
 class RuntimeEvent(Fact):
     """A recorded event. Fields of the seed first, exact; what we add follows and is optional."""
 
+    is_recorded: ClassVar[bool] = True
     kind: str
 
     def scope(self) -> str:

@@ -6,13 +6,14 @@ An answer has thousands of pieces, and nothing writes them down, so they are pla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 
 class AgentEvent:
     """Something that happened in an agent."""
 
     __slots__ = ()
+    is_recorded: ClassVar[bool] = False
     if TYPE_CHECKING:
         agent_id: str
 

@@ -283,6 +283,24 @@ class ChatDecoder(Decoder):
 
     def _choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta") or choice.get("message") or {}
+        if len(delta) == 1 and (text := delta.get("content")) and isinstance(text, str):  # nearly all are
+            self._content(text)
+        elif delta:
+            self._members(delta)
+        if finish := choice.get("finish_reason"):
+            if finish in BROKEN_OFF:
+                raise stream_error(choice.get("error") or {"code": finish, "message": "the answer was broken off"})
+            self._finish = str(finish)
+
+    def _content(self, text: Any) -> None:
+        if self._think.is_over:
+            self._say("text", text)
+        else:
+            for kind, piece in self._think.split(text):
+                self._say(kind, piece)
+
+    def _members(self, delta: dict[str, Any]) -> None:
+        """Take in whatever a delta holds: reasoning, text, and calls."""
         for member in REASONING:
             if (reasoning := delta.get(member)) is not None:
                 self._reason(member, reasoning)
@@ -293,18 +311,13 @@ class ChatDecoder(Decoder):
             for part in content:
                 self._part(part)
         elif content:
-            for kind, text in self._think.split(content):
-                self._say(kind, text)
+            self._content(content)
         if refusal := delta.get("refusal"):
             self._refused = True
             self._say("text", refusal)
         function = delta.get("function_call")
         for call in [{"index": 0, "function": function}] if function else delta.get("tool_calls") or ():
             self._call(call)
-        if finish := choice.get("finish_reason"):
-            if finish in BROKEN_OFF:
-                raise stream_error(choice.get("error") or {"code": finish, "message": "the answer was broken off"})
-            self._finish = str(finish)
 
     def _part(self, part: Any) -> None:
         """Take in one part of content that is a list; parts other than text and thinking are ignored."""
@@ -312,8 +325,7 @@ class ChatDecoder(Decoder):
             part = {"type": "text", "text": part}
         match part.get("type"):
             case "text" if part.get("text"):
-                for kind, text in self._think.split(part["text"]):
-                    self._say(kind, text)
+                self._content(part["text"])
             case "thinking":
                 pieces = part.get("thinking") or ()
                 for piece in [pieces] if isinstance(pieces, str) else pieces:

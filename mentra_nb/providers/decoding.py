@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -126,10 +125,11 @@ class Decoder(ABC):
 
     def _say(self, kind: BlockKind, text: Any, item_id: str | None = None) -> None:
         """Add a piece of text or reasoning: to the open block if it is of that kind, else to a new one."""
-        if self._open is None or self._open[1] != kind:
+        block = self._open
+        if block is None or block[1] != kind:
             self._close()
-            self._open = (self._begin(kind, item_id=item_id), kind)
-        self._add(self._open[0], kind, text)
+            block = self._open = (self._begin(kind, item_id=item_id), kind)
+        self._add(block[0], kind, text)
 
     def _close(self) -> None:
         """Stop the block that `_say` opened, if there is one."""
@@ -159,8 +159,10 @@ async def pump(
     """Yield the events of a response; the secrets in `headers` are removed from its errors."""
     decoder.request_id = stream.request_id
     try:
-        async with aclosing(stream.events()) as frames:
-            async for data in frames:
+        async with stream.events() as frames:
+            async for stream.event in frames:
+                if not (data := stream.event.data):
+                    continue
                 for event in decoder.feed(_frame(data, stream)):
                     yield event
                 if decoder.complete:
@@ -197,24 +199,21 @@ def _checked(event: ProviderEvent) -> ProviderEvent:
 def _frame(data: str, stream: EventStream) -> dict[str, Any]:
     if data == "[DONE]":
         return DONE
+    is_error = stream.event.event == "error"
     try:
-        frame = _parsed(data)
+        try:
+            # three times as fast as json, and refuses half a surrogate pair, which json takes; values seldom repeat
+            frame = from_json(data, cache_strings="keys")
+        except ValueError:
+            frame = json.loads(data)
     except (ValueError, RecursionError) as error:
-        if stream.is_error:
+        if is_error:
             raise stream_error(data[:200]) from error
         if stream.ended:
             raise StreamTruncated("it ended inside an event") from error
         raise MalformedStream(f"an event is not JSON: {data[:200]}") from error
     if not isinstance(frame, dict):
         raise MalformedStream(f"an event is not a JSON object: {data[:200]}")
-    if stream.is_error and "error" not in frame and frame.get("type") != "error":  # llama.cpp on the Messages wire
+    if is_error and "error" not in frame and frame.get("type") != "error":  # llama.cpp on the Messages wire
         raise stream_error(frame)
     return frame
-
-
-def _parsed(data: str) -> Any:
-    try:
-        # three times as fast as json, and refuses half a surrogate pair, which json takes; values seldom repeat
-        return from_json(data, cache_strings="keys")
-    except ValueError:
-        return json.loads(data)

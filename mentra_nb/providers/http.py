@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
@@ -83,6 +84,8 @@ TRANSIENT_CODES = {
 
 FOR_EVENTS = {"accept": "text/event-stream", "content-type": "application/json"}
 """Headers of a request whose answer is an event stream."""
+_STRAY, _STRAY_AFTER_CR = re.compile(r"\n[{\[]"), re.compile(r"\r[{\[]")
+"""The beginning of a line of JSON. Apart, as an expression that begins with one character is found ten times faster."""
 PUBLIC_HEADERS = {"accept", "content-type", "anthropic-version", "anthropic-beta"}
 """Headers whose values are not secret."""
 
@@ -223,10 +226,10 @@ def _proxy(url: str) -> str | None:
 
 
 class EventStream:
-    """The `data` of each server-sent event, in order. `ended` is true once the body itself has ended.
+    """The server-sent events of a body, in order. `ended` is true once the body itself has ended.
 
-    A last event without its blank line is still given, with `ended` already true. `is_error` is true if the name of the
-    last event was `error`. `request_id` is the server's id for the request.
+    A last event without its blank line is still given, with `ended` already true. `event` is the one that was taken
+    last; whatever takes them sets it. `request_id` is the server's id for the request.
     """
 
     headers: ClassVar[Mapping[str, str]] = {"content-type": "text/event-stream"}
@@ -235,25 +238,22 @@ class EventStream:
 
     def __init__(self, chunks: AsyncIterator[bytes], request_id: str | None = None, max_frame: int = MAX_FRAME) -> None:
         self.ended: bool = False
-        self.is_error: bool = False
+        self.event: Any = None
         self.request_id = request_id
         self._chunks = chunks
         self._max_frame = max_frame
-        self._pending = 0
         self._stray = ""
         self._text = self._decode()
 
-    async def events(self) -> AsyncGenerator[str, None]:
-        """Yield the data of each event.
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Any]]:
+        """Return the events as the framing library makes them, with `data` that may be empty.
 
-        Raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame` bytes.
+        Their iteration raises `MalformedStream` for bytes that are not UTF-8 and for an event longer than `max_frame`
+        bytes.
         """
         async with aclosing(self._text), aclosing(framed(self)) as events:
-            async for event in events:
-                self._pending = 0
-                if event.data:
-                    self.is_error = event.event == "error"
-                    yield event.data
+            yield events
 
     async def drain(self) -> None:
         """Read the end of the body if it has arrived, so that the connection can be used again."""
@@ -267,10 +267,11 @@ class EventStream:
     async def _decode(self) -> AsyncGenerator[str, None]:
         """Yield the text of the body as framing needs it: no byte order mark, and a blank line after the last event."""
         decoder, line_begins = codecs.getincrementaldecoder("utf-8-sig")(), True
+        size, last = 0, None
         try:
             async for chunk in self._chunks:
-                self._pending += len(chunk)
-                if self._pending > self._max_frame:
+                size, last = len(chunk) + (size if self.event is last else 0), self.event
+                if size > self._max_frame:
                     raise MalformedStream(f"one event is longer than {self._max_frame} bytes")
                 if text := decoder.decode(chunk):
                     line_begins = self._keep_stray(text, line_begins)
@@ -291,9 +292,8 @@ class EventStream:
             self._stray += text[: MAX_ERROR_BODY - len(self._stray)]
         elif line_begins and text[0] in "{[":
             self._stray = text[:MAX_ERROR_BODY]
-        elif "\n{" in text or "\n[" in text or "\r{" in text or "\r[" in text:
-            at = min(at for mark in ("\n{", "\n[", "\r{", "\r[") if (at := text.find(mark)) >= 0)
-            self._stray = text[at + 1 : at + 1 + MAX_ERROR_BODY]
+        elif found := _STRAY.search(text) or _STRAY_AFTER_CR.search(text):
+            self._stray = text[found.end() - 1 : found.end() - 1 + MAX_ERROR_BODY]
         return text[-1] in "\r\n"
 
 

@@ -15,6 +15,8 @@ class ThinkTags:
         self._at_edge = False
         """Just after a tag, where line breaks are dropped."""
         self._held = ""
+        self.is_over: bool = False
+        """Whether all that comes is text, to be taken as it is."""
 
     def off(self) -> None:
         """Treat tags as text from here on, as the server reports reasoning separately."""
@@ -37,6 +39,7 @@ class ThinkTags:
             text = text.lstrip("\n")
             self._at_edge = not text
         if self._state == "outside":
+            self.is_over = not self._at_edge
             return [("text", text)] if text else []
         thought, tag, rest = text.partition(self.CLOSE)
         if tag:

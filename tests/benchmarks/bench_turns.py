@@ -28,6 +28,7 @@ from httpx_sse import EventSource
 DELTAS = 1000
 ROUNDS = 100
 BURSTS = 60
+PACE, SLOW = 0.001, 12
 EARLY, LATE = 10, 500
 SAMPLES = 40
 STOPS = 20
@@ -65,7 +66,10 @@ async def _serve(pipe: Connection) -> None:
                 if "pieces" in text:  # as servers send it: each delta in a chunk
                     pieces = [DELTA] * DELTAS + [body[len(DELTA) * DELTAS :], b""]
                     writer.write(b"transfer-encoding: chunked\r\n\r\n")
-                    writer.write(b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces))
+                    chunks = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
+                    for chunk in chunks if "slow" in text else [b"".join(chunks)]:
+                        writer.write(chunk)
+                        await asyncio.sleep(PACE * ("slow" in text))
                 else:
                     half = body[: len(body) // 2] if "silence" in text else body
                     writer.write(b"content-length: %d\r\n\r\n%s" % (len(body), half))
@@ -195,12 +199,16 @@ async def measure(port: int) -> None:
         pairs: list[tuple[str, int, Work, Work]] = [
             ("tool round", ROUNDS, lambda: bare_round(client, url), lambda: fresh("use the tool")),
             *(
-                (f"{DELTAS} {how}", BURSTS, partial(bare_burst, client, url, prompt), partial(fresh, prompt))
-                for how, prompt in (("deltas at once", "a long answer"), ("deltas in chunks", "long, in pieces"))
+                (f"{DELTAS} deltas {how}", number, partial(bare_burst, client, url, prompt), partial(fresh, prompt))
+                for how, number, prompt in (
+                    ("at once", BURSTS, "a long answer"),
+                    ("in chunks", BURSTS, "long, in pieces"),
+                    (f"{PACE * 1000:g} ms apart", SLOW, "long, in slow pieces"),
+                )
             ),
         ]
         for what, number, bare, ours in pairs:
-            for _ in range(5):  # warm both
+            for _ in range(min(5, number // 4)):  # warm both
                 await cpu_of(bare, ours)
             told(what, "bare", "ours", [await cpu_of(bare, ours) for _ in range(number)])
 
