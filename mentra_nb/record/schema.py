@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Raise it when a view or a promoted column changes; `record.duckdb` is then rewritten."""
 
 STORAGE_VERSION = "v1.0.0"
@@ -209,30 +209,37 @@ _COUNTED = f"kind = 'model_response_finished' AND coalesce({', '.join(USAGE)}) I
 
 # Anthropic does not include cached tokens in input_tokens, the others do; `prompt` is all that was sent either way.
 # Gemini counts thoughts (output) and tool prompts (input) separately.
-def _priced(which: str) -> str:
-    """Return SQL for the events that are `which`, with `total_tokens` and `cost_usd` where a provider has counted.
-
-    A cost that came with the response, as that of a replayed one does, is taken before one computed from prices.
-    """
+def _responses(which: str) -> str:
+    """Return SQL for the events that are `which`, with `total_tokens` and what a price is for where one was counted."""
     return f"""(
-    SELECT c.* REPLACE (CASE WHEN counted THEN coalesce(c.total_tokens, TRY_CAST(c.prompt + c.output AS BIGINT)) END
-            AS total_tokens),
-        coalesce(c.reported, (greatest(prompt - cached - written, 0) * p.input_mtok + cached * p.cache_read_mtok
-            + written * p.cache_write_mtok + output * p.output_mtok) / 1e6) AS cost_usd
+    SELECT * REPLACE (CASE WHEN counted THEN coalesce(total_tokens, TRY_CAST(prompt + output AS BIGINT)) END
+        AS total_tokens)
     FROM (
         SELECT *, {_COUNTED} AS counted, CASE WHEN counted THEN {_at("usage.cost_usd", "DOUBLE")} END AS reported,
-            coalesce(output_tokens, 0)::HUGEINT + coalesce(thoughts_tokens, 0)::HUGEINT AS output,
-            coalesce(cache_read_input_tokens, 0)::HUGEINT AS cached,
-            coalesce(cache_creation_input_tokens, 0)::HUGEINT AS written,
-            coalesce(input_tokens, 0)::HUGEINT + coalesce(tool_input_tokens, 0)::HUGEINT
-                + CASE WHEN provider = 'anthropic' THEN cached + written ELSE 0 END AS prompt
+            CASE WHEN counted THEN coalesce(output_tokens, 0)::HUGEINT + coalesce(thoughts_tokens, 0)::HUGEINT END
+                AS output,
+            CASE WHEN counted THEN coalesce(cache_read_input_tokens, 0)::HUGEINT END AS cached,
+            CASE WHEN counted THEN coalesce(cache_creation_input_tokens, 0)::HUGEINT END AS written,
+            CASE WHEN counted THEN coalesce(input_tokens, 0)::HUGEINT + coalesce(tool_input_tokens, 0)::HUGEINT
+                + CASE WHEN provider = 'anthropic' THEN cached + written ELSE 0 END END AS prompt
         FROM events WHERE {which}
-    ) c LEFT JOIN prices p ON c.counted AND p.provider = c.provider AND p.model = c.model
+    )
+)"""
+
+
+_COST = """coalesce(c.reported, (greatest(c.prompt - c.cached - c.written, 0) * p.input_mtok
+            + c.cached * p.cache_read_mtok + c.written * p.cache_write_mtok + c.output * p.output_mtok) / 1e6)"""
+"""SQL for the cost of a row of `c` at its price `p`, unless a cost came with the response, as with a replayed one."""
+_PRICE = """prices p ON p.provider = c.provider AND p.model = c.model
         AND c.ts >= (p.from_day::TIMESTAMP AT TIME ZONE 'UTC') AND c.ts < (p.until_day::TIMESTAMP AT TIME ZONE 'UTC')
         AND CASE WHEN p.from_time = TIME '00:00' AND p.until_time = TIME '24:00' THEN true
             ELSE (c.ts AT TIME ZONE 'UTC')::TIME >= p.from_time AND (c.ts AT TIME ZONE 'UTC')::TIME < p.until_time END
-        AND c.prompt > p.above AND c.prompt <= p.up_to
-)"""
+        AND c.prompt > p.above AND c.prompt <= p.up_to"""
+
+
+def _priced(which: str) -> str:
+    """Return SQL for the events that are `which`, with `total_tokens` and `cost_usd` where a provider has counted."""
+    return f"(SELECT c.*, {_COST} AS cost_usd FROM {_responses(which)} c LEFT JOIN {_PRICE})"
 
 
 _ENDED = "(kind = 'model_response_finished' OR kind = 'model_request_finished' AND NOT success)"
@@ -240,20 +247,29 @@ _SECONDS = f"""epoch(max(CASE WHEN {_ENDED} THEN ts END))
             - epoch(min(CASE WHEN kind = 'model_request_started' THEN ts END)) AS seconds"""
 
 _REQUESTS = f"""(
-    SELECT min(ts) AS ts, any_value(run_id) AS run_id, any_value(agent_id) AS agent_id, request_id,
-        any_value(provider) AS provider, any_value({_model()}) AS model, any_value(attempt) AS attempt,
+    SELECT c.* REPLACE ({_model("c.")} AS model), c.responses * {_COST} AS cost_usd
+    FROM (SELECT min(ts) AS began, any_value(run_id) AS run_id, any_value(agent_id) AS agent_id, request_id,
+        any_value(provider) AS provider, any_value(model) AS model, any_value(attempt) AS attempt,
         CASE WHEN NOT bool_and(success) THEN 'error'
             WHEN count(*) FILTER (kind = 'model_response_finished') > 0 THEN 'ok' ELSE 'unfinished' END AS outcome,
         {_only("stop_reason", "model_response_finished")} AS stop_reason, arg_max(error, id) AS error, {_SECONDS},
-        {_TOKENS}, sum(cost_usd) AS cost_usd
-    FROM {_priced(_ASKING)} GROUP BY request_id, CASE WHEN request_id IS NULL THEN id END
+        {_TOKENS}, max(ts) AS ts, count(*) FILTER (counted) AS responses,
+        {", ".join(f"any_value({part}) AS {part}" for part in ("reported", "prompt", "output", "cached", "written"))}
+    FROM {_responses(_ASKING)} GROUP BY request_id, CASE WHEN request_id IS NULL THEN id END) c LEFT JOIN {_PRICE}
 )"""
+"""A row per request. Priced after it is grouped, as only one of its events has a price."""
 
 _DEADLINE = (
     f"""CASE WHEN {_at("deadline", "DOUBLE")} BETWEEN 0 AND {_LAST_SECOND} THEN {_at("deadline", "DOUBLE")} END"""
 )
 
 _DECIDING = ("permission_requested", "permission_resolved", "tool_authorization_finished")
+
+_MISFITS = f"""(
+    SELECT DISTINCT run_id, call_id, {_at("invalid", "BOOLEAN")} AS invalid FROM events
+    WHERE kind = 'tool_authorization_finished' AND decided_by = 'runtime' AND outcome = 'deny' AND invalid
+)"""
+"""The calls whose arguments did not fit. Apart, so that the payloads of the other calls need not be read for it."""
 
 _CALLS = f"""(
     SELECT *,
@@ -264,6 +280,7 @@ _CALLS = f"""(
         WHEN NOT success THEN 'error' WHEN decision = 'pending' THEN 'pending' ELSE 'unfinished' END AS outcome,
         CASE WHEN starts_with(decider, 'rule:') THEN 'rule' ELSE decider END AS decided_by,
         CASE WHEN starts_with(decider, 'rule:') THEN substr(decider, 6) ELSE decided_rule END AS rule_id
+    FROM (SELECT found.* REPLACE (CASE WHEN invalid THEN 'invalid' ELSE decision END AS decision)
     FROM (SELECT run_id, call_id, any_value(agent_id) AS agent_id, any_value(tool) AS tool, min(ts) AS ts,
         min(ts) FILTER (kind IN {_DECIDING}) AS decided_ts, any_value(session_id) AS session_id,
         any_value(request_id) AS request_id, any_value(subject) AS subject,
@@ -271,7 +288,6 @@ _CALLS = f"""(
         to_timestamp({_last(_DEADLINE, "permission_requested")}) AS deadline,
         count(*) FILTER (kind = 'permission_requested') > 0 AS asked,
         coalesce(
-            CASE WHEN {_last(_at("invalid", "BOOLEAN"), "tool_authorization_finished")} THEN 'invalid' END,
             {_only("outcome", "tool_authorization_finished")},
             CASE {_only("outcome", "permission_resolved")} WHEN 'allowed' THEN 'allow' WHEN 'denied' THEN 'deny' END,
             CASE WHEN asked THEN 'pending' END) AS decision,
@@ -287,7 +303,8 @@ _CALLS = f"""(
         {_only("duration_ms", "tool_execution_finished")} / 1000.0 AS seconds,
         {_last("error", "tool_execution_finished")} AS error,
         {_last("payload->>'$.output_preview'", "tool_execution_finished")} AS output
-    FROM events WHERE call_id IS NOT NULL GROUP BY run_id, call_id)
+    FROM events WHERE call_id IS NOT NULL GROUP BY run_id, call_id) found
+    LEFT JOIN {_MISFITS} m ON m.call_id = found.call_id AND m.run_id IS NOT DISTINCT FROM found.run_id)
 )"""
 
 _CALLED = f"""(
@@ -307,7 +324,7 @@ FROM {_priced(_COUNTED)} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _MODEL_CALLS = f"""
-SELECT c.ts, c.model, c.outcome, c.stop_reason, c.seconds, c.total_tokens, c.cost_usd, c.error, c.attempt,
+SELECT c.began AS ts, c.model, c.outcome, c.stop_reason, c.seconds, c.total_tokens, c.cost_usd, c.error, c.attempt,
     c.input_tokens, c.output_tokens, c.provider, runs.session_id, c.run_id, c.request_id, c.agent_id
 FROM {_REQUESTS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
@@ -334,11 +351,20 @@ _WAITED = f"""(
     GROUP BY run_id
 )"""
 
-_SPENT = f"""(
-    SELECT run_id, {_TOKENS}, sum(cost_usd) AS cost_usd,
-        count(cost_usd) AS known, count(total_tokens) AS counted
-    FROM {_priced(_COUNTED)} GROUP BY run_id
+_TAKEN = f"""(
+    SELECT run_id, min(ts) FILTER (NOT counted) AS ts, any_value(session_id) AS session_id,
+        any_value(agent_id) AS agent_id, any_value(cell_id) AS cell_id, any_value(execution_count) AS execution_count,
+        any_value(notebook) AS notebook, any_value(project) AS project, any_value(model) FILTER (NOT counted) AS model,
+        any_value(CASE WHEN kind = 'turn_started' THEN payload->>'$.prompt' END) AS prompt,
+        any_value(resumes) AS resumes, min(id) FILTER (kind = 'turn_started') AS began,
+        {_last("payload->>'$.text'", "turn_finished")} AS answer,
+        {_last("stop_reason", "turn_finished")} AS stop_reason,
+        {_last("error", "turn_finished")} AS error, {_last("duration_ms", "turn_finished")} / 1000.0 AS seconds,
+        {_TOKENS}, sum(cost_usd) AS cost_usd, count(cost_usd) AS known, count(total_tokens) AS counted
+    FROM {_priced(f"(kind IN ('turn_started', 'turn_finished') OR {_COUNTED})")}
+    WHERE run_id IS NOT NULL GROUP BY run_id
 )"""
+"""For each turn what its first and last event say, and what was spent: together, as payloads take long to read."""
 
 _SPOKE = f"""(
     SELECT run_id, max(id) FILTER (answered) AS answered, max(id) AS asked,
@@ -350,25 +376,14 @@ _SPOKE = f"""(
 """For each turn the model that answered last, or if none did, the one that was asked last."""
 
 _TURNS = f"""
-WITH runs AS (
-    SELECT run_id, min(ts) AS ts, any_value(session_id) AS session_id, any_value(agent_id) AS agent_id,
-        any_value(cell_id) AS cell_id, any_value(execution_count) AS execution_count,
-        any_value(notebook) AS notebook, any_value(project) AS project, any_value(model) AS model,
-        any_value(CASE WHEN kind = 'turn_started' THEN payload->>'$.prompt' END) AS prompt,
-        any_value(resumes) AS resumes,
-        {_last("payload->>'$.text'", "turn_finished")} AS answer,
-        {_last("stop_reason", "turn_finished")} AS stop_reason,
-        {_last("error", "turn_finished")} AS error, {_last("duration_ms", "turn_finished")} / 1000.0 AS seconds
-    FROM events WHERE kind IN ('turn_started', 'turn_finished') AND run_id IS NOT NULL GROUP BY run_id
-)
 SELECT r.ts, r.prompt, r.answer, coalesce(m.model, r.model) AS model, r.stop_reason, r.error,
-    coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials, s.total_tokens, s.cost_usd, r.seconds,
+    coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials, r.total_tokens, r.cost_usd, r.seconds,
     coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s,
-    s.input_tokens, s.output_tokens, s.known / nullif(s.counted, 0) AS priced,
-    coalesce(s.counted - s.known, 0) AS unpriced, r.execution_count, r.notebook, r.project, r.cell_id, r.session_id,
-    r.run_id, r.resumes, r.agent_id
-FROM runs r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
-    LEFT JOIN {_SPENT} s USING (run_id) LEFT JOIN {_SPOKE} m USING (run_id)
+    r.input_tokens, r.output_tokens, r.known / nullif(r.counted, 0) AS priced, r.counted - r.known AS unpriced,
+    r.execution_count, r.notebook, r.project, r.cell_id, r.session_id, r.run_id, r.resumes, r.agent_id
+FROM {_TAKEN} r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
+    LEFT JOIN {_SPOKE} m USING (run_id)
+WHERE r.ts IS NOT NULL
 """
 
 _UNNAMED = "mentra"
@@ -383,18 +398,17 @@ _SESSIONS = f"""
 WITH seen AS (
     SELECT session_id, min(ts) AS started, max(ts) AS last, max(title) AS name, arg_max(model, ts) AS model,
         any_value(notebook) AS notebook, any_value(project) AS project,
-        count(*) FILTER (kind = 'turn_started') AS turns,
-        trim(regexp_replace(
-            arg_min(CASE WHEN kind = 'turn_started' THEN payload->>'$.prompt' END, id), '\\s+', ' ', 'g')) AS asked
+        count(*) FILTER (kind = 'turn_started') AS turns
     FROM events WHERE session_id IS NOT NULL AND kind <> 'rule_changed' GROUP BY session_id
 ), sums AS (
-    SELECT r.session_id, {_sum("c.tools")}, {_sum("c.denials")},
+    SELECT r.session_id, trim(regexp_replace(arg_min(s.prompt, s.began), '\\s+', ' ', 'g')) AS asked,
+        {_sum("c.tools")}, {_sum("c.denials")},
         {_sum("s.total_tokens")}, sum(s.cost_usd) AS cost_usd,
         sum(s.known) / nullif(sum(s.counted), 0) AS priced, sum(s.counted - s.known) AS unpriced,
         sum(c.human_wait_s) AS human_wait_s, sum(w.model_s) AS model_s, sum(c.tool_s) AS tool_s,
         coalesce(arg_max(m.model, m.answered), arg_max(m.model, m.asked)) AS spoke
     FROM (SELECT run_id, session_id FROM events WHERE session_id IS NOT NULL GROUP BY run_id, session_id) r
-        LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id) LEFT JOIN {_SPENT} s USING (run_id)
+        LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id) LEFT JOIN {_TAKEN} s USING (run_id)
         LEFT JOIN {_SPOKE} m USING (run_id)
     GROUP BY r.session_id
 )

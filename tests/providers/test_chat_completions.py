@@ -14,6 +14,7 @@ from kits.wires import WEATHER, Bytes, Frame, blocks, collect, ending, fold
 from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import HttpError, InvalidRequest, ProviderError, RetryableError, StreamTruncated
 from mentra_nb.providers.base import (
+    ContentBlockDelta,
     MessageStarted,
     ProviderEvent,
     ProviderToolSpec,
@@ -61,6 +62,12 @@ ANSWER = Reply([sse(chunk(content="ok"), chunk("stop"), done=True)])
 
 
 # ---- what is sent
+
+
+@pytest.mark.anyio
+async def test_each_piece_of_text_is_an_event_and_an_empty_one_is_not() -> None:
+    events = await ask(chunk(content="a"), chunk(content=""), chunk(content="b"), chunk(content=None), chunk("stop"))
+    assert [event.text for event in events if isinstance(event, ContentBlockDelta)] == ["a", "b"]
 
 
 def test_a_conversation_becomes_messages_that_strict_templates_accept() -> None:

@@ -64,6 +64,8 @@ def export(path: str | Path, *, table: str = "events", overwrite: bool = False, 
     source = paths.record_folder(filters.get("folder")).resolve()
     target = _target(path, source, table, overwrite)
     part = any(value is not None for key, value in filters.items() if key != "folder")
+    if table != "events" and target.suffix in (".parquet", ".csv", ".arrow"):
+        table = f"(FROM {table} ORDER BY {'started' if table == 'sessions' else 'ts'})"
     with _replacing(target) as new, query.connection(**filters, locked=False) as con:
         match target.suffix:
             case ".duckdb":
