@@ -31,7 +31,7 @@ EFFECT_CHOICES = "[k]eep, al[w]ays, [d]iscard, [s]top"
 ONCE_CHOICES = "[k]eep, [d]iscard, [s]top"
 NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
 """Said before a person is asked again."""
-UNDO_OF_CODE = "undo restores variables, and files of this folder that Python opens; not what else the code does"
+UNDO_OF_CODE = "Undo restores variables, and files of this folder that Python opens; not what else the code does"
 """Said before code runs."""
 MAX_BEYOND = 12
 """Variables that are named of those that undo cannot restore."""
@@ -167,7 +167,7 @@ def _python_effect(planned: Mapping[str, Any]) -> list[str]:
     if beyond := planned.get("beyond_undo"):
         shown = ", ".join(map(str, beyond[:MAX_BEYOND]))
         more = f" and {len(beyond) - MAX_BEYOND} more" if len(beyond) > MAX_BEYOND else ""
-        lines.append(f"undo could not restore all of {shown}{more}")
+        lines.append(f"Undo could not restore all of {shown}{more}")
     return lines
 
 

@@ -67,6 +67,8 @@ class Call:
         """What it acts on, on one line: its command or path, else its arguments."""
         for key in SUBJECT_KEYS:
             if isinstance(found := self.arguments.get(key), str):
+                if key == "code":
+                    found = _first_line(found)
                 return cut(found, MAX_SUBJECT)
         parts = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.arguments.items())
         return cut(", ".join(parts), MAX_SUBJECT)
@@ -149,6 +151,12 @@ class Call:
             detail=detail,
             is_open=is_open and bool(self.result),
         )
+
+
+def _first_line(code: str) -> str:
+    """Return the first line of code, and how many follow."""
+    first, *more = code.strip().split("\n")
+    return f"{cut(first, MAX_SUBJECT - 20)} … {counted(len(more), 'more line')}" if more else first
 
 
 def _of_code(result: str, *, is_error: bool) -> str:

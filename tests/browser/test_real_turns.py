@@ -150,3 +150,29 @@ def test_a_hostile_answer_is_text(opened: Opener) -> None:
     hrefs = notebook.output(1).locator("a").evaluate_all("all => all.map(a => a.protocol)")
     assert set(hrefs) <= {"http:", "https:", "mailto:"}
     assert len(PAYLOADS) > 40
+
+
+def test_code_on_the_card_is_coloured_and_its_table_appears_in_the_cell(opened: Opener, line: str) -> None:
+    code = (
+        "def double(x):\n    return 2 * x  # twice\n\ntotal = double(21)\nprint('hello')\npd.DataFrame({'n': [total]})"
+    )
+    call = f"s.tool_calls([s.ScriptedCall('python', {{'code': {code!r}}}, 'call-1')], text='I compute it.')"
+    notebook = opened(
+        line,
+        f"import pandas as pd\n{BEGIN}script({call}, s.text('It is **42**.'))",
+        "%%mentra\nHow much is it?",
+        "%mentra undo",
+    )
+    notebook.run_all()
+    shown = notebook.card()
+    expect(shown).to_contain_text("full access")
+    colour = "node => getComputedStyle(node).color"
+    pieces = {
+        text: shown.locator(".mentra-code span", has_text=text).first.evaluate(colour) for text in ("def", "# twice")
+    }
+    shown.get_by_role("button", name="Allow once").click()
+    expect(notebook.output(1)).to_contain_text("It is 42.")
+    expect(notebook.output(1).locator("table")).to_contain_text("42")
+    expect(notebook.output(1)).to_contain_text("created double (function), total (int)")
+    expect(notebook.output(2)).to_contain_text("restored double, total")
+    assert len(set(pieces.values())) > 1

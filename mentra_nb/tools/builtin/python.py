@@ -19,7 +19,7 @@ from mentra_nb.tools.tool import MainThread, Tool, ToolContext, ToolOutput
 
 IN_KERNEL = CustomCapability(Custom="PythonInKernel")
 FULL_ACCESS = (
-    "allowing this is full access: the code can do here all that you can, "
+    "Allowing this is full access: the code can do here all that you can, "
     "to your variables, files, keys and the network"
 )
 
