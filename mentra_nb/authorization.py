@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from mentra_nb.content import Data
+from mentra_nb.forms import Form
 
 
 class ToolCapability(StrEnum):
@@ -142,6 +143,8 @@ class ToolAuthorizationRequest(Data):
     """Whether the call was interrupted and may have taken effect: then only a person can allow it."""
     effect: CallEffect | None = None
     """What it did in the sandbox, once it has run there."""
+    form: Form | None = None
+    """The values that are asked for during the call; `None` for a question whether it may run."""
     earlier_runs: tuple[str, ...] = ()
     """`run_id`s of turns that had taken up this call before: a person may have answered there."""
 
@@ -169,6 +172,8 @@ class ToolAuthorizationDecision(Data):
     """The question that was asked, when a person was."""
     pattern: str | None = None
     """The pattern of the rule that decided, if one did."""
+    values: dict[str, Any] | None = None
+    """What a person filled in, if values were asked for."""
 
     @classmethod
     def allow(cls, decided_by: str = "authorizer") -> Self:
@@ -274,6 +279,8 @@ class PermissionDecision(Data):
     folders: tuple[str, ...] | None = None
     reason: str | None = None
     by: str = "user"
+    values: dict[str, Any] | None = None
+    """What was filled in, by the names of the fields, where values were asked for."""
 
 
 class PermissionRule(Data):

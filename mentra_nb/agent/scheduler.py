@@ -20,7 +20,9 @@ from mentra_nb.agent.results import NOT_RUN, STOPPED, in_words, limited
 from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.content import ToolResult, ToolUse
 from mentra_nb.event import types as e
+from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.permission.binding import arguments_hash, contained, contained_call, duration
+from mentra_nb.permission.person import AskPerson
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
 from mentra_nb.tools.needed import READ_TOOL_RESULT, ToolIndex, WholeResults
@@ -54,6 +56,8 @@ class Scheduler:
         }
         if self.delegate is not None:
             services[Delegate] = self.delegate
+        if isinstance(self.environment.authorizer, SessionPermissions):
+            services[AskPerson] = AskPerson(self.environment.authorizer)
         self._events = CallEvents(self.environment, self.caller, services)
         self._gates = Gates(self._events, self.toolbox, self.answer_tool, is_open=lambda id: id not in self.results)
 

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mentra_nb.errors import ConfigurationError
+from mentra_nb.forms import Form
 from mentra_nb.mcp_client.results import CODES, contents, printable, read_parts
 from mentra_nb.settings import McpServer
 from mentra_nb.tools.schema import ToolError
@@ -37,7 +38,13 @@ LAST_WORDS = 500
 
 Status = Literal["disconnected", "connecting", "connected", "error"]
 Item = TypeVar("Item")
+Show = Callable[[str], None]
+Ask = Callable[[Form], Awaitable[dict[str, Any] | None]]
 UNKNOWN = "it may have taken effect, which is not known; it was not called again"
+
+
+async def decline(_form: Form) -> None:
+    """Decline a question: there is nobody to ask."""
 
 
 class McpConnection:
@@ -58,6 +65,8 @@ class McpConnection:
         self._relisted = relisted
         self._client: Client | None = None
         self._task: asyncio.Task[None] | None = None
+        self._asking: list[Ask] = []
+        """How each call that is under way asks a person."""
         self._stop = asyncio.Event()
         self._connecting = asyncio.Lock()
 
@@ -115,6 +124,7 @@ class McpConnection:
                                 _until_it_ends(self._transport(said), stop),
                                 client_info=Implementation(name="mentra-nb", version=version("mentra-nb")),
                                 message_handler=self._hear,
+                                elicitation_callback=self._elicit,
                                 read_timeout_seconds=CALL_SECONDS,
                                 cache=None,
                             )
@@ -181,12 +191,31 @@ class McpConnection:
         if type(message).__name__.endswith("ListChangedNotification") and (client := self._client) is not None:
             await self._list(client)
 
+    async def _elicit(self, context: Any, params: Any) -> Any:
+        """Put a question of the server to the person whose call is under way; decline if that is not clear."""
+        from mcp.types import ElicitResult
+
+        who, values = f"The MCP server '{self.name}'", None
+        with contextlib.suppress(ValueError):
+            url = getattr(params, "url", None)
+            form = (
+                Form(who=who, message=f"{params.message}\n{url}")
+                if url is not None
+                else Form.from_schema(who, params.message, params.requested_schema)
+            )
+            values = await self._asking[0](form) if len(self._asking) == 1 else None
+        return ElicitResult(action="decline") if values is None else ElicitResult(action="accept", content=values)
+
     # ---- calling ----------------------------------------------------------------------------------------------
 
     async def call(
-        self, tool: str, arguments: dict[str, Any], show: Callable[[str], None] = lambda text: None
+        self, tool: str, arguments: dict[str, Any], show: Show = lambda text: None, ask: Ask = decline
     ) -> CallToolResult:
-        """Call a tool of the server, once; `show` gets a line when the server tells how far it is.
+        """Call a tool of the server, once.
+
+        Args:
+            show: Gets a line when the server tells how far it is.
+            ask: Puts a question of the server to a person, and returns what they filled in, or `None`.
 
         Raises:
             ToolError: the server cannot be reached, refused the call, or ended, was too slow or failed in the middle.
@@ -195,7 +224,11 @@ class McpConnection:
         async def told(progress: float, total: float | None, message: str | None) -> None:
             show(printable(message or f"{progress:g}{f' of {total:g}' if total else ''}", 200))
 
-        return await self._asked(lambda client: client.call_tool(tool, arguments or None, CALL_SECONDS, told))
+        self._asking.append(ask)
+        try:
+            return await self._asked(lambda client: client.call_tool(tool, arguments or None, CALL_SECONDS, told))
+        finally:
+            self._asking.remove(ask)
 
     async def read(self, uri: str) -> str:
         """Return the text of a resource. Raises as `call`."""

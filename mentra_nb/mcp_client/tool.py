@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import CustomCapability
 from mentra_nb.content import is_too_deep
+from mentra_nb.forms import Form
 from mentra_nb.mcp_client.connection import McpConnection
 from mentra_nb.mcp_client.results import output_of, printable, tool_name
+from mentra_nb.permission.person import AskPerson
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
@@ -44,4 +47,22 @@ class McpTool(Tool):
         return {"kind": "mcp", "server": self.server, "tool": self.tool.name, "arguments": arguments}
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
-        return output_of(await self.connection.call(self.tool.name, arguments, context.progress))
+        return output_of(
+            await self.connection.call(self.tool.name, arguments, context.progress, partial(_ask_person, context))
+        )
+
+
+async def _ask_person(context: ToolContext, form: Form) -> dict[str, Any] | None:
+    """Ask the person of the session in which a call runs, if there is one."""
+    ask: AskPerson | None = context.services.get(AskPerson)
+    if ask is None:
+        return None
+    return await ask(
+        form,
+        agent_id=context.agent_id,
+        agent_name=context.agent_name,
+        model=context.model,
+        run_id=context.run_id,
+        tool_call_id=context.tool_call_id,
+        tool_name=context.tool_name,
+    )

@@ -21,6 +21,35 @@ function field(label, input) {
   return row;
 }
 
+// The control for a value that is asked for.
+function formInput(each) {
+  if (each.kind === "choice" || each.kind === "choices") {
+    const input = element("select", "input");
+    if (each.kind === "choices") input.multiple = true;
+    else input.append(element("option", "", "", { value: "" }));
+    for (const [value, label] of each.choices) input.append(element("option", "", label, { value }));
+    const chosen = Array.isArray(each.default) ? each.default : [each.default];
+    for (const option of input.options) option.selected = chosen.includes(option.value);
+    return input;
+  }
+  const input = element("input", "input", undefined, { type: each.kind === "boolean" ? "checkbox" : "text" });
+  if (each.kind === "boolean") input.checked = each.default === true;
+  else if (each.default !== null) input.value = String(each.default);
+  return input;
+}
+
+function formValue(each, input) {
+  if (each.kind === "boolean") return input.checked;
+  if (each.kind === "choices") return [...input.selectedOptions].map((option) => option.value);
+  return input.value;
+}
+
+function formField(each, input) {
+  const row = field(each.title, input);
+  if (each.about) row.append(element("span", "about", each.about));
+  return row;
+}
+
 const KINDS = { "+": "added", "-": "removed", "@": "place" };
 
 function diffLines(lines) {
@@ -92,6 +121,10 @@ function render({ model, el }) {
   setTimeout(() => {
     announced.textContent = `${question.who} asks for permission: ${question.headline}`;
   }, 100);
+
+  const form = question.fields.map((each) => [each, formInput(each)]);
+  const values = () =>
+    Object.fromEntries(form.map(([each, input]) => [each.name, formValue(each, input)]));
 
   const reason = element("input", "input", undefined, { type: "text", placeholder: "optional; the model is told" });
   const pattern = element("input", "input", undefined, { type: "text", spellcheck: "false" });
@@ -174,7 +207,7 @@ function render({ model, el }) {
     }
   };
   buttons.append(
-    button("allow", words.allow, (event) => send(event, () => ({ answer: "allow" }))),
+    button("allow", words.allow, (event) => send(event, () => ({ answer: "allow", values: values() }))),
     ...(words.always ? [opener] : []),
     button("deny", words.deny, deny),
     button("stop", "Stop", (event) => send(event, () => ({ answer: "stop" }))),
@@ -186,7 +219,7 @@ function render({ model, el }) {
   always.append(field("For", scope), remember);
 
   // The reason comes before the buttons, so the first control a keyboard reaches is harmless.
-  card.append(title, effect, ...whole, why, field(words.reason, reason), buttons, always, status);
+  card.append(title, effect, ...whole, why, ...form.map(([each, input]) => formField(each, input)), field(words.reason, reason), buttons, always, status);
   card.append(announced);
 
   // Keys typed here are not for the notebook.

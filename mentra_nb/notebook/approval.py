@@ -16,6 +16,7 @@ import traitlets
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import MentraError
+from mentra_nb.forms import Form
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.notebook.code_blocks import MAX_COLOURED, coloured_runs
@@ -32,12 +33,16 @@ _WORDS = {"allow": "Allow once", "deny": "Deny", "reason": "Reason if you deny",
 """What is written on a card, by what it is for."""
 _WORDS_OF_EFFECT = {"allow": "Keep", "deny": "Discard", "reason": "Reason if you discard", "diff": "What it changed"}
 
+_WORDS_OF_FORM = {"allow": "Send", "deny": "Decline", "reason": "Reason if you decline", "diff": ""}
+
 _HERE = Path(__file__).parent
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def _words(question: PermissionQuestion) -> dict[str, str | bool]:
     """Return what is written on a card, and whether it may say *Always…*."""
+    if question.form is not None:
+        return {**_WORDS_OF_FORM, "always": False}
     done = question.effect
     words = _WORDS if done is None or done.outside else _WORDS_OF_EFFECT
     return {**words, "tried": done is not None, "always": done is None or bool(asking.folders(question))}
@@ -81,6 +86,7 @@ class ApprovalCard(anywidget.AnyWidget):
             "diff": asking.shown_diff(question, changed, MAX_DIFF),
             "words": _words(question),
             "folders": ", ".join(asking.folders(question)),
+            "fields": _fields(question.form),
             "code": _coloured(asking.code(question)),
             "subject": str(question.subject),
             "resume": visible(resume),
@@ -122,6 +128,8 @@ class ApprovalCard(anywidget.AnyWidget):
     def _answer(self, content: dict[str, Any]) -> Answer | None:
         """Return the answer the page sent, or `None` if it is not one of the four in full."""
         match content:
+            case {"answer": "allow", "values": dict(values)} if self._asked.form is not None:
+                return PermissionDecision(allow=True, values=values)
             case {"answer": "allow"}:
                 return PermissionDecision(allow=True)
             case {"answer": "always", "pattern": pattern, "scope": scope, "folders": str(named)} if (
@@ -138,6 +146,21 @@ class ApprovalCard(anywidget.AnyWidget):
             case {"answer": "stop"}:
                 return "stop"
         return None
+
+
+def _fields(form: Form | None) -> list[dict[str, Any]]:
+    """Return the fields of a form as the card draws them."""
+    return [
+        {
+            "name": field.name,
+            "title": visible(field.title) + (" (needed)" if field.required else ""),
+            "about": visible(field.description),
+            "kind": field.kind,
+            "choices": [[value, visible(title)] for value, title in field.choices],
+            "default": field.default,
+        }
+        for field in (form.fields if form is not None else ())
+    ]
 
 
 def _coloured(code: str) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import CallEffect, PermissionDecision, PermissionQuestion, ToolCapability
+from mentra_nb.errors import OperationDenied
+from mentra_nb.forms import Form
 from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
@@ -74,6 +76,8 @@ def parse_reply(text: str) -> Answer | None:
 
 def headline(question: PermissionQuestion) -> str:
     """Return what the call would do, or did. Apart from the tool's name, no model or tool has written any of it."""
+    if question.form is not None:
+        return f"{visible(question.form.who)} asks"
     if question.effect is not None:
         if question.effect.outside:
             return "Run a command outside the sandbox"
@@ -238,6 +242,8 @@ def shown_diff(question: PermissionQuestion, changed: Changes | None, limit: int
 
 def choices(question: PermissionQuestion) -> str:
     """Return what can be typed for an answer."""
+    if question.form is not None:
+        return "[a]nswer, [d]ecline, [s]top"
     if question.effect is None:
         return CHOICES
     if question.effect.outside:
@@ -288,9 +294,26 @@ def ask(question: PermissionQuestion) -> Answer:
             answer = parse_reply(input(f"{choices(question)}: "))
         except EOFError:
             return PermissionDecision(allow=False, by="headless", reason="nobody could be asked")
+        if answer is not None and question.form is not None and not isinstance(answer, str) and answer.allow:
+            answer = _filled_in(question.form)
         if answer is not None:
             return answer
         print(NOT_AN_ANSWER, flush=True)  # noqa: T201
+
+
+def _filled_in(form: Form) -> PermissionDecision | None:
+    """Ask for each value of a form at a terminal. Returns the answer, or `None` if what was typed does not fit."""
+    values: dict[str, Any] = {}
+    for field in form.fields:
+        options = f" ({', '.join(dict(field.choices))})" if field.choices else ""
+        typed = input(f"{visible(field.title)}{visible(options)}: ").strip()
+        if typed:
+            values[field.name] = [each.strip() for each in typed.split(",")] if field.kind == "choices" else typed
+    try:
+        return PermissionDecision(allow=True, values=form.filled(values))
+    except OperationDenied as error:
+        print(visible(str(error)), flush=True)  # noqa: T201
+        return None
 
 
 def _drop_typed_ahead() -> None:

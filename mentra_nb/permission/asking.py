@@ -140,7 +140,7 @@ class SessionPermissions:
             how = how_to_allow(request, rules, ASK_IN_A_CELL)
             return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
         given = AGAIN if request.again else verdict and verdict.reason
-        return await self._put_question(request, given or why(request, self.ask, rules), rules)
+        return await self.put_question(request, given or why(request, self.ask, rules), rules)
 
     async def _authorize_effect(
         self, request: ToolAuthorizationRequest, effect: CallEffect, rules: list[PermissionRule]
@@ -160,7 +160,7 @@ class SessionPermissions:
         if not self.can_ask():
             how = how_to_allow(request, rules, ASK_IN_A_CELL)
             return ToolAuthorizationDecision.deny(f"nobody is there to judge it; {how}", "headless")
-        return await self._put_question(request, why_asked(effect), rules)
+        return await self.put_question(request, why_asked(effect), rules)
 
     async def _answered_before(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
         """Return what a person answered about these exact arguments after the turn that asked had died, if anything."""
@@ -221,7 +221,7 @@ class SessionPermissions:
 
     # ---- the life of a question -------------------------------------------------------------------------------
 
-    async def _put_question(
+    async def put_question(
         self, request: ToolAuthorizationRequest, reason: str, rules: list[PermissionRule]
     ) -> ToolAuthorizationDecision:
         import asyncio
@@ -243,7 +243,10 @@ class SessionPermissions:
                 await self._close(question, decided)
         if decided.allow:
             return ToolAuthorizationDecision(
-                outcome=ToolAuthorizationOutcome.ALLOW, decided_by=decided.by, request_id=question.request_id
+                outcome=ToolAuthorizationOutcome.ALLOW,
+                decided_by=decided.by,
+                request_id=question.request_id,
+                values=decided.values,
             )
         return ToolAuthorizationDecision(
             outcome=ToolAuthorizationOutcome.DENY,
@@ -338,7 +341,7 @@ class SessionPermissions:
 
         Raises:
             OperationDenied: no such question is open (answered, timed out, or cancelled); or the answer cannot be
-                remembered as it says, and then the question stays open.
+                remembered as it says or lacks a value, and then the question stays open.
         """
         check_scope(decision.remember, self.project)
         with self._lock:
@@ -346,6 +349,8 @@ class SessionPermissions:
             if waiting is None:
                 raise OperationDenied(CLOSED)
             check_pattern(waiting.question, decision, waiting.rules)
+            if (form := waiting.question.form) is not None and decision.allow:
+                decision = decision.model_copy(update={"values": form.filled(decision.values or {})})
             del self._open[request_id]
             waiting.decision = decision
         waiting.loop.call_soon_threadsafe(waiting.answered.set)
@@ -369,6 +374,8 @@ def check_pattern(question: PermissionQuestion, decision: PermissionDecision, ru
     Beside the denials among `rules`, a wildcard may not cover it.
     """
     named_folders(question, decision)
+    if decision.remember is not None and question.form is not None:
+        raise OperationDenied("values are asked for each time: an answer cannot be remembered")
     if decision.remember is None or decision.pattern is None:
         return
     rule = PermissionRule(id="", tool=question.tool_name, pattern=decision.pattern, allow=decision.allow)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from kits.lab import Lab, Notebook
+from kits.mcp_programs import KIT
 from playwright.sync_api import BrowserContext, expect
 
 pytestmark = pytest.mark.browser
@@ -378,3 +379,31 @@ def test_what_a_command_changes_in_a_folder_is_kept_from_then_on(opened: Opener,
     notebook.card().get_by_role("button", name="Discard", exact=True).click()
     expect(notebook.output(2)).to_contain_text("keeps what it changes in")
     expect(notebook.output(2)).to_contain_text("/out")
+
+
+PLAN = f"""import sys
+import mentra_nb as mn
+from mentra_nb.chat.engine import engine
+from mentra_nb.providers.scripted import text, tool_calls
+mn.load_ipython_extension(get_ipython())
+mn.mcp("kit", command=sys.executable, args=[{str(KIT)!r}, "stdio"])
+mn.allow("mcp__kit__plan")
+engine().use(mn.ScriptedProvider([tool_calls([("mcp__kit__plan", {{}})]), text("A plan.")]), "scripted")"""
+
+
+def test_what_an_mcp_server_asks_is_filled_in_on_the_card(opened: Opener) -> None:
+    notebook = opened(PLAN, "%mentra plan a trip", "chat = mn.messages(session='this').parts.astype(str).sum(); chat")
+    notebook.run_all()
+    shown = notebook.card()
+    expect(shown).to_contain_text("The MCP server 'kit' asks")
+    expect(shown.locator(".mentra-arguments")).to_have_text("message: Where to?")
+    expect(shown.get_by_role("button", name="Always…")).to_have_count(0)
+    shown.get_by_role("button", name="Send").click()
+    expect(shown.locator(".mentra-status")).to_have_text("'City' is needed: fill it in on the card")
+    shown.get_by_label("City (needed)").fill("Oslo")
+    shown.get_by_label("Days", exact=True).fill("3")
+    shown.get_by_label("Sea", exact=True).check()
+    shown.get_by_label("Season").select_option("winter")
+    shown.get_by_role("button", name="Send").click()
+    expect(notebook.output(1)).to_contain_text("A plan.", timeout=30_000)
+    expect(notebook.output(2)).to_contain_text("days=3 sea=True season=")

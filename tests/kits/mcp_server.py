@@ -1,14 +1,15 @@
 """An MCP server for tests, with the official SDK: `python mcp_server.py stdio|http PORT`."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
+from typing import Annotated, Literal
 
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Elicit, ElicitationResult, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
+from pydantic import BaseModel, Field
 
 server = MCPServer("kit")
 
@@ -44,6 +45,23 @@ def odd() -> str:
 def fail() -> str:
     """Fail."""
     raise ToolError("it cannot be done\x1b[2J")
+
+
+class Trip(BaseModel):
+    city: str = Field(title="City")
+    days: int = 2
+    sea: bool = False
+    season: Literal["summer", "winter"] = "summer"
+
+
+async def where_to() -> Elicit[Trip]:
+    return Elicit("Where to?", Trip)
+
+
+@server.tool()
+def plan(trip: Annotated[ElicitationResult[Trip], Resolve(where_to)]) -> str:
+    """Plan a trip, which the person is asked about."""
+    return f"{trip.action}: {trip.data if trip.action == 'accept' else None}"
 
 
 @server.resource("kit://greeting")

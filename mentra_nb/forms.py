@@ -1,0 +1,155 @@
+"""A question with fields for a person to fill in, made from the flat JSON Schema of an MCP server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from mentra_nb.content import Data
+from mentra_nb.errors import OperationDenied
+
+MAX_FIELDS = 50
+MAX_CHOICES = 200
+MAX_TEXT = 10_000
+"""Characters of a value."""
+
+Kind = Literal["text", "number", "integer", "boolean", "choice", "choices"]
+
+
+class Field(Data):
+    """One value that is asked for. `choices` are pairs of value and title."""
+
+    name: str
+    title: str
+    kind: Kind
+    description: str = ""
+    required: bool = False
+    choices: tuple[tuple[str, str], ...] = ()
+    default: Any = None
+    least: float | None = None
+    most: float | None = None
+    """Bounds of a number, or of the length of a text."""
+
+
+class Form(Data):
+    """What a person is asked, by whom, and the values that are wanted; without fields only a yes or no."""
+
+    who: str
+    message: str
+    fields: tuple[Field, ...] = ()
+
+    @classmethod
+    def from_schema(cls, who: str, message: str, schema: Mapping[str, Any]) -> Form:
+        """Return the form for an object schema whose properties are text, numbers, booleans or choices.
+
+        Raises:
+            ValueError: the schema is of another kind, or too large.
+        """
+        properties, required = schema.get("properties") or {}, set(schema.get("required") or ())
+        if not isinstance(properties, dict) or len(properties) > MAX_FIELDS:
+            raise ValueError("it asks for too many values")
+        fields = tuple(_field(name, each, name in required) for name, each in properties.items())
+        return cls(who=who, message=message, fields=fields)
+
+    def filled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of the fields, as texts or already of their kind, in the types that the schema has.
+
+        Raises:
+            OperationDenied: one is missing or does not fit; the message names it.
+        """
+        unknown = set(values) - {field.name for field in self.fields}
+        if unknown:
+            raise OperationDenied(f"there is no field '{min(unknown)}'")
+        made = {}
+        for field in self.fields:
+            value = values.get(field.name, field.default)
+            if value is None or (value in ("", []) and field.kind != "boolean"):
+                if field.required:
+                    raise OperationDenied(f"'{field.title}' is needed: fill it in on the card")
+                continue
+            made[field.name] = _value(field, value)
+        return made
+
+
+def _field(name: str, schema: Any, required: bool) -> Field:
+    if not isinstance(schema, dict):
+        raise ValueError(f"the value '{name}' has no schema")
+    about: dict[str, Any] = {
+        "name": name,
+        "title": str(schema.get("title") or name),
+        "description": str(schema.get("description") or ""),
+        "required": required,
+        "default": schema.get("default"),
+    }
+    kind = schema.get("type")
+    items = schema.get("items") if kind == "array" else schema
+    choices = _choices(items if isinstance(items, dict) else {}, schema)
+    if choices:
+        return Field(kind="choices" if kind == "array" else "choice", choices=choices, **about)
+    if kind == "boolean":
+        return Field(kind="boolean", **about)
+    if kind in ("number", "integer"):
+        return Field(kind=kind, least=schema.get("minimum"), most=schema.get("maximum"), **about)
+    if kind == "string":
+        return Field(kind="text", least=schema.get("minLength"), most=schema.get("maxLength"), **about)
+    raise ValueError(f"the value '{name}' is of a kind that nobody can fill in")
+
+
+def _choices(schema: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the choices of an `enum`, with titles from `enumNames`, or of `oneOf` and `anyOf` with constants."""
+    for key in ("oneOf", "anyOf"):
+        options = schema.get(key)
+        if isinstance(options, list) and options:
+            pairs = [(str(each["const"]), str(each.get("title", each["const"]))) for each in options if "const" in each]
+            return tuple(pairs[:MAX_CHOICES])
+    values = schema.get("enum")
+    if not isinstance(values, list):
+        return ()
+    titles = named.get("enumNames")
+    titles = titles if isinstance(titles, list) and len(titles) == len(values) else values
+    return tuple((str(value), str(title)) for value, title in zip(values, titles, strict=True))[:MAX_CHOICES]
+
+
+def _value(field: Field, value: Any) -> Any:
+    """Return a value in the type of its field. Raises `OperationDenied`."""
+    match field.kind:
+        case "boolean":
+            if value in (True, False, "true", "false", ""):
+                return value in (True, "true")
+        case "number" | "integer":
+            return _number(field, value)
+        case "choice":
+            if isinstance(value, str) and value in dict(field.choices):
+                return value
+            raise OperationDenied(f"'{field.title}' must be one of {', '.join(dict(field.choices))}")
+        case "choices":
+            chosen = [value] if isinstance(value, str) else value
+            if isinstance(chosen, list) and all(each in dict(field.choices) for each in chosen):
+                return chosen
+            raise OperationDenied(f"'{field.title}' must be some of {', '.join(dict(field.choices))}")
+        case "text":
+            text = str(value)
+            _check_bounds(field, min(len(text), MAX_TEXT + 1), "characters")
+            if len(text) <= MAX_TEXT:
+                return text
+    raise OperationDenied(f"'{field.title}' does not fit")
+
+
+def _number(field: Field, value: Any) -> int | float:
+    try:
+        number = float(value)
+        if not math.isfinite(number) or isinstance(value, bool) or (field.kind == "integer" and number % 1):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        article = "a whole number" if field.kind == "integer" else "a number"
+        raise OperationDenied(f"'{field.title}' must be {article}") from None
+    _check_bounds(field, number, "")
+    return int(number) if field.kind == "integer" else number
+
+
+def _check_bounds(field: Field, size: float, unit: str) -> None:
+    if field.least is not None and size < field.least:
+        raise OperationDenied(f"'{field.title}' must be at least {field.least:g} {unit}".rstrip())
+    if field.most is not None and size > field.most:
+        raise OperationDenied(f"'{field.title}' must be at most {field.most:g} {unit}".rstrip())
