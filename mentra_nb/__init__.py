@@ -13,7 +13,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
     jobs, stop_job, stop_jobs    commands that run in the background
-    turns, sessions, tool_calls, model_calls, decisions, rule_changes, usage, events, messages, sql, columns
+    turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, events, messages, sql, columns
                                  what happened, as DataFrames
     slowest_tools, denial_reasons, time_spent, compare, backtest, plot
                                  what that says
@@ -122,6 +122,7 @@ __all__ = [
     "decisions",
     "denial_reasons",
     "deny",
+    "effects",
     "errors",
     "event_types",
     "events",
@@ -192,6 +193,7 @@ _HOME = {
     "model_calls": "record.read.frames",
     "tool_calls": "record.read.frames",
     "decisions": "record.read.frames",
+    "effects": "record.read.frames",
     "rule_changes": "record.read.frames",
     "usage": "record.read.frames",
     "sql": "record.read.frames",
@@ -397,6 +399,7 @@ if TYPE_CHECKING:
     from mentra_nb.record.read.export import export
     from mentra_nb.record.read.frames import (
         decisions,
+        effects,
         events,
         model_calls,
         rule_changes,

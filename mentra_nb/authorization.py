@@ -229,7 +229,7 @@ class _AllowEverything:
 
     Example:
         >>> mn.Runtime(authorizer=mn.allow_everything)
-        <Runtime 'default': providers none; tools read, shell, write>
+        <Runtime 'default': providers none; tools files, read, shell, write>
     """
 
     async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:

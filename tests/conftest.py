@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from itertools import count
+
 import pytest
 from kits.fixtures import postgres, server, store  # noqa: F401  # fixtures of all rooms
+
+_homes = count()
 
 
 @pytest.fixture(autouse=True)
 def _nobodys_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
+    """Keep the settings and the home of whoever runs the tests out of them."""
     monkeypatch.setenv("MENTRA_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config.toml"))
     monkeypatch.setenv("MENTRA_SANDBOX", "off")  # most tests are about calls that are asked about beforehand
+    if "MENTRA_HOME" not in os.environ:
+        monkeypatch.setenv("MENTRA_HOME", str(tmp_path_factory.getbasetemp() / f"home-{next(_homes)}"))
 
 
 @pytest.fixture

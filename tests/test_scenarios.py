@@ -50,6 +50,19 @@ UNDER_THEIR_NAMES = {
         persistence_io_error_is_degraded source_is_exposed_for_wrapped_errors
         transient_provider_error_is_retryable transient_runtime_error_helper_matches_provider_retry_policy
     """,
+    "tools/test_files": """
+        every_split_file_tool_enforces_its_workspace_policy
+        files_tool_aborts_without_partial_mutation_on_validation_error
+        files_tool_can_stage_create_then_read_in_one_call files_tool_can_update_existing_files
+        files_tool_list_rejects_symlink_escape_during_recursive_traversal
+        files_tool_lists_and_searches_with_staged_state files_tool_metadata_marks_local_mutation
+        files_tool_read_does_not_emit_file_op_progress
+        files_tool_search_handles_symlink_loops files_tool_search_rejects_symlink_escape_during_recursive_traversal
+        files_tool_set_emits_tool_progress_with_file_op_metadata legacy_batched_replace_keeps_its_first_match_contract
+        mutating_operations_stay_exclusive
+        read_only_operations_opt_into_parallel_execution
+        recursive_limits_short_circuit_before_unvisited_descendants
+    """,
     "event/test_events": "all_session_event_variants_serialize_with_type_tag",
     "sandbox/test_executor": """
         allowlisted_environment_is_enforced caps_stdout_and_stderr_independently
@@ -231,6 +244,9 @@ UNDER_ANOTHER_NAME = {
     "permission/test_asking::resolve_permission_emits_event_and_sends_decision_and_remembers": """
         resolve_permission_emits_event_and_sends_decision rule_store_add_and_check_allow
     """,
+    "tools/test_files::files_tool_create_emits_tool_progress_once_it_is_done": "files_tool_create_emits_*",
+    "tools/test_files::file_op_progress_is_the_first_line_of_what_changed": "file_op_progress_*",
+    "tools/test_files::split_read_and_write_match_equivalent_files_operations": "split_*_match_equivalent_files_*",
     "permission/test_policy::a_path_that_leads_outside_is_refused": "normalize_*_rejects_parent_past_root",
     "mcp_client/test_servers::a_call_is_authorized_limited_and_recorded_as_any_other": "mcp_*",
     "agent/test_resume::leases_are_renewed_while_the_runtime_lives": "lease_renewal",
@@ -392,18 +408,6 @@ OPEN = {
         resume_wakes_revived_teammate_for_persisted_inbox_work task_working_directory_routes_shell_for_teammate
         teammate_maps_* teammate_reply_wait_consumes_the_snapshot_signaled_inbox
         teammate_shell_without_working_directory_uses_base_dir
-    """,
-    "the batched files tool": """
-        every_split_file_tool_enforces_its_workspace_policy file_op_progress_*
-        files_tool_aborts_without_partial_mutation_on_validation_error
-        files_tool_can_stage_create_then_read_in_one_call files_tool_can_update_existing_files
-        files_tool_create_emits_* files_tool_list_rejects_symlink_escape_during_recursive_traversal
-        files_tool_lists_and_searches_with_staged_state files_tool_metadata_marks_local_mutation
-        files_tool_read_does_not_emit_file_op_progress
-        files_tool_search_handles_symlink_loops files_tool_search_rejects_symlink_escape_during_recursive_traversal
-        files_tool_set_emits_tool_progress_with_file_op_metadata legacy_batched_replace_keeps_its_first_match_contract
-        mutating_operations_stay_exclusive read_only_operations_opt_into_parallel_execution
-        recursive_limits_short_circuit_before_unvisited_descendants split_*_match_equivalent_files_*
     """,
 }
 

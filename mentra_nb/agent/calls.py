@@ -6,8 +6,9 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.results import bounded
@@ -17,6 +18,11 @@ from mentra_nb.event import types as e
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import ToolCallRecord
 from mentra_nb.tools.tool import Tool, ToolContext
+
+if TYPE_CHECKING:
+    from mentra_nb.effect.journal import JournalEntry
+
+T = TypeVar("T")
 
 
 class Caller(NamedTuple):
@@ -190,12 +196,18 @@ class CallEvents:
             if is_open(use.id):  # an abandoned tool may still be reporting
                 self.emit(e.ToolExecutionProgress(agent_id=caller.agent_id, id=use.id, name=use.name, progress=text))
 
-        def progress(text: str) -> None:
+        def on_loop(act: Callable[[T], None], value: T) -> None:
             if threading.get_ident() == ours:
-                show(text)
+                act(value)
             else:
                 with contextlib.suppress(RuntimeError):  # the loop is closed, and the turn has ended
-                    loop.call_soon_threadsafe(show, text)
+                    loop.call_soon_threadsafe(act, value)
+
+        def record(entry: JournalEntry) -> None:
+            from mentra_nb.event.effects import effects_made
+
+            for event in effects_made(entry, **self.about(use)):
+                self.emit(event)
 
         return ToolContext(
             **self.about(use),
@@ -204,6 +216,7 @@ class CallEvents:
             working_directory=env.working_directory,
             policy=env.policy,
             executor=env.executor,
-            progress=progress,
+            progress=partial(on_loop, show),
+            changed=partial(on_loop, record),
             services={**env.services, **self.services},
         )

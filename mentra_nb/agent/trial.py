@@ -182,7 +182,7 @@ class Trials:
             check_writable(call.context.policy, call.context.working_directory, change)
         if kept.effect.changes:
             about = {"turn": call.context.run_id, "call": call.use.id, "tool": call.use.name}
-            self.journal.apply(kept.effect.changes, kept.contents, **about)
+            call.context.changed(self.journal.apply(kept.effect.changes, kept.contents, **about))
 
 
 async def _unfenced(call: Call, request: ToolAuthorizationRequest, ask: Ask, why: str) -> ToolAuthorizationDecision:

@@ -40,7 +40,7 @@ _NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """What one call did to files."""
 
     id: str
@@ -63,7 +63,7 @@ class Recovered:
     `paths` are the files that could not be taken back since somebody had changed them.
     """
 
-    entry: Entry
+    entry: JournalEntry
     outcome: Literal["finished", "taken_back", "conflict"]
     paths: tuple[str, ...] = ()
 
@@ -91,7 +91,7 @@ class Journal:
         call: str,
         tool: str = "",
         undoes: str | None = None,
-    ) -> Entry:
+    ) -> JournalEntry:
         """Make all these changes, or none of them, and return the entry by which they can be undone.
 
         Args:
@@ -107,7 +107,7 @@ class Journal:
         """
         if not _NAME.fullmatch(turn):
             raise ValueError(f"{turn!r} cannot be the name of a turn")
-        entry = Entry(new_id("effect"), turn, call, tuple(changes), tool, undoes, time.time())
+        entry = JournalEntry(new_id("effect"), turn, call, tuple(changes), tool, undoes, time.time())
         steps = moves(entry.changes, entry.id)
         with self._pending(entry.id) as folder:
             assert folder is not None
@@ -132,7 +132,7 @@ class Journal:
 
     def enter(
         self, changes: Sequence[FileChange], images: Mapping[str, Path], *, turn: str, call: str, tool: str = ""
-    ) -> Entry:
+    ) -> JournalEntry:
         """Enter changes that were made already, so that they can be undone.
 
         Args:
@@ -141,7 +141,7 @@ class Journal:
         Raises:
             OSError: The system refused; then they cannot be undone.
         """
-        entry = Entry(new_id("effect"), turn, call, tuple(changes), tool, None, time.time())
+        entry = JournalEntry(new_id("effect"), turn, call, tuple(changes), tool, None, time.time())
         with self._pending(entry.id) as folder:
             assert folder is not None
             (folder / "images").mkdir(parents=True, mode=0o700)
@@ -152,7 +152,7 @@ class Journal:
             self._move(folder, self.folder / "done" / turn)
         return entry
 
-    def _make_all(self, entry: Entry, steps: Sequence[Move], folder: Path) -> None:
+    def _make_all(self, entry: JournalEntry, steps: Sequence[Move], folder: Path) -> None:
         """Make the moves; if one fails, take back those before it, and raise."""
         for done, move in enumerate(steps):
             try:
@@ -166,7 +166,7 @@ class Journal:
                     raise Conflict(left, "changed while files were written, and were left so") from error
                 raise
 
-    def _take_all_back(self, entry: Entry, steps: Sequence[Move], folder: Path) -> list[str]:
+    def _take_all_back(self, entry: JournalEntry, steps: Sequence[Move], folder: Path) -> list[str]:
         """Take moves back, the last one first, and return the files for which that was not possible."""
         images, left = _images(entry, folder), []
         for move in reversed(steps):
@@ -250,7 +250,7 @@ class Journal:
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def entries(self, turn: str) -> list[Entry]:
+    def entries(self, turn: str) -> list[JournalEntry]:
         """Return what the calls of a turn did, oldest first."""
         if not _NAME.fullmatch(turn):
             return []
@@ -264,7 +264,7 @@ class Journal:
             newest[folder.name] = max((each.name for each in _folders(folder)), default="")
         return sorted((turn for turn, id in newest.items() if id), key=newest.__getitem__, reverse=True)
 
-    def image(self, entry: Entry, path: str) -> BinaryIO:
+    def image(self, entry: JournalEntry, path: str) -> BinaryIO:
         """Open what was at a path before a call: a file's bytes, or a link's target. Raises `OSError`, `KeyError`."""
         return _images(entry, self.folder / "done" / entry.turn / entry.id)(path)
 
@@ -289,13 +289,13 @@ def _clean_all(steps: Sequence[Move]) -> None:
             log.exception("%s could not be deleted", move.stage)
 
 
-def _images(entry: Entry, folder: Path) -> Contents:
+def _images(entry: JournalEntry, folder: Path) -> Contents:
     """Return how to open the before-images of an entry, by path."""
     numbers = {change.path: number for number, change in enumerate(entry.changes)}
     return lambda path: (folder / "images" / str(numbers[path])).open("rb")
 
 
-def _write_entry(entry: Entry, folder: Path) -> None:
+def _write_entry(entry: JournalEntry, folder: Path) -> None:
     """Write an entry with its before-images to disk. Raises `Conflict` if a file is not what its change says."""
     (folder / "images").mkdir(parents=True, mode=0o700)
     wrong = [
@@ -337,11 +337,11 @@ def _imaged(change: FileChange, image: Path) -> FileState | None:
     return found if change.before.type == "file" else FileState("link", 0, found.size, found.digest)
 
 
-def _read_entry(folder: Path) -> Entry | None:
+def _read_entry(folder: Path) -> JournalEntry | None:
     """Return the entry in a folder; `None` if it was not written to its end."""
     try:
         value: dict[str, Any] = json.loads((folder / "entry.json").read_bytes())
-        return Entry(**{**value, "changes": tuple(change_from(each) for each in value["changes"])})
+        return JournalEntry(**{**value, "changes": tuple(change_from(each) for each in value["changes"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

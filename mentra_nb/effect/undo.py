@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from mentra_nb.effect.handles import folder, state
-from mentra_nb.effect.journal import Entry, Journal
+from mentra_nb.effect.journal import Journal, JournalEntry
 from mentra_nb.effect.types import Conflict, FileChange
 
 TRIES = 5
@@ -23,7 +23,7 @@ class UndoPlan:
     """What would be changed."""
     conflicts: tuple[str, ...]
     """Files that stay as they are, since somebody changed them, or what is in them, after the turn."""
-    sources: dict[str, Entry]
+    sources: dict[str, JournalEntry]
     """The entries that have what was there before, by path."""
 
 
@@ -31,7 +31,7 @@ class UndoPlan:
 class Undone:
     """What undoing a turn did. `entry` is what takes it back again; `None` if there was nothing to do."""
 
-    entry: Entry | None
+    entry: JournalEntry | None
     conflicts: tuple[str, ...]
 
     @property
@@ -43,7 +43,7 @@ class Undone:
 def plan_undo(journal: Journal, turn: str) -> UndoPlan:
     """Return what undoing a turn would do now, without doing it."""
     wanted: dict[str, FileChange] = {}
-    sources: dict[str, Entry] = {}
+    sources: dict[str, JournalEntry] = {}
     conflicts: set[str] = set()
     for entry in reversed(journal.entries(turn)):
         for change in entry.changes:

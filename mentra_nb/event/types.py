@@ -299,6 +299,7 @@ def _seed_kinds() -> tuple[type[RuntimeEvent], ...]:
 
 def _added_kinds() -> tuple[type[RuntimeEvent], ...]:
     from mentra_nb.event import rare
+    from mentra_nb.event.effects import EffectMade
 
     return (
         TurnStarted,
@@ -307,6 +308,7 @@ def _added_kinds() -> tuple[type[RuntimeEvent], ...]:
         QuestionAnswered,
         SessionStarted,
         rare.RuleChanged,
+        EffectMade,
         rare.JournalGap,
     )
 

@@ -18,7 +18,7 @@ def planned_changes(question: PermissionQuestion) -> Changes | None:
     is refused when it runs.
     """
     from mentra_nb.effect.lines import changes
-    from mentra_nb.tools.builtin.files import replaced
+    from mentra_nb.tools.builtin.files.single import replaced
 
     match question.preview.structured_input:
         case {"operations": [{"op": "set", "resolved_path": str(path), "replaces": {"sha256": str(digest)}}]}:

@@ -201,18 +201,18 @@ class RuntimePolicy:
             what = "Background command execution is disabled by the runtime policy"
             raise PolicyViolation("background_command", what)
 
-    def readable(self, base: Path, path: str) -> Path:
-        """Return `path` with symlinks resolved. Raises `PolicyViolation` when it may not be read.
+    def readable(self, base: Path, path: str, action: str = "files_read") -> Path:
+        """Return `path` with symlinks resolved. Raises `PolicyViolation`, of this action, when it may not be read.
 
         Example:
             >>> from pathlib import Path
             >>> mn.RuntimePolicy().readable(Path.cwd(), "data.csv").name
             'data.csv'
         """
-        target = _resolve(base, path, "files_read")
+        target = _resolve(base, path, action)
         _check_own(base, path, target, "read")
         if not _inside(target, (base, *self.allowed_read_roots, *self.allowed_write_roots)):
-            raise PolicyViolation("files_read", f"'{path}' is outside the runtime policy read roots")
+            raise PolicyViolation(action, f"'{path}' is outside the runtime policy read roots")
         return target
 
     def writable(self, base: Path, path: str) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -65,7 +66,6 @@ TABLE: tuple[_Row, ...] = (
         ),
     ),
 )
-SECRET = "it may hold keys or passwords"  # noqa: S105
 
 
 def guard(path: Path, access: Access) -> Guard | None:
@@ -88,7 +88,7 @@ def guard(path: Path, access: Access) -> Guard | None:
     for row in TABLE:
         if access in row.access and (_named(parts, row) or any(path.is_relative_to(each) for each in _variables(row))):
             return Guard(row.refused, row.why)
-    return Guard(refused=False, why=SECRET) if is_secret_path(path.parts) else None
+    return Guard(refused=False, why="it may hold keys or passwords") if is_secret_path(path.parts) else None
 
 
 def guard_of(forms: Iterable[Path], access: Access) -> Guard | None:
@@ -97,10 +97,14 @@ def guard_of(forms: Iterable[Path], access: Access) -> Guard | None:
     return next((each for each in found if each.refused), found[0] if found else None)
 
 
-def _ours() -> set[Path]:
+def _ours() -> tuple[Path, ...]:
     """Return the files and folders of mentra, as they are named and with links resolved."""
-    named = [paths.home(), paths.config_file(), paths.state_file(), paths.record_folder()]
-    return {form for path in named for form in (path.absolute(), path.resolve())}
+    return _forms(paths.home(), paths.config_file(), paths.state_file(), paths.record_folder())
+
+
+@lru_cache(maxsize=64)
+def _forms(*named: Path) -> tuple[Path, ...]:
+    return tuple({form: None for path in named for form in (path.absolute(), path.resolve())})
 
 
 def _named(parts: tuple[str, ...], row: _Row) -> bool:
@@ -110,6 +114,5 @@ def _named(parts: tuple[str, ...], row: _Row) -> bool:
     return any(f"/{folder.casefold()}/" in joined for folder in row.folders)
 
 
-def _variables(row: _Row) -> list[Path]:
-    named = [Path(os.environ[name]).expanduser() for name in row.variables if os.environ.get(name)]
-    return [form for path in named for form in (path.absolute(), path.resolve())]
+def _variables(row: _Row) -> tuple[Path, ...]:
+    return _forms(*(Path(os.environ[name]).expanduser() for name in row.variables if os.environ.get(name)))

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mentra_nb.record.effects import effects_sql
+
 SCHEMA_VERSION = 8
 """Raise it when a view or a promoted column changes; `record.duckdb` is then rewritten."""
 
@@ -92,6 +94,7 @@ CATEGORIES = (
     "decided_by",
     "rule_scope",
     "action",
+    "change",
     "os_user",
     "host",
     "stop_reason",
@@ -442,5 +445,6 @@ VIEWS = {
     "turns": _TURNS,
     "sessions": _SESSIONS,
     "rule_changes": _RULE_CHANGES,
+    "effects": effects_sql(_RUNS),
 }
 """The views over `events`, `prices` and `known_rules`; none uses another."""

@@ -34,10 +34,11 @@ def jobs(store: RuntimeStore, holder: LeaseHolder) -> Jobs:
 
 def tools(policy: RuntimePolicy) -> list[Tool]:
     """Return the tools that read and write files and run commands, in the background too if the policy allows it."""
-    from mentra_nb.tools.builtin.files import ReadTool, WriteTool
+    from mentra_nb.tools.builtin.files.batch import FilesTool
+    from mentra_nb.tools.builtin.files.single import ReadTool, WriteTool
     from mentra_nb.tools.builtin.shell import ShellTool
 
-    offered = [ReadTool(), WriteTool(), ShellTool()]
+    offered = [FilesTool(), ReadTool(), WriteTool(), ShellTool()]
     if policy.allow_background_commands:
         from mentra_nb.tools.builtin.background import BackgroundRunTool, CheckBackgroundTool, StopBackgroundTool
 

@@ -95,7 +95,7 @@ class Runtime:
         >>> runtime.register_skills_dir("skills")
         >>> runtime.register_context({"currency": "EUR"})
         >>> [spec.name for spec in runtime.tools()], runtime.tool_descriptor("read").effect
-        (['load_skill', 'read', 'shell', 'status', 'write'], 'none')
+        (['files', 'load_skill', 'read', 'shell', 'status', 'write'], 'none')
         >>> [skill.name for skill in runtime.skills()], runtime.app_context(dict)
         (['report'], {'currency': 'EUR'})
 

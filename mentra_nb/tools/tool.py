@@ -63,6 +63,8 @@ class ToolContext:
     executor: RuntimeExecutor
     progress: Callable[[str], None] = lambda text: None
     """Show a line while the tool runs."""
+    changed: Callable[[Any], None] = lambda entry: None
+    """Record what the call did to files: an entry of the undo journal."""
     services: Mapping[type, Any] = field(default_factory=dict)
 
     def service(self, kind: type[T]) -> T:

@@ -44,6 +44,7 @@ SEED = {
     "tool_execution_blocked": "agent_id tool_name tool_call_id reason",
 }
 ADDED = {
+    "effect_made",
     "rule_changed",
     "turn_started",
     "turn_finished",

@@ -15,8 +15,8 @@ from mentra_nb.effect.lines import MAX_COMPARED, Changes, changes
 from mentra_nb.notebook.approval import ApprovalCard
 from mentra_nb.notebook.asking import diff, effect, headline, question_text
 from mentra_nb.notebook.changes import planned_changes
-from mentra_nb.tools.builtin import files
-from mentra_nb.tools.builtin.files import MAX_COUNTED, replaced
+from mentra_nb.tools.builtin.files import single as files
+from mentra_nb.tools.builtin.files.single import MAX_COUNTED, replaced
 
 
 def question(path: Path, content: str) -> PermissionQuestion:

@@ -25,6 +25,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "tool_calls": ("tool", "outcome"),
     "decisions": ("tool", "outcome", "decided_by", "rule_id"),
     "rule_changes": ("tool", "rule_id"),
+    "effects": ("tool", "path", "change", "run"),
     "usage": ("model", "notebook"),
     "slowest_tools": ("tool",),
     "denial_reasons": ("tool",),

@@ -24,7 +24,10 @@ import mentra_nb as mn
 import mentra_nb.event.types as e
 from mentra_nb import pricing
 from mentra_nb.content import TokenUsage
+from mentra_nb.effect.journal import JournalEntry
+from mentra_nb.effect.types import FileChange, FileState
 from mentra_nb.errors import ConfigurationError, OperationDenied
+from mentra_nb.event.effects import MAX_FILES, EffectMade, effects_made
 from mentra_nb.record import schema
 from mentra_nb.record.keep.compact import compact, compact_later
 from mentra_nb.record.keep.verify import verify
@@ -58,7 +61,17 @@ def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) ->
 
 @pytest.mark.parametrize(
     "name",
-    [*FRAMES, "rule_changes", "slowest_tools", "denial_reasons", "time_spent", "compare", "backtest", "messages"],
+    [
+        *FRAMES,
+        "rule_changes",
+        "effects",
+        "slowest_tools",
+        "denial_reasons",
+        "time_spent",
+        "compare",
+        "backtest",
+        "messages",
+    ],
 )
 def test_help_says_what_the_columns_are(name: str) -> None:
     said = getattr(mn, name).__doc__
@@ -801,3 +814,40 @@ def test_a_frame_without_rows_says_why(tmp_path: Path, read: Callable[[Path], An
     assert found.empty
     assert re.match(why, repr(found))
     assert why.split()[0] in found._repr_html_()
+
+
+def test_effects_say_what_became_of_each_file(record: Record) -> None:
+    before, after = FileState("file", 0o644, 3, "a" * 64), FileState("file", 0o600, 5, "b" * 64)
+    changes = (
+        FileChange("/w/new", None, FileState("folder", 0o755)),
+        FileChange("/w/a\udcff.txt", before, after),
+        FileChange("/w/gone", FileState("link", 0, 2, "c" * 64), None),
+    )
+    entry = JournalEntry("effect-1", "r1", "call-1", changes, "files")
+    for event in effects_made(entry, agent_id="agent-1", run_id="r1", tool_name="files", tool_call_id="call-1"):
+        record.add(EffectMade, **event.model_dump(exclude={"kind"}))
+    found, documented = frames.effects(folder=record.folder), mn.columns("effects")
+    assert list(found.columns) == list(documented.column)
+    assert [str(dtype) for dtype in found.dtypes] == list(documented.dtype)
+    assert list(found.change) == ["created", "changed", "deleted"]
+    assert list(found.type) == ["folder", "file", "link"]
+    assert found.path[1] == "/w/a\\xff.txt"
+    changed = found.iloc[1]
+    assert (changed.bytes_before, changed.bytes, changed.mode_before, changed["mode"]) == (3, 5, "644", "600")
+    assert (changed.digest_before, changed.digest) == ("a" * 64, "b" * 64)
+    assert (changed.tool, changed.outcome, changed.call_id, changed.effect_id) == (
+        "files",
+        "made",
+        "call-1",
+        "effect-1",
+    )
+    assert found.bytes.isna().tolist() == [True, False, True]
+    assert len(frames.effects(folder=record.folder, path="/w/gone", change="deleted", run="r1")) == 1
+
+
+def test_an_effect_on_many_files_is_several_events() -> None:
+    changes = tuple(FileChange(f"/w/{n}", None, FileState("folder", 0o755)) for n in range(2 * MAX_FILES + 1))
+    entry = JournalEntry("effect-1", "r1", "call-1", changes, "files", undoes="r0")
+    events = list(effects_made(entry, agent_id="a", tool_name="undo", tool_call_id="undo"))
+    assert [len(event.files) for event in events] == [MAX_FILES, MAX_FILES, 1]
+    assert {(event.outcome, event.undoes) for event in events} == {("undone", "r0")}

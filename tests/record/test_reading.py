@@ -32,7 +32,7 @@ from mentra_nb.store.volatile import VolatileStore
 pytestmark = pytest.mark.slow
 
 IDS = {"session_id", "run_id", "agent_id", "call_id", "request_id", "rule_id", "entry_id", "cell_id", "resumes"}
-IDS |= {"replaces", "notebook", "project", "scope_key"}
+IDS |= {"effect_id", "undoes", "replaces", "notebook", "project", "scope_key"}
 FRAMES: dict[str, Callable[..., pd.DataFrame]] = {
     "sessions": frames.sessions,
     "turns": frames.turns,
@@ -40,6 +40,7 @@ FRAMES: dict[str, Callable[..., pd.DataFrame]] = {
     "tool_calls": frames.tool_calls,
     "decisions": frames.decisions,
     "rule_changes": frames.rule_changes,
+    "effects": frames.effects,
     "usage": frames.usage,
     "denial_reasons": reports.denial_reasons,
     "backtest": lambda **options: mn.backtest([], **options),

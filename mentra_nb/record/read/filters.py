@@ -93,6 +93,12 @@ class RuleFilters(ToolFilters, total=False):
     rule_id: One
 
 
+class EffectFilters(ToolFilters, total=False):
+    path: One
+    change: One
+    run: One
+
+
 class UsageFilters(Filters, total=False):
     model: One
     notebook: One

@@ -21,6 +21,7 @@ from mentra_nb.record.read import query
 from mentra_nb.record.read.columns import described, documented
 from mentra_nb.record.read.filters import (
     DecisionFilters,
+    EffectFilters,
     EventFilters,
     ModelCallFilters,
     RuleFilters,
@@ -154,6 +155,18 @@ def rule_changes(**filters: Unpack[RuleFilters]) -> pd.DataFrame:
         1  revoked  write   *.csv  False
     """
     return query.view("rule_changes", filters, costs=False)
+
+
+@described
+@filtered
+def effects(**filters: Unpack[EffectFilters]) -> pd.DataFrame:
+    """Return a row per file that a call created, changed or deleted, oldest first.
+
+    Example:
+        >>> mn.effects(session="sales", change="deleted").empty
+        True
+    """
+    return query.view("effects", filters, costs=False)
 
 
 @described

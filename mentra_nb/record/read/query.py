@@ -43,7 +43,10 @@ _COLUMNS = {"run": "run_id", "cell": "cell_id"}
 """Filters whose column has another name."""
 _WITHOUT_PROVIDER = "regexp_replace(model, '^[^/]*/', '')"
 """SQL for the model's name at its provider, with which a filter without a provider is compared."""
-_FIRST = {"rule_changes": "mn.allow('shell', 'git *') makes a rule."}
+_FIRST = {
+    "rule_changes": "mn.allow('shell', 'git *') makes a rule.",
+    "effects": "Ask for a file: %mentra write a haiku to poem.txt",
+}
 """What to do when a frame is empty without filters."""
 _ASK = "Ask something first: %mentra what can you do here?"
 

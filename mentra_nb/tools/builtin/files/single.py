@@ -6,20 +6,23 @@ import hashlib
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from pydantic import BaseModel, Field
 
 from mentra_nb.authorization import Subject, ToolCapability
-from mentra_nb.ids import uuid7
 from mentra_nb.permission.policy import resolved
+from mentra_nb.permission.protected import Access
 from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.builtin.files.places import place, subject_of
+from mentra_nb.tools.builtin.files.planned import PlannedTool
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
-MAX_READ_BYTES = 1 << 20
+if TYPE_CHECKING:
+    from mentra_nb.tools.builtin.files.plan import Plan
 
 
 class _Read(BaseModel):
@@ -33,11 +36,6 @@ class _Write(BaseModel):
     content: str = Field(description="The whole new content of the file.")
 
 
-def _shown(context: ToolContext, path: Path) -> str:
-    base = context.working_directory.resolve()
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
-
-
 MAX_COUNTED = 1 << 20
 """Bytes of the largest file whose content is compared and counted."""
 
@@ -49,9 +47,10 @@ class _FileTool(Tool):
         """Return what the call would do to the file, for the preview."""
         raise NotImplementedError
 
+    access: Access
+
     def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        target = resolved(context.working_directory, arguments["path"])
-        return Subject.path(_shown(context, target), absolute=(target.as_posix(),))
+        return subject_of([(place(context.working_directory, arguments["path"]), self.access)])
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
         target = resolved(context.working_directory, arguments["path"])
@@ -65,6 +64,7 @@ class _FileTool(Tool):
 class ReadTool(_FileTool):
     """`read`: lines of a text file. Runs unasked by default, within the policy's read roots."""
 
+    access = "read"
     spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name="read", description="Read a text file. Lines come numbered.", input_schema=schema_of(_Read)
@@ -98,32 +98,23 @@ class ReadTool(_FileTool):
 
 
 def _read_lines(target: Path, path: str, offset: int, limit: int) -> str:
-    """Return numbered lines, at most `MAX_READ_BYTES` characters of them. Memory use does not depend on the file."""
-    if not target.is_file():
-        raise ToolError(f"'{path}' is not a file" if target.exists() else f"'{path}' does not exist")
-    lines, size, number = [], 0, 1
+    from mentra_nb.tools.builtin.files.looking import lines_of
+    from mentra_nb.tools.builtin.files.overlay import Overlay
+    from mentra_nb.tools.builtin.files.plan import check_file
+
+    files = Overlay()
     try:
-        with target.open(encoding="utf-8", newline=None) as file:
-            while number < offset + limit and (piece := file.readline(MAX_READ_BYTES)):
-                is_whole = piece.endswith("\n")
-                if number >= offset:
-                    size += len(piece)
-                    if size > MAX_READ_BYTES or (not is_whole and len(piece) == MAX_READ_BYTES):
-                        lines.append(f"L{number}: {piece[: max(0, MAX_READ_BYTES - size + len(piece))]}")
-                        lines.append(f"[cut: only {MAX_READ_BYTES} characters are shown; read on with offset]")
-                        break
-                    lines.append(f"L{number}: {piece.removesuffix(chr(10))}")
-                number += is_whole
-    except UnicodeDecodeError:
-        raise ToolError(f"'{path}' is not valid UTF-8 text") from None
+        check_file(files.type(str(target)), path)
+        with files.open(str(target)) as file:
+            return lines_of(file, path, offset, limit)
     except OSError as error:
         raise ToolError(f"'{path}' cannot be read: {error.strerror}") from error
-    return "\n".join(lines) or "(no lines)"
 
 
-class WriteTool(_FileTool):
-    """`write`: create or replace a file as a whole, atomically, keeping its mode."""
+class WriteTool(_FileTool, PlannedTool):
+    """`write`: create or replace a file as a whole, atomically, keeping its mode, encoding and line ends."""
 
+    access = "write"
     spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name="write", description="Create or overwrite a text file.", input_schema=schema_of(_Write)
@@ -143,12 +134,33 @@ class WriteTool(_FileTool):
             return {"op": "create", "resolved_path": str(target)}
         return {"op": "set", "resolved_path": str(target), "replaces": replaced(target)[0]}
 
+    def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        described = super().structured_input(context, arguments)
+        self.planned(context, arguments)
+        return described
+
+    def work_out(self, context: ToolContext, arguments: dict[str, Any]) -> Plan:
+        from mentra_nb.tools.builtin.files.operations import Create, Files, Set
+        from mentra_nb.tools.builtin.files.plan import plan
+
+        path, content = arguments["path"], arguments["content"]
+        at = place(context.working_directory, path)
+        if at.target.is_dir() or path.endswith("/"):
+            raise ToolError(f"'{path}' is a folder")
+        operation: Create | Set = Create(op="create", path=path, content=content)
+        if at.target.exists():
+            operation = Set(op="set", path=path, content=content)
+        return plan(context.working_directory, Files(operations=[operation]))
+
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
-        target = context.policy.writable(context.working_directory, arguments["path"])
-        raw = arguments["content"].encode("utf-8")
-        # not abandoned on a stop: a write is short and ends whole
-        await anyio.to_thread.run_sync(_replace, target, arguments["path"], raw)
-        return ToolOutput(f"Wrote {len(raw)} byte(s) to {_shown(context, target)}")
+        from mentra_nb.tools.builtin.files.applying import keep
+
+        context.policy.writable(context.working_directory, arguments["path"])
+        made = await self.decided(context, arguments)
+        await keep(context, made.changes, made.content)
+        at = place(context.working_directory, arguments["path"])
+        size = made.files.size(at.path)
+        return ToolOutput(f"Wrote {size} byte(s) to {at.shown}")
 
 
 def replaced(target: Path) -> tuple[dict[str, Any], bytes | None]:
@@ -175,22 +187,3 @@ def replaced(target: Path) -> tuple[dict[str, Any], bytes | None]:
 def _without_waiting(path: str, flags: int) -> int:
     """Open a file so that a pipe put in its place does not wait for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _replace(target: Path, path: str, raw: bytes) -> None:
-    if target.is_dir():
-        raise ToolError(f"'{path}' is a folder")
-    new = target.with_name(f".{target.name}.{uuid7()}.mentra-tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with new.open("xb") as file:
-                file.write(raw)
-            if target.exists():
-                new.chmod(target.stat().st_mode & 0o7777)
-            new.replace(target)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ToolError(f"'{path}' cannot be written: {error.strerror}") from error

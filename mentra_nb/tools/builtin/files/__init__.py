@@ -1,0 +1,1 @@
+"""The tools `files`, `read` and `write`, on files within the policy's roots."""
