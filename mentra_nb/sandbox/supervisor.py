@@ -27,8 +27,6 @@ from typing import Any
 
 KILL_SECONDS = 2.0
 """Seconds in which a supervisor tries to kill what is left of a tree."""
-FOREVER = 1e6
-"""Seconds for which commands may run on after the door was closed."""
 PASSES = 50
 """How often new processes of a tree are looked for while those that were found are stopped."""
 _SET_CHILD_SUBREAPER = 36
@@ -252,14 +250,15 @@ def serve(door: socket.socket, owner: list[int]) -> None:
     What a supervisor leaves that was killed itself falls to this process, which kills it.
     """
     children, (taken, take) = Children(), os.pipe()
-    supervisors, spare, deadline = set[int](), 0, float("inf")
+    supervisors, spare, is_open = set[int](), 0, True
+    deadline: float | None = None
     adopt_orphans()
-    while True:
-        is_open = deadline == float("inf")
+    while is_open or supervisors:
         if is_open and not spare and (spare := fork_supervisor(door, take, owner)):
             supervisors.add(spare)
-        files = [children.changed, taken, *(owner if is_open else ())]
-        ready = wait_for(files, None if is_open else deadline - time.monotonic(), [door.fileno()] if is_open else ())
+        files = [children.changed, taken, *(owner if deadline is None else ())]
+        left = None if deadline is None else deadline - time.monotonic()
+        ready = wait_for(files, left, [door.fileno()] if is_open else ())
         ended = children.ended()
         if taken in ready:
             os.read(taken, 1)
@@ -268,11 +267,10 @@ def serve(door: socket.socket, owner: list[int]) -> None:
         supervisors -= set(ended)
         if any(ended.values()):
             end_tree(children, spared=supervisors)
-        if ready & {*owner, door.fileno()}:
-            deadline = time.monotonic() + (KILL_SECONDS if ready & set(owner) else FOREVER)
-        if not supervisors and deadline < float("inf"):
-            return
-        if time.monotonic() > deadline:  # a supervisor does nothing, for example because it was stopped
+        is_open = is_open and not ready & {*owner, door.fileno()}
+        if ready & set(owner):
+            deadline = time.monotonic() + KILL_SECONDS
+        elif deadline is not None and time.monotonic() > deadline:  # a supervisor does nothing: it was stopped
             end_tree(children)
             return
 

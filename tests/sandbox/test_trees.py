@@ -134,9 +134,13 @@ anyio.run(LocalExecutor().run, CommandRequest(sys.argv[1], Path(), 600.0, {"PATH
 
 @pytest.mark.fault
 @pytest.mark.usefixtures("free")
-async def test_the_whole_tree_is_gone_after_the_process_that_asked_was_killed(tmp_path: Path) -> None:
-    command = away(tmp_path, *WAYS) + "; echo there; until [ -s holder ]; do sleep 0.01; done; touch ready; yes"
-    asker = subprocess.Popen([sys.executable, "-c", ASKS, command], cwd=tmp_path)
+@pytest.mark.parametrize(("before", "within"), [("true", SOON), ("kill -STOP $PPID", SOON + supervisor.KILL_SECONDS)])
+async def test_the_whole_tree_is_gone_after_the_process_that_asked_was_killed(
+    tmp_path: Path, before: str, within: float
+) -> None:
+    """A supervisor that was stopped does nothing; its parent then kills the tree."""
+    goes_on = f"echo there; until [ -s holder ]; do sleep 0.01; done; {before}; touch ready; yes"
+    asker = subprocess.Popen([sys.executable, "-c", ASKS, f"{away(tmp_path, *WAYS)}; {goes_on}"], cwd=tmp_path)
     holder = 0
     try:
         with anyio.fail_after(20):
@@ -147,7 +151,7 @@ async def test_the_whole_tree_is_gone_after_the_process_that_asked_was_killed(tm
         assert len(below) >= 3  # the parent of the supervisors, the supervisor and the shell
         asker.kill()
         asker.wait()
-        await until_gone([*pids(tmp_path), *below])
+        await until_gone([*pids(tmp_path), *below], within)
         assert living([holder])
     finally:
         asker.kill()
