@@ -8,7 +8,8 @@ How far that reaches depends on the system:
 - macOS: the process group is killed, also when this process is killed itself; what left the group survives.
 - Windows: what is still a descendant when the command is stopped is killed; nothing is when this process is killed.
 
-Policy and permission were checked before; this module knows neither.
+A command that works against its supervisors is not held by this: that is what `fenced.py` is for. Policy and permission
+were checked before; this module knows neither.
 """
 
 from __future__ import annotations

@@ -159,27 +159,26 @@ async def start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Super
 
 def _asked() -> tuple[socket.socket, tuple[int, int]]:
     """Ask for a supervisor. Returns our ends of its control socket and of the two pipes for output."""
-    ours, theirs = socket.socketpair()
-    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-    ours.setblocking(False)
-    try:
-        message = [b"\0"], [out_end, err_end, theirs.fileno()]
+    with contextlib.ExitStack() as kept, contextlib.ExitStack() as passed:
+        ours, theirs = socket.socketpair()
+        kept.callback(ours.close)
+        passed.callback(theirs.close)
+        ours.setblocking(False)
+        outputs, ends = list[int](), list[int]()
+        for _ in ("stdout", "stderr"):
+            output, end = os.pipe()
+            kept.callback(os.close, output)
+            passed.callback(os.close, end)
+            outputs.append(output)
+            ends.append(end)
         with _lock:
             try:
-                socket.send_fds(_door(), *message)
-            except OSError:  # it was killed
+                socket.send_fds(_door(), [b"\0"], [*ends, theirs.fileno()])
+            except OSError:  # the process behind it was killed
                 _end_door()
-                socket.send_fds(_door(), *message)
-    except BaseException:
-        ours.close()
-        os.close(out)
-        os.close(err)
-        raise
-    finally:
-        theirs.close()
-        os.close(out_end)
-        os.close(err_end)
-    return ours, (out, err)
+                socket.send_fds(_door(), [b"\0"], [*ends, theirs.fileno()])
+        kept.pop_all()
+        return ours, (outputs[0], outputs[1])
 
 
 _lock = threading.Lock()
