@@ -155,6 +155,24 @@ async def test_a_file_that_somebody_changes_while_it_waits_is_a_conflict_and_not
     assert waiting(workspace) == []
 
 
+async def test_a_file_that_somebody_changes_while_the_command_runs_is_no_effect_to_be_kept(workspace: Path) -> None:
+    (workspace / "text").write_text("ours")
+    (workspace / "flag").write_text("wait")
+    async with tried(workspace, KEEP) as (table, session, asked):
+
+        def hear(event: shown.SessionEvent) -> None:
+            if isinstance(event, shown.ToolProgress):
+                (workspace / "text").write_text("theirs")
+                (workspace / "flag").write_text("go")
+
+        session.subscribe(hear)
+        command = 'echo more >>text; echo ready; while ! [ "$(cat flag)" = go ]; do sleep 0.01; done'
+        result = await shell(table, session, command)
+    assert (asked, decided(table)) == ([], [("deny", "sandbox")])
+    assert "'text' changed while it ran; call it again" in str(result.content)
+    assert (workspace / "text").read_text() == "theirs"
+
+
 async def test_a_change_that_nobody_can_judge_is_discarded_with_advice(workspace: Path) -> None:
     async with tried(workspace) as (table, session, _):
         result = await shell(table, session, "touch new")

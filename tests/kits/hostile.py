@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shlex
@@ -31,6 +32,8 @@ class World:
     victim: subprocess.Popen[bytes]
     services: list[socket.socket]
     port: int
+    shared: int
+    """The id of a segment of shared memory."""
     before: dict[Path, Tree] = field(default_factory=dict)
 
     def remember(self) -> None:
@@ -95,10 +98,30 @@ def world(folder: Path) -> Iterator[World]:
         victim = subprocess.Popen(["sleep", "600"], env={"SECRET_KEY": token})
         open_.callback(victim.wait)
         open_.callback(victim.kill)
-        made = World(workspace, outside, home, ours, token, victim, services, services[0].getsockname()[1])
+        shared = open_.enter_context(_shared_memory(token))
+        in_memory = Path("/dev/shm") / ABSTRACT
+        in_memory.write_text(token)
+        open_.callback(in_memory.unlink)
+        port = services[0].getsockname()[1]
+        made = World(workspace, outside, home, ours, token, victim, services, port, shared)
         (workspace / "door").unlink()
         made.remember()
         yield made
+
+
+@contextmanager
+def _shared_memory(token: str) -> Iterator[int]:
+    """Make a segment of shared memory with the token in it, open to all; its id."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    made = libc.shmget(0, 4096, 0o1666)
+    place = ctypes.c_void_p(libc.shmat(made, None, 0))
+    ctypes.memmove(place, token.encode(), len(token))
+    try:
+        yield made
+    finally:
+        libc.shmdt(place)
+        libc.shmctl(made, 0, None)
 
 
 def python(code: str) -> str:
@@ -177,7 +200,9 @@ def _processes(world: World) -> Iterator[str]:
     yield "ls /proc | grep -c '^[0-9]'; ps aux | head; cat /proc/1/environ"
     yield f"renice 19 {pid}; taskset -p 1 {pid}; prlimit --pid {pid} --nofile=1:1; chrt -p 1 {pid}"
     yield f"nsenter -t {pid} -m cat {world.outside}/file; nsenter -t 1 -a id"
-    yield "ipcs -a; ipcrm -a; ls -la /dev/shm /dev/mqueue"
+    yield "ipcs -a; ls -la /dev/shm /dev/mqueue; cat /dev/shm/*"
+    yield python(_ATTACHES.format(id=world.shared))
+    yield "ipcrm -a"
     yield python(f"import os; f = os.pidfd_open({pid}); import signal; signal.pidfd_send_signal(f, 9)")
     yield python("import resource; resource.setrlimit(resource.RLIMIT_NPROC, (10**6, 10**6))")
     yield "ulimit -u unlimited; ulimit -d unlimited; ulimit -f unlimited; ulimit -t unlimited; ulimit -a >/dev/null"
@@ -215,6 +240,14 @@ def _network(world: World) -> Iterator[str]:
     yield python(_FAMILIES)
 
 
+_ATTACHES = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+place = libc.shmat({id}, None, 0)
+if place not in (None, 2 ** 64 - 1, 2 ** 32 - 1):
+    print(ctypes.string_at(place, 64).decode())
+"""
 _FAMILIES = """
 import socket
 for family in [*range(64), 255, 65537]:
