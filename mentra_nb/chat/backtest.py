@@ -39,6 +39,7 @@ def backtest(
     `rules` are texts such as `"allow shell git status*"` and `"deny write /etc/*"`, rules, or a frame like that of
     `mn.rules()`, whatever their scope; they are matched as live ones are, shell lines command by command. `ask` is the
     setting for calls that no rule covers. Calls refused by the runtime, the policy or the application stay refused.
+    What a command changed in the sandbox is not judged again.
     The verdict is `unknown` where it depends on a text that the record cut, redacted or did not keep.
 
         mn.backtest(["allow shell git *"]).value_counts(["decision", "verdict"])
@@ -71,6 +72,8 @@ def backtest(
             return "unknown", None, "its text was not kept whole"
         if call.decided_by == "authorizer":
             return ("allow" if call.decision == "allow" else "ask"), None, "decided by the application"
+        if ask == "changes" and call.decided_by == "sandbox" and call.decision == "allow":
+            return "allow", None, "no rule, and it changed nothing in the sandbox"
         if ask == "changes" and (call.reads_only or call.tool in unasked):
             return "allow", None, "no rule, and the tool runs unasked"
         return ("deny" if ask == "rules" else "ask"), None, "no rule"

@@ -114,6 +114,7 @@ function render({ model, el }) {
     whole = question.diff.length ? [diff(question.diff, words.diff), fold] : [fold];
   }
   if (question.code.length) whole = [codeBox(question.code)];
+  if (!question.arguments) whole = []; // a question of the tool itself
   const why = element("div", "why", question.why);
   const status = element("div", "status", "", { role: "status" });
   // Said to screen readers only, and once the region is there: then it is read without taking the focus.

@@ -111,7 +111,9 @@ def _write_headline(planned: Any) -> str:
 
 
 def arguments(question: PermissionQuestion) -> str:
-    """Return all arguments of the call."""
+    """Return all arguments of the call; none for a question of its tool, whose message is the effect."""
+    if question.form is not None:
+        return ""
     return written_out(question.arguments)
 
 
@@ -150,6 +152,8 @@ def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
         return "\n".join(
             _counting_blanks(visible(text)).replace("\n", "␊") for text in _done(question, question.effect)
         )
+    if question.form is not None:
+        return _counting_blanks(visible(question.form.message))
     planned = question.preview.structured_input
     if not isinstance(planned, dict):
         return ""

@@ -396,7 +396,7 @@ def test_what_an_mcp_server_asks_is_filled_in_on_the_card(opened: Opener) -> Non
     notebook.run_all()
     shown = notebook.card()
     expect(shown).to_contain_text("The MCP server 'kit' asks")
-    expect(shown.locator(".mentra-arguments")).to_have_text("message: Where to?")
+    expect(shown.locator(".mentra-effect")).to_have_text("Where to?")
     expect(shown.get_by_role("button", name="Always…")).to_have_count(0)
     shown.get_by_role("button", name="Send").click()
     expect(shown.locator(".mentra-status")).to_have_text("'City' is needed: fill it in on the card")

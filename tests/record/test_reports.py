@@ -160,7 +160,7 @@ def test_a_backtest_agrees_with_live_decisions(tmp_path: Path, rules: list[str])
             audit=Journal(folder),
             working_directory=tmp_path,
         )
-        engine = Engine(Settings(model="scripted/scripted"), runtime)
+        engine = Engine(Settings(model="scripted/scripted", sandbox="off"), runtime)
         try:
             chat = chat_on(engine, "talk")
             for rule in rules:
@@ -177,6 +177,15 @@ def test_a_backtest_agrees_with_live_decisions(tmp_path: Path, rules: list[str])
     decided([], tmp_path / "past")
     assert list(backtest(rules, folder=tmp_path / "past").verdict) == live
     assert list(backtest(rules, folder=tmp_path / "live").verdict) == live
+
+
+def test_a_call_that_changed_nothing_in_the_sandbox_stays_allowed_where_changes_are_asked_about(
+    record: Record,
+) -> None:
+    past(record, "shell", "true", "allow", "sandbox")
+    verdicts = {ask: backtest([], ask=ask, folder=record.folder).verdict.tolist() for ask in ("changes", "always")}
+    assert verdicts == {"changes": ["allow"], "always": ["ask"]}
+    assert backtest(["deny shell true"], folder=record.folder).verdict.tolist() == ["deny"]
 
 
 def past(record: Record, tool: str, subject: str | None, outcome: str, by: str, reads_only: bool = False) -> None:
