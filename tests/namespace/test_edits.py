@@ -34,6 +34,7 @@ df.attrs["source"] = ["file"]
 same = df
 multi = df[["n", "x"]].set_index(pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1), ("b", 2)], names=["p", "q"]))
 col = df["n"]
+rows = df.index
 ser = pd.Series([1.0, 2.0, 3.0], index=pd.Index(["i", "j", "k"], name="key"), name="v")
 arr = np.arange(12.0)
 view = arr[2:6]
