@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from mentra_nb.authorization import CallEffect, FileEffect
 from mentra_nb.effect.handles import parent
@@ -38,7 +40,7 @@ def shown_effect(run: FencedRun) -> CallEffect:
     """Return the effect of a command for a person to judge. Reads the files that it changed."""
     files, lines_left = [], MAX_DIFF_LINES
     for number, change in enumerate(run.effect.changes):
-        found = _compared(run, change) if number < MAX_DIFFS and lines_left > 0 else None
+        found = compared(change, run.content) if number < MAX_DIFFS and lines_left > 0 else None
         diff = tuple(found.lines[:lines_left]) if found is not None else ()
         lines_left -= len(diff)
         protected = guard(Path(change.path), "write")
@@ -59,8 +61,11 @@ def shown_effect(run: FencedRun) -> CallEffect:
     )
 
 
-def _compared(run: FencedRun, change: FileChange) -> Changes | None:
-    """Return how the text of a file changes; `None` if it is none, or too long."""
+def compared(change: FileChange, content: Callable[[str], BinaryIO]) -> Changes | None:
+    """Return how the text of a file changes; `None` if it is none, or too long.
+
+    `content` opens the new content of a digest.
+    """
     states = [state for state in (change.before, change.after) if state is not None]
     if any(state.type != "file" or state.size > MAX_TEXT for state in states):
         return None
@@ -72,7 +77,7 @@ def _compared(run: FencedRun, change: FileChange) -> Changes | None:
             with parent(change.path) as (folder, name), folder.open(name) as file:
                 old = file.read(MAX_TEXT)
     if change.after is not None:
-        with run.content(change.after.digest) as file:
+        with content(change.after.digest) as file:
             new = file.read(MAX_TEXT)
     if b"\0" in old or b"\0" in new:
         return None

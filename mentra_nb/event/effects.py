@@ -42,6 +42,9 @@ class EffectMade(OfCall):
     undoes: str | None = None
     files: tuple[ChangedFile, ...] = ()
 
+    def scope(self) -> str:
+        return self.agent_id or "effects"
+
 
 def effects_made(entry: JournalEntry, outcome: EffectOutcome | None = None, **about: Any) -> Iterator[EffectMade]:
     """Yield the events of what a call did to files. `about` has the fields that name the call."""

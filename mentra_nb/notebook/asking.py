@@ -99,6 +99,10 @@ def headline(question: PermissionQuestion) -> str:
 def _write_headline(planned: Any) -> str:
     """Return whether a file is new or replaced, as far as the tool knows; only its numbers are shown."""
     match planned:
+        case {"changes": [{"kind": str(kind)}]}:
+            return {"created": "Write a new file", "deleted": "Delete a file"}.get(kind, "Change a file")
+        case {"changes": [_, *_] as several}:
+            return f"Change {counted(len(several), 'file')}"
         case {"operations": [{"op": "create"}]}:
             return "Write a new file"
         case {"operations": [{"op": "set", "replaces": {"lines": int(lines)}}]}:
@@ -158,7 +162,9 @@ def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
     if not isinstance(planned, dict):
         return ""
     lines = []
-    for operation in planned.get("operations") or ():
+    for change in planned.get("changes") or ():
+        lines.append(f"file {change['path']}: {change['kind']}{_sizes(change)}")
+    for operation in () if lines else planned.get("operations") or ():
         lines.append(f"file {operation.get('resolved_path', '')}{_extent(question, operation, changed)}")
     if not lines and planned.get("working_directory"):
         lines.append(f"in {planned['working_directory']}")
@@ -221,6 +227,12 @@ def _extent(question: PermissionQuestion, operation: Mapping[str, Any], changed:
             extent = f", +{changed.added} −{changed.removed}" if changed is not None else ""
             return f": replaces {_counted(count)}{extent}"
     return ""
+
+
+def _sizes(change: Mapping[str, Any]) -> str:
+    """Return the sizes of a file before and afterwards: `, 3 → 5 bytes`."""
+    sizes = [str(each["bytes"]) for each in (change.get("before"), change.get("after")) if each is not None]
+    return f", {' → '.join(sizes)} bytes"
 
 
 def _counted(lines: int) -> str:

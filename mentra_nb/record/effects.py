@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 def effects_sql(runs: str) -> str:
-    """Return the SELECT of `effects` over `events`. `runs` is a table of turns with their session, notebook and cell."""
+    """Return the SELECT of `effects` over `events`. `runs` are the turns with their session, notebook and cell."""
     return f"""
 SELECT c.ts, file->>'$.path' AS path, file->>'$.change' AS change, c.tool, c.outcome, file->>'$.type' AS type,
     TRY_CAST(file->>'$.bytes_before' AS BIGINT) AS bytes_before, TRY_CAST(file->>'$.bytes' AS BIGINT) AS bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import ChainMap
 from collections.abc import MutableMapping, Sequence
@@ -10,12 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
+
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.subagent import delegate
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.background.jobs import Jobs
 from mentra_nb.event.bus import EventBus
 from mentra_nb.event.types import RecoveryPrepared
+from mentra_nb.paths import home
 from mentra_nb.permission.asking import expired
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.registry import ProviderRegistry
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from mentra_nb.sandbox.fenced import Fence
     from mentra_nb.tools.post_hooks import PostExecutionHook
     from mentra_nb.tools.pre_hooks import PreExecutionHook
+
+log: logging.Logger = logging.getLogger(__name__)
 
 QUESTION_GRACE = 60.0
 """Seconds after its deadline in which only the process that asked a question closes it."""
@@ -84,13 +90,32 @@ class Wiring:
             self.bus.emit(RecoveryPrepared(runtime_instance_id=self.runtime_id))
 
     async def prepare(self) -> None:
-        """Connect the MCP servers, and close the questions that expired after their process died. Once."""
+        """Connect the MCP servers, close the questions and mend the files that a dead process left. Once."""
         self.announce()
         if not self._prepared:
             self._prepared = True
             await self.offers.connect()
             for question in await self.store.expire_questions(time.time() - QUESTION_GRACE):
                 self.bus.emit(expired(question))
+            await self._recover_effects()
+
+    async def _recover_effects(self) -> None:
+        """Finish or take back what a killed process was doing to files, and record it."""
+        pending = home() / "effects" / "pending"
+        if not pending.is_dir() or not any(pending.iterdir()):
+            return
+        from mentra_nb.effect.journal import Journal
+        from mentra_nb.event.effects import effects_made
+
+        try:
+            recovered = await anyio.to_thread.run_sync(Journal().recover)
+        except OSError:
+            log.exception("changes to files that were interrupted could not be finished or taken back")
+            return
+        for each in recovered:
+            about = {"run_id": each.entry.turn, "tool_name": each.entry.tool, "tool_call_id": each.entry.call}
+            for event in effects_made(each.entry, each.outcome, agent_id="", **about):
+                self.bus.emit(event)
 
     def plain_environment(self) -> AgentEnvironment:
         """Return the environment of an agent without a session."""

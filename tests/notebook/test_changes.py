@@ -15,8 +15,12 @@ from mentra_nb.effect.lines import MAX_COMPARED, Changes, changes
 from mentra_nb.notebook.approval import ApprovalCard
 from mentra_nb.notebook.asking import diff, effect, headline, question_text
 from mentra_nb.notebook.changes import planned_changes
+from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.sandbox.executor import LocalExecutor
 from mentra_nb.tools.builtin.files import single as files
+from mentra_nb.tools.builtin.files.batch import FilesTool
 from mentra_nb.tools.builtin.files.single import MAX_COUNTED, replaced
+from mentra_nb.tools.tool import ToolContext
 
 
 def question(path: Path, content: str) -> PermissionQuestion:
@@ -178,3 +182,57 @@ def test_a_large_file_that_was_changed_is_another_one_whatever_its_time_says(tmp
 def test_no_more_is_read_of_a_file_than_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_COUNTED", 100)
     assert replaced(Path("/proc/self/maps"))[1] is None
+
+
+def batch(folder: Path, *operations: dict[str, Any]) -> PermissionQuestion:
+    tool = FilesTool()
+    context = ToolContext(
+        agent_id="a",
+        agent_name="tester",
+        model="m",
+        run_id="r",
+        tool_call_id="c",
+        tool_name="files",
+        working_directory=folder,
+        policy=RuntimePolicy(),
+        executor=LocalExecutor(),
+    )
+    arguments = tool.validate({"operations": list(operations)})
+    return question(folder / "a.txt", "").model_copy(
+        update={"arguments": arguments, "preview": tool.preview(context, arguments), "tool_name": "files"}
+    )
+
+
+def test_a_batch_is_shown_as_one_diff_with_the_name_of_each_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    (tmp_path / "b.txt").write_text("gone\n")
+    asked = batch(
+        tmp_path,
+        {"op": "replace", "path": "a.txt", "old": "two", "new": "2"},
+        {"op": "create", "path": "c.txt", "content": "new\n"},
+        {"op": "delete", "path": "b.txt"},
+    )
+    shown = planned_changes(asked)
+    assert shown is not None
+    assert shown.lines == [
+        *("@@ a.txt: changed @@", "@@ line 1 @@", " one", "-two", "+2"),
+        *("@@ b.txt: deleted @@", "@@ line 1 @@", "-gone"),
+        *("@@ c.txt: created @@", "@@ line 1 @@", "+new"),
+    ]
+    assert (shown.added, shown.removed) == (2, 2)
+    assert headline(asked) == "Change 3 files"
+    assert effect(asked, shown).splitlines() == [
+        f"file {tmp_path}/a.txt: changed, 8 → 6 bytes",
+        f"file {tmp_path}/b.txt: deleted, 5 bytes",
+        f"file {tmp_path}/c.txt: created, 4 bytes",
+    ]
+    assert "@@ c.txt: created @@" in question_text(asked)
+    (tmp_path / "a.txt").write_text("one\ntwo!\n")
+    assert planned_changes(asked) is None
+
+
+def test_a_batch_that_only_reads_names_its_files(tmp_path: Path) -> None:
+    asked = batch(tmp_path, {"op": "read", "path": ".env"})
+    assert headline(asked) == "Read a file"
+    assert effect(asked) == f"file {tmp_path}/.env"
+    assert planned_changes(asked) is None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from mentra_nb.authorization import Subject, ToolAuthorizationPreview, ToolCapability
+from mentra_nb.authorization import ToolAuthorizationPreview, ToolCapability
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.builtin.files import operations as o
-from mentra_nb.tools.builtin.files.places import Place, in_folder, place, subject_of
-from mentra_nb.tools.builtin.files.planned import PlannedTool
+from mentra_nb.tools.builtin.files.places import Place, in_folder
+from mentra_nb.tools.builtin.files.planned import Named, PlannedTool
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import ToolContext, ToolOutput
@@ -47,7 +46,7 @@ class FilesTool(PlannedTool):
     def work_out(self, context: ToolContext, arguments: dict[str, Any]) -> Plan:
         from mentra_nb.tools.builtin.files.plan import plan
 
-        return plan(context.working_directory, _parsed(arguments))
+        return plan(context.working_directory, _parsed(arguments), self.places(context, arguments))
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         parsed = _parsed(arguments)
@@ -61,22 +60,17 @@ class FilesTool(PlannedTool):
         except ToolError:
             return False
 
-    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+    def named(self, arguments: dict[str, Any]) -> list[Named]:
         parsed = _parsed(arguments)
-        for operation in parsed.operations:
-            for path in operation.paths:
-                inside = in_folder(parsed.working_directory, path)
-                if isinstance(operation, o.READING):
-                    context.policy.readable(context.working_directory, inside, _ACTIONS[operation.op])
-                else:
-                    context.policy.writable(context.working_directory, inside)
-
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        return subject_of(
-            (where, "read" if isinstance(operation, o.READING) else "write")
-            for operation, places in _places(context.working_directory, _parsed(arguments))
-            for where in places
-        )
+        return [
+            Named(
+                in_folder(parsed.working_directory, path),
+                "read" if isinstance(operation, o.READING) else "write",
+                _ACTIONS.get(operation.op, "files_write"),
+            )
+            for operation in parsed.operations
+            for path in operation.paths
+        ]
 
     def preview(self, context: ToolContext, arguments: dict[str, Any]) -> ToolAuthorizationPreview:
         made = super().preview(context, arguments)
@@ -87,10 +81,11 @@ class FilesTool(PlannedTool):
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
         parsed = _parsed(arguments)
+        rest = iter(self.places(context, arguments))
         described = {
             "kind": "files",
             "working_directory": str(context.working_directory),
-            "operations": [_described(each, places) for each, places in _places(context.working_directory, parsed)],
+            "operations": [_described(each, [next(rest) for _ in each.paths]) for each in parsed.operations],
         }
         if o.reads_only(parsed.operations):
             return described
@@ -115,13 +110,6 @@ class FilesTool(PlannedTool):
         for text in made.progress:
             context.progress(f"file_op: {text}")
         return ToolOutput("\n\n".join(texts))
-
-
-def _places(folder: Path, parsed: o.Files) -> list[tuple[Any, list[Place]]]:
-    return [
-        (each, [place(folder, in_folder(parsed.working_directory, path)) for path in each.paths])
-        for each in parsed.operations
-    ]
 
 
 def _described(operation: Any, places: list[Place]) -> dict[str, Any]:

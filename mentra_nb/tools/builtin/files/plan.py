@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from mentra_nb.tools.builtin.files import operations as o
 from mentra_nb.tools.builtin.files.edits import inserted, patched, replaced
 from mentra_nb.tools.builtin.files.looking import lines_of, listed, searched
 from mentra_nb.tools.builtin.files.overlay import MAX_BYTES, Overlay
-from mentra_nb.tools.builtin.files.places import Place, in_folder, place
+from mentra_nb.tools.builtin.files.places import Place
 from mentra_nb.tools.builtin.files.text import TextForm, decoded, form_of
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.words import counted
@@ -30,6 +30,7 @@ class Plan:
     sections: tuple[Callable[[], str], ...]
     progress: tuple[str, ...]
     """The first line of each section that changes something."""
+    places: tuple[Place, ...]
 
     @property
     def digest(self) -> str:
@@ -41,23 +42,27 @@ class Plan:
         return self.files.open(path)
 
 
-def plan(folder: Path, arguments: o.Files) -> Plan:
-    """Work out a batch of operations in a working folder. Raises `ToolError` for the first that cannot be done."""
-    overlay = Overlay()
+def plan(folder: Path, arguments: o.Files, places: Sequence[Place]) -> Plan:
+    """Work out a batch of operations in a working folder. Raises `ToolError` for the first that cannot be done.
+
+    Args:
+        places: Where the paths of all operations lead, in order.
+    """
+    overlay, rest = Overlay(), iter(places)
     sections: list[Callable[[], str]] = []
     progress = []
     for operation in arguments.operations:
-        places = [place(folder, in_folder(arguments.working_directory, path)) for path in operation.paths]
+        named = [next(rest) for _ in operation.paths]
         if isinstance(operation, o.READING):
-            sections.append(partial(_looked, overlay.snapshot(), folder, operation, places[0]))
+            sections.append(partial(_looked, overlay.snapshot(), folder, operation, named[0]))
             continue
         try:
-            text = _CHANGING[type(operation)](overlay, operation, *places)
+            text = _CHANGING[type(operation)](overlay, operation, *named)
         except OSError as error:
-            raise ToolError(f"'{places[0].shown}' cannot be changed: {error.strerror}") from error
+            raise ToolError(f"'{named[0].shown}' cannot be changed: {error.strerror}") from error
         sections.append(partial(str, text))
         progress.append(text)
-    return Plan(tuple(overlay.changes()), overlay, tuple(sections), tuple(progress))
+    return Plan(tuple(overlay.changes()), overlay, tuple(sections), tuple(progress), tuple(places))
 
 
 # ---- looking -----------------------------------------------------------------------------------------------------

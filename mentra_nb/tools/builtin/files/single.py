@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 from pydantic import BaseModel, Field
 
-from mentra_nb.authorization import Subject, ToolCapability
-from mentra_nb.permission.policy import resolved
+from mentra_nb.authorization import ToolCapability
 from mentra_nb.permission.protected import Access
 from mentra_nb.providers.base import ProviderToolSpec
-from mentra_nb.tools.builtin.files.places import place, subject_of
-from mentra_nb.tools.builtin.files.planned import PlannedTool
+from mentra_nb.tools.builtin.files.planned import Named, PlacedTool, PlannedTool
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
+from mentra_nb.tools.tool import ToolContext, ToolOutput
 
 if TYPE_CHECKING:
     from mentra_nb.tools.builtin.files.plan import Plan
@@ -40,24 +37,24 @@ MAX_COUNTED = 1 << 20
 """Bytes of the largest file whose content is compared and counted."""
 
 
-class _FileTool(Tool):
+class _FileTool(PlacedTool):
     """A tool for one file, which its argument `path` names."""
+
+    access: Access
 
     def operation(self, target: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return what the call would do to the file, for the preview."""
         raise NotImplementedError
 
-    access: Access
-
-    def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        return subject_of([(place(context.working_directory, arguments["path"]), self.access)])
+    def named(self, arguments: dict[str, Any]) -> list[Named]:
+        return [Named(arguments["path"], self.access, f"files_{self.access}")]
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        target = resolved(context.working_directory, arguments["path"])
+        [at] = self.places(context, arguments)
         return {
             "kind": "files",
             "working_directory": str(context.working_directory),
-            "operations": [self.operation(target, arguments)],
+            "operations": [self.operation(at.target, arguments)],
         }
 
 
@@ -78,9 +75,6 @@ class ReadTool(_FileTool):
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return validated(_Read, arguments).model_dump()
 
-    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
-        context.policy.readable(context.working_directory, arguments["path"])
-
     def operation(self, target: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         return {
             "op": "read",
@@ -90,22 +84,22 @@ class ReadTool(_FileTool):
         }
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
-        target = context.policy.readable(context.working_directory, arguments["path"])
+        [at] = self.places(context, arguments)
         text = await anyio.to_thread.run_sync(
-            _read_lines, target, arguments["path"], arguments["offset"], arguments["limit"], abandon_on_cancel=True
+            _read_lines, at.path, arguments["path"], arguments["offset"], arguments["limit"], abandon_on_cancel=True
         )
         return ToolOutput(text)
 
 
-def _read_lines(target: Path, path: str, offset: int, limit: int) -> str:
+def _read_lines(target: str, path: str, offset: int, limit: int) -> str:
     from mentra_nb.tools.builtin.files.looking import lines_of
     from mentra_nb.tools.builtin.files.overlay import Overlay
     from mentra_nb.tools.builtin.files.plan import check_file
 
     files = Overlay()
     try:
-        check_file(files.type(str(target)), path)
-        with files.open(str(target)) as file:
+        check_file(files.type(target), path)
+        with files.open(target) as file:
             return lines_of(file, path, offset, limit)
     except OSError as error:
         raise ToolError(f"'{path}' cannot be read: {error.strerror}") from error
@@ -126,9 +120,6 @@ class WriteTool(_FileTool, PlannedTool):
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return validated(_Write, arguments).model_dump()
 
-    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
-        context.policy.writable(context.working_directory, arguments["path"])
-
     def operation(self, target: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         if not target.exists():
             return {"op": "create", "resolved_path": str(target)}
@@ -141,24 +132,25 @@ class WriteTool(_FileTool, PlannedTool):
 
     def work_out(self, context: ToolContext, arguments: dict[str, Any]) -> Plan:
         from mentra_nb.tools.builtin.files.operations import Create, Files, Set
+        from mentra_nb.tools.builtin.files.overlay import Overlay
         from mentra_nb.tools.builtin.files.plan import plan
 
         path, content = arguments["path"], arguments["content"]
-        at = place(context.working_directory, path)
-        if at.target.is_dir() or path.endswith("/"):
+        [at] = self.places(context, arguments)
+        kind = Overlay().type(at.path)
+        if kind == "folder" or path.endswith("/"):
             raise ToolError(f"'{path}' is a folder")
         operation: Create | Set = Create(op="create", path=path, content=content)
-        if at.target.exists():
+        if kind is not None:
             operation = Set(op="set", path=path, content=content)
-        return plan(context.working_directory, Files(operations=[operation]))
+        return plan(context.working_directory, Files(operations=[operation]), [at])
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         from mentra_nb.tools.builtin.files.applying import keep
 
-        context.policy.writable(context.working_directory, arguments["path"])
         made = await self.decided(context, arguments)
         await keep(context, made.changes, made.content)
-        at = place(context.working_directory, arguments["path"])
+        [at] = made.places
         size = made.files.size(at.path)
         return ToolOutput(f"Wrote {size} byte(s) to {at.shown}")
 
@@ -169,21 +161,19 @@ def replaced(target: Path) -> tuple[dict[str, Any], bytes | None]:
     These are its bytes, lines and SHA-256; for a file over `MAX_COUNTED` bytes, which has no content here, its bytes,
     the time of its last change, and the time of the last change that the system noted, which nobody can set.
     """
+    from mentra_nb.effect.handles import parent
+
     try:
-        found = target.stat()
-        by_time = {"bytes": found.st_size, "modified_ns": found.st_mtime_ns, "changed_ns": found.st_ctime_ns}
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_COUNTED:
-            return by_time, None
-        with open(target, "rb", opener=_without_waiting) as file:
-            raw = file.read(MAX_COUNTED + 1) or b""
+        with parent(str(target)) as (folder, name):
+            found = folder.stat(name)
+            by_time = {"bytes": found.st_size, "modified_ns": found.st_mtime_ns, "changed_ns": found.st_ctime_ns}
+            if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_COUNTED:
+                return by_time, None
+            with folder.open(name) as file:
+                raw = file.read(MAX_COUNTED + 1) or b""
     except OSError:
         return {}, None
     if len(raw) > MAX_COUNTED:  # it grew, or its size is not known, as in `/proc`
         return by_time, None
     lines = raw.count(b"\n") + (not raw.endswith(b"\n") and bool(raw))
     return {"bytes": len(raw), "lines": lines, "sha256": hashlib.sha256(raw).hexdigest()}, raw
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file so that a pipe put in its place does not wait for a writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
