@@ -191,6 +191,7 @@ def _door() -> socket.socket:
     global _opened
     if _opened is None:
         ours, theirs = socket.socketpair()
+        ours.settimeout(START_SECONDS)  # a process that was stopped takes no requests
         argv = [sys.executable, "-sSP", "-X", "utf8", supervisor.__file__, str(os.getpid())]
         with theirs:
             try:

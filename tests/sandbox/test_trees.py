@@ -94,6 +94,7 @@ async def test_what_a_command_left_is_gone_when_it_returns(tmp_path: Path) -> No
     assert output.left_running
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("free")
 async def test_a_timeout_ends_the_whole_tree(tmp_path: Path) -> None:
     waits = "; touch there; sleep 600"
@@ -198,6 +199,7 @@ async def test_a_command_that_kills_its_supervisor_is_killed_all_the_same(tmp_pa
     assert (await run("echo again", tmp_path)).stdout == "again\n"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("free")
 async def test_a_command_that_stops_its_supervisor_is_killed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -212,6 +214,16 @@ async def test_a_command_that_stops_its_supervisor_is_killed_all_the_same(
 async def test_a_command_that_kills_the_parent_of_the_supervisors_ends_and_the_next_one_runs(tmp_path: Path) -> None:
     kills = "kill -9 $(awk '{print $4}' /proc/$PPID/stat); echo done"
     assert (await run(kills, tmp_path)).stdout == "done\n"
+    assert (await run("echo again", tmp_path)).stdout == "again\n"
+
+
+@pytest.mark.slow
+async def test_a_parent_of_the_supervisors_that_was_stopped_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervised, "START_SECONDS", 1.0)
+    await run("kill -STOP $(awk '{print $4}' /proc/$PPID/stat)", tmp_path)
+    assert (await run("echo the one that waited", tmp_path)).success
     assert (await run("echo again", tmp_path)).stdout == "again\n"
 
 
