@@ -334,51 +334,36 @@ def test_axe_finds_nothing_serious_on_a_turn_and_on_its_card(opened: Opener, the
         expect(notebook.prompt(cell)).not_to_have_text("[*]:")
 
 
-def test_what_a_command_changed_is_kept_by_a_click(opened: Opener, tmp_path: Path) -> None:
+def test_what_a_command_changed_is_kept_remembered_for_a_folder_or_discarded(opened: Opener, tmp_path: Path) -> None:
     begin = "from kits.notebooks import BEGIN\nexec(BEGIN)\nengine().settings.sandbox = 'auto'\n"
-    command = "printf 'one\\ntwo\\n' >made.txt; touch .gitmodules"
-    notebook = opened(
-        begin + f"script(shell({command!r}), s.text('Made.'), shell('rm made.txt'), s.text('Gone.'))",
-        "%mentra make it",
-        "%mentra delete it",
-        "import os; print(sorted(os.listdir()))",
-    )
+    commands = ("mkdir -p out; echo one >out/1", "mkdir -p out; echo two >out/2; touch .gitmodules", "rm out/1")
+    calls = ", ".join(f"shell({command!r})" for command in commands)
+    listed = "import os; print(sorted(os.listdir('out')), os.path.exists('.gitmodules'))"
+    notebook = opened(begin + f"script({calls}, s.text('Done.'))", "%mentra make them", "%mentra rules", listed)
     notebook.run_all()
     shown = notebook.card()
     expect(shown.locator(".mentra-headline")).to_have_text("Keep what a command changed: 2 files")
-    effect = shown.locator(".mentra-effect")
-    expect(effect).to_contain_text(
-        "+ .gitmodules: created, file, 0 bytes ⚠ it belongs to Git, which runs what is in it"
-    )
-    expect(effect).to_contain_text("+ made.txt: created, file, 8 bytes")
-    expect(shown.get_by_role("region", name="What it changed")).to_contain_text("+two")
-    expect(shown.get_by_role("button", name="Always…")).to_have_count(0)
-    shown.screenshot(path=tmp_path / "effect.png")
-    shown.get_by_role("button", name="Keep", exact=True).click()
-    expect(notebook.output(1)).to_contain_text("2 files kept by you")
-    notebook.card().get_by_role("button", name="Discard", exact=True).click()
-    expect(notebook.output(2)).to_contain_text("1 file discarded, denied by you")
-    expect(notebook.output(3)).to_contain_text("made.txt")
-
-
-def test_what_a_command_changes_in_a_folder_is_kept_from_then_on(opened: Opener, tmp_path: Path) -> None:
-    begin = "from kits.notebooks import BEGIN\nexec(BEGIN)\nengine().settings.sandbox = 'auto'\n"
-    calls = ", ".join(f"shell('mkdir -p out; echo {n} >out/{n}')" for n in (1, 2))
-    notebook = opened(begin + f"script({calls}, s.text('Made.'))", "%mentra make them", "%mentra rules")
-    notebook.run_all()
-    shown = notebook.card()
+    expect(shown.locator(".mentra-effect")).to_contain_text("+ out/1: created, file, 4 bytes")
+    expect(shown.get_by_role("region", name="What it changed")).to_contain_text("+one")
     shown.get_by_role("button", name="Always…").click()
     expect(shown.get_by_label("Inside these folders")).to_have_value("out")
     shown.get_by_label("Pattern").fill("mkdir -p out; echo * >out/*")
     shown.screenshot(path=tmp_path / "always.png")
     shown.get_by_role("button", name="Always keep this").click()
     expect(shown.locator(".mentra-status")).to_contain_text("does not cover this call")
-    shown.get_by_label("Pattern").fill("mkdir -p out; echo 1 >out/1")
+    shown.get_by_label("Pattern").fill(commands[0])
     shown.get_by_role("button", name="Always keep this").click()
     expect(notebook.output(1)).to_contain_text("2 files kept by you, for this session")
+
+    expect(notebook.card().locator(".mentra-effect")).to_contain_text("⚠ it belongs to Git, which runs what is in it")
+    expect(notebook.card().get_by_role("button", name="Always…")).to_have_count(0)
+    notebook.card().get_by_role("button", name="Keep", exact=True).click()
+    expect(notebook.output(1)).to_contain_text("2 files kept by you")
+    expect(notebook.card().locator(".mentra-effect")).to_contain_text("− out/1: deleted, file, 4 bytes")
     notebook.card().get_by_role("button", name="Discard", exact=True).click()
+    expect(notebook.output(1)).to_contain_text("1 file discarded, denied by you")
     expect(notebook.output(2)).to_contain_text("keeps what it changes in")
-    expect(notebook.output(2)).to_contain_text("/out")
+    expect(notebook.output(3)).to_contain_text("['1', '2'] True")
 
 
 PLAN = f"""import sys
