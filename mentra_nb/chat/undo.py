@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.arguments import check_text
 from mentra_nb.chat.api import conversation
 from mentra_nb.chat.engine import engine
 from mentra_nb.chat.turn import presenter
 from mentra_nb.errors import OperationDenied
+from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id, short_id
 
 if TYPE_CHECKING:
+    from mentra_nb.effect.journal import JournalEntry
     from mentra_nb.effect.types import FileChange
     from mentra_nb.namespace.history import History
 
@@ -143,6 +145,7 @@ class _Known:
         by = new_id("undo")
         files = undo_files(self.journal, name, by=by)
         restored = history.undo(name, by) if history is not None else None
+        _record(by, name, files.entry, restored.names if restored is not None else ())
         return UndoResult(
             id=by,
             turn=name,
@@ -151,6 +154,23 @@ class _Known:
             conflicts=tuple(dict.fromkeys([*map(_short, files.conflicts), *(restored.conflicts if restored else ())])),
             lost=tuple(map(str, restored.lost)) if restored is not None else (),
         )
+
+
+def _record(by: str, undone: str, entry: JournalEntry | None, names: tuple[str, ...]) -> None:
+    """Record what an undo restored."""
+    from mentra_nb.event.effects import EffectMade, effects_made
+
+    used = engine()
+    about: dict[str, Any] = {"agent_id": "", "run_id": by, "tool_name": "undo", "tool_call_id": "undo"}
+
+    async def emit() -> None:
+        bus = EventBus(used.runtime.hooks, used.runtime.audit)
+        for event in effects_made(entry, **about) if entry is not None else ():
+            bus.emit(event)
+        if names:
+            bus.emit(EffectMade(outcome="undone", entry=by, undoes=undone, names=names, **about))
+
+    used.call(emit)
 
 
 def _turns_here() -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mentra_nb.effect.handles import parent, state
-from mentra_nb.effect.journal import Journal
+from mentra_nb.effect.journal import Journal, JournalEntry
 from mentra_nb.effect.types import FileChange, FileState
 from mentra_nb.paths import home
 
@@ -93,15 +93,15 @@ class FileWatch:
             return False
         return not _LEFT_OUT & set(found.relative_to(self.root).parts)
 
-    def enter(self, journal: Journal, turn: str, call: str, tool: str) -> tuple[FileChange, ...]:
-        """Enter in the journal what is another now, and return it."""
+    def enter(self, journal: Journal, turn: str, call: str, tool: str) -> JournalEntry | None:
+        """Enter in the journal what is another now, and return the entry; `None` if nothing is."""
         found = [(path, before, state(path)) for path, before in self.before.items()]
         numbers = {path: number for number, path in enumerate(self.before)}
         changes = [FileChange(path, before, after) for path, before, after in found if before != after]
-        if changes:
-            kept = {change.path: self.images / str(numbers[change.path]) for change in changes}
-            journal.enter(changes, kept, turn=turn, call=call, tool=tool)
-        return tuple(changes)
+        if not changes:
+            return None
+        kept = {change.path: self.images / str(numbers[change.path]) for change in changes}
+        return journal.enter(changes, kept, turn=turn, call=call, tool=tool)
 
 
 @contextmanager

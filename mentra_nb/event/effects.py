@@ -34,13 +34,17 @@ class ChangedFile(Data):
 
 
 class EffectMade(OfCall):
-    """Files were changed by a call. `entry` is the entry of the undo journal, `undoes` the turn that was undone."""
+    """Files were changed by a call. `entry` is the entry of the undo journal, `undoes` the turn that was undone.
+
+    `names` are those of the kernel that an undo restored.
+    """
 
     kind: Literal["effect_made"] = "effect_made"
     outcome: EffectOutcome
     entry: str
     undoes: str | None = None
     files: tuple[ChangedFile, ...] = ()
+    names: tuple[str, ...] | None = None
 
     def scope(self) -> str:
         return self.agent_id or "effects"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mentra_nb.effect.journal import Journal
-from mentra_nb.effect.types import FileChange
+from mentra_nb.effect.journal import Journal, JournalEntry
 from mentra_nb.effect.watching import FileWatch, watching_files
 from mentra_nb.namespace.describe import describe, kind_of
 from mentra_nb.namespace.history import History, Watched
@@ -50,13 +49,12 @@ class ShellKernel:
             except BaseException as error:  # noqa: BLE001 - what the code raises is its result
                 failure = trimmed(error, self.shell.user_ns, name)
             finally:
-                changed = _entered(files, run_id, call_id)
+                entry = _entered(files, run_id, call_id)
         notice = "[… {left} bytes left out …]"
         text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, notice)
-        parts = [text, clipped(failure, 3072, 60, notice), *_told(files, changed), *self._notes(watched)]
+        parts = [text, clipped(failure, 3072, 60, notice), *_told(files, entry), *self._notes(watched)]
         text = "\n".join(filter(None, parts)) or "(no output)"
-        details = {**_in_words(watched), "files": {each.path: each.kind for each in changed}}
-        return Ran(text, tuple(heard.images), bool(failure), details)
+        return Ran(text, tuple(heard.images), bool(failure), _in_words(watched), entry)
 
     def _notes(self, watched: Watched) -> list[str]:
         """Return in a line what happened to names, and above it what undo can no longer do."""
@@ -100,18 +98,18 @@ def _in_words(watched: Watched) -> dict[str, Any]:
     }
 
 
-def _entered(files: FileWatch, run_id: str, call_id: str) -> tuple[FileChange, ...]:
-    """Enter in the undo journal what code did to files, and return it."""
+def _entered(files: FileWatch, run_id: str, call_id: str) -> JournalEntry | None:
+    """Enter in the undo journal what code did to files, and return the entry."""
     try:
         return files.enter(Journal(), run_id, call_id, "python")
     except OSError:
         log.warning("what the code did to files could not be entered in the undo journal", exc_info=True)
-        return ()
+        return None
 
 
-def _told(files: FileWatch, changed: Sequence[FileChange]) -> list[str]:
+def _told(files: FileWatch, entry: JournalEntry | None) -> list[str]:
     """Return in a line which files code changed, and above it which of them undo cannot restore."""
-    notes = []
+    notes, changed = [], entry.changes if entry is not None else ()
     if files.beyond:
         beyond = ", ".join(_within(path, files.root) for path in files.beyond[:MAX_NAMED])
         notes.append(f"[undo cannot restore {beyond}: too large to keep]")

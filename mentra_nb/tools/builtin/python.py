@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from mentra_nb.authorization import CustomCapability, Subject
 from mentra_nb.content import Image
+from mentra_nb.effect.journal import JournalEntry
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.schema import ToolError, schema_of, validated
@@ -32,7 +33,9 @@ class Ran:
     images: tuple[Image, ...] = ()
     failed: bool = False
     details: dict[str, Any] = field(default_factory=dict)
-    """What it did to names and files, for the record."""
+    """What it did to names, for the record."""
+    entry: JournalEntry | None = None
+    """What it did to files, as the undo journal has it."""
 
 
 class UserKernel(Protocol):
@@ -94,6 +97,8 @@ class PythonTool(Tool):
             context.progress(f"undo could not restore {', '.join(beyond)}")
         work = partial(self.kernel.run, arguments["code"], context.run_id, context.tool_call_id)
         ran: Ran = await context.service(MainThread).run(work)
+        if ran.entry is not None:
+            context.changed(ran.entry)
         if ran.failed:
             failure = ToolError(ran.text)
             failure.details = ran.details
