@@ -139,6 +139,7 @@ FENCED: dict[str, Write] = {
     "append_entries": lambda store, by: store.append_entries([entry("b", "a")], holder=by),
     "save_partial": lambda store, by: store.save_partial("run-1", "half", holder=by),
     "begin_tool_call": lambda store, by: store.begin_tool_call(tool_call(), holder=by),
+    "keep_result": lambda store, by: store.keep_result("agent-1", "run-1", "call-1", "whole", holder=by),
     "finish_run": lambda store, by: store.finish_run(
         "run-1", "finished", leaf="a", entries=[entry("c", "a")], holder=by
     ),
@@ -152,6 +153,7 @@ async def everything(store: SqlStore) -> list[Any]:
         await store.list_runs("agent-1"),
         await store.children("agent-1", "a"),
         await store.list_tool_calls("run-1"),
+        await store.load_result("agent-1", "call-1"),
     ]
 
 

@@ -420,6 +420,18 @@ async def test_a_tool_call_is_open_until_its_result_is_known(store: SqlStore) ->
     assert closed.finished_at is not None
 
 
+async def test_a_whole_result_is_kept_for_its_agent_and_the_latest_of_an_id_is_found(store: SqlStore) -> None:
+    for id in ("agent-1", "agent-2"):
+        await store.create_agent(agent(id))
+    whole = "nul \0, half \ud83d, ä\n" * 100_000
+    await store.keep_result("agent-1", "run-1", "call-1", whole)
+    assert await store.load_result("agent-1", "call-1") == whole.replace("\ud83d", "?")
+    await store.keep_result("agent-1", "run-2", "call-1", "later")
+    assert await store.load_result("agent-1", "call-1") == "later"
+    assert await store.load_result("agent-1", "call-2") is None
+    assert await store.load_result("agent-2", "call-1") is None
+
+
 async def test_a_result_that_ended_the_turn_is_marked(store: SqlStore) -> None:
     await store.create_agent(agent())
     await store.start_run(run())
