@@ -73,9 +73,18 @@ async def after_hooks(hooks: Sequence[PostExecutionHook], call: Call, outcome: O
             if decision.outcome == "replace":
                 made = await as_outcome(ToolOutput(decision.content))
                 outcome = outcome._replace(content=made.content, images=made.images)
+        except anyio.get_cancelled_exc_class():
+            if is_stopped():
+                raise
+            return withheld(outcome)
         except Exception:  # noqa: BLE001 - code of an application; its words may hold what it was to keep back
-            return outcome._replace(content=WITHHELD, images=(), is_error=True)
+            return withheld(outcome)
     return outcome
+
+
+def withheld(outcome: Outcome) -> Outcome:
+    """Return an outcome of which the model reads nothing."""
+    return outcome._replace(content=WITHHELD, images=(), is_error=True)
 
 
 def _is_short(content: Any) -> bool:
@@ -85,3 +94,11 @@ def _is_short(content: Any) -> bool:
     if isinstance(content, int):
         return content.bit_length() <= 64
     return content is None or isinstance(content, float)
+
+
+def is_stopped() -> bool:
+    """Return whether the turn itself is being cancelled, and not only something inside a tool."""
+    import asyncio
+
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -15,7 +15,7 @@ from mentra_nb.agent.calls import Call, Caller, CallEvents, Earlier, Refused
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
-from mentra_nb.agent.outcome import Outcome, after_hooks, as_outcome, shortened
+from mentra_nb.agent.outcome import Outcome, after_hooks, as_outcome, is_stopped, shortened
 from mentra_nb.agent.results import NOT_RUN, STOPPED, in_words, limited
 from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.content import ToolResult, ToolUse
@@ -226,7 +226,7 @@ class Scheduler:
                 return outcome
             return _failed(f"Tool '{name}' timed out after {duration(timeout or 0)}")
         except anyio.get_cancelled_exc_class():
-            if _is_stopped():
+            if is_stopped():
                 raise
             return _failed(f"Tool '{name}' was cancelled from within")
         except PolicyViolation as violation:
@@ -263,14 +263,6 @@ class Scheduler:
 
 def _failed(text: str) -> Outcome:
     return Outcome(text, is_error=True)
-
-
-def _is_stopped() -> bool:
-    """Return whether the turn itself is being cancelled, and not only something inside a tool."""
-    import asyncio
-
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _ms_since(began: float) -> int:

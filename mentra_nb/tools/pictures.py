@@ -39,9 +39,9 @@ def picture_in(value: Any) -> Image | None:
     return drawn if drawn is not None else _of_display(value)
 
 
-def size_of(picture: Image) -> int | None:
-    """Return the number of bytes of a picture; `None` if it is somewhere else."""
-    return None if picture.data is None else len(picture.data) // 4 * 3 - picture.data.count("=", -2)
+def size_of(picture: Image) -> int:
+    """Return the number of bytes of a picture; 0 if it is somewhere else."""
+    return 0 if picture.data is None else len(picture.data) // 4 * 3 - picture.data.count("=", -2)
 
 
 def _of_bytes(raw: bytes) -> Image | None:

@@ -16,6 +16,8 @@ from mentra_nb.tools.tool import ToolOutput
 from mentra_nb.words import counted
 
 MAX_IMAGES = 20
+MAX_ALL_BYTES = 10_000_000
+"""Of all pictures in a result: they are sent again with each request."""
 
 
 def as_output(value: Any) -> ToolOutput:
@@ -114,10 +116,12 @@ class _Pictures:
         if found in self.kept:
             return f"[picture {self.kept.index(found) + 1}]"
         size = size_of(found)
-        if size is not None and size > MAX_IMAGE_BYTES:
+        if size > MAX_IMAGE_BYTES:
             return f"[a picture of {counted(size, 'byte')} is left out: the limit is {MAX_IMAGE_BYTES}]"
         if len(self.kept) == MAX_IMAGES:
             return f"[a picture is left out: a result has at most {MAX_IMAGES}]"
+        if sum(map(size_of, self.kept)) + size > MAX_ALL_BYTES:
+            return f"[a picture is left out: all of a result may have {MAX_ALL_BYTES} bytes]"
         self.kept.append(found)
-        about = f"{found.media_type}, {counted(size, 'byte')}" if size is not None else found.url
+        about = f"{found.media_type}, {counted(size, 'byte')}" if found.url is None else found.url
         return f"[picture {len(self.kept)}: {about}]"

@@ -123,7 +123,7 @@ async def test_each_hook_is_asked_about_what_those_before_it_left() -> None:
         assert (await looked(table)).content == "Smith is here.!"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("about Smith"), KeyboardInterrupt(), TypeError()])
+@pytest.mark.parametrize("error", [RuntimeError("about Smith"), KeyboardInterrupt(), asyncio.CancelledError()])
 async def test_when_a_hook_fails_the_result_is_withheld(error: BaseException) -> None:
     def fail(_: PostExecutionContext) -> PostExecutionDecision:
         raise error

@@ -26,7 +26,7 @@ from mentra_nb.content import Image
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.tools.function import tool
 from mentra_nb.tools.pictures import MAX_IMAGE_BYTES, MAX_SIDE
-from mentra_nb.tools.results import MAX_IMAGES, as_content, as_output
+from mentra_nb.tools.results import MAX_ALL_BYTES, MAX_IMAGES, as_content, as_output
 from mentra_nb.tools.tables import MAX_COLUMNS, MAX_ROWS
 from mentra_nb.tools.tool import ToolOutput
 
@@ -232,6 +232,11 @@ def test_a_picture_over_the_limits_is_left_out_with_a_note() -> None:
     assert as_output(large) == ToolOutput(
         f"[a picture of {len(large)} bytes is left out: the limit is {MAX_IMAGE_BYTES}]"
     )
+    heavy = [file_of("gif") + bytes([at]) * (MAX_ALL_BYTES // 4) for at in range(5)]
+    assert [part.split(":")[0] for part in as_output(heavy).content] == [
+        *(f"[picture {number}" for number in range(1, 4)),
+        *["[a picture is left out"] * 2,
+    ]
     many = as_output([file_of("png", (at + 1, 1)) for at in range(MAX_IMAGES + 2)])
     assert len(many.images) == MAX_IMAGES
     assert many.content[-1] == f"[a picture is left out: a result has at most {MAX_IMAGES}]"
