@@ -46,7 +46,7 @@ _PROGRAMS: dict[Intent, str] = {
         usermod groupadd groupdel crontab at iptables sysctl su""",
     "destructive": "rm shred wipefs",
 }
-_INTENTS = {name: intent for intent, names in _PROGRAMS.items() for name in names.split()}
+_INTENTS: dict[str, Intent] = {name: intent for intent, names in _PROGRAMS.items() for name in names.split()}
 _ORDER: tuple[Intent, ...] = get_args(Intent)
 _CHANGING = frozenset(_PROGRAMS) - {"read_only", "network"}
 _WRAPPERS = _set("env sudo doas nohup time command exec builtin nice ionice stdbuf setsid timeout xargs")
@@ -82,8 +82,8 @@ class Verdict:
 def judged(line: str, workspace: Path, *, read_only: bool = False) -> Verdict:
     """Return what a shell line seems to be for. With `read_only` it is denied if it seems to change something."""
     commands = list(_programs(line))
-    found = [_intent(words) for words in commands]
-    intent: Intent = max(found, key=_ORDER.index, default="unknown")
+    found: list[Intent] = [_intent(words) for words in commands]
+    intent: Intent = max(found, key=_ORDER.index) if found else "unknown"
     if read_only and (reason := _change(line, commands)) is not None:
         return Verdict("deny", intent, f"{reason}, and the policy is read-only")
     each = (check(words) for check in (_in_place, _destroys, _escape) for words in commands)

@@ -153,7 +153,7 @@ class FunctionTool(Tool):
 
 def _field(parameter: inspect.Parameter, hint: Any, description: str | None) -> tuple[Any, Any]:
     """Return a parameter as a field of a model. Its default may be a `Field`, which has the default and more."""
-    default = ... if parameter.default is parameter.empty else parameter.default
+    default: Any = ... if parameter.default is parameter.empty else parameter.default
     if not isinstance(default, FieldInfo):
         return hint, Field(default, alias=parameter.name, description=description)
     about: Any = {"default": default.default}

@@ -67,7 +67,7 @@ def _of_matplotlib(value: Any) -> Image | None:
         return None
     if type(value).__module__ == "numpy" and getattr(value, "size", None) and value.dtype.hasobject:
         value = value.flat[0]  # of the parts of one figure
-    figure = value
+    figure: Any = value
     if not isinstance(value, figures.Figure) and type(value).__module__.split(".")[0] in _DRAWING:
         figure = getattr(value, "figure", None)
     if not isinstance(figure, figures.Figure):

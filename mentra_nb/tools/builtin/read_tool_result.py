@@ -27,7 +27,7 @@ class _Place(BaseModel):
 class ReadToolResult(Tool):
     """Return a window of a kept result, and how to call for the next one."""
 
-    spec = ToolSpec(
+    spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name=READ_TOOL_RESULT,
             description="Read on in the result of an earlier call that was too long to be shown whole.",

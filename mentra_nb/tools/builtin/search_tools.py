@@ -31,7 +31,7 @@ class _Search(BaseModel):
 class SearchTools(Tool):
     """Load the tools that fit best, and return their names and descriptions."""
 
-    spec = ToolSpec(
+    spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name=SEARCH_TOOLS,
             description="Find further tools by what they do or by name. Those found can be called from then on.",
