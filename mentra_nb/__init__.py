@@ -46,6 +46,8 @@ __all__ = [
     "CommandRequest",
     "ConnectedServer",
     "ExecOutput",
+    "Form",
+    "FormField",
     "FunctionTool",
     "Image",
     "Journal",
@@ -228,6 +230,8 @@ _HOME = {
     "TokenUsage": "content",
     # permission
     "RuntimePolicy": "permission.policy",
+    "Form": "forms",
+    "FormField": "forms",
     "PermissionDecision": "authorization",
     "PermissionQuestion": "authorization",
     "PermissionRule": "authorization",
@@ -378,6 +382,7 @@ if TYPE_CHECKING:
     from mentra_nb.event.bus import AuditHook, AuditStore, NullAudit, RuntimeHook, RuntimeHooks
     from mentra_nb.event.screen import SessionEvent
     from mentra_nb.event.types import AgentEvent, RuntimeEvent, TurnOrigin
+    from mentra_nb.forms import Form, FormField
     from mentra_nb.mcp_client.servers import McpServers, McpStatus
     from mentra_nb.permission.policy import RuntimePolicy
     from mentra_nb.providers import base as provider

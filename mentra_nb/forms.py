@@ -17,8 +17,13 @@ MAX_TEXT = 10_000
 Kind = Literal["text", "number", "integer", "boolean", "choice", "choices"]
 
 
-class Field(Data):
-    """One value that is asked for. `choices` are pairs of value and title."""
+class FormField(Data):
+    """One value that is asked for. `choices` are pairs of value and title.
+
+    Example:
+        >>> mn.FormField(name="days", title="Days", kind="integer", required=True).kind
+        'integer'
+    """
 
     name: str
     title: str
@@ -33,11 +38,17 @@ class Field(Data):
 
 
 class Form(Data):
-    """What a person is asked, by whom, and the values that are wanted; without fields only a yes or no."""
+    """What a person is asked, by whom, and the values that are wanted; without fields only a yes or no.
+
+    Example:
+        >>> form = mn.Form.from_schema("the server", "Where to?", {"properties": {"days": {"type": "integer"}}})
+        >>> form.filled({"days": "3"})
+        {'days': 3}
+    """
 
     who: str
     message: str
-    fields: tuple[Field, ...] = ()
+    fields: tuple[FormField, ...] = ()
 
     @classmethod
     def from_schema(cls, who: str, message: str, schema: Mapping[str, Any]) -> Form:
@@ -72,7 +83,7 @@ class Form(Data):
         return made
 
 
-def _field(name: str, schema: Any, required: bool) -> Field:
+def _field(name: str, schema: Any, required: bool) -> FormField:
     if not isinstance(schema, dict):
         raise ValueError(f"the value '{name}' has no schema")
     about: dict[str, Any] = {
@@ -86,13 +97,13 @@ def _field(name: str, schema: Any, required: bool) -> Field:
     items = schema.get("items") if kind == "array" else schema
     choices = _choices(items if isinstance(items, dict) else {}, schema)
     if choices:
-        return Field(kind="choices" if kind == "array" else "choice", choices=choices, **about)
+        return FormField(kind="choices" if kind == "array" else "choice", choices=choices, **about)
     if kind == "boolean":
-        return Field(kind="boolean", **about)
+        return FormField(kind="boolean", **about)
     if kind in ("number", "integer"):
-        return Field(kind=kind, least=schema.get("minimum"), most=schema.get("maximum"), **about)
+        return FormField(kind=kind, least=schema.get("minimum"), most=schema.get("maximum"), **about)
     if kind == "string":
-        return Field(kind="text", least=schema.get("minLength"), most=schema.get("maxLength"), **about)
+        return FormField(kind="text", least=schema.get("minLength"), most=schema.get("maxLength"), **about)
     raise ValueError(f"the value '{name}' is of a kind that nobody can fill in")
 
 
@@ -111,7 +122,7 @@ def _choices(schema: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[tuple
     return tuple((str(value), str(title)) for value, title in zip(values, titles, strict=True))[:MAX_CHOICES]
 
 
-def _value(field: Field, value: Any) -> Any:
+def _value(field: FormField, value: Any) -> Any:
     """Return a value in the type of its field. Raises `OperationDenied`."""
     match field.kind:
         case "boolean":
@@ -136,7 +147,7 @@ def _value(field: Field, value: Any) -> Any:
     raise OperationDenied(f"'{field.title}' does not fit")
 
 
-def _number(field: Field, value: Any) -> int | float:
+def _number(field: FormField, value: Any) -> int | float:
     try:
         number = float(value)
         if not math.isfinite(number) or isinstance(value, bool) or (field.kind == "integer" and number % 1):
@@ -148,7 +159,7 @@ def _number(field: Field, value: Any) -> int | float:
     return int(number) if field.kind == "integer" else number
 
 
-def _check_bounds(field: Field, size: float, unit: str) -> None:
+def _check_bounds(field: FormField, size: float, unit: str) -> None:
     if field.least is not None and size < field.least:
         raise OperationDenied(f"'{field.title}' must be at least {field.least:g} {unit}".rstrip())
     if field.most is not None and size > field.most:

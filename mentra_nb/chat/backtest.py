@@ -28,19 +28,14 @@ Rules = Iterable[PermissionRule | str] | pd.DataFrame
 
 @described
 @filtered
-def backtest(
-    rules: Rules,
-    *,
-    ask: AskMode = "changes",
-    **filters: Unpack[ToolFilters],
-) -> pd.DataFrame:
+def backtest(rules: Rules, *, ask: AskMode = "changes", **filters: Unpack[ToolFilters]) -> pd.DataFrame:
     """Return what these rules would have decided about the calls on record, beside what was decided: a row per call.
 
     `rules` are texts such as `"allow shell git status*"` and `"deny write /etc/*"`, rules, or a frame like that of
     `mn.rules()`, whatever their scope; they are matched as live ones are, shell lines command by command. `ask` is the
-    setting for calls that no rule covers. Calls refused by the runtime, the policy or the application stay refused.
-    What a command changed in the sandbox is not judged again.
-    The verdict is `unknown` where it depends on a text that the record cut, redacted or did not keep.
+    setting for calls that no rule covers. Calls refused by the runtime, the policy or the application stay refused;
+    what a command changed in the sandbox is not judged again. The verdict is `unknown` where it depends on a text that
+    the record cut, redacted or did not keep.
 
         mn.backtest(["allow shell git *"]).value_counts(["decision", "verdict"])
 
@@ -72,15 +67,20 @@ def backtest(
             return "unknown", None, "its text was not kept whole"
         if call.decided_by == "authorizer":
             return ("allow" if call.decision == "allow" else "ask"), None, "decided by the application"
-        if ask == "changes" and call.decided_by == "sandbox" and call.decision == "allow":
-            return "allow", None, "no rule, and it changed nothing in the sandbox"
-        if ask == "changes" and (call.reads_only or call.tool in unasked):
-            return "allow", None, "no rule, and the tool runs unasked"
+        if ask == "changes" and (why := _unasked(call, unasked)):
+            return "allow", None, f"no rule, and {why}"
         return ("deny" if ask == "rules" else "ask"), None, "no rule"
 
     judged = pd.DataFrame([judge(call) for call in calls.itertuples()], columns=["verdict", "rule", "why"])
     judged = judged.astype({"verdict": "category", "rule": "string", "why": "string"})
     return or_why(pd.concat([calls, judged], axis=1)[_COLUMNS], "No call was recorded that these rules could judge.")
+
+
+def _unasked(call: Any, tools: set[str]) -> str:
+    """Return why a call that no rule covers runs unasked; empty if it is asked about."""
+    if call.decided_by == "sandbox" and call.decision == "allow":
+        return "it changed nothing in the sandbox"
+    return "the tool runs unasked" if call.reads_only or call.tool in tools else ""
 
 
 def _find(rules: Sequence[PermissionRule], tool: str, subject: str | None, shell: bool) -> tuple[Any, bool]:
