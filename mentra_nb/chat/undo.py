@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mentra_nb.effect.types import FileChange
     from mentra_nb.namespace.history import History
 
+_UNDO = "undo"
+"""The prefix of what an undo is undone by."""
 _DONE = {"created": "brought back", "changed": "restored", "deleted": "deleted"}
 """What an undo does to a file, in words."""
 
@@ -106,6 +108,8 @@ class _Known:
         self.undoes: dict[str, str | None] = {**of_names}
         """Turn, or undo, → what it undid if it is an undo, oldest first."""
         for name in reversed(self.journal.turns()):
+            if name not in own and not name.startswith(_UNDO):
+                continue
             undone = next((entry.undoes for entry in self.journal.entries(name)), None)
             if name in own or undone in own or undone in self.undoes:
                 self.undoes[name] = undone
@@ -142,7 +146,7 @@ class _Known:
         lost = list(map(str, history.cannot(name))) if history is not None else []
         for text in _not_done(conflicts, lost):
             print(text)  # noqa: T201 - said before anything is changed
-        by = new_id("undo")
+        by = new_id(_UNDO)
         files = undo_files(self.journal, name, by=by)
         restored = history.undo(name, by) if history is not None else None
         _record(by, name, files.entry, restored.names if restored is not None else ())

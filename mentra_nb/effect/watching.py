@@ -38,7 +38,8 @@ class FileWatch:
     """What code does to the files of one folder while it runs."""
 
     def __init__(self, root: Path, images: Path) -> None:
-        self.root, self.images = root, images
+        self.root: Path = root
+        self.images: Path = images
         self.before: dict[str, FileState | None] = {}
         """Path → what was there before the code touched it."""
         self.beyond: list[str] = []
