@@ -166,6 +166,7 @@ def _record(by: str, undone: str, entry: JournalEntry | None, names: tuple[str, 
 
     used = engine()
     about: dict[str, Any] = {"agent_id": "", "run_id": by, "tool_name": "undo", "tool_call_id": "undo"}
+    about["session_id"] = conversation().id
 
     async def emit() -> None:
         bus = EventBus(used.runtime.hooks, used.runtime.audit)

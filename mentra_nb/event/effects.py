@@ -43,6 +43,8 @@ class EffectMade(OfCall):
     outcome: EffectOutcome
     entry: str
     undoes: str | None = None
+    session_id: str | None = None
+    """The session in which it was undone."""
     files: tuple[ChangedFile, ...] = ()
     names: tuple[str, ...] | None = None
 

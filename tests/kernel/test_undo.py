@@ -105,7 +105,7 @@ def test_files_that_code_wrote_come_back(notebook: Notebook) -> None:
     undone = notebook.run("%mentra undo")
     assert undone.stdout.startswith("restored data.csv\ndeleted out.txt\n")
     assert ((work / "data.csv").read_text(), (work / "out.txt").exists()) == ("a\n1\n", False)
-    rows = notebook.value("mn.effects()[['path', 'change', 'tool', 'outcome']].tail(4).values.tolist()")
+    rows = notebook.value("mn.effects(session='this')[['path', 'change', 'tool', 'outcome']].tail(4).values.tolist()")
     assert [(Path(path).name, *rest) for path, *rest in rows] == [
         ("data.csv", "changed", "python", "made"),
         ("out.txt", "created", "python", "made"),
