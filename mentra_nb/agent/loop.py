@@ -245,13 +245,16 @@ async def ask_model(turn: Turn) -> Answer:
 
 
 async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:
-    """Fold the stream into a message, announce each piece, and save the text every `SAVE_EVERY` and at block ends."""
+    """Fold the stream into a message, announce each piece, and save the text every `SAVE_EVERY` and at block ends.
+
+    Where the message ends with a block, it is about to be stored as a whole.
+    """
     saved, save_at, emit = "", time.monotonic() + SAVE_EVERY, turn.environment.bus.emit
     async for event in events:
         announced = pending.apply(event)
         if announced is not None:
             emit(announced)
-        if (begun := time.monotonic()) >= save_at or isinstance(event, ContentBlockStopped):
+        if (begun := time.monotonic()) >= save_at or (isinstance(event, ContentBlockStopped) and not event.at_end):
             if (text := pending.partial_text()) != saved:
                 await turn.environment.store.save_partial(turn.id, text, holder=turn.environment.holder)
                 saved = text

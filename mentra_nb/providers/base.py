@@ -215,6 +215,8 @@ class ContentBlockStopped:
     signature: str | None = None
     encrypted: str | None = None
     phase: str | None = None
+    at_end: bool = field(default=False, compare=False, repr=False)
+    """Whether the rest of the message is here too, so that nothing is waited for before `MessageStopped`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,9 @@ class Decoder(ABC):
 
     def _stop(self, reason: str | None, usage: TokenUsage | None) -> None:
         """Give the last two events of the answer."""
+        for at, event in enumerate(self._events):
+            if isinstance(event, ContentBlockStopped):
+                self._events[at] = replace(event, at_end=True)
         self._emit(MessageDelta(reason, usage, self._stop_detail), MessageStopped())
         self.complete = True
 

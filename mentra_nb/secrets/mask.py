@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from mentra_nb.secrets.late import late
-from mentra_nb.secrets.names import FINDER, lowered, named
+from mentra_nb.secrets.names import ENDS, by_letter, lowered, named
 from mentra_nb.secrets.places import PLACES
 from mentra_nb.secrets.vendors import FIXED, may_hold_key, prefixed
 
@@ -15,25 +15,33 @@ REDACTED = "[redacted]"
 _FIXED = tuple((hint, late(form, re.ASCII)) for _, hint, form in FIXED)
 
 _PARAMETER = r"(?:[\w.-]{0,30}[-_.])?(?:key|code|hash|hmac|ticket|credential|assertion)="
-# What `FIXED` and `PLACES` need, in lower-case JSON or text; a name is found by `FINDER`. As there, each alternative
-# begins at its rarest letter.
-_HINT = late(
-    FINDER.pattern + "|"
-    r"z(?:(?<=authoriz)ation[\"'\\\])}]{0,4}(?:\s|\\t){0,9}[:=]|(?<=b3blbnnz)ac1|(?<=\baz) acr|(?<=7z)|ip )"
-    r"|k(?:(?<=cook)ie|(?<=hooks.slack)\.com|(?<=webhook)(?:s/\d|b2/)|(?<=sk)[0-9a-f]{32})"
-    r"|v(?:(?<=priv)ate-lines|(?<=atlasv)1\.|(?<=sv)n )|b(?:earer|asic |cp |(?<=-b)[ =]|(?<=mariadb)|(?<=ified b)y)"
-    r"|=(?:(?<=sessid=)|(?<=sessionid=)|(?<=connect.sid=))|/(?<=://)[^\s/\"'`<>]{1,400}@"
-    rf"|\?{_PARAMETER}|&{_PARAMETER}"
-    r"|u(?:(?<=[\"']au)th|(?<=-u)(?:ser)?(?:[ =]|\\{0,3}[\"'],?\s?)?[\"'\\]{0,4}[\w.@+-]{0,64}[:%]|(?<=--au)th"
+# What `FIXED` and `PLACES` need, in lower-case JSON or text, by rare letters; a name is found by its end.
+_HINTS = {
+    "z": r"(?<=authoriz)ation[\"'\\\])}]{0,4}(?:\s|\\t){0,9}[:=]|(?<=b3blbnnz)ac1|(?<=\baz) acr|(?<=7z)|ip ",
+    "k": r"(?<=cook)ie|(?<=hooks.slack)\.com|(?<=webhook)(?:s/\d|b2/)|(?<=sk)[0-9a-f]{32}",
+    "v": r"(?<=priv)ate-lines|(?<=atlasv)1\.|(?<=sv)n ",
+    "b": r"earer|asic |cp |(?<=-b)[ =]|(?<=mariadb)|(?<=ified b)y|(?<=rabb)itmqctl",
+    "=": r"(?<=sessid=)|(?<=sessionid=)|(?<=connect.sid=)",
+    "/": r"(?<=://)[^\s/\"'`<>]{1,400}@",
+    r"\?": _PARAMETER,
+    "&": _PARAMETER,
+    "u": r"(?<=[\"']au)th|(?<=-u)(?:ser)?(?:[ =]|\\{0,3}[\"'],?\s?)?[\"'\\]{0,4}[\w.@+-]{0,64}[:%]|(?<=--au)th"
     r"|(?<=-u)s\d|(?<=su)do -s|(?<=secu)restring|(?<=masterau)th|(?<=secu)rity|(?<=au)th\w{0,6}\s?=?\s?\("
-    r"|(?<=[^a-z]au)th )"
-    r"|net use|useradd|usermod|secrets (?:set|put|create|add|update)|rabbitmqctl"
-    r"|q(?:(?<=mysq)l|(?<=sq)l(?:cmd|plus)|(?<=\dq)~)|g(?:(?<=log)in|(?<=mong)o)|w(?<=tw)ine"
-    r"|x(?:(?<=influx)|(?<=psex)ec|freerdp|h )|c(?:(?<=-c)li|(?<=http-basic)\.)"
-    r"|p(?:(?<=snmp)|(?<=lftp)|(?<=http)s? |(?<=ldap)|link|scp|sftp|at[a-z0-9]{14}\.)"
-    r"|:(?:thin:|oci|[56]43\d?:|\*:|aa[\w-]{20})|3(?<=a3)-[a-z0-9]{6}-|\.(?:[\w-]{6}\.[\w-]{20}|(?<=[0-9a-f]{8}\.)[a-z0-9]{16})"
-    r"|\+ast|j(?:qqj9|(?<=eyj))|\$(?:apr1|[2567y]|argon2|pbkdf2)"
-)
+    r"|(?<=[^a-z]au)th |(?<=net u)se|ser(?:add|mod)",
+    "q": r"(?<=mysq)l|(?<=sq)l(?:cmd|plus)|(?<=\dq)~",
+    "g": r"(?<=log)in|(?<=mong)o",
+    "w": r"(?<=tw)ine",
+    "x": r"(?<=influx)|(?<=psex)ec|freerdp|h ",
+    "c": r"(?<=-c)li|(?<=http-basic)\.|(?<=sec)rets (?:set|put|create|add|update)",
+    "p": r"(?<=snmp)|(?<=lftp)|(?<=http)s? |(?<=ldap)|link|scp|sftp|at[a-z0-9]{14}\.",
+    ":": r"thin:|oci|[56]43\d?:|\*:|aa[\w-]{20}",
+    "3": r"(?<=a3)-[a-z0-9]{6}-",
+    r"\.": r"[\w-]{6}\.[\w-]{20}|(?<=[0-9a-f]{8}\.)[a-z0-9]{16}",
+    r"\+": "ast",
+    "j": r"qqj9|(?<=eyj)",
+    r"\$": r"apr1|[2567y]|argon2|pbkdf2",
+}
+_HINT = by_letter({letter: "|".join(filter(None, (ENDS.get(letter), _HINTS[letter]))) for letter in _HINTS})
 
 
 def may_hold_secret(text: str) -> bool:

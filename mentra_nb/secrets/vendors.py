@@ -137,8 +137,18 @@ FIXED: tuple[tuple[str, str, str], ...] = (
 """The vendor, what a text with its key holds, and the form of the key. Every part is limited."""
 
 
-_RUN = late(r"[A-Za-z0-9_.~+/=-]{15,}")
-"""What may be a key, or hold one: no key is shorter."""
+_LEAST = 15
+"""Characters of what may be a key, or hold one: no key is shorter."""
+_MARKS = bytes(b"x"[0] if chr(byte).isalnum() or chr(byte) in "_.~+/=-" else b" "[0] for byte in range(128)).ljust(256)
+
+
+def runs(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the letters of keys stand, at least `_LEAST` in a row."""
+    marks, end = text.encode("ascii", "replace").translate(_MARKS), 0
+    while (start := marks.find(b"x" * _LEAST, end)) >= 0:
+        end = marks.find(b" ", start)
+        end = len(marks) if end < 0 else end
+        yield start, end
 
 
 def _grouped(*, whole: bool) -> str:
@@ -161,8 +171,7 @@ _WHOLE_ESCAPED = late(f"[nrtbf]({_WHOLE_FORM})", re.ASCII)
 
 def may_hold_key(text: str) -> bool:
     """Return whether a text, or the JSON of one, may hold a key with one of `PREFIXES`. Never False if it does."""
-    for run in _RUN.finditer(text):
-        start, end = run.span()
+    for start, end in runs(text):
         if _FIRST.match(text, start, end) or _INNER.search(text, start, end):
             return True
         # In JSON, the letter of an escaped line break stands before the key.
@@ -173,8 +182,7 @@ def may_hold_key(text: str) -> bool:
 
 def prefixed(text: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of keys with one of `PREFIXES`."""
-    for run in _RUN.finditer(text):
-        start, end = run.span()
+    for start, end in runs(text):
         if start and text[start - 1] == "\\":
             found = _WHOLE_ESCAPED.match(text, start, end)
             if found is not None and looks_random(found[1]):

@@ -51,6 +51,7 @@ from mentra_nb.providers import base as p
 from mentra_nb.providers import scripted
 from mentra_nb.providers.scripted import (
     ControlledStream,
+    ScriptedAnswer,
     ScriptedProvider,
     erroring,
     failure,
@@ -976,6 +977,23 @@ async def test_partial_text_is_saved_at_the_end_of_each_block() -> None:
                 await anyio.lowlevel.checkpoint()
         stream.send(p.MessageStopped())
         stream.finish()
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+async def test_a_text_that_ends_with_its_message_is_stored_once(at_end: bool) -> None:
+    saved: list[str] = []
+
+    class Watched(VolatileStore):
+        async def save_partial(self, run_id: str, text: str, *, holder: str | None = None) -> None:
+            saved.append(text)
+
+    events = [*HALF, p.ContentBlockStopped(0, at_end=at_end), p.MessageDelta("end"), p.MessageStopped()]
+    async with bench(ScriptedAnswer(tuple(events)), store=Watched()) as table:
+        agent = await table.agent()
+        assert (await agent.send("go")).text() == "half"
+        path = await table.runtime.store.load_path(agent.id, agent.transcript.leaf)
+        assert [entry.message.text() for entry in path] == ["go", "half"]
+    assert saved == ([] if at_end else ["half"])
 
 
 @pytest.mark.parametrize(("length", "least", "most"), [(100, 20, 41), (1 << 17, 2, 4)])

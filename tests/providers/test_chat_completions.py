@@ -15,6 +15,7 @@ from mentra_nb.content import Image, Message, Text, Thinking, TokenUsage, ToolRe
 from mentra_nb.errors import HttpError, InvalidRequest, ProviderError, RetryableError, StreamTruncated
 from mentra_nb.providers.base import (
     ContentBlockDelta,
+    ContentBlockStopped,
     MessageStarted,
     ProviderEvent,
     ProviderToolSpec,
@@ -453,6 +454,13 @@ async def test_stop_reasons_are_neutral(finish: str, reason: str) -> None:
 async def test_a_call_cut_by_the_token_limit_says_so() -> None:
     events = await ask(*calls(piece('{"ci', index=0, id="a", name="weather"), finish="length"))
     assert ending(events).stop_reason == "max_tokens"
+
+
+@pytest.mark.anyio
+async def test_blocks_that_end_with_the_message_are_marked() -> None:
+    frames = chunk(reasoning="hm"), chunk(content="x"), *calls(piece("{}", index=0, id="a", name="clock"))
+    stopped = [event for event in await ask(*frames) if isinstance(event, ContentBlockStopped)]
+    assert [(event.index, event.at_end) for event in stopped] == [(0, False), (1, False), (2, True)]
 
 
 @pytest.mark.anyio

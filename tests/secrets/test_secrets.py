@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from mentra_nb.record.write.redact import redact
 from mentra_nb.secrets.mask import mask_secrets, may_hold_secret
-from mentra_nb.secrets.vendors import FIXED, PREFIXES, prefixed
+from mentra_nb.secrets.vendors import FIXED, PREFIXES, prefixed, runs
 from tests.kits.secret_vectors import CONTEXTS, HARMLESS, KEYS, SECRET
 
 
@@ -114,6 +115,11 @@ def test_the_quick_test_misses_nothing_that_is_masked(parts: list[str], other: s
     for event in ({"output": text}, {"input": {text: "value"}}):
         if redact(event) != event:
             assert may_hold_secret(json.dumps(event, ensure_ascii=False))
+
+
+@given(st.text(st.sampled_from("aZ9_.~+/=- \x00\n\x7f\xe9\ud800\U0001f600"), max_size=60))
+def test_letters_of_keys_are_found_where_they_stand(text: str) -> None:
+    assert list(runs(text)) == [found.span() for found in re.finditer(r"[A-Za-z0-9_.~+/=-]{15,}", text)]
 
 
 HOSTILE = [
