@@ -2,6 +2,7 @@
 
     offered? → pre-execution hooks → arguments fit? → policy → authorizer → still the same?
 
+A command that nothing before has decided about is tried in the sandbox and decided about by its effect (`trial.py`).
 What was approved is what runs: hooks may change the arguments only before the decision, and what the call acts on is
 compared with what was decided about just before it runs.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -114,6 +114,14 @@ class Trials:
         finally:
             if kept is None:
                 tried.close()
+            if kept is None or kept.effect != tried.effect:
+                self._record_discarded(call, tried.effect.changes)
+
+    def _record_discarded(self, call: Call, changes: Sequence[FileChange]) -> None:
+        from mentra_nb.event.effects import effects_discarded
+
+        for event in effects_discarded(changes, **self.events.about(call.use)):
+            self.events.emit(event)
 
     async def _tried(self, call: Call, fenced: _Fenced) -> FencedRun:
         """Run the tool with a fenced command. Raises `FenceFailed`."""

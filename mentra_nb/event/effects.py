@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from mentra_nb.content import Data
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 MAX_FILES = 200
 """Files in one event; of an effect on more files there are several."""
 
-EffectOutcome = Literal["made", "undone", "finished", "taken_back", "conflict"]
-"""`undone`: it took back what a turn had done. The last three: what became of it after its process was killed."""
+EffectOutcome = Literal["made", "discarded", "undone", "finished", "taken_back", "conflict"]
+"""`discarded`: it was done in the sandbox and not kept. `undone`: it took back what a turn had done. The last three:
+what became of it after its process was killed."""
 
 
 class ChangedFile(Data):
@@ -36,6 +37,7 @@ class ChangedFile(Data):
 class EffectMade(OfCall):
     """Files were changed by a call. `entry` is the entry of the undo journal, `undoes` the turn that was undone.
 
+    `entry` is empty where the changes were discarded.
     `names` are those of the kernel that an undo restored.
     """
 
@@ -55,9 +57,17 @@ class EffectMade(OfCall):
 def effects_made(entry: JournalEntry, outcome: EffectOutcome | None = None, **about: Any) -> Iterator[EffectMade]:
     """Yield the events of what a call did to files. `about` has the fields that name the call."""
     made: EffectOutcome = outcome or ("undone" if entry.undoes else "made")
-    for first in range(0, len(entry.changes), MAX_FILES):
-        files = tuple(map(_changed, entry.changes[first : first + MAX_FILES]))
-        yield EffectMade(outcome=made, entry=entry.id, undoes=entry.undoes, files=files, **about)
+    return _events(entry.changes, outcome=made, entry=entry.id, undoes=entry.undoes, **about)
+
+
+def effects_discarded(changes: Sequence[FileChange], **about: Any) -> Iterator[EffectMade]:
+    """Yield the events of what a call did in the sandbox and what was not kept. `about` as in `effects_made`."""
+    return _events(changes, outcome="discarded", entry="", **about)
+
+
+def _events(changes: Sequence[FileChange], **about: Any) -> Iterator[EffectMade]:
+    for first in range(0, len(changes), MAX_FILES):
+        yield EffectMade(files=tuple(map(_changed, changes[first : first + MAX_FILES])), **about)
 
 
 def _changed(change: FileChange) -> ChangedFile:

@@ -24,6 +24,7 @@ from mentra_nb.effect.undo import undo
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
+from mentra_nb.event.effects import EffectMade
 from mentra_nb.permission.binding import effective_hash
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.scripted import text, tool_calls
@@ -114,6 +115,9 @@ async def test_a_change_is_asked_about_with_its_diff_and_discarded_without_a_tra
         ("@@ line 1 @@", "+new"),
     )
     assert (second.kind, second.about, second.added, second.removed) == ("changed", "file, 8 → 14 bytes", 1, 0)
+    [recorded] = table.recorder.of(EffectMade)
+    assert (recorded.outcome, recorded.tool_call_id) == ("discarded", "tool-1")
+    assert [(file.path, file.change) for file in recorded.files] == [(first.path, "created"), (second.path, "changed")]
     assert result.is_error
     assert result.content == "Tool execution denied: what it did was discarded; not now"
     assert decided(table) == [("deny", "user")]
@@ -130,6 +134,7 @@ async def test_what_is_kept_is_written_with_the_output_it_had_and_can_be_undone(
     kept = (workspace / "text").read_text()
     assert (result.content, result.is_error, len(asked)) == (f"{kept}file", False, 1), "it ran once only"
     assert decided(table) == [("allow", "user")]
+    assert [event.outcome for event in table.recorder.of(EffectMade)] == ["made"]
     assert (workspace / "a" / "file").read_text() == "new\n"
     assert waiting(workspace) == []
     [turn] = Journal().turns()
