@@ -7,9 +7,10 @@ A path is judged as it was given and as it is with its links resolved. The names
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
-from fnmatch import fnmatch
-from functools import lru_cache
+from fnmatch import translate
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -107,8 +108,13 @@ def _forms(*named: Path) -> tuple[Path, ...]:
     return tuple({form: None for path in named for form in (path.absolute(), path.resolve())})
 
 
+@cache
+def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(pattern.casefold()) for pattern in patterns), re.DOTALL)
+
+
 def _named(parts: tuple[str, ...], row: _Row) -> bool:
-    if parts and any(fnmatch(parts[-1], name.casefold()) for name in row.names):
+    if parts and row.names and _expression(row.names).match(parts[-1]):
         return True
     joined = "/".join(("", *parts, ""))
     return any(f"/{folder.casefold()}/" in joined for folder in row.folders)

@@ -19,10 +19,18 @@ if TYPE_CHECKING:
     from mentra_nb.effect.types import FileState
     from mentra_nb.tools.builtin.files.plan import Plan
 
+
+def _schema() -> dict[str, Any]:
+    """Return the schema of the arguments, without the keyword of OpenAPI that says how to tell operations apart."""
+    schema = schema_of(o.Files)
+    del schema["properties"]["operations"]["items"]["discriminator"]
+    return schema
+
+
 _WIRE = ProviderToolSpec(
     name="files",
     description="Read, list, search and change text files: one batch of operations, done as a whole or not at all.",
-    input_schema=schema_of(o.Files),
+    input_schema=_schema(),
 )
 _LOOKING = ToolSpec(
     wire=_WIRE, capabilities=(ToolCapability.FILESYSTEM_READ,), reads_only=True, parallel=True, asks=False

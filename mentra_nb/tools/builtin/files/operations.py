@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +17,8 @@ class _Operation(BaseModel):
 
 
 class _OnPath(_Operation):
-    path: str
+    if TYPE_CHECKING:  # each declares it after its name, as a model writes it
+        path: str
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -28,6 +29,7 @@ class Read(_OnPath):
     """Lines of a text file, numbered."""
 
     op: Literal["read"]
+    path: str
     offset: int = Field(1, ge=1, description="First line, from 1.")
     limit: int = Field(2000, ge=0, description="Lines at most.")
 
@@ -36,6 +38,7 @@ class List(_OnPath):
     """What is in a folder."""
 
     op: Literal["list"]
+    path: str
     depth: int = Field(1, ge=0, description="1: direct children.")
     limit: int = Field(200, ge=0)
 
@@ -44,6 +47,7 @@ class Search(_OnPath):
     """Lines of text files below a folder, or of one file, that a regular expression matches."""
 
     op: Literal["search"]
+    path: str
     pattern: str = Field(description="Python regular expression.")
     limit: int = Field(200, ge=0)
 
@@ -52,6 +56,7 @@ class Create(_OnPath):
     """A new file. A path that ends in `/` makes a folder."""
 
     op: Literal["create"]
+    path: str
     content: str
 
 
@@ -59,6 +64,7 @@ class Set(_OnPath):
     """The whole new content of a file that exists."""
 
     op: Literal["set"]
+    path: str
     content: str
 
 
@@ -66,6 +72,7 @@ class Replace(_OnPath):
     """Replace a text that occurs once, or as often as expected."""
 
     op: Literal["replace"]
+    path: str
     old: str
     new: str
     replace_all: bool = Field(False, alias="replaceAll")
@@ -76,6 +83,7 @@ class Insert(_OnPath):
     """Insert text before or after another."""
 
     op: Literal["insert"]
+    path: str
     anchor: str
     position: Literal["before", "after"]
     content: str
@@ -86,6 +94,7 @@ class Patch(_OnPath):
     """Apply the hunks of a unified diff to one file."""
 
     op: Literal["patch"]
+    path: str
     patch: str
 
 
@@ -105,6 +114,7 @@ class Delete(_OnPath):
     """Delete a file or an empty folder."""
 
     op: Literal["delete"]
+    path: str
 
 
 Operation = Annotated[

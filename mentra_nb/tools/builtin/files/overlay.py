@@ -6,17 +6,21 @@ import hashlib
 import io
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from mentra_nb.effect.handles import copied, folder, parent, state
+from mentra_nb.effect.handles import Folder, copied, folder, parent, state
 from mentra_nb.effect.types import FileChange, FileState, FileType
 from mentra_nb.tools.schema import ToolError
 
 MAX_BYTES = 64 << 20
 """Bytes of the largest file that is changed."""
+
+
+_TYPES: dict[int, FileType] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,9 @@ class Overlay:
             return node.state.type if node is not None else None
         try:
             with parent(path) as (above, name):
-                kind = stat.S_IFMT(above.stat(name).st_mode)
+                return _type_at(above, name)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        kinds: dict[int, FileType] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
-        return kinds.get(kind, "other")
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading. Raises `OSError` also if there is none."""
@@ -75,9 +77,9 @@ class Overlay:
         if self._nodes.get(path) is None:
             with folder(path) as here:
                 for name in here.names():
-                    kind = self.type(os.path.join(path, name))  # noqa: PTH118
-                    if kind is not None:
-                        found[name] = kind
+                    if os.path.join(path, name) not in self._nodes:  # noqa: PTH118
+                        with suppress(FileNotFoundError):  # it was deleted meanwhile
+                            found[name] = _type_at(here, name)
         for other, node in self._nodes.items():
             if node is not None and os.path.dirname(other) == path:  # noqa: PTH120
                 found[os.path.basename(other)] = node.state.type  # noqa: PTH119
@@ -150,6 +152,10 @@ class Overlay:
             if self._before[path] != after:
                 made.append(FileChange(path, self._before[path], after))
         return made
+
+
+def _type_at(above: Folder, name: str) -> FileType:
+    return _TYPES.get(stat.S_IFMT(above.stat(name).st_mode), "other")
 
 
 @cache
