@@ -27,11 +27,13 @@ from mentra_nb.content import ToolResult
 from mentra_nb.errors import Cancelled, OperationDenied, StoreError
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
+from mentra_nb.event.bus import NullAudit
 from mentra_nb.permission.binding import effective_hash
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.permission.remembering import revoke
-from mentra_nb.providers.base import ProviderToolSpec
-from mentra_nb.providers.scripted import text, tool_calls
+from mentra_nb.providers.base import ModelInfo, ProviderToolSpec
+from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
+from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
@@ -81,7 +83,7 @@ def answering(
     return asked
 
 
-async def call(table: Bench, session: Session, *calls: tuple[str, dict[str, str]]) -> list[ToolResult]:
+async def call(table: Bench, session: Session, *calls: tuple[str, dict[str, Any]]) -> list[ToolResult]:
     """Have the model make these calls in one turn. Returns their results."""
     table.provider.push(tool_calls(calls), text("ok"))
     await session.append_turn("go")
@@ -598,6 +600,47 @@ async def test_the_reading_tool_runs_unasked_and_the_writing_tool_asks(tmp_path:
         await call(table, session, ("read", {"path": "a.txt"}), ("write", {"path": "b.txt", "content": "x"}))
     assert [(q.tool_name, str(q.subject)) for q in asked] == [("write", "b.txt")]
     assert not (tmp_path / "b.txt").exists()
+
+
+async def test_a_secret_file_is_asked_about_also_for_reading_and_whatever_a_wildcard_allows(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("KEY=1")
+    (tmp_path / "notes.txt").symlink_to(".env")
+    reading = ("files", {"operations": [{"op": "read", "path": ".env"}]})
+    async with bench(builtin_tools=True, working_directory=tmp_path) as table:
+        session = await table.session()
+        for tool in ("read", "files", "write"):
+            await session.permissions.add_rule(tool, "*", allow=True)
+        asked = answering(session, DENY)
+        results = await call(
+            table,
+            session,
+            ("read", {"path": "notes.txt"}),
+            reading,
+            ("write", {"path": ".git/config", "content": "x"}),
+            ("write", {"path": "mentra.toml", "content": "x"}),
+            ("write", {"path": "a.txt", "content": "x"}),
+        )
+        assert [(q.tool_name, str(q.subject)) for q in asked] == [
+            ("read", ".env"),
+            ("files", ".env"),
+            ("write", ".git/config"),
+        ]
+        assert "only its exact name in a rule covers it" in asked[0].description
+        assert [result.is_error for result in results] == [True, True, True, True, False]
+        await session.permissions.add_rule("files", ".env", allow=True)
+        [found] = await call(table, session, reading)
+        assert "KEY=1" in str(found.content)
+
+
+async def test_without_an_authorizer_a_secret_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("KEY=1")
+    provider = ScriptedProvider([tool_calls([("read", {"path": ".env"})]), text("done")])
+    async with Runtime([provider], store=VolatileStore(), audit=NullAudit(), working_directory=tmp_path) as runtime:
+        agent = await runtime.spawn("a", ModelInfo(id="scripted", provider="scripted"))
+        await agent.send("read it")
+        found = [block for message in agent.history() for block in message.content if isinstance(block, ToolResult)]
+    assert [result.is_error for result in found] == [True]
+    assert "KEY=1" not in str(found)
 
 
 async def test_an_authorizer_is_not_reached_past_a_denial() -> None:

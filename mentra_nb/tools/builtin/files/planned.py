@@ -53,8 +53,8 @@ class PlacedTool(Tool):
         return places if known == arguments else [_judged(context, each) for each in self.named(arguments)]
 
     def subject(self, context: ToolContext, arguments: dict[str, Any]) -> Subject:
-        accesses = [each.access for each in self.named(arguments)]
-        return subject_of(zip(self.places(context, arguments), accesses, strict=True))
+        named, places = self.named(arguments), self.places(context, arguments)
+        return subject_of((where, each.access) for where, each in zip(places, named, strict=True))
 
 
 class PlannedTool(PlacedTool):

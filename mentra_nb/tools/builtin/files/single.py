@@ -143,7 +143,7 @@ class WriteTool(_FileTool, PlannedTool):
         operation: Create | Set = Create(op="create", path=path, content=content)
         if kind is not None:
             operation = Set(op="set", path=path, content=content)
-        return plan(context.working_directory, Files(operations=[operation]), [at])
+        return plan(context.working_directory, Files(operations=[operation], workingDirectory=None), [at])
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         from mentra_nb.tools.builtin.files.applying import keep
