@@ -36,6 +36,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 30
 """Bytes of before-images that are kept; of more, those of the oldest turns are dropped."""
+PRUNE_EVERY = 64
+"""Entries, on average, after which the bound is looked at."""
 _NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
 
@@ -128,6 +130,7 @@ class Journal:
             sync(entry.changes)
             _clean_all(steps)
             self._move(folder, self.folder / "done" / turn)
+        self._prune_sometimes(entry)
         return entry
 
     def enter(
@@ -150,6 +153,7 @@ class Journal:
                     shutil.move(images[change.path], folder / "images" / str(number))
             _write(folder / "entry.json", json.dumps(asdict(entry), separators=(",", ":")).encode())
             self._move(folder, self.folder / "done" / turn)
+        self._prune_sometimes(entry)
         return entry
 
     def _make_all(self, entry: JournalEntry, steps: Sequence[Move], folder: Path) -> None:
@@ -267,6 +271,14 @@ class Journal:
     def image(self, entry: JournalEntry, path: str) -> BinaryIO:
         """Open what was at a path before a call: a file's bytes, or a link's target. Raises `OSError`, `KeyError`."""
         return _images(entry, self.folder / "done" / entry.turn / entry.id)(path)
+
+    def _prune_sometimes(self, entry: JournalEntry) -> None:
+        """Drop old turns after one in `PRUNE_EVERY` entries, as measuring them takes a while."""
+        if int(entry.id[-4:], 16) % PRUNE_EVERY == 0:
+            try:
+                self.prune()
+            except OSError:  # another process does the same
+                log.debug("old entries of the undo journal could not be dropped", exc_info=True)
 
     def prune(self) -> list[str]:
         """Drop the oldest turns while the before-images are over the bound, and return those turns."""

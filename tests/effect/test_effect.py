@@ -258,6 +258,17 @@ def test_the_oldest_turns_are_dropped_over_the_bound(place: tuple[Path, Journal]
     assert journal.prune() == []  # the last turn can be undone in any case
 
 
+def test_the_bound_holds_as_entries_are_made(place: tuple[Path, Journal], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, journal = place
+    monkeypatch.setattr("mentra_nb.effect.journal.PRUNE_EVERY", 1)
+    journal.max_bytes = 25_000
+    trees = [{"f": ("file", 0o644, bytes([number]) * 10_000)} for number in range(6)]
+    make_tree(root, trees[0])
+    for number in range(5):
+        apply(journal, root, trees[number], trees[number + 1], f"turn-{number}")
+    assert journal.turns() == ["turn-4", "turn-3"]
+
+
 def test_the_journal_is_private(place: tuple[Path, Journal]) -> None:
     root, journal = place
     make_tree(root, OLD)
