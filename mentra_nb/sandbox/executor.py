@@ -152,7 +152,7 @@ async def run_program(
             copy = Transcript(request.transcript, request.transcript_bytes)
             files.callback(copy.close)
         out, err = (Capture(n, request.max_output_bytes_per_stream, on_line, copy) for n in ("stdout", "stderr"))
-        process = await start(argv, request.cwd, request.env)
+        process, timed_out = await start(argv, request.cwd, request.env), False
         files.callback(process.close)
         try:
             async with anyio.create_task_group() as readers:
@@ -160,11 +160,12 @@ async def run_program(
                 readers.start_soon(err.read, process.stderr)
                 with anyio.move_on_after(request.timeout) as limit:
                     await process.wait()
+                timed_out = limit.cancelled_caught
                 ended = await process.kill()
                 readers.cancel_scope.deadline = anyio.current_time() + DRAIN_SECONDS
         finally:
             ended = await process.kill()
-    timed_out, stdout, stderr = limit.cancelled_caught, out.captured(), err.captured()
+    stdout, stderr = out.captured(), err.captured()
     return ExecOutput(
         stdout=stdout.text,
         stderr=stderr.text,

@@ -118,8 +118,8 @@ class Fence:
 
     def _prepare(self, request: CommandRequest, workspace: str, folder: Path, began: int) -> list[str]:
         """Write what the fence reads, and return its command line. Raises `FenceFailed`."""
-        program = bubblewrap()
-        if program is None or (why := workspace_problem(Path(workspace))) is not None:
+        program, why = bubblewrap(), workspace_problem(Path(workspace))
+        if program is None or why is not None:
             raise FenceFailed(fence_problem() or why or "")
         try:
             view = View(workspace, os.path.realpath(request.cwd), self._to_hide(workspace), _environment(request.env))
@@ -229,10 +229,10 @@ def fence_problem() -> str | None:
         workspace.mkdir()
         (workspace / "old").write_text("old")
         request = CommandRequest("rm old && echo new >new", cwd=workspace, timeout=20.0, env={"PATH": os.defpath})
-        trial = partial(anyio.run, Fence(folder=Path(folder) / "waiting").run, request, workspace)
+        fence = Fence(folder=Path(folder) / "waiting")
         try:
             with ThreadPoolExecutor(1) as apart:  # this thread may have a loop already
-                run = apart.submit(trial).result()
+                run = apart.submit(lambda: anyio.run(fence.run, request, workspace)).result()
         except FenceFailed as error:
             return str(error)
         kinds = {Path(change.path).name: change.kind for change in run.effect.changes}
