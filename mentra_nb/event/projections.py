@@ -27,11 +27,32 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else mask_secrets(text[: limit + LONGEST_SECRET])[:limit] + "..."
 
 
-def summarize_call(name: str, arguments: dict[str, Any]) -> str:
-    """Return one line for a call: its command or path if it has one, else its arguments."""
+def subject_of(arguments: dict[str, Any]) -> str | None:
+    """Return what a call acts on: its command, path or code, or its operations on files; `None` if it has none."""
     for key in SUBJECT_KEYS:
-        if isinstance(arguments.get(key), str):
-            return _cut(f"{name}: {arguments[key]}", SUMMARY_LIMIT)
+        if isinstance(found := arguments.get(key), str):
+            return found
+    operations = arguments.get("operations")
+    if not isinstance(operations, list) or not operations:
+        return None
+    told = [_operation(each) for each in operations if isinstance(each, dict)]
+    return ", ".join(told) if len(told) == len(operations) and all(told) else None
+
+
+def _operation(given: dict[str, Any]) -> str:
+    """Return `create note.md` or `move a.csv to b.csv`; nothing for what is not such an operation."""
+    match given:
+        case {"op": str(op), "from": str(source), "to": str(to)}:
+            return f"{op} {source} to {to}"
+        case {"op": str(op), "path": str(path)}:
+            return f"{op} {path}"
+    return ""
+
+
+def summarize_call(name: str, arguments: dict[str, Any]) -> str:
+    """Return one line for a call: what it acts on if that can be told, else its arguments."""
+    if (subject := subject_of(arguments)) is not None:
+        return _cut(f"{name}: {subject}", SUMMARY_LIMIT)
     return _cut(f"{name}({json.dumps(arguments, ensure_ascii=False)})", ARGUMENTS_LIMIT)
 
 

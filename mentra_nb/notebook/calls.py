@@ -11,7 +11,7 @@ from typing import Any
 
 from mentra_nb.agent.results import NOT_RUN, STOPPED
 from mentra_nb.authorization import CallEffect
-from mentra_nb.event.projections import SUBJECT_KEYS
+from mentra_nb.event.projections import subject_of
 from mentra_nb.event.screen import QuestionAnswered, ToolCompleted, ToolDecided
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.escaping import cut
@@ -64,12 +64,9 @@ class Call:
 
     @property
     def subject(self) -> str:
-        """What it acts on, on one line: its command or path, else its arguments."""
-        for key in SUBJECT_KEYS:
-            if isinstance(found := self.arguments.get(key), str):
-                if key == "code":
-                    found = _first_line(found)
-                return cut(found, MAX_SUBJECT)
+        """What it acts on, on one line: its command or path, its operations on files, else its arguments."""
+        if (found := subject_of(self.arguments)) is not None:
+            return cut(_first_line(found) if found == self.arguments.get("code") else found, MAX_SUBJECT)
         parts = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.arguments.items())
         return cut(", ".join(parts), MAX_SUBJECT)
 

@@ -245,6 +245,15 @@ def test_derive_tool_summary_prefers_the_command_then_the_path() -> None:
     assert queued("edit", file_path="a.txt") == "edit: a.txt"
 
 
+def test_a_call_with_operations_on_files_is_told_by_them() -> None:
+    move = {"op": "move", "from": "a.csv", "to": "b.csv"}
+    assert queued("files", operations=[{"op": "create", "path": "n.md", "content": "x"}, move]) == (
+        "files: create n.md, move a.csv to b.csv"
+    )
+    assert queued("files", operations=[move, {"op": 1}]).startswith('files({"operations": [{"op": "move", ')
+    assert queued("count", operations=[]) == 'count({"operations": []})'
+
+
 def test_derive_tool_summary_falls_back_to_the_arguments() -> None:
     assert queued("add", a=1) == 'add({"a": 1})'
 
