@@ -8,6 +8,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     ask, aask, Chat              ask a model, once or in a conversation; a `Reply` comes back
     models, connect              which models there are; register a server
     tape, replay                 write a server's answers down; answer from them
+    use                          ask a provider object: your own class, or a script
     tool                         make a function a tool
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
@@ -162,6 +163,7 @@ __all__ = [
     "undo",
     "unload_ipython_extension",
     "usage",
+    "use",
     "verify",
 ]
 
@@ -179,6 +181,7 @@ _HOME = {
     "models": "chat.api",
     "connect": "chat.api",
     "replay": "chat.api",
+    "use": "chat.api",
     "tape": "chat.api",
     "Chat": "chat.chat",
     "Reply": "chat.reply",
@@ -367,7 +370,7 @@ if TYPE_CHECKING:
         ToolAuthorizer,
         allow_everything,
     )
-    from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, revoke, rules, tape
+    from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, revoke, rules, tape, use
     from mentra_nb.chat.backtest import backtest
     from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.jobs import jobs, stop_job, stop_jobs

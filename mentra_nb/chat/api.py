@@ -18,6 +18,7 @@ from mentra_nb.chat.engine import engine
 from mentra_nb.chat.models import address_in, custom
 from mentra_nb.chat.reply import Reply
 from mentra_nb.errors import ConfigurationError, OperationDenied
+from mentra_nb.providers.base import Provider
 from mentra_nb.record.read.filters import set_this_session
 from mentra_nb.settings import Endpoint
 from mentra_nb.store.records import ConversationSummary
@@ -275,6 +276,29 @@ def connect(
     given: dict[str, Any] = {} if wire is None else {"wire": wire}
     endpoint = Endpoint(base_url=base_url, auth_header=auth_header, headers=secret, **given)
     used.use(custom(name, endpoint, api_key, used.runtime.http()), model or address_in(base_url).model)
+
+
+def use(provider: Provider, model: str | None = None) -> None:
+    """Ask a provider object from here on: a class of your own, or a script that plays the model's part.
+
+    Args:
+        provider: What is asked. It replaces one with the same id.
+        model: The model to ask; without one, its newest.
+
+    Raises:
+        ConfigurationError: it is not a provider.
+
+    Example:
+        >>> mn.use(mn.ScriptedProvider([mn.scripted.text("Hello.")]))
+        >>> mn.ask("Say hello.").text
+        'Hello.'
+    """
+    if not isinstance(provider, Provider):
+        raise ConfigurationError(
+            f"a provider is asked for, not {type(provider).__name__}: mn.use(mn.ScriptedProvider([…]))"
+        )
+    check_text("mn.use(provider, 'a-model')", {"model": model})
+    engine().use(provider, model)
 
 
 def replay(path: str | Path) -> None:

@@ -200,7 +200,7 @@ class Engine:
         """Register a provider and make it the model of the settings."""
         self.runtime.register_provider_instance(provider)
         name = f"{provider.descriptor.id}/{model}" if model else provider.descriptor.id
-        self.settings.change("model", name, "mn.connect, mn.replay or mn.tape")
+        self.settings.change("model", name, "mn.connect, mn.replay, mn.tape or mn.use")
 
     def offer(self, tools: Iterable[Tool]) -> None:
         """Offer tools in all conversations, those that are not offered yet."""

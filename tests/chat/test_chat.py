@@ -240,6 +240,20 @@ def test_the_other_calls_refuse_in_one_sentence_as_well(
             call()
 
 
+def test_a_provider_object_is_asked_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine_of(text("before")) as engine:
+        monkeypatch.setattr("mentra_nb.chat.engine._engine", engine)
+        with pytest.raises(ConfigurationError, match=r"^a provider is asked for, not str: mn\.use\("):
+            mn.use("demo")  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=r"^the model must be text, not int: mn\.use\("):
+            mn.use(ScriptedProvider(), 5)  # type: ignore[arg-type]
+        assert mn.ask("hi").text == "before"
+        mn.use(ScriptedProvider([text("mine")], id="mine", models=["a", "b"]), "b")
+        reply = mn.ask("hi")
+        assert (reply.text, reply.model) == ("mine", "mine/b")
+        assert engine.settings.source("model") == "mn.connect, mn.replay, mn.tape or mn.use"
+
+
 def test_a_failure_is_raised_and_the_next_turn_works() -> None:
     with engine_of(failure(InvalidRequest("no")), text("fine")) as engine:
         chat = chat_on(engine)

@@ -441,10 +441,11 @@ def test_the_model_is_one_setting_and_the_last_who_set_it_wins(notebook: Noteboo
     notebook.script("s.text('A.')")
     notebook.run("mn.allow('shell')")  # for the demo model
     shown = "engine().settings.model, engine().settings.source('model')"
+    calls = "mn.connect, mn.replay, mn.tape or mn.use"
     for code, found in (
         ("%mentra model scripted/scripted", ["scripted/scripted", "%mentra model"]),
         ("%config Mentra.model = 'demo'", ["demo", "%config Mentra"]),
-        ("mn.connect('lab', 'http://127.0.0.1:9/v1', model='m')", ["lab/m", "mn.connect, mn.replay or mn.tape"]),
+        ("mn.connect('lab', 'http://127.0.0.1:9/v1', model='m')", ["lab/m", calls]),
         ("%config Mentra.model = 'demo'", ["demo", "%config Mentra"]),
     ):
         notebook.run(code)
