@@ -1,10 +1,13 @@
 """Run a notebook in a fresh kernel and print what its cells say: `python notebooks/run.py NOTEBOOK [--save]`.
 
-With `--save` the outputs are also written back to the file.
+With `--save` the outputs are also written back to the file. With `--tape provider/model` that model is asked, and its
+answers replace the tape that the notebook replays: a tape answers only the very requests it was made of, so a change of
+a tool's description needs a new one.
 """
 
 import argparse
 import pathlib
+import re
 import sys
 
 import nbclient
@@ -15,8 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook", type=pathlib.Path)
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("--tape", metavar="MODEL")
     options = parser.parse_args()
     notebook = nbformat.read(options.notebook, as_version=4)
+    sources = [cell.source for cell in notebook.cells]
+    if options.tape:
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.source = re.sub(r"mn\.replay\((.*)\)", rf"mn.tape(\1, {options.tape!r})", cell.source)
     client = nbclient.NotebookClient(
         notebook,
         timeout=120,
@@ -29,7 +38,8 @@ def main() -> None:
         client.execute()
     except nbclient.exceptions.CellExecutionError as error:
         sys.exit(f"{options.notebook}: {error}")
-    for cell in notebook.cells:
+    for cell, source in zip(notebook.cells, sources, strict=True):
+        cell.source = source
         cell.metadata.pop("execution", None)  # times of day
         if cell.cell_type == "code":
             print("\n".join(f">>> {line}" for line in cell.source.splitlines()))
