@@ -55,6 +55,13 @@ async def test_a_turn_is_stored_on_the_thread_of_its_loop(store: Watched) -> Non
     store.close()
 
 
+async def test_a_new_agent_is_stored_there_too(store: Watched) -> None:
+    await store.create_agent(agent("agent-2"))
+    await store.create_agent(agent("agent-3", config={"system": "x" * SHORT}))
+    assert store.threads == [HERE, THERE]
+    store.close()
+
+
 async def test_long_texts_and_whole_conversations_are_not(store: Watched) -> None:
     await store.append_entries([entry("a", None, Message.user("x" * SHORT))])
     await store.load_path("agent-1", "a")

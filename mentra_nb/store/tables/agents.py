@@ -8,13 +8,13 @@ from typing import Any
 
 from mentra_nb.errors import StoreError
 from mentra_nb.store.records import AgentRecord
-from mentra_nb.store.transactions import Database, Transaction, insert, to_json
+from mentra_nb.store.transactions import SHORT, Database, Transaction, insert, to_json
 
 
 class AgentTable(Database):
     async def create_agent(self, agent: AgentRecord) -> None:
         row = {**agent.model_dump(), "config": to_json(agent.config)}
-        await self.write(lambda db: insert(db, "agents", row))
+        await self.write(lambda db: insert(db, "agents", row), brief=len(row["config"]) < SHORT)
 
     async def load_agent(self, agent_id: str) -> AgentRecord | None:
         row = await self.read(lambda db: db.execute("SELECT * FROM agents WHERE id = ?", (agent_id,)).fetchone())
