@@ -20,7 +20,7 @@ LATER = {
 """What a first turn has no use for either."""
 SELDOM = {
     *("mentra_nb.agent.strategy", "mentra_nb.event.rare", "mentra_nb.event.screen", "mentra_nb.providers.http"),
-    *("mentra_nb.agent.trial", "mentra_nb.effect.types", "mentra_nb.sandbox.fenced"),
+    *("mentra_nb.agent.trial", "mentra_nb.effect.journal", "mentra_nb.effect.types", "mentra_nb.sandbox.fenced"),
     *(
         "mentra_nb.record.write.health",
         "mentra_nb.sandbox.supervised",
@@ -87,6 +87,11 @@ anyio.run(main)
     loaded = loaded_by(program)
     assert loaded & (SCREENS | LATER | SELDOM | {"httpx", "httpx2"}) == set()
     assert VALIDATORS in loaded
+
+
+def test_a_cell_loads_the_undo_journal_of_files_only_when_code_runs() -> None:
+    loaded = loaded_by("import mentra_nb.notebook.drive, mentra_nb.notebook.python.user_kernel")
+    assert loaded & {"mentra_nb.effect.apply", "mentra_nb.effect.journal", "mentra_nb.effect.watching"} == set()
 
 
 def test_the_runtime_compiles_no_expression_for_secrets() -> None:

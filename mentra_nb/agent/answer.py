@@ -69,7 +69,7 @@ class PendingMessage:
     def apply(self, event: p.ProviderEvent) -> e.AgentEvent | None:
         """Fold in one event and return the agent event for it, or `None`. Raises `MalformedStream`."""
         if isinstance(event, p.ContentBlockDelta):  # nearly all are
-            return self._delta(self._open_block(event.index), event.text)
+            return self._delta(self._blocks.get(event.index) or self._open_block(event.index), event.text)
         match event:
             case p.ContentBlockStarted(index=index):
                 if index in self._blocks:
@@ -100,7 +100,9 @@ class PendingMessage:
         if not text:
             return None
         block.pieces.append(text)
-        self._grow(len(text))
+        self._size += len(text)
+        if self._size > MAX_ANSWER:
+            self._grow(0)
         kind = block.start.kind
         if kind != "tool_use":
             self.said_something = True

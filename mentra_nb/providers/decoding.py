@@ -129,7 +129,10 @@ class Decoder(ABC):
         if block is None or block[1] != kind:
             self._close()
             block = self._open = (self._begin(kind, item_id=item_id), kind)
-        self._add(block[0], kind, text)
+        if isinstance(text, str):
+            self._events.append(ContentBlockDelta(block[0], text))
+        else:
+            self._add(block[0], kind, text)
 
     def _close(self) -> None:
         """Stop the block that `_say` opened, if there is one."""

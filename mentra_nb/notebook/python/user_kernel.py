@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mentra_nb.effect.journal import Journal, JournalEntry
-from mentra_nb.effect.watching import FileWatch, watching_files
 from mentra_nb.namespace.describe import describe, kind_of
 from mentra_nb.namespace.history import History, Watched
 from mentra_nb.notebook.python.hearing import hearing
@@ -17,6 +15,10 @@ from mentra_nb.notebook.python.tracebacks import trimmed
 from mentra_nb.tools.builtin.python import Ran
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
 from mentra_nb.words import counted
+
+if TYPE_CHECKING:
+    from mentra_nb.effect.journal import JournalEntry
+    from mentra_nb.effect.watching import FileWatch
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class ShellKernel:
 
     def run(self, code: str, run_id: str, call_id: str) -> Ran:
         """Run code as a cell would, on this thread, which must be the cell's. An interrupt goes on to the turn."""
+        from mentra_nb.effect.watching import watching_files
+
         failure = ""
         name = self._runner.name_of(code)
         with (
@@ -100,6 +104,8 @@ def _in_words(watched: Watched) -> dict[str, Any]:
 
 def _entered(files: FileWatch, run_id: str, call_id: str) -> JournalEntry | None:
     """Enter in the undo journal what code did to files, and return the entry."""
+    from mentra_nb.effect.journal import Journal
+
     try:
         return files.enter(Journal(), run_id, call_id, "python")
     except OSError:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, Field
 
 from mentra_nb.authorization import CustomCapability, Subject
 from mentra_nb.content import Image
-from mentra_nb.effect.journal import JournalEntry
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import MainThread, Tool, ToolContext, ToolOutput
+
+if TYPE_CHECKING:
+    from mentra_nb.effect.journal import JournalEntry
 
 IN_KERNEL = CustomCapability(Custom="PythonInKernel")
 FULL_ACCESS = (
