@@ -74,8 +74,10 @@ class Mentra(Magics):
         if not self._loading:
             from mentra_nb.chat.engine import engine
 
-            # The trait takes no value equal to its own, and `%mentra model` or `connect` may have changed the setting.
-            self._trait_values["model"] = engine().settings.model
+            # A trait takes no value equal to its own; the setting may be another by a file, a variable or `connect`.
+            for name in SETTABLE:
+                value = getattr(engine().settings, name)
+                self._trait_values[name] = list(map(str, value)) if isinstance(value, tuple) else value
             super()._load_config(cfg, section_names, traits)
             return
         for name, value in self._find_my_config(cfg).items():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from traitlets import List
 
+from mentra_nb.chat import engine
 from mentra_nb.notebook.magics import SETTABLE, Mentra
 from mentra_nb.settings import TABLES, Settings
 
@@ -21,3 +25,18 @@ def test_every_setting_but_the_tables_is_a_trait_with_its_default_and_descriptio
 def test_the_choices_of_a_trait_are_those_of_the_setting() -> None:
     assert Mentra.ask.values == ["always", "changes", "rules"]
     assert Mentra.log_text.values == ["none", "preview", "full"]
+
+
+def test_a_default_can_be_set_where_a_variable_says_another_value(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MENTRA_ASK", "rules")
+    monkeypatch.setenv("MENTRA_REDACT", "a\nb")
+    engine.reset()
+    try:
+        shell.run_line_magic("config", "Mentra.ask = 'changes'")
+        settings = engine.engine().settings
+        assert (settings.ask, settings.source("ask")) == ("changes", "%config Mentra")
+        assert (settings.redact, settings.source("redact")) == (("a", "b"), "MENTRA_REDACT")
+        shell.run_line_magic("config", "Mentra.redact = []")
+        assert settings.redact == ()
+    finally:
+        engine.reset()
