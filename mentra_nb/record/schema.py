@@ -306,7 +306,7 @@ _CALLS = f"""(
         {_only("duration_ms", "tool_execution_finished")} / 1000.0 AS seconds,
         {_last("error", "tool_execution_finished")} AS error,
         {_last("payload->>'$.output_preview'", "tool_execution_finished")} AS output
-    FROM events WHERE call_id IS NOT NULL GROUP BY run_id, call_id) found
+    FROM events WHERE call_id IS NOT NULL AND kind != 'effect_made' GROUP BY run_id, call_id) found
     LEFT JOIN {_MISFITS} m ON m.call_id = found.call_id AND m.run_id IS NOT DISTINCT FROM found.run_id)
 )"""
 

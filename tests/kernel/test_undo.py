@@ -112,6 +112,7 @@ def test_files_that_code_wrote_come_back(notebook: Notebook) -> None:
         ("data.csv", "changed", "undo", "undone"),
         ("out.txt", "deleted", "undo", "undone"),
     ]
+    assert "undo" not in notebook.value("mn.tool_calls(session='this').tool.tolist()")
 
 
 PUT = """
