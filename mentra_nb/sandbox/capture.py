@@ -61,7 +61,8 @@ class Capture:
     def __init__(
         self, name: str, limit: int, show: Callable[[str], None] | None = None, copy: Transcript | None = None
     ) -> None:
-        self.name, self.limit = name, limit
+        self.name = name
+        self.limit = limit
         self._show, self._copy = show, copy
         self._kept, self._line = bytearray(), bytearray()
         self._total = self._newlines = 0

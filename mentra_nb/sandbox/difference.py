@@ -36,7 +36,10 @@ class Difference:
     """
 
     def __init__(self, began: int, max_files: int, max_bytes: int, folder: str) -> None:
-        self.began, self.max_files, self.bytes_left, self.folder = began, max_files, max_bytes, folder
+        self.began = began
+        self.max_files = max_files
+        self.bytes_left = max_bytes
+        self.folder = folder
         self.changes: list[dict[str, Any]] = []
         self.special: list[str] = []
         self.moved: list[str] = []

@@ -36,12 +36,14 @@ class Children:
     """The children of this process: a file that is readable when one has ended, and their states."""
 
     def __init__(self) -> None:
-        self.changed, changes = os.pipe()
-        for end in (self.changed, changes):
+        pipe: tuple[int, int] = os.pipe()
+        changed, changes = pipe
+        self.changed: int = changed
+        for end in pipe:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(changes, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.any_left = True
+        self.any_left: bool = True
 
     def ended(self) -> dict[int, int]:
         """Return the exit codes of the children that have ended since the last call; minus the signal if one ended it.
@@ -58,7 +60,7 @@ class Children:
                 self.any_left = False
                 return found
             if pid == 0:
-                self.any_left = True
+                self.any_left: bool = True
                 return found
             found[pid] = os.waitstatus_to_exitcode(status)
 

@@ -61,7 +61,7 @@ class _FileTool(PlacedTool):
 class ReadTool(_FileTool):
     """`read`: lines of a text file. Runs unasked by default, within the policy's read roots."""
 
-    access = "read"
+    access: Access = "read"
     spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name="read", description="Read a text file. Lines come numbered.", input_schema=schema_of(_Read)
@@ -108,7 +108,7 @@ def _read_lines(target: str, path: str, offset: int, limit: int) -> str:
 class WriteTool(_FileTool, PlannedTool):
     """`write`: create or replace a file as a whole, atomically, keeping its mode, encoding and line ends."""
 
-    access = "write"
+    access: Access = "write"
     spec: ToolSpec = ToolSpec(
         wire=ProviderToolSpec(
             name="write", description="Create or overwrite a text file.", input_schema=schema_of(_Write)
