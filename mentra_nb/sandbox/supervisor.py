@@ -60,7 +60,7 @@ class Children:
                 self.any_left = False
                 return found
             if pid == 0:
-                self.any_left: bool = True
+                self.any_left = True
                 return found
             found[pid] = os.waitstatus_to_exitcode(status)
 
