@@ -256,11 +256,27 @@ class McpConnection:
                 raise ToolError(f"{what}ended while it worked: {UNKNOWN}") from None
             if error.code == REQUEST_TIMEOUT:
                 raise ToolError(f"{what}did not answer within {CALL_SECONDS:g} s: {UNKNOWN}") from None
+            await self._close_if_lost(client)
             raise ToolError(f"{what}answered with error {error.code}: {CODES.get(error.code, UNKNOWN)}") from None
         except TimeoutError:
             raise ToolError(f"{what}did not answer within {CALL_SECONDS:g} s: {UNKNOWN}") from None
         except Exception as error:  # noqa: BLE001  # whatever a server makes of the protocol
             raise ToolError(f"{what}broke the protocol ({type(error).__name__}): {UNKNOWN}") from None
+
+    async def _close_if_lost(self, client: Client) -> None:
+        """End a connection over HTTP whose session the server no longer knows, so that the next call begins one."""
+        from mcp import MCPError
+
+        if self.config.url is None:
+            return
+        try:
+            async with asyncio.timeout(LIST_SECONDS):
+                await client.list_tools()
+        except MCPError as error:
+            if error.code not in CODES and self._client is client:
+                await self.close()
+        except Exception:  # noqa: BLE001  # the call has an answer already
+            return
 
 
 async def _pages(list_page: Callable[..., Awaitable[Any]], member: str) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from kits.core import bench
-from kits.mcp_programs import npm
+from kits.mcp_programs import free_port, npm, serving
 
 from mentra_nb.authorization import CustomCapability
 from mentra_nb.content import Image, ToolResult
@@ -125,6 +125,20 @@ async def test_a_server_that_died_between_calls_is_started_again(servers: McpSer
         await asyncio.sleep(0)
     assert output_of(await server.call("add", {"a": 1, "b": 2})).content == "3"
     assert await server.connect() is not first
+
+
+async def test_a_session_that_a_server_forgot_is_begun_anew_by_the_next_call(servers: McpServers) -> None:
+    port, program = free_port(), npm("server-everything", "streamableHttp")
+    command, env = [str(program.command), *program.args], {"PORT": str(port)}
+    with serving(command, port, env):
+        server = await connected(servers, "everything", McpServer(url=f"http://127.0.0.1:{port}/mcp"))
+        with pytest.raises(ToolError, match="error"):
+            await server.read("demo://resource/there-is-none")
+        assert server.status == "connected"
+    with serving(command, port, env):
+        with pytest.raises(ToolError, match="which is not known; it was not called again"):
+            await server.call("echo", {"message": "a"})
+        assert output_of(await server.call("echo", {"message": "b"})).content == "Echo: b"
 
 
 async def test_closing_ends_the_servers_process(servers: McpServers, kit_stdio: McpServer) -> None:
