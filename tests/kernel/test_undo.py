@@ -61,7 +61,7 @@ def test_what_cannot_be_restored_is_said_before_the_code_runs_and_before_the_und
 
 def test_a_stopped_call_is_undone_as_well(notebook: Notebook) -> None:
     notebook.run("items = [1]")
-    code = "import time\nitems.append(2)\nprint('begun', flush=True)\ntime.sleep(30)"
+    code = "import time\nitems.append(2)\nopen('half', 'w').close()\nprint('begun', flush=True)\ntime.sleep(30)"
     notebook.script(f"s.tool_calls([s.ScriptedCall('python', {{'code': {code!r}}}, 'call-1')])", "s.text('Never.')")
     asking = notebook.send("%%mentra\nwait")
     notebook.choose(asking, answer="allow")
@@ -69,8 +69,10 @@ def test_a_stopped_call_is_undone_as_well(notebook: Notebook) -> None:
     notebook.manager.interrupt_kernel()
     notebook.finish(asking)
     assert notebook.value("items") == [1, 2]
+    assert notebook.value("mn.effects(session='this')[['change', 'outcome']].values.tolist()") == [["created", "made"]]
     notebook.run("%mentra undo")
     assert notebook.value("items") == [1]
+    assert not (Path(notebook.work) / "half").exists()
 
 
 def test_files_of_a_turn_come_back_with_its_names(notebook: Notebook) -> None:

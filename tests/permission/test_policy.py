@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kits.core import context
 
 from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
+from mentra_nb.tools.builtin.python import PythonTool
+
+NO_KERNEL: Any = None
+"""A policy is asked before the kernel is."""
 
 
 @pytest.fixture
@@ -102,6 +108,14 @@ def test_read_only_refuses_every_write_and_every_command_also_in_the_base_folder
     with pytest.raises(PolicyViolation, match="read-only"):
         policy.check_command(base, base)
     assert policy.readable(base, "a.txt")
+
+
+@pytest.mark.parametrize("bound", [{"read_only": True}, {"sandboxed_only": True}, {"allow_shell_commands": False}])
+def test_code_in_the_kernel_is_refused_where_no_command_may_run_outside(base: Path, bound: dict[str, bool]) -> None:
+    tool, arguments = PythonTool(NO_KERNEL), {"code": "1"}
+    tool.check_policy(context(base, RuntimePolicy.permissive()), arguments)
+    with pytest.raises(PolicyViolation, match="code in the kernel"):
+        tool.check_policy(context(base, replace(RuntimePolicy.permissive(), **bound)), arguments)
 
 
 def test_shell_roots_and_background_switches_short_circuit(base: Path) -> None:

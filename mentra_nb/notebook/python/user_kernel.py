@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ class ShellKernel:
         self.history = History(shell.user_ns)
         self._runner = CodeRunner(shell)
 
-    def run(self, code: str, run_id: str, call_id: str) -> Ran:
+    def run(self, code: str, run_id: str, call_id: str, changed: Callable[[JournalEntry], None]) -> Ran:
         """Run code as a cell would, on this thread, which must be the cell's. An interrupt goes on to the turn."""
         from mentra_nb.effect.watching import watching_files
 
@@ -54,11 +54,13 @@ class ShellKernel:
                 failure = trimmed(error, self.shell.user_ns, name)
             finally:
                 entry = _entered(files, run_id, call_id)
+                if entry is not None:
+                    changed(entry)
         notice = "[… {left} bytes left out …]"
         text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, notice)
         parts = [text, clipped(failure, 3072, 60, notice), *_told(files, entry), *self._notes(watched)]
         text = "\n".join(filter(None, parts)) or "(no output)"
-        return Ran(text, tuple(heard.images), bool(failure), _in_words(watched), entry)
+        return Ran(text, tuple(heard.images), bool(failure), _in_words(watched))
 
     def _notes(self, watched: Watched) -> list[str]:
         """Return in a line what happened to names, and above it what undo can no longer do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,15 +36,16 @@ class Ran:
     failed: bool = False
     details: dict[str, Any] = field(default_factory=dict)
     """What it did to names, for the record."""
-    entry: JournalEntry | None = None
-    """What it did to files, as the undo journal has it."""
 
 
 class UserKernel(Protocol):
     """The user's kernel, as the tools need it."""
 
-    def run(self, code: str, run_id: str, call_id: str) -> Ran:
-        """Run code as a cell would, on this thread, which must be the cell's."""
+    def run(self, code: str, run_id: str, call_id: str, changed: Callable[[JournalEntry], None]) -> Ran:
+        """Run code as a cell would, on this thread, which must be the cell's.
+
+        `changed` gets what it did to files, as the undo journal has it, also when it is interrupted.
+        """
         ...
 
     def variables(self, names: Sequence[str]) -> str:
@@ -90,17 +91,15 @@ class PythonTool(Tool):
 
     def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
         policy = context.policy
-        if policy.read_only or not policy.allow_shell_commands:
+        if policy.read_only or policy.sandboxed_only or not policy.allow_shell_commands:
             raise PolicyViolation("python", "code in the kernel can do what the runtime policy forbids to commands")
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         self.check_policy(context, arguments)
         if beyond := self.kernel.beyond_undo():
             context.progress(f"undo could not restore {', '.join(beyond)}")
-        work = partial(self.kernel.run, arguments["code"], context.run_id, context.tool_call_id)
+        work = partial(self.kernel.run, arguments["code"], context.run_id, context.tool_call_id, context.changed)
         ran: Ran = await context.service(MainThread).run(work)
-        if ran.entry is not None:
-            context.changed(ran.entry)
         if ran.failed:
             failure = ToolError(ran.text)
             failure.details = ran.details
