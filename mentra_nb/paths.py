@@ -56,6 +56,13 @@ def record_folder(folder: str | Path | None = None) -> Path:
     return Path(named or home() / "record").expanduser()
 
 
+def own_places() -> tuple[Path, ...]:
+    """Return the files and folders of mentra: the home, the settings, the store with its log, and the record."""
+    state = state_file()
+    store = (state.with_name(f"{state.name}{end}") for end in ("", "-wal", "-shm"))
+    return (home(), config_file(), *store, record_folder())
+
+
 def record_lake() -> str | None:
     """Return `MENTRA_RECORD` if it is a `ducklake:…` address, to which segments are shipped, else `None`."""
     named = os.environ.get("MENTRA_RECORD", "")

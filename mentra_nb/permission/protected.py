@@ -100,7 +100,7 @@ def guard_of(forms: Iterable[Path], access: Access) -> Guard | None:
 
 def _ours() -> tuple[Path, ...]:
     """Return the files and folders of mentra, as they are named and with links resolved."""
-    return _forms(paths.home(), paths.config_file(), paths.state_file(), paths.record_folder())
+    return _forms(*paths.own_places())
 
 
 @lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from mentra_nb.effect.types import Effect, FileChange, FileState, Want
 from mentra_nb.ids import new_id
-from mentra_nb.paths import config_file, home, make_private
+from mentra_nb.paths import home, make_private, own_places
 from mentra_nb.sandbox import difference
 from mentra_nb.sandbox.bubblewrap import View, bubblewrap, inner_arguments, memory_place, outer_command, script
 from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, run_program
@@ -140,8 +140,13 @@ class Fence:
         found = self._hidden.within(workspace)
         if len(found) > MAX_HIDDEN:
             raise FenceFailed(f"the workspace has more than {MAX_HIDDEN} secret files, sockets and pipes to hide")
-        own = (os.path.realpath(path) for path in (home(), config_file()))
-        return [*found, *(path for path in own if path.startswith(f"{workspace}/") and os.path.lexists(path))]
+        own = (os.path.realpath(path) for path in own_places())
+        found += [path for path in own if path.startswith(f"{workspace}/") and os.path.lexists(path)]
+        outermost: list[str] = []  # what is in a hidden folder is not there to be hidden
+        for path in sorted(found, key=lambda path: path.split("/")):
+            if not outermost or not f"{path}/".startswith(f"{outermost[-1]}/"):
+                outermost.append(path)
+        return outermost
 
     def _read(self, output: ExecOutput, workspace: str, folder: Path, request: CommandRequest) -> FencedRun:
         """Return what the command did, from what the fence wrote. Raises `FenceFailed`."""

@@ -31,7 +31,9 @@ class Hidden:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def within(self, top: str) -> list[str]:
-        """Return the paths to hide in a folder, by absolute path. Links are not followed.
+        """Return the paths to hide in a folder, by absolute path.
+
+        No folder is entered by a link, but of a link with the name of a secret file what it leads to is hidden.
 
         Raises:
             OSError: The folder cannot be read.
@@ -56,7 +58,9 @@ class Hidden:
             if time.time_ns() - max(listing.changed[1:]) > SETTLED_NS:
                 seen[path] = listing
             for name in listing.hidden:
-                yield f"{path}/{name}"
+                found = os.path.realpath(f"{path}/{name}")
+                if _is_in(found, top) and found != top and os.path.lexists(found):
+                    yield found
             left.extend(f"{path}/{name}" for name in listing.folders)
 
     def _listing(self, path: str) -> _Listing:
@@ -70,6 +74,7 @@ class Hidden:
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_symlink():
+                    hidden += [entry.name] * is_secret_name(entry.name, folder=entry.is_dir())
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     (hidden if is_secret_name(entry.name, folder=True) else folders).append(entry.name)

@@ -62,7 +62,7 @@ def test_mentras_own_files_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     }.items():
         monkeypatch.setenv(variable, str(value))
     policy = RuntimePolicy()
-    for path in ("home/state.sqlite", "home", "s", "c", "link/effects/x", "none/../home/x"):
+    for path in ("home/state.sqlite", "home", "s", "s-wal", "c", "link/effects/x", "none/../home/x"):
         with pytest.raises(PolicyViolation, match="cannot be read: it belongs to mentra itself"):
             policy.readable(tmp_path, path)
         with pytest.raises(PolicyViolation, match="cannot be written: it belongs to mentra itself"):

@@ -95,6 +95,27 @@ def test_secret_files_and_our_own_folder_cannot_be_read_or_deleted(
         assert Want("opening", ".env") in run.effect.wanted
 
 
+def test_our_store_and_record_elsewhere_are_hidden_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MENTRA_STATE", str(tmp_path / "store"))
+    monkeypatch.setenv("MENTRA_RECORD", str(tmp_path / "record"))
+    (tmp_path / "record").mkdir()
+    for name in ("store", "store-wal", "record/events"):
+        (tmp_path / name).write_text("PRIVATE")
+    with fenced("cat store store-wal record/*; rm -rf store* record", tmp_path) as run:
+        assert run.output.stdout == ""
+        assert changed(run, tmp_path) == {}
+
+
+def test_what_a_link_with_a_secret_name_leads_to_is_hidden(tmp_path: Path) -> None:
+    (tmp_path / "shared" / "keys").mkdir(parents=True)
+    for name in ("plain.txt", "keys/one", "keys/.env", "open.txt"):
+        (tmp_path / "shared" / name).write_text(name)
+    for name, target in {".env": "shared/plain.txt", ".aws": "shared/keys", "deep.pem": "nowhere", ".ssh": "/"}.items():
+        (tmp_path / name).symlink_to(target)
+    with fenced("cat .env .aws/one shared/*.txt shared/keys/one", tmp_path) as run:
+        assert run.output.stdout == "open.txt"
+
+
 def test_a_secret_file_made_between_two_commands_is_hidden(tmp_path: Path) -> None:
     fence = Fence()
     for name in ("a", "b"):
