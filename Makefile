@@ -12,7 +12,7 @@ demo: .venv/.base  ## run a first turn offline: prints the conversation and the 
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
 
 test: check kernels browser postgres mcp sandbox  ## run everything: lint, types, import contracts, tests, notebooks
-	$(PYTEST) -n 2 --dist loadfile
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) notebooks oldest lake
 
 quick: .venv/.dev  ## run the fast tests, within 60 s of CPU: no kernels, browsers, killed processes, PostgreSQL
