@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 from kits.fixtures import postgres, server, store  # noqa: F401  # fixtures of all rooms
 
+os.environ.pop("MENTRA_HOME", None)  # each test has its own, unless a fixture of several tests sets one
 _homes = count()
 
 

@@ -66,7 +66,7 @@ def test_allowed_once_the_command_runs_and_its_result_is_used(notebook: Notebook
 
 @pytest.mark.parametrize("how", ["card deny", "typed deny"])
 def test_denied_it_does_not_run_and_the_model_gets_the_reason(notebook: Notebook, how: str) -> None:
-    marker = Path(notebook.work) / f"denied-{time.monotonic_ns()}"
+    marker = Path(notebook.work) / f"no{time.monotonic_ns() % 10**6}"  # short, as a long line of a row is cut
     notebook.script(f"shell('touch {marker}')", "s.text('Then not.')")
     asking, queued = notebook.send("%mentra make it"), notebook.send("print('NEXT')")
     answer(notebook, asking, how)
