@@ -28,7 +28,9 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.effect.journal import Journal
 from mentra_nb.effect.types import Conflict, Effect, FileChange
+from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.permission.binding import contained
+from mentra_nb.permission.effects import unreadable
 from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.permission.protected import guard
 from mentra_nb.sandbox.executor import CommandRequest, ExecOutput
@@ -47,6 +49,7 @@ class _Fenced:
 
     fence: Fence
     workspace: Path
+    hides: Callable[[str], bool] | None
     request: CommandRequest | None = None
     run_: FencedRun | None = None
 
@@ -54,7 +57,7 @@ class _Fenced:
         if self.request is not None:
             raise FenceFailed("it runs more than one command")
         self.request = request
-        self.run_ = await self.fence.run(request, self.workspace, on_line)
+        self.run_ = await self.fence.run(request, self.workspace, on_line, self.hides)
         return self.run_.output
 
 
@@ -96,7 +99,9 @@ class Trials:
         problem = await anyio.to_thread.run_sync(lambda: workspace_problem(base) or fence_problem())
         if make is None or problem is not None:
             return await _unfenced(call, _beforehand(request), ask, problem or "there is none")
-        fenced = _Fenced(make(), base)
+        authorizer = self.events.environment.authorizer
+        rules = await authorizer.rules() if isinstance(authorizer, SessionPermissions) else []
+        fenced = _Fenced(make(), base, unreadable(rules, str(base)))
         try:
             tried = await self._tried(call, fenced)
         except FenceFailed as failure:

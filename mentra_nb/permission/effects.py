@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mentra_nb.authorization import (
     CallEffect,
@@ -17,6 +17,8 @@ from mentra_nb.errors import OperationDenied
 from mentra_nb.permission.rules import find_rule
 from mentra_nb.words import counted
 
+READERS = ("read", "files")
+"""The tools whose denials of a path keep a command in the sandbox from reading it as well."""
 WRITERS = ("write", "files")
 """The tools whose denials of a path hold for commands as well."""
 
@@ -36,6 +38,20 @@ def denial_of(
             if (found := find_rule(denials, tool, path)) is not None:
                 return found
     return None
+
+
+def unreadable(rules: Sequence[PermissionRule], base: str) -> Callable[[str], bool] | None:
+    """Return what says of an absolute path whether a denial keeps it from being read; `None` without such a denial."""
+    denials = [rule for rule in rules if not rule.allow and rule.tool in READERS]
+    if not denials:
+        return None
+
+    def covers(path: str) -> bool:
+        shown = os.path.relpath(path, base).replace(os.sep, "/")
+        subject = Subject.path(shown, absolute=(path,))
+        return any(find_rule(denials, tool, subject) is not None for tool in READERS)
+
+    return covers
 
 
 def why_asked(effect: CallEffect) -> str:

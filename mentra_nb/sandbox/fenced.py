@@ -25,7 +25,7 @@ from mentra_nb.paths import home, make_private, own_places
 from mentra_nb.sandbox import difference
 from mentra_nb.sandbox.bubblewrap import View, bubblewrap, inner_arguments, memory_place, outer_command, script
 from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, run_program
-from mentra_nb.sandbox.hidden import Hidden
+from mentra_nb.sandbox.hidden import Hidden, covered_within
 from mentra_nb.sandbox.limits import FenceLimits, control_groups, limits_problem, resource_limits
 from mentra_nb.sandbox.syscalls import filter_program
 from mentra_nb.sandbox.wants import wants
@@ -80,7 +80,11 @@ class Fence:
     _hidden: Hidden = field(default_factory=Hidden)
 
     async def run(
-        self, request: CommandRequest, workspace: Path, on_line: Callable[[str], None] | None = None
+        self,
+        request: CommandRequest,
+        workspace: Path,
+        on_line: Callable[[str], None] | None = None,
+        hides: Callable[[str], bool] | None = None,
     ) -> FencedRun:
         """Run a command in a view of the workspace.
 
@@ -88,6 +92,7 @@ class Fence:
             request: The command; its folder must be in the workspace.
             workspace: The folder that it may change.
             on_line: Called with each line of output.
+            hides: Says of an absolute path in the workspace whether it is hidden too, beside secret files.
 
         Raises:
             FenceFailed: It did not run.
@@ -96,7 +101,7 @@ class Fence:
         folder = await anyio.to_thread.run_sync(self._new_folder)
         try:
             top = os.path.realpath(workspace)  # noqa: ASYNC240 - no long work
-            argv = await anyio.to_thread.run_sync(partial(self._prepare, request, top, folder, began))
+            argv = await anyio.to_thread.run_sync(partial(self._prepare, request, top, folder, began, hides))
             outside = replace(request, cwd=Path("/"), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
             try:
                 output = await run_program(argv, outside, on_line)
@@ -116,13 +121,16 @@ class Fence:
             each.mkdir(mode=0o700)
         return folder
 
-    def _prepare(self, request: CommandRequest, workspace: str, folder: Path, began: int) -> list[str]:
+    def _prepare(
+        self, request: CommandRequest, workspace: str, folder: Path, began: int, hides: Callable[[str], bool] | None
+    ) -> list[str]:
         """Write what the fence reads, and return its command line. Raises `FenceFailed`."""
         program, why = bubblewrap(), workspace_problem(Path(workspace))
         if program is None or why is not None:
             raise FenceFailed(fence_problem() or why or "")
         try:
-            view = View(workspace, os.path.realpath(request.cwd), self._to_hide(workspace), _environment(request.env))
+            hidden = self._to_hide(workspace, hides)
+            view = View(workspace, os.path.realpath(request.cwd), hidden, _environment(request.env))
             groups, mode = control_groups(self.limits), Path(workspace).stat().st_mode & 0o7777
             (folder / "filter").write_bytes(filter_program())
             place = memory_place(str(folder), workspace)
@@ -136,10 +144,12 @@ class Fence:
         inside = script(str(folder), mode, request.command, groups, within, read)
         return outer_command(program, place, self.limits.written, mode, inside)
 
-    def _to_hide(self, workspace: str) -> list[str]:
-        found = self._hidden.within(workspace)
+    def _to_hide(self, workspace: str, hides: Callable[[str], bool] | None) -> list[str]:
+        found = self._hidden.within(workspace) + (covered_within(workspace, hides) if hides is not None else [])
         if len(found) > MAX_HIDDEN:
-            raise FenceFailed(f"the workspace has more than {MAX_HIDDEN} secret files, sockets and pipes to hide")
+            raise FenceFailed(
+                f"the workspace has more than {MAX_HIDDEN} secret or denied files, sockets and pipes to hide"
+            )
         own = (os.path.realpath(path) for path in own_places())
         found += [path for path in own if path.startswith(f"{workspace}/") and os.path.lexists(path)]
         outermost: list[str] = []  # what is in a hidden folder is not there to be hidden

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mentra_nb.secrets.files import is_secret_name
@@ -81,6 +81,17 @@ class Hidden:
                 elif is_secret_name(entry.name) or not entry.is_file(follow_symlinks=False):
                     hidden.append(entry.name)
         return _Listing(changed, tuple(hidden), tuple(folders))
+
+
+def covered_within(top: str, covers: Callable[[str], bool]) -> list[str]:
+    """Return the outermost files and folders in a folder that `covers` says yes to, by absolute path."""
+    found: list[str] = []
+    for path, folders, names in os.walk(top):
+        found += [f"{path}/{name}" for name in names if covers(f"{path}/{name}")]
+        covered = {name for name in folders if covers(f"{path}/{name}")}
+        found += [f"{path}/{name}" for name in covered]
+        folders[:] = [name for name in folders if name not in covered]
+    return found
 
 
 def _is_in(path: str, top: str) -> bool:

@@ -335,6 +335,23 @@ async def test_a_denied_file_cannot_be_changed_by_a_command_either(workspace: Pa
     assert list(workspace.iterdir()) == []
 
 
+@pytest.mark.parametrize("tool", ["read", "files"])
+async def test_a_file_that_may_not_be_read_is_not_there_for_a_command(workspace: Path, tool: str) -> None:
+    (workspace / "private" / "deep").mkdir(parents=True)
+    (workspace / "private" / "deep" / "a.txt").write_text("SECRET")
+    (workspace / "note.own.txt").write_text("SECRET")
+    (workspace / "open.txt").write_text("public")
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        for pattern in ("private/*", "*.own.txt"):
+            await session.permissions.add_rule(tool, pattern, allow=False)
+        line = "cat open.txt private/deep/a.txt note.own.txt 2>/dev/null; grep -r SECRET . ; ls private; true"
+        result = await shell(table, session, line)
+    assert "public" in result.display()
+    assert "SECRET" not in result.display()
+    assert asked == []
+    assert (workspace / "note.own.txt").read_text() == "SECRET"
+
+
 @pytest.mark.parametrize("name", ["mentra.toml", "denied/file"])
 async def test_the_policy_holds_for_every_file(workspace: Path, name: str) -> None:
     (workspace / "denied").mkdir()
