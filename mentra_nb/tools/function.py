@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Annotated, Any, get_type_hints, overload
+from typing import Annotated, Any, Literal, get_type_hints, overload
 
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -49,6 +49,8 @@ class FunctionTool(Tool):
         timeout: float | None = None,
         deferred: bool = False,
         main_thread: bool = False,
+        effect: Literal["none", "idempotent", "once"] | None = None,
+        parallel: bool | None = None,
     ) -> None:
         self.function = function
         self.main_thread: bool = main_thread
@@ -75,7 +77,8 @@ class FunctionTool(Tool):
                 deferred=deferred,
             ),
             reads_only=reads_only,
-            parallel=reads_only and not self.main_thread,
+            effect=effect or ("none" if reads_only else "once"),
+            parallel=(reads_only if parallel is None else parallel) and not self.main_thread,
             execution_timeout=timeout,
             asks=asks,
         )
@@ -189,6 +192,8 @@ def tool(
     timeout: float | None = None,
     deferred: bool = False,
     main_thread: bool = False,
+    effect: Literal["none", "idempotent", "once"] | None = None,
+    parallel: bool | None = None,
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -200,6 +205,8 @@ def tool(
     timeout: float | None = None,
     deferred: bool = False,
     main_thread: bool = False,
+    effect: Literal["none", "idempotent", "once"] | None = None,
+    parallel: bool | None = None,
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Make a function a tool: `@tool`, or `@tool(asks=False, reads_only=True)`.
 
@@ -208,12 +215,15 @@ def tool(
     Args:
         name: what a model calls it by; by default the function's name.
         asks: whether a person is asked before it runs.
-        reads_only: whether it changes nothing; then its calls may run beside others.
+        reads_only: whether it changes nothing.
         timeout: seconds after which a call is answered with an error. A plain function is abandoned then: what it still
             does is not stopped.
         deferred: whether a model sees only its name and one line about it until it asks for more, which keeps prompts
             short when there are many tools.
         main_thread: whether it runs on the thread of the cell, as code in the cell does; not for `async def`.
+        effect: what running a call again would do after a crash: `none`, the same again (`idempotent`), or something a
+            person must decide about (`once`, the default of what does not only read).
+        parallel: whether calls may run beside other such calls; by default those of a tool that only reads.
 
     Raises:
         InvalidTool: the signature or an option cannot be offered to a model.
@@ -228,7 +238,7 @@ def tool(
         >>> revenue("2026-03")
         2400.0
     """
-    make = partial(FunctionTool, name=name, asks=asks, reads_only=reads_only)
+    make = partial(FunctionTool, name=name, asks=asks, reads_only=reads_only, effect=effect, parallel=parallel)
     make = partial(make, timeout=timeout, deferred=deferred, main_thread=main_thread)
     return make if function is None else make(function)
 

@@ -15,14 +15,20 @@ from kits.core import bench
 from kits.mcp_programs import free_port, npm, serving
 
 from mentra_nb.authorization import CustomCapability
+from mentra_nb.chat.chat import chat_on
+from mentra_nb.chat.engine import Engine
 from mentra_nb.content import Image, ToolResult
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.event import types as e
+from mentra_nb.event.bus import NullAudit
+from mentra_nb.event.screen import Notice
 from mentra_nb.mcp_client.connection import McpConnection
 from mentra_nb.mcp_client.results import LONGEST_NAME, output_of, tool_name
 from mentra_nb.mcp_client.servers import McpServers
-from mentra_nb.providers.scripted import text, tool_calls
-from mentra_nb.settings import McpServer
+from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
+from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.settings import McpServer, Settings
+from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.tools.tool import Tool
 
@@ -290,3 +296,23 @@ async def test_a_stop_during_a_call_returns_at_once(servers: McpServers, kit_std
     finally:
         os.kill(process.pid, signal.SIGCONT)
     assert output_of(await server.call("add", {"a": 2, "b": 2})).content == "4"
+
+
+def test_a_server_of_the_settings_is_connected_with_the_first_turn_and_one_that_fails_is_said_once(
+    kit_stdio: McpServer,
+) -> None:
+    settings = Settings(model="scripted/scripted", mcp={"kit": kit_stdio, "gone": McpServer(command="no-such-program")})
+    provider = ScriptedProvider([text("1"), text("2")])
+    runtime = Runtime([provider], store=VolatileStore(), audit=NullAudit(), builtin_tools=False, mcp=settings.mcp)
+    engine = Engine(settings, runtime)
+    try:
+        chat, said = chat_on(engine, "talk"), list[list[str]]()
+        for _ in range(2):
+            turn = chat.start("hello", can_ask=False)
+            turn.result()
+            events = [turn.events.get_nowait() for _ in range(turn.events.qsize())]
+            said.append([event.message for event in events if isinstance(event, Notice)])
+    finally:
+        engine.close()
+    assert "mcp__kit__add" in [each.name for each in provider.recorded_requests[0].tools]
+    assert ["cannot be started" in "".join(texts) for texts in said] == [True, False]

@@ -539,3 +539,19 @@ def test_a_command_elsewhere_has_its_folder_in_its_subject(tmp_path: Path) -> No
     (tmp_path / "scratch dir").mkdir()
     subject = ShellTool().subject(context(tmp_path), {"command": "sh check.sh", "working_directory": "scratch dir"})
     assert subject == Subject.shell(f"cd '{tmp_path}/scratch dir' && sh check.sh")
+
+
+def test_what_a_second_run_would_do_and_what_may_run_beside_others_can_be_said() -> None:
+    def put(key: str) -> str:
+        return key
+
+    def of(**options: Any) -> tuple[str, bool, str]:
+        spec = FunctionTool(put, **options).spec
+        return spec.effect, spec.parallel, spec.durability
+
+    assert of() == ("once", False, "Ephemeral")
+    assert of(effect="idempotent") == ("idempotent", False, "ReplaySafe")
+    assert of(parallel=True) == ("once", True, "Ephemeral")
+    assert of(reads_only=True) == ("none", True, "ReplaySafe")
+    assert of(reads_only=True, parallel=False) == ("none", False, "ReplaySafe")
+    assert tool(effect="idempotent", parallel=True)(put).spec.effect == "idempotent"
