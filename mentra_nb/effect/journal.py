@@ -31,6 +31,7 @@ from mentra_nb.effect.handles import copied, parent, state
 from mentra_nb.effect.types import Conflict, FileChange, FileState, change_from
 from mentra_nb.ids import new_id
 from mentra_nb.paths import home, make_private
+from mentra_nb.words import counted
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -276,9 +277,12 @@ class Journal:
         """Drop old turns after one in `PRUNE_EVERY` entries, as measuring them takes a while."""
         if int(entry.id[-4:], 16) % PRUNE_EVERY == 0:
             try:
-                self.prune()
+                dropped = self.prune()
             except OSError:  # another process does the same
                 log.debug("old entries of the undo journal could not be dropped", exc_info=True)
+            else:
+                if dropped:
+                    log.warning("undo no longer reaches back to %s: no room", counted(len(dropped), "earlier turn"))
 
     def prune(self) -> list[str]:
         """Drop the oldest turns while the before-images are over the bound, and return those turns."""

@@ -258,7 +258,9 @@ def test_the_oldest_turns_are_dropped_over_the_bound(place: tuple[Path, Journal]
     assert journal.prune() == []  # the last turn can be undone in any case
 
 
-def test_the_bound_holds_as_entries_are_made(place: tuple[Path, Journal], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound_holds_as_entries_are_made_and_what_is_dropped_is_said(
+    place: tuple[Path, Journal], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     root, journal = place
     monkeypatch.setattr("mentra_nb.effect.journal.PRUNE_EVERY", 1)
     journal.max_bytes = 25_000
@@ -267,6 +269,7 @@ def test_the_bound_holds_as_entries_are_made(place: tuple[Path, Journal], monkey
     for number in range(5):
         apply(journal, root, trees[number], trees[number + 1], f"turn-{number}")
     assert journal.turns() == ["turn-4", "turn-3"]
+    assert caplog.messages == ["undo no longer reaches back to 1 earlier turn: no room"] * 3
 
 
 def test_the_journal_is_private(place: tuple[Path, Journal]) -> None:
