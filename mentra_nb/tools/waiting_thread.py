@@ -43,9 +43,11 @@ class Job:
         Raises:
             KeyboardInterrupt: the person interrupted it, not the turn.
         """
-        if not self.future.set_running_or_notify_cancel():
-            return
         try:
+            with self._lock:  # `cancel` finds it not yet begun, or on this thread
+                if not self.future.set_running_or_notify_cancel():
+                    return
+                self._thread = threading.get_ident()
             self._call()
         except KeyboardInterrupt:
             with self._lock:
@@ -58,7 +60,6 @@ class Job:
     def _call(self) -> None:
         result, error = None, None
         try:
-            self._thread = threading.get_ident()
             result = self._work()
         except KeyboardInterrupt:
             raise
@@ -73,9 +74,8 @@ class Job:
 
     def cancel(self) -> None:
         """Give the work up: it never begins, or is interrupted where it is."""
-        self.future.cancel()
         with self._lock:
-            if self._thread is not None and not self._interrupted:
+            if not self.future.cancel() and self._thread is not None and not self._interrupted:
                 self._interrupted = True
                 _interrupt(self._thread)
 

@@ -56,7 +56,12 @@ def pids(folder: Path) -> list[int]:
 
 
 def living(found: list[int]) -> list[int]:
-    return [pid for pid in found if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    alive = []
+    for pid in found:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end at any moment
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                alive.append(pid)
+    return alive
 
 
 async def until_gone(found: list[int], within: float = SOON) -> None:
