@@ -21,6 +21,8 @@ from mentra_nb.tools.schema import ToolError
 
 STOPPED = "stopped before it finished; it may have taken effect"
 """The result of work that was interrupted."""
+AGAIN_AFTER = 1.0
+"""Seconds after which work that goes on is interrupted again."""
 NOBODY_WAITS = (
     "it runs on the thread that waits for the turn, and none does: ask with %mentra, mn.ask or Chat.ask, not with aask"
 )
@@ -36,6 +38,7 @@ class Job:
         self._thread: int | None = None
         """The thread that is calling the function now."""
         self._interrupted = False
+        self._ended = threading.Event()
 
     def run(self) -> None:
         """Call the function on this thread. What it returns or raises is for the tool.
@@ -56,6 +59,8 @@ class Job:
                 self.future.set_exception(ToolError(STOPPED))
             if not self._interrupted:
                 raise
+        finally:
+            self._ended.set()
 
     def _call(self) -> None:
         result, error = None, None
@@ -75,9 +80,20 @@ class Job:
     def cancel(self) -> None:
         """Give the work up: it never begins, or is interrupted where it is."""
         with self._lock:
-            if not self.future.cancel() and self._thread is not None and not self._interrupted:
-                self._interrupted = True
+            if self.future.cancel() or self._thread is None or self._interrupted:
+                return
+            self._interrupted = True
+        threading.Thread(target=self._insist, name="mentra-interrupt", daemon=True).start()
+
+    def _insist(self) -> None:
+        """Interrupt the work until it ends: one interrupt may be caught, or come in code that ignores errors."""
+        while True:
+            with self._lock:
+                if self._thread is None:
+                    return
                 _interrupt(self._thread)
+            if self._ended.wait(AGAIN_AFTER):
+                return
 
 
 def _interrupt(thread: int) -> None:

@@ -88,6 +88,25 @@ def test_a_turn_that_runs_out_of_time_interrupts_it(*, in_thread: bool) -> None:
         assert pool.submit(threading.get_ident).result()  # the thread is free again
 
 
+def test_work_that_catches_an_interrupt_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mentra_nb.tools.waiting_thread.AGAIN_AFTER", 0.05)
+    caught = []
+
+    def wait() -> None:
+        while len(caught) < 2:
+            try:
+                while True:
+                    time.sleep(0.01)
+            except KeyboardInterrupt:
+                caught.append(1)
+        raise KeyboardInterrupt
+
+    with chat_with(wait) as chat:
+        with pytest.raises(DeadlineExceeded):
+            chat.ask("go", limits=RunOptions(deadline=time.time() + 0.3))
+        assert len(caught) == 2
+
+
 def test_what_the_tool_raises_is_its_result() -> None:
     def leave() -> None:
         raise SystemExit("gone")
