@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,14 @@ def chat_with(function: Callable[[], Any]) -> Iterator[Chat]:
         yield chat_on(engine, tools=[made])
     finally:
         engine.close()
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Let an interrupt reach the main thread also where the tests were started with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ident() -> int:
