@@ -116,7 +116,8 @@ class Overlay:
     def move(self, path: str, to: str) -> None:
         """Move a file to a path that is free."""
         found, node = self._state(path), self._nodes.get(path)
-        assert found is not None
+        if found is None:
+            raise ToolError(f"'{path}' changed while the operations were prepared; call the tool again")
         self._make_folders(os.path.dirname(to))  # noqa: PTH120
         self._put(to, Node(found, node.raw if node else None, node.source if node else path))
         self._put(path, None)
