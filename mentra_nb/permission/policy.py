@@ -80,12 +80,12 @@ class RuntimePolicy:
         """Return a policy for work inside one folder: commands are off, and run in the sandbox only where switched on.
 
         Example:
-            >>> policy = mn.RuntimePolicy.workspace_bounded("/work")
+            >>> policy = mn.RuntimePolicy.workspace_bounded("/srv/app")
             >>> policy.allow_shell_commands, policy.sandboxed_only, policy.max_command_timeout
             (False, True, 600.0)
             >>> import dataclasses
             >>> dataclasses.replace(policy, allow_shell_commands=True).allowed_write_roots
-            (PosixPath('/work'),)
+            (PosixPath('/srv/app'),)
         """
         roots = (Path(folder).expanduser().resolve(),)
         return cls(

@@ -78,9 +78,9 @@ def guard(path: Path, access: Access) -> Guard | None:
     Example:
         >>> from pathlib import Path
         >>> from mentra_nb.permission.protected import guard
-        >>> guard(Path("/work/.git/hooks/pre-commit"), "write").refused
+        >>> guard(Path("/srv/app/.git/hooks/pre-commit"), "write").refused
         False
-        >>> guard(Path("/work/data.csv"), "write") is None
+        >>> guard(Path("/srv/app/data.csv"), "write") is None
         True
     """
     if any(path.is_relative_to(own) for own in _ours()):

@@ -184,7 +184,7 @@ def _links(world: World) -> Iterator[str]:
     yield "mkdir -p a && cd a && rm -rf ../deep && cat ../deep/.ssh/id_rsa; ls -la .."
     yield python("import mmap, os; f = os.open('.env', os.O_RDWR); mmap.mmap(f, 0)[:4] = b'mine'")
     yield "cat /etc/shadow /etc/gshadow /etc/sudoers /etc/ssh/ssh_host_*_key /etc/ssl/private/*"
-    yield "cat /var/log/* /var/lib/*/* /root/.bash_history /root/.*rc /home/*/.*"
+    yield "cat /var/log/* /var/lib/*/* ~root/.bash_history ~root/.*rc /home/*/.*"
     yield "ls -la /root /home /var /run /mnt /srv /media /boot /sys; cat /run/secrets/* /var/run/secrets/*/*/*"
 
 

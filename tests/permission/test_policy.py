@@ -177,7 +177,7 @@ def test_a_policy_shows_what_differs_from_the_default() -> None:
     assert repr(RuntimePolicy.permissive()) == (
         "RuntimePolicy(allow_shell_commands=True, allow_background_commands=True)"
     )
-    for policy in (RuntimePolicy.workspace_bounded("/work"), RuntimePolicy.for_notebook()):
+    for policy in (RuntimePolicy.workspace_bounded("/srv/app"), RuntimePolicy.for_notebook()):
         assert eval(repr(policy), {"RuntimePolicy": RuntimePolicy, "PosixPath": Path}) == policy
 
 

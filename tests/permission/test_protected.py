@@ -11,7 +11,7 @@ from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.permission.protected import guard, guard_of
 from mentra_nb.permission.rules import find_rule
 
-WORK = Path("/work/project")
+WORK = Path("/srv/project")
 SECRET = [".env", ".env.local", "id_ed25519", "deploy/server.key", ".aws/config", "credentials.json"]
 RUN_BY_OTHERS = [
     *(".git/hooks/pre-commit", ".git", "sub/.git/config", ".gitmodules", "notes.ipynb", "Notes.IPYNB", ".bashrc"),

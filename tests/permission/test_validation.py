@@ -18,7 +18,7 @@ from mentra_nb.permission.validation import judged
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.tools.builtin.shell import ShellTool
 
-HERE = Path("/work")
+HERE = Path("/srv/app")
 DENIAL = PermissionDecision(allow=False)
 
 
@@ -157,7 +157,9 @@ def test_warns_of_what_leaves_the_folder(line: str) -> None:
     assert outcome(line) == "prompt"
 
 
-@pytest.mark.parametrize("line", ["rm x", "rm -r x", "cat /etc/hosts", "chmod 644 x", "cp a b", "cat /work/../work/x"])
+@pytest.mark.parametrize(
+    "line", ["rm x", "rm -r x", "cat /etc/hosts", "chmod 644 x", "cp a b", "cat /srv/app/../app/x"]
+)
 def test_no_warning_of_what_is_usual(line: str) -> None:
     assert outcome(line) == "allow"
 
