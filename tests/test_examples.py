@@ -78,7 +78,18 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         yield known
 
 
-@pytest.mark.parametrize("name", [name for name, value in (EXPORTED | METHODS).items() if examples.examples_of(value)])
+SLOW = {"Agent", "ConnectedServer", "McpServers", "Runtime", "compare", "export", "plot", "sessions", "turns"}
+"""Whose examples start a server, read the record for the first time, or draw."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, value in (EXPORTED | METHODS).items()
+        if examples.examples_of(value)
+    ],
+)
 def test_the_example_runs(name: str, names: dict[str, Any]) -> None:
     examples.use_example_model()
     examples.run(name, examples.examples_of((EXPORTED | METHODS)[name]), dict(names))

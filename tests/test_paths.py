@@ -138,6 +138,7 @@ async def use(home: Path) -> None:
     assert journal.health().lost == 0
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
 async def test_a_home_is_private_whatever_the_umask(

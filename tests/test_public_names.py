@@ -90,6 +90,7 @@ def test_all_is_a_literal_that_editors_can_read() -> None:
     assert [ast.literal_eval(value) for value in assigned] == [mentra_nb.__all__]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(mentra_nb._MODULES))
 def test_an_exported_module_is_there_before_anything_else_was_used(name: str) -> None:
     program = f"import mentra_nb as mn; print(mn.{name}.__name__)"

@@ -59,6 +59,7 @@ def nothing_is_left(root: Path, journal: Journal) -> bool:
     return not list(root.rglob("*.mentra-tmp")) and not (pending.is_dir() and list(pending.iterdir()))
 
 
+@pytest.mark.slow
 @given(old=trees, new=trees)
 @example(old=REMOVED, new={"a": ("file", 0o600, b"2")})
 @example(old={"a": ("file", 0o600, b"2")}, new=REMOVED)
@@ -89,6 +90,7 @@ def put_in_place(path: Path) -> None:
     other.replace(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [overwrite, put_in_place])
 @pytest.mark.parametrize("name", ["changed.txt", "deleted.txt", "folder/inner.txt", "kept.txt", "added.txt"])
 def test_what_somebody_else_writes_at_any_step_is_kept(

@@ -338,6 +338,7 @@ def pictures(namespace: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     return {name: frozen(value) for name, value in own.items()}, frozen([own[name] for name in sorted(own)])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_random_edits_are_taken_back_or_announced() -> None:
     chosen, exact, announced = random.Random(20261129), 0, 0

@@ -104,6 +104,7 @@ def test_the_first_question_after_a_restart_says_how_to_go_back(restart: Any, ca
     assert requests()[-1] == ["what was first?", "one", "go on"]
 
 
+@pytest.mark.slow
 def test_no_name_finds_a_conversation_that_was_given_none(restart: Any, capsys: Any) -> None:
     mentra = restart(text("one"), text("two"), text("three"))
     mentra("what was first?")
@@ -138,6 +139,7 @@ def test_an_interrupted_turn_is_continued(restart: Any, shells: list[Any]) -> No
     assert stored_conversations()[-1].turns == 2
 
 
+@pytest.mark.slow
 def test_an_unknown_name_makes_nothing_and_says_what_there_is(restart: Any) -> None:
     mentra = restart(text("one"), text("two"))
     with pytest.raises(OperationDenied, match=r"^there is no conversation 'nosuch': this project has none yet$"):
@@ -181,6 +183,7 @@ def test_a_conversation_that_another_process_has_is_refused_at_once(restart: Any
     assert engine().call(store.list_leases) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "name"), [("report", "report"), ("'my report'", None)])
 def test_a_failed_turn_says_how_to_go_on_in_its_own_conversation(restart: Any, typed: str, name: str | None) -> None:
     mentra = restart(text("one"), failure(HttpError(402, "no %mentra resume")), text("two"))
@@ -194,6 +197,7 @@ def test_a_failed_turn_says_how_to_go_on_in_its_own_conversation(restart: Any, t
     assert requests()[-1] == ["second"]
 
 
+@pytest.mark.slow
 def test_the_conversations_are_listed_and_completed(restart: Any) -> None:
     mentra = restart(text("one"), text("two"))
     mentra("-s report first words")
@@ -213,6 +217,7 @@ def test_the_conversations_are_listed_and_completed(restart: Any) -> None:
     assert title(stored_conversations()[0]) == "report"
 
 
+@pytest.mark.slow
 def test_the_status_counts_turns_of_earlier_kernels_and_failed_ones(restart: Any, capsys: Any) -> None:
     mentra = restart(text("one"), failure(InvalidRequest("no")))
     mentra("first")
@@ -244,6 +249,7 @@ def test_the_messages_are_there_after_failed_turns_only(restart: Any) -> None:
     assert mn.messages().empty
 
 
+@pytest.mark.slow
 def test_a_conversation_of_the_same_kernel_is_not_proposed(restart: Any, capsys: Any) -> None:
     mentra = restart(text("one"), text("two"))
     mentra("first")
@@ -252,6 +258,7 @@ def test_a_conversation_of_the_same_kernel_is_not_proposed(restart: Any, capsys:
     assert NEW not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_part_of_an_id_that_fits_two_conversations_takes_up_neither(restart: Any) -> None:
     mentra = restart(text("one"), text("two"))
     mentra("-s one first")

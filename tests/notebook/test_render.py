@@ -185,6 +185,7 @@ def test_a_line_is_one_line() -> None:
     assert line("a\nb", "✓", note="c\nd")["text/plain"] == "✓ a␊b  c␊d"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["cpp", "java", "c", "apacheconf", "html+ng2", "devicetree", "css+genshitext"])
 @pytest.mark.parametrize("unit", ["\n", " ", "<", "(", "0", "a"])
 def test_colouring_takes_bounded_time_whatever_the_code(language: str, unit: str) -> None:
@@ -306,6 +307,7 @@ def test_the_signs_of_tex_outside_a_formula_are_kept(text: str) -> None:
     assert Page(safe_html(text)).text.strip() == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["$", "$a", "$a ", r"\(", r"\[", "$$", "\\", "$$\n", "\\[\n", "$a$ ", "${$"])
 def test_formulas_take_linear_time_whatever_the_text(unit: str) -> None:
     began = time.thread_time()

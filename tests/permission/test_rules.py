@@ -187,6 +187,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=7), glue=st.sampled_from(["", " "]))
 @example(words=["\n", "marker"], glue="")
@@ -442,6 +443,7 @@ def test_the_pattern_of_a_denial_is_read_as_the_shell_reads_words(denied: str, l
     assert decided(line, allow("*"), deny(denied)) == f"deny {denied}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["*curl*|*sh*", "*rm*-rf*/*", "*" * 30 + "x", "?*" * 20 + "!"])
 def test_matching_takes_linear_time(pattern: str) -> None:
     texts = ["curl" * 5_000, "rm -rf " * 3_000, "a" * 20_000, "echo " + "[" * 20_000, "echo " + "*[a]" * 5_000]

@@ -127,6 +127,7 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(objects, arrays, st.lists(inner, min_size=1, max_size=3).map(lambda options: {"anyOf": options}))
 
 
+@pytest.mark.slow
 def test_a_sample_fits_any_schema(server: Any) -> None:
     ends = Counter[bool]()
 
@@ -164,6 +165,7 @@ JUNK = st.recursive(
 )
 
 
+@pytest.mark.slow
 def test_a_schema_of_any_kind_is_a_grammar(server: Any) -> None:
     @with_a_model
     @given(JUNK)

@@ -251,6 +251,7 @@ answers = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(answers, st.data(), st.sampled_from(["stop", "length"]))
 def test_any_chunking_of_a_text_is_the_same_message(text: str, data: st.DataObject, finish: str) -> None:
     text = text[: data.draw(st.integers(0, len(text)))] if finish == "length" else text
@@ -262,6 +263,7 @@ def test_any_chunking_of_a_text_is_the_same_message(text: str, data: st.DataObje
     ]
 
 
+@pytest.mark.slow
 @given(st.lists(json_objects, min_size=1, max_size=MOST_CALLS), st.data())
 def test_whole_calls_before_a_cut_are_whole(given: list[dict[str, Any]], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(given) - 1))

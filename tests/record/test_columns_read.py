@@ -18,6 +18,7 @@ def scans(node: dict[str, Any]) -> list[str]:
     return here + [scan for child in node["children"] for scan in scans(child)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("question", "most"),
     [

@@ -232,6 +232,7 @@ async def test_a_parent_of_the_supervisors_that_was_stopped_is_replaced(
     assert (await run("echo again", tmp_path)).stdout == "again\n"
 
 
+@pytest.mark.slow
 async def test_processes_that_go_on_forking_are_caught(tmp_path: Path) -> None:
     """Each forks the next and ends, so that none is there for long."""
     comet = "import os\nopen('pids', 'w').write('1')\nwhile not os.fork(): pass"

@@ -238,6 +238,7 @@ print(*(found.id for found in anyio.run(store.list_agents)))
     assert (done.stdout.split(), done.stderr) == (["agent-1", "of-the-child"], "")
 
 
+@pytest.mark.slow
 def test_many_stores_open_a_new_file_at_once(tmp_path: Path) -> None:
     """While SQLite changes a file to WAL it refuses other connections without waiting."""
     refused: list[Exception] = []

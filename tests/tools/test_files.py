@@ -522,6 +522,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {name: raw.decode() for name, (kind, _, raw) in tree.items() if kind == "file"}
 
 
+@pytest.mark.slow
 @given(start=st.dictionaries(paths, texts), batch=st.lists(operations, min_size=1, max_size=6))
 @settings(
     max_examples=1000 if os.environ.get("MENTRA_FAULT_KILLS") else 40,
