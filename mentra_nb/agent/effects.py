@@ -13,6 +13,8 @@ from mentra_nb.effect.lines import Changes, changes
 from mentra_nb.effect.types import FileChange, FileState, Want
 from mentra_nb.permission.protected import guard
 from mentra_nb.sandbox.fenced import FencedRun
+from mentra_nb.tools.builtin.files.text import both_decoded
+from mentra_nb.tools.schema import ToolError
 from mentra_nb.words import counted
 
 MAX_TEXT = 256 << 10
@@ -79,11 +81,9 @@ def compared(change: FileChange, content: Callable[[str], BinaryIO]) -> Changes 
     if change.after is not None:
         with content(change.after.digest) as file:
             new = file.read(MAX_TEXT)
-    if b"\0" in old or b"\0" in new:
-        return None
     try:
-        return changes(old.decode(), new.decode())
-    except UnicodeDecodeError:
+        return changes(*both_decoded(old, new))
+    except ToolError:
         return None
 
 

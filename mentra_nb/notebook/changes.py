@@ -22,6 +22,7 @@ def planned_changes(question: PermissionQuestion) -> Changes | None:
     """
     from mentra_nb.effect.lines import changes
     from mentra_nb.tools.builtin.files.single import replaced
+    from mentra_nb.tools.builtin.files.text import decoded
 
     match question.preview.structured_input:
         case {"kind": "files", "effect": str(digest), "working_directory": str(folder)}:
@@ -32,8 +33,8 @@ def planned_changes(question: PermissionQuestion) -> Changes | None:
             if raw is None or found.get("sha256") != digest or not isinstance(content, str):
                 return None
             try:
-                return changes(raw.decode("utf-8"), content)
-            except UnicodeDecodeError:
+                return changes(decoded(raw, "")[0], content)
+            except MentraError:
                 return None
     return None
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import random
 import time
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mentra_nb.agent.effects import compared
 from mentra_nb.authorization import PermissionQuestion, ToolAuthorizationPreview, ToolCapability
 from mentra_nb.effect.lines import MAX_COMPARED, Changes, changes
+from mentra_nb.effect.types import FileChange, FileState
 from mentra_nb.notebook.approval import ApprovalCard
 from mentra_nb.notebook.asking import diff, effect, headline, question_text
 from mentra_nb.notebook.changes import planned_changes
@@ -79,6 +83,19 @@ def test_a_file_that_has_changed_since_the_question_shows_no_diff(tmp_path: Path
     assert planned_changes(asked) is not None
     (tmp_path / "a.txt").write_text("two")
     assert planned_changes(asked) is None
+
+
+def test_a_text_in_another_encoding_shows_a_diff(tmp_path: Path) -> None:
+    raw = "Größe\r\nStraße\r\n".encode("cp1252")
+    (tmp_path / "a.txt").write_bytes(raw)
+    found = planned_changes(question(tmp_path / "a.txt", "Größe\nSträßchen\n"))
+    assert found is not None
+    assert found.lines[1:] == [" Größe", "-Straße", "+Sträßchen"]
+    after = "Größe\r\nSträßchen\r\n".encode("cp1252")
+    before, new = (FileState("file", 0o644, len(each), sha256(each).hexdigest()) for each in (raw, after))
+    of_command = compared(FileChange(str(tmp_path / "a.txt"), before, new), lambda digest: BytesIO(after))
+    assert of_command is not None
+    assert of_command.lines[1:] == [" Größe\r", "-Straße\r", "+Sträßchen\r"]
 
 
 def test_a_file_that_is_not_text_shows_no_diff(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mentra_nb.sandbox.executor import LocalExecutor
 from mentra_nb.tools.builtin.files import looking
 from mentra_nb.tools.builtin.files.batch import FilesTool
 from mentra_nb.tools.builtin.files.single import ReadTool, WriteTool
+from mentra_nb.tools.builtin.files.text import editable
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.tools.tool import Tool, ToolContext
 
@@ -111,11 +112,12 @@ async def test_a_search_honours_ignore_files_and_skips_what_is_no_text(tmp_path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "binary").write_bytes(b"word\0word")
-    (tmp_path / "latin").write_bytes(b"word \xe9")
+    (tmp_path / "data").write_bytes(b"word \xe9\x01")
+    (tmp_path / "latin").write_bytes(b"a word \xe9")
     (tmp_path / "utf16.txt").write_text("a word", encoding="utf-16")
     os.mkfifo(tmp_path / "pipe")
     assert await files(tmp_path, {"op": "search", "path": ".", "pattern": "word"}) == (
-        "search . /word/\nkept.log:1: word\nonly-here.txt:1: word\nutf16.txt:1: a word\n"
+        "search . /word/\nkept.log:1: word\nlatin:1: a word é\nonly-here.txt:1: word\nutf16.txt:1: a word\n"
         "[not searched: 1 binary, 4 ignored, 1 no regular file, 1 not text, 1 protected]"
     )
     inside = await files(tmp_path, {"op": "search", "path": "sub", "pattern": "word"})
@@ -303,11 +305,67 @@ async def test_encoding_line_ends_and_mode_of_a_file_are_kept(tmp_path: Path, be
 
 
 async def test_what_is_no_text_is_not_changed(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"\xff\xfd")
-    with pytest.raises(ToolError, match="is not valid UTF-8 text"):
+    (tmp_path / "f").write_bytes(b"\xff\xfd\0")
+    with pytest.raises(ToolError, match="'f' is not text"):
         await files(tmp_path, {"op": "replace", "path": "f", "old": "a", "new": "b"})
     with pytest.raises(ToolError, match="cannot be written"):
         await files(tmp_path, {"op": "create", "path": "g", "content": "\ud800"})
+
+
+TEXTS = {
+    "latin_1": "Le café est fermé\nÀ demain, élève!\n",
+    "cp1252": "Straße;Größe\nPreis: 12 € – „gut“\n",
+    "cp1250": "Příliš žluťoučký kůň\núpěl ďábelské ódy\n",
+    "cp1251": "Привет, мир\nКак дела?\n",
+    "cp932": "名前,年齢\n日本語のテキスト\n",
+    "euc_jp": "日本語のテキストです。\nこれはテストです。\n",
+    "gb18030": "你好，世界\n这是一个测试\n",
+    "cp949": "안녕하세요 세계\n이것은 시험입니다\n",
+}
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", TEXTS)
+async def test_a_text_in_another_encoding_is_read_and_edited_in_it(tmp_path: Path, encoding: str, ends: str) -> None:
+    text = f"x = 1\n{TEXTS[encoding]}"
+    raw = text.replace("\n", ends).encode(encoding)
+    (tmp_path / "f").write_bytes(raw)
+    shown = await files(tmp_path, {"op": "read", "path": "f"})
+    assert shown.splitlines()[1:-1] == [f"L{n}: {line}" for n, line in enumerate(text.splitlines(), 1)]
+    first, second = TEXTS[encoding].splitlines()
+    await files(tmp_path, {"op": "replace", "path": "f", "old": first[:5], "new": second[:5]})
+    assert (tmp_path / "f").read_bytes() == raw.replace(first[:5].encode(encoding), second[:5].encode(encoding), 1)
+
+
+async def test_what_the_encoding_of_a_text_does_not_have_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    raw = "Größe\nStraße\n".encode("cp1252")
+    (tmp_path / "f").write_bytes(raw)
+    for operation in ({"op": "replace", "old": "Stra", "new": "日"}, {"op": "set", "content": "Größe\n日\n"}):
+        with pytest.raises(
+            ToolError, match=r"^'\\u65e5' in line 2 of the new text of 'f' cannot be written in its enc"
+        ):
+            await files(tmp_path, {"path": "f", **operation})
+    assert (tmp_path / "f").read_bytes() == raw
+
+
+async def test_a_text_that_would_be_written_with_other_bytes_is_read_but_not_edited(tmp_path: Path) -> None:
+    raw = "日本語のテキスト x\n".encode("cp932") + b"\x87\x90\n"  # a second code of a character
+    assert raw.decode("cp932").encode("cp932") != raw
+    (tmp_path / "f").write_bytes(raw)
+    assert "日本語のテキスト x" in await files(tmp_path, {"op": "read", "path": "f"})
+    with pytest.raises(ToolError, match="'f' cannot be edited: in its encoding, cp932, unchanged text is not kept"):
+        await files(tmp_path, {"op": "replace", "path": "f", "old": "x", "new": "y"})
+
+
+@settings(max_examples=300, deadline=None)
+@given(raw=st.binary(max_size=60) | st.text(max_size=40).map(lambda text: text.encode("latin_1", "replace")))
+def test_an_edit_keeps_all_other_bytes_whatever_they_are(raw: bytes) -> None:
+    try:
+        text, form = editable(raw, "f")
+    except ToolError:
+        return
+    assert form.encoded(text, "f") == raw
+    assert form.encoded(f"{text}+", "f") == raw + form.encoded("+", "f").removeprefix(form.mark)
 
 
 async def test_folders_are_made_and_empty_ones_deleted(tmp_path: Path) -> None:

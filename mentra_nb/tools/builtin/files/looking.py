@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from mentra_nb.effect.types import FileType
 from mentra_nb.permission.protected import guard
@@ -29,28 +29,42 @@ SEARCH_TIME = 20.0
 
 
 def lines_of(file: BinaryIO, shown: str, offset: int, limit: int) -> str:
-    """Return numbered lines, at most `MAX_READ` characters of them. Memory use does not depend on the file."""
+    """Return numbered lines, at most `MAX_READ` characters of them.
+
+    Memory use does not depend on the file, unless it is not UTF-8: then up to `MAX_SEARCHED` bytes are read.
+    """
     buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(io.BytesIO(file.read()))
     mark, encoding = mark_of(buffered.peek(4)[:4])
     buffered.read(len(mark))
-    lines, size, number = [], 0, 1
     text = io.TextIOWrapper(buffered, encoding=encoding, newline=None)
     try:
-        while number < offset + limit and (piece := text.readline(MAX_READ)):
-            is_whole = piece.endswith("\n")
-            if number >= offset:
-                size += len(piece)
-                if size > MAX_READ or (not is_whole and len(piece) == MAX_READ):
-                    lines.append(f"L{number}: {piece[: max(0, MAX_READ - size + len(piece))]}")
-                    lines.append(f"[cut: only {MAX_READ} characters are shown; read on with offset]")
-                    break
-                lines.append(f"L{number}: {piece.removesuffix(chr(10))}")
-            number += is_whole
+        lines = _numbered(text, offset, limit)
     except UnicodeDecodeError:
-        raise ToolError(f"'{shown}' is not valid UTF-8 text") from None
+        buffered.seek(0)
+        raw = buffered.read(MAX_SEARCHED + 1)
+        if len(raw) > MAX_SEARCHED:
+            raise ToolError(f"'{shown}' is not UTF-8 text, and over {MAX_SEARCHED >> 20} MiB") from None
+        found, form = decoded(raw, shown)
+        lines = [*_numbered(io.StringIO(found, newline=None), offset, limit), f"[its encoding is {form.encoding}]"]
     finally:
         text.detach()
     return "\n".join(lines) or "(no lines)"
+
+
+def _numbered(text: TextIO, offset: int, limit: int) -> list[str]:
+    """Return the lines of a text with their numbers. Raises `UnicodeDecodeError`."""
+    lines, size, number = [], 0, 1
+    while number < offset + limit and (piece := text.readline(MAX_READ)):
+        is_whole = piece.endswith("\n")
+        if number >= offset:
+            size += len(piece)
+            if size > MAX_READ or (not is_whole and len(piece) == MAX_READ):
+                lines.append(f"L{number}: {piece[: max(0, MAX_READ - size + len(piece))]}")
+                lines.append(f"[cut: only {MAX_READ} characters are shown; read on with offset]")
+                break
+            lines.append(f"L{number}: {piece.removesuffix(chr(10))}")
+        number += is_whole
+    return lines
 
 
 def listed(overlay: Overlay, path: str, depth: int, limit: int) -> str:

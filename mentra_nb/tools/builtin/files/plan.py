@@ -15,7 +15,7 @@ from mentra_nb.tools.builtin.files.edits import inserted, patched, replaced
 from mentra_nb.tools.builtin.files.looking import lines_of, listed, searched
 from mentra_nb.tools.builtin.files.overlay import MAX_BYTES, Overlay
 from mentra_nb.tools.builtin.files.places import Place
-from mentra_nb.tools.builtin.files.text import TextForm, decoded, form_of
+from mentra_nb.tools.builtin.files.text import TextForm, editable, form_of
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.words import counted
 
@@ -119,7 +119,7 @@ def _set(overlay: Overlay, operation: o.Set, at: Place) -> str:
 def _edited(overlay: Overlay, at: Place, edit: Callable[[str], tuple[str, int]]) -> int:
     """Change the text of a file and return the number that the edit gives."""
     check_file(overlay.type(at.path), at.shown)
-    text, form = decoded(overlay.read(at.path), at.shown)
+    text, form = editable(overlay.read(at.path), at.shown)
     made, number = edit(text)
     overlay.write(at.path, form.encoded(made, at.shown))
     return number
