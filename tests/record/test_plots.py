@@ -215,6 +215,7 @@ def test_an_unknown_price_is_not_drawn_as_zero(record: Record) -> None:
         ("allow", "user", "allowed by a person"),
         ("allow", "rule:1", "allowed by a rule"),
         ("allow", "setting", "allowed by a setting"),
+        ("allow", "sandbox", "changed nothing in the sandbox"),
         ("deny", "user", "denied by a person"),
         ("deny", "rule:1", "denied by a rule"),
         ("deny", "policy", "denied by policy or setting"),

@@ -273,6 +273,7 @@ def _draw_cost(alt: Any, frame: pd.DataFrame) -> Any:
 ANSWERS = {
     "allowed by a person": _BLUE,
     "allowed by a rule": _TEAL,
+    "changed nothing in the sandbox": "#5b8a5a",
     "allowed by a setting": _GRAY,
     "denied by a person": _RED,
     "denied by a rule": _ORANGE,
@@ -287,7 +288,8 @@ ANSWERS = {
 
 _ANSWER = """CASE WHEN outcome = 'pending' THEN 'pending' WHEN outcome = 'invalid' THEN 'arguments did not fit'
     WHEN outcome = 'allow' THEN CASE WHEN decided_by = 'user' THEN 'allowed by a person'
-        WHEN decided_by = 'rule' THEN 'allowed by a rule' ELSE 'allowed by a setting' END
+        WHEN decided_by = 'rule' THEN 'allowed by a rule'
+        WHEN decided_by = 'sandbox' THEN 'changed nothing in the sandbox' ELSE 'allowed by a setting' END
     WHEN decided_by = 'user' THEN 'denied by a person'
     WHEN decided_by = 'rule' THEN 'denied by a rule'
     WHEN decided_by = 'cancelled' THEN 'stopped'
