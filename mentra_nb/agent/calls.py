@@ -206,7 +206,7 @@ class CallEvents:
         def record(entry: JournalEntry) -> None:
             from mentra_nb.event.effects import effects_made
 
-            for event in effects_made(entry, **self.about(use)):
+            for event in effects_made(entry, agent_name=caller.agent_name, **self.about(use)):
                 self.emit(event)
 
         return ToolContext(

@@ -125,7 +125,8 @@ class Trials:
     def _record_discarded(self, call: Call, changes: Sequence[FileChange]) -> None:
         from mentra_nb.event.effects import effects_discarded
 
-        for event in effects_discarded(changes, **self.events.about(call.use)):
+        about = {"agent_name": call.context.agent_name, **self.events.about(call.use)}
+        for event in effects_discarded(changes, **about):
             self.events.emit(event)
 
     async def _tried(self, call: Call, fenced: _Fenced) -> FencedRun:

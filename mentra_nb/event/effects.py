@@ -43,6 +43,7 @@ class EffectMade(OfCall):
 
     kind: Literal["effect_made"] = "effect_made"
     outcome: EffectOutcome
+    agent_name: str | None = None
     entry: str
     undoes: str | None = None
     session_id: str | None = None

@@ -7,7 +7,8 @@ from __future__ import annotations
 def effects_sql(runs: str) -> str:
     """Return the SELECT of `effects` over `events`. `runs` are the turns with their session, notebook and cell."""
     return f"""
-SELECT c.ts, file->>'$.path' AS path, file->>'$.change' AS change, c.tool, c.outcome, file->>'$.type' AS type,
+SELECT c.ts, file->>'$.path' AS path, file->>'$.change' AS change, c.tool, payload->>'$.agent_name' AS agent,
+    c.outcome, file->>'$.type' AS type,
     TRY_CAST(file->>'$.bytes_before' AS BIGINT) AS bytes_before, TRY_CAST(file->>'$.bytes' AS BIGINT) AS bytes,
     file->>'$.mode_before' AS mode_before, file->>'$.mode' AS mode, file->>'$.digest_before' AS digest_before,
     file->>'$.digest' AS digest, runs.notebook, runs.cell_id, coalesce(c.session_id, runs.session_id) AS session_id,

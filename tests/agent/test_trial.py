@@ -116,7 +116,7 @@ async def test_a_change_is_asked_about_with_its_diff_and_discarded_without_a_tra
     )
     assert (second.kind, second.about, second.added, second.removed) == ("changed", "file, 8 → 14 bytes", 1, 0)
     [recorded] = table.recorder.of(EffectMade)
-    assert (recorded.outcome, recorded.tool_call_id) == ("discarded", "tool-1")
+    assert (recorded.outcome, recorded.tool_call_id, recorded.agent_name) == ("discarded", "tool-1", "talk")
     assert [(file.path, file.change) for file in recorded.files] == [(first.path, "created"), (second.path, "changed")]
     assert result.is_error
     assert result.content == "Tool execution denied: what it did was discarded; not now"

@@ -824,7 +824,8 @@ def test_effects_say_what_became_of_each_file(record: Record) -> None:
         FileChange("/w/gone", FileState("link", 0, 2, "c" * 64), None),
     )
     entry = JournalEntry("effect-1", "r1", "call-1", changes, "files")
-    for event in effects_made(entry, agent_id="agent-1", run_id="r1", tool_name="files", tool_call_id="call-1"):
+    about = {"agent_id": "agent-1", "agent_name": "mentra::task", "run_id": "r1"}
+    for event in effects_made(entry, **about, tool_name="files", tool_call_id="call-1"):
         record.add(EffectMade, **event.model_dump(exclude={"kind"}))
     found, documented = frames.effects(folder=record.folder), mn.columns("effects")
     assert list(found.columns) == list(documented.column)
@@ -832,6 +833,7 @@ def test_effects_say_what_became_of_each_file(record: Record) -> None:
     assert list(found.change) == ["created", "changed", "deleted"]
     assert list(found.type) == ["folder", "file", "link"]
     assert found.path[1] == "/w/a\\xff.txt"
+    assert set(found.agent) == {"mentra::task"}
     changed = found.iloc[1]
     assert (changed.bytes_before, changed.bytes, changed.mode_before, changed["mode"]) == (3, 5, "644", "600")
     assert (changed.digest_before, changed.digest) == ("a" * 64, "b" * 64)

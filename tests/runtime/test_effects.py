@@ -15,6 +15,8 @@ from mentra_nb.event.effects import EffectMade
 from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.volatile import VolatileStore
+from mentra_nb.tools.function import tool
+from mentra_nb.tools.tool import Delegate, ToolContext
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +68,31 @@ async def test_a_runtime_mends_and_records_what_a_killed_process_left(
     assert tree_in(root) == OLD
     [mended] = recorder.of(EffectMade)
     assert (mended.outcome, mended.run_id, mended.tool_call_id) == ("taken_back", "run-9", "call-9")
+
+
+@tool
+async def ask_another(question: str, context: ToolContext) -> str:
+    """Give a task to a subagent."""
+    return await context.service(Delegate)(question)
+
+
+async def test_what_a_subagent_did_to_files_names_it(tmp_path: Path) -> None:
+    recorder = Recorder()
+    writes = (tool_calls([("write", {"path": f"{name}.txt", "content": "x"})]) for name in ("inner", "outer"))
+    inner, outer = writes
+    script = [tool_calls([("ask_another", {"question": "write"})]), inner, text("done"), outer, text("done")]
+    async with Runtime(
+        [ScriptedProvider(script)],
+        [ask_another],
+        store=VolatileStore(),
+        audit=NullAudit(),
+        hooks=[recorder],
+        authorizer=allow_everything,
+        working_directory=tmp_path,
+    ) as runtime:
+        agent = await runtime.spawn("a", MODEL)
+        await agent.send("write")
+    assert [(event.files[0].path, event.agent_name) for event in recorder.of(EffectMade)] == [
+        (str(tmp_path / "inner.txt"), "a::task"),
+        (str(tmp_path / "outer.txt"), "a"),
+    ]
