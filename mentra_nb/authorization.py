@@ -174,6 +174,8 @@ class ToolAuthorizationDecision(Data):
     """The pattern of the rule that decided, if one did."""
     values: dict[str, Any] | None = None
     """What a person filled in, if values were asked for."""
+    arguments: dict[str, Any] | None = None
+    """What it may run with, if a person changed the arguments; `None` if it may run as it is."""
 
     @classmethod
     def allow(cls, decided_by: str = "authorizer") -> Self:
@@ -281,6 +283,12 @@ class PermissionDecision(Data):
     by: str = "user"
     values: dict[str, Any] | None = None
     """What was filled in, by the names of the fields, where values were asked for."""
+    arguments: dict[str, Any] | None = None
+    """What the call may run with instead of its own arguments. Such an answer holds once."""
+    user: str | None = None
+    """The login name of the person who answered; filled in when the answer is taken."""
+    host: str | None = None
+    """The name of the machine on which they answered."""
 
 
 class PermissionRule(Data):

@@ -50,6 +50,8 @@ class Call:
     """How long it ran in the sandbox, where it was tried."""
     changes_nothing: bool = False
     """Whether it is known to change nothing."""
+    note: str = ""
+    """What its result begins with."""
 
 
 class Earlier(NamedTuple):

@@ -12,6 +12,7 @@ Every refusal is an error result for the model, and every call has exactly one d
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from mentra_nb.agent.calls import Call, CallEvents, Earlier, Refused
 from mentra_nb.agent.results import SKIPPED, bounded
 from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.authorization import (
+    Subject,
     ToolAuthorizationDecision,
     ToolAuthorizationOutcome,
     ToolAuthorizationRequest,
@@ -32,9 +34,11 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.content import MAX_DEPTH, ToolUse, is_too_deep
 from mentra_nb.event import types as e
+from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.permission.binding import contained, contained_call, decide_in_time
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution
+from mentra_nb.tools.schema import ToolError
 from mentra_nb.tools.tool import Tool, ToolContext
 
 NO_AUTHORIZER = (
@@ -158,12 +162,37 @@ class Gates:
             decision = await Trials(self.events).judge(call, request, self._ask)
         if again and decision.outcome is Allow and decision.decided_by != "user":
             decision = ToolAuthorizationDecision.deny("only a person can decide to run it again", "runtime")
+        if decision.outcome is Allow and decision.arguments is not None:
+            decision, subject = await self._edited(call, decision, decision.arguments)
         self.events.decided(use, decision, subject, int((time.monotonic() - began) * 1000))
         if before is not None:
             resolution: Resolution = "run_again" if decision.outcome is Allow else "skipped"
             await self.events.environment.store.resolve_tool_call(before.run_id, use.id, resolution)
         if decision.outcome is not Allow:
             raise self._refused(use, decision, again=again)
+        call.note = _note(call, decision)
+
+    async def _edited(
+        self, call: Call, decision: ToolAuthorizationDecision, arguments: dict[str, Any]
+    ) -> tuple[ToolAuthorizationDecision, Subject]:
+        """Give a call the arguments that a person approved instead of its own. Returns the decision, and its subject.
+
+        Hooks, policy and denials judge them as they would have judged a call of the model.
+        """
+        _fit(call, arguments)
+        approved = call.arguments
+        if call.misfit is None and await self._pre_hooks(call) and call.arguments != approved:
+            call.misfit = ToolError("a hook would change the arguments that were approved")
+        if call.misfit is not None:
+            refusal = ToolAuthorizationDecision.deny(f"the changed arguments do not fit: {call.misfit}", "runtime")
+            return refusal.model_copy(update={"request_id": decision.request_id}), Subject()
+        request = await self._describe(call)
+        call.decided = (request.subject, request.preview.structured_input)
+        authorizer = self.events.environment.authorizer
+        denial = await authorizer.denial(request) if isinstance(authorizer, SessionPermissions) else None
+        if denial is not None:
+            return denial.model_copy(update={"request_id": decision.request_id}), request.subject
+        return decision, request.subject
 
     def _may_try(self, call: Call) -> bool:
         """Return whether a call is of a kind that can be tried, if there is a sandbox on this machine."""
@@ -220,6 +249,17 @@ class Gates:
             if decision.outcome == "deny":
                 raise self.events.blocked(use, decision.reason or "refused")
         return changed
+
+
+def _note(call: Call, decision: ToolAuthorizationDecision) -> str:
+    """Return what the result of an allowed call begins with: what ran, if a person changed it, and what they said."""
+    notes = []
+    if decision.arguments is not None:
+        ran = bounded(json.dumps(call.arguments, ensure_ascii=False, default=str))
+        notes.append(f"[the user changed the arguments before allowing it, so this ran: {ran}]")
+    if decision.decided_by == "user" and decision.reason:
+        notes.append(f"[the user allowed it and says: {bounded(decision.reason)}]")
+    return "\n".join(notes)
 
 
 def _fit(call: Call, arguments: dict[str, Any]) -> None:

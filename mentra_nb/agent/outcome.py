@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -80,6 +81,13 @@ async def after_hooks(hooks: Sequence[PostExecutionHook], call: Call, outcome: O
         except Exception:  # noqa: BLE001 - code of an application; its words may hold what it was to keep back
             return withheld(outcome)
     return outcome
+
+
+def noted(outcome: Outcome, note: str) -> Outcome:
+    """Return an outcome whose text begins with a note."""
+    content = outcome.content
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+    return outcome._replace(content=f"{note}\n{text}")
 
 
 def withheld(outcome: Outcome) -> Outcome:

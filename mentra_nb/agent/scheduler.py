@@ -15,7 +15,7 @@ from mentra_nb.agent.calls import Call, Caller, CallEvents, Earlier, Refused
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
-from mentra_nb.agent.outcome import Outcome, after_hooks, as_outcome, is_stopped, shortened
+from mentra_nb.agent.outcome import Outcome, after_hooks, as_outcome, is_stopped, noted, shortened
 from mentra_nb.agent.results import NOT_RUN, STOPPED, in_words, limited
 from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.content import ToolResult, ToolUse
@@ -192,6 +192,8 @@ class Scheduler:
         try:
             outcome = await self._execute(call)
             seen = await after_hooks(self.environment.post_hooks, call, outcome)
+            if call.note:
+                seen = noted(seen, call.note)
             content, whole = await shortened(seen.content, call.use.id if self._can_read_on(call) else None)
         except anyio.get_cancelled_exc_class():
             self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))

@@ -177,10 +177,14 @@ class EventBus:
     def emit(self, event: AgentEvent) -> list[Exception]:
         """Record an event and pass it to the taps; a tap that raises is removed. Returns the errors of hooks."""
         errors = self.hooks.emit(self.audit, cast("RuntimeEvent", event)) if event.is_recorded else []
+        self.show(event)
+        return errors
+
+    def show(self, event: AgentEvent) -> None:
+        """Pass an event to the taps only: it is not recorded, or another process has recorded it."""
         for tap in self._taps:
             try:
                 tap(event)
             except BaseException:
                 log.exception("a subscriber failed and was removed")
                 self._remove(tap)
-        return errors

@@ -241,7 +241,8 @@ class QuestionAsked(OfCall):
 class QuestionAnswered(OfCall):
     """A question is closed, by `user`, `timeout`, `cancelled` or `headless`, `waited_ms` after it was asked.
 
-    `rule_id` and `pattern` are those of a rule that was made with the answer.
+    `rule_id` and `pattern` are those of a rule that was made with the answer; `input` are the arguments as the person
+    changed them.
     """
 
     kind: Literal["permission_resolved"] = "permission_resolved"
@@ -254,6 +255,7 @@ class QuestionAnswered(OfCall):
     session_id: str | None = None
     rule_id: str | None = None
     pattern: str | None = None
+    input: dict[str, Any] | None = None
 
 
 class SessionStarted(RuntimeEvent):

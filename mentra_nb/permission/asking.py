@@ -4,14 +4,16 @@
 
 The policy's hard denials come before all of this, in `agent/gates.py`. A question has a deadline, is bound to its
 arguments, and is closed exactly once: answered, timed out, or cancelled with its turn. A late answer is refused.
+What an answer does is in `questions.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,14 +32,14 @@ from mentra_nb.authorization import (
     ToolCapability,
 )
 from mentra_nb.errors import OperationDenied, StoreError
-from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id
 from mentra_nb.permission.advice import how_to_allow, why
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
-from mentra_nb.permission.effects import covers_command, denial_of, keeping_rule, named_folders, why_asked
-from mentra_nb.permission.remembering import check_scope, remember
-from mentra_nb.permission.rules import exactly, find_rule, pattern_problem
+from mentra_nb.permission.effects import covers_command, denial_of, keeping_rule, why_asked
+from mentra_nb.permission.questions import CLOSED, LOOK_EVERY, answered, asked, check_answer, close
+from mentra_nb.permission.remembering import remember
+from mentra_nb.permission.rules import find_rule
 from mentra_nb.store.protocols import RuntimeStore
 
 if TYPE_CHECKING:
@@ -60,7 +62,9 @@ ASK_IN_A_CELL = "ask with %mentra, mn.ask or Chat.ask in a cell of a live notebo
 BE_ASKED = "set ask to 'changes' to be asked: %config Mentra.ask = 'changes'"
 """The other way where the setting keeps anybody from being asked."""
 
-CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
+
+def _unknown_tool(name: str, _arguments: dict[str, Any]) -> dict[str, Any]:
+    raise OperationDenied(f"the arguments of '{name}' cannot be changed here")
 
 
 @dataclass(eq=False, repr=False)
@@ -81,6 +85,8 @@ class SessionPermissions:
 
     can_ask: Callable[[], bool] = staticmethod(lambda: True)
     """Returns whether a person can be asked. If not, the call is denied at once."""
+    fits: Callable[[str, dict[str, Any]], dict[str, Any]] = staticmethod(_unknown_tool)
+    """Returns the arguments of a tool, by its name, in normal form. Raises `MentraError` where they do not fit it."""
 
     def __init__(
         self,
@@ -169,13 +175,8 @@ class SessionPermissions:
         bound_to = effective_hash(request)
         for run_id in request.earlier_runs:
             answer = await self.store.answered_question(run_id, request.tool_call_id, bound_to)
-            if answer is not None and answer.decided_by == "user" and time.time() <= answer.deadline:
-                outcome = (
-                    ToolAuthorizationOutcome.ALLOW if answer.outcome == "allowed" else ToolAuthorizationOutcome.DENY
-                )
-                return ToolAuthorizationDecision(
-                    outcome=outcome, reason=answer.reason, decided_by="user", request_id=answer.request_id
-                )
+            if answer is not None and answer.decision.by == "user" and time.time() <= answer.deadline:
+                return _as_authorization(answer.request_id, answer.decision)
         return None
 
     async def answer(self, request_id: str, decision: PermissionDecision) -> None:
@@ -187,16 +188,12 @@ class SessionPermissions:
         if request_id in self._open:
             self.resolve(request_id, decision)
             return
-        check_scope(decision.remember, self.project)
         left = {question.request_id: question for question in await self.store.open_questions(self.session_id)}
-        if request_id in left:
-            check_pattern(left[request_id], decision, await self.rules())
-        if request_id not in left or not await self.store.answer_question(
-            request_id, allow=decision.allow, decided_by=decision.by, reason=decision.reason
-        ):
+        if request_id not in left:
             raise OperationDenied(CLOSED)
-        question = left[request_id]
-        await self._record(question, decision, await self._store_rules(question, decision))
+        decision = check_answer(left[request_id], decision, await self.rules(), self.project)
+        if not await close(self.store, self.bus, left[request_id], decision, self.project, in_time=True):
+            raise OperationDenied(CLOSED)
 
     async def _close_earlier(self, request: ToolAuthorizationRequest) -> None:
         """Close the questions that a dead turn had asked about the same call: the new question replaces them."""
@@ -204,7 +201,16 @@ class SessionPermissions:
             return
         for question in await self.store.open_questions(self.session_id):
             if question.tool_call_id == request.tool_call_id and question.run_id in request.earlier_runs:
-                await self._close(question, PermissionDecision(allow=False, by="cancelled", reason="asked again"))
+                again = PermissionDecision(allow=False, by="cancelled", reason="asked again")
+                await close(self.store, self.bus, question, again, self.project)
+
+    async def denial(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
+        """Return why a call that a person has allowed may not run after all: a rule, or the inner authorizer."""
+        rules = [rule for rule in await self.rules() if not rule.allow]
+        if (rule := find_rule(rules, request.tool_name, request.subject)) is not None:
+            return await self._by_rule(rule)
+        verdict = await self._inner_verdict(request)
+        return verdict if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY else None
 
     async def _by_rule(self, rule: PermissionRule) -> ToolAuthorizationDecision:
         await self.store.count_rule_use(rule.id)
@@ -224,6 +230,7 @@ class SessionPermissions:
     async def put_question(
         self, request: ToolAuthorizationRequest, reason: str, rules: list[PermissionRule]
     ) -> ToolAuthorizationDecision:
+        """Ask a person, here or in any process of the same home, and return what was decided."""
         import asyncio
 
         await self._close_earlier(request)
@@ -234,26 +241,24 @@ class SessionPermissions:
             await self.store.open_question(question)
             self.bus.emit(asked(question))
             with anyio.move_on_after(self.ask_timeout):
-                await waiting.answered.wait()
+                await self._wait(waiting)
             late = f"nobody answered within {duration(self.ask_timeout)}"
             decided = self._stop_waiting(waiting) or PermissionDecision(allow=False, by="timeout", reason=late)
         finally:
             self._stop_waiting(waiting)
             with anyio.CancelScope(shield=True):
-                await self._close(question, decided)
-        if decided.allow:
-            return ToolAuthorizationDecision(
-                outcome=ToolAuthorizationOutcome.ALLOW,
-                decided_by=decided.by,
-                request_id=question.request_id,
-                values=decided.values,
-            )
-        return ToolAuthorizationDecision(
-            outcome=ToolAuthorizationOutcome.DENY,
-            reason=decided.reason or "denied by the user",
-            decided_by=decided.by,
-            request_id=question.request_id,
-        )
+                decided = await self._close(question, decided)
+        return _as_authorization(question.request_id, decided)
+
+    async def _wait(self, waiting: _Open) -> None:
+        """Return when the question is answered: here, or by another process in the store."""
+        while not waiting.answered.is_set():
+            with anyio.move_on_after(LOOK_EVERY):
+                await waiting.answered.wait()
+                return
+            with contextlib.suppress(StoreError):  # what is wrong shows when the question is closed
+                if await self.store.question_answer(waiting.question.request_id) is not None:
+                    return
 
     def _question(self, request: ToolAuthorizationRequest, reason: str) -> PermissionQuestion:
         now = time.time()
@@ -268,63 +273,35 @@ class SessionPermissions:
             capabilities=tuple(str(c) for c in request.preview.capabilities),
         )
 
-    async def _close(self, question: PermissionQuestion, decided: PermissionDecision) -> None:
-        """Store an answer before it takes effect: the rule, the question's row, the event, synced to disk."""
-        rule = await self._store_rules(question, decided)
+    async def _close(self, question: PermissionQuestion, decided: PermissionDecision) -> PermissionDecision:
+        """Close a question before its answer takes effect. Returns the answer that counts: the first in the store."""
         try:
-            await self.store.close_question(question.request_id, "allowed" if decided.allow else "denied", decided.by)
-        except StoreError:
+            if not await close(self.store, self.bus, question, decided, self.project):
+                found = await self.store.question_answer(question.request_id)
+                if found is None:
+                    raise StoreError("its row is gone")
+                decided = found.decision
+                self.bus.show(answered(question, decided))  # the process that closed it has recorded it
+        except StoreError as error:
             log.exception("the answer to %s could not be stored", question.request_id)
-        await self._record(question, decided, rule)
+            decided = PermissionDecision(allow=False, by="runtime", reason=f"the answer could not be stored: {error}")
+            self.bus.emit(answered(question, decided))
+        if decided.remember is not None:
+            await self._decide_others()
+        return decided
 
-    async def _store_rules(self, question: PermissionQuestion, decided: PermissionDecision) -> PermissionRule | None:
-        """Store the rules that an answer asks for and return the last; `None` if it asks for none or storing fails."""
-        if decided.remember is None:
-            return None
-        try:
-            rule = None
-            for pattern in [decided.pattern] if decided.pattern else map(exactly, question.subject.parts):
-                rule = await remember(
-                    self.store,
-                    self.bus,
-                    self.session_id,
-                    self.project,
-                    question.tool_name,
-                    pattern,
-                    allow=decided.allow,
-                    scope=decided.remember,
-                    folders=named_folders(question, decided),
-                    reason=decided.reason,
-                    decided_by=decided.by,
-                    request_id=question.request_id,
-                )
-            return rule
-        except (StoreError, OperationDenied):
-            log.exception("the answer to %s could not be remembered", question.request_id)
-            return None
-
-    async def _record(
-        self, question: PermissionQuestion, decided: PermissionDecision, rule: PermissionRule | None
-    ) -> None:
-        """Record how a question was closed, and sync the record."""
-        self.bus.emit(
-            e.QuestionAnswered(
-                agent_id=question.agent_id,
-                run_id=question.run_id,
-                request_id=question.request_id,
-                tool_name=question.tool_name,
-                tool_call_id=question.tool_call_id,
-                outcome="allowed" if decided.allow else "denied",
-                decided_by=decided.by,
-                rule_scope=rule.scope if rule is not None else None,
-                reason=decided.reason,
-                waited_ms=int((time.time() - question.asked_at) * 1000),
-                session_id=self.session_id,
-                rule_id=rule.id if rule is not None else None,
-                pattern=rule.pattern if rule is not None else None,
-            )
-        )
-        await anyio.to_thread.run_sync(self.bus.sync)
+    async def _decide_others(self) -> None:
+        """Decide the other open questions of this session that a new rule covers."""
+        rules = await self.rules()
+        for other in list(self._open.values()):
+            question = other.question
+            if question.effect is not None or question.form is not None or question.again:
+                continue
+            if (rule := find_rule(rules, question.tool_name, question.subject)) is not None:
+                await self.store.count_rule_use(rule.id)
+                by_rule = PermissionDecision(allow=rule.allow, by=f"rule:{rule.id}", reason=rule.reason)
+                with contextlib.suppress(OperationDenied):  # it was answered meanwhile
+                    self.resolve(question.request_id, by_rule)
 
     def _stop_waiting(self, waiting: _Open) -> PermissionDecision | None:
         """Stop accepting an answer. Returns the one that came, if any."""
@@ -343,14 +320,14 @@ class SessionPermissions:
             OperationDenied: no such question is open (answered, timed out, or cancelled); or the answer cannot be
                 remembered as it says or lacks a value, and then the question stays open.
         """
-        check_scope(decision.remember, self.project)
         with self._lock:
             waiting = self._open.get(request_id)
             if waiting is None:
                 raise OperationDenied(CLOSED)
-            check_pattern(waiting.question, decision, waiting.rules)
-            if (form := waiting.question.form) is not None and decision.allow:
-                decision = decision.model_copy(update={"values": form.filled(decision.values or {})})
+            decision = check_answer(waiting.question, decision, waiting.rules, self.project)
+            if decision.arguments is not None:
+                fitting = self.fits(waiting.question.tool_name, decision.arguments)
+                decision = decision.model_copy(update={"arguments": fitting})
             del self._open[request_id]
             waiting.decision = decision
         waiting.loop.call_soon_threadsafe(waiting.answered.set)
@@ -368,56 +345,19 @@ class SessionPermissions:
         return await self.store.list_rules(self.session_id, self.project)
 
 
-def check_pattern(question: PermissionQuestion, decision: PermissionDecision, rules: Sequence[PermissionRule]) -> None:
-    """Raise `OperationDenied` when an answer is to be remembered by a pattern that does not cover the call itself.
-
-    Beside the denials among `rules`, a wildcard may not cover it.
-    """
-    named_folders(question, decision)
-    if decision.remember is not None and question.form is not None:
-        raise OperationDenied("values are asked for each time: an answer cannot be remembered")
-    if decision.remember is None or decision.pattern is None:
-        return
-    rule = PermissionRule(id="", tool=question.tool_name, pattern=decision.pattern, allow=decision.allow)
-    denials = [each for each in rules if not each.allow] if decision.allow else []
-    if find_rule([rule, *denials], question.tool_name, question.subject) is not rule:
-        why = pattern_problem(decision.pattern, question.subject.kind, allow=decision.allow)
-        whole = " and ".join(repr(exactly(part)) for part in question.subject.parts)
-        raise OperationDenied(f"{why or f'{decision.pattern!r} does not cover this call'}; {whole} does")
-
-
-def asked(question: PermissionQuestion) -> e.QuestionAsked:
-    """Return the event for a question that was asked."""
-    return e.QuestionAsked(
-        agent_id=question.agent_id,
-        run_id=question.run_id,
-        request_id=question.request_id,
-        tool_name=question.tool_name,
-        tool_call_id=question.tool_call_id,
-        description=question.description,
-        subject=str(question.subject),
-        deadline=question.deadline,
-        session_id=question.session_id,
-        structured_input=question.preview.structured_input,
-    )
-
-
-def expired(question: PermissionQuestion) -> e.QuestionAnswered:
-    """Return the event for a question whose turn has died and whose deadline has passed."""
-    return e.QuestionAnswered(
-        agent_id=question.agent_id,
-        run_id=question.run_id,
-        request_id=question.request_id,
-        tool_name=question.tool_name,
-        tool_call_id=question.tool_call_id,
-        outcome="denied",
-        decided_by="timeout",
-        waited_ms=int((question.deadline - question.asked_at) * 1000),
-        session_id=question.session_id,
-    )
-
-
 def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
     if request.subject.protected:
         return False
     return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
+
+
+def _as_authorization(request_id: str, decided: PermissionDecision) -> ToolAuthorizationDecision:
+    """Return the decision about a call that an answer is."""
+    return ToolAuthorizationDecision(
+        outcome=ToolAuthorizationOutcome.ALLOW if decided.allow else ToolAuthorizationOutcome.DENY,
+        reason=decided.reason if decided.allow else decided.reason or "denied by the user",
+        decided_by=decided.by,
+        request_id=request_id,
+        values=decided.values,
+        arguments=decided.arguments,
+    )

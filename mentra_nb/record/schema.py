@@ -286,7 +286,7 @@ _CALLS = f"""(
     FROM (SELECT found.* REPLACE (CASE WHEN invalid THEN 'invalid' ELSE decision END AS decision)
     FROM (SELECT run_id, call_id, any_value(agent_id) AS agent_id, any_value(tool) AS tool, min(ts) AS ts,
         min(ts) FILTER (kind IN {_DECIDING}) AS decided_ts, any_value(session_id) AS session_id,
-        any_value(request_id) AS request_id, any_value(subject) AS subject,
+        any_value(request_id) AS request_id, {_last("subject", *_DECIDING)} AS subject,
         {_last("payload->>'$.description'", "permission_requested")} AS description,
         to_timestamp({_last(_DEADLINE, "permission_requested")}) AS deadline,
         count(*) FILTER (kind = 'permission_requested') > 0 AS asked,
@@ -297,14 +297,14 @@ _CALLS = f"""(
         arg_max(decided_by, id) AS decider, arg_max(rule_scope, id) AS scope,
         {_only("rule_id", "tool_authorization_finished")} AS decided_rule,
         {_only("pattern", "permission_resolved")} AS pattern,
-        {_last("os_user", *_DECIDING)} AS os_user, {_last("host", *_DECIDING)} AS host,
+        coalesce({_only("os_user", "permission_resolved")}, {_last("os_user", *_DECIDING)}) AS os_user,
+        coalesce({_only("host", "permission_resolved")}, {_last("host", *_DECIDING)}) AS host,
         {_last("reason", *_DECIDING)} AS reason, max(wait_ms) / 1000.0 AS wait_s,
         coalesce({_last("payload->>'$.input'", "tool_execution_started")},
             {_last("payload->>'$.preview.raw_input'", "tool_authorization_started")}) AS given,
         count(*) FILTER (kind IN ('tool_authorization_blocked', 'tool_execution_blocked')) > 0 AS blocked,
-        {_only("success", "tool_execution_finished")} AS success,
         {_only("duration_ms", "tool_execution_finished")} / 1000.0 AS seconds,
-        {_last("error", "tool_execution_finished")} AS error,
+        {_only("success", "tool_execution_finished")} AS success, {_last("error", "tool_execution_finished")} AS error,
         {_last("payload->>'$.output_preview'", "tool_execution_finished")} AS output
     FROM events WHERE call_id IS NOT NULL AND kind != 'effect_made' GROUP BY run_id, call_id) found
     LEFT JOIN {_MISFITS} m ON m.call_id = found.call_id AND m.run_id IS NOT DISTINCT FROM found.run_id)

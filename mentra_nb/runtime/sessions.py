@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
 
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.errors import LeaseUnavailable, StoreError
+from mentra_nb.errors import LeaseUnavailable, OperationDenied, StoreError
 from mentra_nb.ids import new_id
 from mentra_nb.permission.asking import AskMode, SessionPermissions
 from mentra_nb.providers.base import ModelInfo
@@ -119,4 +120,12 @@ class Sessions:
         permissions = SessionPermissions(
             session_id, self._wiring.bus.child(), self._store, inner=self._wiring.authorizer, project=project, ask=ask
         )
-        return permissions, self._wiring.environment(permissions.bus, permissions, tools if tools is not None else {})
+        environment = self._wiring.environment(permissions.bus, permissions, tools if tools is not None else {})
+
+        def fits(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+            if (tool := environment.tools.get(name)) is None:
+                raise OperationDenied(f"'{name}' is not offered here, so its arguments cannot be changed")
+            return tool.validate(arguments)
+
+        permissions.fits = fits
+        return permissions, environment

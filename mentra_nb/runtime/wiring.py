@@ -20,8 +20,8 @@ from mentra_nb.background.jobs import Jobs
 from mentra_nb.event.bus import EventBus
 from mentra_nb.event.types import RecoveryPrepared
 from mentra_nb.paths import home
-from mentra_nb.permission.asking import expired
 from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.permission.questions import expired
 from mentra_nb.providers.registry import ProviderRegistry
 from mentra_nb.runtime.offers import Offers
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor

@@ -150,6 +150,9 @@ STEPS: tuple[str, ...] = (
     """
     ALTER TABLE rules ADD COLUMN folders TEXT;
     """,
+    """
+    ALTER TABLE questions ADD COLUMN answer TEXT;
+    """,
 )
 
 

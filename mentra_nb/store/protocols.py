@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mentra_nb.authorization import PermissionQuestion, PermissionRule
+from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionRule
 
 if TYPE_CHECKING:
     from mentra_nb.store.records import (
@@ -235,14 +235,15 @@ class RuleStore(Protocol):
 
 
 class QuestionStore(Protocol):
-    """Permission questions. Each is closed once: later answers change nothing."""
+    """Permission questions. Each is closed once, whichever process is first: later answers change nothing."""
 
     async def open_question(self, question: PermissionQuestion) -> None: ...
-    async def close_question(self, request_id: str, outcome: str, decided_by: str) -> None: ...
-    async def answer_question(
-        self, request_id: str, *, allow: bool, decided_by: str, reason: str | None = None
-    ) -> bool:
-        """Close an open question. Return `False` if it is unknown, closed, or past its deadline."""
+    async def close_question(self, request_id: str, decision: PermissionDecision, *, in_time: bool = False) -> bool:
+        """Close an open question. Return `False` if it is unknown or closed, or with `in_time` past its deadline."""
+        ...
+
+    async def question_answer(self, request_id: str) -> QuestionAnswer | None:
+        """Return what closed a question; `None` while it is open."""
         ...
 
     async def answered_question(self, run_id: str, tool_call_id: str, arguments_hash: str) -> QuestionAnswer | None:

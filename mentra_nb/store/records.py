@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
+from mentra_nb.authorization import PermissionDecision
 from mentra_nb.content import Data, Message
 
 AgentKind = Literal["agent", "subagent", "teammate"]
@@ -184,9 +185,7 @@ class QuestionAnswer(Data):
     """The answer that closed a permission question."""
 
     request_id: str
-    outcome: Literal["allowed", "denied"]
-    decided_by: str
-    reason: str | None = None
+    decision: PermissionDecision
     decided_at: float
     deadline: float
     """Unix seconds; after it the answer no longer holds."""

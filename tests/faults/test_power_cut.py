@@ -18,6 +18,7 @@ import pytest
 from kits import killable_turn as turn
 from kits import stores
 
+from mentra_nb.authorization import PermissionDecision
 from mentra_nb.event.types import AgentEvent, ToolAuthorizationFinished
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.store.sqlite import SqliteStore
@@ -126,7 +127,7 @@ async def test_what_a_person_decides_of_dead_turns_and_of_rules_is_on_the_disk(t
     await store.begin_tool_call(stores.tool_call())
     await store.open_question(stores.question("q1"))
 
-    assert await store.answer_question("q1", allow=True, decided_by="user")
+    assert await store.close_question("q1", PermissionDecision(allow=True), in_time=True)
     assert [row["outcome"] for row in disk.rows("questions")] == ["allowed"]
     assert await store.resolve_tool_call("run-1", "call-1", "skipped")
     assert [row["resolution"] for row in disk.rows("tool_calls")] == ["skipped"]

@@ -759,6 +759,19 @@ def test_rule_changes_say_who_changed_which_rule(record: Record) -> None:
     assert len(frames.sessions(folder=record.folder)) == 0
 
 
+def test_a_decision_names_the_person_who_answered_elsewhere_and_what_they_let_run(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same: dict[str, Any] = {"run_id": "r1", "tool_call_id": "c1", "tool_name": "shell", "request_id": "q1"}
+    record.add(e.QuestionAsked, **same, subject="rm *", description="", deadline=1.0)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(journal, "_writer", lambda: '"os_user":"ann","host":"desk"')
+        record.add(e.QuestionAnswered, **same, outcome="allowed", decided_by="user", waited_ms=1, input={"a": 1})
+    record.add(e.ToolAuthorizationFinished, **same, outcome="allow", decided_by="user", subject="rm x")
+    [made] = frames.decisions(folder=record.folder).itertuples()
+    assert (made.os_user, made.host, made.subject) == ("ann", "desk", "rm x")
+
+
 def test_decisions_say_where_they_were_asked_and_what_was_granted(record: Record) -> None:
     turn = {"run_id": "r1", "session_id": "s1", "cell_id": "cell-1", "notebook": "n.ipynb"}
     same: dict[str, Any] = {"run_id": "r1", "tool_call_id": "c1", "tool_name": "shell", "request_id": "q1"}

@@ -7,10 +7,14 @@ import time
 import pytest
 from kits.stores import question, rule
 
+from mentra_nb.authorization import PermissionDecision
 from mentra_nb.store.records import QuestionAnswer
 from mentra_nb.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.anyio
+
+ALLOW, DENY = PermissionDecision(allow=True), PermissionDecision(allow=False)
+TIMEOUT = PermissionDecision(allow=False, by="timeout")
 
 
 # ---- rules and questions --------------------------------------------------------------------------------------
@@ -78,55 +82,60 @@ async def test_questions_are_open_until_closed_and_listed_by_session(store: SqlS
     await store.open_question(two)
     assert await store.open_questions() == [one, two]
     assert await store.open_questions("s2") == [two]
-    await store.close_question("q1", "denied", "timeout")
+    assert await store.question_answer("q1") is None
+    assert await store.close_question("q1", TIMEOUT) is True
     assert await store.open_questions() == [two]
+    found = await store.question_answer("q1")
+    assert found is not None
+    assert found.decision == TIMEOUT
 
 
 async def test_a_question_can_be_answered_from_elsewhere_until_its_deadline(store: SqlStore) -> None:
     now = time.time()
     late = question("q0", deadline=now)
+    whole = PermissionDecision(allow=False, reason="nö", values={"a": [1]}, arguments={"b": None}, user="ann", host="h")
     await store.open_question(late)
     await store.open_question(question("q1", deadline=now + 60))
     assert await store.answered_question("run-1", "c", "h") is None
-    assert await store.answer_question("q0", allow=True, decided_by="user") is False
-    assert await store.answer_question("q2", allow=True, decided_by="user") is False
-    assert await store.answer_question("q1", allow=False, decided_by="user", reason="no") is True
+    assert await store.close_question("q0", ALLOW, in_time=True) is False
+    assert await store.close_question("q2", ALLOW, in_time=True) is False
+    assert await store.close_question("q1", whole, in_time=True) is True
     found = await store.answered_question("run-1", "c", "h")
     assert found is not None
     assert now <= found.decided_at <= time.time()
     about = {"decided_at": found.decided_at, "deadline": found.deadline}
-    assert found == QuestionAnswer(request_id="q1", outcome="denied", decided_by="user", reason="no", **about)
+    assert found == QuestionAnswer(request_id="q1", decision=whole, **about)
     assert await store.open_questions() == [late]
 
 
 async def test_an_answer_is_for_exactly_the_call_that_was_asked_about(store: SqlStore) -> None:
     await store.open_question(question("q1"))
     await store.open_question(question("q2", run_id=None))
-    assert await store.answer_question("q1", allow=True, decided_by="user") is True
-    assert await store.answer_question("q2", allow=True, decided_by="user") is True
+    assert await store.close_question("q1", ALLOW, in_time=True) is True
+    assert await store.close_question("q2", ALLOW, in_time=True) is True
     assert await store.answered_question("run-2", "c", "h") is None
     assert await store.answered_question("run-1", "c2", "h") is None
     assert await store.answered_question("run-1", "c", "other arguments") is None
     found = await store.answered_question("run-1", "c", "h")
     assert found is not None
-    assert (found.request_id, found.outcome) == ("q1", "allowed")
+    assert (found.request_id, found.decision) == ("q1", ALLOW)
 
 
 async def test_the_first_answer_counts(store: SqlStore) -> None:
     await store.open_question(question("q1"))
-    assert await store.answer_question("q1", allow=True, decided_by="user") is True
-    assert await store.answer_question("q1", allow=False, decided_by="user") is False
-    await store.close_question("q1", "denied", "timeout")
+    assert await store.close_question("q1", ALLOW, in_time=True) is True
+    assert await store.close_question("q1", DENY, in_time=True) is False
+    assert await store.close_question("q1", TIMEOUT) is False
     found = await store.answered_question("run-1", "c", "h")
     assert found is not None
-    assert (found.outcome, found.decided_by) == ("allowed", "user")
+    assert found.decision == ALLOW
 
 
 async def test_the_latest_of_several_answers_about_a_call_is_found(store: SqlStore) -> None:
     for number in (1, 2, 3):
         await store.open_question(question(f"q{number}"))
-    await store.answer_question("q2", allow=True, decided_by="user")
-    await store.answer_question("q1", allow=False, decided_by="user")
+    await store.close_question("q2", ALLOW, in_time=True)
+    await store.close_question("q1", DENY, in_time=True)
     found = await store.answered_question("run-1", "c", "h")
     assert found is not None
     assert found.request_id == "q1"
@@ -142,5 +151,5 @@ async def test_a_question_past_its_deadline_is_closed_as_denied(store: SqlStore)
     assert await store.open_questions() == [open]
     found = await store.answered_question("run-1", "c", "h")
     assert found is not None
-    assert (found.outcome, found.decided_by, found.decided_at) == ("denied", "timeout", now)
-    assert await store.answer_question("q1", allow=True, decided_by="user") is False
+    assert (found.decision, found.decided_at) == (TIMEOUT, now)
+    assert await store.close_question("q1", ALLOW, in_time=True) is False

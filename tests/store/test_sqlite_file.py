@@ -17,6 +17,7 @@ import pytest
 from kits.stores import agent, entry, holder, question
 
 from mentra_nb import paths
+from mentra_nb.authorization import PermissionDecision
 from mentra_nb.content import Message
 from mentra_nb.errors import StoreError
 from mentra_nb.store import transactions
@@ -306,7 +307,7 @@ async def test_a_file_of_the_first_version_is_migrated_with_its_rows(path: Path)
     assert await store.latest_run("agent-1") == old_run
     assert (old_run.partial, old_run.resumes, call.resolution, call.ends_turn) == ("half", None, None, False)
     assert kept.times_used == 3
-    assert await store.answer_question("q1", allow=True, decided_by="user") is True
+    assert await store.close_question("q1", PermissionDecision(allow=True), in_time=True) is True
     answer = await store.answered_question("run-1", "c", "h")
     assert answer is not None
     assert await store.acquire_lease("agent:agent-1", holder("one"), 60) is None

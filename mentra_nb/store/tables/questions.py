@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from mentra_nb.authorization import PermissionQuestion
+from mentra_nb.authorization import PermissionDecision, PermissionQuestion
 from mentra_nb.store.records import QuestionAnswer
 from mentra_nb.store.transactions import Database, Transaction, insert, to_json
 
 COLUMNS = {"request_id", "session_id", "run_id", "tool_call_id", "arguments_hash", "asked_at", "deadline"}
+_ANSWER = "request_id, outcome, decided_by, reason, answer, decided_at, deadline"
 
 
 class QuestionTable(Database):
@@ -16,36 +18,33 @@ class QuestionTable(Database):
         row = {**question.model_dump(include=COLUMNS), "payload": to_json(question)}
         await self.write(lambda db: insert(db, "questions", row))
 
-    async def close_question(self, request_id: str, outcome: str, decided_by: str) -> None:
+    async def close_question(self, request_id: str, decision: PermissionDecision, *, in_time: bool = False) -> bool:
         statement = (
-            "UPDATE questions SET outcome = ?, decided_by = ?, decided_at = ? WHERE request_id = ? AND outcome IS NULL"
-        )
-        row = (outcome, decided_by, time.time(), request_id)
-        await self.write(lambda db: db.execute(statement, row), sync=True)
-
-    async def answer_question(
-        self, request_id: str, *, allow: bool, decided_by: str, reason: str | None = None
-    ) -> bool:
-        statement = (
-            "UPDATE questions SET outcome = ?, decided_by = ?, reason = ?, decided_at = ? "
+            "UPDATE questions SET outcome = ?, decided_by = ?, reason = ?, answer = ?, decided_at = ? "
             "WHERE request_id = ? AND outcome IS NULL AND deadline > ?"
         )
+        outcome, answer = "allowed" if decision.allow else "denied", to_json(decision)
 
         def work(db: Transaction) -> bool:
             now = time.time()
-            row = ("allowed" if allow else "denied", decided_by, reason, now, request_id, now)
+            row = (outcome, decision.by, decision.reason, answer, now, request_id, now if in_time else -1.0)
             return db.execute(statement, row).rowcount > 0
 
         return await self.write(work, sync=True)
 
+    async def question_answer(self, request_id: str) -> QuestionAnswer | None:
+        statement = f"SELECT {_ANSWER} FROM questions WHERE request_id = ? AND outcome IS NOT NULL"
+        return _answer(await self.read(lambda db: db.execute(statement, (request_id,)).fetchone(), brief=True))
+
     async def answered_question(self, run_id: str, tool_call_id: str, arguments_hash: str) -> QuestionAnswer | None:
         statement = (
-            "SELECT request_id, outcome, decided_by, reason, decided_at, deadline FROM questions "
+            f"SELECT {_ANSWER} FROM questions "
             "WHERE run_id = ? AND tool_call_id = ? AND arguments_hash = ? AND outcome IS NOT NULL "
             "ORDER BY decided_at DESC, request_id DESC LIMIT 1"
         )
-        row = await self.read(lambda db: db.execute(statement, (run_id, tool_call_id, arguments_hash)).fetchone())
-        return None if row is None else QuestionAnswer.model_validate(dict(row))
+        return _answer(
+            await self.read(lambda db: db.execute(statement, (run_id, tool_call_id, arguments_hash)).fetchone())
+        )
 
     async def expire_questions(self, now: float) -> list[PermissionQuestion]:
         statement = (
@@ -61,3 +60,18 @@ class QuestionTable(Database):
         statement = f"SELECT payload FROM questions WHERE outcome IS NULL {where} ORDER BY asked_at, request_id"
         rows = await self.read(lambda db: db.execute(statement, parameters).fetchall())
         return [PermissionQuestion.model_validate_json(row["payload"]) for row in rows]
+
+
+def _answer(row: Any) -> QuestionAnswer | None:
+    """Return the answer in a row. A row of an earlier version has no more than its outcome."""
+    if row is None:
+        return None
+    if row["answer"] is not None:
+        decision = PermissionDecision.model_validate_json(row["answer"])
+    else:
+        decision = PermissionDecision(
+            allow=row["outcome"] == "allowed", by=row["decided_by"] or "", reason=row["reason"]
+        )
+    return QuestionAnswer(
+        request_id=row["request_id"], decision=decision, decided_at=row["decided_at"], deadline=row["deadline"]
+    )
