@@ -85,6 +85,12 @@ class Call:
         self.waits, self.denied = "", answer.outcome == "denied"
         self.decision = decision(answer, clock, self.judged)
 
+    def filled_in(self, answer: QuestionAnswered) -> None:
+        """Take in what became of the values that the call, which was let before, asked a person for."""
+        self.waits = ""
+        what = "values not filled in" if answer.outcome == "denied" else f"values by {_who(answer)}"
+        self.decision = " · ".join(filter(None, (self.decision, _with_reason(what, answer.reason or ""))))
+
     def decided(self, event: ToolDecided) -> None:
         """Take in who decided, where nobody was asked."""
         if self.decision:
@@ -174,10 +180,13 @@ def decision(answer: QuestionAnswered, clock: str, judged: CallEffect | None = N
     how = _SCOPES[answer.rule_scope] if answer.rule_scope else "once"
     if answer.rule_scope and answer.pattern:
         how += f" {answer.pattern}"
-    who = "you" if answer.decided_by == "user" else answer.decided_by
     if files:
-        return f"{files} kept by {who}{f', {how}' if answer.rule_scope else ''} {clock}".rstrip()
-    return f"{who}, {how} {clock}".rstrip()
+        return f"{files} kept by {_who(answer)}{f', {how}' if answer.rule_scope else ''} {clock}".rstrip()
+    return f"{_who(answer)}, {how} {clock}".rstrip()
+
+
+def _who(answer: QuestionAnswered) -> str:
+    return "you" if answer.decided_by == "user" else answer.decided_by
 
 
 def _denied(by: str, reason: str | None, pattern: str | None = None) -> str:

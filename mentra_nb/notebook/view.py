@@ -323,14 +323,21 @@ class TurnView:
         call = self._calls.get(answer.tool_call_id)
         clock = time.strftime("%H:%M") if self.timed else ""
         if answer.decided_by == "headless" and question:
-            advice = f"nobody could be asked; to allow it beforehand: {calls_to_allow(question)}"
+            advice = (
+                f"nobody could be asked; to allow it beforehand: {calls_to_allow(question)}"
+                if question.form is None
+                else "nobody could be asked"
+            )
             answer = answer.model_copy(update={"reason": advice})
         if display is not None:
             self.out.update(EMPTY, display)
             if display == self._last:
                 self._free = display
         if call is not None:
-            call.answered(answer, clock)
+            if question is not None and question.form is not None:
+                call.filled_in(answer)
+            else:
+                call.answered(answer, clock)
             call.began = time.monotonic()
             if self.live:
                 self._draw_call(call)

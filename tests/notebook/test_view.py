@@ -32,6 +32,7 @@ from mentra_nb.event.screen import (
     UsageReported,
     UserMessage,
 )
+from mentra_nb.forms import Form
 from mentra_nb.notebook.asking import parse_answer, parse_reply
 from mentra_nb.notebook.ended import why
 from mentra_nb.notebook.render import Bundle
@@ -493,6 +494,25 @@ def test_the_advice_after_a_question_nobody_could_be_asked_allows_this_very_call
         )
     )
     assert "mn.allow('shell', pattern='a [*].tmp') and mn.allow('shell', pattern='b')" in out.texts()[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "note"),
+    [
+        ({"outcome": "denied", "decided_by": "headless"}, "rule x · values not filled in: nobody could be asked"),
+        ({"outcome": "denied", "reason": "not now"}, "rule x · values not filled in: not now"),
+        ({"outcome": "allowed"}, "rule x · values by you"),
+    ],
+)
+def test_values_that_a_call_asked_for_leave_who_let_it(answer: dict[str, Any], note: str) -> None:
+    out = Recorder()
+    view = TurnView(out, live=False, hz=12.0)
+    for event in (CALL[0], decided(allowed=True, decided_by="rule", pattern="x"), *CALL[1:]):
+        view.handle(event)
+    view.question(QUESTION.model_copy(update={"form": Form(who="A server", message="Where to?")}), None)
+    view.handle(QuestionAnswered(request_id="q", tool_call_id="1", tool_name="shell", **answer))
+    view.handle(DONE)
+    assert f"✓ shell  ls  {note}" in out.texts()
 
 
 @pytest.mark.parametrize(

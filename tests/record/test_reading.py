@@ -272,3 +272,12 @@ def test_this_is_the_notebooks_conversation(record: Record, monkeypatch: pytest.
 def test_an_empty_frame_says_what_to_do(tmp_path: Path, name: str) -> None:
     nothing = repr(FRAMES[name](folder=tmp_path / "nothing"))
     assert "%mentra" in nothing or "mn." in nothing or name == "backtest"
+
+
+def test_values_that_nobody_filled_in_do_not_change_who_let_the_call(full: Record) -> None:
+    full.call("c9", "r9", tool="mcp__shop__order")
+    asked: dict[str, Any] = {"run_id": "r9", "tool_call_id": "c9", "tool_name": "mcp__shop__order", "request_id": "q9"}
+    full.add(e.QuestionAsked, **asked, description="asks", subject="Where to?", session_id="s1", deadline=2e9)
+    full.add(e.QuestionAnswered, **asked, outcome="denied", decided_by="headless", waited_ms=0)
+    row = frames.tool_calls(tool="mcp__shop__order", folder=full.folder).iloc[-1]
+    assert (row.decision, row.decided_by, row.rule_id, row.outcome) == ("allow", "rule", "1", "ok")
