@@ -1,11 +1,11 @@
-"""The settings and their sources: the default, the user's file, `MENTRA_*`, `%config Mentra`, or the project."""
+"""The settings and their sources. The files and variables that they are read from are in `setting_files`."""
 
 from __future__ import annotations
 
 import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -21,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError
+from mentra_nb.trust import Content
 
 
 class Endpoint(BaseModel):
@@ -199,16 +199,52 @@ class Settings(BaseModel):
         return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
-    _ignored: list[str] = PrivateAttr(default_factory=list)
+    _problems: list[str] = PrivateAttr(default_factory=list)
+    _trusted: list[Content] = PrivateAttr(default_factory=list)
+    _waiting: list[Content] = PrivateAttr(default_factory=list)
 
     @property
-    def ignored(self) -> list[str]:
-        """What a project's files say that does not hold, a sentence for each file."""
-        return self._ignored
+    def trusted(self) -> list[Content]:
+        """What came with the project's folder and holds, because a person has trusted it."""
+        return self._trusted
+
+    @property
+    def waiting(self) -> list[Content]:
+        """What came with the project's folder and does not hold until it is trusted."""
+        return self._waiting
+
+    def ignored(self, *, person: bool = True) -> list[str]:
+        """Return what does not hold of the files that were read, a line each; `person`: whether one may be there."""
+        return [*(content.line(person=person) for content in self._waiting), *self._problems]
+
+    @property
+    def problems(self) -> list[str]:
+        """What does not hold whatever is trusted, a sentence each."""
+        return self._problems
+
+    def ignore(self, problem: str) -> None:
+        """Note a sentence about something that does not hold, whatever is trusted."""
+        self._problems.append(problem)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note a `ConfigurationError` instead of raising it."""
+        try:
+            yield
+        except ConfigurationError as error:
+            self.ignore(str(error))
 
     def source(self, name: str) -> str:
         """Return where the value of a setting came from: `default`, a file, a variable, or the `source` of `change`."""
         return self._sources.get(name, "default")
+
+    def take_over(self, loaded: Settings) -> None:
+        """Take the settings that were read anew, except for those that were set in this process."""
+        for name in type(self).model_fields:
+            if not self.source(name).startswith(("%", "mn.")):
+                setattr(self, name, getattr(loaded, name))
+                self._sources[name] = loaded.source(name)
+        self._problems, self._trusted, self._waiting = loaded._problems, loaded._trusted, loaded._waiting
 
     def change(self, name: str, value: Any, source: str) -> None:
         """Set one value and its source.
@@ -250,87 +286,3 @@ def _problem(error: ValidationError) -> str:
     hidden = {"headers", "env"} & set(place) or isinstance(first["input"], dict)
     value = "" if hidden else f" = {first['input']!r}"
     return f"{'.'.join(place)}{value}: {message}"
-
-
-def load(
-    environ: Mapping[str, str] = os.environ, project: Path | None = None, user_file: Path | None = None
-) -> Settings:
-    """Return the settings that hold for a project.
-
-    The user's own file is read first, then the variables `MENTRA_*`, which win. A project's files, `[tool.mentra_nb]`
-    in `pyproject.toml` and `mentra.toml`, come with the folder and are not trusted: they can only make things stricter
-    (`ask = "always"`, a shorter `ask_timeout`) or change `stream_hz`. What else they say is listed in
-    `Settings.ignored`.
-
-    Args:
-        environ: The environment variables.
-        project: The project's folder. Default: `paths.project_root()`.
-        user_file: The user's own file. Default: `paths.config_file()`.
-
-    Raises:
-        ConfigurationError: The user's file or a variable is invalid; the message names it in one sentence.
-    """
-    settings = Settings()
-    file = user_file if user_file is not None else paths.config_file()
-    for name, value in _read(file).items():
-        settings.change(name, value, str(file))
-    for name in Settings.model_fields:
-        variable = f"MENTRA_{name.upper()}"
-        if name not in TABLES and environ.get(variable):
-            settings.change(name, environ[variable], variable)
-    root = project or paths.project_root()
-    for path, table in ((root / "pyproject.toml", ("tool", "mentra_nb")), (root / "mentra.toml", ())):
-        _narrow(settings, path, table)
-    return settings
-
-
-def _narrow(settings: Settings, file: Path, table: tuple[str, ...]) -> None:
-    """Apply what a project's file may say, and note what it may not."""
-    try:
-        content = _read(file, table)
-    except ConfigurationError as error:
-        settings.ignored.append(str(error))
-        return
-    refused = []
-    for name, value in content.items():
-        if _may_come_with_a_folder(settings, name, value):
-            try:
-                settings.change(name, value, str(file))
-                continue
-            except ConfigurationError:
-                pass
-        refused.append(name)
-    if refused:
-        names = ", ".join(name if name.isidentifier() else repr(name) for name in refused)
-        settings.ignored.append(
-            f"{file} came with this folder, so its settings {names} are ignored; put yours in {paths.config_file()}"
-        )
-
-
-def _may_come_with_a_folder(settings: Settings, name: str, value: Any) -> bool:
-    """Return whether a setting is harmless enough to be taken from a file that nobody has looked at."""
-    match name:
-        case "ask":
-            return bool(value == "always")
-        case "ask_timeout":
-            return isinstance(value, int | float) and bool(value <= settings.ask_timeout)
-        case "stream_hz":
-            return settings.source("stream_hz") == "default" or str(settings.source("stream_hz")).endswith(".toml")
-    return False
-
-
-def _read(file: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return a TOML file's content, or one table of it; empty without such a file or if it belongs to somebody else."""
-    try:
-        if hasattr(os, "geteuid") and file.stat().st_uid not in (os.geteuid(), 0):
-            return {}
-        content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        if table:  # pyproject.toml belongs to the project: other tools report its errors
-            return {}
-        raise ConfigurationError(f"{file} cannot be read: {error}") from None
-    for key in table:
-        content = content.get(key, {}) if isinstance(content, dict) else {}
-    return content if isinstance(content, dict) else {}

@@ -14,7 +14,8 @@ from pydantic_core import PydanticUndefined
 from mentra_nb.content import TokenUsage
 from mentra_nb.notebook.magics import SETTABLE
 from mentra_nb.pricing import cost_usd
-from mentra_nb.settings import Endpoint, McpServer, Settings, load
+from mentra_nb.setting_files import load
+from mentra_nb.settings import Endpoint, McpServer, Settings
 
 SETTINGS = "docs/settings.md"
 LARGEST_PICTURE = 150_000
@@ -57,7 +58,7 @@ def test_what_may_stand_where(tmp_path: Path) -> None:
     held = load({}, tmp_path, tmp_path / "none.toml")
     changed = {name for name in Settings.model_fields if held.source(name) != "default"}
     assert changed == {name for name in Settings.model_fields if f"`{name}" in project}
-    assert len(held.ignored) == 1
+    assert len(held.ignored()) == 1
 
 
 def test_the_settings_file_of_the_documents_is_read(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
-from mentra_nb import settings as settings_module
 from mentra_nb.chat.instructions import system_prompt
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
 from mentra_nb.chat.offers import offer_named
@@ -35,6 +34,8 @@ from mentra_nb.record.open import open_journal
 from mentra_nb.record.read.views import refresh_database, refresh_database_later
 from mentra_nb.record.write.journal import Journal
 from mentra_nb.runtime.runtime import Runtime
+from mentra_nb.setting_files import load
+from mentra_nb.settings import Settings
 from mentra_nb.tools.tool import Tool
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ SETTLE_SECONDS = 1.0
 class Engine:
     """The thread, its runtime and the settings. `engine()` returns the one of this process."""
 
-    def __init__(self, settings: settings_module.Settings | None = None, runtime: Runtime | None = None) -> None:
-        self.settings: settings_module.Settings = settings or settings_module.load()
+    def __init__(self, settings: Settings | None = None, runtime: Runtime | None = None) -> None:
+        self.settings: Settings = settings or load()
         self.runtime: Runtime = runtime or Runtime(
             policy=RuntimePolicy.for_notebook(),
             audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
@@ -157,22 +158,34 @@ class Engine:
         if turn is not None:
             if choice.notice:
                 turn.notice(choice.notice)
-            for text in (*self.settings.ignored, *self._unavailable()):
+            for text in (*self.settings.ignored(person=presenter() is not None), *self.not_offered()):
                 self._say_once(turn, text)
         return found
 
     async def system_prompt(self, turn: RunningTurn) -> str:
-        """Return the system prompt of a turn; `turn` is told of the file whose notes are in it."""
-        prompt, notes = await anyio.to_thread.run_sync(system_prompt, self.settings.instructions)
-        if notes is not None:
-            self._say_once(turn, f"the model is given the notes in {notes}; they permit nothing")
+        """Return the system prompt of a turn; `turn` shows a line about the file with notes."""
+        prompt, said = await anyio.to_thread.run_sync(
+            system_prompt, self.settings.instructions, presenter() is not None
+        )
+        if said is not None:
+            self._say_once(turn, said)
         return prompt
+
+    def reload_settings(self) -> None:
+        """Read the settings anew, as after a person trusted something, and offer what they name."""
+        self.settings.take_over(load())
+        if isinstance(self.runtime.audit, Journal):
+            self.runtime.audit.log_text, self.runtime.audit.redact = self.settings.log_text, self.settings.redact
+        self.offer_settings()
+        if self.settings.mcp:
+            self.runtime.mcp.add(self.settings.mcp)
+            self.call(self.runtime.mcp.connect_all)
 
     def offer_settings(self) -> None:
         """Offer what the settings name as they are: skills, and tools of installed packages. What is offered stays."""
         self._not_offered = offer_named(self.runtime, self.settings)
 
-    def _unavailable(self) -> list[str]:
+    def not_offered(self) -> list[str]:
         """Return why what the settings name is not offered: skills, tools, MCP servers."""
         servers = [each.error for each in self.runtime.mcp.statuses() if each.error] if self.settings.mcp else []
         return [*self._not_offered, *servers]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import site
+import sysconfig
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from mentra_nb import paths
@@ -28,11 +30,14 @@ def offer_named(runtime: Runtime, settings: Settings) -> list[str]:
             runtime.register_skills_dir(folder)
         except MentraError as error:
             problems.append(str(error))
-    installed = {point.name: point for point in entry_points(group=GROUP)} if settings.tools else {}
+    points = list(entry_points(group=GROUP)) if settings.tools else []
+    installed = {point.name: point for point in points if _project_folder(point) is None}
     for name in settings.tools:
         if name not in installed:
+            here = next((_project_folder(point) for point in points if point.name == name), None)
+            found_there = f"; those in {here} came with this project and are not loaded" if here else ""
             known = ", ".join(sorted(installed)) or "none"
-            problems.append(f"no installed package has tools named '{name}'; there are: {known}")
+            problems.append(f"no installed package has tools named '{name}'; there are: {known}{found_there}")
             continue
         try:
             found = installed[name].load()
@@ -41,3 +46,12 @@ def offer_named(runtime: Runtime, settings: Settings) -> list[str]:
         except Exception as error:  # noqa: BLE001  # another package's code
             problems.append(f"the tools '{name}' cannot be loaded: {type(error).__name__}: {error}")
     return problems
+
+
+def _project_folder(point: EntryPoint) -> Path | None:
+    """Return the project's folder that has this entry point; `None` if an installed package has it."""
+    where = Path(str(point.dist.locate_file("") if point.dist is not None else "")).resolve()
+    if not where.is_relative_to(paths.project_root()):
+        return None
+    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+    return None if where in {Path(each).resolve() for each in installed} else where

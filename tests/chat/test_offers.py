@@ -11,7 +11,8 @@ import pytest
 from mentra_nb.chat.offers import offer_named
 from mentra_nb.event.bus import NullAudit
 from mentra_nb.runtime.runtime import Runtime
-from mentra_nb.settings import Settings, load
+from mentra_nb.setting_files import load
+from mentra_nb.settings import Settings
 from mentra_nb.store.volatile import VolatileStore
 
 
@@ -75,6 +76,18 @@ def test_tools_that_are_not_there_or_cannot_be_loaded_are_said_and_the_others_of
     assert problems[0] == "no installed package has tools named 'snow'; there are: broken, rain, weather"
     assert problems[1].startswith("the tools 'broken' cannot be loaded: AttributeError")
     assert [spec.name for spec in runtime.tools()] == ["rain"]
+
+
+@pytest.mark.usefixtures("package")
+def test_a_folder_on_the_path_that_came_with_the_project_is_not_an_installed_package(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (problem,) = offer_named(runtime, Settings(tools=("weather",)))
+    assert f"those in {tmp_path} came with this project and are not loaded" in problem
+    assert "weather_kit" not in sys.modules
+    monkeypatch.setattr("mentra_nb.chat.offers.site.getsitepackages", lambda: [str(tmp_path)])
+    assert offer_named(runtime, Settings(tools=("weather",))) == []
 
 
 def test_lists_come_from_variables_too(tmp_path: Path) -> None:

@@ -95,7 +95,9 @@ class Cell:
 class Kernel:
     """One kernel and one client. `subshell` sends widget messages as JupyterLab ≥ 4.4 does, where the kernel can."""
 
-    def __init__(self, overlay: Path | None = None, *, subshell: bool = False, **environment: str) -> None:
+    def __init__(
+        self, overlay: Path | None = None, *, subshell: bool = False, cwd: Path | None = None, **environment: str
+    ) -> None:
         # Sockets in a new folder: kernels that start at the same time can pick the same TCP port.
         self.folder = tempfile.TemporaryDirectory()
         self.manager = KernelManager(transport="ipc", ip=f"{self.folder.name}/k")
@@ -106,7 +108,7 @@ class Kernel:
         )
         paths = [str(p) for p in (overlay, TESTS, os.environ.get("PYTHONPATH")) if p]
         own = {"PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        self.manager.start_kernel(env={**os.environ, **own, **environment})
+        self.manager.start_kernel(env={**os.environ, **own, **environment}, **({"cwd": str(cwd)} if cwd else {}))
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)

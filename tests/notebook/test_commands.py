@@ -51,6 +51,10 @@ def named(line: str) -> str | None:
         ("rules revoke  xyz", "rules", {"revoke": " revoke  xyz", "id": "xyz"}),
         ("rules revoke", "rules", {"revoke": " revoke", "id": None}),
         ("jobs", "jobs", {"stop": None, "id": None}),
+        ("trust", "trust", {"which": None, "revoke": None, "number": None}),
+        ("trust 12", "trust", {"which": "12", "revoke": None, "number": None}),
+        ("trust all", "trust", {"which": "all", "revoke": None, "number": None}),
+        ("trust revoke 2", "trust", {"which": None, "revoke": " revoke 2", "number": "2"}),
         ("jobs stop 2", "jobs", {"stop": " stop 2", "id": "2"}),
         ("jobs stop bg-12", "jobs", {"stop": " stop bg-12", "id": "bg-12"}),
         ("stop --all", "stop", {"all": " --all"}),
@@ -79,6 +83,8 @@ def test_a_line_that_wholly_fits_is_a_command(line: str, name: str, words: dict[
         "log the problem",
         "log selected items somewhere",
         "undo the sort",
+        "trust me, sort it by date",
+        "trust all of these numbers?",
         "fix the bug in cell 3",
         "say it again",
         "code for a bubble sort",
@@ -126,7 +132,7 @@ def test_planned_words_are_reserved_with_their_arguments(line: str) -> None:
 
 
 def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    words = "fix code good bad cells say context compact memories team trust diff budgets export"
+    words = "fix code good bad cells say context compact memories team diff budgets export"
     assert set(PLANNED) == {*words.split(), "fork", "forget", "history"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []
@@ -135,7 +141,7 @@ def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
     assert [name for name in PLANNED if name in completions("%mentra ", Names())[0]] == []
     with pytest.raises(ConfigurationError, match="did you mean %mentra models"):
         parse("modles")
-    assert parse("trustt").prompt == "trustt"
+    assert parse("teamm").prompt == "teamm"
 
 
 def test_every_command_and_option_is_in_help_and_in_completion() -> None:

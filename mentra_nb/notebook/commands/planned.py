@@ -24,7 +24,6 @@ _PATTERNS = {
     "memories": "memories",
     "say": "say",
     "team": "team",
-    "trust": "trust",
 }
 """Narrower than planned where prose would fit as well: `say it again` is a question."""
 

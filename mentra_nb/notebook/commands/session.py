@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words, say
+from mentra_nb.notebook.escaping import visible
 from mentra_nb.words import counted
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def status(context: Context, _words: Words) -> None:
     from mentra_nb.chat.doctor import model_finding
     from mentra_nb.chat.earlier import title, use_of
     from mentra_nb.chat.engine import engine
+    from mentra_nb.notebook.commands.trust import lines
 
     chat, used = context.conversation(), engine()
     model, own = model_finding(used).detail, chat.id
@@ -30,7 +32,8 @@ def status(context: Context, _words: Words) -> None:
         f"session  {chat.name or 'this notebook'}, {counted(turns, 'turn')}\n"
         f"{earlier}"
         f"rules    {len(chat.rules())}\n"
-        f"asks     {used.settings.ask}\n\n"
+        f"asks     {used.settings.ask}\n"
+        f"{''.join(f'ignored  {visible(line)}{chr(10)}' for line in lines())}\n"
         "Try: %mentra what can you do here?\n"
         "     %mentra tools\n"
         "     %mentra help"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mentra_nb.notebook.commands import answers, jobs, models, record, rules, session, setup
+from mentra_nb.notebook.commands import answers, jobs, models, record, rules, session, setup, trust
 from mentra_nb.notebook.commands.command import Command, Context, Option, Words, one_of, say
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.planned import PLANNED
@@ -163,6 +163,14 @@ COMMANDS = (
     ),
     Command("check", "check", "check", "what works here, and how to fix what does not", setup.check),
     Command("config", "config", "config", "the settings and where each comes from", setup.config),
+    Command(
+        "trust",
+        r"trust(?: (?P<which>[1-9]\d*|all)|(?P<revoke> revoke(?: (?P<number>[1-9]\d*))?))?",
+        "trust [N|all|revoke N]",
+        "what came with this folder and does not hold until you trust it",
+        trust.trust_command,
+        complete=(one_of("all", "revoke"),),
+    ),
     *PLANNED,
 )
 BY_NAME = {command.name: command for command in COMMANDS}
