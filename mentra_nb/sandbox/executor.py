@@ -19,12 +19,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from mentra_nb.sandbox.capture import LEFT_OUT as LEFT_OUT
-from mentra_nb.sandbox.capture import Capture, Transcript
+from mentra_nb.sandbox.capture import Capture, Captured, Transcript
+
+if TYPE_CHECKING:
+    from mentra_nb.sandbox.supervised import Ended
 
 TIMED_OUT = 124
 """The status code after a timeout, as of timeout(1)."""
@@ -73,6 +76,8 @@ class ExecOutput:
     stderr_truncated: bool = False
     left_running: bool = field(default=False, compare=False)
     """Whether the command had returned and left processes in the background, which were killed."""
+    over_memory: bool = field(default=False, compare=False)
+    """Whether the command was killed since all its processes together used more memory than they may."""
     stdout_bytes: int = field(default=0, compare=False)
     stderr_bytes: int = field(default=0, compare=False)
     stdout_lines: int = field(default=0, compare=False)
@@ -85,9 +90,11 @@ class ExecOutput:
 
     @property
     def ending(self) -> str:
-        """How the command ended, if not with status 0: `exit status 3`, `killed by a signal` or `timed out`."""
+        """How the command ended, if not with status 0, such as `exit status 3`, `killed by a signal` or `timed out`."""
         if self.timed_out:
             return "timed out"
+        if self.over_memory:
+            return "killed, as it used more memory than it may"
         if self.status_code is None:
             return "killed by a signal"
         return f"exit status {self.status_code}" if self.status_code else ""
@@ -130,11 +137,15 @@ class LocalExecutor:
 
 
 async def run_program(
-    argv: Sequence[str], request: CommandRequest, on_line: Callable[[str], None] | None = None
+    argv: Sequence[str],
+    request: CommandRequest,
+    on_line: Callable[[str], None] | None = None,
+    memory: int | None = None,
 ) -> ExecOutput:
     """Run a program as `LocalExecutor` runs the shell: with the folder, environment and limits of a request.
 
-    For executors that start the command of a request by a program of theirs.
+    For executors that start the command of a request by a program of theirs. On Linux all its processes together may
+    use `memory` bytes, of which what several share counts once.
 
     Raises:
         OSError: The program could not be started, or its transcript not be created; or it is for another machine.
@@ -152,7 +163,7 @@ async def run_program(
             copy = Transcript(request.transcript, request.transcript_bytes)
             files.callback(copy.close)
         out, err = (Capture(n, request.max_output_bytes_per_stream, on_line, copy) for n in ("stdout", "stderr"))
-        process, timed_out = await start(argv, request.cwd, request.env), False
+        process, timed_out = await start(argv, request.cwd, request.env, memory), False
         files.callback(process.close)
         try:
             async with anyio.create_task_group() as readers:
@@ -165,7 +176,10 @@ async def run_program(
                 readers.cancel_scope.deadline = anyio.current_time() + DRAIN_SECONDS
         finally:
             ended = await process.kill()
-    stdout, stderr = out.captured(), err.captured()
+    return _output(ended, out.captured(), err.captured(), timed_out=timed_out)
+
+
+def _output(ended: Ended, stdout: Captured, stderr: Captured, *, timed_out: bool) -> ExecOutput:
     return ExecOutput(
         stdout=stdout.text,
         stderr=stderr.text,
@@ -174,6 +188,7 @@ async def run_program(
         stdout_truncated=stdout.truncated,
         stderr_truncated=stderr.truncated,
         left_running=ended.left_running and not timed_out,
+        over_memory=ended.over_memory,
         stdout_bytes=stdout.bytes,
         stderr_bytes=stderr.bytes,
         stdout_lines=stdout.lines,

@@ -104,7 +104,7 @@ class Fence:
             argv = await anyio.to_thread.run_sync(partial(self._prepare, request, top, folder, began, hides))
             outside = replace(request, cwd=Path("/"), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
             try:
-                output = await run_program(argv, outside, on_line)
+                output = await run_program(argv, outside, on_line, self.limits.memory)
             except OSError as error:
                 raise FenceFailed(f"the sandbox could not be started: {error}") from error
             return await anyio.to_thread.run_sync(partial(self._read, output, top, folder, request))
@@ -162,6 +162,9 @@ class Fence:
         """Return what the command did, from what the fence wrote. Raises `FenceFailed`."""
         if output.timed_out:
             return FencedRun(output, Effect(), folder, "it was stopped before its end, so its effect is not whole")
+        if output.over_memory:
+            used = f"it used more than {self.limits.memory >> 20:,} MiB of memory"
+            return FencedRun(output, Effect(), folder, f"{used} and was killed, so its effect is not whole")
         if '"exit-code"' not in _text(folder / "status"):
             raise FenceFailed(f"the sandbox could not be put up: {output.stderr.strip()[-500:] or 'it gave no reason'}")
         output = replace(output, left_running=bool(_text(folder / "left").strip()))

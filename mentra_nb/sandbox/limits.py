@@ -26,7 +26,7 @@ class FenceLimits:
     """
 
     memory: int = 4 << 30
-    """Bytes for each process; as root, for all together."""
+    """Bytes for all its processes together, which are killed when they use more; and for each of them."""
     processes: int = 512
     written: int = 1 << 30
     """Bytes of all files it writes, the temporary ones too."""

@@ -34,6 +34,8 @@ class Ended:
 
     status: int
     left_running: bool = False
+    over_memory: bool = False
+    """Whether it was killed since it used more memory than it may."""
 
 
 class Supervised:
@@ -130,15 +132,17 @@ async def _pieces(pipe: int) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Supervised:
+async def start(argv: Sequence[str], cwd: Path, env: Mapping[str, str], memory: int | None = None) -> Supervised:
     """Start a program with `env` as its whole environment, and return once it has begun.
 
+    On Linux it is killed when it and all that it started use more than `memory` bytes together.
     The caller must `kill` it, if it has not ended, and `close` it. It also dies with this process.
 
     Raises:
         OSError: The program could not be started, or the supervisor.
     """
-    request = {"argv": list(argv), "cwd": os.path.abspath(cwd), "env": dict(env)}  # noqa: ASYNC240, PTH100 - no I/O
+    folder = os.path.abspath(cwd)  # noqa: ASYNC240, PTH100 - no I/O
+    request = {"argv": list(argv), "cwd": folder, "env": dict(env), "memory": memory}
     for _ in range(2):  # a second time if the supervisor has been killed
         ours, pipes = _asked()
         made = Supervised(ours, pipes)

@@ -29,7 +29,12 @@ KILL_SECONDS = 2.0
 """Seconds in which a supervisor tries to kill what is left of a tree."""
 PASSES = 50
 """How often new processes of a tree are looked for while those that were found are stopped."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks at the memory of a tree, at least."""
+LOOKING_SHARE = 10
+"""How many times longer than a look takes the next one is waited for."""
 _SET_CHILD_SUBREAPER = 36
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Children:
@@ -121,6 +126,51 @@ def all_children() -> defaultdict[int, list[int]]:
     return found
 
 
+class Memory:
+    """Looks from time to time whether the descendants of this process use more memory together than they may."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.due: float = time.monotonic() + LOOK_EVERY
+
+    @property
+    def pause(self) -> float | None:
+        """Seconds until the next look; `None` if there is no limit."""
+        return None if self.limit is None else max(0.0, self.due - time.monotonic())
+
+    def is_over(self) -> bool:
+        """Return whether they use more, if it is time to look."""
+        began = time.monotonic()
+        if self.limit is None or began < self.due:
+            return False
+        found = descendants()
+        is_over = used_memory(found, "statm") > self.limit and used_memory(found, "smaps_rollup") > self.limit
+        ended = time.monotonic()
+        self.due = ended + max(LOOK_EVERY, LOOKING_SHARE * (ended - began))
+        return is_over
+
+
+def used_memory(processes: Collection[int], file: str) -> int:
+    """Return the bytes of memory that processes use together.
+
+    By `statm`, what several share counts for each of them; by `smaps_rollup`, which takes longer, once in all.
+    """
+    total = 0
+    for pid in processes:
+        with contextlib.suppress(OSError, IndexError, ValueError):  # it has ended
+            if file == "smaps_rollup":
+                try:
+                    lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()
+                    total += next(int(line.split()[1]) << 10 for line in lines if line.startswith(b"Pss:"))
+                    continue
+                except PermissionError:
+                    pass
+                except StopIteration:
+                    continue
+            total += int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
+    return total
+
+
 def end_tree(children: Children, group: int | None = None, spared: Collection[int] = ()) -> dict[int, int]:
     """Kill the descendants of this process and those of its process `group`. Returns the exit codes of its children.
 
@@ -205,16 +255,19 @@ def supervise(children: Children, control: socket.socket, streams: tuple[int, in
     for stream in streams:
         os.close(stream)
     say(control, supervisor=os.getpid(), pid=command.pid)
-    ended = dict[int, int]()
+    ended, memory = dict[int, int](), Memory(request.get("memory"))
+    over_memory = False
     while command.pid not in ended:
-        if wait_for([children.changed, control.fileno(), *owner]) - {children.changed}:
+        if wait_for([children.changed, control.fileno(), *owner], memory.pause) - {children.changed}:
+            break
+        if over_memory := memory.is_over():
             break
         ended |= children.ended()
     left_running = command.pid in ended and is_left(children, command.pid)
     if command.pid not in ended or left_running:
         ended |= end_tree(children, command.pid)
     command.returncode = ended.get(command.pid, -signal.SIGKILL)
-    say(control, status=command.returncode, left_running=left_running)
+    say(control, status=command.returncode, left_running=left_running, over_memory=over_memory)
 
 
 def is_left(children: Children, group: int) -> bool:

@@ -44,8 +44,8 @@ class Unsupervised:
         """Do nothing: `kill` closes the files."""
 
 
-async def start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Unsupervised:
-    """Start a program. Raises `OSError`."""
+async def start(argv: Sequence[str], cwd: Path, env: Mapping[str, str], memory: int | None = None) -> Unsupervised:
+    """Start a program; its memory is not limited here. Raises `OSError`."""
     with anyio.CancelScope(shield=True):  # a stop in the middle would end the shell alone, and not its descendants
         process = await anyio.open_process(
             list(argv), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -16,6 +16,7 @@ from kits.fences import ENV, changed, fenced, needs_fence, request
 from kits.trees import tree_in
 
 from mentra_nb.effect.types import Want
+from mentra_nb.sandbox import fenced as fenced_module
 from mentra_nb.sandbox.executor import TIMED_OUT
 from mentra_nb.sandbox.fenced import Fence, FenceFailed, workspace_problem
 from mentra_nb.sandbox.limits import FenceLimits
@@ -227,6 +228,42 @@ def test_memory_is_limited(tmp_path: Path) -> None:
         assert "MemoryError" in run.output.stderr
     with fenced("true", tmp_path):
         pass
+
+
+CHILDREN = """
+import os, sys
+size, of_each = int(sys.argv[1]) << 20, int(sys.argv[2]) << 20
+shared = bytearray(b"x") * size
+ready, done = os.pipe(), os.pipe()
+for _ in range(8):
+    if os.fork() == 0:
+        own = bytearray(b"x") * of_each
+        os.write(ready[1], b"x")
+        os.close(done[1])
+        os.read(done[0], 1)
+        os._exit(0)
+print(sum(len(os.read(ready[0], 1)) for _ in range(8)), flush=True)
+if of_each:
+    os.read(done[0], 1)  # for ever
+"""
+
+
+@pytest.mark.parametrize(("shared", "of_each"), [(0, 60), (200, 0)])
+def test_memory_is_limited_over_all_processes_and_shared_memory_counts_once(
+    tmp_path: Path, shared: int, of_each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fenced_module, "control_groups", lambda limits: [])  # as for all users but root
+    (tmp_path / "children.py").write_text(CHILDREN)
+    fence = Fence(FenceLimits(memory=300 << 20))
+    line = f"echo 1 >new; python3 children.py {shared} {of_each}"
+    with fenced(line, tmp_path, fence) as run:
+        assert run.output.over_memory == bool(of_each)
+        if of_each:
+            assert run.problem == "it used more than 300 MiB of memory and was killed, so its effect is not whole"
+            assert (run.output.success, run.effect.changes) == (False, ())
+            assert run.output.ending == "killed, as it used more memory than it may"
+        else:
+            assert (run.problem, run.output.stdout, changed(run, tmp_path)) == (None, "8\n", {"new": "created"})
 
 
 def test_too_many_changes_are_no_effect_that_can_be_kept(tmp_path: Path) -> None:
