@@ -123,6 +123,15 @@ def make_private(folder: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
 
 
+def has_entries(folder: Path) -> bool:
+    """Return whether a folder is there and not empty."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
+
+
 def network_filesystem(folder: Path) -> str | None:
     """Return the kind of network file system this folder is, or would be, on; `None` if it is local or unknown."""
     folder = folder.absolute()

@@ -12,7 +12,7 @@ from mentra_nb.effect.handles import parent
 from mentra_nb.effect.lines import Changes, changes
 from mentra_nb.effect.types import FileChange, FileState, Want
 from mentra_nb.permission.protected import guard
-from mentra_nb.sandbox.fenced import FencedRun
+from mentra_nb.sandbox.waiting import FencedRun
 from mentra_nb.tools.builtin.files.text import both_decoded
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.words import counted

@@ -34,7 +34,8 @@ from mentra_nb.permission.effects import unreadable
 from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.permission.protected import guard
 from mentra_nb.sandbox.executor import CommandRequest, ExecOutput
-from mentra_nb.sandbox.fenced import Fence, FencedRun, FenceFailed, fence_problem, workspace_problem
+from mentra_nb.sandbox.fenced import Fence, FenceFailed, fence_problem, workspace_problem
+from mentra_nb.sandbox.waiting import FencedRun, taken_over, waiting_folder
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -45,11 +46,17 @@ FAILED_TAIL = 1_500
 
 @dataclass
 class _Fenced:
-    """The executor of a tool that is tried: one command, fenced."""
+    """The executor of a tool that is tried: one command, fenced.
+
+    What it did in a process that was killed while it waited for an answer is taken over from there.
+    """
 
     fence: Fence
     workspace: Path
     hides: Callable[[str], bool] | None
+    runs: Sequence[str]
+    """The turns, of killed processes, that this one continues."""
+    call: str
     request: CommandRequest | None = None
     run_: FencedRun | None = None
 
@@ -57,7 +64,10 @@ class _Fenced:
         if self.request is not None:
             raise FenceFailed("it runs more than one command")
         self.request = request
-        self.run_ = await self.fence.run(request, self.workspace, on_line, self.hides)
+        if self.runs:
+            waiting = self.fence.folder or waiting_folder()
+            self.run_ = await anyio.to_thread.run_sync(taken_over, waiting, self.runs, self.call, request)
+        self.run_ = self.run_ or await self.fence.run(request, self.workspace, on_line, self.hides)
         return self.run_.output
 
 
@@ -101,7 +111,7 @@ class Trials:
             return await _unfenced(call, _beforehand(request), ask, problem or "there is none")
         authorizer = self.events.environment.authorizer
         rules = await authorizer.rules() if isinstance(authorizer, SessionPermissions) else []
-        fenced = _Fenced(make(), base, unreadable(rules, str(base)))
+        fenced = _Fenced(make(), base, unreadable(rules, str(base)), request.earlier_runs, call.use.id)
         try:
             tried = await self._tried(call, fenced)
         except FenceFailed as failure:
@@ -110,6 +120,7 @@ class Trials:
         call.tried_ms = int((time.monotonic() - began) * 1000)
         kept = None
         try:
+            await self._hold(call, fenced.request, tried)
             decision, kept = await self._decide(call, request, tried, ask)
             if kept is not None and fenced.request is not None:
                 executor = _Kept(fenced.request, kept, partial(self._keep, call, kept))
@@ -121,6 +132,18 @@ class Trials:
                 tried.close()
             if kept is None or kept.effect != tried.effect:
                 self._record_discarded(call, tried.effect.changes)
+
+    async def _hold(self, call: Call, request: CommandRequest | None, tried: FencedRun) -> None:
+        """Keep what a command did for the time in which a person may be asked about it, also beyond a kill."""
+        authorizer = self.events.environment.authorizer
+        if request is None or not tried.effect.changes or not isinstance(authorizer, SessionPermissions):
+            return
+        deadline = time.time() + authorizer.ask_timeout
+        hold = partial(tried.hold, request, run=call.context.run_id, call=call.use.id, deadline=deadline)
+        try:
+            await anyio.to_thread.run_sync(hold)
+        except OSError as error:
+            log.warning("the command must run again if this process is killed while it waits for an answer: %s", error)
 
     def _record_discarded(self, call: Call, changes: Sequence[FileChange]) -> None:
         from mentra_nb.event.effects import effects_discarded

@@ -19,7 +19,7 @@ from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.background.jobs import Jobs
 from mentra_nb.event.bus import EventBus
 from mentra_nb.event.types import RecoveryPrepared
-from mentra_nb.paths import home
+from mentra_nb.paths import has_entries, home
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.permission.questions import expired
 from mentra_nb.providers.registry import ProviderRegistry
@@ -100,9 +100,13 @@ class Wiring:
             await self._recover_effects()
 
     async def _recover_effects(self) -> None:
-        """Finish or take back what a killed process was doing to files, and record it."""
-        pending = home() / "effects" / "pending"
-        if not pending.is_dir() or not any(pending.iterdir()):
+        """Finish or take back what a killed process was doing to files, and record it; delete what is overdue."""
+        effects = home() / "effects"
+        if has_entries(effects / "waiting"):
+            from mentra_nb.sandbox.waiting import remove_left
+
+            await anyio.to_thread.run_sync(remove_left, effects / "waiting")
+        if not has_entries(effects / "pending"):
             return
         from mentra_nb.effect.journal import Journal
         from mentra_nb.event.effects import effects_made

@@ -12,22 +12,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
 from mentra_nb.effect.types import Effect, FileChange, FileState, Want
-from mentra_nb.ids import new_id
-from mentra_nb.paths import home, make_private, own_places
+from mentra_nb.paths import home, own_places
 from mentra_nb.sandbox import difference
 from mentra_nb.sandbox.bubblewrap import View, bubblewrap, inner_arguments, memory_place, outer_command, script
 from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, run_program
 from mentra_nb.sandbox.hidden import Hidden, covered_within
 from mentra_nb.sandbox.limits import FenceLimits, control_groups, limits_problem, resource_limits
 from mentra_nb.sandbox.syscalls import filter_program
+from mentra_nb.sandbox.waiting import FencedRun, new_folder, waiting_folder
 from mentra_nb.sandbox.wants import wants
 
 MAX_HIDDEN = 500
@@ -36,32 +35,6 @@ MAX_HIDDEN = 500
 
 class FenceFailed(Exception):
     """The fence could not be put up, so the command did not run. The text says why."""
-
-
-@dataclass(frozen=True)
-class FencedRun:
-    """What a fenced command did. `close` deletes what is kept of it on disk."""
-
-    output: ExecOutput
-    effect: Effect
-    folder: Path
-    problem: str | None = None
-    """Why the effect cannot be kept, if it cannot."""
-    moved: tuple[str, ...] = ()
-    """Paths that something else changed while the command ran."""
-
-    def content(self, digest: str) -> BinaryIO:
-        """Open the new bytes of a file, or the target of a link, by their digest. Raises `OSError`."""
-        return (self.folder / "content" / digest).open("rb")
-
-    def contents(self, path: str) -> BinaryIO:
-        """Open the new bytes of a changed path. Raises `OSError`, `KeyError`."""
-        after = {change.path: change.after for change in self.effect.changes}[path]
-        return BytesIO() if after is None else self.content(after.digest)
-
-    def close(self) -> None:
-        """Delete what is kept of the run; does nothing a second time."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclass
@@ -98,7 +71,7 @@ class Fence:
             FenceFailed: It did not run.
         """
         began = time.time_ns()
-        folder = await anyio.to_thread.run_sync(self._new_folder)
+        folder = await anyio.to_thread.run_sync(new_folder, self.folder or waiting_folder())
         try:
             top = os.path.realpath(workspace)  # noqa: ASYNC240 - no long work
             argv = await anyio.to_thread.run_sync(partial(self._prepare, request, top, folder, began, hides))
@@ -111,15 +84,6 @@ class Fence:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-
-    def _new_folder(self) -> Path:
-        waiting = self.folder or home() / "effects" / "waiting"
-        make_private(waiting)
-        _remove_left(waiting)
-        folder = Path(os.path.realpath(waiting)) / f"{new_id('run')}.{os.getpid()}"
-        for each in (folder, folder / "view", folder / "content"):
-            each.mkdir(mode=0o700)
-        return folder
 
     def _prepare(
         self, request: CommandRequest, workspace: str, folder: Path, began: int, hides: Callable[[str], bool] | None
@@ -178,17 +142,6 @@ class Fence:
             problem = f"{lost[0]!r} could not be brought back, since it cannot be read or is no file, folder or link"
         effect = Effect(() if problem else changes, tuple(Want(*each) for each in wanted))
         return FencedRun(output, effect, folder, problem, moved)
-
-
-def _remove_left(waiting: Path) -> None:
-    """Delete what waited in processes that are gone: nobody can keep it any more."""
-    for folder in waiting.iterdir():
-        pid = folder.suffix.removeprefix(".")
-        if pid.isdecimal() and int(pid) != os.getpid():
-            import psutil
-
-            if not psutil.pid_exists(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _change(workspace: str, said: dict[str, Any]) -> FileChange:

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from kits.fences import needs_fence
 from kits.kernels import Cell
 from kits.notebooks import Notebook
 
@@ -147,6 +148,39 @@ def test_killed_while_a_question_is_open(tmp_path: Path) -> None:
             if n == 0:
                 assert goes_on(notebook, folder, "allow") == ["say hi", "I run a command. ", "hi"]
                 works_again(notebook, folder)
+
+
+def test_killed_while_what_a_command_did_in_the_sandbox_waits(tmp_path: Path) -> None:
+    needs_fence()
+    made = tmp_path / "work" / "made.txt"
+    cards = []
+    with killed_later(tmp_path) as notebook:
+        notebook.run("engine().settings.sandbox = 'auto'")
+        notebook.script("shell('head -c 9 /dev/urandom | base64 >made.txt; cat made.txt')")
+        asking = notebook.send("%mentra make it")
+        notebook.ready(asking)
+        cards += [state["question"] for state in notebook.models.values() if "question" in state]
+        kill(notebook)
+    assert not made.exists()
+    waiting = tmp_path / "home" / "effects" / "waiting"
+    [held] = waiting.iterdir()
+    (waiting / f"overdue{held.suffix}").mkdir()
+    with killed_later(tmp_path) as fresh:
+        fresh.run("%mentra")
+        assert list(waiting.iterdir()) == [held]
+        fresh.run("engine().settings.sandbox = 'auto'")
+        fresh.script("s.text('Gone on.')")
+        cell = fresh.send("%mentra resume")
+        fresh.ready(cell)
+        cards += [state["question"] for state in fresh.models.values() if "question" in state]
+        fresh.choose(cell, answer="allow")
+        fresh.finish(cell)
+        assert fresh.said()[-1] == made.read_text().strip()
+        assert fresh.value("mn.effects()[['change', 'outcome']].values.tolist()") == [["created", "made"]]
+    first, second = cards
+    assert first["diff"] == second["diff"]
+    assert made.read_text().strip() in str(first["diff"])
+    assert list(waiting.iterdir()) == []
 
 
 def shown_numbers(cell: Cell) -> int:

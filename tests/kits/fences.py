@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 
 from mentra_nb.sandbox.executor import CommandRequest
-from mentra_nb.sandbox.fenced import Fence, FencedRun, fence_problem
+from mentra_nb.sandbox.fenced import Fence, fence_problem
+from mentra_nb.sandbox.waiting import FencedRun
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(Path.home())}
 

@@ -8,6 +8,7 @@ from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words, say
 from mentra_nb.notebook.escaping import visible
+from mentra_nb.paths import has_entries, home
 from mentra_nb.words import counted
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ def status(context: Context, _words: Words) -> None:
     from mentra_nb.chat.engine import engine
     from mentra_nb.notebook.commands.trust import lines
 
+    if has_entries(waiting := home() / "effects" / "waiting"):
+        from mentra_nb.sandbox.waiting import remove_left
+
+        remove_left(waiting)
     chat, used = context.conversation(), engine()
     model, own = model_finding(used).detail, chat.id
     stored = stored_conversations(of_notebook=True)
