@@ -93,6 +93,31 @@ function render({ model, el }) {
     "aria-label": `${question.who} asks for permission: ${question.headline}`,
     "data-lm-suppress-shortcuts": "true",
   });
+  const list = element("div", "list", undefined, { role: "group", "aria-label": "Open questions" });
+  function drawList() {
+    const listed = model.get("listed");
+    const rows = listed.rows || [];
+    const all = listed.alike || [];
+    const nodes = rows.map((row, n) => {
+      const node = button("row", `${n + 1}  ${row.text}${all.length > 1 && all.includes(row.id) ? "  (alike)" : ""}`, (event) => {
+        if (event.isTrusted) choose(n);
+      });
+      if (row.shown) node.setAttribute("aria-current", "true");
+      return node;
+    });
+    if (listed.more) nodes.push(element("div", "about", `and ${listed.more} more`));
+    if (all.length > 1) {
+      const ids = () => ({ answer: "all", ids: all, reason: reason.value });
+      nodes.push(button("all", `Allow all ${all.length} alike`, (event) => send(event, ids)));
+    }
+    list.replaceChildren(...nodes);
+    list.hidden = nodes.length === 0;
+  }
+  function choose(n) {
+    const row = (model.get("listed").rows || [])[n];
+    if (row && !row.shown && !sent) model.send({ pick: row.id });
+  }
+
   const title = element("div", "title");
   title.append(element("strong", "headline", question.headline), element("span", "who", `${question.who} asks`));
   const left = element("span", "left");
@@ -123,11 +148,22 @@ function render({ model, el }) {
     announced.textContent = `${question.who} asks for permission: ${question.headline}`;
   }, 100);
 
+  const edits = question.editable.map(([name, text]) => {
+    const input = element("textarea", "input", undefined, { spellcheck: "false", rows: Math.min(12, text.split("\n").length) });
+    input.value = text;
+    const before = input.value; // as the field holds it
+    return { name, input, isChanged: () => input.value !== before, reset: () => { input.value = before; } };
+  });
+  const changed = () => edits.filter((each) => each.isChanged());
+  const changes = element("div", "changes");
+  changes.hidden = true;
+  changes.append(...edits.map((each) => field(each.name, each.input)));
+
   const form = question.fields.map((each) => [each, formInput(each)]);
   const values = () =>
     Object.fromEntries(form.map(([each, input]) => [each.name, formValue(each, input)]));
 
-  const reason = element("input", "input", undefined, { type: "text", placeholder: "optional; the model is told" });
+  const reason = element("input", "input", undefined, { type: "text", placeholder: "optional; the model reads it" });
   const pattern = element("input", "input", undefined, { type: "text", spellcheck: "false" });
   pattern.value = question.subject;
   const exact = pattern.value; // untouched it means this very subject, whatever a one-line field made of it
@@ -141,7 +177,7 @@ function render({ model, el }) {
   always.hidden = true;
 
   function enable(on) {
-    for (const control of card.querySelectorAll("button, input, select")) control.disabled = !on;
+    for (const control of card.querySelectorAll("button, input, select, textarea")) control.disabled = !on;
   }
 
   // Send a message that the kernel answers. If it does not, say so.
@@ -197,21 +233,51 @@ function render({ model, el }) {
   });
   opener.setAttribute("aria-expanded", "false");
 
+  const editor = button("open-changes", "Change…", (event) => {
+    if (!event.isTrusted) return;
+    changes.hidden = !changes.hidden;
+    editor.setAttribute("aria-expanded", String(!changes.hidden));
+    if (changes.hidden) edits.forEach((each) => each.reset());
+    else edits[0].input.focus();
+    name();
+  });
+  editor.setAttribute("aria-expanded", "false");
+
+  // The buttons say what they would do.
+  function name() {
+    const isChanged = changed().length > 0;
+    allowing.textContent = isChanged ? "Allow as changed" : words.allow;
+    denying.textContent = reason.value.trim() && !question.fields.length ? `${words.deny} and say` : words.deny;
+    opener.disabled = isChanged; // such an answer holds once
+    if (isChanged) always.hidden = true;
+  }
+  reason.addEventListener("input", name);
+  for (const each of edits) each.input.addEventListener("input", name);
+
+  const allowOnce = () => {
+    const edited = Object.fromEntries(changed().map((each) => [each.name, each.input.value]));
+    const more = changed().length ? { arguments: edited } : question.fields.length ? { values: values() } : {};
+    return { answer: "allow", reason: reason.value, ...more };
+  };
+
   const deny = (event) => send(event, () => ({ answer: "deny", reason: reason.value }));
   const allowAlways = (event) => {
     if (pattern.value.trim()) {
       const edited = pattern.value === exact ? null : pattern.value;
       const where = question.folders ? { folders: folders.value } : {};
-      send(event, () => ({ answer: "always", pattern: edited, scope: scope.value, ...where }));
+      send(event, () => ({ answer: "always", pattern: edited, scope: scope.value, reason: reason.value, ...where }));
     } else {
       status.textContent = "Write a pattern first: * stands for any text, ? for one character.";
     }
   };
+  const allowing = button("allow", words.allow, (event) => send(event, allowOnce));
+  const denying = button("deny", words.deny, deny);
   buttons.append(
-    button("allow", words.allow, (event) => send(event, () => ({ answer: "allow", values: values() }))),
+    allowing,
     ...(words.always ? [opener] : []),
-    button("deny", words.deny, deny),
-    button("stop", "Stop", (event) => send(event, () => ({ answer: "stop" }))),
+    ...(edits.length ? [editor] : []),
+    denying,
+    ...(question.can_stop ? [button("stop", "Stop", (event) => send(event, () => ({ answer: "stop" })))] : []),
   );
   const remembers = question.folders ? "Always keep this" : `Always allow ${question.tool} for this`;
   const remember = button("remember", remembers, allowAlways);
@@ -220,14 +286,18 @@ function render({ model, el }) {
   always.append(field("For", scope), remember);
 
   // The reason comes before the buttons, so the first control a keyboard reaches is harmless.
-  card.append(title, effect, ...whole, why, ...form.map(([each, input]) => formField(each, input)), field(words.reason, reason), buttons, always, status);
+  card.append(list, title, effect, ...whole, changes, why, ...form.map(([each, input]) => formField(each, input)), field(words.reason, reason), buttons, always, status);
   card.append(announced);
+  drawList();
+  model.on("change:listed", drawList);
+  if (model.get("listed").focus) setTimeout(() => list.querySelector("[aria-current]")?.focus({ preventScroll: true }), 0);
 
   // Keys typed here are not for the notebook.
   card.addEventListener("keydown", (event) => {
     event.stopPropagation();
     if (event.isComposing) return;
     if (event.key === "Escape") focusCell(card.closest(".jp-Cell"));
+    if (/^[1-9]$/.test(event.key) && !event.target.matches("input, select, textarea")) choose(Number(event.key) - 1);
     if (event.key === "Enter" && event.target === reason) deny(event);
     if (event.key === "Enter" && (event.target === pattern || event.target === folders)) allowAlways(event);
   });
@@ -260,6 +330,7 @@ function render({ model, el }) {
     } else if (message.refused !== undefined) {
       sent = leaves = false;
       enable(true);
+      name();
       status.textContent = message.refused;
     }
   }
@@ -284,6 +355,7 @@ function render({ model, el }) {
     clearInterval(beat);
     clearTimeout(waiting);
     model.off("msg:custom", onMessage);
+    model.off("change:listed", drawList);
     model.off("comm_live_update", onConnection);
     if (leaves && (document.activeElement === null || document.activeElement === document.body)) focusCell(cell);
   };

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,24 @@ import traitlets
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionScope
 from mentra_nb.errors import MentraError
 from mentra_nb.forms import Form
-from mentra_nb.notebook import asking
+from mentra_nb.notebook import asking, editing
 from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.notebook.code_blocks import MAX_COLOURED, coloured_runs
 from mentra_nb.notebook.commands.command import Answer
-from mentra_nb.notebook.escaping import visible
+from mentra_nb.notebook.escaping import cut, visible
 from mentra_nb.notebook.render import Bundle
+from mentra_nb.permission.alike import alike
 
+MOST = 9
+"""Questions that a card lists, since a key has one digit."""
 MAX_DIFF = 1_000
 """Lines of a diff on a card."""
 
 _SCOPES = {"session": "this session", "project": "this project{}", "global": "every project"}
 
-_WORDS = {"allow": "Allow once", "deny": "Deny", "reason": "Reason if you deny", "diff": "What would change"}
+_WORDS = {"allow": "Allow once", "deny": "Deny", "reason": "Say to the model", "diff": "What would change"}
 """What is written on a card, by what it is for."""
-_WORDS_OF_EFFECT = {"allow": "Keep", "deny": "Discard", "reason": "Reason if you discard", "diff": "What it changed"}
+_WORDS_OF_EFFECT = {"allow": "Keep", "deny": "Discard", "reason": "Say to the model", "diff": "What it changed"}
 
 _WORDS_OF_FORM = {"allow": "Send", "deny": "Decline", "reason": "Reason if you decline", "diff": ""}
 
@@ -48,6 +52,38 @@ def _words(question: PermissionQuestion) -> dict[str, str | bool]:
     return {**words, "tried": done is not None, "always": done is None or bool(asking.folders(question))}
 
 
+@dataclass
+class Others:
+    """The open questions among which a card shows one, and what is done when another is chosen, or all are allowed."""
+
+    questions: Sequence[PermissionQuestion]
+    pick: Callable[[str], None]
+    """Takes the `request_id` of the question to show instead."""
+    allow_all: Callable[[Sequence[str], str | None], None]
+    """Takes the `request_id`s of questions that are alike, all of which the card lists in full, and a reason."""
+    focus: bool = False
+    """Whether the card was chosen by a person, who goes on from its list."""
+
+    def listed(self, shown: PermissionQuestion) -> dict[str, Any]:
+        """Return the list as the card draws it; empty for one question."""
+        if len(self.questions) < 2:
+            return {}
+        whole = [each for each in self.questions[:MOST] if editing.is_short(each)]
+        return {
+            "rows": [
+                {
+                    "id": each.request_id,
+                    "text": cut(asking.subject(each), editing.MAX_ROW),
+                    "shown": each.request_id == shown.request_id,
+                }
+                for each in self.questions[:MOST]
+            ],
+            "more": max(0, len(self.questions) - MOST),
+            "alike": [each.request_id for each in alike(shown, whole)] if shown in whole else [],
+            "focus": self.focus,
+        }
+
+
 class ApprovalCard(anywidget.AnyWidget):
     """Shows a question and passes the first valid answer to `on_decision`, on the thread the answer arrived on.
 
@@ -58,6 +94,8 @@ class ApprovalCard(anywidget.AnyWidget):
     _esm = _HERE / "approval.js"
     _css = _HERE / "approval.css"
     question = traitlets.Dict().tag(sync=True)
+    listed = traitlets.Dict().tag(sync=True)
+    """The open questions, if there are several."""
 
     def __init__(
         self,
@@ -67,8 +105,13 @@ class ApprovalCard(anywidget.AnyWidget):
         scopes: Sequence[PermissionScope] = ("session",),
         project: str | None = None,
         resume: str = "%mentra resume",
+        others: Others | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+        can_stop: bool = True,
     ) -> None:
         self._asked = question
+        self._others = others
+        self._on_ready = on_ready
         self._on_decision = on_decision
         self._scopes = tuple(scopes)
         self._lock = threading.Lock()
@@ -88,12 +131,20 @@ class ApprovalCard(anywidget.AnyWidget):
             "folders": ", ".join(asking.folders(question)),
             "fields": _fields(question.form),
             "code": _coloured(asking.code(question)),
+            "editable": [[name, text] for name, text, _ in editing.editable(question)],
+            "can_stop": can_stop,
             "subject": str(question.subject),
             "resume": visible(resume),
             "scopes": [[scope, _SCOPES[scope].format(where)] for scope in self._scopes],
         }
-        super().__init__(question=text)
+        super().__init__(question=text, listed=others.listed(question) if others is not None else {})
         self.on_msg(self._on_message)
+
+    def relist(self, questions: Sequence[PermissionQuestion]) -> None:
+        """Draw the list of open questions anew."""
+        if self._others is not None:
+            self._others = replace(self._others, questions=questions, focus=False)
+            self.listed = self._others.listed(self._asked)
 
     def bundle(self) -> Bundle:
         """Return the card as a mimebundle, with the question as text for front ends without widgets."""
@@ -113,36 +164,62 @@ class ApprovalCard(anywidget.AnyWidget):
             self.ready.set()
             # Seconds left, not the deadline: the page's clock may differ. A reloaded page asks again.
             self.send({"left": max(0.0, self._asked.deadline - time.time())})
+            self._on_ready()
             return
-        answer = self._answer(content)
+        if self._others is not None and self._chosen(self._others, content):
+            return
+        try:
+            answer = self._answer(content)
+        except MentraError as error:
+            self.send({"refused": str(error)})
+            return
+        if answer is not None:
+            self._take(lambda: self._on_decision(answer))
+
+    def _take(self, act: Callable[[], None]) -> None:
+        """Act on the first answer. If it is refused, the card asks again."""
         with self._lock:
-            if answer is None or self._taken:
+            if self._taken:
                 return
             self._taken = True
         try:
-            self._on_decision(answer)
+            act()
         except MentraError as error:
             self._taken = False
             self.send({"refused": str(error)})
 
+    def _chosen(self, others: Others, content: dict[str, Any]) -> bool:
+        """Act on a choice in the list of questions. Returns whether it was one."""
+        match content:
+            case {"pick": str(request_id)}:
+                others.pick(request_id)
+            case {"answer": "all", "ids": list(ids), "reason": str(reason)}:
+                chosen = [each for each in self.listed.get("alike", ()) if each in ids]
+                self._take(lambda: others.allow_all(chosen, reason.strip() or None))
+            case _:
+                return False
+        return True
+
     def _answer(self, content: dict[str, Any]) -> Answer | None:
-        """Return the answer the page sent, or `None` if it is not one of the four in full."""
+        """Return the answer the page sent, or `None` if it is not one in full. Raises `OperationDenied`."""
+        reason = content.get("reason")
+        said = reason.strip() or None if isinstance(reason, str) else None
         match content:
             case {"answer": "allow", "values": dict(values)} if self._asked.form is not None:
-                return PermissionDecision(allow=True, values=values)
+                return PermissionDecision(allow=True, values=values, reason=said)
+            case {"answer": "allow", "arguments": dict(texts)}:
+                return PermissionDecision(allow=True, arguments=editing.edited(self._asked, texts), reason=said)
             case {"answer": "allow"}:
-                return PermissionDecision(allow=True)
-            case {"answer": "always", "pattern": pattern, "scope": scope, "folders": str(named)} if (
-                scope in self._scopes and (pattern is None or (isinstance(pattern, str) and pattern.strip()))
+                return PermissionDecision(allow=True, reason=said)
+            case {"answer": "always", "pattern": pattern, "scope": scope} if scope in self._scopes and (
+                pattern is None or (isinstance(pattern, str) and pattern.strip())
             ):
-                folders = tuple(filter(None, map(str.strip, named.split(","))))
-                return PermissionDecision(allow=True, remember=scope, pattern=pattern, folders=folders)
-            case {"answer": "always", "pattern": None, "scope": scope} if scope in self._scopes:
-                return PermissionDecision(allow=True, remember=scope)
-            case {"answer": "always", "pattern": str(pattern), "scope": scope} if scope in self._scopes:
-                return PermissionDecision(allow=True, remember=scope, pattern=pattern) if pattern.strip() else None
+                made = PermissionDecision(allow=True, remember=scope, pattern=pattern, reason=said)
+                if isinstance(named := content.get("folders"), str):
+                    made = made.model_copy(update={"folders": tuple(filter(None, map(str.strip, named.split(","))))})
+                return made
             case {"answer": "deny", "reason": str(reason)}:
-                return PermissionDecision(allow=False, reason=reason.strip() or None)
+                return PermissionDecision(allow=False, reason=said)
             case {"answer": "stop"}:
                 return "stop"
         return None

@@ -54,13 +54,27 @@ _SHORT = {typed: line for command in COMMANDS for typed, line in command.short.i
 
 
 def parse_answer(code: str) -> Answer | None:
-    """Return the answer in a cell that holds only `%mentra allow`, `deny` or `stop` in full; else `None`."""
+    """Return the answer in a cell that holds only `%mentra allow`, `deny` or `stop` in full; else `None`.
+
+    One with a number is for a question of a list, as `parse_numbered` reads it.
+    """
+    answer, which = _typed(code)
+    return answer if which is None else None
+
+
+def parse_numbered(code: str) -> tuple[int, PermissionDecision] | None:
+    """Return the number of a question and its answer in a cell that holds only `%mentra allow N` or `deny N`."""
+    answer, which = _typed(code)
+    return None if which is None or not isinstance(answer, PermissionDecision) else (int(which), answer)
+
+
+def _typed(code: str) -> tuple[Answer | None, str | None]:
     cell = _CELL.fullmatch(code)
     found = find_command(cell[1]) if cell is not None else None
     if found is None:
-        return None
+        return None, None
     command, words = found
-    return command.answer(words) if command.answer is not None else None
+    return (command.answer(words) if command.answer is not None else None), words.get("which")
 
 
 def looks_at_turn(code: str) -> bool:

@@ -20,7 +20,7 @@ from mentra_nb.chat.identity import resume_command
 from mentra_nb.chat.jobs import stop_jobs_soon
 from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
-from mentra_nb.notebook import asking, ended, kernel
+from mentra_nb.notebook import asking, editing, ended, kernel
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.output import CellOut, Screen
 from mentra_nb.notebook.pump import NullPump, Pump, Served, make_pump
@@ -236,11 +236,17 @@ class _Questions:
                         self._view.question(question, None, resume_command(self._turn.session))
                         self._waiting.append(question)
                 self._next()
+                self._relist()
             case QuestionAnswered(request_id=request_id):
                 self._waiting = deque(q for q in self._waiting if q.request_id != request_id)
                 if self.current is not None and self.current.request_id == request_id:
                     self._put_away()
                 self._next()
+                self._relist()
+
+    def _relist(self) -> None:
+        if self._card is not None:
+            self._card.relist(self.open)
 
     def step(self) -> None:
         """Serve clicks and commands. If no page draws the card in time, ask in the input box, or deny."""
@@ -267,7 +273,37 @@ class _Questions:
         answer, question = asking.parse_answer(code), self.current
         if answer is not None and question is not None and has_read:
             return lambda: Served(self._answer(question, answer))
+        if (numbered := asking.parse_numbered(code)) is not None and has_read:
+            return lambda: Served(self._answer_numbered(*numbered))
         return self._look if asking.looks_at_turn(code) else None
+
+    @property
+    def open(self) -> list[PermissionQuestion]:
+        """The open questions of the turn, in the order they were asked."""
+        current = [self.current] if self.current is not None else []
+        return sorted([*current, *self._waiting], key=lambda question: (question.asked_at, question.request_id))
+
+    def _answer_numbered(self, number: int, answer: PermissionDecision) -> str:
+        """Answer the question of that number in the list of the card, and return the outcome in one line."""
+        found = self.open[number - 1 : number]
+        return self._answer(found[0], answer) if found else f"There is no question {number}: %mentra lists them."
+
+    def _pick(self, request_id: str) -> None:
+        """Show the card of another open question instead."""
+        picked = next((each for each in self._waiting if each.request_id == request_id), None)
+        if picked is None or self.current is None:
+            return
+        before = self.current
+        self._waiting.remove(picked)
+        self._put_away()
+        self._view.hide_card(before.request_id)
+        self._waiting.appendleft(before)
+        self.current = picked
+        self._show_card(picked, focus=True)
+
+    def _allow_all(self, request_ids: Sequence[str], reason: str | None) -> None:
+        for question in [each for each in self.open if each.request_id in request_ids]:
+            self._turn.answer(question.request_id, PermissionDecision(allow=True, reason=reason))
 
     def _look(self) -> Served:
         """Return what the turn does, and the card of the open question once more: a reloaded page may have lost it."""
@@ -275,7 +311,8 @@ class _Questions:
         if self.current is None or self._card is None:
             return Served(f"{runs} No question is open. To stop it: %mentra stop")
         asked = f"{asking.headline(self.current)} — {asking.subject(self.current)}"
-        return Served(f"{runs} It asks: {asked}", self._card.bundle(), self._display)
+        rows = [f"{n}  {editing.short_row(each)}" for n, each in enumerate(self.open, 1)] if self._waiting else []
+        return Served("\n".join([f"{runs} It asks: {asked}", *rows]), self._card.bundle(), self._display)
 
     def close(self) -> None:
         self._waiting.clear()
@@ -295,8 +332,8 @@ class _Questions:
                 self._answer(question, answer)
             return
 
-    def _show_card(self, question: PermissionQuestion) -> None:
-        from mentra_nb.notebook.approval import ApprovalCard
+    def _show_card(self, question: PermissionQuestion, *, focus: bool = False) -> None:
+        from mentra_nb.notebook.approval import ApprovalCard, Others
 
         resume = resume_command(self._turn.session)
         # The card is complete before it is shown: a click may then come at any time, on another thread.
@@ -306,6 +343,7 @@ class _Questions:
             scopes=self._scopes,
             project=self._turn.session.project if self._turn.session is not None else None,
             resume=resume,
+            others=Others(self.open, self._pick, self._allow_all, focus=focus),
         )
         self._typing = False
         self.pump.question_shown()

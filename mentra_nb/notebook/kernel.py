@@ -29,7 +29,8 @@ def _shell() -> Any:
     return get_ipython()
 
 
-def _cell_request() -> dict[str, Any]:
+def cell_request() -> dict[str, Any]:
+    """Return the message that asked for the running cell; empty outside a kernel."""
     kernel = ipykernel_kernel()
     return (kernel.get_parent("shell") or {}) if kernel is not None else {}
 
@@ -39,12 +40,12 @@ def front_end_answers() -> bool:
 
     Where code is run by a widget, such as a button, a page is open.
     """
-    return bool(_cell_request().get("content", {}).get("allow_stdin")) or not runs_in_a_cell()
+    return bool(cell_request().get("content", {}).get("allow_stdin")) or not runs_in_a_cell()
 
 
 def runs_in_a_cell() -> bool:
     """Return whether the code runs in a cell, not in the message of a widget."""
-    return bool(_cell_request().get("header", {}).get("msg_type") != "comm_msg")
+    return bool(cell_request().get("header", {}).get("msg_type") != "comm_msg")
 
 
 def is_captured() -> bool:
@@ -71,7 +72,7 @@ def screen() -> Screen:
 
 def cell_id() -> str | None:
     """Return the front end's id of the running cell, or `None` if it sends none."""
-    found = (_cell_request().get("metadata") or {}).get("cellId")
+    found = (cell_request().get("metadata") or {}).get("cellId")
     return found if isinstance(found, str) else None
 
 
@@ -79,7 +80,7 @@ def running_cell() -> TurnOrigin:
     """Return the running cell as the origin of a turn. A hash of its code stands in for an id the front end lacks."""
     from mentra_nb.event.types import TurnOrigin
 
-    code, count = _cell_request().get("content", {}).get("code"), execution_count()
+    code, count = cell_request().get("content", {}).get("code"), execution_count()
     if code is None and count is not None:  # a terminal
         code = _shell().history_manager.input_hist_raw[-1]
     stand_in = hashlib.sha256(code.encode()).hexdigest()[:16] if code is not None else None

@@ -232,6 +232,13 @@ class TurnView:
         self._questions[question.request_id] = question, display
         return display
 
+    def hide_card(self, request_id: str) -> None:
+        """Show nothing more of a question but the row of its call, while another is shown."""
+        question, display = self._questions.get(request_id, (None, None))
+        if question is not None and display is not None:
+            self.out.update(EMPTY, display)
+            self._questions[request_id] = question, None
+
     def finish(
         self,
         *,

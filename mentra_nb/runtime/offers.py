@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mentra_nb.errors import ConfigurationError
+from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.tools.function import as_tool
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import MainThread, Tool
@@ -37,6 +37,11 @@ class Offers:
     def specs(self) -> list[ToolSpec]:
         """Return the descriptors of the tools, sorted by name."""
         return [self.tools[name].spec for name in sorted(self.tools)]
+
+    def spec(self, name: str) -> ToolSpec | None:
+        """Return the descriptor of a tool; `None` if no tool has that name."""
+        tool = self.tools.get(name)
+        return tool.spec if tool is not None else None
 
     @property
     def mcp(self) -> McpServers:
@@ -83,3 +88,14 @@ class Offers:
     def skills_section(self, offers: Callable[[str], bool]) -> str | None:
         """Return the part of the system prompt that names the skills, if `offers` says they can be loaded."""
         return self._skills.prompt() if self._skills is not None and offers("load_skill") else None
+
+
+def fitting(tools: Mapping[str, Tool], name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments that a person changed as the tool reads them. Raises `ToolError` where they do not fit it.
+
+    Raises:
+        OperationDenied: it is not among `tools`, so that nothing can be said about its arguments.
+    """
+    if (tool := tools.get(name)) is None:
+        raise OperationDenied(f"'{name}' is not offered here, so its arguments cannot be changed")
+    return tool.validate(arguments)

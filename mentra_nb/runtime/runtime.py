@@ -26,7 +26,7 @@ from mentra_nb.runtime.agents import Agents, ModelChoice, PersistedAgentSummary,
 from mentra_nb.runtime.leases import Leases
 from mentra_nb.runtime.live_agents import LiveAgents
 from mentra_nb.runtime.models import listed, resolved
-from mentra_nb.runtime.offers import Offers
+from mentra_nb.runtime.offers import Offers, fitting
 from mentra_nb.runtime.session import Session
 from mentra_nb.runtime.sessions import OwnTools, Sessions
 from mentra_nb.runtime.wiring import Wiring
@@ -96,8 +96,8 @@ class Runtime:
         >>> runtime.register_context({"currency": "EUR"})
         >>> [spec.name for spec in runtime.tools()], runtime.tool_descriptor("read").effect
         (['files', 'load_skill', 'read', 'shell', 'status', 'write'], 'none')
-        >>> [skill.name for skill in runtime.skills()], runtime.app_context(dict)
-        (['report'], {'currency': 'EUR'})
+        >>> [skill.name for skill in runtime.skills()], runtime.app_context(dict), runtime.fits("status", {})
+        (['report'], {'currency': 'EUR'}, {})
 
         Servers of the Model Context Protocol (the extra `mcp`):
 
@@ -217,8 +217,11 @@ class Runtime:
 
     def tool_descriptor(self, name: str) -> ToolSpec | None:
         """Return the descriptor of a tool; `None` if no tool has that name."""
-        tool = self._offers.tools.get(name)
-        return tool.spec if tool is not None else None
+        return self._offers.spec(name)
+
+    def fits(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments as a tool reads them. Raises `ToolError` where they do not fit, or `OperationDenied`."""
+        return fitting(self._offers.tools, tool, arguments)
 
     @property
     def mcp(self) -> McpServers:

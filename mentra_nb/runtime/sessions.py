@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import anyio
 
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.errors import LeaseUnavailable, OperationDenied, StoreError
+from mentra_nb.errors import LeaseUnavailable, StoreError
 from mentra_nb.ids import new_id
 from mentra_nb.permission.asking import AskMode, SessionPermissions
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.runtime.agents import Agents, ModelChoice
+from mentra_nb.runtime.offers import fitting
 from mentra_nb.runtime.session import Session, new_record
 from mentra_nb.runtime.wiring import Wiring
 from mentra_nb.store.records import SessionRecord
@@ -121,11 +122,5 @@ class Sessions:
             session_id, self._wiring.bus.child(), self._store, inner=self._wiring.authorizer, project=project, ask=ask
         )
         environment = self._wiring.environment(permissions.bus, permissions, tools if tools is not None else {})
-
-        def fits(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-            if (tool := environment.tools.get(name)) is None:
-                raise OperationDenied(f"'{name}' is not offered here, so its arguments cannot be changed")
-            return tool.validate(arguments)
-
-        permissions.fits = fits
+        permissions.fits = partial(fitting, environment.tools)
         return permissions, environment

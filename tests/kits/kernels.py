@@ -121,6 +121,8 @@ class Kernel:
         """Open widgets: comm id → state."""
         self.messages: list[tuple[str, dict[str, Any]]] = []
         """Custom messages from widgets: comm id, content."""
+        self.updated: list[str] = []
+        """The texts of the outputs that were replaced, also by what ran outside of any cell."""
         self.started: list[str] = []
         """Message ids in the order their cells began."""
         self.subshell_id: str | None = None
@@ -140,6 +142,7 @@ class Kernel:
         """Forget the cells, messages and order of earlier tests. Returns the kernel."""
         self.cells.clear()
         self.messages.clear()
+        self.updated.clear()
         self.started.clear()
         return self
 
@@ -200,6 +203,8 @@ class Kernel:
                 self.models.pop(content["comm_id"], None)
             case "execute_input":
                 self.started.append(parent)
+            case "update_display_data":
+                self.updated.append(str(content["data"].get("text/plain", "")))
         if cell := self.cells.get(parent):
             if kind == "status":
                 cell.idle = content["execution_state"] == "idle"

@@ -1,20 +1,22 @@
-"""`allow` and `deny`: answers to an open question, typed in any other cell. `stop` is in `jobs.py`.
+"""`allow` and `deny`: answers to an open question, typed in any other cell or notebook. `stop` is in `jobs.py`.
 
-While a turn waits, its own cell reads them (`asking.parse_answer`). They only run as cells where nothing waits.
+While a turn waits, its own cell reads them (`asking.parse_answer`). Where nothing waits they run as cells, and answer a
+question that `%mentra` has listed there.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from mentra_nb.authorization import PermissionDecision
-from mentra_nb.errors import OperationDenied
-from mentra_nb.notebook.commands.command import Answer, Context, Words
+from mentra_nb.notebook.commands.command import Answer, Context, Words, say
+
+WHICH = r"(?: (?P<which>[1-9]\d?))?"
+"""The number of a question in the list of `%mentra`."""
 
 
 def allowed(words: Words) -> Answer:
     """Return the answer of `allow`."""
-    return PermissionDecision(allow=True, remember="session" if words["how"] == "always" else None)
+    always = words["how"] == "always"
+    return PermissionDecision(allow=True, remember="session" if always else None, reason=words["reason"])
 
 
 def denied(words: Words) -> Answer:
@@ -22,6 +24,11 @@ def denied(words: Words) -> Answer:
     return PermissionDecision(allow=False, reason=words["reason"])
 
 
-def no_question(_context: Context, _words: Words) -> NoReturn:
-    """Run `allow` or `deny` as a cell: no question is open then."""
-    raise OperationDenied("no question is open here: type it in another cell while one waits")
+def answer_listed(_context: Context, words: Words) -> None:
+    """Answer a question that was listed here, of a turn in another notebook or of one that has died."""
+    from mentra_nb.notebook import listed
+
+    decision = allowed(words) if "how" in words else denied(words)
+    assert isinstance(decision, PermissionDecision)
+    which = words["which"]
+    say(listed.answer_typed(int(which) if which is not None else None, decision))

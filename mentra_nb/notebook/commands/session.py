@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from mentra_nb.errors import OperationDenied
@@ -22,6 +23,9 @@ def status(context: Context, _words: Words) -> None:
     from mentra_nb.chat.earlier import title, use_of
     from mentra_nb.chat.engine import engine
     from mentra_nb.notebook.commands.trust import lines
+    from mentra_nb.notebook.listed import show_open
+
+    began = time.monotonic()
 
     if has_entries(waiting := home() / "effects" / "waiting"):
         from mentra_nb.sandbox.waiting import remove_left
@@ -31,6 +35,7 @@ def status(context: Context, _words: Words) -> None:
     model, own = model_finding(used).detail, chat.id
     stored = stored_conversations(of_notebook=True)
     turns = next((each.turns for each in stored if each.session.id == own), 0)
+    asked = f"{asked}\n\n" if (asked := show_open(began)) else ""
     earlier = f"earlier  '{title(stored[-1])}', {use_of(stored[-1])}: %mentra resume\n" if stored and not turns else ""
     say(
         f"model    {model}\n"
@@ -39,6 +44,7 @@ def status(context: Context, _words: Words) -> None:
         f"rules    {len(chat.rules())}\n"
         f"asks     {used.settings.ask}\n"
         f"{''.join(f'ignored  {visible(line)}{chr(10)}' for line in lines())}\n"
+        f"{asked}"
         "Try: %mentra what can you do here?\n"
         "     %mentra tools\n"
         "     %mentra help"

@@ -1,0 +1,77 @@
+"""The questions that wait for a person, of all processes of this home, and answering them from here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from mentra_nb.authorization import PermissionDecision, PermissionQuestion
+from mentra_nb.chat.engine import Engine, engine
+from mentra_nb.chat.identity import word_for
+from mentra_nb.errors import OperationDenied
+from mentra_nb.event.bus import EventBus
+from mentra_nb.permission.questions import CLOSED, check_answer, close
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An open question, and the conversation that it is asked in."""
+
+    question: PermissionQuestion
+    conversation: str
+    """Its name, or the end of its id."""
+    project: str | None
+    notebook: str | None
+
+    @property
+    def left(self) -> float:
+        """Seconds until its deadline."""
+        return self.question.deadline - time.time()
+
+
+def open_questions() -> list[Waiting]:
+    """Return the questions that can still be answered, oldest first: also those of turns whose process has died."""
+    used = engine()
+    return used.call(_open_questions, used)
+
+
+async def _open_questions(used: Engine) -> list[Waiting]:
+    store, now = used.runtime.store, time.time()
+    found = [question for question in await store.open_questions() if question.deadline > now]
+    sessions = {session.id: session for session in await store.list_sessions()} if found else {}
+    waiting = []
+    for question in found:
+        session = sessions.get(question.session_id)
+        name = word_for(session.given_name if session else None, question.session_id)
+        project, notebook = (session.project, session.notebook) if session else (None, None)
+        waiting.append(Waiting(question, name, project, notebook))
+    return waiting
+
+
+def answer(asked: Waiting, decision: PermissionDecision) -> None:
+    """Answer an open question. The turn that asked goes on within a second; one that has died uses it when resumed.
+
+    Raises:
+        OperationDenied: it is closed or past its deadline, or the answer cannot be taken so: then it stays open.
+        MentraError: changed arguments do not fit the tool.
+    """
+    used = engine()
+    used.call(_answer, used, asked, decision)
+
+
+async def _answer(used: Engine, asked: Waiting, decision: PermissionDecision) -> None:
+    question, store = asked.question, used.runtime.store
+    rules = await store.list_rules(question.session_id, asked.project)
+    decision = check_answer(question, decision, rules, asked.project)
+    if decision.arguments is not None:
+        decision = decision.model_copy(update={"arguments": used.runtime.fits(question.tool_name, decision.arguments)})
+    bus = EventBus(used.runtime.hooks, used.runtime.audit)
+    if not await close(store, bus, question, decision, asked.project, in_time=True):
+        raise OperationDenied(CLOSED)
+
+
+def decided(request_id: str) -> PermissionDecision | None:
+    """Return the answer that closed a question; `None` while it is open."""
+    used = engine()
+    found = used.call(used.runtime.store.question_answer, request_id)
+    return found.decision if found is not None else None
