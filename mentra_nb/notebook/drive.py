@@ -20,7 +20,7 @@ from mentra_nb.chat.identity import resume_command
 from mentra_nb.chat.jobs import stop_jobs_soon
 from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
-from mentra_nb.notebook import asking, editing, ended, kernel
+from mentra_nb.notebook import asking, editing, ended, kernel, typed
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.output import CellOut, Screen
 from mentra_nb.notebook.pump import NullPump, Pump, Served, make_pump
@@ -262,20 +262,20 @@ class _Questions:
                 reason = NOT_DRAWN if in_cell else FROM_A_THREAD
                 self._answer(question, PermissionDecision(allow=False, by="headless", reason=reason))
         elif self._typing and (text := self.pump.poll_stdin()) is not None:
-            answer = asking.parse_reply(text)
+            answer = typed.parse_reply(text)
             if answer is None:
-                self._ask_in_box(question, f"{asking.NOT_AN_ANSWER}\n")
+                self._ask_in_box(question, f"{typed.NOT_AN_ANSWER}\n")
             else:
                 self._answer(question, answer)
 
     def on_command(self, code: str, has_read: bool) -> Callable[[], Served] | None:
         """Return what to do for a command from another cell: an answer, or a look at the turn; `None` for others."""
-        answer, question = asking.parse_answer(code), self.current
+        answer, question = typed.parse_answer(code), self.current
         if answer is not None and question is not None and has_read:
             return lambda: Served(self._answer(question, answer))
-        if (numbered := asking.parse_numbered(code)) is not None and has_read:
+        if (numbered := typed.parse_numbered(code)) is not None and has_read:
             return lambda: Served(self._answer_numbered(*numbered))
-        return self._look if asking.looks_at_turn(code) else None
+        return self._look if typed.looks_at_turn(code) else None
 
     @property
     def open(self) -> list[PermissionQuestion]:
@@ -327,7 +327,7 @@ class _Questions:
             answer: Answer = PermissionDecision(allow=False, by="headless", reason="nobody could be asked")
             if self._screen == "terminal":
                 with self._stop.raising():
-                    answer = asking.ask(question)
+                    answer = typed.ask(question)
             if not self._stop.pressed:
                 self._answer(question, answer)
             return

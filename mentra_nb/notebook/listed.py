@@ -6,6 +6,7 @@ its list could be read: a cell of one *Run all* answers nothing that nobody has 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST = 9
 """Questions that are listed."""
+_ALONE = re.compile(r"\s*%mentra[ \t]+(?:allow|deny)\b[^\n]*\s*")
 NONE = "no question is open here: %mentra lists those of other notebooks"
 
 
@@ -90,7 +92,7 @@ def answer_typed(number: int | None, decision: PermissionDecision) -> str:
         raise OperationDenied("a question is answered by a person: no one is at this notebook")
     if request:
         code = str(request.get("content", {}).get("code", ""))
-        if asking.parse_answer(code) is None and asking.parse_numbered(code) is None:
+        if _ALONE.fullmatch(code) is None:
             raise OperationDenied("an answer counts only if it is alone in its cell: %mentra allow 1")
         if not sent_after_reading(request["header"], _last.cell, *_last.shown):
             raise OperationDenied("list the questions with %mentra and read them first; then answer in another cell")

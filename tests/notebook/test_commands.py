@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from mentra_nb.errors import ConfigurationError, OperationDenied
-from mentra_nb.notebook.asking import parse_answer
 from mentra_nb.notebook.commands.command import Command, Context
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
 from mentra_nb.notebook.grammar import Parsed, completions, parse
+from mentra_nb.notebook.typed import parse_answer
 
 PLANNED = [command.name for command in COMMANDS if command.planned]
 READY = [command.name for command in COMMANDS if not command.planned]

@@ -20,8 +20,9 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.effect.lines import Changes
 from mentra_nb.event.screen import QuestionAnswered
-from mentra_nb.notebook.asking import arguments, ask, choices, diff, effect, folders, parse_reply, question_text
+from mentra_nb.notebook.asking import arguments, choices, diff, effect, folders, question_text
 from mentra_nb.notebook.calls import decision
+from mentra_nb.notebook.typed import ask, parse_reply
 
 
 def question(**planned: Any) -> PermissionQuestion:

@@ -12,9 +12,9 @@ import pytest
 import mentra_nb as mn
 from mentra_nb.chat import engine
 from mentra_nb.errors import OperationDenied
-from mentra_nb.notebook.asking import parse_answer
 from mentra_nb.notebook.commands.command import Context
 from mentra_nb.notebook.grammar import parse
+from mentra_nb.notebook.typed import parse_answer
 from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
 
 CONTEXT = Context({}, show=pytest.fail)

@@ -12,7 +12,7 @@ from mentra_nb.errors import OperationDenied
 from mentra_nb.forms import Form
 from mentra_nb.notebook import editing
 from mentra_nb.notebook.approval import ApprovalCard, Others
-from mentra_nb.notebook.asking import parse_answer, parse_numbered
+from mentra_nb.notebook.typed import parse_answer, parse_numbered
 from mentra_nb.permission.alike import alike
 
 

@@ -1,6 +1,6 @@
 """`allow` and `deny`: answers to an open question, typed in any other cell or notebook. `stop` is in `jobs.py`.
 
-While a turn waits, its own cell reads them (`asking.parse_answer`). Where nothing waits they run as cells, and answer a
+While a turn waits, its own cell reads them (`typed.parse_answer`). Where nothing waits they run as cells, and answer a
 question that `%mentra` has listed there.
 """
 
