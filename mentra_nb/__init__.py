@@ -13,6 +13,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
+    suggest_rules                rules that your own answers would make
     jobs, stop_job, stop_jobs    commands that run in the background
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, events, messages, sql, columns
                                  what happened, as DataFrames
@@ -155,6 +156,7 @@ __all__ = [
     "stop_job",
     "stop_jobs",
     "strategy",
+    "suggest_rules",
     "tape",
     "time_spent",
     "tool",
@@ -191,6 +193,7 @@ _HOME = {
     "undo": "chat.undo",
     "messages": "chat.messages",
     "backtest": "chat.backtest",
+    "suggest_rules": "chat.suggest",
     # the record
     "events": "record.read.frames",
     "sessions": "record.read.frames",
@@ -377,6 +380,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.mcp_servers import ConnectedServer, mcp, mcp_servers
     from mentra_nb.chat.messages import messages
     from mentra_nb.chat.reply import Reply, ToolCallSummary
+    from mentra_nb.chat.suggest import suggest_rules
     from mentra_nb.chat.turn import RunningTurn
     from mentra_nb.chat.undo import UndoResult, undo
     from mentra_nb.content import Image, Message, TokenUsage

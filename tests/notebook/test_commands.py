@@ -18,6 +18,9 @@ PLANNED = [command.name for command in COMMANDS if command.planned]
 READY = [command.name for command in COMMANDS if not command.planned]
 
 
+RULES = {"suggest": None, "accept": None, "revoke": None, "id": None}
+
+
 class Names:
     def functions(self) -> list[str]:
         return ["revenue", "costs"]
@@ -47,9 +50,11 @@ def named(line: str) -> str | None:
         ("help", "help", {"word": None}),
         ("models qwen --all", "models", {"text": "qwen", "all": " --all"}),
         ("alias quick ollama/qwen3", "alias", {"name": "quick", "target": "ollama/qwen3"}),
-        ("rules revoke rule-1a", "rules", {"revoke": " revoke rule-1a", "id": "rule-1a"}),
-        ("rules revoke  xyz", "rules", {"revoke": " revoke  xyz", "id": "xyz"}),
-        ("rules revoke", "rules", {"revoke": " revoke", "id": None}),
+        ("rules revoke rule-1a", "rules", {**RULES, "revoke": " revoke rule-1a", "id": "rule-1a"}),
+        ("rules revoke  xyz", "rules", {**RULES, "revoke": " revoke  xyz", "id": "xyz"}),
+        ("rules revoke", "rules", {**RULES, "revoke": " revoke", "id": None}),
+        ("rules suggest", "rules", {**RULES, "suggest": " suggest"}),
+        ("rules accept 3", "rules", {**RULES, "accept": "3"}),
         ("jobs", "jobs", {"stop": None, "id": None}),
         ("trust", "trust", {"which": None, "revoke": None, "number": None}),
         ("trust 12", "trust", {"which": "12", "revoke": None, "number": None}),
@@ -83,6 +88,7 @@ def test_a_line_that_wholly_fits_is_a_command(line: str, name: str, words: dict[
         "log the problem",
         "log selected items somewhere",
         "undo the sort",
+        "rules suggest themselves here?",
         "trust me, sort it by date",
         "trust all of these numbers?",
         "fix the bug in cell 3",

@@ -51,12 +51,17 @@ def skills(_context: Context, _words: Words) -> pd.DataFrame:
 
 
 def rules(_context: Context, words: Words) -> pd.DataFrame | None:
-    """Return the table of rules, or revoke one."""
+    """Return the table of rules, or revoke one, or suggest or accept rules."""
     from mentra_nb.chat import api
 
     if words["revoke"] is not None:
         gone = api.revoke(words["id"] or "")
         say(f"Revoked: {'allow' if gone.allow else 'deny'} {gone.tool} {gone.pattern}")
+        return None
+    if words["suggest"] is not None:
+        return _suggestions()
+    if words["accept"] is not None:
+        _accept(words["accept"])
         return None
     from mentra_nb.notebook.commands.listing import listing
 
@@ -70,3 +75,34 @@ def rules(_context: Context, words: Words) -> pd.DataFrame | None:
     shown |= {"inside": "keeps what it changes in"} if frame.inside.any() else {}
     shown |= {"times_used": "used", "created_at": "made (UTC)", "reason": "reason", "id": "id"}
     return listing(frame, shown, getattr(found, "why", ""))
+
+
+_suggested: list[pd.DataFrame] = []
+"""The table of suggestions that was shown last, to which numbers refer."""
+
+
+def _suggestions() -> pd.DataFrame:
+    """Return the table of rules that the user's own answers suggest."""
+    from mentra_nb.chat.suggest import suggest_rules
+    from mentra_nb.notebook.commands.listing import listing
+
+    found = suggest_rules()
+    _suggested[:] = [found]
+    frame = found.assign(n=range(1, len(found) + 1))
+    shown = {"n": "", "tool": "tool", "pattern": "pattern", "scope": "scope"}
+    shown |= {"inside": "keeps what it changes in", "saves_per_week": "saves a week", "also_covers": "also covers"}
+    shown |= {"backtest": "on record"}
+    if len(found):
+        say("Accept one with %mentra rules accept N; nothing is remembered unasked.")
+    return listing(frame, shown, getattr(found, "why", ""))
+
+
+def _accept(number: str) -> None:
+    from mentra_nb.chat.suggest import accept
+    from mentra_nb.errors import OperationDenied
+
+    rows = list(_suggested[0].itertuples()) if _suggested else []
+    if not 0 < int(number) <= len(rows):
+        raise OperationDenied(f"there is no suggestion {number}: %mentra rules suggest lists them")
+    made = accept(rows[int(number) - 1])
+    say(f"Allowed: {made.tool} {made.pattern} (for the {made.scope}; %mentra rules revoke takes it back)")

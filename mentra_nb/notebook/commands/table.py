@@ -77,11 +77,11 @@ COMMANDS = (
     Command("skills", "skills", "skills", "instructions the model may read, and where they are", rules.skills),
     Command(
         "rules",
-        r"rules(?P<revoke> revoke(?: (?P<id>\S+))?)?",
-        "rules [revoke N or ID]",
-        "remembered answers; revoke deletes one",
+        r"rules(?:(?P<suggest> suggest)| accept (?P<accept>\d{1,4})|(?P<revoke> revoke(?: (?P<id>\S+))?))?",
+        "rules [revoke N or ID|suggest|accept N]",
+        "remembered answers; revoke deletes one; suggest: rules from your own answers, to accept",
         rules.rules,
-        complete=(one_of("revoke"), lambda names: names.rules()),
+        complete=(one_of("revoke", "suggest", "accept"), lambda names: names.rules()),
     ),
     Command(
         "allow",
