@@ -74,14 +74,13 @@ class Gates:
     history_len: int = 0
     earlier: Earlier = field(default_factory=Earlier)
 
-    async def clear(self, use: ToolUse) -> Call:
-        """Take a call through every gate. Raises `Refused` with the text for the model."""
-        call = self._prepare(use)
+    async def prepare(self, use: ToolUse) -> Call:
+        """Take a call through the gates up to the authorizer. Raises `Refused` with the text for the model."""
+        call = self._known(use)
         changed = await self._pre_hooks(call)
         if call.misfit is not None:
             text = str(call.misfit)
             raise self.events.blocked(use, text) if changed else self.events.misfit(use, text, DENIED)
-        await self._authorize(call)
         return call
 
     async def check_unchanged(self, call: Call) -> None:
@@ -100,7 +99,7 @@ class Gates:
         if now != call.decided:
             raise Refused(f"{DENIED}what this call acts on changed while it was decided about; call it again")
 
-    def _prepare(self, use: ToolUse) -> Call:
+    def _known(self, use: ToolUse) -> Call:
         tool = self.toolbox.get(use.name)
         if tool is not None and not self.toolbox.offers(use.name):
             raise self.events.denied(use, f"Tool '{use.name}' is not available for this agent", "runtime")
@@ -139,7 +138,8 @@ class Gates:
         except Exception as error:
             raise self.events.denied(use, str(error), "runtime", DENIED) from error
 
-    async def _authorize(self, call: Call) -> None:
+    async def authorize(self, call: Call) -> Call:
+        """Decide about a call that was prepared, and return it. Raises `Refused`. Several may be decided at once."""
         use = call.use
         request = await self._describe(call)
         if self._may_try(call):
@@ -149,10 +149,10 @@ class Gates:
         before = self.earlier.unknown.get(use.id)
         if before is not None and before.resolution == "run_again":
             self.events.decided(use, ToolAuthorizationDecision.allow("user"), subject)
-            return
+            return call
         if self._needs_nobody(call, request) and not again:
             self.events.decided(use, ToolAuthorizationDecision.allow("runtime"), subject)
-            return
+            return call
         self.events.emit(e.ToolAuthorizationStarted(preview=request.preview, **self.events.about(use)))
         began = time.monotonic()
         decision = await self._ask(request)
@@ -171,6 +171,7 @@ class Gates:
         if decision.outcome is not Allow:
             raise self._refused(use, decision, again=again)
         call.note = _note(call, decision)
+        return call
 
     async def _edited(
         self, call: Call, decision: ToolAuthorizationDecision, arguments: dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,12 +82,12 @@ class Scheduler:
                 self.abandon(batch, f"not executed: the turn was ended by '{ended_by}'", "runtime")
                 continue
             self.limits.count_tools(len(batch))
-            cleared = [call for use in batch if (call := await self._clear(use)) is not None]
+            cleared = await self._clear(batch)
             if len(cleared) == 1:
                 if await self._run(cleared[0], alone=True):
                     ended_by = cleared[0].use.name
             else:
-                await self._run_together(cleared)
+                await _together(self._run, cleared)
         return ended_by is not None
 
     def refuse(self, calls: Sequence[ToolUse], text: str) -> None:
@@ -117,14 +117,6 @@ class Scheduler:
                 self._finish(use, text, is_error=True)
         return [self.results[use.id] for use in calls]
 
-    async def _run_together(self, calls: Sequence[Call]) -> None:
-        try:
-            async with anyio.create_task_group() as group:
-                for call in calls:
-                    group.start_soon(self._run, call)
-        except BaseExceptionGroup as several:  # tool failures are results, so what is left came from the store
-            raise several.exceptions[0] from several
-
     def _batches(self, calls: Sequence[ToolUse]) -> Iterator[list[ToolUse]]:
         """Yield consecutive parallel calls together, any other call alone."""
         batch: list[ToolUse] = []
@@ -146,11 +138,31 @@ class Scheduler:
                 return contained_call(lambda: tool.is_parallel(use.input))
         return False
 
-    async def _clear(self, use: ToolUse) -> Call | None:
-        """Take a call through the gates. `None` when one refused it: then it has its result."""
-        self._events.emit(e.ToolCallStarted(agent_id=self.caller.agent_id, call=use))
+    async def _clear(self, batch: Sequence[ToolUse]) -> list[Call]:
+        """Take calls through the gates, and return those that may run. The others have their results.
+
+        Those of a batch that need a person are asked about at the same time.
+        """
+        prepared = []
+        for use in batch:
+            self._events.emit(e.ToolCallStarted(agent_id=self.caller.agent_id, call=use))
+            if (call := await self._passed(use, self._gates.prepare(use))) is not None:
+                prepared.append(call)
+        if len(prepared) == 1:
+            return prepared if await self._passed(prepared[0].use, self._gates.authorize(prepared[0])) else []
+        allowed = set[str]()
+
+        async def authorize(call: Call) -> None:
+            if await self._passed(call.use, self._gates.authorize(call)) is not None:
+                allowed.add(call.use.id)
+
+        await _together(authorize, prepared)
+        return [call for call in prepared if call.use.id in allowed]
+
+    async def _passed(self, use: ToolUse, gate: Awaitable[Call]) -> Call | None:
+        """Return the call that a gate let pass, or `None` for one that it refused: that has its result then."""
         try:
-            return await self._gates.clear(use)
+            return await gate
         except Refused as refusal:
             self._finish(use, str(refusal), is_error=True)
             return None
@@ -261,6 +273,16 @@ class Scheduler:
     def _finish(self, use: ToolUse, text: str, *, is_error: bool, duration_ms: int | None = None) -> None:
         self.results[use.id] = ToolResult(tool_use_id=use.id, content=limited(text), is_error=is_error)
         self._events.finished(use, self.results[use.id], duration_ms)
+
+
+async def _together(work: Callable[[Call], Coroutine[Any, Any, object]], calls: Sequence[Call]) -> None:
+    """Do the work for each call at the same time."""
+    try:
+        async with anyio.create_task_group() as group:
+            for call in calls:
+                group.start_soon(work, call)
+    except BaseExceptionGroup as several:  # tool failures are results, so what is left came from the store
+        raise several.exceptions[0] from several
 
 
 def _failed(text: str) -> Outcome:

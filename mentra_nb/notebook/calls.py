@@ -174,6 +174,8 @@ def _of_code(result: str, *, is_error: bool) -> str:
 def decision(answer: QuestionAnswered, clock: str, judged: CallEffect | None = None) -> str:
     """Return how a question was closed: `you, once 14:02`, `denied by you: too late`, `2 files kept by you 14:02`."""
     files = counted(len(judged.files), "file") if judged is not None and not judged.outside else ""
+    if answer.decided_by.startswith("rule:"):  # made with the answer to another question
+        return f"{'allowed' if answer.outcome == 'allowed' else 'denied'} by the new rule {clock}".rstrip()
     if answer.outcome == "denied":
         denied = _denied(answer.decided_by, answer.reason)
         return f"{files} discarded, {denied}" if files else denied

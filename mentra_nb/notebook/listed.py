@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from mentra_nb.authorization import PermissionDecision
+from mentra_nb.authorization import PermissionDecision, PermissionScope
 from mentra_nb.chat import questions
 from mentra_nb.chat.questions import Waiting
 from mentra_nb.errors import OperationDenied
@@ -141,7 +141,7 @@ class _Cards:
         from mentra_nb.chat.rules import SCOPES
         from mentra_nb.notebook.approval import ApprovalCard, Others
 
-        scopes = [scope for scope in SCOPES if scope != "project" or shown.project]
+        scopes: list[PermissionScope] = [scope for scope in SCOPES if scope != "project" or shown.project]
         others = Others([each.question for each in self._waiting], self._pick, self._allow_all, focus=focus)
         self._card = ApprovalCard(
             shown.question,

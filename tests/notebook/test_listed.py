@@ -9,9 +9,11 @@ from kits.stores import question
 
 from mentra_nb.authorization import CallEffect, PermissionDecision, PermissionQuestion, Subject
 from mentra_nb.errors import OperationDenied
+from mentra_nb.event.screen import QuestionAnswered
 from mentra_nb.forms import Form
 from mentra_nb.notebook import editing
 from mentra_nb.notebook.approval import ApprovalCard, Others
+from mentra_nb.notebook.calls import decision
 from mentra_nb.notebook.typed import parse_answer, parse_numbered
 from mentra_nb.permission.alike import alike
 
@@ -182,3 +184,14 @@ def test_an_answer_may_name_its_question_by_the_number_in_a_list(code: str, numb
 
 def test_a_reason_may_be_typed_for_allowing_too() -> None:
     assert parse_answer("%mentra allow because it is late") == PermissionDecision(allow=True, reason="it is late")
+
+
+# ---- shown ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("outcome", "words"), [("allowed", "allowed by"), ("denied", "denied by")])
+def test_a_question_that_a_new_rule_decided_says_so_and_shows_no_id(outcome: Any, words: str) -> None:
+    answer = QuestionAnswered(
+        request_id="q1", tool_call_id="c", tool_name="t", outcome=outcome, decided_by="rule:rule-1"
+    )
+    assert decision(answer, "14:02") == f"{words} the new rule 14:02"

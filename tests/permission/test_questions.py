@@ -11,9 +11,10 @@ import anyio
 import pytest
 from kits.core import Bench, Judge, Recorder, bench
 
+from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolAuthorizationDecision
 from mentra_nb.content import ToolResult
-from mentra_nb.errors import MentraError, OperationDenied, StoreError
+from mentra_nb.errors import Cancelled, MentraError, OperationDenied, StoreError
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus, NullAudit, RuntimeHooks
@@ -322,3 +323,76 @@ async def test_a_reason_for_allowing_reaches_the_model_and_the_record() -> None:
         result = await ask(table, session, answer, what="x")
     assert result.content == "[the user allowed it and says: but only once]\nx*1"
     assert [answered.reason for answered in table.recorder.of(e.QuestionAnswered)] == ["but only once"]
+
+
+# ---- beside others --------------------------------------------------------------------------------------------
+
+
+@tool(reads_only=True)
+def peek(where: str) -> str:
+    """Look somewhere."""
+    return f"seen {where}"
+
+
+async def peeks(table: Bench, session: Session, answer: Callable[[list[PermissionQuestion]], None]) -> list[str]:
+    """Have the model look at three places in one answer, and answer once all three questions are open."""
+    table.provider.push(tool_calls([("peek", {"where": each}) for each in "abc"]), text("ok"))
+
+    def hear(event: shown.SessionEvent) -> None:
+        if isinstance(event, shown.QuestionAsked) and len(found := session.permissions.open_questions()) == 3:
+            answer(found)
+
+    session.subscribe(hear)
+    await session.append_turn("go")
+    return [str(result.content) for result in session.history()[-2].tool_results()]
+
+
+async def test_calls_that_run_beside_others_are_asked_about_at_once_and_answered_in_any_order() -> None:
+    async with bench(tools=[peek]) as table:
+        session = await table.session(ask="always")
+
+        def answer(found: list[PermissionQuestion]) -> None:
+            for question, decision in zip(reversed(found), (ALLOW, DENY, ALLOW), strict=True):
+                session.resolve_permission(question.request_id, decision)
+
+        said = await peeks(table, session, answer)
+    assert said == ["seen a", "Tool execution denied: denied by the user", "seen c"]
+    assert sorted(decided(table)) == [("allow", "user"), ("allow", "user"), ("deny", "user")]
+    assert len({row.request_id for row in table.recorder.of(e.ToolAuthorizationFinished)}) == 3
+
+
+@pytest.mark.parametrize("allow", [True, False])
+async def test_always_for_one_call_decides_the_others_that_its_pattern_covers(allow: bool) -> None:
+    async with bench(tools=[peek]) as table:
+        session = await table.session(ask="always")
+        pattern, other = '{"where":"*"}', PermissionDecision(allow=not allow)
+
+        def answer(found: list[PermissionQuestion]) -> None:
+            remembered = PermissionDecision(allow=allow, remember="session", pattern=pattern)
+            session.resolve_permission(found[2].request_id, other)
+            session.resolve_permission(found[1].request_id, remembered)
+
+        said = await peeks(table, session, answer)
+        [rule] = await session.remembered_rules()
+    assert [text.startswith("seen") for text in said] == [allow, allow, not allow]
+    assert sorted(by or "" for _, by in decided(table)) == ["rule", "user", "user"]
+    assert [row.rule_id for row in table.recorder.of(e.ToolAuthorizationFinished) if row.rule_id] == [rule.id]
+    assert rule.times_used == 1
+
+
+async def test_a_stop_closes_all_open_questions_of_a_turn() -> None:
+    token = CancellationToken()
+    async with bench(tools=[peek]) as table:
+        session = await table.session(ask="always")
+        table.provider.push(tool_calls([("peek", {"where": each}) for each in "abc"]))
+
+        def hear(event: shown.SessionEvent) -> None:
+            if len(session.permissions.open_questions()) == 3:
+                token.cancel()
+
+        session.subscribe(hear)
+        with pytest.raises(Cancelled):
+            await session.append_turn("go", RunOptions(cancellation=token))
+        assert await table.runtime.store.open_questions() == []
+    assert [answered.decided_by for answered in table.recorder.of(e.QuestionAnswered)] == ["cancelled"] * 3
+    assert decided(table) == [("deny", "cancelled")] * 3
