@@ -28,6 +28,7 @@ SELDOM = {
         "mentra_nb.tools.post_hooks",
     ),
     "mentra_nb.tools.pre_hooks",
+    *("tree_sitter", "mentra_nb.permission.denials", "mentra_nb.permission.lines", "mentra_nb.permission.programs"),
 }
 """Our modules that are loaded when they are used. A turn may do without them."""
 VALIDATORS = "pydantic.plugin._loader"
@@ -106,7 +107,7 @@ re.compile = seen
 import mentra_nb
 mentra_nb.Runtime
 re.compile = usual
-assert "mentra_nb.secrets.mask" in sys.modules and "mentra_nb.permission.rules" in compiled
+assert "mentra_nb.secrets.mask" in sys.modules and "mentra_nb.permission.splitting" in compiled
 assert [name for name in compiled if name.startswith("mentra_nb.secrets")] == []
 from mentra_nb.secrets.mask import mask_secrets
 assert mask_secrets("curl -u ann:pa55word https://example.org") == "curl -u ann:[redacted] https://example.org"

@@ -37,7 +37,7 @@ class Finding:
 def findings(engine: Engine, environ: Mapping[str, str] = os.environ) -> list[Finding]:
     """Return the checks of the model, the keys (present or absent, never shown), the state store and the record."""
     model = _answering(engine, model_finding(engine, environ))
-    return [model, _keys(environ), _client(), sandbox_finding(engine), _store(engine), *_record(engine)]
+    return [model, _keys(environ), _client(), sandbox_finding(engine), *_rules(), _store(engine), *_record(engine)]
 
 
 def model_finding(engine: Engine, environ: Mapping[str, str] = os.environ) -> Finding:
@@ -95,6 +95,15 @@ def sandbox_finding(engine: Engine) -> Finding:
     return Finding(
         "sandbox", True, f"commands run in a view of {Path.cwd()} first; what they change there is asked about"
     )
+
+
+def _rules() -> Iterator[Finding]:
+    """Yield what keeps rules for commands from working as elsewhere, if anything does."""
+    from mentra_nb.permission import rules
+
+    if rules.IN_CMD:
+        detail = "no wildcard covers a line of cmd, since it cannot be split into commands: only its exact text does"
+        yield Finding("rules for shell", None, detail, "mn.allow('shell', 'THE WHOLE LINE')")
 
 
 def _store(engine: Engine) -> Finding:

@@ -7,19 +7,34 @@ from collections.abc import Sequence
 
 from mentra_nb.authorization import PermissionRule, ToolAuthorizationRequest
 from mentra_nb.permission.effects import folders_of
-from mentra_nb.permission.rules import denial_within, exactly, why_not_split
+from mentra_nb.permission.patterns import exactly, matches
+from mentra_nb.permission.rules import IN_CMD, find_rule, verdict_on
+from mentra_nb.permission.splitting import why_not_split
 
 MAX_QUOTED = 1_000
 """Characters of a subject that are quoted in advice."""
+
+UNREAD = "what this line would run cannot be told"
+"""Said of a shell line that the grammar of bash does not fit."""
 
 
 def how_to_allow(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule], other: str) -> str:
     """Return the advice that lets this very call, and no other, run unasked, or `other`. It quotes no long subject."""
     if (size := len(str(request.subject))) > MAX_QUOTED:
         advice = f"what it acts on has {size} characters, too many to quote in a rule: {other}"
+    elif not _coverable(request, rules):
+        advice = other
     else:
         advice = f"allow it beforehand with {calls_to_allow(request)}, or {other}"
     return "; ".join(filter(None, (near_miss(request, rules), advice)))
+
+
+def _coverable(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule]) -> bool:
+    """Return whether there is any pattern that covers the call beside these rules."""
+    subject, tool = request.subject, request.tool_name
+    exact = [PermissionRule(id="", tool=tool, pattern=exactly(part), allow=True) for part in (subject.parts or ("",))]
+    denials = [rule for rule in rules if not rule.allow]
+    return not subject.parts or find_rule([*exact, *denials], tool, subject) is not None
 
 
 def calls_to_allow(request: ToolAuthorizationRequest) -> str:
@@ -44,12 +59,24 @@ def why(request: ToolAuthorizationRequest, ask: str, rules: Sequence[PermissionR
 
 
 def near_miss(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule]) -> str | None:
-    """Return why no pattern covers a shell line although the tool has allowances; `None` if there is no such reason."""
-    if request.subject.kind != "shell" or not any(rule.allow and rule.tool == request.tool_name for rule in rules):
+    """Return why no allowance covers a shell line although one looks right; `None` if there is no such reason."""
+    own = [rule for rule in rules if rule.tool == request.tool_name]
+    denying, allowing = [rule for rule in own if not rule.allow], [rule for rule in own if rule.allow]
+    if request.subject.kind != "shell" or not (allowing or denying):
         return None
     for line in request.subject.parts:
+        verdict = verdict_on(denying, line)
+        if verdict is not None and verdict.unread:
+            return f"{UNREAD}, so no rule covers it while there is a denial for '{request.tool_name}'"
+        if not allowing:
+            continue
+        right = next((rule.pattern for rule in allowing if matches(rule.pattern, line)), None)
+        even = f", not even '{right}'" if right else ""
+        looks = f", so no pattern covers this line{even}, only its exact text"
         if (why := why_not_split(line)) is not None:
-            return f"{why}, so no pattern covers this line, only its exact text"
-        if (denial := denial_within(rules, request.tool_name, line)) is not None:
-            return f"it holds the words of '{denial.pattern}', which is denied, so only its exact text is covered"
+            return why + looks
+        if IN_CMD:
+            return "lines of cmd cannot be split into commands" + looks
+        if verdict is not None and verdict.possible is not None:
+            return f"it may run what '{verdict.possible.pattern}' denies, so only its exact text is covered"
     return None

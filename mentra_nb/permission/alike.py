@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mentra_nb.authorization import PermissionQuestion, ToolCapability
-from mentra_nb.permission.rules import commands_in, simple_commands
+from mentra_nb.permission.splitting import commands_in, simple_commands
 
 
 def alike(shown: PermissionQuestion, questions: Iterable[PermissionQuestion]) -> list[PermissionQuestion]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from mentra_nb.errors import OperationDenied
 from mentra_nb.permission.protected import Access, guard_of
-from mentra_nb.permission.rules import simple_commands, why_not_split
+from mentra_nb.permission.splitting import simple_commands, why_not_split
 
 DEFAULT_ENV = ("PATH",) if sys.platform != "win32" else ("PATH", "PATHEXT", "SystemRoot", "COMSPEC", "TEMP", "TMP")
 _DONE = {"read": "read", "write": "written"}

@@ -21,8 +21,9 @@ from mentra_nb.errors import OperationDenied, StoreError
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus
 from mentra_nb.permission.effects import named_folders
+from mentra_nb.permission.patterns import exactly
 from mentra_nb.permission.remembering import check_scope, remember
-from mentra_nb.permission.rules import exactly, find_rule, pattern_problem
+from mentra_nb.permission.rules import find_rule, pattern_problem
 from mentra_nb.store.protocols import RuntimeStore
 
 log: logging.Logger = logging.getLogger(__name__)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from mentra_nb.authorization import PermissionRule, Subject
-from mentra_nb.permission.rules import exactly, find_rule, has_wildcard, matches, pattern_problem, simple_commands
+from mentra_nb.permission.patterns import exactly, has_wildcard, matches
+from mentra_nb.permission.rules import find_rule, pattern_problem
+from mentra_nb.permission.splitting import simple_commands
 from mentra_nb.permission.typical import CHECKS, HARMFUL, HARMLESS, READS, SCRIPTS
 
 LEAST = 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from mentra_nb.permission.rules import MAX_LINE, commands_in
+from mentra_nb.permission.splitting import MAX_LINE, commands_in
 
 Intent = Literal[
     "read_only",
@@ -49,8 +49,6 @@ _PROGRAMS: dict[Intent, str] = {
 _INTENTS: dict[str, Intent] = {name: intent for intent, names in _PROGRAMS.items() for name in names.split()}
 _ORDER: tuple[Intent, ...] = get_args(Intent)
 _CHANGING = frozenset(_PROGRAMS) - {"read_only", "network"}
-_WRAPPERS = _set("env sudo doas nohup time command exec builtin nice ionice stdbuf setsid timeout xargs")
-_SHELLS = _set("sh bash dash zsh ksh")
 _GIT_READS = _set("status log diff show ls-files ls-tree cat-file rev-parse describe shortlog blame reflog fetch grep")
 _FIND_CHANGES = _set("-delete -exec -execdir -ok -okdir -fprint -fprintf -fls")
 _GIT_LISTS = {
@@ -62,7 +60,6 @@ _GIT_LISTS = {
     "bisect": ("log",),
 }
 _SYSTEM = ("/etc/", "/usr/", "/var/", "/boot/", "/sys/", "/proc/", "/dev/", "/sbin/", "/bin/", "/lib/", "/opt/")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
 _OPTION = re.compile(r"-|[\d.]+[smhd]?$")
 _REDIRECTION = re.compile(r"(?<![-=])>")
 _DEVICE = re.compile(r">\s*/dev/(sd|hd|nvme|vd|disk)")
@@ -99,21 +96,28 @@ def _programs(line: str, depth: int = 0) -> Iterator[list[str]]:
     if depth > MAX_NESTED:
         yield ["?"]
         return
+    from mentra_nb.permission.programs import ASSIGNMENT, SHELLS
+
     for words in commands_in(line[:MAX_LINE].replace("`", ";")):
         for word in words:
             if "$(" in word and " " in word:  # within quotes
                 yield from _programs(word.partition("$(")[2], depth + 1)
         left, wrapped = list(words), False
-        while left and (
-            _ASSIGNMENT.match(left[0]) or _name(left[0]) in _WRAPPERS or (wrapped and _OPTION.match(left[0]))
-        ):
-            wrapped = wrapped or _name(left[0]) in _WRAPPERS
+        while left and (ASSIGNMENT.match(left[0]) or _wraps(left[0]) or (wrapped and _OPTION.match(left[0]))):
+            wrapped = wrapped or _wraps(left[0])
             left = left[1:]
         script = next((at for at, word in enumerate(left) if re.fullmatch("-[a-z]*c", word)), None)
-        if left and _name(left[0]) in _SHELLS and script is not None:
+        if left and _name(left[0]) in SHELLS and script is not None:
             yield from _programs(" ".join(left[script + 1 : script + 2]), depth + 1)
         elif left:
             yield left
+
+
+def _wraps(word: str) -> bool:
+    from mentra_nb.permission.programs import WRAPPERS
+
+    how = WRAPPERS.get(name := _name(word))
+    return how is not None and not how.only and name not in _INTENTS
 
 
 def _name(word: str) -> str:

@@ -119,3 +119,9 @@ def test_another_kernel_at_work_on_the_store_is_counted(engine: Engine, tmp_path
 
     engine.call(engine.runtime.store.acquire_lease, "agent:1", LeaseHolder.here("runtime-other"), 60)
     assert "1 other kernel at work" in found(engine, "state store").detail
+
+
+def test_that_no_wildcard_covers_a_line_of_cmd_is_said(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "rules for shell" not in {each.check for each in findings(engine)}
+    monkeypatch.setattr("mentra_nb.permission.rules.IN_CMD", True)
+    assert "no wildcard covers a line of cmd" in found(engine, "rules for shell").detail

@@ -9,7 +9,8 @@ import pytest
 from kits.decisions import decisions
 
 from mentra_nb.authorization import PermissionRule, Subject
-from mentra_nb.permission.rules import find_rule, matches
+from mentra_nb.permission.patterns import matches
+from mentra_nb.permission.rules import find_rule
 from mentra_nb.permission.suggesting import LEAST, Decided, also_covers, suggest
 from mentra_nb.permission.typical import HARMFUL, HARMLESS
 
