@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from kits.documents import snippets
 
 from mentra_nb import paths, setting_files, trust
 from mentra_nb.errors import ConfigurationError
@@ -305,3 +308,14 @@ def test_the_folders_variables_do_not_say_where_the_home_is(tmp_path: Path, monk
     assert paths.home() != tmp_path / "evil"
     assert settings.waiting[0].name == ".env"
     assert [each.name for each in load(project=tmp_path, user_file=tmp_path / "none.toml").waiting] == [".env"]
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="the command is of GNU coreutils")
+def test_the_command_in_the_documents_trusts_the_file_for_one_run(tmp_path: Path) -> None:
+    (command,) = [each.body for each in snippets() if "sha256sum" in each.body]
+    (tmp_path / "mentra.toml").write_text("model = 'lab/x'\n")
+    (tmp_path / "report.py").write_text("from mentra_nb.setting_files import load\nprint(load().model)\n")
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for line, printed in ((command, "lab/x"), ("python report.py", "None")):
+        done = subprocess.run(line, shell=True, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == printed
