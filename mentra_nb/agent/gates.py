@@ -15,7 +15,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -34,7 +34,7 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.content import MAX_DEPTH, ToolUse, is_too_deep
 from mentra_nb.event import types as e
-from mentra_nb.permission.asking import SessionPermissions
+from mentra_nb.permission.asking import NOBODY, SessionPermissions
 from mentra_nb.permission.binding import contained, contained_call, decide_in_time
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution
@@ -131,6 +131,7 @@ class Gates:
                 asks=tool.spec.asks,
                 again=before is not None and tool.spec.effect == "once",
                 earlier_runs=self.earlier.run_ids,
+                form=contained_call(lambda: tool.form(call.context, call.arguments)),
             )
         except PolicyViolation as violation:
             self.events.policy_denied(use, violation)
@@ -171,6 +172,8 @@ class Gates:
         if decision.outcome is not Allow:
             raise self._refused(use, decision, again=again)
         call.note = _note(call, decision)
+        if decision.values is not None:
+            call.context = replace(call.context, values=decision.values)
         return call
 
     async def _edited(
@@ -202,6 +205,8 @@ class Gates:
     def _needs_nobody(self, call: Call, request: ToolAuthorizationRequest) -> bool:
         """Return whether nobody needs to decide: the typed answer, or what runs unasked without an authorizer."""
         authorizer = self.events.environment.authorizer
+        if request.form is not None:
+            return False
         if call.tool is self.answer_tool or authorizer is allow_everything:
             return True
         if authorizer is not None or request.subject.protected:
@@ -219,6 +224,8 @@ class Gates:
 
     async def _ask(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
         authorizer = self.events.environment.authorizer
+        if request.form is not None and not isinstance(authorizer, SessionPermissions):
+            return ToolAuthorizationDecision.deny(NOBODY, "headless")
         if request.again and (authorizer is None or authorizer is allow_everything):
             return ToolAuthorizationDecision.deny("nobody could be asked", "runtime")
         if authorizer is None:

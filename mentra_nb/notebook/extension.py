@@ -55,7 +55,7 @@ def _set_display(shell: Any) -> None:
             kernel.running_cell,
             kernel.notebook_name,
             kernel.is_watched,
-            partial(kernel_tools, shell),
+            partial(notebook_tools, shell),
             lambda: used.history if (used := user_kernel(shell)) is not None else None,
         )
     )
@@ -72,14 +72,16 @@ def user_kernel(shell: Any) -> ShellKernel | None:
 
 
 @cache
-def kernel_tools(shell: Any) -> tuple[Tool, ...]:
-    """Return the tools that work in this kernel; none at a terminal."""
+def notebook_tools(shell: Any) -> tuple[Tool, ...]:
+    """Return the tools for a person's own session: asking them, and in a kernel Python and its variables."""
+    from mentra_nb.tools.builtin.ask_user import AskUserTool
+
     used = user_kernel(shell)
     if used is None:
-        return ()
+        return (AskUserTool(),)
     from mentra_nb.tools.builtin.python import PythonTool, VariablesTool
 
-    return PythonTool(used), VariablesTool(used)
+    return AskUserTool(), PythonTool(used), VariablesTool(used)
 
 
 def unload(shell: Any) -> None:

@@ -33,6 +33,7 @@ from mentra_nb.authorization import (
 )
 from mentra_nb.errors import OperationDenied, StoreError
 from mentra_nb.event.bus import EventBus
+from mentra_nb.forms import Form
 from mentra_nb.ids import new_id
 from mentra_nb.permission.advice import how_to_allow, why
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
@@ -58,6 +59,9 @@ DEFAULT_ASK_TIMEOUT = 600.0
 
 ASK_IN_A_CELL = "ask with %mentra, mn.ask or Chat.ask in a cell of a live notebook, where a person can answer"
 """The other way to let a call run where nobody can be asked."""
+
+NOBODY = "nobody is there to answer: go on without an answer, or say what is missing"
+"""What the model reads where its question cannot be put to anybody."""
 
 BE_ASKED = "set ask to 'changes' to be asked: %config Mentra.ask = 'changes'"
 """The other way where the setting keeps anybody from being asked."""
@@ -121,6 +125,8 @@ class SessionPermissions:
         rules = await self.store.list_rules(self.session_id, self.project)
         if request.effect is not None:
             return await self._authorize_effect(request, request.effect, rules)
+        if request.form is not None:
+            return await self._ask_values(request, request.form, rules)
         rule = find_rule(rules, request.tool_name, request.subject)
         if rule is not None and not rule.allow:
             return await self._by_rule(rule)
@@ -147,6 +153,23 @@ class SessionPermissions:
             return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
         given = AGAIN if request.again else verdict and verdict.reason
         return await self.put_question(request, given or why(request, self.ask, rules), rules)
+
+    async def _ask_values(
+        self, request: ToolAuthorizationRequest, form: Form, rules: list[PermissionRule]
+    ) -> ToolAuthorizationDecision:
+        """Ask for the values that a call is about; they are the decision. No rule can give them, but one can refuse."""
+        denials = [rule for rule in rules if not rule.allow]
+        if (denial := find_rule(denials, request.tool_name, request.subject)) is not None:
+            return await self._by_rule(denial)
+        if (verdict := await self._inner_verdict(request)) and verdict.outcome is ToolAuthorizationOutcome.DENY:
+            return verdict
+        if (answer := await self._answered_before(request)) is not None:
+            return answer
+        if self.ask == "rules":
+            return ToolAuthorizationDecision.deny(f"ask is 'rules', so nobody is asked; {BE_ASKED}", "setting")
+        if not self.can_ask():
+            return ToolAuthorizationDecision.deny(NOBODY, "headless")
+        return await self.put_question(request, f"{form.who} asks for this to go on", rules)
 
     async def _authorize_effect(
         self, request: ToolAuthorizationRequest, effect: CallEffect, rules: list[PermissionRule]

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from mentra_nb.authorization import Subject, ToolAuthorizationPreview
 from mentra_nb.content import Image
+from mentra_nb.forms import Form
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.sandbox.executor import RuntimeExecutor
 from mentra_nb.tools.schema import ToolError
@@ -66,6 +67,8 @@ class ToolContext:
     changed: Callable[[Any], None] = lambda entry: None
     """Record what the call did to files: an entry of the undo journal."""
     services: Mapping[type, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """What a person filled in, for a tool with a form."""
 
     def service(self, kind: type[T]) -> T:
         """Return the service of exactly this type. Raises `ToolError` if there is none.
@@ -152,6 +155,13 @@ class Tool(ABC):
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
         """Return the arguments for a person to judge: resolved paths, no file contents."""
         return arguments
+
+    def form(self, context: ToolContext, arguments: dict[str, Any]) -> Form | None:
+        """Return what a person is asked for this call, whose answer is the decision; it is then in `context.values`.
+
+        `None`: they are asked, if at all, whether it may run.
+        """
+        return None
 
     def preview(self, context: ToolContext, arguments: dict[str, Any]) -> ToolAuthorizationPreview:
         """Return what the call would do."""
