@@ -21,6 +21,7 @@ from mentra_nb.tools.builtin.ask_user import AskUserTool
 
 pytestmark = pytest.mark.anyio
 
+RED = PermissionDecision(allow=True, values={"answer": "red"})
 COLOUR = {"question": "Which colour?", "choices": ["red", "blue"]}
 
 
@@ -125,12 +126,7 @@ async def test_a_rule_can_refuse_to_be_asked_and_none_can_answer() -> None:
     async with bench(tools=[AskUserTool()]) as table:
         session = await table.session()
         await session.permissions.add_rule("ask_user", "*", allow=True)
-        asked = answering(
-            session,
-            lambda q: session.resolve_permission(
-                q.request_id, PermissionDecision(allow=True, values={"answer": "red"})
-            ),
-        )
+        asked = answering(session, lambda question: session.resolve_permission(question.request_id, RED))
         for allow in (True, False):
             table.provider.push(tool_calls([("ask_user", COLOUR)]), text("ok"))
             await session.append_turn("go")
