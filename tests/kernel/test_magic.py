@@ -163,7 +163,7 @@ def test_help_is_still_help(notebook: Notebook) -> None:
         reply = notebook.run(code).reply
         assert reply is not None
         shown = reply["payload"][0]["data"]["text/plain"]
-        assert [word for word in ("rules [revoke N or ID]", "-m, --model NAME") if word not in shown] == []
+        assert [word for word in ("rules [revoke N or ID", "-m, --model NAME") if word not in shown] == []
     assert "--model" in notebook.run("%mentra help").stdout
 
 
