@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.forms import Form
+from mentra_nb.mcp_client.bounds import MAX_ENTRIES, MAX_MESSAGE, is_too_long, usable_schema
 from mentra_nb.mcp_client.results import CODES, contents, printable, read_parts
+from mentra_nb.mcp_client.transports import Heard, transport
 from mentra_nb.settings import McpServer
 from mentra_nb.tools.schema import ToolError
 
@@ -36,6 +39,11 @@ MAX_PAGES = 1000
 LAST_WORDS = 500
 """Characters of what a server wrote to its error stream that are shown when it does not start."""
 
+RELIST_SECONDS = 1.0
+"""How long after a list the next one may begin, however often the server says that it has changed."""
+PROGRESS_SECONDS = 0.1
+"""How long after the news of a call the next are shown."""
+
 Status = Literal["disconnected", "connecting", "connected", "error"]
 Item = TypeVar("Item")
 Show = Callable[[str], None]
@@ -53,10 +61,13 @@ class McpConnection:
     Args:
         name: The server's name in the settings.
         config: How to reach it.
-        relisted: Called with its tools when it has connected and when it says that they have changed.
+        relisted: Called with its tools and the schemas of their arguments, such as providers take, when it has
+            connected and when it says that they have changed.
     """
 
-    def __init__(self, name: str, config: McpServer, relisted: Callable[[list[ServerTool]], None]) -> None:
+    def __init__(
+        self, name: str, config: McpServer, relisted: Callable[[list[tuple[ServerTool, dict[str, Any]]]], None]
+    ) -> None:
         self.name, self.config = name, config
         self.error: str | None = None
         """Why it could not be reached, if it could not."""
@@ -68,6 +79,8 @@ class McpConnection:
         self._asking: list[Ask] = []
         """How each call that is under way asks a person."""
         self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._heard: Heard | None = None
         self._connecting = asyncio.Lock()
 
     @property
@@ -99,7 +112,7 @@ class McpConnection:
 
     async def close(self) -> None:
         """End the connection, and the server's process if there is one. An attempt to connect fails."""
-        if self._client is None and self._task is not None:
+        if self._connecting.locked() and self._task is not None:  # one that is ending must not be disturbed
             self._task.cancel()
         async with self._connecting:
             await self._end()
@@ -116,12 +129,13 @@ class McpConnection:
         from mcp.types import Implementation
 
         with tempfile.TemporaryFile("w+", errors="replace") as said:
+            heard = self._heard = Heard(said)
             try:
                 async with AsyncExitStack() as stack:
                     async with asyncio.timeout(CONNECT_SECONDS):
                         client = await stack.enter_async_context(
                             Client(
-                                _until_it_ends(self._transport(said), stop),
+                                transport(self.config, heard, stop),
                                 client_info=Implementation(name="mentra-nb", version=version("mentra-nb")),
                                 message_handler=self._hear,
                                 elicitation_callback=self._elicit,
@@ -132,45 +146,35 @@ class McpConnection:
                     await self._list(client)
                     self._client = client
                     ready.set_result(client)
-                    await stop.wait()
-                    self._client = None
+                    listing = asyncio.create_task(self._keep_listed(client))
+                    try:
+                        await stop.wait()
+                    finally:
+                        listing.cancel()
+                        self._client = None
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # handed to what waits for it
                 if not ready.done():
-                    ready.set_exception(ConfigurationError(self._why(error, said)))
+                    ready.set_exception(ConfigurationError(f"the MCP server '{self.name}' {self._why(error, heard)}"))
                     ready.exception()  # nobody may be waiting any more
             finally:
                 self._client = None
 
-    def _transport(self, said: Any) -> Any:
-        """Return the SDK's transport to the server. Raises `ConfigurationError` if the SDK is not installed."""
-        from mcp.client.stdio import StdioServerParameters, stdio_client
-        from mcp.client.streamable_http import streamable_http_client
-
-        config = self.config
-        if config.url is None:
-            parameters = StdioServerParameters(
-                command=config.command or "", args=list(config.args), env=config.environment(), cwd=config.cwd
-            )
-            return stdio_client(parameters, errlog=said)
-        headers = {name: value.get_secret_value() for name, value in config.headers.items()}
-        return _over_http(config.url, headers, streamable_http_client)
-
-    def _why(self, error: BaseException, said: Any) -> str:
-        """Return in one sentence why the server could not be reached."""
+    def _why(self, error: BaseException, heard: Heard) -> str:
+        """Return why the server could not be reached, to follow its name."""
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        what = f"the MCP server '{self.name}' "
+        if isinstance(error, ModuleNotFoundError):
+            return "needs the official SDK: pip install 'mentra-nb[mcp]'"
+        if isinstance(error, FileNotFoundError | PermissionError) and self.config.command:
+            return f"cannot be started: {self.config.command!r}: {error.strerror}"
+        if heard.is_too_long:
+            return f"sent {_TOO_MUCH}"
         if isinstance(error, ConfigurationError):
             return str(error)
-        if isinstance(error, ModuleNotFoundError):
-            return f"{what}needs the official SDK: pip install 'mentra-nb[mcp]'"
-        if isinstance(error, FileNotFoundError | PermissionError) and self.config.command:
-            return f"{what}cannot be started: {self.config.command!r}: {error.strerror}"
-        said.seek(0)
-        last = printable(said.read()[-LAST_WORDS:], LAST_WORDS).strip().splitlines()
-        why = f"did not answer within {CONNECT_SECONDS:g} s" if isinstance(error, TimeoutError) else "did not connect"
-        detail = last[-1] if last else f"{type(error).__name__}"
-        return f"{what}{why}: {detail}"
+        late = isinstance(error, TimeoutError)
+        why = f"did not answer within {CONNECT_SECONDS:g} s" if late else "did not connect"
+        detail = printable(heard.last_line(LAST_WORDS), LAST_WORDS) or ("" if late else _reason(error, heard))
+        return f"{why}: {detail}" if detail else why
 
     async def _list(self, client: Client) -> None:
         """Read what the server has. A list that it does not offer is empty."""
@@ -184,12 +188,25 @@ class McpConnection:
                 self.resources = await _pages(client.list_resources, "resources") if offers.resources else []
             with contextlib.suppress(MCPError):
                 self.prompts = await _pages(client.list_prompts, "prompts") if offers.prompts else []
-        self._relisted(tools)
+            checked = await asyncio.to_thread(lambda: [(each, usable_schema(each.input_schema)) for each in tools])
+        self._relisted(checked)
+
+    async def _keep_listed(self, client: Client) -> None:
+        """List again when the server has said that a list has changed. What it had stays if it cannot be listed."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            with contextlib.suppress(Exception):
+                await self._list(client)
+            await asyncio.sleep(RELIST_SECONDS)
 
     async def _hear(self, message: Any) -> None:
-        """List again when the server says that a list has changed."""
-        if type(message).__name__.endswith("ListChangedNotification") and (client := self._client) is not None:
-            await self._list(client)
+        """Note that a list has changed. End the connection after a message that was too long to be read."""
+        if type(message).__name__.endswith("ListChangedNotification"):
+            self._changed.set()
+        elif is_too_long(message) and self._heard is not None:
+            self._heard.is_too_long = True
+            self._stop.set()
 
     async def _elicit(self, context: Any, params: Any) -> Any:
         """Put a question of the server to the person whose call is under way; decline if that is not clear."""
@@ -221,7 +238,13 @@ class McpConnection:
             ToolError: the server cannot be reached, refused the call, or ended, was too slow or failed in the middle.
         """
 
+        shown = -PROGRESS_SECONDS
+
         async def told(progress: float, total: float | None, message: str | None) -> None:
+            nonlocal shown
+            if (now := time.monotonic()) - shown < PROGRESS_SECONDS:
+                return
+            shown = now
             show(printable(message or f"{progress:g}{f' of {total:g}' if total else ''}", 200))
 
         self._asking.append(ask)
@@ -249,9 +272,13 @@ class McpConnection:
             client = await self.connect()
         except ConfigurationError as error:
             raise ToolError(f"MCP tool call failed: {error}") from error
+        if self._heard is not None:
+            self._heard.is_too_long = False
         try:
             return await ask(client)
         except MCPError as error:
+            if self._heard is not None and self._heard.is_too_long:
+                raise ToolError(f"{what}sent {_TOO_MUCH}: {UNKNOWN}") from None
             if error.code == CONNECTION_CLOSED:
                 raise ToolError(f"{what}ended while it worked: {UNKNOWN}") from None
             if error.code == REQUEST_TIMEOUT:
@@ -287,49 +314,33 @@ async def _pages(list_page: Callable[..., Awaitable[Any]], member: str) -> list[
         page = await list_page(cursor=cursor)
         items += getattr(page, member)
         cursor = page.next_cursor
+        if len(items) > MAX_ENTRIES:
+            raise ConfigurationError(f"lists more than {MAX_ENTRIES} {member}")
         if not cursor:
             return items
-    raise ConfigurationError(f"its list of {member} has more than {MAX_PAGES} pages")
+    raise ConfigurationError(f"lists its {member} in more than {MAX_PAGES} pages")
 
 
-@asynccontextmanager
-async def _over_http(url: str, headers: dict[str, str], transport: Any) -> AsyncIterator[Any]:
-    """Connect over streamable HTTP. The SDK follows no redirect to another origin."""
-    from mcp.shared._httpx_utils import create_mcp_http_client
-
-    async with create_mcp_http_client(headers=headers) as http, transport(url, http_client=http) as streams:
-        yield streams
+_TOO_MUCH = f"a message of more than {MAX_MESSAGE >> 20} MiB"
 
 
-@asynccontextmanager
-async def _until_it_ends(transport: Any, ended: asyncio.Event) -> AsyncIterator[Any]:
-    """Set `ended` when nothing more can be read from the server."""
-    async with transport as (reading, writing):
-        yield _Reading(reading, ended), writing
+def _reason(error: BaseException, heard: Heard) -> str:
+    """Return what went wrong while a server was to connect."""
+    from mcp import MCPError
+    from mcp.types import CONNECTION_CLOSED
+    from pydantic import ValidationError
 
-
-class _Reading:
-    """A stream of messages that tells when it ends."""
-
-    def __init__(self, stream: Any, ended: asyncio.Event) -> None:
-        self._stream, self._ended = stream, ended
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def __aiter__(self) -> _Reading:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return await self._stream.__anext__()
-        except StopAsyncIteration:
-            self._ended.set()
-            raise
-
-    async def __aenter__(self) -> _Reading:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> Any:
-        return await self._stream.__aexit__(*error)
+    if heard.location is not None and heard.status is not None and 300 <= heard.status < 400:
+        place = printable(heard.location, 200)
+        return f"it redirects to {place}, which is not followed; if that is right, give this address"
+    if heard.status in (401, 403):
+        return f"it asks for a key (HTTP status {heard.status}), which belongs in headers"
+    if heard.status is not None and heard.status != 200:
+        return f"it answered with HTTP status {heard.status}"
+    if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED:
+        return "it ended"
+    if isinstance(error, MCPError | ValidationError):
+        return "it breaks the protocol"
+    if isinstance(error, RuntimeError):
+        return "it speaks no version of the protocol that is known here"
+    return str(error) or type(error).__name__

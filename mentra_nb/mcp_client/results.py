@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mentra_nb.content import Image
+from mentra_nb.mcp_client.bounds import MAX_PICTURES
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.tools.tool import ToolOutput
 
@@ -60,7 +62,7 @@ def read_parts(parts: Iterable[ContentBlock]) -> tuple[list[str], list[Image]]:
     for part in parts:
         if part.type == "text":
             texts.append(part.text)
-        elif part.type == "image" and part.mime_type in PICTURES:
+        elif part.type == "image" and len(images) < MAX_PICTURES and _can_be_shown(part.mime_type, part.data):
             images.append(Image(media_type=part.mime_type, data=part.data))
         elif part.type == "resource":
             texts.append(contents(part.resource))
@@ -69,6 +71,13 @@ def read_parts(parts: Iterable[ContentBlock]) -> tuple[list[str], list[Image]]:
         else:
             texts.append(f"[{part.type} of type {part.mime_type}, not shown]")
     return texts, images
+
+
+def _can_be_shown(media_type: str, data: str) -> bool:
+    try:
+        return media_type in PICTURES and bool(base64.b64decode(data, validate=True))
+    except ValueError:
+        return False
 
 
 def contents(resource: Any) -> str:

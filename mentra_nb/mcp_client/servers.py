@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mentra_nb.errors import ConfigurationError
+from mentra_nb.mcp_client.bounds import ALL_DESCRIBED
 from mentra_nb.mcp_client.connection import McpConnection
 from mentra_nb.mcp_client.results import output_of
 from mentra_nb.mcp_client.tool import McpTool
@@ -148,9 +149,11 @@ class McpServers:
         )
 
     def _connection(self, name: str, config: McpServer) -> McpConnection:
-        def relisted(tools: list[ServerTool]) -> None:
+        def relisted(tools: list[tuple[ServerTool, dict[str, Any]]]) -> None:
             self._take_out(made)
-            self._offered.update({tool.spec.name: tool for tool in (McpTool(made, each) for each in tools)})
+            many = len(tools) > ALL_DESCRIBED
+            for each in (McpTool(made, tool, schema, deferred=many) for tool, schema in tools):
+                self._offered[each.spec.name] = each
 
         made = McpConnection(name, config, relisted)
         return made

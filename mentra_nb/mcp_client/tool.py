@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import CustomCapability
-from mentra_nb.content import is_too_deep
 from mentra_nb.forms import Form
 from mentra_nb.mcp_client.connection import McpConnection
 from mentra_nb.mcp_client.results import output_of, printable, tool_name
@@ -25,15 +24,16 @@ class McpTool(Tool):
     The arguments go to the server as they are; the server checks them.
     """
 
-    def __init__(self, connection: McpConnection, tool: ServerTool) -> None:
+    def __init__(
+        self, connection: McpConnection, tool: ServerTool, schema: dict[str, Any], *, deferred: bool = False
+    ) -> None:
         self.connection, self.tool = connection, tool
-        schema = tool.input_schema
-        usable = isinstance(schema, dict) and schema.get("type", "object") == "object" and not is_too_deep(schema)
         self.spec = ToolSpec(
             wire=ProviderToolSpec(
                 name=tool_name(connection.name, tool.name),
                 description=printable(tool.description or tool.title or "") or None,
-                input_schema={"type": "object", "properties": {}, **schema} if usable else {"type": "object"},
+                input_schema=schema,
+                deferred=deferred,
             ),
             capabilities=(CustomCapability(Custom=f"mcp:{connection.name}"),),
         )

@@ -15,6 +15,7 @@ from kits.programs import mcp_program
 from mentra_nb.settings import McpServer
 
 KIT = Path(__file__).parent / "mcp_server.py"
+HOSTILE = Path(__file__).parent / "mcp_hostile.py"
 
 
 def npm(name: str, *args: str, env: dict[str, str] | None = None) -> McpServer:
