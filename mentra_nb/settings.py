@@ -151,6 +151,11 @@ class Settings(BaseModel):
     tools: tuple[str, ...] = Field(
         default=(), description="Tools of installed packages to offer, by name; in MENTRA_TOOLS separated by commas."
     )
+    tool_profile: tuple[str, ...] = Field(
+        default=(),
+        description="Tools that the model is offered, by name, * for any characters; -NAME offers all but that; "
+        "empty: all; in MENTRA_TOOL_PROFILE separated by commas.",
+    )
     providers: dict[str, Endpoint] = Field(default_factory=dict, description="Custom servers, by name.")
     aliases: dict[str, str] = Field(default_factory=dict, description="Short names for models.")
     mcp: dict[str, McpServer] = Field(default_factory=dict, description="MCP servers, by name.")
@@ -193,10 +198,18 @@ class Settings(BaseModel):
         folders = value.split(os.pathsep) if isinstance(value, str) else value
         return [Path(each).expanduser() for each in folders if each] if isinstance(folders, list | tuple) else folders
 
-    @field_validator("tools", mode="before")
+    @field_validator("tools", "tool_profile", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
         return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+    @field_validator("tool_profile")
+    @classmethod
+    def _profile(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"-?[\w*][\w*-]*", name, re.ASCII):
+                raise ValueError(f"{name!r} is not the name of a tool, nor one after '-'")
+        return names
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _problems: list[str] = PrivateAttr(default_factory=list)

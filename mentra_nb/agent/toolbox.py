@@ -39,8 +39,10 @@ class Toolbox:
 
     def offers(self, name: str) -> bool:
         """Return whether the agent may call a tool of that name."""
-        if name in self.tools or name not in NEEDED:
+        if name in self.tools:
             return self.config.offers(name)
+        if name not in NEEDED:
+            return False
         is_needed = bool(self.deferred()) if name == SEARCH_TOOLS else name in self.loaded
         return is_needed and name not in self.config.hidden_tools
 

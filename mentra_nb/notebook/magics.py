@@ -62,6 +62,7 @@ class Mentra(Magics):
     instructions = _trait("instructions")
     skills = _trait("skills")
     tools = _trait("tools")
+    tool_profile = _trait("tool_profile")
     _loading = False
 
     def __init__(self, shell: Any = None, **kwargs: Any) -> None:

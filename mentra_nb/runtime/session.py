@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
@@ -80,6 +81,30 @@ class Session:
             True
         """
         self.agent.environment = replace(self.agent.environment, policy=policy)
+
+    def use_profile(self, profile: Sequence[str]) -> None:
+        """Offer only the tools of a profile, and those of this session, from the next turn on. Not stored.
+
+        Args:
+            profile: Names of tools, `*` in them for any characters; `-NAME` offers all but that. Empty offers all.
+
+        Example:
+            >>> session.use_profile(["-shell", "-mcp__*"])
+            >>> "shell" in session.agent.environment.tools, "read" in session.agent.environment.tools
+            (False, True)
+            >>> session.use_profile([])
+            >>> "shell" in session.agent.environment.tools
+            True
+        """
+        from mentra_nb.tools.profile import ProfiledTools
+
+        environment = self.agent.environment
+        base = environment.tools.base if isinstance(environment.tools, ProfiledTools) else environment.tools
+        if profile:
+            assert isinstance(base, ChainMap)  # as a session is made
+            self.agent.environment = replace(environment, tools=ProfiledTools(base, tuple(profile)))
+        elif base is not environment.tools:
+            self.agent.environment = replace(environment, tools=base)
 
     def subscribe(self, listener: Callable[[SessionEvent], None]) -> Callable[[], None]:
         """Call `listener` with every session event from now on, in order, on the thread of the session's event loop.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,3 +41,17 @@ def test_a_default_can_be_set_where_a_variable_says_another_value(shell: Any, mo
         assert settings.redact == ()
     finally:
         engine.reset()
+
+
+def test_the_table_of_tools_says_which_ones_the_profile_offers(shell: Any) -> None:
+    mentra = partial(shell.run_line_magic, "mentra")
+    assert "offered" not in mentra("tools").headings
+    shell.run_line_magic("config", "Mentra.tool_profile = ['read', '-write']")
+    try:
+        found = mentra("tools")
+        assert found[found.offered].tool.tolist() == ["read"]
+        assert "shell" in found[~found.offered].tool.tolist()
+        shell.run_line_magic("config", "Mentra.tool_profile = ['a b']")  # says what is wrong, and raises nothing
+        assert engine.engine().settings.tool_profile == ("read", "-write")
+    finally:
+        shell.run_line_magic("config", "Mentra.tool_profile = []")

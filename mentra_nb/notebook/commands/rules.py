@@ -16,18 +16,22 @@ def tools(context: Context, _words: Words) -> pd.DataFrame:
 
     from mentra_nb.chat.engine import engine
     from mentra_nb.notebook.commands.listing import listing
+    from mentra_nb.tools.profile import allows
 
+    profile, own = engine().settings.tool_profile, context.conversation().tools()
     rows = [
         {
             "tool": spec.name,
+            "offered": spec in own or allows(profile, spec.name),
             "reads_only": spec.reads_only,
             "asks": spec.asks and not spec.reads_only,
             "description": spec.description,
         }
-        for spec in (*engine().runtime.tools(), *context.conversation().tools())
+        for spec in (*engine().runtime.tools(), *own)
     ]
-    frame = pd.DataFrame(rows, columns=["tool", "reads_only", "asks", "description"])
-    shown = {"tool": "tool", "asks": "asks", "reads_only": "reads only", "description": "what it does"}
+    frame = pd.DataFrame(rows, columns=["tool", "offered", "reads_only", "asks", "description"])
+    shown = {"tool": "tool"} | ({"offered": "offered"} if profile else {})
+    shown |= {"asks": "asks", "reads_only": "reads only", "description": "what it does"}
     return listing(frame, shown, "There are no tools: -t NAME offers a function of this notebook.")
 
 
