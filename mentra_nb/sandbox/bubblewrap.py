@@ -146,7 +146,8 @@ def script(
     """Return the shell script of the outer fence: run the command in the inner one, then look at what it changed.
 
     Args:
-        folder: Has `arguments` and `filter`, and gets `status`, `network`, `space` and what `difference` writes.
+        folder: Has `arguments` and `filter`, and gets `status`, `network`, `space`, what `difference` writes, and
+            `whole` if all of that is there.
         mode: Of the workspace; the layer above it gets the same.
         groups: Control groups to join.
         within: The beginning of the command line that sets limits.
@@ -175,5 +176,6 @@ for each in "$place/upper"/* "$place/upper"/.[!.]* "$place/upper"/..?*; do
   if [ -e "$each" ] || [ -L "$each" ]; then changed=yes; break; fi
 done
 [ -z "$changed" ] || {shlex.join(difference)}
+[ $? = 0 ] && echo whole >whole
 exit $code
 """

@@ -132,9 +132,11 @@ class Fence:
         if '"exit-code"' not in _text(folder / "status"):
             raise FenceFailed(f"the sandbox could not be put up: {output.stderr.strip()[-500:] or 'it gave no reason'}")
         output = replace(output, left_running=bool(_text(folder / "left").strip()))
-        said = json.loads(_text(folder / "difference.json") or "{}")
-        if _text(folder / "errors").strip():
-            said["problem"] = f"its changes cannot be read: {_text(folder / 'errors').strip()[-500:]}"
+        if _text(folder / "whole").strip() == "whole":
+            said = json.loads(_text(folder / "difference.json") or "{}")
+        else:
+            why = _text(folder / "errors").strip()[-500:] or "there may be no room on the disk"
+            said = {"problem": f"its changes cannot be read: {why}"}
         changes = tuple(_change(workspace, each) for each in said.get("changes", ()))
         wanted = wants(output, _text(folder / "network"), _text(folder / "space"), said, workspace, request)
         problem, moved = said.get("problem"), tuple(said.get("moved", ()))

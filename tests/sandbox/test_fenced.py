@@ -20,6 +20,7 @@ from mentra_nb.sandbox import fenced as fenced_module
 from mentra_nb.sandbox.executor import TIMED_OUT
 from mentra_nb.sandbox.fenced import Fence, FenceFailed, workspace_problem
 from mentra_nb.sandbox.limits import FenceLimits
+from mentra_nb.sandbox.waiting import FencedRun
 
 pytestmark = pytest.mark.slow
 
@@ -276,6 +277,26 @@ def test_a_pipe_is_not_kept_and_said_so(tmp_path: Path) -> None:
     with fenced("mkfifo pipe; echo 1 >file", tmp_path) as run:
         assert changed(run, tmp_path) == {"file": "created"}
         assert run.effect.wanted == (Want("special file", f"{tmp_path}/pipe"),)
+
+
+def test_a_command_whose_changes_cannot_be_written_down_has_not_changed_nothing(tmp_path: Path, own_home: Path) -> None:
+    (tmp_path / "flag").write_text("wait")
+
+    async def run_without_room() -> FencedRun:
+        def on_line(line: str) -> None:
+            [folder] = (own_home / "effects" / "waiting").iterdir()
+            (folder / "difference.json").symlink_to(folder / "nowhere" / "file")
+            (folder / "errors").symlink_to("/dev/null")
+            (tmp_path / "flag").write_text("go")
+
+        wait = 'echo 1 >new; echo ready; while ! [ "$(cat flag)" = go ]; do sleep 0.01; done'
+        run = await Fence().run(request(wait, tmp_path), tmp_path, on_line)
+        run.close()
+        return run
+
+    run = anyio.run(run_without_room)
+    assert run.problem == "its changes cannot be read: there may be no room on the disk"
+    assert run.effect.changes == ()
 
 
 @pytest.mark.parametrize("other", ["text.write_text('theirs')", "text.unlink()"])
