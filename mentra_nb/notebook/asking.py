@@ -178,7 +178,7 @@ def effect_diff(question: PermissionQuestion) -> list[str]:
 
 
 def _diff_line(text: str) -> str:
-    return cut(text[:1] + _counting_blanks(visible(text[1:])), MAX_DIFF_LINE)
+    return cut(text[:1] + _counting_blanks(visible(text[1:])).replace("\n", "␊"), MAX_DIFF_LINE)
 
 
 def _extent(question: PermissionQuestion, operation: Mapping[str, Any], changed: Changes | None) -> str:

@@ -220,6 +220,13 @@ def batch(folder: Path, *operations: dict[str, Any]) -> PermissionQuestion:
     )
 
 
+def test_the_name_of_a_file_cannot_look_like_a_line_of_a_diff(tmp_path: Path) -> None:
+    asked = batch(tmp_path, {"op": "create", "path": "a\n+harmless", "content": "rm\n"})
+    found = planned_changes(asked)
+    assert found is not None
+    assert diff(found, 9) == ["@@ a␊+harmless: created @@", "@@ line 1 @@", "+rm"]
+
+
 def test_a_batch_is_shown_as_one_diff_with_the_name_of_each_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     (tmp_path / "b.txt").write_text("gone\n")
