@@ -80,8 +80,11 @@ def _stage(path: str, unstable: set[str], name: str) -> str:
 # ---- forwards --------------------------------------------------------------------------------------------------------
 
 
-def stage(move: Move, contents: Contents) -> None:
-    """Write the new content of a move to its staged name, and to disk. Raises `OSError`, `Conflict`."""
+def stage(move: Move, contents: Contents, *, lasting: bool = True) -> None:
+    """Write the new content of a move to its staged name, and to disk if it is to be `lasting` by itself.
+
+    Raises `OSError`, `Conflict`.
+    """
     after = move.change.after
     if move.kind not in ("put", "swap") or after is None:
         return
@@ -92,7 +95,8 @@ def stage(move: Move, contents: Contents) -> None:
             with folder.create(name, after.mode) as file:
                 copied(source, file)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
         if folder.state(name) != after:
             raise Conflict([move.change.path], "would get another content than was decided about")
 
@@ -236,8 +240,9 @@ def _take_back_put(move: Move, here: FileState | None, waits: FileState | None) 
     after = move.change.after
     if waits is not None or here is None:
         return True
-    if here != after:
-        return False
+    if here != after:  # a folder that was to be replaced is still there, or is there again
+        before = move.change.before
+        return before is not None and here in (before, JUST_MADE if before.type == "folder" else before)
     _between(move_to_free, move.change.path, move.stage)
     if state(move.stage) == after:
         return True

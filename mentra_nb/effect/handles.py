@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -227,6 +227,43 @@ def _renamed(source: tuple[Folder, str], to: tuple[Folder, str], flags: int) -> 
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise OSError(code, os.strerror(code))
+
+
+@cache
+def _sync_of_file_system() -> Any:
+    """Return `syncfs`; `None` where there is none."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError, TypeError):
+        return None
+    call.argtypes = [ctypes.c_int]
+    return call
+
+
+def syncs_together() -> bool:
+    """Return whether all of a file system can be written to disk at once, which is faster than many files by turns."""
+    return HAS_HANDLES and _sync_of_file_system() is not None
+
+
+def sync_together(folders: Iterable[str]) -> None:
+    """Write all of the file systems that folders are in to disk. Raises `OSError`."""
+    done = set[int]()
+    for path in folders:
+        with parent(os.path.join(path, "x")) as (found, _):  # noqa: PTH118
+            device = found.stat(".").st_dev
+            if device not in done:
+                _sync_file_system_of(found)
+            done.add(device)
+
+
+def _sync_file_system_of(found: Folder) -> None:
+    try:
+        with found.opened(".") as handle:
+            if _sync_of_file_system()(handle) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
+    except PermissionError:  # a folder that may be written but not read
+        os.sync()
 
 
 def move_to_free(source: tuple[Folder, str], to: tuple[Folder, str]) -> None:

@@ -6,7 +6,8 @@
 
 An entry has `entry.json`, the before-images in `images`, and `staged` once all new content is on disk. It is written,
 and synced to disk, before anything in the workspace is changed, and moved to `done` as a whole, so that after a kill
-`recover` finds out by looking whether to finish it or to take it back.
+`recover` finds out by looking whether to finish it or to take it back. One of changes that
+were made already has `made`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, BinaryIO, Literal
 import portalocker
 
 from mentra_nb.effect.apply import Contents, Move, clean, is_made, make, moves, stage, sync, take_back
-from mentra_nb.effect.handles import copied, parent, state
+from mentra_nb.effect.handles import copied, parent, state, sync_together, syncs_together
 from mentra_nb.effect.types import Conflict, FileChange, FileState, change_from
 from mentra_nb.ids import new_id
 from mentra_nb.paths import home, make_private
@@ -37,6 +38,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 30
 """Bytes of before-images that are kept; of more, those of the oldest turns are dropped."""
+MANY = 64
+"""Changes of one call above which files are written to disk all at once, where the system can."""
 PRUNE_EVERY = 64
 """Entries, on average, after which the bound is looked at."""
 _NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
@@ -112,16 +115,16 @@ class Journal:
             raise ValueError(f"{turn!r} cannot be the name of a turn")
         entry = JournalEntry(new_id("effect"), turn, call, tuple(changes), tool, undoes, time.time())
         steps = moves(entry.changes, entry.id)
+        one_by_one = len(entry.changes) <= MANY or not syncs_together()
         with self._pending(entry.id) as folder:
             assert folder is not None
             try:
-                _write_entry(entry, folder)
+                _write_entry(entry, folder, one_by_one=one_by_one)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             try:
-                for move in steps:
-                    stage(move, contents)
+                _stage_all(steps, contents, one_by_one=one_by_one)
                 _write(folder / "staged", b"")
             except BaseException:
                 _clean_all(steps)
@@ -152,7 +155,8 @@ class Journal:
             for number, change in enumerate(entry.changes):
                 if change.before is not None and change.before.has_content:
                     shutil.move(images[change.path], folder / "images" / str(number))
-            _write(folder / "entry.json", json.dumps(asdict(entry), separators=(",", ":")).encode())
+            _write(folder / "made", b"")
+            _write_facts(entry, folder)
             self._move(folder, self.folder / "done" / turn)
         self._prune_sometimes(entry)
         return entry
@@ -239,6 +243,9 @@ class Journal:
         if entry is None:  # nothing had been changed yet
             shutil.rmtree(folder, ignore_errors=True)
             return None
+        if (folder / "made").exists():
+            self._move(folder, self.folder / "done" / entry.turn)
+            return Recovered(entry, "finished")
         steps = moves(entry.changes, entry.id)
         if not (folder / "staged").exists():
             _clean_all(steps)
@@ -297,6 +304,13 @@ class Journal:
         return dropped
 
 
+def _stage_all(steps: Sequence[Move], contents: Contents, *, one_by_one: bool) -> None:
+    for move in steps:
+        stage(move, contents, lasting=one_by_one)
+    if not one_by_one:
+        sync_together({os.path.dirname(move.stage) for move in steps})  # noqa: PTH120
+
+
 def _clean_all(steps: Sequence[Move]) -> None:
     for move in steps:
         try:
@@ -311,17 +325,24 @@ def _images(entry: JournalEntry, folder: Path) -> Contents:
     return lambda path: (folder / "images" / str(numbers[path])).open("rb")
 
 
-def _write_entry(entry: JournalEntry, folder: Path) -> None:
+def _write_entry(entry: JournalEntry, folder: Path, *, one_by_one: bool) -> None:
     """Write an entry with its before-images to disk. Raises `Conflict` if a file is not what its change says."""
     (folder / "images").mkdir(parents=True, mode=0o700)
     wrong = [
         change.path
         for number, change in enumerate(entry.changes)
-        if _imaged(change, folder / "images" / str(number)) != change.before
+        if _imaged(change, folder / "images" / str(number), lasting=one_by_one) != change.before
     ]
     if wrong:
         raise Conflict(wrong)
+    if not one_by_one:
+        sync_together([str(folder.resolve() / "images")])
     _sync_folder(folder / "images")
+    _write_facts(entry, folder)
+
+
+def _write_facts(entry: JournalEntry, folder: Path) -> None:
+    """Write `entry.json` as a whole, and its folder, to disk."""
     text = json.dumps(asdict(entry), separators=(",", ":"))
     _write(folder / "entry.tmp", text.encode())
     (folder / "entry.tmp").replace(folder / "entry.json")
@@ -329,8 +350,8 @@ def _write_entry(entry: JournalEntry, folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
-def _imaged(change: FileChange, image: Path) -> FileState | None:
-    """Write what is at the path of a change to its before-image and return its state."""
+def _imaged(change: FileChange, image: Path, *, lasting: bool) -> FileState | None:
+    """Write what is at the path of a change to its before-image, to disk if `lasting`, and return its state."""
     if change.before is None or not change.before.has_content:
         return state(change.path)
     try:
@@ -342,7 +363,8 @@ def _imaged(change: FileChange, image: Path) -> FileState | None:
             with source, image.open("xb") as file:
                 found = copied(source, file)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
     except FileExistsError:
         raise
     except OSError as error:

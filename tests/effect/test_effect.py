@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from kits.steps import AtStep
 from kits.trees import NEW, OLD, Node, Tree, changes_between, contents_of, make_tree, state_of, tree_in
 
+from mentra_nb.effect.apply import moves, take_back
 from mentra_nb.effect.handles import exchange, folder, parent, state
-from mentra_nb.effect.journal import Journal
+from mentra_nb.effect.journal import MANY, Journal
 from mentra_nb.effect.types import Conflict, Effect, FileChange, FileState, Want
 from mentra_nb.effect.undo import plan_undo, undo
 
@@ -127,6 +128,32 @@ def test_what_somebody_else_writes_at_any_step_is_kept(
         step += stride
     assert "made" in outcomes
     assert name in ("kept.txt", "added.txt") or "refused" in outcomes
+
+
+def test_a_folder_that_a_killed_recovery_has_made_again_is_no_conflict(place: tuple[Path, Journal]) -> None:
+    root, _ = place
+    old, new = {"b": ("folder", 0o755, b"")}, {"b": ("link", 0, b"a")}
+    make_tree(root, old)
+    [put] = [move for move in moves(changes_between(root, old, new), "id") if move.kind == "put"]
+    for mode, is_ours in ((0o755, True), (0o700, True), (0o711, False)):
+        (root / "b").chmod(mode)
+        assert take_back(put, contents_of(root, old)) is is_ours
+        assert tree_in(root) == {"b": ("folder", mode, b"")}
+
+
+def test_many_changes_are_written_to_disk_together(
+    place: tuple[Path, Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, journal = place
+    written: list[int] = []
+    monkeypatch.setattr(os, "fsync", written.append)
+    many: Tree = {f"f{n}": ("file", 0o644, b"%d" % n) for n in range(MANY + 1)}
+    make_tree(root, many)
+    apply(journal, root, many, {})
+    assert tree_in(root) == {}
+    assert len(written) < MANY / 2
+    assert undo(journal, "turn-1", by="turn-2").conflicts == ()
+    assert tree_in(root) == many
 
 
 def test_recovery_restores_from_images_what_nobody_changed_since(

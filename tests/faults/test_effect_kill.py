@@ -1,6 +1,6 @@
 """A process is killed at any step of a change to files: the change is finished or taken back, as a whole.
 
-`MENTRA_FAULT_KILLS` makes it kill at every tenth step instead of a few dozen.
+`MENTRA_FAULT_KILLS` makes it kill before and after each call that changes the file system instead of some dozens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MEMORY = Path("/dev/shm")
 pytestmark = [
     pytest.mark.fault,
     pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9"),
-    pytest.mark.timeout(1200 if LONG else 120),
+    pytest.mark.timeout(3600 if LONG else 120),
 ]
 
 
@@ -29,11 +29,15 @@ def test_a_kill_at_any_step_leaves_files_as_before_or_as_afterwards() -> None:
     tests = str(Path(killable_apply.__file__).parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
     with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
-        stride = "10" if LONG else "433"
-        program = [sys.executable, killable_apply.__file__, folder, "0", stride]
+        program = [sys.executable, killable_apply.__file__, folder, *(("1", "40") if LONG else ("29", "1000"))]
         done = subprocess.run(program, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout)
+    counts: dict[str, dict[str, int]] = json.loads(done.stdout)
     print(counts)
-    assert sum(counts.values()) > (300 if LONG else 20)
-    assert {kind.partition(",")[0] for kind in counts} == {"finished", "taken back"}
+    assert counts.keys() == killable_apply.SHAPES.keys()
+    assert sum(sum(each.values()) for each in counts.values()) > (1_500 if LONG else 60)
+    every = {outcome for each in counts.values() for outcome in each}
+    assert every >= {"finished", "taken back", "taken back, recovery killed", "entered", "not entered"}
+    if LONG:
+        ends = [{outcome.partition(",")[0] for outcome in each} for each in counts.values()]
+        assert all(each == {"finished", "taken back", "entered", "not entered"} for each in ends)
