@@ -14,6 +14,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
     suggest_rules                rules that your own answers would make
+    budgets                      what may still be used
     jobs, stop_job, stop_jobs    commands that run in the background
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, events, messages, sql, columns
                                  what happened, as DataFrames
@@ -119,6 +120,7 @@ __all__ = [
     "ask",
     "authorization",
     "backtest",
+    "budgets",
     "columns",
     "compare",
     "connect",
@@ -178,6 +180,7 @@ _HOME = {
     "revoke": "chat.api",
     "rules": "chat.api",
     "jobs": "chat.jobs",
+    "budgets": "chat.budgets",
     "stop_job": "chat.jobs",
     "stop_jobs": "chat.jobs",
     "models": "chat.api",
@@ -375,6 +378,7 @@ if TYPE_CHECKING:
     )
     from mentra_nb.chat.api import aask, allow, ask, connect, deny, models, replay, revoke, rules, tape, use
     from mentra_nb.chat.backtest import backtest
+    from mentra_nb.chat.budgets import budgets
     from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.jobs import jobs, stop_job, stop_jobs
     from mentra_nb.chat.mcp_servers import ConnectedServer, mcp, mcp_servers

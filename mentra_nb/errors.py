@@ -16,6 +16,7 @@ MentraError
  ├─ OperationDenied                    not allowed, or the question is already closed    terminal
  ├─ Cancelled, DeadlineExceeded                                                          terminal
  ├─ ToolBudgetExceeded, ModelBudgetExceeded, MaxRoundsExceeded                           terminal
+ ├─ BudgetSpent                        a budget of this turn, day or month is used up    terminal
  ├─ NoResumableTurn                    no turn was interrupted or failed                 terminal
  ├─ UnknownEntry                       the transcript has no such entry                  terminal
  ├─ EmptyAssistantResponse             the turn finished without a final message         terminal
@@ -325,6 +326,10 @@ class ModelBudgetExceeded(_LimitExceeded):
 
 class MaxRoundsExceeded(_LimitExceeded):
     what = "max rounds"
+
+
+class BudgetSpent(MentraError):
+    """A budget has no room for what comes next, and nobody has raised it. Nothing of it was sent."""
 
 
 class NoResumableTurn(MentraError):

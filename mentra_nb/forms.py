@@ -49,6 +49,9 @@ class Form(Data):
     who: str
     message: str
     fields: tuple[FormField, ...] = ()
+    yes: str = "Send"
+    no: str = "Decline"
+    """What is written on the buttons."""
 
     @classmethod
     def from_schema(cls, who: str, message: str, schema: Mapping[str, Any]) -> Form:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mentra_nb import paths, trust
+from mentra_nb.amounts import is_stricter
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.settings import TABLES, Settings
 from mentra_nb.trust import Content
@@ -233,6 +234,8 @@ def _made_stricter(settings: Settings, file: Path, name: str, value: Any) -> boo
             harmless = isinstance(value, int | float) and bool(value <= settings.ask_timeout)
         case "stream_hz":
             harmless = not settings.source(name).startswith("MENTRA_")
+        case "budget_turn" | "budget_session" | "budget_day" | "budget_project" | "budget_month":
+            harmless = is_stricter(value, getattr(settings, name))
         case _:
             harmless = False
     if harmless:

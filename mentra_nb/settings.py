@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from mentra_nb.amounts import PERIODS, Period, checked
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.trust import Content
 
@@ -156,9 +157,21 @@ class Settings(BaseModel):
         description="Tools that the model is offered, by name, * for any characters; -NAME offers all but that; "
         "empty: all; in MENTRA_TOOL_PROFILE separated by commas.",
     )
+    budget_turn: str | None = Field(
+        default=None, description="The most a turn may use, such as 0.50usd, 20k tokens, 5 tools, 10min."
+    )
+    budget_session: str | None = Field(default=None, description="The most a conversation may use; amounts as above.")
+    budget_day: str | None = Field(default=None, description="The most all turns of a day may use, by local time.")
+    budget_project: str | None = Field(default=None, description="The most all turns in a project may use together.")
+    budget_month: str | None = Field(default=None, description="The most all turns of a month may use, by local time.")
     providers: dict[str, Endpoint] = Field(default_factory=dict, description="Custom servers, by name.")
     aliases: dict[str, str] = Field(default_factory=dict, description="Short names for models.")
     mcp: dict[str, McpServer] = Field(default_factory=dict, description="MCP servers, by name.")
+
+    @field_validator(*(f"budget_{period}" for period in PERIODS), mode="before")
+    @classmethod
+    def _amounts(cls, value: Any) -> Any:
+        return checked(value)
 
     @field_validator("mcp")
     @classmethod
@@ -210,6 +223,16 @@ class Settings(BaseModel):
             if not re.fullmatch(r"-?[\w*][\w*-]*", name, re.ASCII):
                 raise ValueError(f"{name!r} is not the name of a tool, nor one after '-'")
         return names
+    def budgets(self) -> dict[Period, str]:
+        """Return the budgets that are set, by their period."""
+        values: dict[Period, str | None] = {
+            "turn": self.budget_turn,
+            "session": self.budget_session,
+            "day": self.budget_day,
+            "project": self.budget_project,
+            "month": self.budget_month,
+        }
+        return {period: value for period, value in values.items() if value}
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _problems: list[str] = PrivateAttr(default_factory=list)

@@ -49,6 +49,10 @@ async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin, bef
     """Store the turn and its message, and announce it. When the store fails, the transcript goes back to `before`."""
     if turn.limits.options.cost_budget is not None:
         check_priced(turn.provider.descriptor.id, turn.model)
+    if turn.limits.options.budgets:
+        from mentra_nb.agent.budgeting import begin
+
+        begin(turn, origin)
     end, entries = beginning.end, []
     record = RunRecord(
         id=turn.id,

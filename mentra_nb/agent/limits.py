@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,7 @@ from mentra_nb.errors import Cancelled, DeadlineExceeded, MaxRoundsExceeded, Mod
 
 if TYPE_CHECKING:
     from mentra_nb.agent.strategy import RoundStrategy
+    from mentra_nb.budget.meter import Meter
 
 
 class CancellationToken:
@@ -94,7 +95,7 @@ class CancellationToken:
             yield
 
 
-EarlyEnd = Literal["stop_requested", "token_budget", "cost_budget"]
+EarlyEnd = Literal["stop_requested", "token_budget", "cost_budget", "budget"]
 """Why a turn was ended as finished before the model was done."""
 
 
@@ -106,6 +107,7 @@ class Spent:
     tools: int = 0
     tokens: int = 0
     cost: float = 0.0
+    _meter: Meter | None = field(default=None, init=False, compare=False, repr=False)
 
 
 class _End:
@@ -143,6 +145,12 @@ class RunOptions:
     """Soft: input and output tokens, as providers count them."""
     cost_budget: float | None = None
     """Soft: USD, by the price list."""
+    budgets: Mapping[Literal["turn", "session", "day", "project", "month"], str] = field(default_factory=dict)
+    """What all turns of a period may use, such as `{"turn": "20k tokens", "day": "2usd, 100 calls"}`.
+
+    Amounts are in `usd`, `tokens`, `calls` and `min`. Each request reserves the most it may cost before it is sent.
+    Where one does not fit, a person is asked to go on with more; else the turn ends as finished.
+    """
     max_rounds: int | None = None
     """Model answers."""
     retry_base: float = 0.5
@@ -199,6 +207,15 @@ class TurnLimits:
         if not options.is_child:
             self.spent.requests = self.spent.tools = self.spent.tokens = 0
             self.spent.cost = 0.0
+            self.spent._meter = None
+
+    @property
+    def meter(self) -> Meter | None:
+        """What counts against `RunOptions.budgets`, of which subagents use their parent's; `None` without any."""
+        return self.spent._meter
+
+    def use_meter(self, meter: Meter) -> None:
+        self.spent._meter = meter
 
     def begin_round(self) -> None:
         """Count a round. Raises `DeadlineExceeded`, `MaxRoundsExceeded` or `ModelBudgetExceeded` if none may begin."""
@@ -255,6 +272,6 @@ class TurnLimits:
         self.options._end.reason = self.early_end()
         return self.options._end.reason is not None
 
-    def stop(self) -> None:
-        """Set `RunOptions.ended_early` to `stop_requested`."""
-        self.options._end.reason = "stop_requested"
+    def end(self, reason: EarlyEnd) -> None:
+        """Set `RunOptions.ended_early`."""
+        self.options._end.reason = reason

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ from mentra_nb.agent.steering import Boundary, Steering
 from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
 from mentra_nb.errors import (
+    BudgetSpent,
     ConfigurationError,
     ErrorCategory,
     FailedToStreamResponse,
@@ -33,7 +35,7 @@ from mentra_nb.errors import (
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.permission.binding import contained
-from mentra_nb.providers.base import ContentBlockStopped, ProviderEvent
+from mentra_nb.providers.base import ContentBlockStopped, ProviderEvent, Request
 
 SAVE_EVERY = 0.25
 """The least seconds between two saves of the text that is streaming, within a block."""
@@ -56,7 +58,21 @@ WHY_NOT_WHOLE = {
 
 
 async def run_rounds(turn: Turn) -> str:
-    """Take rounds until the model answers without calling a tool. Returns the stop reason."""
+    """Take rounds until the model answers without calling a tool, or a limit ends them. Returns the stop reason."""
+    try:
+        return await take_rounds(turn)
+    except BudgetSpent as spent:
+        return budget_ended(turn, spent)
+
+
+def budget_ended(turn: Turn, spent: BudgetSpent) -> str:
+    """Note why a budget ends the turn. Returns the stop reason."""
+    turn.limits.end("budget")
+    turn.stop_detail = str(spent)
+    return "budget"
+
+
+async def take_rounds(turn: Turn) -> str:
     malformed, incomplete, at = 0, 0, Boundary.ROUND
     while not turn.limits.ends_early():
         turn.limits.begin_round()
@@ -84,7 +100,7 @@ async def run_rounds(turn: Turn) -> str:
             at = Boundary.ANSWER
             continue
         if answer.stop_reason not in WHOLE:
-            await refuse(turn, calls, answer.stop_reason)
+            await refuse(turn, calls, why_not_whole(answer.stop_reason))
             incomplete += 1
             if incomplete >= MAX_MALFORMED_ROUNDS:
                 raise FailedToStreamResponse(MalformedStream(f"{incomplete} answers in a row were cut off in a call"))
@@ -121,7 +137,15 @@ async def finish_open_round(turn: Turn, end: OpenEnd) -> str | None:
 async def execute(turn: Turn, calls: Sequence[ToolUse], end: OpenEnd | None = None) -> str | None:
     """Run the calls of one answer and commit their results. Returns the stop reason if the turn ends with them."""
     turn.phase, turn.scheduler.history_len = "ExecutingTool", len(turn.transcript)
-    ended = await turn.scheduler.execute(calls, end.calls if end is not None else None)
+    known = end.calls if end is not None else None
+    try:
+        async with calls_in_budget(turn, len(calls) - (len(known.results) if known is not None else 0)):
+            ended = await turn.scheduler.execute(calls, known)
+    except BudgetSpent as spent:
+        if end is not None:  # nothing is lost: the turn can be resumed again
+            raise
+        await refuse(turn, calls, str(spent))
+        return budget_ended(turn, spent)
     results = turn.scheduler.take_results()
     if not turn.provider.takes_result_images(turn.model):
         results = [without_images(result) for result in results]
@@ -132,16 +156,39 @@ async def execute(turn: Turn, calls: Sequence[ToolUse], end: OpenEnd | None = No
     if any(isinstance(source, Steering) and source.is_waiting(Boundary.ROUND) for source in turn.sources):
         return None
     if await consult(turn, message, calls, results) == "stop":
-        turn.limits.stop()
+        turn.limits.end("stop_requested")
         return "stopped"
     return None
 
 
-async def refuse(turn: Turn, calls: Sequence[ToolUse], stop_reason: str) -> None:
-    """Answer the calls of an answer that is not whole with an error: what they would do may be cut off."""
+def calls_in_budget(turn: Turn, calls: int) -> AbstractAsyncContextManager[None]:
+    """Return what counts calls against the budgets of a turn, if it has any."""
+    if (meter := turn.limits.meter) is None:
+        return nullcontext()
+    from mentra_nb.agent.budgeting import counted
+
+    return counted(turn, meter, calls)
+
+
+def request_in_budget(turn: Turn, request: Request) -> AbstractAsyncContextManager[None]:
+    """Return what reserves a request's share of the budgets of a turn, if it has any."""
+    if (meter := turn.limits.meter) is None:
+        return nullcontext()
+    from mentra_nb.agent.budgeting import reserved
+
+    return reserved(turn, meter, request)
+
+
+def why_not_whole(stop_reason: str) -> str:
+    """Return why the calls of an answer may be cut off."""
     why = WHY_NOT_WHOLE.get(stop_reason, f"the answer ended for an unknown reason ({stop_reason})")
+    return f"{why}, so its calls may be incomplete"
+
+
+async def refuse(turn: Turn, calls: Sequence[ToolUse], why: str) -> None:
+    """Answer the calls of an answer with an error, without running any."""
     turn.phase = "ExecutingTool"
-    turn.scheduler.refuse(calls, f"not executed: {why}, so its calls may be incomplete")
+    turn.scheduler.refuse(calls, f"not executed: {why}")
     await turn.commit(Message.user(turn.scheduler.take_results()))
 
 
@@ -211,22 +258,14 @@ async def ask_model(turn: Turn) -> Answer:
     request = assemble(model, turn.config, turn.transcript.messages(), turn.environment, turn.scheduler.toolbox)
     turn.limits.count_request()
     for attempt in count(1):
-        turn.request = e.ModelRequestStarted(
-            agent_id=turn.agent_id,
-            run_id=turn.id,
-            model=model,
-            provider=provider.descriptor.id,
-            attempt=attempt,
-            request_id=new_id("request"),
-        )
-        turn.emit(turn.request)
-        turn.requests += 1
-        turn.retries += attempt > 1
         try:
-            async with provider.stream(request) as events:
-                request_opened(turn)
-                turn.pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, turn.transcript.call_ids)
-                return await read_answer(turn, turn.pending, events)
+            async with request_in_budget(turn, request):
+                request_started(turn, provider.descriptor.id, model, attempt)
+                async with provider.stream(request) as events:
+                    request_opened(turn)
+                    pending = PendingMessage(turn.agent_id, provider.descriptor.id, model, turn.transcript.call_ids)
+                    turn.pending = pending
+                    return await read_answer(turn, pending, events)
         except ProviderError as error:
             said_something = turn.pending is not None and turn.pending.said_something
             if isinstance(error, StreamTruncated) and not said_something:
@@ -300,6 +339,21 @@ def asked_wait(error: ProviderError) -> float:
     """Return the seconds that the server asks to wait before another request, 0 if it names no time."""
     asked = error.delay if isinstance(error, RetryableError) else None
     return (error.retry_after if isinstance(error, HttpError) else asked) or 0.0
+
+
+def request_started(turn: Turn, provider: str, model: str, attempt: int) -> None:
+    """Announce a model request, and count it."""
+    turn.request = e.ModelRequestStarted(
+        agent_id=turn.agent_id,
+        run_id=turn.id,
+        model=model,
+        provider=provider,
+        attempt=attempt,
+        request_id=new_id("request"),
+    )
+    turn.emit(turn.request)
+    turn.requests += 1
+    turn.retries += attempt > 1
 
 
 def request_opened(turn: Turn) -> None:

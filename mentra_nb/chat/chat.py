@@ -245,7 +245,7 @@ class Chat:
         used, limits = self._engine, plan.limits or self.limits or RunOptions()
         if plan.waits:
             turn.jobs.expect()
-        options, value = replace(limits, cancellation=turn.token, spent=Spent()), None
+        options, value = replace(limits, cancellation=turn.token, spent=Spent(), budgets=used.budgets(limits)), None
         with self._exclusively(turn, plan, limits), self._identity.in_errors():
             with options.stoppable():  # finding the model may wait for a server
                 if (session := self._session) is None:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
+from mentra_nb.agent.limits import RunOptions
+from mentra_nb.amounts import Period
 from mentra_nb.chat.instructions import system_prompt
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
 from mentra_nb.chat.offers import offer_named
@@ -194,6 +196,10 @@ class Engine:
         if text not in self._said:
             self._said.add(text)
             turn.notice(text)
+
+    def budgets(self, limits: RunOptions) -> Mapping[Period, str]:
+        """Return the budgets of a turn: those of the settings, unless its limits name others."""
+        return {**self.settings.budgets(), **limits.budgets}
 
     def policy(self) -> RuntimePolicy:
         """Return the runtime's policy with the environment variables that the settings name."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+from mentra_nb.amounts import amounts
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.notebook.commands.command import Command, Names, Option, Words
 from mentra_nb.notebook.commands.table import BY_NAME, COMMANDS, FLAGS, SQL_BEGINS, STATUS
@@ -29,6 +30,7 @@ class Parsed:
     session: str | None = None
     tool: list[str] = field(default_factory=list)
     out: str | None = None
+    budget: str | None = None
     quiet: bool = False
     verbose: bool = False
 
@@ -50,6 +52,8 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         if line.strip():
             raise ConfigurationError("there is nothing to ask: write the question after the options")
         return Parsed(command=STATUS)
+    if parsed.budget is not None:
+        amounts(parsed.budget)
     if parsed.out is not None and (not parsed.out.isidentifier() or keyword.iskeyword(parsed.out)):
         raise ConfigurationError(f"-o needs a Python name, not '{parsed.out}'")
     parsed.prompt = rest if cell is None else f"{rest}\n{cell}".strip()

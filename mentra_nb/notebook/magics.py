@@ -63,6 +63,11 @@ class Mentra(Magics):
     skills = _trait("skills")
     tools = _trait("tools")
     tool_profile = _trait("tool_profile")
+    budget_turn = _trait("budget_turn")
+    budget_session = _trait("budget_session")
+    budget_day = _trait("budget_day")
+    budget_project = _trait("budget_project")
+    budget_month = _trait("budget_month")
     _loading = False
 
     def __init__(self, shell: Any = None, **kwargs: Any) -> None:
@@ -115,10 +120,12 @@ class Mentra(Magics):
         if parsed.command is not None:
             return parsed.command.run(Context(names, partial(show, names=names)), parsed.words)
         from mentra_nb.chat.api import conversation
+        from mentra_nb.chat.budgets import limits_of
 
         tools = [self._function(name) for name in parsed.tool]
         chat, cell_run = conversation(parsed.session), kernel.running_cell()
-        turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, origin=cell_run, waits=True)
+        limits = limits_of(chat, parsed.budget)
+        turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, limits=limits, origin=cell_run, waits=True)
         reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
         if parsed.out is not None:
             names[parsed.out] = reply

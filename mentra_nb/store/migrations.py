@@ -153,6 +153,15 @@ STEPS: tuple[str, ...] = (
     """
     ALTER TABLE questions ADD COLUMN answer TEXT;
     """,
+    """
+    CREATE TABLE budgets(
+      period TEXT NOT NULL, key TEXT NOT NULL, unit TEXT NOT NULL, spent INTEGER NOT NULL DEFAULT 0,
+      reserved INTEGER NOT NULL DEFAULT 0, extra INTEGER NOT NULL DEFAULT 0,
+      PRIMARY KEY(period, key, unit)) STRICT, WITHOUT ROWID;
+    CREATE TABLE reservations(
+      id TEXT PRIMARY KEY, runtime_id TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+      process_started REAL NOT NULL, claims TEXT NOT NULL, made_at REAL NOT NULL) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -5,15 +5,18 @@ Every call has committed when it returns. A transcript is only appended to, neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionRule
 
 if TYPE_CHECKING:
+    from mentra_nb.amounts import Period, Unit
     from mentra_nb.store.records import (
         AgentRecord,
         BackgroundJob,
+        BudgetClaim,
+        BudgetCount,
         ConversationSummary,
         Entry,
         JobStatus,
@@ -378,6 +381,38 @@ class MemoryStore(Protocol):
     async def save_memory_cursor(self, agent_id: str, revision: int) -> None: ...
 
 
+class BudgetStore(Protocol):
+    """Budgets: what was spent of each, and what is reserved. Amounts are in parts of a unit (`amounts.PARTS`)."""
+
+    async def reserve_budget(
+        self, reservation_id: str, holder: LeaseHolder, claims: Sequence[BudgetClaim]
+    ) -> tuple[BudgetClaim, BudgetCount] | None:
+        """Reserve all claims, or none: then return the first that does not fit, and how much of its budget is used."""
+        ...
+
+    async def settle_budget(self, reservation_id: str, spent: Mapping[Unit, int] | None) -> bool:
+        """Count what was spent, by unit, in place of what was reserved; `None` is all of it.
+
+        Return `False` and change nothing if it is settled already.
+        """
+        ...
+
+    async def extend_budget(self, period: Period, key: str, unit: Unit, more: int) -> None:
+        """Raise the limit of one budget from now on, for every process."""
+        ...
+
+    async def count_budget(self, period: Period, key: str, unit: Unit) -> BudgetCount:
+        """Return how much of a budget is used."""
+        ...
+
+    async def settle_left_behind(self, asker: LeaseHolder) -> int:
+        """Count all that dead runtimes had reserved as spent. Return how many reservations that were.
+
+        The asker's host is checked for the process; on another host a runtime without a lease counts as ended.
+        """
+        ...
+
+
 class RuntimeStore(
     AgentStore,
     SessionStore,
@@ -390,6 +425,7 @@ class RuntimeStore(
     TeamStore,
     BackgroundStore,
     MemoryStore,
+    BudgetStore,
     Protocol,
 ):
     """All operations of a state store. Each may raise `StoreError`.

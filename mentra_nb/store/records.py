@@ -223,6 +223,8 @@ def _host() -> str:
 
 
 if TYPE_CHECKING:
+    from mentra_nb.store.work_records import BudgetClaim as BudgetClaim
+    from mentra_nb.store.work_records import BudgetCount as BudgetCount
     from mentra_nb.store.work_records import MemoryHit as MemoryHit
     from mentra_nb.store.work_records import MemoryKind as MemoryKind
     from mentra_nb.store.work_records import MemoryRecord as MemoryRecord

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mentra_nb.store.tables.agents import AgentTable
+from mentra_nb.store.tables.budgets import BudgetTable
 from mentra_nb.store.tables.jobs import JobTable
 from mentra_nb.store.tables.leases import LeaseTable
 from mentra_nb.store.tables.memories import MemoryTable
@@ -27,5 +28,6 @@ class SqlStore(
     TeamTable,
     JobTable,
     MemoryTable,
+    BudgetTable,
 ):
     """Every operation of `RuntimeStore`. A subclass adds the connection to its engine."""

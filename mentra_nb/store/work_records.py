@@ -1,13 +1,14 @@
-"""The records of what agents keep besides conversations: tasks, teams and memories. Times are Unix seconds.
+"""The records of what agents keep besides conversations: tasks, teams, memories, budgets. Times are Unix seconds.
 
 They are apart so that a turn without them does not make their classes. `records.py` offers them with the others.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from mentra_nb.amounts import Period, Unit
 from mentra_nb.content import Data
 
 TaskStatus = Literal["pending", "in_progress", "completed"]
@@ -93,3 +94,23 @@ class MemoryHit(MemoryRecord):
 
     score: float
     why_retrieved: str | None = None
+
+
+class BudgetClaim(NamedTuple):
+    """What a reservation takes of one budget. `amount` and `limit` are in parts of the unit (`amounts.PARTS`)."""
+
+    period: Period
+    key: str
+    """Which turn, session, day, project or month."""
+    unit: Unit
+    amount: int
+    limit: int
+
+
+class BudgetCount(NamedTuple):
+    """How much of a budget is used, in parts of its unit."""
+
+    spent: int = 0
+    reserved: int = 0
+    extra: int = 0
+    """By how much a person has raised its limit."""

@@ -138,7 +138,7 @@ def test_planned_words_are_reserved_with_their_arguments(line: str) -> None:
 
 
 def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    words = "fix code good bad cells say context compact memories team diff budgets export"
+    words = "fix code good bad cells say context compact memories team diff export"
     assert set(PLANNED) == {*words.split(), "fork", "forget", "history"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []

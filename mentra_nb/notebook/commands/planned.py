@@ -9,7 +9,6 @@ from mentra_nb.notebook.commands.command import Command, Context, Words
 
 _PATTERNS = {
     "bad": "bad",
-    "budgets": "budgets",
     "cells": "cells",
     "code": r"code(?: \d+)?",
     "compact": "compact",

@@ -1,4 +1,4 @@
-"""`usage` and `log`: tables of the record."""
+"""`usage`, `budgets` and `log`: what was used, what may be, and what happened."""
 
 from __future__ import annotations
 
@@ -39,6 +39,15 @@ def usage(_context: Context, words: Words) -> pd.DataFrame:
     found = frames.usage(by=words["by"] or "model")  # type: ignore[arg-type]  # raises for an unknown group
     groups = {name: name.removesuffix("_id") for name in found.columns if name not in (*_SPENT, *_TOKENS)}
     return listing(found, groups | {name: _SPENT[name] for name in _SPENT if name in found}, getattr(found, "why", ""))
+
+
+def budgets(_context: Context, _words: Words) -> pd.DataFrame:
+    """Return the budgets that are set, and what is left of them."""
+    from mentra_nb.chat import budgets as chat_budgets
+    from mentra_nb.notebook.commands.listing import listing
+
+    found = chat_budgets.budgets()
+    return listing(found, {name: name for name in found.columns if name != "key"}, getattr(found, "why", ""))
 
 
 def log(_context: Context, words: Words) -> pd.DataFrame:

@@ -23,6 +23,7 @@ OPTIONS = (
         complete=lambda names: names.functions(),
     ),
     Option(("-o", "--out"), "store the reply under this name", "NAME"),
+    Option(("-b", "--budget"), "the most this turn may use: 0.50usd, 20k, 5tools, 10min", "AMOUNT"),
     Option(("-q", "--quiet"), "show only the answer"),
     Option(("-v", "--verbose"), "also show tool results and thinking"),
 )
@@ -154,6 +155,7 @@ COMMANDS = (
         record.usage,
         complete=(one_of("--by"), one_of("model", "day", "session", "provider", "tool")),
     ),
+    Command("budgets", "budgets", "budgets", "what may still be used: limits, spent, left", record.budgets),
     Command(
         "log",
         rf"log(?: (?P<sql>(?i:{'|'.join(SQL_BEGINS)})\b.+))?",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from mentra_nb.store.records import BackgroundJob, JobStatus, LeaseHolder
-from mentra_nb.store.tables.leases import is_running
+from mentra_nb.store.tables.leases import is_alive
 from mentra_nb.store.tables.mailbox import Mailbox
 from mentra_nb.store.transactions import Database, Transaction, insert
 
@@ -58,19 +58,12 @@ class JobTable(Database):
         def work(db: Transaction) -> list[Any]:
             now, recovered = time.time(), []
             for owner in db.execute(owners, (asker.runtime_id,)).fetchall():
-                if not _is_alive(db, owner, asker, now):
+                if not is_alive(db, owner, asker, now):
                     recovered += db.execute(interrupt, (now, owner["runtime_id"])).fetchall()
             return recovered
 
         jobs = [_job(row) for row in await self.write(work)]
         return sorted(jobs, key=lambda job: (job.started_at, job.id))
-
-
-def _is_alive(db: Transaction, owner: Any, asker: LeaseHolder, now: float) -> bool:
-    if owner["host"] == asker.host:
-        return is_running(owner["pid"], owner["process_started"])
-    lease = "SELECT key FROM leases WHERE runtime_id = ? AND expires_at > ? LIMIT 1"
-    return db.execute(lease, (owner["runtime_id"], now)).fetchone() is not None
 
 
 def _notifications(agent_id: str) -> Mailbox:

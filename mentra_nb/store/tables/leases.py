@@ -73,6 +73,14 @@ def _remove_stale(db: Transaction, asker: LeaseHolder, now: float) -> None:
             db.execute("DELETE FROM leases WHERE runtime_id = ?", (other["runtime_id"],))
 
 
+def is_alive(db: Transaction, owner: Any, asker: LeaseHolder, now: float) -> bool:
+    """Return whether the runtime in a row still runs: on the asker's host its process, on another its leases tell."""
+    if owner["host"] == asker.host:
+        return is_running(owner["pid"], owner["process_started"])
+    lease = "SELECT key FROM leases WHERE runtime_id = ? AND expires_at > ? LIMIT 1"
+    return db.execute(lease, (owner["runtime_id"], now)).fetchone() is not None
+
+
 def is_running(pid: int, started: float) -> bool:
     """Return whether the process of this host that had this pid at `started` (Unix seconds) still runs."""
     import psutil

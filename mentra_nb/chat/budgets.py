@@ -1,0 +1,72 @@
+"""The budgets in force, for a person: a table of them; and the limits of a turn with one of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mentra_nb import paths
+from mentra_nb.agent.limits import RunOptions
+from mentra_nb.amounts import Period, amounts, in_units
+from mentra_nb.chat.chat import Chat
+from mentra_nb.chat.engine import engine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("period", "limit", "spent", "reserved", "left", "unit", "key")
+WHY_EMPTY = "No budget is set. To set one: %config Mentra.budget_day = '2usd'"
+
+
+def limits_of(chat: Chat, budget: str | None) -> RunOptions | None:
+    """Return the limits of a turn in `chat` that has this budget; `None` for those of the conversation."""
+    if budget is None:
+        return None
+    limits = chat.limits or RunOptions()
+    return replace(limits, budgets={**limits.budgets, "turn": budget})
+
+
+def budgets() -> pd.DataFrame:
+    """Return the budgets that are set, a row for each period and unit, and what of them is used.
+
+    Counting begins with the first turn for which a budget is set. What a kernel that was killed had reserved counts as
+    spent.
+
+    Columns: period (`turn`: the last one of the notebook's conversation, `session`, `day`, `project`, `month`); limit,
+    spent, reserved, left (float, in the unit); unit (`usd`, `tokens`, `calls`, `minutes`); key (str, which turn,
+    session, day, project or month).
+
+    Example:
+        >>> len(mn.budgets())
+        0
+    """
+    import pandas as pd
+
+    from mentra_nb.budget.meter import key_now
+    from mentra_nb.chat.api import conversation
+    from mentra_nb.record.empty import or_why
+    from mentra_nb.store.records import LeaseHolder
+
+    used, chat = engine(), conversation()
+    last = chat.last.turn_id if chat.last is not None else ""
+    keys: dict[Period, str] = {"turn": last, "session": chat.id, "project": str(paths.project_root())}
+    store, set_here = used.runtime.store, used.budgets(chat.limits or RunOptions())
+
+    async def rows() -> list[tuple[Any, ...]]:
+        if set_here:
+            await store.settle_left_behind(LeaseHolder.here(used.runtime.id))
+        found = []
+        for period, text in set_here.items():
+            for unit, parts in amounts(text):
+                key = key_now(period, keys)
+                count = await store.count_budget(period, key, unit)
+                limit = parts + count.extra
+                left = max(limit - count.spent - count.reserved, 0)
+                numbers = (in_units(unit, each) for each in (limit, count.spent, count.reserved, left))
+                found.append((period, *numbers, unit, key))
+        return found
+
+    frame = pd.DataFrame(used.call(rows), columns=list(COLUMNS))
+    frame = frame.astype(dict.fromkeys(("limit", "spent", "reserved", "left"), float))
+    frame.attrs["mentra_nb"] = True
+    return or_why(frame, WHY_EMPTY)
