@@ -25,7 +25,7 @@ _NAMES: dict[str, Unit] = {
     **dict.fromkeys(("min", "minute", "minutes"), "minutes"),
 }
 _THOUSANDS = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
-_AMOUNT = re.compile(r"(\$?)\s*(\d+(?:\.\d+)?|\.\d+)([kKM]?)\s*(\$|[A-Za-z]*)")
+_AMOUNT = re.compile(r"(\$?)\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([kKM]?)\s*(\$|[A-Za-z]*)")
 _WORDS = {"usd": "usd", "tokens": "tokens", "calls": "tool calls", "minutes": "active minutes"}
 
 

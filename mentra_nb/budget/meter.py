@@ -35,6 +35,8 @@ NAMES: dict[Period, str] = {
     "month": "this month",
 }
 _MORE = {"usd": "More, in usd", "tokens": "More tokens", "calls": "More tool calls", "minutes": "More minutes"}
+MOST_MORE = 10**6
+"""The most, in its unit, by which one answer raises a limit, unless more is needed."""
 _NEEDS = {
     "usd": "the next request may cost up to {}",
     "tokens": "the next request may take up to {}",
@@ -187,6 +189,7 @@ def question(claim: BudgetClaim, count: BudgetCount, why: str) -> Form:
         required=True,
         default=max(least, rounded(unit, claim.limit // 4, up=True)),
         least=least,
+        most=max(least, MOST_MORE),
     )
     message = f"{why[0].upper()}{why[1:]}. Go on with more?"
     return Form(who="mentra", message=message, fields=(more,), yes="Go on", no="Stop here")
