@@ -223,6 +223,7 @@ class Settings(BaseModel):
             if not re.fullmatch(r"-?[\w*][\w*-]*", name, re.ASCII):
                 raise ValueError(f"{name!r} is not the name of a tool, nor one after '-'")
         return names
+
     def budgets(self) -> dict[Period, str]:
         """Return the budgets that are set, by their period."""
         values: dict[Period, str | None] = {
