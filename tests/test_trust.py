@@ -197,8 +197,17 @@ def test_a_folder_that_nobody_can_read_through_is_not_offered(tmp_path: Path) ->
     folder = tmp_path / ".mentra" / "skills"
     make_skill(folder / "count", "x" * (trust.MAX_BYTES + 1))
     (line,) = load({}, tmp_path, tmp_path / "none.toml").ignored()
-    assert "KiB" in line
+    assert "SKILL.md is not read: it has more than 256 KiB" in line
+    for name in ("count", "more"):
+        make_skill(folder / name, "x" * (trust.MAX_BYTES * 2 // 3))
+    (line,) = load({}, tmp_path, tmp_path / "none.toml").ignored()
+    assert "its files have more than 256 KiB" in line
+    make_skill(folder / "more")
     make_skill(folder / "count")
+    (folder / "a\nb").touch()
+    (line,) = load({}, tmp_path, tmp_path / "none.toml").ignored()
+    assert "cannot be shown" in line
+    (folder / "a\nb").unlink()
     for number in range(trust.MAX_FILES):
         (folder / f"{number}").touch()
     (line,) = load({}, tmp_path, tmp_path / "none.toml").ignored()

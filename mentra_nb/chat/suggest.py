@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -76,8 +76,9 @@ def _calls(filters: Any) -> list[_Call]:
         allowed = bool(row.decision == "allow" and by_person and row.whole)
         denied = bool(row.decision == "deny" and row.decided_by in _DENIED_BY and isinstance(row.subject, str))
         if allowed or denied:
-            folders = changed.get((str(row.run_id), str(row.call_id))) if allowed and _kind(row) == "shell" else None
-            found.append(_Call(Decided(str(row.tool), _subject(row), allowed, folders), row))
+            kind = _kind(row)
+            folders = changed.get((str(row.run_id), str(row.call_id))) if allowed and kind == "shell" else None
+            found.append(_Call(Decided(str(row.tool), _subject(row, kind), allowed, folders), row))
     return found
 
 
@@ -86,17 +87,22 @@ def _changed(filters: Any) -> dict[tuple[str, str], tuple[str, ...]]:
     made = frames.effects(tool=["shell"], folder=filters.get("folder"))
     made = made[made.outcome.isin(["made", "finished"])]
     return {
-        (str(run), str(call)): tuple(sorted({os.path.dirname(path) for path in paths_}))  # noqa: PTH120
-        for (run, call), paths_ in made.groupby(["run_id", "call_id"], observed=True).path
+        (str(run), str(call)): _outermost({os.path.dirname(path) for path in made_there})  # noqa: PTH120
+        for (run, call), made_there in made.groupby(["run_id", "call_id"], observed=True).path
     }
+
+
+def _outermost(folders: set[str]) -> tuple[str, ...]:
+    """Return the folders without those that are inside another."""
+    inner = {each for each in folders for other in folders if each.startswith(f"{other.rstrip('/')}/")}
+    return tuple(sorted(folders - inner))
 
 
 def _kind(row: Any) -> str:
     return "shell" if row.shell else KINDS.get(str(row.tool), "path" if row.tool == "files" else "text")
 
 
-def _subject(row: Any) -> Subject:
-    kind = _kind(row)
+def _subject(row: Any, kind: str) -> Subject:
     if kind == "path":
         return Subject.path(*row.subject.split("\n"))
     return Subject.shell(row.subject) if kind == "shell" else Subject.text(row.subject)
@@ -107,7 +113,11 @@ def _row(each: Suggestion, calls: Sequence[_Call], judged: pd.DataFrame) -> dict
     dates = [call.row.ts for call in calls]
     weeks = max((max(dates) - min(dates)) / pd.Timedelta(days=7), 1.0)
     own = {row.session_id for row in saved} == {conversation().id}
-    covered = judged[(judged.verdict == "allow") & (judged.rule == f"allow {each.tool} {each.pattern}")]
+    covered = [
+        call
+        for call in judged[(judged.verdict == "allow") & (judged.tool == each.tool) & judged.rule.notna()].itertuples()
+        if each.covers(_subject(call, _kind(saved[-1])))
+    ]
     subjects = [str(row.subject) for row in saved]
     also = also_covers(each.pattern, subjects) if _kind(saved[-1]) == "shell" else []
     more = [f"… and {len(also) - _SHOWN} more"] if len(also) > _SHOWN else []
@@ -119,19 +129,19 @@ def _row(each: Suggestion, calls: Sequence[_Call], judged: pd.DataFrame) -> dict
         "saves_per_week": round(len(saved) / weeks, 1),
         "allowed": len(saved),
         "also_covers": "\n".join([*also[:_SHOWN], *more]) or None,
-        "backtest": _told(covered.decision, covered.decided_by),
+        "backtest": _told(covered),
         "example": subjects[-1],
     }
 
 
-def _told(decisions: Iterable[Any], by: Iterable[Any]) -> str:
+def _told(calls: Sequence[Any]) -> str:
     """Return in words what was decided about the calls that a suggestion covers."""
-    calls = list(zip(decisions, by, strict=True))
-    yours = sum(decision == "allow" and who in PEOPLE for decision, who in calls)
-    denied = sum(decision == "deny" and who in _DENIED_BY for decision, who in calls)
-    rest = len(calls) - yours - denied
-    others = f", {rest} otherwise decided" if rest else ""
-    return f"{counted(len(calls), 'call')}: {yours} allowed by you, {denied} denied{others}"
+    yours = sum(call.decision == "allow" and call.decided_by in PEOPLE for call in calls)
+    denied = sum(call.decision == "deny" and call.decided_by in _DENIED_BY for call in calls)
+    counts = counted(len(calls), "call")
+    if yours == len(calls):
+        return f"{counts}, all allowed by you"
+    return f"{counts}: {yours} allowed by you, {denied} denied, {len(calls) - yours - denied} decided otherwise"
 
 
 def accept(row: Any) -> PermissionRule:

@@ -46,6 +46,10 @@ class Suggestion:
     folders: tuple[str, ...] | None = None
     saved: tuple[int, ...] = field(default=(), compare=False)
 
+    def covers(self, subject: Subject) -> bool:
+        """Return whether it covers a part of what a call acts on, such as a command of a line."""
+        return any(_covers(self.pattern, unit, subject.kind) for unit in _units(subject))
+
     def rule(self) -> PermissionRule:
         """Return it as a rule that is not stored."""
         return PermissionRule(id=f"{self.tool} {self.pattern}", tool=self.tool, pattern=self.pattern, allow=True)
@@ -206,8 +210,7 @@ def _without_denied(
         own = [each for each in found if each.tool == call.tool]
         made = find_rule([*rules, *(each.rule() for each in own)], call.tool, call.subject)
         if made is not None and made.allow and made.id in {each.rule().id for each in own}:
-            units = _units(call.subject)
-            bad = {each for each in own if any(_covers(each.pattern, unit, call.subject.kind) for unit in units)}
+            bad = [each for each in own if each.covers(call.subject)]
             found = [each for each in found if each not in bad]
     return found
 

@@ -15,9 +15,10 @@ import mentra_nb.event.types as e
 from mentra_nb import paths
 from mentra_nb.authorization import PermissionDecision
 from mentra_nb.chat import engine
-from mentra_nb.chat.suggest import suggest_rules
+from mentra_nb.chat.suggest import accept, suggest_rules
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
+from mentra_nb.event.effects import ChangedFile, EffectMade
 from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,8 @@ def test_accepted_suggestions_save_the_questions_of_the_next_conversation(projec
     assert list(found.pattern) == ["head -? data/*.csv", "ls data", "wc -l data/sales.csv", "cut -d. -f1"]
     assert set(found.scope) == {"project"}
     assert found.saves_per_week.tolist() == [4.0, 4.0, 3.0, 3.0]
-    assert found.backtest[1] == "4 calls: 4 allowed by you, 0 denied"
+    calls = ["4 calls, all allowed by you", "4 calls, all allowed by you", *["3 calls, all allowed by you"] * 2]
+    assert found.backtest.tolist() == calls
     assert "head -5 data.csv" not in str(found.also_covers[0])
     assert mn.rules().empty  # nothing is remembered unasked
     for each in found.itertuples():
@@ -113,3 +115,19 @@ def test_only_answers_of_a_person_teach_and_other_denials_count(project: Path) -
     record.journal.close()
     assert suggest_rules(session="s1").pattern.tolist() == ["ls c"]
     assert "Nothing to suggest" in repr(suggest_rules())  # it is a conversation of another project
+
+
+def test_what_was_kept_of_the_sandbox_is_suggested_for_its_folders_only(project: Path) -> None:
+    record = Record(paths.record_folder())
+    record.turn("r")
+    for n, folders in enumerate([["out", "out/deep"], ["out"], ["elsewhere"]]):
+        same = {"run_id": "r", "tool_call_id": f"c{n}", "tool_name": "shell"}
+        past(record, n, "make plots", "allow", "user")
+        files = [ChangedFile(path=f"{project}/{each}/{n}.png", change="created", type="file") for each in folders]
+        record.add(EffectMade, **same, outcome="made", entry="1", files=files)
+    record.journal.close()
+    (found,) = suggest_rules(session="s1").itertuples()
+    assert (found.pattern, found.inside, found.allowed) == ("make plots", f"{project}/out", 2)
+    accept(found)
+    (rule,) = mn.Chat().rules()
+    assert (rule.pattern, rule.folders) == ("make plots", (str(project / "out"),))

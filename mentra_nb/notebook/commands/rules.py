@@ -81,6 +81,8 @@ def rules(_context: Context, words: Words) -> pd.DataFrame | None:
     return listing(frame, shown, getattr(found, "why", ""))
 
 
+_MOST = 25
+"""Suggestions that are shown."""
 _suggested: list[pd.DataFrame] = []
 """The table of suggestions that was shown last, to which numbers refer."""
 
@@ -97,8 +99,9 @@ def _suggestions() -> pd.DataFrame:
     shown |= {"inside": "keeps what it changes in", "saves_per_week": "saves a week", "also_covers": "also covers"}
     shown |= {"backtest": "on record"}
     if len(found):
-        say("Accept one with %mentra rules accept N; nothing is remembered unasked.")
-    return listing(frame, shown, getattr(found, "why", ""))
+        more = f" The first {_MOST} of {len(found)}; mn.suggest_rules() has all." if len(found) > _MOST else ""
+        say(f"Accept one with %mentra rules accept N; nothing is remembered unasked.{more}")
+    return listing(frame.head(_MOST), shown, getattr(found, "why", ""))
 
 
 def _accept(number: str) -> None:
