@@ -26,6 +26,8 @@ SKILLS = ".mentra/skills"
 """The folder of a project's skills."""
 DOTENV = ".env"
 """The file of variables that some front ends give to a kernel, before anybody has looked at it."""
+MAX_DOTS = 500
+"""Dots in a line of a TOML file that is read."""
 _OTHER_KEYS = {
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"),
     *("AZURE_API_KEY", "AZURE_OPENAI_API_KEY", "CEREBRAS_API_KEY", "COHERE_API_KEY", "DASHSCOPE_API_KEY"),
@@ -37,7 +39,6 @@ _OTHER_KEYS = {
 """Keys of well-known services beside the presets."""
 _taken_out: dict[str, str] = {}
 """Variables that a project's `.env` had put into the environment of this process."""
-_VARIABLE = re.compile(r"(?:export\s+)?(MENTRA_\w+)\s*=\s*(.*?)\s*")
 
 
 def load(
@@ -90,13 +91,20 @@ def _own_variables(settings: Settings, root: Path, environ: Mapping[str, str]) -
     From the environment of this process these are taken out, as they would also say where the home is.
     """
     known = {**_taken_out, **environ} if environ is os.environ else dict(environ)
-    try:
-        raw = trust.read(root / DOTENV, root)
-    except ConfigurationError:  # what else is in it is the business of others
+    if not any(name.startswith("MENTRA_") for name in known):
         return known
-    lines = (raw or b"").decode("utf-8", "replace").splitlines()
-    found = {match[1]: _unquoted(match[2]) for match in map(_VARIABLE.fullmatch, map(str.strip, lines)) if match}
-    taken = {name: value for name, value in found.items() if known.get(name) == value}
+    with settings.noting():
+        raw = trust.read(root / DOTENV, root) or b""
+        taken = {name: known[name] for name, value in _mentioned(raw) if name in known and _is_from(value, known[name])}
+        taken = {name: value for name, value in taken.items() if (name, value) != ("MENTRA_ASK", "always")}
+        return _without(settings, root, environ, known, taken)
+    return known
+
+
+def _without(
+    settings: Settings, root: Path, environ: Mapping[str, str], known: dict[str, str], taken: dict[str, str]
+) -> dict[str, str]:
+    """Return the variables without those that `.env` set, unless they are trusted."""
     if not taken:
         return known
     if environ is os.environ:
@@ -135,14 +143,15 @@ def _files(settings: Settings, root: Path) -> Iterator[tuple[Path, dict[str, Any
     file = root / "pyproject.toml"
     try:
         raw = trust.read(file, root)
-        table: Any = tomllib.loads((raw or b"").decode())
-    except (ConfigurationError, ValueError, RecursionError):  # it is the project's: other tools report its errors
+        table: Any = _parsed(file, (raw or b"").decode())
+    except (ConfigurationError, UnicodeDecodeError):  # it is the project's: other tools report its errors
         table = {}
     for key in ("tool", "mentra_nb"):
         table = table.get(key) if isinstance(table, dict) else None
     if isinstance(table, dict) and table:
-        text = "".join(f"{line}\n" for line in _flat(table))
-        yield file, table, Content(root, file.name, "", text, _digest(text))
+        with settings.noting():
+            text = _text(file, table)
+            yield file, table, Content(root, file.name, "", text, _digest(text))
     file = root / "mentra.toml"
     with settings.noting():
         content = trust.content_of(file, root, "")
@@ -152,6 +161,8 @@ def _files(settings: Settings, root: Path) -> Iterator[tuple[Path, dict[str, Any
 
 def _parsed(file: Path, text: str) -> dict[str, Any]:
     """Return what a TOML file says. Raises `ConfigurationError`."""
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):  # a key of many parts takes time by their square
+        raise ConfigurationError(f"{file} cannot be read: a line has more than {MAX_DOTS} dots")
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -270,11 +281,20 @@ def _offer(settings: Settings, root: Path, folder: Path, environ: Mapping[str, s
         if not str(folder).isprintable() or not folder.resolve().is_relative_to(root.resolve()):
             raise ConfigurationError(f"{str(folder)!r} is not offered: a project's skills must be in its folder")
         content = trust.content_of_folder(folder, root, "its skills are not offered")
+        if content is not None and content.name in {each.name for each in (*settings.trusted, *settings.waiting)}:
+            return
         if content is not None and content.text and _holds(settings, content, environ):
             settings.change("skills", [*map(str, settings.skills), str(folder)], str(folder))
 
 
 # ---- the text of a table --------------------------------------------------------------------------------------------
+
+
+def _text(file: Path, table: Mapping[str, Any]) -> str:
+    try:
+        return "".join(f"{line}\n" for line in _flat(table))
+    except RecursionError:
+        raise ConfigurationError(f"{file} cannot be read: its tables are nested too deeply") from None
 
 
 def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -291,5 +311,17 @@ def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def _unquoted(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+def _mentioned(raw: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the variables `MENTRA_…` in the text of a `.env`, with what stands behind the sign."""
+    for line in raw.decode("utf-8", "replace").splitlines():
+        name, sign, value = line.strip().removeprefix("export ").partition("=")
+        if sign and re.fullmatch(r"MENTRA_\w+", name := name.strip()):
+            yield name, value.strip()
+
+
+def _is_from(written: str, value: str) -> bool:
+    """Return whether a variable has the value that a `.env` gives it; also where that depends on how it is read."""
+    if set(written) & set("$\\`"):
+        return True
+    quoted = written[1:].partition(written[0])[0] if written[:1] in ("'", '"') else None
+    return value in (written, quoted, written.partition(" #")[0].rstrip(), written.partition("#")[0].rstrip())

@@ -255,6 +255,16 @@ def test_a_file_of_another_user_is_not_read_and_named(tmp_path: Path, name: str)
     assert "belongs to another user" in line
 
 
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="needs to give a file away")
+def test_a_file_that_another_group_can_write_to_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "mentra.toml"
+    file.write_text("ask = 'always'\n")
+    file.chmod(0o664)
+    assert load({}, tmp_path, tmp_path / "none.toml").ask == "always"
+    os.chown(file, -1, 12345)
+    assert load({}, tmp_path, tmp_path / "none.toml").ask == "changes"
+
+
 @POSIX
 def test_a_pipe_in_the_place_of_a_file_stops_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mentra.toml")
@@ -271,6 +281,9 @@ def test_the_memory_is_private_and_one_that_others_can_write_counts_for_nothing(
         memory.chmod(0o666)
         assert load({}, tmp_path, tmp_path / "none.toml").model is None
         memory.chmod(0o600)
+        paths.home().chmod(0o777)
+        assert load({}, tmp_path, tmp_path / "none.toml").model is None
+        paths.home().chmod(0o700)
     whole = memory.read_text()
     for damaged in ("", "[]", "{", '{"x": 1}', json.dumps({str(tmp_path): {"mentra.toml": 1}}), "[" * 100_000):
         memory.write_text(damaged)
@@ -328,3 +341,41 @@ def test_the_command_in_the_documents_trusts_the_file_for_one_run(tmp_path: Path
     for line, printed in ((command, "lab/x"), ("python report.py", "None")):
         done = subprocess.run(line, shell=True, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == printed
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "is_from"),
+    [
+        ("rules", "rules", True),
+        ("'rules' # mine", "rules", True),
+        ("rules # mine", "rules", True),
+        ("rules#mine", "rules", True),
+        ("ru${X}les", "rules", True),
+        ("ru\\x6ces", "rules", True),
+        ("rules", "changes", False),
+        ("always", "always", False),  # it only makes things stricter
+        (" " * 200_000 + "x", "rules", False),
+    ],
+)
+def test_a_variable_is_known_as_the_folders_however_it_is_written(
+    tmp_path: Path, written: str, value: str, is_from: bool
+) -> None:
+    (tmp_path / ".env").write_text(f"# first\nexport MENTRA_ASK = {written}\nOTHER\n=x\n")
+    settings = load({"MENTRA_ASK": value}, tmp_path, tmp_path / "none.toml")
+    assert (settings.ask == value) is not is_from
+    assert len(settings.waiting) == is_from
+
+
+def test_tables_without_end_and_a_folder_named_twice(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.mentra_nb]\nmodel.{'a.' * 100_000}b = 1\n")
+    make_skill(tmp_path / ".mentra" / "skills" / "count")
+    (tmp_path / "mentra.toml").write_text("skills = ['.mentra/skills', './.mentra/skills/']\n")
+    settings = trusting(tmp_path)
+    assert settings.skills == (tmp_path / ".mentra" / "skills",)
+    assert len(settings.trusted) == 2
+    (tmp_path / "pyproject.toml").write_text(f"[tool.mentra_nb]\nmodel.{'a.' * 400}b = 1\n")
+    assert [each.name for each in load({}, tmp_path, tmp_path / "none.toml").waiting] == ["pyproject.toml"]
+    (tmp_path / "pyproject.toml").write_text(f"[tool.mentra_nb.x{'.a' * 495}]\ny{'.b' * 498} = 1\n")
+    assert "nested too deeply" in "".join(load({}, tmp_path, tmp_path / "none.toml").ignored())
+    (tmp_path / "mentra.toml").write_text(f"model.{'a.' * 100_000}b = 1\n")
+    assert "more than 500 dots" in "".join(load({}, tmp_path, tmp_path / "none.toml").ignored())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_LINES = 1_000
 """Lines of a diff that are shown; a longer content cannot be trusted here."""
+MAX_NOTEBOOK = 20 << 20
+"""Bytes of a notebook whose metadata are looked at."""
 _shown: dict[tuple[Path, str], str] = {}
 """The digests of what was shown in this kernel: only that can be trusted."""
 
@@ -80,7 +82,8 @@ def _metadata() -> Iterator[str]:
     if file.suffix != ".ipynb":
         return
     try:
-        metadata = json.loads(file.read_bytes()).get("metadata", {})
+        large = file.stat().st_size > MAX_NOTEBOOK
+        metadata = {} if large else json.loads(file.read_bytes()).get("metadata", {})
         found = [name for name in metadata if name.partition("_")[0].partition("-")[0].lower() == "mentra"]
     except (OSError, ValueError, AttributeError, RecursionError):
         return
