@@ -17,7 +17,7 @@ from mentra_nb.content import ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import ToolCallRecord
-from mentra_nb.tools.tool import Tool, ToolContext
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
 if TYPE_CHECKING:
     from mentra_nb.effect.journal import JournalEntry
@@ -107,6 +107,8 @@ class CallEvents:
     services: Mapping[type, Any] = field(default_factory=dict)
     """What the tools of this turn may use, besides what those of all turns may."""
     undecided: set[str] = field(default_factory=set)
+    done_so_far: dict[str, ToolOutput] = field(default_factory=dict)
+    """Call id → what the call has done, kept for its result in case it is stopped."""
 
     def emit(self, event: e.AgentEvent) -> list[Exception]:
         """Emit an event. Returns the errors of hooks."""
@@ -220,5 +222,6 @@ class CallEvents:
             executor=env.executor,
             progress=partial(on_loop, show),
             changed=partial(on_loop, record),
+            so_far=partial(self.done_so_far.__setitem__, use.id),
             services={**env.services, **self.services},
         )

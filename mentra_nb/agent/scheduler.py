@@ -208,8 +208,9 @@ class Scheduler:
                 seen = noted(seen, call.note)
             content, whole = await shortened(seen.content, call.use.id if self._can_read_on(call) else None)
         except anyio.get_cancelled_exc_class():
-            self._finish(call.use, STOPPED, is_error=True, duration_ms=_ms_since(began))
-            await self.save(ToolCallEnd(call.use.id, STOPPED, is_error=True))
+            ended = self._ended_early(call, STOPPED, withheld=bool(self.environment.post_hooks))
+            self._finish(call.use, ended.content, is_error=True, duration_ms=_ms_since(began), details=ended.details)
+            await self.save(ToolCallEnd(call.use.id, ended.content, is_error=True))
             raise
         if whole is not None:
             await self._keep(call, whole)
@@ -238,7 +239,7 @@ class Scheduler:
                 if outcome.ends_turn and self._is_parallel(call.use):
                     return _failed(f"Tool '{name}' runs beside others and cannot end the turn")
                 return outcome
-            return _failed(f"Tool '{name}' timed out after {duration(timeout or 0)}")
+            return self._ended_early(call, f"Tool '{name}' timed out after {duration(timeout or 0)}")
         except anyio.get_cancelled_exc_class():
             if is_stopped():
                 raise
@@ -247,8 +248,18 @@ class Scheduler:
             self._events.policy_denied(call.use, violation)
             return _failed(str(violation))
         except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
+            if isinstance(failure, ToolError) and str(failure) == STOPPED:
+                return self._ended_early(call, STOPPED)
             details = failure.details if isinstance(failure, ToolError) else None
             return _failed(in_words(failure))._replace(details=details)
+
+    def _ended_early(self, call: Call, text: str, *, withheld: bool = False) -> Outcome:
+        """Return the failure of a call with what it had done so far; the model reads none of that if `withheld`."""
+        done = self._events.done_so_far.pop(call.use.id, None)
+        if done is None:
+            return _failed(text)
+        text = text if withheld or not done.content else f"{text}\n{done.content}"
+        return _failed(limited(text))._replace(details=done.details)
 
     def _can_read_on(self, call: Call) -> bool:
         """Return whether the model can be given the rest of a long result: it is not told so of that tool's own."""
@@ -270,9 +281,11 @@ class Scheduler:
                 self.caller.run_id, end, entries=entries, holder=self.environment.holder
             )
 
-    def _finish(self, use: ToolUse, text: str, *, is_error: bool, duration_ms: int | None = None) -> None:
+    def _finish(
+        self, use: ToolUse, text: str, *, is_error: bool, duration_ms: int | None = None, details: Any = None
+    ) -> None:
         self.results[use.id] = ToolResult(tool_use_id=use.id, content=limited(text), is_error=is_error)
-        self._events.finished(use, self.results[use.id], duration_ms)
+        self._events.finished(use, self.results[use.id], duration_ms, details=details)
 
 
 async def _together(work: Callable[[Call], Coroutine[Any, Any, object]], calls: Sequence[Call]) -> None:

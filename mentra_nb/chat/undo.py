@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,19 +42,25 @@ class UndoResult:
     turn: str
     """The turn, or undo, that was taken back."""
     names: tuple[str, ...] = ()
-    """Variables that are as they were before it."""
+    """Variables, and settings of the process such as `os.environ`, that are as they were before it."""
+    removed: tuple[str, ...] = ()
+    """Those of `names` that are gone, as they were not there before it."""
+    brought_back: tuple[str, ...] = ()
+    """Those of `names` that it had deleted."""
     files: tuple[str, ...] = ()
     """Files that are as they were before it, each with what was done to it."""
     conflicts: tuple[str, ...] = ()
     """Variables and files that somebody has changed since: they are as they were."""
     lost: tuple[str, ...] = ()
-    """What could not be restored, with the reason."""
+    """What could not be restored, or not all of it, with the reason."""
+    said: tuple[str, ...] = field(default=(), compare=False)
+    """What was said of these before the undo. The `repr` does not say it again."""
 
     def __repr__(self) -> str:
-        lines = [f"{each}" for each in self.files]
-        if self.names:
-            lines.append(f"restored {', '.join(self.names)}")
-        lines += _not_done(self.conflicts, self.lost)
+        restored = [name for name in self.names if name not in (*self.removed, *self.brought_back)]
+        done = (("restored", restored), ("brought back", self.brought_back), ("removed", self.removed))
+        lines = [*self.files, *(f"{verb} {', '.join(names)}" for verb, names in done if names)]
+        lines += [text for text in _not_done(self.conflicts, self.lost) if text not in self.said]
         if not self.names and not self.files:
             lines.append("Nothing was changed.")
         else:
@@ -65,7 +71,7 @@ class UndoResult:
 def _not_done(conflicts: Iterable[str], lost: Iterable[str]) -> list[str]:
     """Return what an undo leaves alone, in lines."""
     lines = [f"left as it is, since it was changed after the turn: {each}" for each in conflicts]
-    return lines + [f"cannot be restored: {each}" for each in lost]
+    return lines + [f"cannot be restored in full: {each}" for each in lost]
 
 
 def undo(turn: str | UndoResult | None = None) -> UndoResult:
@@ -144,7 +150,8 @@ class _Known:
         planned, history = plan_undo(self.journal, name), self.history
         conflicts = [*map(_short, planned.conflicts), *(history.conflicts(name) if history is not None else ())]
         lost = list(map(str, history.cannot(name))) if history is not None else []
-        for text in _not_done(conflicts, lost):
+        said = _not_done(conflicts, lost)
+        for text in said:
             print(text)  # noqa: T201 - said before anything is changed
         by = new_id(_UNDO)
         files = undo_files(self.journal, name, by=by)
@@ -154,9 +161,12 @@ class _Known:
             id=by,
             turn=name,
             names=restored.names if restored is not None else (),
+            removed=restored.removed if restored is not None else (),
+            brought_back=restored.brought_back if restored is not None else (),
             files=tuple(map(_told, planned.changes)) if files.entry is not None else (),
             conflicts=tuple(dict.fromkeys([*map(_short, files.conflicts), *(restored.conflicts if restored else ())])),
             lost=tuple(map(str, restored.lost)) if restored is not None else (),
+            said=tuple(said),
         )
 
 

@@ -39,6 +39,10 @@ class Restored:
     """What undoing did: names restored, names left alone as somebody changed them since, and what could not be done."""
 
     names: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    """Those of the names that were not there before."""
+    brought_back: tuple[str, ...] = ()
+    """Those of the names that had been deleted."""
     conflicts: tuple[str, ...] = ()
     lost: tuple[Beyond, ...] = ()
 
@@ -110,8 +114,8 @@ class History:
         names = [name for name in self._newest_of(turn) if name not in conflicts]
         if not names:
             return Restored(conflicts=tuple(conflicts), lost=tuple(lost))
-        with self.watching(undone_as, undone_as, undoes=turn):
+        with self.watching(undone_as, undone_as, undoes=turn) as did:
             for each in calls:
                 failed = each.before.restore(self.namespace, [name for name in each.changes.names if name in names])
                 lost += [Beyond(name, why) for name, why in failed.items()]
-        return Restored(tuple(names), tuple(conflicts), tuple(lost))
+        return Restored(tuple(names), did.changes.deleted, did.changes.created, tuple(conflicts), tuple(lost))

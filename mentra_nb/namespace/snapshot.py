@@ -9,6 +9,7 @@ from typing import Any
 
 from mentra_nb.namespace import walk
 from mentra_nb.namespace.kept import Kept
+from mentra_nb.namespace.outside import bind, is_outside, outside_names
 from mentra_nb.namespace.tables import KeptArray, KeptFrame
 from mentra_nb.namespace.walk import Beyond, Walk
 
@@ -33,8 +34,15 @@ class Changes:
 def own_names(namespace: dict[str, Any]) -> dict[str, Any]:
     """Return the user's names with their values, without IPython's."""
     return {
-        name: value for name, value in dict(namespace).items() if isinstance(name, str) and not _OWN.fullmatch(name)
+        name: value
+        for name, value in dict(namespace).items()
+        if isinstance(name, str) and not _OWN.fullmatch(name) and not is_outside(name)
     }
+
+
+def _watched(namespace: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of the process and the user's names, with their values."""
+    return outside_names() | own_names(namespace)
 
 
 @dataclass
@@ -61,7 +69,7 @@ class Snapshot:
             earlier: Its copies of arrays are used again where the arrays are still the same.
             copies: Whether arrays are copied. Without, it only says what could not be restored.
         """
-        own = own_names(namespace)
+        own = _watched(namespace)
         chosen = own if names is None else {name: own[name] for name in names if name in own}
         walked = Walk(chosen)
         made = cls(chosen, walked.nodes, walked.parts)
@@ -127,9 +135,9 @@ class Snapshot:
 
     def changes(self, namespace: dict[str, Any]) -> Changes:
         """Return which names were made, changed or deleted since. A value counts with all that it leads to."""
-        now, different = own_names(namespace), self._different()
+        now, different = _watched(namespace), self._different()
         return Changes(
-            created=tuple(name for name in now if name not in self.names),
+            created=tuple(name for name in now if name not in self.names and not is_outside(name)),
             changed=tuple(
                 name
                 for name, value in self.names.items()
@@ -165,7 +173,9 @@ class Snapshot:
             except Exception as error:  # noqa: BLE001 - any library may refuse
                 failed[each] = f"{type(error).__name__}: {error}"
         for name in chosen:
-            if name in self.names:
+            if is_outside(name):
+                bind(name, self.names[name])
+            elif name in self.names:
                 namespace[name] = self.names[name]
             else:
                 namespace.pop(name, None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import os
 import random
 import sys
 import types
@@ -18,10 +19,21 @@ from typing import Any
 
 from mentra_nb.namespace import kept
 from mentra_nb.namespace.kept import Kept, members, mro
+from mentra_nb.namespace.outside import (
+    KeptEnviron,
+    KeptFolder,
+    KeptModule,
+    KeptParameters,
+    KeptRandomState,
+    WorkingFolder,
+    is_outside,
+)
 from mentra_nb.namespace.tables import KeptArray, KeptExtensionArray, KeptFrame, KeptIndex
 
 MAX_WALKED = 100_000
 """Elements of containers and of columns that are looked at."""
+MAX_OF_PROCESS = 20_000
+"""The same in the state of the process."""
 MAX_KEPT = 20_000
 """Values that are kept."""
 MAX_OF_LIBRARY = 500
@@ -35,6 +47,8 @@ _FIXED_MODULES = frozenset({"builtins", "collections.abc", "datetime", "decimal"
     *("numpy", "pathlib", "re", "types", "typing", "uuid", "zoneinfo")
 }
 _FIXED_PACKAGES = ("pandas._libs.", "numpy.dtypes.", "mentra_nb.")
+_OURS, _STANDARD = str(Path(__file__).parents[1]), str(Path(os.__file__).parent)
+"""The folders of this package and of Python's library."""
 _CONTAINERS = (list, dict, set, bytearray, deque, tuple, frozenset)
 _HEAP_TYPE = 1 << 9
 _OPAQUE, _FIXED = object(), object()
@@ -62,12 +76,15 @@ class Walk:
         self._kinds: dict[type, Any] = {}
         self._fixed: set[type] = set()
         self._name = ""
-        self._left = MAX_WALKED
+        self._left = 0
         self._pandas, self._numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
         self._lazy = self._pandas is not None and _copies_on_write(self._pandas)
-        for name, value in names.items():
-            self._name = name
-            self._follow(value, within=None)
+        for bound, of_process in ((MAX_OF_PROCESS, True), (MAX_WALKED, False)):
+            self._left = bound
+            for name, value in names.items():
+                if is_outside(name) == of_process:
+                    self._name = name
+                    self._follow(value, within=None)
         self._find_shared_memory()
 
     def frames(self) -> list[KeptFrame]:
@@ -160,7 +177,7 @@ class Walk:
 
     def _decide(self, cls: type) -> Any:
         """Return how values of a class are kept: a function that makes what is kept, `_FIXED`, `_OPAQUE`, or a word."""
-        for test, kind in (*_BUILTIN, *self._tables()):
+        for test, kind in (*self._tables(), *_BUILTIN):
             if issubclass(cls, test):
                 return kind
         if issubclass(cls, type):
@@ -175,11 +192,13 @@ class Walk:
         found: list[tuple[Any, Any]] = []
         if (np := self._numpy) is not None:
             found += [(np.memmap, _OPAQUE), (np.ndarray, KeptArray), (np.void, _OPAQUE), (np.generic, _FIXED)]
-            found += [(np.random.Generator, kept.KeptRandom)]
+            found += [(np.random.Generator, kept.KeptRandom), (np.random.RandomState, KeptRandomState)]
         if (pd := self._pandas) is not None:
             frame = functools.partial(KeptFrame, is_lazy=self._lazy)
             found += [((pd.DataFrame, pd.Series), frame), (pd.Index, KeptIndex)]
             found += [(pd.api.extensions.ExtensionArray, KeptExtensionArray)]
+        if (parameters := getattr(sys.modules.get("matplotlib"), "RcParams", None)) is not None:
+            found.insert(0, (parameters, KeptParameters))
         return found
 
     def _find_shared_memory(self) -> None:
@@ -195,6 +214,9 @@ class Walk:
 
 _BUILTIN: tuple[tuple[Any, Any], ...] = (
     (enum.Enum, _FIXED),
+    (types.ModuleType, lambda value: KeptModule(value, of_user=_is_file_of_user(value))),
+    (os._Environ, KeptEnviron),
+    (WorkingFolder, KeptFolder),
     ((list, deque), kept.KeptSequence),
     (dict, kept.KeptDict),
     (set, kept.KeptSet),
@@ -262,8 +284,13 @@ def _is_of_user(cls: type) -> bool:
     name = _module(cls)
     if name == "__main__":
         return True
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if not isinstance(file, str) or "site-packages" in file:
+    return _is_file_of_user(sys.modules.get(name))
+
+
+def _is_file_of_user(module: types.ModuleType | None) -> bool:
+    """Return whether a module is a file of the working folder."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or "site-packages" in file or file.startswith((_OURS, _STANDARD)):
         return False
     try:
         return Path(file).is_relative_to(Path.cwd())

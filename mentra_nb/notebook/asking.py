@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 CHOICES = "[a]llow once, al[w]ays, [d]eny, [s]top"
 EFFECT_CHOICES = "[k]eep, al[w]ays, [d]iscard, [s]top"
 ONCE_CHOICES = "[k]eep, [d]iscard, [s]top"
-UNDO_OF_CODE = "Undo restores variables, and files of this folder that Python opens; not what else the code does"
+UNDO_OF_CODE = (
+    "Undo restores variables, files of this folder that Python opens, and settings of this kernel such as its "
+    "environment, working folder and random state; not what else the code does"
+)
 """Said before code runs."""
 MAX_BEYOND = 12
 """Variables that are named of those that undo cannot restore."""

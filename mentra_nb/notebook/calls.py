@@ -29,7 +29,7 @@ MAX_ADVICE = 1_200
 """Characters of the advice how to allow a call where nobody can be asked: it quotes what the call acts on."""
 
 _ENDING = re.compile(r"\[(exit status \d+|timed out after [^\]]*|killed by a signal)\]\Z")
-_CHANGED = re.compile(r"(?:(?:\A|\n)\[(?:files|names): [^\n]*\])+\Z")
+_CHANGED = re.compile(r"(?:(?:\A|\n)\[(?:files: |names: |undo no longer )[^\n]*\])+\Z")
 _PREFIX = re.compile(r"\A(?:Tool execution (?:denied|requires approval)|Blocked by pre-execution hook): ")
 _SCOPES = {"session": "for this session", "project": "for this project", "global": "everywhere"}
 _DENIED = {
@@ -112,7 +112,7 @@ class Call:
         """Take in the result."""
         self.mark, self.progress = "✗" if event.is_error else "✓", ""
         self.result, self.duration_ms = event.output or event.summary, event.duration_ms
-        if self.name == "python" and self.duration_ms is not None and not self.result.startswith(STOPPED):
+        if self.name == "python" and self.duration_ms is not None:
             self.progress = _of_code(self.result, is_error=event.is_error)
             return
         if not event.is_error:
@@ -167,7 +167,9 @@ def _of_code(result: str, *, is_error: bool) -> str:
     found = _CHANGED.search(result)
     said = result[: found.start()] if found else result
     error = said.strip().rpartition("\n")[2] if is_error else ""
-    changed = [line[1:-1].partition(": ")[2] for line in found[0].strip().split("\n")] if found else []
+    error = "not finished" if said.startswith(STOPPED) else error
+    lines = [line[1:-1] for line in found[0].strip().split("\n")] if found else []
+    changed = [re.sub(r"\A(?:files|names): ", "", line) for line in lines]
     return cut(" · ".join(filter(None, (error, *changed))), MAX_REASON)
 
 

@@ -66,6 +66,8 @@ class ToolContext:
     """Show a line while the tool runs."""
     changed: Callable[[Any], None] = lambda entry: None
     """Record what the call did to files: an entry of the undo journal."""
+    so_far: Callable[[ToolOutput], None] = lambda output: None
+    """Keep what the call has done until now: its result says so if the call is stopped before it returns."""
     services: Mapping[type, Any] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     """What a person filled in, for a tool with a form."""

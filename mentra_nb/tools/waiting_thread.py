@@ -21,6 +21,8 @@ from mentra_nb.tools.schema import ToolError
 
 STOPPED = "stopped before it finished; it may have taken effect"
 """The result of work that was interrupted."""
+TO_END = 0.5
+"""Seconds that a stopped call waits for its work to end, so that its result can say what the work has done."""
 AGAIN_AFTER = 1.0
 """Seconds after which work that goes on is interrupted again."""
 NOBODY_WAITS = (
@@ -51,7 +53,8 @@ class Job:
                 if not self.future.set_running_or_notify_cancel():
                     return
                 self._thread = threading.get_ident()
-            self._call()
+            with self._interruptible():
+                self._call()
         except KeyboardInterrupt:
             with self._lock:
                 self._thread = None
@@ -76,6 +79,32 @@ class Job:
             self.future.set_exception(error)
         else:
             self.future.set_result(result)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Inside, `cancel` interrupts the main thread whatever its process does at an interrupt: ignore it, as one that
+        was started in the background does, end, or something of its own. Any other interrupt does that still.
+        """
+        before: Any = signal.getsignal(signal.SIGINT)
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or before in (None, signal.default_int_handler):
+            yield
+            return
+
+        def interrupt(number: int, frame: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            if callable(before):
+                before(number, frame)
+            elif before is signal.SIG_DFL:
+                signal.signal(number, before)
+                signal.raise_signal(number)
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def cancel(self) -> None:
         """Give the work up: it never begins, or is interrupted where it is."""
@@ -151,9 +180,13 @@ def waiting_thread(give: Callable[[Job], None]) -> Iterator[None]:
 async def on_waiting_thread(work: Callable[[], Any], /) -> Any:
     """Return what `work` returns, called on the thread that waits for this turn. Cancelling interrupts it.
 
+    A cancelled call waits up to `TO_END` for the work to end.
+
     Raises what it raises, and `ToolError` where no thread waits.
     """
     import asyncio
+
+    import anyio
 
     give = _give.get()
     if give is None:
@@ -164,4 +197,8 @@ async def on_waiting_thread(work: Callable[[], Any], /) -> Any:
         return await asyncio.wrap_future(job.future)
     except asyncio.CancelledError:
         job.cancel()
+        with anyio.CancelScope(shield=True):
+            ended, _ = await asyncio.wait([asyncio.wrap_future(job.future)], timeout=TO_END)
+        for future in ended:
+            _ = future.cancelled() or future.exception()  # else asyncio reports that nobody asked for it
         raise

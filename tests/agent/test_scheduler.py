@@ -527,6 +527,19 @@ async def test_tool_execution_timeout_returns_tool_error() -> None:
     assert (result.content, result.is_error) == ("Tool 'slow' timed out after 20ms", True)
 
 
+async def test_a_call_that_ran_out_of_time_says_what_it_had_done() -> None:
+    class Half(Custom):
+        async def execute(self, context: Any, arguments: dict[str, Any]) -> ToolOutput:
+            context.so_far(ToolOutput("[names: created half]", details={"created": ["half"]}))
+            return await super().execute(context, arguments)
+
+    async with bench(tools=[Half("slow", anyio.sleep_forever, timeout=0.02)]) as table:
+        [result] = await one_round(table, ("slow", {}))
+    assert result.content == "Tool 'slow' timed out after 20ms\n[names: created half]"
+    [finished] = table.recorder.of(e.ToolExecutionFinished)
+    assert finished.details == {"created": ["half"]}
+
+
 async def test_a_tool_that_is_cancelled_from_within_is_an_error_result() -> None:
     async def give_up() -> None:
         task = asyncio.create_task(asyncio.sleep(60))

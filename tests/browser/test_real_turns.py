@@ -174,5 +174,5 @@ def test_code_on_the_card_is_coloured_and_its_table_appears_in_the_cell(opened: 
     expect(notebook.output(1)).to_contain_text("It is 42.")
     expect(notebook.output(1).locator("table")).to_contain_text("42")
     expect(notebook.output(1)).to_contain_text("created double (function), total (int)")
-    expect(notebook.output(2)).to_contain_text("restored double, total")
+    expect(notebook.output(2)).to_contain_text("removed double, total")
     assert len(set(pieces.values())) > 1

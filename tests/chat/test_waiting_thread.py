@@ -38,12 +38,14 @@ def chat_with(function: Callable[[], Any]) -> Iterator[Chat]:
         engine.close()
 
 
-@pytest.fixture(autouse=True)
-def _interruptible() -> Iterator[None]:
-    """Let an interrupt reach the main thread also where the tests were started with interrupts ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+@contextmanager
+def at_an_interrupt(act: Any) -> Iterator[None]:
+    """Inside, the process does this at an interrupt."""
+    before = signal.signal(signal.SIGINT, act)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def ident() -> int:
@@ -95,6 +97,26 @@ def test_a_turn_that_runs_out_of_time_interrupts_it(*, in_thread: bool) -> None:
             (pool.submit(ask).result if in_thread else ask)()
         assert time.monotonic() - began < 5
         assert pool.submit(threading.get_ident).result()  # the thread is free again
+
+
+@pytest.mark.parametrize("act", [signal.SIG_IGN, signal.SIG_DFL, lambda *_: None], ids=["ignore", "end", "other"])
+def test_it_is_interrupted_whatever_the_process_does_at_an_interrupt(act: Any) -> None:
+    def wait() -> None:
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    with chat_with(wait) as chat, at_an_interrupt(act):
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            chat.ask("go", limits=RunOptions(deadline=time.time() + 0.3))
+        assert time.monotonic() - began < 3
+        assert signal.getsignal(signal.SIGINT) == act
+
+
+def test_an_interrupt_that_the_process_ignores_does_not_end_the_work() -> None:
+    with chat_with(lambda: signal.raise_signal(signal.SIGINT) or "went on") as chat, at_an_interrupt(signal.SIG_IGN):
+        assert chat.ask("go").text == "Done."
+        assert said(chat) == "went on"
 
 
 def test_work_that_catches_an_interrupt_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:

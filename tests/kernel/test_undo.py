@@ -31,8 +31,9 @@ def test_names_come_back_as_they_were_and_an_undo_can_be_undone(notebook: Notebo
     undone = notebook.run("%mentra undo")
     assert notebook.value(state) == [{"a": [1, 2]}, True, [[1]], True, False]
     assert notebook.value("gone is items") is True
-    said, back = undone.stdout.splitlines()
-    assert sorted(said.removeprefix("restored ").split(", ")) == ["df", "fresh", "gone", "items", "same"]
+    *said, back = undone.stdout.splitlines()
+    assert sorted(said[0].removeprefix("restored ").split(", ")) == ["df", "items", "same"]
+    assert said[1:] == ["brought back gone", "removed fresh"]
     assert back.startswith("To take this back: %mentra undo undo-")
     assert notebook.run(back.partition(": ")[2]).status == "ok"
     assert notebook.value(state) == after
@@ -55,23 +56,42 @@ def test_what_cannot_be_restored_is_said_before_the_code_runs_and_before_the_und
     run(notebook, "db.execute('create table t (a)'); box.append(1)")
     assert "[undo cannot restore all of box (a sqlite3.Connection)]" in notebook.said()[-1]
     cell = notebook.run("u = mn.undo()")
-    assert cell.stdout == "cannot be restored: box (a sqlite3.Connection)\n"
+    assert cell.stdout == "cannot be restored in full: box (a sqlite3.Connection)\n"
     assert notebook.value("[len(box), list(u.names)]") == [1, ["box"]]
 
 
-def test_a_stopped_call_is_undone_as_well(notebook: Notebook) -> None:
-    notebook.run("items = [1]")
-    code = "import time\nitems.append(2)\nopen('half', 'w').close()\nprint('begun', flush=True)\ntime.sleep(30)"
-    notebook.script(f"s.tool_calls([s.ScriptedCall('python', {{'code': {code!r}}}, 'call-1')])", "s.text('Never.')")
-    asking = notebook.send("%%mentra\nwait")
-    notebook.choose(asking, answer="allow")
-    notebook.until(lambda: asking.stdout)
-    notebook.manager.interrupt_kernel()
+@pytest.mark.parametrize(
+    ("by", "waits"), [("deadline", "time.sleep(30)"), ("button", "import asyncio\nawait asyncio.sleep(30)")]
+)
+def test_what_a_stopped_call_did_is_told_recorded_and_undone(notebook: Notebook, by: str, waits: str) -> None:
+    notebook.run("items, gone = [1], 1")
+    code = f"import time\nitems.append(2)\ndel gone; half = 1\nopen('half', 'w').close()\nprint('begun')\n{waits}"
+    script = f"s.tool_calls([s.ScriptedCall('python', {{'code': {code!r}}}, 'call-1')])", "s.text('Never.')"
+    notebook.script(*script)
+    notebook.run("rule = mn.allow('python')")
+    limits = "" if by == "button" else ", limits=mn.RunOptions(deadline=time.time() + 1)"
+    asking = notebook.send(f"mn.ask('wait'{limits})")
+    if by == "button":
+        notebook.until(lambda: asking.stdout)
+        notebook.manager.interrupt_kernel()
     notebook.finish(asking)
-    assert notebook.value("items") == [1, 2]
+    notebook.run("mn.revoke(rule.id)")
+    assert asking.status == "error"
+    assert notebook.value("[items, half, 'gone' in dir()]") == [[1, 2], 1, False]
+    row = next(text for text in asking.texts().splitlines() if "✗ python" in text)
+    [finished] = notebook.records("tool_execution_finished")
+    for name, done in (("half", "created"), ("items", "changed"), ("gone", "deleted")):
+        assert name in finished["details"][done]
+    assert "not finished · created half · created " in row
+    assert "changed items (list); deleted gone" in row
+    assert "[files: created half]\n[names: created " in finished["error"]
     assert notebook.value("mn.effects(session='this')[['change', 'outcome']].values.tolist()") == [["created", "made"]]
+    notebook.script("s.text('I see.')")
+    notebook.run("%mentra what was done?")
+    told = any("changed items (list); deleted gone]" in text for text in notebook.said())
+    assert told == (by == "button")  # a turn that ran out of time is not continued
     notebook.run("%mentra undo")
-    assert notebook.value("items") == [1]
+    assert notebook.value("[items, gone, 'half' in dir()]") == [[1], 1, False]
     assert not (Path(notebook.work) / "half").exists()
 
 

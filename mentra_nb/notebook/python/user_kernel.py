@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mentra_nb.namespace.describe import describe, kind_of
 from mentra_nb.namespace.history import History, Watched
-from mentra_nb.notebook.python.hearing import hearing
+from mentra_nb.namespace.outside import is_outside
+from mentra_nb.notebook.python.hearing import Heard, hearing
+from mentra_nb.notebook.python.interrupts import interrupts_held
 from mentra_nb.notebook.python.running import CodeRunner
 from mentra_nb.notebook.python.tracebacks import trimmed
 from mentra_nb.tools.builtin.python import Ran
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
+from mentra_nb.tools.tool import ToolContext, ToolOutput
 from mentra_nb.words import counted
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 MAX_NAMED = 20
 """Names that are listed of those that changed."""
+_NOTICE = "[… {left} bytes left out …]"
 _TEXT_BYTES, _TEXT_LINES = MAX_RESULT_BYTES - 4096, MAX_RESULT_LINES - 50
 
 
@@ -35,32 +40,40 @@ class ShellKernel:
         self.history = History(shell.user_ns)
         self._runner = CodeRunner(shell)
 
-    def run(self, code: str, run_id: str, call_id: str, changed: Callable[[JournalEntry], None]) -> Ran:
+    def run(self, code: str, context: ToolContext) -> Ran:
         """Run code as a cell would, on this thread, which must be the cell's. An interrupt goes on to the turn."""
+        with interrupts_held() as interrupts_come:
+            name = self._runner.name_of(code)
+            heard, watched, notes, error = self._do(code, name, context, interrupts_come)
+            context.so_far(ToolOutput("\n".join(notes), details=_in_words(watched)))
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+        text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, _NOTICE)
+        failure = "" if error is None else clipped(trimmed(error, self.shell.user_ns, name), 3072, 60, _NOTICE)
+        text = "\n".join(filter(None, [text, failure, *notes])) or "(no output)"
+        return Ran(text, tuple(heard.images), bool(failure), _in_words(watched))
+
+    def _do(
+        self, code: str, name: str, context: ToolContext, interrupts_come: Callable[[], AbstractContextManager[None]]
+    ) -> tuple[Heard, Watched, list[str], BaseException | None]:
+        """Run code and return what was heard of it, its names, what it did in lines, and what it raised."""
         from mentra_nb.effect.watching import watching_files
 
-        failure = ""
-        name = self._runner.name_of(code)
+        raised = None
         with (
-            self.history.watching(run_id, call_id) as watched,
+            self.history.watching(context.run_id, context.tool_call_id) as watched,
             watching_files(Path.cwd()) as files,
             hearing(self.shell) as heard,
         ):
             try:
-                self._runner.run(code, name)
-            except KeyboardInterrupt:
-                raise
+                with interrupts_come():
+                    self._runner.run(code, name)
             except BaseException as error:  # noqa: BLE001 - what the code raises is its result
-                failure = trimmed(error, self.shell.user_ns, name)
-            finally:
-                entry = _entered(files, run_id, call_id)
-                if entry is not None:
-                    changed(entry)
-        notice = "[… {left} bytes left out …]"
-        text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, notice)
-        parts = [text, clipped(failure, 3072, 60, notice), *_told(files, entry), *self._notes(watched)]
-        text = "\n".join(filter(None, parts)) or "(no output)"
-        return Ran(text, tuple(heard.images), bool(failure), _in_words(watched))
+                raised = error
+            entry = _entered(files, context.run_id, context.tool_call_id)
+            if entry is not None:
+                context.changed(entry)
+        return heard, watched, [*_told(files, entry), *self._notes(watched)], raised
 
     def _notes(self, watched: Watched) -> list[str]:
         """Return in a line what happened to names, and above it what undo can no longer do."""
@@ -81,6 +94,8 @@ class ShellKernel:
         return [*notes, *([f"[names: {'; '.join(listed)}]"] if listed else [])]
 
     def _named(self, name: str) -> str:
+        if is_outside(name):
+            return name
         value = self.shell.user_ns.get(name)
         return f"{name} ({kind_of(value).rpartition('.')[2]})"
 
@@ -101,6 +116,7 @@ def _in_words(watched: Watched) -> dict[str, Any]:
         "changed": list(changes.changed),
         "deleted": list(changes.deleted),
         "beyond_undo": list(map(str, watched.beyond)),
+        "dropped": watched.dropped,
     }
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, Field
 
@@ -16,9 +16,6 @@ from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import MainThread, Tool, ToolContext, ToolOutput
-
-if TYPE_CHECKING:
-    from mentra_nb.effect.journal import JournalEntry
 
 IN_KERNEL = CustomCapability(Custom="PythonInKernel")
 FULL_ACCESS = (
@@ -41,10 +38,11 @@ class Ran:
 class UserKernel(Protocol):
     """The user's kernel, as the tools need it."""
 
-    def run(self, code: str, run_id: str, call_id: str, changed: Callable[[JournalEntry], None]) -> Ran:
-        """Run code as a cell would, on this thread, which must be the cell's.
+    def run(self, code: str, context: ToolContext) -> Ran:
+        """Run code as a cell would, on this thread, which must be the cell's. An interrupt goes on to the turn.
 
-        `changed` gets what it did to files, as the undo journal has it, also when it is interrupted.
+        `context.changed` gets what it did to files, as the undo journal has it, and `context.so_far` what it did at all
+        when it is interrupted.
         """
         ...
 
@@ -98,7 +96,7 @@ class PythonTool(Tool):
         self.check_policy(context, arguments)
         if beyond := self.kernel.beyond_undo():
             context.progress(f"undo could not restore {', '.join(beyond)}")
-        work = partial(self.kernel.run, arguments["code"], context.run_id, context.tool_call_id, context.changed)
+        work = partial(self.kernel.run, arguments["code"], context)
         ran: Ran = await context.service(MainThread).run(work)
         if ran.failed:
             failure = ToolError(ran.text)
