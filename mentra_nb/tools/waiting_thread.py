@@ -199,6 +199,6 @@ async def on_waiting_thread(work: Callable[[], Any], /) -> Any:
         job.cancel()
         with anyio.CancelScope(shield=True):
             ended, _ = await asyncio.wait([asyncio.wrap_future(job.future)], timeout=TO_END)
-        for future in ended:
-            _ = future.cancelled() or future.exception()  # else asyncio reports that nobody asked for it
+            for future in ended:
+                _ = future.cancelled() or future.exception()  # else asyncio reports that nobody asked for it
         raise
