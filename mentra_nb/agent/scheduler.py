@@ -248,10 +248,10 @@ class Scheduler:
             self._events.policy_denied(call.use, violation)
             return _failed(str(violation))
         except Exception as failure:  # noqa: BLE001 - a tool's failure is a result for the model
-            if isinstance(failure, ToolError) and str(failure) == STOPPED:
+            if (text := in_words(failure)) == STOPPED:
                 return self._ended_early(call, STOPPED)
             details = failure.details if isinstance(failure, ToolError) else None
-            return _failed(in_words(failure))._replace(details=details)
+            return _failed(text)._replace(details=details)
 
     def _ended_early(self, call: Call, text: str, *, withheld: bool = False) -> Outcome:
         """Return the failure of a call with what it had done so far; the model reads none of that if `withheld`."""
