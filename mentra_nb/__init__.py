@@ -16,6 +16,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     suggest_rules                rules that your own answers would make
     budgets                      what may still be used
     jobs, stop_job, stop_jobs    commands that run in the background
+    woken_turns                  turns of an agent that begin when such a command has ended
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, events, messages, sql, columns
                                  what happened, as DataFrames
     slowest_tools, denial_reasons, time_spent, compare, backtest, plot
@@ -169,6 +170,7 @@ __all__ = [
     "usage",
     "use",
     "verify",
+    "woken_turns",
 ]
 
 _HOME = {
@@ -265,6 +267,7 @@ _HOME = {
     "AgentConfig": "agent.config",
     "OutputOptions": "agent.output",
     "RunOptions": "agent.limits",
+    "woken_turns": "agent.waking",
     "CancellationToken": "agent.limits",
     "Spent": "agent.limits",
     "RoundSource": "agent.steering",
@@ -365,6 +368,7 @@ if TYPE_CHECKING:
     from mentra_nb.agent.output import OutputOptions
     from mentra_nb.agent.steering import Boundary, RoundSource
     from mentra_nb.agent.turn import AgentSnapshot
+    from mentra_nb.agent.waking import woken_turns
     from mentra_nb.authorization import (
         PermissionDecision,
         PermissionQuestion,

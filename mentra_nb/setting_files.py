@@ -48,8 +48,8 @@ def load(
 
     The user's own file is read first, then the variables `MENTRA_*`, which win. A project's files, `[tool.mentra_nb]`
     in `pyproject.toml` and `mentra.toml`, come with the folder: by themselves they can only make things stricter
-    (`ask = "always"`, a shorter `ask_timeout`) or change `stream_hz`. What else they say holds once a person has
-    trusted it; until then it is in `Settings.waiting`.
+    (`ask = "always"`, a shorter `ask_timeout`, `wake = false`) or change `stream_hz`. What else they say holds
+    once a person has trusted it; until then it is in `Settings.waiting`.
 
     Args:
         environ: The environment variables.
@@ -243,6 +243,8 @@ def _made_stricter(settings: Settings, file: Path, name: str, value: Any) -> boo
             harmless = bool(value == "always")
         case "ask_timeout":
             harmless = isinstance(value, int | float) and bool(value <= settings.ask_timeout)
+        case "wake":
+            harmless = value is False
         case "stream_hz":
             harmless = not settings.source(name).startswith("MENTRA_")
         case "budget_turn" | "budget_session" | "budget_day" | "budget_project" | "budget_month":

@@ -142,6 +142,10 @@ class Settings(BaseModel):
         default=False,
         description="Apply nest-asyncio to the whole process (not on ipykernel 7, where it loses queued cells).",
     )
+    wake: bool = Field(
+        default=True,
+        description="Whether a turn begins by itself when a background command ends, where a person is at the page.",
+    )
     instructions: str = Field(
         default="AGENTS.md",
         description="Name of the file with notes of the project that the model is given, as a quotation; empty: none.",

@@ -54,7 +54,9 @@ def test_what_may_stand_where(tmp_path: Path) -> None:
     assert "all" in places["your `config.toml`"]
     assert set(Settings.model_fields) - set(SETTABLE) == {"providers", "aliases", "mcp"}
     (project,) = (which for place, which in places.items() if place.startswith("`mentra.toml`"))
-    (tmp_path / "mentra.toml").write_text('ask = "always"\nask_timeout = 5\nstream_hz = 5\nmodel = "a/b"\n')
+    (tmp_path / "mentra.toml").write_text(
+        'ask = "always"\nask_timeout = 5\nwake = false\nstream_hz = 5\nmodel = "a/b"\n'
+    )
     held = load({}, tmp_path, tmp_path / "none.toml")
     changed = {name for name in Settings.model_fields if held.source(name) != "default"}
     assert changed == {name for name in Settings.model_fields if f"`{name}" in project}

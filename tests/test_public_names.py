@@ -39,7 +39,7 @@ EXPORTED = [
     "models", "plot", "provider", "prune", "record_head", "records", "replay", "revoke", "rule_changes", "rules",
     "screen_events", "scripted", "sessions", "slowest_tools", "sql", "stop_job", "stop_jobs", "strategy",
     "suggest_rules", "tape", "time_spent", "tool", "tool_calls", "turns", "undo", "unload_ipython_extension",
-    "usage", "use", "verify",
+    "usage", "use", "verify", "woken_turns",
 ]
 # fmt: on
 

@@ -17,7 +17,7 @@ _MARK = re.compile(r"^\[bg:(\S+)\]", re.MULTILINE)
 class JobResults:
     """A `RoundSource`: at the next request an agent is told of its jobs that have ended, in the order they ended.
 
-    A finished job does not keep a turn from ending, and begins none: it is told in the next one.
+    A finished job does not keep a turn from ending: it is told in the next one, which `waking` can begin.
     """
 
     def __init__(self, jobs: Jobs, transcript: Transcript) -> None:

@@ -67,6 +67,10 @@ class Jobs:
         self._known: defaultdict[str, dict[str, BackgroundJob]] = defaultdict(dict)
         self._running: dict[tuple[str, str], _Running] = {}
         self._waiting: set[str] = set()
+        self._news: defaultdict[str, list[str]] = defaultdict(list)
+        self._more_news = anyio.Event()
+        self.listener: Callable[[BackgroundJob], None] | None = None
+        """Called on the event loop when a job has started and when it has ended. It must not block."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock = anyio.Lock()
 
@@ -145,6 +149,7 @@ class Jobs:
         self._buses[agent_id].emit(
             e.BackgroundTaskStarted(agent_id=agent_id, run_id=run_id, task_id=job.id, command=job.command, cwd=job.cwd)
         )
+        self._announce(job)
         task = asyncio.create_task(self._run(job, request, executor, report), name=f"background task {job.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -199,11 +204,20 @@ class Jobs:
         except StoreError:
             log.exception("the end of background task %s could not be stored", job.id)
         ended = {"status": status, "output_preview": preview, "finished_at": time.time()}
-        self._known[job.agent_id][job.id] = job.model_copy(update=ended)
+        job = self._known[job.agent_id][job.id] = job.model_copy(update=ended)
         self._waiting.add(job.agent_id)
+        if status != "interrupted":  # else somebody stopped it, and knows
+            self._news[job.agent_id].append(job.id)
+            self._more_news.set()
+            self._more_news = anyio.Event()
         del self._running[job.agent_id, job.id]
         event = e.BackgroundTaskFinished(agent_id=job.agent_id, task_id=job.id, status=status)
         self._buses[job.agent_id].emit(event)
+        self._announce(job)
+
+    def _announce(self, job: BackgroundJob) -> None:
+        if self.listener is not None:
+            self.listener(job)
 
     async def stop(self, agent_id: str, job_id: str, why: str) -> BackgroundJob:
         """Stop a job that runs, with all its processes, and return it as it ended. `why` becomes its result.
@@ -246,9 +260,23 @@ class Jobs:
         """Return whether jobs have ended whose results `take` would return."""
         return agent_id in self._waiting
 
+    def news(self, agent_id: str) -> list[str]:
+        """Return the ids of the jobs that ended by themselves, in this runtime, since `take` was last called.
+
+        What a failed turn puts back is not among them: it waits for a prompt.
+        """
+        return list(self._news.get(agent_id, ()))
+
+    async def wait_for_news(self, agent_id: str) -> list[str]:
+        """Wait until there are `news`, and return them."""
+        while not (found := self.news(agent_id)):
+            await self._more_news.wait()
+        return found
+
     async def take(self, agent_id: str) -> list[BackgroundJob]:
         """Take the jobs that ended since the last call, in the order they ended, to tell their agent."""
         self._waiting.discard(agent_id)
+        self._news.pop(agent_id, None)
         return await self._store.take_notifications(agent_id)
 
     async def acknowledge(self, agent_id: str, job_ids: list[str]) -> None:

@@ -94,6 +94,16 @@ class Chat:
         return f"<Chat {self.name or '(unnamed)'!r}: {counted(self.turn_count, 'turn')}>"
 
     @property
+    def running(self) -> RunningTurn | None:
+        """The turn it takes."""
+        return self._running
+
+    @property
+    def agent_id(self) -> str | None:
+        """The id of its agent, once its session is open."""
+        return self._session.agent.id if self._session is not None else None
+
+    @property
     def turn_count(self) -> int:
         """Turns answered in this process."""
         return self._turns
@@ -200,10 +210,12 @@ class Chat:
         origin: e.TurnOrigin | None = None,
         can_ask: bool = True,
         waits: bool = False,
+        in_background: bool = False,
     ) -> RunningTurn:
         """Begin a turn and return its handle at once. Arguments as `ask`.
 
-        `waits`: this thread waits for the turn next, and tools that need it may run on it.
+        `waits`: this thread waits for the turn next, and tools that need it may run on it. `in_background`: another
+        prompt of this conversation waits for it.
 
         Raises:
             InvalidTool: a function that cannot be offered.
@@ -217,12 +229,9 @@ class Chat:
         made = tuple(map(as_tool, tools))
         screen = presenter()
         tells = screen is not None and screen.is_watched() and self._engine.chats.get(None) is self
-        plan = TurnPlan(
-            prompt, model or self.model, made, system, output or self.output, limits, origin, can_ask, waits, tells
-        )
-        turn = self._engine.start_turn(self._take_turn, plan)
-        self._begun.add(turn)
-        return turn
+        place = screen.place() if screen is not None and can_ask and (waits or in_background) else None
+        how = (made, system, output or self.output, limits, origin, can_ask, waits, tells, place, in_background)
+        return self._begin(TurnPlan(prompt, model or self.model, *how))
 
     def resume(self, *, origin: e.TurnOrigin | None = None, can_ask: bool = True) -> RunningTurn:
         """Continue the turn that failed, was stopped, or died with its kernel; return its handle at once.
@@ -236,7 +245,10 @@ class Chat:
             ...
             mentra_nb.errors.NoResumableTurn: ...
         """
-        plan = TurnPlan(None, self.model, origin=origin, can_ask=can_ask, waits=can_ask)
+        place = screen.place() if (screen := presenter()) is not None and can_ask else None
+        return self._begin(TurnPlan(None, self.model, origin=origin, can_ask=can_ask, waits=can_ask, place=place))
+
+    def _begin(self, plan: TurnPlan) -> RunningTurn:
         turn = self._engine.start_turn(self._take_turn, plan)
         self._begun.add(turn)
         return turn
@@ -246,6 +258,8 @@ class Chat:
         if plan.waits:
             turn.jobs.expect()
         options, value = replace(limits, cancellation=turn.token, spent=Spent(), budgets=used.budgets(limits)), None
+        with options.stoppable():
+            await used.waking.enter(self, turn)
         with self._exclusively(turn, plan, limits), self._identity.in_errors():
             with options.stoppable():  # finding the model may wait for a server
                 if (session := self._session) is None:
@@ -288,6 +302,7 @@ class Chat:
         if self._running is not None:
             raise OperationDenied(f"conversation '{self.name or 'chat'}' is already taking a turn: wait, or stop it")
         self._running, own = turn, dict(self._tools)
+        self._begun.add(turn)
         self._tools.update({tool.spec.name: tool for tool in plan.tools})
         try:
             with ExitStack() as stack:
@@ -300,6 +315,7 @@ class Chat:
             self._tools.update({name: own[name] for name in own if name not in self._tools})
             self._running = None
             self._engine.refresh_record()
+        self._engine.waking.ended(self, turn)
 
     @contextmanager
     def _answering(

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -27,7 +27,8 @@ from mentra_nb.chat.instructions import system_prompt
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
 from mentra_nb.chat.offers import offer_named
 from mentra_nb.chat.reply import Reply
-from mentra_nb.chat.turn import RunningTurn, presenter
+from mentra_nb.chat.turn import RunningTurn, TakeTurn, TurnPlan, presenter
+from mentra_nb.chat.waking import Waking
 from mentra_nb.errors import Cancelled, ConfigurationError
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo, Provider
@@ -68,6 +69,7 @@ class Engine:
         """The names of the models that servers have listed."""
         self.began: float = time.time()
         """When it was made, in Unix seconds."""
+        self.waking: Waking = Waking(self.runtime.jobs, self.opened, self.start_turn, lambda: self.settings.wake)
         self.turns: set[RunningTurn] = set()
         """The turns that are running."""
         self._said: set[str] = set()
@@ -124,13 +126,14 @@ class Engine:
         """Return whether this is the engine's own thread, where waiting for it would never end."""
         return threading.current_thread() is self._thread
 
-    def start_turn(self, take: Callable[..., Coroutine[Any, Any, Reply]], *args: Any) -> RunningTurn:
-        """Begin `take(turn, *args)` on the engine's thread and return the turn's handle at once."""
+    def start_turn(self, take: TakeTurn, plan: TurnPlan) -> RunningTurn:
+        """Begin `take(turn, plan)` on the engine's thread and return the turn's handle at once."""
         turn = RunningTurn()
+        turn.plan, turn.take = plan, take
         if self.is_here():
-            running = asyncio.run_coroutine_threadsafe(take(turn, *args), asyncio.get_running_loop())
+            running = asyncio.run_coroutine_threadsafe(take(turn, plan), asyncio.get_running_loop())
         else:
-            running = self.portal().start_task_soon(take, turn, *args)
+            running = self.portal().start_task_soon(take, turn, plan)
         self.turns.add(turn)
         turn.future.add_done_callback(lambda _: self.turns.discard(turn))
         running.add_done_callback(lambda done: _pass_on(done, turn.future))

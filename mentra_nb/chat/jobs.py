@@ -1,4 +1,4 @@
-"""The background commands of this process, for a person: a table of them, and stopping."""
+"""The background commands and turns of this process, for a person: a table of them, and stopping."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mentra_nb.arguments import check_text
 from mentra_nb.background.jobs import output_of, shortened
 from mentra_nb.chat.engine import Engine, engine
+from mentra_nb.chat.turn import RunningTurn
 from mentra_nb.errors import OperationDenied
 from mentra_nb.store.records import BackgroundJob
 from mentra_nb.words import counted
@@ -25,6 +26,8 @@ BY_PERSON = "stopped by the user"
 def jobs() -> pd.DataFrame:
     """Return the background commands of the conversations of this process, in the order they started.
 
+    After them come the turns that go on in the background now; their command is the prompt.
+
     Columns: status (`running`, `finished`, `failed`, `interrupted`), command, cwd, conversation (str), started_at
     (datetime, UTC), seconds (float), output (str, its beginning and end), output_path (str, the file with all of it),
     id (str, as the model knows it).
@@ -38,12 +41,12 @@ def jobs() -> pd.DataFrame:
     from mentra_nb.record.empty import or_why
 
     used, now = engine(), time.time()
-    found = _found(used)
-    names = {}
+    found, names = _found(used), {}
     if found:
         for session in used.call(used.runtime.store.list_sessions):
             names[session.agent_id] = session.given_name or "this notebook"
     rows = [_row(job, names.get(job.agent_id, ""), now) for job in found]
+    rows += [_turn_row(id, turn, now) for id, turn in _turns(used).items()]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame.attrs["mentra_nb"] = True
     frame["started_at"] = pd.to_datetime(frame["started_at"], unit="s", utc=True).dt.as_unit("us")
@@ -51,7 +54,7 @@ def jobs() -> pd.DataFrame:
 
 
 def stop_job(job: str | int) -> str:
-    """Stop a background command with all its processes, and return its command line.
+    """Stop a background command with all its processes, or a turn in the background; return its command or prompt.
 
     Args:
         job: Its number in `jobs()` counted from 1, or its id.
@@ -68,20 +71,53 @@ def stop_job(job: str | int) -> str:
     if isinstance(job, str):
         check_text("mn.stop_job('bg-1')", job=job)
     used = engine()
-    found = _named(_found(used), job)
+    known, turns = _found(used), _turns(used)
+    place = int(job) - len(known) if str(job).isdecimal() else 0
+    if (turn := turns.get(str(job)) or dict(enumerate(turns.values(), 1)).get(place)) is not None:
+        _stopped([turn])
+        return shortened(turn.plan.prompt or "")
+    found = _named(known, job)
     return used.call(used.runtime.jobs.stop, found.agent_id, found.id, BY_PERSON).command
 
 
 def stop_jobs() -> str:
-    """Stop all background commands, and return in words how many.
+    """Stop all background commands, and the turns in the background; return in words how many.
 
     Example:
         >>> mn.stop_jobs()
         '0 background commands stopped'
     """
     used = engine()
+    turns = stop_turns()
     stopped = used.call(used.runtime.jobs.stop_all, BY_PERSON)
-    return f"{counted(len(stopped), 'background command')} stopped"
+    also = f"{counted(turns, 'turn')} and " if turns else ""
+    return f"{also}{counted(len(stopped), 'background command')} stopped"
+
+
+def stop_turns() -> int:
+    """Stop the turns that go on in the background, wait for their ends, and return how many they were."""
+    return _stopped(list(_turns(engine()).values()))
+
+
+def _stopped(turns: list[RunningTurn]) -> int:
+    for turn in turns:
+        turn.stop()
+    for turn in turns:
+        turn.wait()
+    return len(turns)
+
+
+def _turns(used: Engine) -> dict[str, RunningTurn]:
+    """Return the turns in the background by id, in the order they began."""
+    found = sorted((turn for turn in list(used.turns) if turn.plan.in_background), key=lambda turn: turn.began)
+    return {f"turn-{turn.number}": turn for turn in found}
+
+
+def _turn_row(id: str, turn: RunningTurn, now: float) -> dict[str, Any]:
+    session = turn.session
+    name = "" if session is None else "this notebook" if session.name == session.id else session.name
+    about = {"status": "running", "command": shortened(turn.plan.prompt or ""), "conversation": name}
+    return {**about, "started_at": turn.began, "seconds": round(now - turn.began, 3), "output": "", "id": id}
 
 
 def stop_jobs_soon() -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio
 
@@ -31,6 +33,19 @@ if TYPE_CHECKING:
     from mentra_nb.tools.tool import Tool
 
 
+class Place(Protocol):
+    """Where a person is shown what comes when no cell waits for it."""
+
+    can_show: bool
+    """Whether a turn can be shown here, not only a line."""
+
+    def show(self, turn: RunningTurn) -> None:
+        """Show a turn until it ends, on another thread: returns at once."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+
 @dataclass(frozen=True)
 class TurnPlan:
     """The arguments of a turn. Without a `prompt` it continues the turn that was not finished."""
@@ -47,10 +62,25 @@ class TurnPlan:
     """Whether the thread that begins the turn then waits for it, so that tools can have work done there."""
     tells_of_earlier: bool = False
     """Whether to say how to go back to a conversation of an earlier kernel, where a new one begins."""
+    place: Place | None = None
+    """Where a turn is shown that begins when a background command of this one has ended; `None`: none begins."""
+    in_background: bool = False
+    """Whether no cell waits for it. A prompt of its conversation waits until it has ended."""
+
+    @property
+    def woken_by(self) -> str | None:
+        """The background commands that began it, if it began by itself."""
+        return self.origin.woken_by if self.origin is not None else None
 
     def model_instead_of(self, stored: ModelInfo | None) -> str | None:
         """Return the model to ask: `model`, or for a turn that continues the stored one; `None` for the default."""
-        return str(stored) if self.prompt is None and self.model is None and stored is not None else self.model
+        goes_on = self.model is None and (self.prompt is None or self.woken_by is not None)
+        return str(stored) if goes_on and stored is not None else self.model
+
+
+_numbers = count(1)
+TakeTurn: TypeAlias = "Callable[[RunningTurn, TurnPlan], Coroutine[Any, Any, Reply]]"
+"""Takes a turn on the engine's thread."""
 
 
 class RunningTurn:
@@ -63,6 +93,13 @@ class RunningTurn:
     """
 
     def __init__(self) -> None:
+        self.plan: TurnPlan = TurnPlan(None)
+        self.take: TakeTurn | None = None
+        """What takes it."""
+        self.began: float = time.time()
+        """Unix seconds."""
+        self.number: int = next(_numbers)
+        """Counts the turns of this process."""
         self.events: queue.SimpleQueue[shown.SessionEvent] = queue.SimpleQueue()
         self.future: Future[Reply] = Future()
         self.token: CancellationToken = CancellationToken()
@@ -180,7 +217,8 @@ class Presenter:
 
     `show` shows a turn until it ends and returns the reply. `origin` returns the running cell, `notebook` the notebook
     that is open, and `is_watched` whether a person is at it. `tools` is offered only there; `history` has what turns
-    did to the names of the kernel.
+    did to the names of the kernel. `place` is where the running cell shows what comes after it has ended; `None` where
+    nobody looks.
     """
 
     show: Callable[[RunningTurn], Reply]
@@ -189,6 +227,7 @@ class Presenter:
     is_watched: Callable[[], bool]
     tools: Callable[[], tuple[Tool, ...]] = tuple
     history: Callable[[], History | None] = lambda: None
+    place: Callable[[], Place | None] = lambda: None
 
 
 _presenter: Presenter | None = None

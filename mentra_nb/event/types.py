@@ -34,6 +34,8 @@ class TurnOrigin(Data):
     execution_count: int | None = None
     notebook: str | None = None
     project: str | None = None
+    woken_by: str | None = None
+    """The background tasks whose ends began the turn, without a prompt of a person; ids with blanks between."""
 
 
 class RetryAttempt(Fact):
@@ -196,6 +198,8 @@ class TurnStarted(InTurn):
     kind: Literal["turn_started"] = "turn_started"
     model: str
     prompt: str
+    woken_by: str | None = None
+    """As `TurnOrigin.woken_by`."""
     session_id: str | None = None
     cell_id: str | None = None
     execution_count: int | None = None

@@ -83,17 +83,18 @@ def drive(
         live = screen == "page" and not kernel.is_captured()  # each update would be collected as an output more
         view = TurnView(CellOut(), live=live, hz=hz, quiet=quiet, verbose=verbose, since=began)
     turn.jobs.take_into(turn.events)
-    with _StopButton() as stop:
-        questions = _Questions(turn, view, screen, scopes=scopes, stop=stop)
+    with StopButton() as stop:
+        questions = Questions(turn, view, screen, scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
             questions.pump = pump
-            _loop(turn, view, questions, stop, began)
+            follow(turn, view, questions, stop, began)
     if stop.pressed or turn.future.cancelled() or isinstance(turn.future.exception(), Cancelled):
         raise TurnStopped from None
     return turn.future.result()
 
 
-def _loop(turn: RunningTurn, view: TurnView, questions: _Questions, stop: _StopButton, began: float) -> None:
+def follow(turn: RunningTurn, view: TurnView, questions: Questions, stop: StopButton, began: float) -> None:
+    """Show a turn until it has ended, and ask its questions. It began at `began`, as `time.monotonic()` counts."""
     give_up = None
     try:
         while True:
@@ -151,7 +152,7 @@ def _succeeded(future: Future[Any]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-class _StopButton:
+class StopButton:
     """Turns the interrupt of this cell into a flag.
 
     A `KeyboardInterrupt` at any point could lose a message the pump has just read, or leave one half sent. One right
@@ -162,7 +163,7 @@ class _StopButton:
         self.pressed = False
         self._before: Any = None
 
-    def __enter__(self) -> _StopButton:
+    def __enter__(self) -> StopButton:
         if threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGINT, self._press)
             self._before = before.before if isinstance(before, _LatePress) else before
@@ -202,7 +203,7 @@ class _LatePress:
             signal.raise_signal(number)
 
 
-class _Questions:
+class Questions:
     """The open questions of a turn, shown one at a time so that `%mentra allow` answers exactly one."""
 
     def __init__(
@@ -212,7 +213,8 @@ class _Questions:
         screen: Screen,
         *,
         scopes: Sequence[PermissionScope],
-        stop: _StopButton,
+        stop: StopButton,
+        patience: float | None = None,
     ) -> None:
         self.pump: Pump = NullPump()
         self.current: PermissionQuestion | None = None
@@ -224,11 +226,19 @@ class _Questions:
         """The display id of the card."""
         self._began = time.monotonic()
         self._shown_at = 0.0
+        self._given = patience
+        self._lock = threading.RLock()
+        """Held while the open questions change: a click may come on another thread than the events."""
         self._patience = CARD_TIMEOUT
         """Seconds the page may take to draw the card."""
         self._typing = False
 
     def handle(self, event: SessionEvent) -> None:
+        if isinstance(event, (QuestionAsked, QuestionAnswered)):
+            with self._lock:
+                self._handle(event)
+
+    def _handle(self, event: QuestionAsked | QuestionAnswered) -> None:
         match event:
             case QuestionAsked(request_id=request_id):
                 for question in self._turn.open_questions():  # empty if it was answered meanwhile
@@ -290,6 +300,10 @@ class _Questions:
 
     def _pick(self, request_id: str) -> None:
         """Show the card of another open question instead."""
+        with self._lock:
+            self._show_instead(request_id)
+
+    def _show_instead(self, request_id: str) -> None:
         picked = next((each for each in self._waiting if each.request_id == request_id), None)
         if picked is None or self.current is None:
             return
@@ -347,7 +361,7 @@ class _Questions:
         )
         self._typing = False
         self.pump.question_shown()
-        self._patience = 0.0 if kernel.is_captured() else CARD_TIMEOUT
+        self._patience = self._given or (0.0 if kernel.is_captured() else CARD_TIMEOUT)
         self._display = self._view.question(question, self._card.bundle() if self._patience else None, resume)
         self._shown_at = time.monotonic()
 

@@ -11,7 +11,7 @@ from functools import cache, partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from mentra_nb.chat.turn import Presenter, present_with, presenter
+from mentra_nb.chat.turn import Place, Presenter, present_with, presenter
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.frames import frame_html, frame_text
 from mentra_nb.notebook.grammar import VISIBLE, completions
@@ -57,8 +57,15 @@ def _set_display(shell: Any) -> None:
             kernel.is_watched,
             partial(notebook_tools, shell),
             lambda: used.history if (used := user_kernel(shell)) is not None else None,
+            partial(_place, shell),
         )
     )
+
+
+def _place(shell: Any) -> Place | None:
+    from mentra_nb.notebook.afterwards import place
+
+    return place(shell)
 
 
 @cache

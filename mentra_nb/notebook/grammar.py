@@ -33,6 +33,7 @@ class Parsed:
     budget: str | None = None
     quiet: bool = False
     verbose: bool = False
+    bg: bool = False
 
 
 def parse(line: str, cell: str | None = None) -> Parsed:

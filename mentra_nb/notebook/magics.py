@@ -59,6 +59,7 @@ class Mentra(Magics):
     redact = _trait("redact")
     stream_hz = _trait("stream_hz")
     nested_asyncio = _trait("nested_asyncio")
+    wake = _trait("wake")
     instructions = _trait("instructions")
     skills = _trait("skills")
     tools = _trait("tools")
@@ -125,7 +126,13 @@ class Mentra(Magics):
         tools = [self._function(name) for name in parsed.tool]
         chat, cell_run = conversation(parsed.session), kernel.running_cell()
         limits = limits_of(chat, parsed.budget)
-        turn = chat.start(parsed.prompt, model=parsed.model, tools=tools, limits=limits, origin=cell_run, waits=True)
+        how: dict[str, Any] = {"model": parsed.model, "tools": tools, "limits": limits, "origin": cell_run}
+        if parsed.bg and kernel.screen() == "page" and not kernel.is_captured():
+            turn = chat.start(parsed.prompt, in_background=True, **how)
+            if (place := turn.plan.place) is not None and place.can_show:
+                place.show(turn)
+                return None
+        turn = chat.start(parsed.prompt, waits=True, **how)
         reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
         if parsed.out is not None:
             names[parsed.out] = reply

@@ -26,7 +26,8 @@ TO_END = 0.5
 AGAIN_AFTER = 1.0
 """Seconds after which work that goes on is interrupted again."""
 NOBODY_WAITS = (
-    "it runs on the thread that waits for the turn, and none does: ask with %mentra, mn.ask or Chat.ask, not with aask"
+    "it runs on the thread that waits for the turn, and none does: ask with %mentra, mn.ask or Chat.ask, "
+    "not with aask or --bg; in a turn that began by itself, leave it until a person asks again"
 )
 
 

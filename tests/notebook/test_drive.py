@@ -19,7 +19,7 @@ def _handler() -> Iterator[None]:
 
 
 def stopped() -> None:
-    with drive._StopButton() as stop:
+    with drive.StopButton() as stop:
         signal.raise_signal(signal.SIGINT)
     assert stop.pressed
 
@@ -46,13 +46,13 @@ def test_a_turn_right_after_a_stopped_one_can_be_stopped_and_leaves_one_handler(
     late = signal.getsignal(signal.SIGINT)
     assert isinstance(late, drive._LatePress)
     assert late.before is signal.default_int_handler
-    with drive._StopButton():
+    with drive.StopButton():
         pass
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_press_after_a_turn_that_was_not_stopped_interrupts() -> None:
-    with drive._StopButton():
+    with drive.StopButton():
         pass
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""`jobs`, and `stop` where no turn is running: the commands that run in the background."""
+"""`jobs`, and `stop` where no cell waits for a turn: the commands and turns in the background."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook.commands.command import Answer, Context, Words, say
+from mentra_nb.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,11 +36,14 @@ def stopped(words: Words) -> Answer:
 
 
 def stop(_context: Context, words: Words) -> None:
-    """Run `stop` as a cell: no turn is running then, but commands may be in the background."""
-    from mentra_nb.chat.jobs import stop_jobs
+    """Run `stop` as a cell: no cell waits for a turn then, but turns and commands may be in the background."""
+    from mentra_nb.chat.jobs import stop_jobs, stop_turns
 
-    if not words["all"]:
+    if words["all"]:
+        say(stop_jobs().capitalize())
+    elif stopped := stop_turns():
+        say(f"{counted(stopped, 'turn')} stopped")
+    else:
         raise OperationDenied(
             "no turn is running here: type it in another cell while one runs. Background commands: %mentra stop --all"
         )
-    say(stop_jobs().capitalize())

@@ -26,6 +26,7 @@ OPTIONS = (
     Option(("-b", "--budget"), "the most this turn may use: 0.50usd, 20k, 5tools, 10min", "AMOUNT"),
     Option(("-q", "--quiet"), "show only the answer"),
     Option(("-v", "--verbose"), "also show tool results and thinking"),
+    Option(("--bg",), "go on in the background: the cell ends at once, and the answer comes into it"),
 )
 FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
 
@@ -133,9 +134,9 @@ COMMANDS = (
     Command("sessions", "sessions", "sessions", "the conversations of this project", session.sessions),
     Command(
         "jobs",
-        r"jobs(?P<stop> stop(?: (?P<id>[1-9]\d*|bg-\d+))?)?",
+        r"jobs(?P<stop> stop(?: (?P<id>[1-9]\d*|(?:bg|turn)-\d+))?)?",
         "jobs [stop N or ID]",
-        "commands that run in the background; stop ends one",
+        "commands and turns in the background; stop ends one",
         jobs.jobs,
         complete=(one_of("stop"),),
     ),
