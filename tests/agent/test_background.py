@@ -14,6 +14,7 @@ import pytest
 from kits.core import Bench, Judge, bench
 
 from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.waking import REVIEW, woken_turns
 from mentra_nb.authorization import PermissionDecision, Subject, ToolAuthorizationDecision
 from mentra_nb.background import jobs
 from mentra_nb.errors import FailedToStreamResponse, HttpError, OperationDenied
@@ -407,3 +408,36 @@ async def test_a_volatile_store_leaves_no_output_on_the_disk(tmp_path: Path, mon
         await agent.send("go")
         assert (await ended(table, agent)).output_path is None
     assert not (tmp_path / "home").exists()
+
+
+async def test_a_turn_is_taken_when_a_command_has_ended_and_none_for_what_was_told_or_stopped(tmp_path: Path) -> None:
+    script = [runs(WAITS), text("ok"), text("seen"), runs("sleep 600"), text("ok"), text("told")]
+    async with on(tmp_path, *script) as table:
+        agent = await table.agent()
+        await agent.send("go")
+        (tmp_path / "go").touch()
+        async for answer in woken_turns(agent):
+            assert answer.text() == "seen"
+            break
+        prompt, result = asked(table, 2)[-2:]
+        assert prompt == REVIEW
+        assert result == told("bg-1", "finished", WAITS, "(no output)")
+        assert [event.woken_by for event in table.recorder.of(e.TurnStarted)] == [None, "bg-1"]
+        assert table.runtime.jobs.news(agent.id) == []
+        await agent.send("and another")
+        await table.runtime.jobs.stop(agent.id, "bg-2", "stopped by the user")
+        assert table.runtime.jobs.news(agent.id) == []  # who stopped it knows
+        await agent.send("and?")
+        assert "[bg:bg-2] status=interrupted" in asked(table, 5)[-1]
+
+
+async def test_a_result_that_a_failed_turn_puts_back_begins_no_turn(tmp_path: Path) -> None:
+    async with on(tmp_path, runs(WAITS), text("ok"), failure(HttpError(400)), text("seen")) as table:
+        agent = await table.agent()
+        await agent.send("go")
+        (tmp_path / "go").touch()
+        with pytest.raises(FailedToStreamResponse):
+            await anext(woken_turns(agent))
+        assert table.runtime.jobs.news(agent.id) == []
+        assert (await agent.send("and?")).text() == "seen"
+        assert asked(table, 3)[-1] == told("bg-1", "finished", WAITS, "(no output)")

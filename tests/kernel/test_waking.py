@@ -107,7 +107,7 @@ def test_a_prompt_waits_for_such_a_turn_and_then_goes_on(started: Notebook) -> N
     shows(started, asked, "waits for the turn of this conversation that goes on in the background")
     started.choose(cell, answer="allow")  # served by the cell that waits
     started.finish(asked)
-    assert "It says 42." in cell.texts()
+    shows(started, cell, "It says 42.")
     assert "Well." in asked.texts()
 
 

@@ -25,7 +25,7 @@ def denied(words: Words) -> Answer:
 
 
 def answer_listed(_context: Context, words: Words) -> None:
-    """Answer a question that was listed here: of a turn in the background or in another notebook, or of one that died."""
+    """Answer a question that was listed here: of a turn in the background or elsewhere, or of one that has died."""
     from mentra_nb.notebook import listed
 
     decision = allowed(words) if "how" in words else denied(words)
