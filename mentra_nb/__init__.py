@@ -15,8 +15,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     allow, deny, rules, revoke   what tools may do unasked
     suggest_rules                rules that your own answers would make
     budgets                      what may still be used
-    jobs, stop_job, stop_jobs    commands that run in the background
-    woken_turns                  turns of an agent that begin when such a command has ended
+    jobs, stop_job, stop_jobs    commands in the background; woken_turns: the turns that their ends begin
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, events, messages, sql, columns
                                  what happened, as DataFrames
     slowest_tools, denial_reasons, time_spent, compare, backtest, plot
