@@ -315,3 +315,5 @@ class PermissionRule(Data):
     times_used: int = 0
     folders: tuple[str, ...] | None = None
     """Of a rule on effects: the call runs in the sandbox, and what it changes inside these folders is kept unasked."""
+    breadth: str | None = None
+    """In words, what an allowance covers beyond what it looks like, if anything is known. It is not stored."""

@@ -27,7 +27,7 @@ from mentra_nb.tools.tool import Tool
 if TYPE_CHECKING:
     import pandas as pd
 
-RULE_COLUMNS = ("tool", "pattern", "allow", "scope", "folders", "reason", "times_used", "created_at", "id")
+RULE_COLUMNS = ("tool", "pattern", "allow", "scope", "folders", "breadth", "reason", "times_used", "created_at", "id")
 
 
 def conversation(name: str | None = None) -> Chat:
@@ -138,13 +138,16 @@ def allow(
     """Let `tool` run unasked where its subject (a command, a path) fits `pattern`, and return the rule.
 
     In a pattern, `*` stands for any characters and `?` for one. With folders named in `inside`, a command runs in the
-    sandbox, and what it changes inside them is kept unasked; it never runs outside the sandbox by such a rule.
+    sandbox, and what it changes inside them is kept unasked; it never runs outside the sandbox by such a rule. The
+    rule's `breadth` says what it covers beyond what it looks like, such as options that run other programs.
 
     Example:
         >>> mn.allow("shell", "git status*").pattern
         'git status*'
         >>> mn.allow("shell", "make *", inside=["build"]).pattern
         'make *'
+        >>> mn.allow("shell", "sort *").breadth
+        'sort --compress-program can run other programs; sort -o and sort --output can write files'
     """
     return conversation().allow(tool, pattern, scope=scope, inside=inside)
 
@@ -188,7 +191,8 @@ def rules() -> pd.DataFrame:
     """Return the rules that hold in the notebook's conversation.
 
     Columns: tool, pattern (str), allow (bool), scope, folders (tuple of str, of a rule on what a command changes),
-    reason (str), times_used (int), created_at (datetime, UTC), id (str).
+    breadth (str, what an allowance covers beyond what it looks like), reason (str), times_used (int), created_at
+    (datetime, UTC), id (str).
 
     Example:
         >>> rule = mn.allow("read", "data/*", scope="project")

@@ -64,13 +64,13 @@ class Rules:
         return found
 
     def all(self) -> list[PermissionRule]:
-        """Return the rules that hold."""
+        """Return the rules that hold, with what they cover beyond what they look like."""
         store = self._engine.runtime.store
 
         async def read() -> list[PermissionRule]:
             return await store.list_rules(await self._identity.session_id(store), self._identity.project)
 
-        return self._engine.call(read)
+        return [remembering.with_breadth(rule) for rule in self._engine.call(read)]
 
     def _change(self, how: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """Call `remember` or `revoke` of `remembering` for this conversation."""

@@ -172,6 +172,29 @@ function render({ model, el }) {
   const scope = element("select", "input");
   for (const [name, label] of question.scopes) scope.append(element("option", "", label, { value: name }));
 
+  const offers = element("fieldset", "offers");
+  offers.hidden = true;
+
+  // Patterns to choose from, the first of which covers this very call.
+  function propose(patterns) {
+    const name = `mentra-pattern-${Math.random()}`;
+    const rows = patterns.map((each, n) => {
+      const value = n === 0 && exact ? exact : each.pattern;
+      const input = element("input", "", undefined, { type: "radio", name });
+      input.checked = pattern.value === value;
+      input.addEventListener("change", () => {
+        pattern.value = value;
+      });
+      const row = element("label", "offer");
+      row.append(input, element("code", "", each.pattern));
+      if (each.broad) row.append(element("strong", "broad", `broad: ${each.broad}`));
+      if (each.covered) row.append(element("span", "about", each.covered));
+      return row;
+    });
+    offers.replaceChildren(element("legend", "label", "Patterns that cover this call"), ...rows);
+    offers.hidden = rows.length === 0;
+  }
+
   const buttons = element("div", "buttons");
   const always = element("div", "always");
   always.hidden = true;
@@ -230,6 +253,7 @@ function render({ model, el }) {
     always.hidden = !always.hidden;
     opener.setAttribute("aria-expanded", String(!always.hidden));
     if (!always.hidden) pattern.focus();
+    if (!always.hidden && offers.hidden) model.send({ proposals: true });
   });
   opener.setAttribute("aria-expanded", "false");
 
@@ -281,7 +305,7 @@ function render({ model, el }) {
   );
   const remembers = question.folders ? "Always keep this" : `Always allow ${question.tool} for this`;
   const remember = button("remember", remembers, allowAlways);
-  always.append(field("Pattern (* any text, ? one character)", pattern));
+  always.append(offers, field("Pattern (* any text, ? one character)", pattern));
   if (question.folders) always.append(field("Inside these folders", folders));
   always.append(field("For", scope), remember);
 
@@ -319,7 +343,8 @@ function render({ model, el }) {
   function onMessage(message) {
     clearTimeout(waiting);
     waiting = null;
-    if (message.left !== undefined) {
+    if (message.proposals !== undefined) propose(message.proposals);
+    else if (message.left !== undefined) {
       if (until === null && !sent) {
         status.textContent = "";
         card.classList.remove("mentra-gone");

@@ -110,7 +110,7 @@ class ApprovalCard(anywidget.AnyWidget):
         can_stop: bool = True,
     ) -> None:
         self._asked = question
-        self._others = others
+        self._others, self._project = others, project
         self._on_ready = on_ready
         self._on_decision = on_decision
         self._scopes = tuple(scopes)
@@ -140,6 +140,17 @@ class ApprovalCard(anywidget.AnyWidget):
         super().__init__(question=text, listed=others.listed(question) if others is not None else {})
         self.on_msg(self._on_message)
 
+    def _proposals(self) -> list[dict[str, str]]:
+        """Return the patterns that the card proposes to remember an allowance by; none where they cannot be told."""
+        from mentra_nb.chat.engine import engine
+        from mentra_nb.chat.proposals import proposals
+
+        try:
+            found = proposals(engine(), self._asked, self._project)
+        except MentraError:
+            return []
+        return [{**each, "covered": visible(each["covered"])} for each in found]
+
     def relist(self, questions: Sequence[PermissionQuestion]) -> None:
         """Draw the list of open questions anew."""
         if self._others is not None:
@@ -165,6 +176,9 @@ class ApprovalCard(anywidget.AnyWidget):
             # Seconds left, not the deadline: the page's clock may differ. A reloaded page asks again.
             self.send({"left": max(0.0, self._asked.deadline - time.time())})
             self._on_ready()
+            return
+        if content.get("proposals"):
+            self.send({"proposals": self._proposals()})
             return
         if self._others is not None and self._chosen(self._others, content):
             return

@@ -76,7 +76,15 @@ async def remember(
             update={"replaces": earlier[0].id if earlier else None, "request_id": request_id}
         )
     )
-    return rule
+    return with_breadth(rule)
+
+
+def with_breadth(rule: PermissionRule) -> PermissionRule:
+    """Return a rule with what it covers beyond what it looks like."""
+    from mentra_nb.permission.breadth import breadth
+
+    said = breadth(rule.pattern, KINDS.get(rule.tool, "text")) if rule.allow else None
+    return rule if said is None else rule.model_copy(update={"breadth": said})
 
 
 async def revoke(store: RuntimeStore, bus: EventBus, session_id: str, project: str | None, rule_id: str) -> bool:

@@ -77,6 +77,7 @@ def rules(_context: Context, words: Words) -> pd.DataFrame | None:
     )
     shown = {"n": "", "answer": "answer", "tool": "tool", "pattern": "pattern", "scope": "scope"}
     shown |= {"inside": "keeps what it changes in"} if frame.inside.any() else {}
+    shown |= {"breadth": "broad"} if frame.breadth.notna().any() else {}
     shown |= {"times_used": "used", "created_at": "made (UTC)", "reason": "reason", "id": "id"}
     return listing(frame, shown, getattr(found, "why", ""))
 

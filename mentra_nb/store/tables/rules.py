@@ -16,7 +16,7 @@ def _rule(row: dict[str, Any]) -> PermissionRule:
 
 class RuleTable(Database):
     async def save_rule(self, rule: PermissionRule) -> PermissionRule:
-        row, same = rule.model_dump(), "scope, scope_key, tool, pattern"
+        row, same = rule.model_dump(exclude={"breadth"}), "scope, scope_key, tool, pattern"
         row["folders"] = None if rule.folders is None else to_json(rule.folders)
         await self.write(lambda db: insert(db, "rules", row, replace=same), sync=True)
         return rule
