@@ -191,7 +191,7 @@ function render({ model, el }) {
       if (each.covered) row.append(element("span", "about", each.covered));
       return row;
     });
-    offers.replaceChildren(element("legend", "label", "Patterns that cover this call"), ...rows);
+    offers.replaceChildren(element("legend", "label", "Covers this call, from narrow to wide"), ...rows);
     offers.hidden = rows.length === 0;
   }
 
