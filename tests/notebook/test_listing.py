@@ -170,16 +170,19 @@ def test_no_rule_is_deleted_by_a_name_that_fits_none_or_several(said: str | int,
         rule_named(RULES, said)
 
 
+OTHERS = {"suggest": None, "accept": None}
+
+
 def test_a_rule_is_revoked_by_its_number_in_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     api.deny("write", "*.csv", scope="session", reason="raw data")
-    listed = rules.rules(CONTEXT, {"revoke": None, "id": None})
+    listed = rules.rules(CONTEXT, {**OTHERS, "revoke": None, "id": None})
     assert listed is not None
     assert all(word in shown(listed) for word in ("deny", "write", "*.csv", "raw data", short_id(listed.id.iloc[-1])))
-    assert rules.rules(CONTEXT, {"revoke": " revoke", "id": str(listed.n.iloc[-1])}) is None
+    assert rules.rules(CONTEXT, {**OTHERS, "revoke": " revoke", "id": str(listed.n.iloc[-1])}) is None
     assert capsys.readouterr().out == "Revoked: deny write *.csv\n"
     assert "*.csv" not in list(api.rules().pattern)
     with pytest.raises(OperationDenied, match="say which"):
-        rules.rules(CONTEXT, {"revoke": " revoke", "id": None})
+        rules.rules(CONTEXT, {**OTHERS, "revoke": " revoke", "id": None})
 
 
 def test_the_list_of_models_is_whole_and_one_without_rows_says_so() -> None:
