@@ -121,7 +121,15 @@ class SessionPermissions:
     # ---- deciding ---------------------------------------------------------------------------------------------
 
     async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
-        """Decide about a call, asking a person when nothing else decides."""
+        """Decide about a call, asking a person when nothing else decides.
+
+        What a dead turn had asked about the same call is closed: whatever decides now replaces it.
+        """
+        decision = await self._authorize(request)
+        await self._close_earlier(request)
+        return decision
+
+    async def _authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
         rules = await self.store.list_rules(self.session_id, self.project)
         if request.effect is not None:
             return await self._authorize_effect(request, request.effect, rules)
@@ -218,14 +226,14 @@ class SessionPermissions:
         if not await close(self.store, self.bus, left[request_id], decision, self.project, in_time=True):
             raise OperationDenied(CLOSED)
 
-    async def _close_earlier(self, request: ToolAuthorizationRequest) -> None:
-        """Close the questions that a dead turn had asked about the same call: the new question replaces them."""
-        if not request.earlier_runs:
-            return
-        for question in await self.store.open_questions(self.session_id):
+    async def _close_earlier(self, request: ToolAuthorizationRequest) -> bool:
+        """Close the questions that a dead turn had asked about the same call. Returns whether one was just answered."""
+        overtaken = False
+        for question in await self.store.open_questions(self.session_id) if request.earlier_runs else ():
             if question.tool_call_id == request.tool_call_id and question.run_id in request.earlier_runs:
                 again = PermissionDecision(allow=False, by="cancelled", reason="asked again")
-                await close(self.store, self.bus, question, again, self.project)
+                overtaken |= not await close(self.store, self.bus, question, again, self.project)
+        return overtaken
 
     async def denial(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
         """Return why a call that a person has allowed may not run after all: a rule, or the inner authorizer."""
@@ -256,7 +264,8 @@ class SessionPermissions:
         """Ask a person, here or in any process of the same home, and return what was decided."""
         import asyncio
 
-        await self._close_earlier(request)
+        if await self._close_earlier(request) and (answer := await self._answered_before(request)) is not None:
+            return answer
         question = self._question(request, reason)
         waiting = self._open[question.request_id] = _Open(question, anyio.Event(), asyncio.get_running_loop(), rules)
         decided = PermissionDecision(allow=False, by="cancelled", reason="the turn was stopped")
