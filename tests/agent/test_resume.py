@@ -612,6 +612,21 @@ async def test_a_new_question_closes_the_one_of_the_turn_that_died() -> None:
     assert ran == ["a"]
 
 
+async def test_an_open_question_about_a_call_that_a_rule_decides_now_is_closed() -> None:
+    left = Left(VolatileStore())
+    await left.run(GO, calling(ACT))
+    async with bench(text("there"), store=left.store, tools=[act]) as table:
+        session = await died_in_session(left, table)
+        await left.store.open_question(_question())
+        await session.permissions.add_rule("act", "*", allow=True)
+        await session.resume_turn()
+        assert await left.store.open_questions() == []
+        assert [(r.request_id, r.decided_by) for r in table.recorder.of(e.QuestionAnswered)] == [
+            ("perm-1", "cancelled")
+        ]
+    assert ran == ["a"]
+
+
 async def test_an_answer_about_other_arguments_or_after_the_deadline_does_not_count() -> None:
     left = Left(VolatileStore())
     await left.run(GO, calling(ACT))

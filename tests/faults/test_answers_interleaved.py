@@ -2,7 +2,7 @@
 
 What happens is tied to the operations of the store, before any of which another process may answer, a person here may,
 the turn may be stopped, or its process may die: then a copy of the store, as it is at that moment, is taken up anew.
-`MENTRA_FAULT_ANSWERS` is the number of runs (default 25).
+`MENTRA_FAULT_ANSWERS` is the number of runs (default 20).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mentra_nb.tools.tool import ToolContext
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
 
 T = TypeVar("T")
-RUNS = int(os.environ.get("MENTRA_FAULT_ANSWERS", "25"))
+RUNS = int(os.environ.get("MENTRA_FAULT_ANSWERS", "20"))
 ANSWERS = {
     "allow": PermissionDecision(allow=True),
     "deny": PermissionDecision(allow=False, reason="no"),
