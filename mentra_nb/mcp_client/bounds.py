@@ -33,9 +33,9 @@ class _Decoder(codecs.IncrementalDecoder):
         self._inner = codecs.getincrementaldecoder("utf-8")(errors)
         self._length = 0
 
-    def decode(self, data: Any, final: bool = False) -> str:
+    def decode(self, input: Any, final: bool = False) -> str:
         shown: list[str] = []
-        for line in bytes(data).split(b"\n"):
+        for line in bytes(input).split(b"\n"):
             if shown:
                 shown.append("\n")
                 self._length = 0

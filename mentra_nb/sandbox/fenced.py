@@ -133,7 +133,7 @@ class Fence:
             raise FenceFailed(f"the sandbox could not be put up: {output.stderr.strip()[-500:] or 'it gave no reason'}")
         output = replace(output, left_running=bool(_text(folder / "left").strip()))
         if _text(folder / "whole").strip() == "whole":
-            said = json.loads(_text(folder / "difference.json") or "{}")
+            said: dict[str, Any] = json.loads(_text(folder / "difference.json") or "{}")
         else:
             why = _text(folder / "errors").strip()[-500:] or "there may be no room on the disk"
             said = {"problem": f"its changes cannot be read: {why}"}
