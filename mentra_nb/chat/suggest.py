@@ -13,6 +13,7 @@ from mentra_nb import paths
 from mentra_nb.authorization import PermissionRule, Subject
 from mentra_nb.chat.api import conversation
 from mentra_nb.chat.backtest import backtest
+from mentra_nb.permission.breadth import breadth
 from mentra_nb.permission.remembering import KINDS
 from mentra_nb.permission.suggesting import LEAST, Decided, Suggestion, also_covers, suggest
 from mentra_nb.record.empty import or_why
@@ -120,6 +121,7 @@ def _row(each: Suggestion, calls: Sequence[_Call], judged: pd.DataFrame) -> dict
     ]
     subjects = [str(row.subject) for row in saved]
     also = also_covers(each.pattern, subjects) if _kind(saved[-1]) == "shell" else []
+    broad = breadth(each.pattern, _kind(saved[-1]))
     more = [f"… and {len(also) - _SHOWN} more"] if len(also) > _SHOWN else []
     return {
         "tool": each.tool,
@@ -128,7 +130,7 @@ def _row(each: Suggestion, calls: Sequence[_Call], judged: pd.DataFrame) -> dict
         "inside": None if each.folders is None else "\n".join(each.folders),
         "saves_per_week": round(len(saved) / weeks, 1),
         "allowed": len(saved),
-        "also_covers": "\n".join([*also[:_SHOWN], *more]) or None,
+        "also_covers": "\n".join([*filter(None, [broad]), *also[:_SHOWN], *more]) or None,
         "backtest": _told(covered),
         "example": subjects[-1],
     }

@@ -109,11 +109,15 @@ def test_only_answers_of_a_person_teach_and_other_denials_count(project: Path) -
             *([("ls c", "deny", "timeout"), ("ls c", "allow", "user"), ("ls c", "allow", "user")]),
             *([("ls d", "deny", "policy"), ("ls d", "allow", "user"), ("ls d", "allow", "user")]),
             *([("ls e", "deny", "rule:1"), ("ls e", "allow", "user"), ("ls e", "allow", "user")]),
+            *([(f"pytest -q tests/test_{name}.py", "allow", "user") for name in "ab"]),
         ]
     ):
         past(record, n, line, outcome, by)
     record.journal.close()
-    assert suggest_rules(session="s1").pattern.tolist() == ["ls c"]
+    found = suggest_rules(session="s1")
+    assert found.pattern.tolist() == ["ls c", "pytest -q tests/test_*.py"]
+    assert found.also_covers.isna().tolist() == [True, False]
+    assert found.also_covers[1].splitlines() == ["pytest can run other programs", "pytest -q tests/test_main.py"]
     assert "Nothing to suggest" in repr(suggest_rules())  # it is a conversation of another project
 
 
