@@ -29,6 +29,8 @@ class Watched:
     beyond: list[Beyond] = field(default_factory=list)
     dropped: int = 0
     """Earlier calls that were dropped to make room for this one."""
+    too_large: bool = False
+    """Whether there is no room for this one either, so that it cannot be undone."""
 
     def held(self) -> int:
         return self.before.held() + (self.after.held() if self.after is not None else 0)
@@ -53,6 +55,8 @@ class History:
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
         self.calls: list[Watched] = []
+        self._no_room: dict[str, dict[str, Beyond]] = {}
+        """Turn → the names of those of its calls that were dropped."""
 
     def beyond(self) -> list[Beyond]:
         """Return what could not be restored if code changed it now."""
@@ -80,8 +84,11 @@ class History:
         watched.after = Snapshot.take(self.namespace, names, earlier=watched.before)
         self.calls.append(watched)
         while self.calls and sum(each.held() for each in self.calls) > MAX_HELD:
-            self.calls.pop(0)
-            watched.dropped += 1
+            oldest = self.calls.pop(0)
+            watched.too_large = oldest is watched
+            watched.dropped += not watched.too_large
+            lost = {name: Beyond(name, "no room for what it was") for name in oldest.changes.names}
+            self._no_room.setdefault(oldest.turn, {}).update(lost)
 
     def turns(self) -> list[str]:
         """Return the turns that changed names, oldest first."""
@@ -106,7 +113,8 @@ class History:
 
     def cannot(self, turn: str) -> list[Beyond]:
         """Return what of a turn cannot be restored, for want of a copy."""
-        return list({each.name: each for watched in self.of(turn) for each in watched.beyond}.values())
+        found = {each.name: each for watched in self.of(turn) for each in watched.beyond}
+        return list((found | self._no_room.get(turn, {})).values())
 
     def undo(self, turn: str, undone_as: str) -> Restored:
         """Restore the names of a turn. What it does is a turn itself, `undone_as`, that can be undone the same way."""

@@ -29,7 +29,7 @@ MAX_ADVICE = 1_200
 """Characters of the advice how to allow a call where nobody can be asked: it quotes what the call acts on."""
 
 _ENDING = re.compile(r"\[(exit status \d+|timed out after [^\]]*|killed by a signal)\]\Z")
-_CHANGED = re.compile(r"(?:(?:\A|\n)\[(?:files: |names: |undo no longer )[^\n]*\])+\Z")
+_CHANGED = re.compile(r"(?:(?:\A|\n)\[(?:files: |names: |undo )[^\n]*\])+\Z")
 _PREFIX = re.compile(r"\A(?:Tool execution (?:denied|requires approval)|Blocked by pre-execution hook): ")
 _SCOPES = {"session": "for this session", "project": "for this project", "global": "everywhere"}
 _DENIED = {
@@ -163,13 +163,13 @@ def _first_line(code: str) -> str:
 
 
 def _of_code(result: str, *, is_error: bool) -> str:
-    """Return the error that code raised, and what it did to files and names."""
+    """Return the error that code raised, what it did to files and names, and last what undo cannot do about it."""
     found = _CHANGED.search(result)
     said = result[: found.start()] if found else result
     error = said.strip().rpartition("\n")[2] if is_error else ""
     error = "not finished" if said.startswith(STOPPED) else error
     lines = [line[1:-1] for line in found[0].strip().split("\n")] if found else []
-    changed = [re.sub(r"\A(?:files|names): ", "", line) for line in lines]
+    changed = [re.sub(r"\A(?:files|names): ", "", line) for line in sorted(lines, key=lambda line: line[:5] == "undo ")]
     return cut(" · ".join(filter(None, (error, *changed))), MAX_REASON)
 
 

@@ -60,6 +60,28 @@ def test_what_cannot_be_restored_is_said_before_the_code_runs_and_before_the_und
     assert notebook.value("[len(box), list(u.names)]") == [1, ["box"]]
 
 
+def test_calls_that_undo_no_longer_reaches_are_counted_in_the_row_and_the_record(notebook: Notebook) -> None:
+    notebook.run("import numpy as np, sqlite3; a, db = np.zeros(1000), [sqlite3.connect(':memory:')]")
+    notebook.run("import mentra_nb.namespace.history as h; whole, h.MAX_HELD = h.MAX_HELD, 0")
+    run(notebook, "a += 1")  # no room for any call, so that none of before is left
+    notebook.run("h.MAX_HELD = 20_000")  # a change of `a` takes 16,000
+    cell = run(notebook, "a += 1", "a += 1", "db.append(open('out', 'w')); a += 1; 1 / 0", "a = np.ones(2000); a += 1")
+    first, second, third, fourth = [text for text in cell.texts().splitlines() if " python " in text]
+    gone, names = "undo no longer reaches back to 1 earlier call: no room", "changed a (ndarray)"
+    assert (gone in first, gone in second, gone in third, gone in fourth) == (False, True, True, True)
+    assert f"{names} · {gone}" in second
+    assert "ZeroDivisionError: division by zero · created out · changed " in third
+    assert f"undo cannot restore all of db (a sqlite3.Connection) · {gone}" in third
+    assert "undo cannot restore the names of this call: no room" in fourth
+    details = [row["details"] for row in notebook.records("tool_execution_finished")[-4:]]
+    kept = [(each["dropped"], each["too_large"]) for each in details]
+    assert kept == [(0, False), (1, False), (1, False), (1, True)]
+    undone = notebook.run("h.MAX_HELD = whole\n%mentra undo")
+    assert "cannot be restored in full: a (no room for what it was)\n" in undone.stdout
+    assert "deleted out\nTo take this back" in undone.stdout
+    assert notebook.value("a.size") == 2000
+
+
 @pytest.mark.parametrize(
     ("by", "waits"), [("deadline", "time.sleep(30)"), ("button", "import asyncio\nawait asyncio.sleep(30)")]
 )

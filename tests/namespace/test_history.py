@@ -93,6 +93,28 @@ def test_the_oldest_call_is_dropped_when_there_is_no_room(monkeypatch: pytest.Mo
     history.undo("turn-4", "undo-4")
     history.undo("turn-3", "undo-3")
     assert array[0] == 3
+    assert list(map(str, history.cannot("turn-0"))) == ["array (no room for what it was)"]
+
+
+def test_a_turn_whose_first_call_was_dropped_says_that_it_is_not_restored_in_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history_module, "MAX_HELD", 20_000)
+    history = History({"array": np.zeros(1000)})
+    edit(history, "turn", "array += 1")
+    edit(history, "turn", "array += 1")
+    restored = history.undo("turn", "undo")
+    assert history.namespace["array"][0] == 1
+    assert list(map(str, restored.lost)) == ["array (no room for what it was)"]
+
+
+def test_a_call_for_which_there_is_no_room_cannot_be_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "MAX_HELD", 10_000)
+    history = History({"array": np.zeros(1000), "items": [1]})
+    edit(history, "small", "items.append(2)")
+    with history.watching("large", "call") as watched:
+        history.namespace["array"] += 1
+    assert (watched.dropped, watched.too_large, history.turns()) == (1, True, [])
 
 
 def test_what_a_call_left_alone_is_not_kept() -> None:

@@ -80,6 +80,8 @@ class ShellKernel:
         notes = []
         if watched.beyond:
             notes.append(f"[undo cannot restore all of {', '.join(map(str, watched.beyond))}]")
+        if watched.too_large:
+            notes.append("[undo cannot restore the names of this call: no room]")
         if watched.dropped:
             notes.append(f"[undo no longer reaches back to {counted(watched.dropped, 'earlier call')}: no room]")
         changes = watched.changes
@@ -117,6 +119,7 @@ def _in_words(watched: Watched) -> dict[str, Any]:
         "deleted": list(changes.deleted),
         "beyond_undo": list(map(str, watched.beyond)),
         "dropped": watched.dropped,
+        "too_large": watched.too_large,
     }
 
 
