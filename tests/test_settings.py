@@ -75,6 +75,27 @@ def test_a_project_may_make_things_stricter(tmp_path: Path) -> None:
     assert load({"MENTRA_STREAM_HZ": "9"}, tmp_path, mine).stream_hz == 9
 
 
+def test_a_project_may_set_a_budget_that_is_stricter_and_no_other(tmp_path: Path) -> None:
+    project, mine = tmp_path / "mentra.toml", tmp_path / "mine.toml"
+    project.write_text("budget_day = '2usd'\nbudget_month = '1M'\n")
+    assert load({}, tmp_path, mine).budgets() == {"day": "2usd", "month": "1M"}
+    mine.write_text("budget_day = '1usd'\nbudget_month = '5usd, 2M'\n")
+    assert load({}, tmp_path, mine).budgets() == {"day": "1usd", "month": "5usd, 2M"}
+    assert load({"MENTRA_BUDGET_DAY": "3usd"}, tmp_path, tmp_path / "none.toml").budgets()["day"] == "2usd"
+
+
+def test_an_amount_is_checked_wherever_it_is_written(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("budget_day = 2\n")
+    with pytest.raises(ConfigurationError, match="budget_day = 2"):
+        load({}, tmp_path, mine)
+    with pytest.raises(ConfigurationError, match="'much' is not an amount"):
+        load({"MENTRA_BUDGET_TURN": "much"}, tmp_path, tmp_path / "none.toml")
+    settings = load({"MENTRA_BUDGET_TURN": "5 tools"}, tmp_path, tmp_path / "none.toml")
+    settings.change("budget_turn", "", "%config Mentra")
+    assert settings.budgets() == {}
+
+
 def test_a_projects_file_that_cannot_be_read_is_named_and_ignored(tmp_path: Path) -> None:
     (tmp_path / "mentra.toml").write_text("not toml")
     [told] = load({}, tmp_path, tmp_path / "none.toml").ignored()

@@ -48,13 +48,15 @@ def budgets() -> pd.DataFrame:
     from mentra_nb.store.records import LeaseHolder
 
     used, chat = engine(), conversation()
-    last = chat.last.turn_id if chat.last is not None else ""
-    keys: dict[Period, str] = {"turn": last, "session": chat.id, "project": str(paths.project_root())}
+    keys: dict[Period, str] = {"turn": "", "session": chat.id, "project": str(paths.project_root())}
     store, set_here = used.runtime.store, used.budgets(chat.limits or RunOptions())
 
     async def rows() -> list[tuple[Any, ...]]:
         if set_here:
             await store.settle_left_behind(LeaseHolder.here(used.runtime.id))
+        if "turn" in set_here and (stored := await store.load_conversation(keys["session"])) is not None:
+            last = await store.latest_run(stored.agent.id)
+            keys["turn"] = last.id if last is not None else ""
         found = []
         for period, text in set_here.items():
             for unit, parts in amounts(text):
