@@ -70,7 +70,8 @@ def in_units(unit: Unit, parts: int) -> float:
 
 def written(unit: Unit, parts: int, *, up: bool = False) -> str:
     """Return an amount in words, such as `0.5 usd`. With `up` it is rounded up, else down."""
-    return f"{rounded(unit, parts, up=up):,.10g} {_WORDS[unit]}"
+    number = rounded(unit, parts, up=up)
+    return f"{number:,.10g} {_WORDS[unit].removesuffix('s') if number == 1 else _WORDS[unit]}"
 
 
 def rounded(unit: Unit, parts: int, *, up: bool = False) -> float:

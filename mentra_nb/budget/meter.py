@@ -40,7 +40,7 @@ MOST_MORE = 10**6
 _NEEDS = {
     "usd": "the next request may cost up to {}",
     "tokens": "the next request may take up to {}",
-    "calls": "the next calls of the model are {}",
+    "calls": "the model asks for {}",
     "minutes": "the next step needs more",
 }
 

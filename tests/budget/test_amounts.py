@@ -51,7 +51,7 @@ def test_a_unit_may_be_there_only_once() -> None:
 def test_what_is_left_is_never_written_as_more_and_what_is_needed_never_as_less() -> None:
     assert (written("usd", 123_456_789), written("usd", 123_456_789, up=True)) == ("0.1234 usd", "0.1235 usd")
     assert (rounded("usd", 300_000_000, up=True), rounded("tokens", 7, up=True)) == (0.3, 7)
-    assert written("tokens", 20_000) == "20,000 tokens"
+    assert (written("tokens", 20_000), written("calls", 1)) == ("20,000 tokens", "1 tool call")
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,16 @@ import anyio
 import pytest
 from kits.core import Bench, bench, of
 from kits.core import heard as heard_by
+from kits.stores import holder
 
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.amounts import Period, Unit
 from mentra_nb.authorization import PermissionDecision
+from mentra_nb.budget.meter import Meter
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import (
+    BudgetSpent,
     Cancelled,
     ConfigurationError,
     EmptyAssistantResponse,
@@ -23,14 +26,17 @@ from mentra_nb.errors import (
     HttpError,
     MalformedStream,
     OperationDenied,
+    ToolBudgetExceeded,
     Unreachable,
 )
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
+from mentra_nb.forms import Form
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.scripted import ControlledStream, ScriptedProvider, erroring, failure, text, tool_calls
 from mentra_nb.runtime.session import Session
 from mentra_nb.store.records import BudgetCount
+from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.function import tool
 from mentra_nb.tools.tool import Delegate, ToolContext
 
@@ -206,7 +212,7 @@ async def test_calls_that_do_not_fit_are_refused_together_and_none_runs() -> Non
 
     async with bench(tool_calls([("note", {"number": n}) for n in range(3)]), text("never"), tools=[note]) as table:
         agent, limits = await table.agent(CONFIG), options(turn="2 tools")
-        with pytest.raises(EmptyAssistantResponse, match=r"has 2 tool calls left, and the next calls .* are 3"):
+        with pytest.raises(EmptyAssistantResponse, match=r"has 2 tool calls left, and the model asks for 3 tool calls"):
             await agent.run("go", limits)
         assert ran == []
         results = agent.history()[-1].tool_results()
@@ -259,8 +265,9 @@ async def test_subagents_use_the_budgets_of_the_turn_they_work_for() -> None:
     )
     async with bench(*script, tools=[ask_another]) as table:
         agent = await table.agent(CONFIG)
-        await agent.run("go", options(day="100k tokens, 5 tools, 5min"))
-        assert await counted(table) == BudgetCount(spent=30)
+        await agent.run("go", options(turn="100k tokens", day="100k tokens, 5 tools, 5min"))
+        [turn] = [each.run_id for each in table.recorder.of(e.TurnFinished) if each.agent_id == agent.id]
+        assert await counted(table) == await counted(table, "tokens", "turn", turn) == BudgetCount(spent=30)
         assert await counted(table, "calls") == BudgetCount(spent=1)
 
 
@@ -353,6 +360,10 @@ async def test_a_request_is_reserved_by_the_count_of_its_beginning_once_that_is_
         await session.append_turn(words, options(turn="40k"))
         await session.append_turn("again", options(turn="2k"))
         assert len(provider.recorded_requests) == 2
+        with pytest.raises(EmptyAssistantResponse, match="budget of this turn"):  # what is new counts at its length
+            await session.append_turn("y" * 3_000, options(turn="3k"))
+        with session.speaking_as("z" * 3_000), pytest.raises(EmptyAssistantResponse, match="budget of this turn"):
+            await session.append_turn("again", options(turn="6k"))
         other = ModelInfo(id="gpt-5-mini", provider="openai")
         session.use_model(other)
         with pytest.raises(EmptyAssistantResponse, match="budget of this turn"):
@@ -374,3 +385,47 @@ async def test_requests_of_one_turn_wait_for_each_other_where_only_they_are_in_t
         await agent.run("go", options(turn="6k"))
         assert len(table.provider.recorded_requests) == 6
         assert of(events, e.QuestionAsked) == []
+
+
+async def test_a_meter_that_has_ended_refuses_all_that_comes_later_and_asks_no_more() -> None:
+    asked: list[str] = []
+
+    async def decline(form: Form) -> None:
+        asked.append(form.message)
+
+    keys: dict[Period, str] = {"turn": "t", "session": "s", "project": "p"}
+    meter = Meter(VolatileStore(), holder(), {"turn": "10"}, keys, decline)
+    for amount in (11, 11, 1):
+        with pytest.raises(BudgetSpent, match="10 tokens left"):
+            await meter.reserve({"tokens": amount})
+    assert len(asked) == 1
+
+
+async def test_of_several_that_reach_a_limit_together_one_asks_for_all() -> None:
+    asked: list[str] = []
+
+    async def go_on(form: Form) -> dict[str, Any]:
+        asked.append(form.message)
+        await anyio.sleep(0)
+        return {"more": 1_000}
+
+    keys: dict[Period, str] = {"turn": "t", "session": "s", "project": "p"}
+    meter = Meter(VolatileStore(), holder(), {"turn": "10"}, keys, go_on)
+
+    async def use() -> None:
+        await (await meter.reserve({"tokens": 20})).settle({"tokens": 20})
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(use)
+    assert len(asked) == 1
+
+
+async def test_a_resumed_turn_whose_open_calls_do_not_fit_can_be_resumed_again() -> None:
+    async with bench(tool_calls([("act", {})]), text("done"), tools=[act]) as table:
+        agent = await table.agent(CONFIG)
+        with pytest.raises(ToolBudgetExceeded):
+            await agent.run("go", RunOptions(tool_budget=0))
+        with pytest.raises(BudgetSpent, match="the model asks for 1 tool call$"):
+            await agent.resume(options(turn="0 tools"))
+        assert (await agent.resume()).text() == "done"
