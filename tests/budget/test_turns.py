@@ -426,6 +426,6 @@ async def test_a_resumed_turn_whose_open_calls_do_not_fit_can_be_resumed_again()
         agent = await table.agent(CONFIG)
         with pytest.raises(ToolBudgetExceeded):
             await agent.run("go", RunOptions(tool_budget=0))
-        with pytest.raises(BudgetSpent, match="the model asks for 1 tool call$"):
+        with pytest.raises(BudgetSpent, match=r"the model asks for 1 tool call$"):
             await agent.resume(options(turn="0 tools"))
         assert (await agent.resume()).text() == "done"
