@@ -76,7 +76,7 @@ def test_the_system_prompt_and_the_tools_are_measured() -> None:
     st.floats(0, 1),
     st.integers(0, 100_000),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_answer_costs_more_than_the_most(
     model: tuple[str, str], prompt: int, output: int, cached: float, written: float, room: int
 ) -> None:

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9"),
 ]
 
-RUNS = int(os.environ.get("MENTRA_FAULT_BUDGETS", "10"))
+RUNS = int(os.environ.get("MENTRA_FAULT_BUDGETS", "6"))
 KERNELS = 3
 KILL_EVERY = 5
 OF_INPUT, OF_OUTPUT, OF_CACHE = 2_000, 8_000, 2_500
