@@ -119,3 +119,9 @@ def test_binder_installs_an_extra_that_there_is() -> None:
     }
     assert named == set(project["optional-dependencies"])
     assert (ROOT / "binder" / "runtime.txt").read_text().strip().removeprefix("python-") in project["requires-python"]
+
+
+def test_the_outputs_of_notebooks_name_no_folder_of_the_machine_that_made_them() -> None:
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        folders = set(re.findall(r"/tmp/[\w.-]+/[\w.-]+/", notebook.read_text(encoding="utf-8")))
+        assert folders == set(), notebook.name

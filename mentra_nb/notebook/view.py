@@ -330,11 +330,8 @@ class TurnView:
         call = self._calls.get(answer.tool_call_id)
         clock = time.strftime("%H:%M") if self.timed else ""
         if answer.decided_by == "headless" and question:
-            advice = (
-                f"nobody could be asked; to allow it beforehand: {calls_to_allow(question)}"
-                if question.form is None
-                else "nobody could be asked"
-            )
+            calls = calls_to_allow(question) if question.form is None else None
+            advice = f"nobody could be asked; to allow it beforehand: {calls}" if calls else "nobody could be asked"
             answer = answer.model_copy(update={"reason": advice})
         if display is not None:
             self.out.update(EMPTY, display)

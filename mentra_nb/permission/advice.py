@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from mentra_nb.authorization import PermissionRule, ToolAuthorizationRequest
-from mentra_nb.permission.effects import folders_of
+from mentra_nb.permission.effects import folders_of, why_asked
 from mentra_nb.permission.patterns import exactly, matches
 from mentra_nb.permission.rules import IN_CMD, find_rule, verdict_on
 from mentra_nb.permission.splitting import why_not_split
@@ -24,8 +24,10 @@ def how_to_allow(request: ToolAuthorizationRequest, rules: Sequence[PermissionRu
         advice = f"what it acts on has {size} characters, too many to quote in a rule: {other}"
     elif not _coverable(request, rules):
         advice = other
+    elif (calls := calls_to_allow(request)) is None:
+        advice = f"{why_asked(request.effect)}, so no rule keeps it: {other}" if request.effect else other
     else:
-        advice = f"allow it beforehand with {calls_to_allow(request)}, or {other}"
+        advice = f"allow it beforehand with {calls}, or {other}"
     return "; ".join(filter(None, (near_miss(request, rules), advice)))
 
 
@@ -37,10 +39,15 @@ def _coverable(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule
     return not subject.parts or find_rule([*exact, *denials], tool, subject) is not None
 
 
-def calls_to_allow(request: ToolAuthorizationRequest) -> str:
-    """Return the calls of `mn.allow` that let this very call, and no other, run unasked."""
+def calls_to_allow(request: ToolAuthorizationRequest) -> str | None:
+    """Return the calls of `mn.allow` that let this very call, and no other, run unasked.
+
+    `None` if a protected file was changed: no rule keeps that.
+    """
     parts, inside = request.subject.parts or ("",), ""
     if request.effect is not None and request.effect.files:
+        if any(file.protected for file in request.effect.files):
+            return None
         base = request.preview.working_directory
         inside = f", inside={[os.path.relpath(folder, base) for folder in folders_of(request.effect)]!r}"
     return " and ".join(f"mn.allow({request.tool_name!r}, pattern={exactly(part)!r}{inside})" for part in parts)

@@ -189,6 +189,13 @@ async def test_a_change_that_nobody_can_judge_is_discarded_with_advice(workspace
     assert list(workspace.iterdir()) == []
 
 
+async def test_of_a_protected_file_the_advice_names_no_rule_as_none_would_keep_it(workspace: Path) -> None:
+    async with tried(workspace) as (table, session, _):
+        result = await shell(table, session, "touch new.ipynb")
+    assert "new.ipynb is protected: it is a notebook, which may be open, so no rule keeps it" in str(result.content)
+    assert "mn.allow" not in str(result.content)
+
+
 async def test_a_question_nobody_answers_in_time_discards(workspace: Path) -> None:
     async with tried(workspace) as (table, session, _):
         session.permissions.can_ask = lambda: True
