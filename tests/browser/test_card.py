@@ -61,17 +61,17 @@ def test_the_card_takes_no_focus_and_its_first_control_is_harmless(opened: Opene
     shown = notebook.card()
     assert not shown.evaluate("card => card.contains(document.activeElement)")
     controls = shown.locator("button, input, select").evaluate_all("all => all.map(c => c.textContent || c.type)")
-    assert controls[:5] == ["text", "Allow once", "Always…", "Deny", "Stop"]
+    assert controls[:6] == ["text", "Allow once", "Always…", "Change…", "Deny", "Stop"]
     # Keys typed into a field are text, not commands of the notebook.
-    reason = shown.get_by_label("Reason if you deny")
+    reason = shown.get_by_label("Say to the model")
     reason.focus()
     cells = notebook.page.locator(".jp-Notebook .jp-Cell").count()
     notebook.page.keyboard.type("add b, a, dd, 00")
     expect(reason).to_have_value("add b, a, dd, 00")
     assert notebook.page.locator(".jp-Notebook .jp-Cell").count() == cells
-    for _ in range(3):
+    for _ in range(4):
         notebook.page.keyboard.press("Tab")
-    expect(shown.get_by_role("button", name="Deny")).to_be_focused()
+    expect(shown.get_by_role("button", name="Deny and say")).to_be_focused()
     notebook.page.keyboard.press("Enter")
     expect(notebook.output(1)).to_contain_text("denied by you")
     expect(notebook.output(1)).to_contain_text("add b, a, dd, 00")
@@ -246,7 +246,7 @@ def test_escape_leaves_the_card_and_does_not_answer(opened: Opener) -> None:
     notebook = opened(*SOURCES)
     notebook.run_all()
     shown = notebook.card()
-    shown.get_by_label("Reason if you deny").focus()
+    shown.get_by_label("Say to the model").focus()
     notebook.page.keyboard.press("Escape")
     assert "jp-Cell" in notebook.page.evaluate(WHERE)
     expect(shown).to_have_count(1)
@@ -262,7 +262,7 @@ def test_enter_in_a_field_gives_the_answer_that_the_field_is_for(opened: Opener)
     shown.get_by_label("Pattern").fill("git *")
     notebook.page.keyboard.press("Enter")
     expect(shown.locator(".mentra-arguments")).to_have_text("command: ls")
-    notebook.card().get_by_label("Reason if you deny").fill("not now")
+    notebook.card().get_by_label("Say to the model").fill("not now")
     notebook.page.keyboard.press("Enter")
     expect(notebook.output(2)).to_contain_text("[(True, 'git *', None), (False, None, 'not now')]")
 

@@ -1,0 +1,129 @@
+"""Several questions on one card, changed arguments, and a question of the model: by mouse and by keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kits.lab import Lab, Notebook
+from playwright.sync_api import BrowserContext, Locator, expect
+
+pytestmark = pytest.mark.browser
+
+BEGIN = "from kits.notebooks import BEGIN\nexec(BEGIN)\n"
+PEEK = """
+@mn.tool(reads_only=True)
+def peek(where: str) -> str:
+    "Look somewhere."
+    return f"seen {where}"
+from mentra_nb.chat.api import conversation
+conversation().add_tool(peek)
+engine().settings.change("ask", "always", "test")
+script(s.tool_calls([("peek", {"where": each}) for each in "abc"]), s.text("All seen."))
+"""
+SAID = (
+    "print([[b.display() for b in m.content if hasattr(b, 'display')] for m in model.recorded_requests[-1].messages])"
+)
+Opener = Callable[..., Notebook]
+
+
+@pytest.fixture
+def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
+    notebooks: list[Notebook] = []
+
+    def open_notebook(*sources: str, app: str = "lab") -> Notebook:
+        notebooks.append(lab.open(browser, *sources, app=app))
+        return notebooks[-1]
+
+    yield open_notebook
+    for notebook in notebooks:
+        notebook.close()
+
+
+def nothing_serious(notebook: Notebook, shown: Locator) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install 'mentra-nb[dev]'").Axe()
+    found = axe.run(notebook.page, context=".mentra-card")
+    bad = [row for row in found.response["violations"] if row["impact"] in ("serious", "critical")]
+    assert not bad, [(row["id"], row["nodes"][0]["html"], row["nodes"][0]["failureSummary"]) for row in bad]
+
+
+def dark(notebook: Notebook) -> None:
+    change = "window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+    notebook.page.evaluate(f"() => {change}")
+    notebook.page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_several_questions_are_one_list_with_keys_and_one_answer_for_those_alike(
+    opened: Opener, app: str, tmp_path: Path
+) -> None:
+    notebook = opened(BEGIN + PEEK, "%mentra look", SAID, app=app)
+    notebook.run_all()
+    shown = notebook.card()
+    expect(shown.locator(".mentra-row")).to_have_count(3)
+    shown.locator(".mentra-row").first.focus()
+    notebook.page.keyboard.press("2")
+    expect(notebook.page.locator(".mentra-row[aria-current]")).to_contain_text('2  peek: {"where":"b"}')
+    expect(notebook.page.locator(".mentra-row[aria-current]")).to_be_focused()
+    shown = notebook.card()
+    shown.screenshot(path=tmp_path / "list-light.png")
+    nothing_serious(notebook, shown)
+    if app == "lab":
+        dark(notebook)
+        shown.screenshot(path=tmp_path / "list-dark.png")
+        nothing_serious(notebook, shown)
+    shown.get_by_role("button", name="Allow all 3 alike").click()
+    expect(notebook.output(1)).to_contain_text("All seen.", timeout=15_000)
+    expect(notebook.output(2)).to_contain_text("['seen a', 'seen b', 'seen c']")
+    expect(notebook.page.locator(".mentra-card")).to_have_count(0)
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_arguments_are_changed_with_the_keyboard_alone(opened: Opener, app: str, tmp_path: Path) -> None:
+    notebook = opened(BEGIN + "script(shell('echo more'), s.text('Done.'))", "%mentra say it", SAID, app=app)
+    notebook.run_all()
+    shown = notebook.card()
+    shown.get_by_label("Say to the model").focus()
+    notebook.page.keyboard.type("less is more")
+    for _ in range(3):
+        notebook.page.keyboard.press("Tab")
+    expect(shown.get_by_role("button", name="Change…")).to_be_focused()
+    notebook.page.keyboard.press("Enter")
+    expect(shown.get_by_label("command", exact=True)).to_be_focused()
+    notebook.page.keyboard.press("Control+A")
+    notebook.page.keyboard.type("echo less")
+    expect(shown.get_by_role("button", name="Always…")).to_be_disabled()
+    nothing_serious(notebook, shown)
+    shown.screenshot(path=tmp_path / "change-light.png")
+    allow = shown.get_by_role("button", name="Allow as changed")
+    for _ in range(2):
+        notebook.page.keyboard.press("Tab")
+    expect(allow).to_be_focused()
+    notebook.page.keyboard.press("Enter")
+    expect(notebook.output(1)).to_contain_text("Done.", timeout=15_000)
+    expect(notebook.output(2)).to_contain_text("the user changed the arguments before allowing it")
+    expect(notebook.output(2)).to_contain_text("the user allowed it and says: less is more")
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_a_question_of_the_model_is_answered_with_the_keyboard_alone(opened: Opener, app: str, tmp_path: Path) -> None:
+    ask = (
+        "script(s.tool_calls([('ask_user', {'question': 'Which colour?', 'choices': ['red', 'blue']})]), s.text('Ok.'))"
+    )
+    notebook = opened(BEGIN + ask, "%mentra paint it", SAID, app=app)
+    notebook.run_all()
+    shown = notebook.card()
+    expect(shown.locator(".mentra-effect")).to_have_text("Which colour?")
+    expect(shown.get_by_role("button", name="Always…")).to_have_count(0)
+    nothing_serious(notebook, shown)
+    shown.screenshot(path=tmp_path / "ask-light.png")
+    shown.get_by_label("Your answer").focus()
+    for _ in range(2):
+        notebook.page.keyboard.press("ArrowDown")
+    for _ in range(2):
+        notebook.page.keyboard.press("Tab")
+    expect(shown.get_by_role("button", name="Send")).to_be_focused()
+    notebook.page.keyboard.press("Enter")
+    expect(notebook.output(1)).to_contain_text("Ok.", timeout=15_000)
+    expect(notebook.output(2)).to_contain_text("['blue']")
