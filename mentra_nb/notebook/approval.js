@@ -317,14 +317,17 @@ function render({ model, el }) {
   if (model.get("listed").focus) setTimeout(() => list.querySelector("[aria-current]")?.focus({ preventScroll: true }), 0);
 
   // Keys typed here are not for the notebook.
-  card.addEventListener("keydown", (event) => {
+  // At the window, since Notebook 7 takes keys of a list or a button before they reach the card.
+  function onKey(event) {
+    if (!card.contains(event.target)) return;
     event.stopPropagation();
     if (event.isComposing) return;
     if (event.key === "Escape") focusCell(card.closest(".jp-Cell"));
     if (/^[1-9]$/.test(event.key) && !event.target.matches("input, select, textarea")) choose(Number(event.key) - 1);
     if (event.key === "Enter" && event.target === reason) deny(event);
     if (event.key === "Enter" && (event.target === pattern || event.target === folders)) allowAlways(event);
-  });
+  }
+  window.addEventListener("keydown", onKey, true);
   el.append(card);
 
   let until = null;
@@ -376,6 +379,7 @@ function render({ model, el }) {
   else gone(GONE);
 
   return () => {
+    window.removeEventListener("keydown", onKey, true);
     clearInterval(timer);
     clearInterval(beat);
     clearTimeout(waiting);
