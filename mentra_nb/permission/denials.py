@@ -21,6 +21,7 @@ from mentra_nb.permission.programs import (
     is_plain,
     program,
     reads_commands,
+    runs_known,
     within,
     without_options,
 )
@@ -53,6 +54,8 @@ class _Reading:
     """Every command that a line would run, and whether it also runs some that are not on the line."""
 
     commands: tuple[tuple[str, ...], ...]
+    guessed: tuple[tuple[str, ...], ...] = ()
+    """Those that a program which is not known may run, by its words."""
     more: bool = False
     """Whether a command runs what it reads from its input."""
 
@@ -67,9 +70,9 @@ def judge(denying: Sequence[PermissionRule], line: str) -> Verdict:
         return Verdict()
     splits = simple_commands(line)
     reading = _read(line, splits)
-    texts = [line, *(splits or ())]
+    texts = list(dict.fromkeys([line, *(splits or ())]))
     if reading is None:
-        texts += command_words(line)  # the best reading that there is
+        texts += dict.fromkeys(command_words(line))  # the best reading that there is
         commands: tuple[tuple[str, ...], ...] = ()
     else:
         commands = reading.commands
@@ -81,9 +84,11 @@ def judge(denying: Sequence[PermissionRule], line: str) -> Verdict:
     if reading is None:
         return Verdict(unread=True)
     plain = not reading.more and all(map(is_plain, commands))
-    readings = [] if plain else [_readings(command) for command in splits or ()]
+    readings = [] if plain else [_readings(command) for command in dict.fromkeys(splits or ())]
     for rule in denying:
-        if reading.more or any(_may_run(rule.pattern, command) for command in commands):
+        if reading.more or any(_may_run(rule.pattern, command) for command in (*commands, *reading.guessed)):
+            return Verdict(possible=rule)
+        if any(_runs(rule.pattern, command) for command in reading.guessed):
             return Verdict(possible=rule)
         if any(_words_occur(rule.pattern, *each) for each in readings):
             return Verdict(possible=rule)
@@ -102,25 +107,28 @@ def _read(line: str, splits: list[str] | None) -> _Reading | None:
 
 def _reading(line: str, splits: list[str] | None) -> _Reading:
     found: dict[tuple[str, ...], None] = {}
+    guessed: dict[tuple[str, ...], None] = {}
     more, inputs = False, list[str]()
-    left = [(command, 0) for command in _commands(line, splits, inputs)]
+    left = [(command, 0, True) for command in _commands(line, splits, inputs)]
     while left:
-        words, depth = left.pop()
-        if words in found:
+        words, depth, sure = left.pop()
+        if words in found or (not sure and words in guessed):
             continue
-        if len(found) >= MAX_COMMANDS or depth > MAX_DEPTH:
+        if len(found) + len(guessed) >= MAX_COMMANDS or depth > MAX_DEPTH:
             raise _UnreadError
-        found[words] = None
-        more = more or reads_commands(words)
+        (found if sure else guessed)[words] = None
+        more = more or (sure and reads_commands(words))
         for each in within(words):
             inner = _commands(each.text, None, inputs) if isinstance(each, Line) else [tuple(each)]
-            left += [(command, depth + 1) for command in inner]
+            left += [(command, depth + 1, sure) for command in inner]
+        if not runs_known(words):
+            left += [(words[at:], depth + 1, False) for at in range(1, len(words)) if runs_known(words[at:])]
     if more:
         spoken = [" ".join(words[1:]) for words in found if program(words[0]) in ("echo", "printf")]
         for text in [*inputs, *spoken]:
             read = parsed(text) if len(text) <= MAX_LINE else None
             found |= dict.fromkeys(read.commands if read is not None else ())
-    return _Reading(tuple(found), more)
+    return _Reading(tuple(found), tuple(guessed), more)
 
 
 def _commands(line: str, splits: list[str] | None, inputs: list[str]) -> list[tuple[str, ...]]:

@@ -186,6 +186,12 @@ def is_plain(words: Sequence[str]) -> bool:
     return bool(words) and words[0] in PLAIN
 
 
+def runs_known(words: Sequence[str]) -> bool:
+    """Return whether it is known of a program what it runs by its words, so that `within` yields all of it."""
+    name = program(words[0]) if words else ""
+    return name in WRAPPERS or name in SHELLS or name in ("find", "fd", "fdfind", "git") or is_plain(words)
+
+
 def within(words: Sequence[str]) -> Iterator[list[str] | Line]:
     """Yield what a command runs by its words: other commands as words, and lines for a shell. One step deep."""
     name = program(words[0]) if words else ""
@@ -280,7 +286,9 @@ def _wrapped(how: Wrapper, words: Sequence[str]) -> Iterator[list[str] | Line]:
         left = left[: left.index(":::")] if ":::" in left else left
     rest = [*left, ANY] if how.more and left else left
     if rest:
-        yield Line(" ".join(rest)) if how.joined else rest
+        yield rest
+    if rest and how.joined:
+        yield Line(" ".join(rest))
 
 
 def _shell(words: Sequence[str]) -> Iterator[Line]:
