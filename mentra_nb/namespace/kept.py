@@ -76,20 +76,6 @@ class Kept:
         return 0
 
 
-class KeptReferences(Kept):
-    """A value that only leads to others: the parts of a method or of a `functools.partial`."""
-
-    __slots__ = ("parts",)
-    parts: tuple[Any, ...]
-
-    def __init__(self, value: Any, parts: Iterable[Any]) -> None:
-        super().__init__(value)
-        self.parts = tuple(parts)
-
-    def inner(self) -> Iterable[Any]:
-        return self.parts
-
-
 class _WithAttributes(Kept):
     """A value whose instance may have attributes, as those of a subclass do."""
 
@@ -121,6 +107,26 @@ class _WithAttributes(Kept):
             now.clear()
             now.update(self.own)
             now.update(left)
+
+
+class KeptReferences(_WithAttributes):
+    """A value that leads to others and can have attributes: the parts of a method or of a `functools.partial`."""
+
+    __slots__ = ("parts",)
+    parts: tuple[Any, ...]
+
+    def __init__(self, value: Any, parts: Iterable[Any]) -> None:
+        super().__init__(value)
+        self.parts = tuple(parts)
+
+    def inner(self) -> Iterable[Any]:
+        return [*self.parts, *super().inner()]
+
+    def differs(self) -> bool:
+        return self._own_differs()
+
+    def restore(self) -> None:
+        self._restore_own()
 
 
 class KeptSequence(_WithAttributes):
@@ -239,22 +245,28 @@ class KeptBytes(Kept):
 
 
 class KeptObject(_WithAttributes):
-    """An instance of a class that is written in Python: its attributes, also those in slots."""
+    """An instance of a class that is written in Python: its class, and its attributes, also those in slots."""
 
-    __slots__ = ("slots",)
+    __slots__ = ("kind", "slots")
+    kind: type
     slots: list[Any]
 
     def __init__(self, value: Any) -> None:
         super().__init__(value)
+        self.kind = type(value)
         self.slots = [(each, _read(each, value)) for each in _slots(type(value))]
 
     def inner(self) -> Iterable[Any]:
         return [*super().inner(), *(each for _, each in self.slots if each is not _MISSING)]
 
     def differs(self) -> bool:
+        if type(self.value) is not self.kind:
+            return True
         return any(_read(slot, self.value) is not each for slot, each in self.slots) or self._own_differs()
 
     def restore(self) -> None:
+        if type(self.value) is not self.kind:
+            object.__setattr__(self.value, "__class__", self.kind)
         self._restore_own()
         for slot, each in self.slots:
             if each is not _MISSING:
@@ -305,7 +317,7 @@ class KeptClass(Kept):
 
 
 class KeptFunction(Kept):
-    """A function of the user: its defaults, its attributes, and the variables it has from outside."""
+    """A function of the user: its name, its defaults, its attributes, and the variables it has from outside."""
 
     __slots__ = ("saved",)
     saved: Any
@@ -317,7 +329,8 @@ class KeptFunction(Kept):
     def _now(self) -> list[Any]:
         f = self.value
         attributes = list(f.__dict__.items())
-        return [f.__code__, f.__defaults__, f.__kwdefaults__, *[part for item in attributes for part in item]]
+        about = [f.__code__, f.__defaults__, f.__kwdefaults__, f.__doc__, f.__name__, f.__qualname__]
+        return [*about, *[part for item in attributes for part in item]]
 
     def inner(self) -> Iterable[Any]:
         return [*self.saved[1:], *(self.value.__closure__ or ())]
@@ -326,8 +339,9 @@ class KeptFunction(Kept):
         return not same(self.saved, self._now())
 
     def restore(self) -> None:
-        f, (code, defaults, keywords, *attributes) = self.value, self.saved
+        f, (code, defaults, keywords, doc, name, qualified, *attributes) = self.value, self.saved
         f.__code__, f.__defaults__, f.__kwdefaults__ = code, defaults, keywords
+        f.__doc__, f.__name__, f.__qualname__ = doc, name, qualified
         f.__dict__.clear()
         f.__dict__.update(zip(attributes[::2], attributes[1::2], strict=True))
 

@@ -14,12 +14,14 @@ _NOT_KEPT = frozenset({"_mgr", "_item_cache", "_cacher", "_is_copy", "_flags"})
 class KeptArray(_WithAttributes):
     """A numpy array: a copy of its values. `copy` may be made later than the object, once there is room for it."""
 
-    __slots__ = ("saved",)
+    __slots__ = ("saved", "writeable")
     saved: Any
+    writeable: bool
 
     def __init__(self, value: Any) -> None:
         super().__init__(value)
         self.saved = None
+        self.writeable = self._plain().flags.writeable
 
     def copy(self, known: Any = None) -> None:
         """Copy the values; `known` is a copy of an earlier moment, taken if it is still right."""
@@ -38,7 +40,11 @@ class KeptArray(_WithAttributes):
         return [*(plain.ravel(order="K").tolist() if plain.dtype.hasobject else ()), *super().inner()]
 
     def differs(self) -> bool:
-        return self.saved is not None and (not same_values(self.saved, self._plain()) or self._own_differs())
+        if self.saved is None:
+            return False
+        plain = self._plain()
+        moved = plain.flags.writeable != self.writeable or not same_values(self.saved, plain)
+        return moved or self._own_differs()
 
     def restore(self) -> None:
         import numpy as np
@@ -52,13 +58,12 @@ class KeptArray(_WithAttributes):
             np.ndarray.resize(self.value, self.saved.shape, refcheck=False)
         elif plain.shape != self.saved.shape:
             self.value.shape = self.saved.shape
-        writeable = self.value.flags.writeable
-        if not writeable:
+        if not self.value.flags.writeable:
             self.value.flags.writeable = True
         try:
             np.copyto(self._plain(), self.saved)
         finally:
-            self.value.flags.writeable = writeable
+            self.value.flags.writeable = self.writeable
         self._restore_own()
 
     def held(self) -> int:

@@ -288,8 +288,10 @@ def _is_of_user(cls: type) -> bool:
 
 
 def _is_file_of_user(module: types.ModuleType | None) -> bool:
-    """Return whether a module is a file of the working folder."""
+    """Return whether a module is a file of the working folder, or was made by code and not imported."""
     file = getattr(module, "__file__", None)
+    if module is not None and file is None and getattr(module, "__spec__", None) is None:
+        return module.__name__ != "__main__"
     if not isinstance(file, str) or "site-packages" in file or file.startswith((_OURS, _STANDARD)):
         return False
     try:
