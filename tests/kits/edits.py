@@ -419,9 +419,7 @@ rng.bit_generator.state = np.random.default_rng(9).bit_generator.state
 rng.shuffle(arr)
 items.__class__ = Box
 next(lazy)
-lazy.close()
 held[0].write("x")
-held[1]["deep"].__next__()
 held.append(1)
 gen.__next__()
 stream.write("two")
