@@ -161,6 +161,10 @@ class Settings(BaseModel):
         description="Tools that the model is offered, by name, * for any characters; -NAME offers all but that; "
         "empty: all; in MENTRA_TOOL_PROFILE separated by commas.",
     )
+    reviewer: str | None = Field(
+        default=None,
+        description="Which model advises on a question before you decide: model (that of the turn) or provider/model.",
+    )
     budget_turn: str | None = Field(
         default=None, description="The most a turn may use, such as 0.50usd, 20k tokens, 5 tools, 10min."
     )

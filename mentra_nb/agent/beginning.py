@@ -53,6 +53,10 @@ async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin, bef
         from mentra_nb.agent.budgeting import begin
 
         begin(turn, origin)
+    if turn.limits.options.reviewer:
+        from mentra_nb.agent.reviewing import begin as begin_reviewing
+
+        begin_reviewing(turn)
     end, entries = beginning.end, []
     record = RunRecord(
         id=turn.id,

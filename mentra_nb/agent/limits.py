@@ -151,6 +151,8 @@ class RunOptions:
     Amounts are in `usd`, `tokens`, `calls` and `min`. Each request reserves the most it may cost before it is sent.
     Where one does not fit, a person is asked to go on with more; else the turn ends as finished.
     """
+    reviewer: str | None = None
+    """What advises on the questions put to a person: `model` for the model of the turn, or `provider/model`."""
     max_rounds: int | None = None
     """Model answers."""
     retry_base: float = 0.5

@@ -21,6 +21,7 @@ from mentra_nb.store.records import BackgroundJob, Entry, EntryKind
 
 if TYPE_CHECKING:
     from mentra_nb.agent.strategy import Adjustment
+    from mentra_nb.permission.asking import Reviewer
 
 
 class AgentSnapshot(Data):
@@ -74,6 +75,8 @@ class Turn:
     opened: bool = False
     """Whether the stream of `request` is open."""
     usage: TokenUsage = field(default_factory=TokenUsage)
+    reviewer: Reviewer | None = None
+    """What advises on its questions, if anything does."""
     owed: list[Entry] = field(default_factory=list)
     """Entries of the transcript that are stored with the next one, or with the end of the turn."""
 

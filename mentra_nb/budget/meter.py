@@ -111,6 +111,16 @@ class Meter:
                 continue
             await self._reached(claim, count, seen)
 
+    async def reserve_unasked(self, most: Mapping[Unit, int]) -> Reservation:
+        """Reserve as `reserve` does, but without waiting or asking. Raises `BudgetSpent` where it does not fit."""
+        if self.ended is not None:
+            raise self.ended
+        reservation = Reservation(self, new_id("reservation"))
+        if (lacking := await self._try(reservation.id, most)) is not None:
+            raise BudgetSpent(problem(*lacking))
+        self._open += 1
+        return reservation
+
     async def _try(self, reservation_id: str, most: Mapping[Unit, int]) -> tuple[BudgetClaim, BudgetCount] | None:
         claims = [
             BudgetClaim(period, key_now(period, self._keys), amount.unit, most[amount.unit], amount.parts)

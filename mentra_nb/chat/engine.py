@@ -204,6 +204,11 @@ class Engine:
         """Return the budgets of a turn: those of the settings, unless its limits name others."""
         return {**self.settings.budgets(), **limits.budgets}
 
+    async def reviewer(self, limits: RunOptions) -> str | None:
+        """Return the reviewer of a turn as `RunOptions` names it, its provider registered. Raises as `model`."""
+        named = limits.reviewer or self.settings.reviewer
+        return named if named in (None, "", "model") else str(await self.model(named))
+
     def policy(self) -> RuntimePolicy:
         """Return the runtime's policy with the environment variables that the settings name."""
         policy = self.runtime.policy

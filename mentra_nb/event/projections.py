@@ -107,6 +107,17 @@ def _decided(event: e.ToolAuthorizationFinished) -> shown.ToolDecided:
     )
 
 
+def _advised(event: Any) -> shown.QuestionAdvised:
+    """Return the event for advice. Found by its kind, so that a turn without a reviewer does not make its class."""
+    return shown.QuestionAdvised(
+        request_id=event.request_id,
+        tool_call_id=event.tool_call_id,
+        tool_name=event.tool_name,
+        risk=event.risk,
+        reason=event.reason,
+    )
+
+
 _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
     e.SessionStarted: lambda x: shown.SessionStarted(session_id=x.session_id),
     e.TurnStarted: lambda x: shown.UserMessage(text=x.prompt, model=x.model),
@@ -156,4 +167,6 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
 def to_session(event: e.AgentEvent) -> shown.SessionEvent | None:
     """Return the event for a screen, or `None` if a screen does not show it."""
     project = _SESSION.get(type(event))
-    return project(event) if project else None
+    if project is not None:
+        return project(event)
+    return _advised(event) if getattr(event, "kind", "") == "permission_advised" else None

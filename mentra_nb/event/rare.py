@@ -105,6 +105,22 @@ class RuleChanged(RuntimeEvent):
         return "rules"
 
 
+class QuestionAdvised(OfCall):
+    """A model has advised on an open question, `duration_ms` after it was asked. It decides nothing.
+
+    `risk` is `unknown` where the reviewer failed, was too slow or stated none. `reason` is text of a model.
+    """
+
+    kind: Literal["permission_advised"] = "permission_advised"
+    request_id: str
+    risk: Literal["low", "medium", "high", "unknown"]
+    reason: str
+    provider: str
+    model: str
+    duration_ms: int
+    session_id: str | None = None
+
+
 class JournalGap(RuntimeEvent):
     """Written before the first event after failed writes: `lost` events are not in the record."""
 

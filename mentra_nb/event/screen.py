@@ -110,6 +110,17 @@ class QuestionAnswered(SessionEvent):
     """The pattern of the rule that was made with the answer."""
 
 
+class QuestionAdvised(SessionEvent):
+    """Advice of a model on an open question. It decides nothing."""
+
+    type: Literal["permission_advised"] = "permission_advised"
+    request_id: str
+    tool_call_id: str
+    tool_name: str
+    risk: Literal["low", "medium", "high", "unknown"]
+    reason: str
+
+
 class TaskUpdated(SessionEvent):
     type: Literal["task_updated"] = "task_updated"
     task_id: str

@@ -315,6 +315,7 @@ def _added_kinds() -> tuple[type[RuntimeEvent], ...]:
         SessionStarted,
         rare.RuleChanged,
         EffectMade,
+        rare.QuestionAdvised,
         rare.JournalGap,
     )
 
@@ -343,6 +344,7 @@ if TYPE_CHECKING:
     from mentra_nb.event.rare import MemorySearchFinished as MemorySearchFinished
     from mentra_nb.event.rare import MemorySearchStarted as MemorySearchStarted
     from mentra_nb.event.rare import PolicyDenied as PolicyDenied
+    from mentra_nb.event.rare import QuestionAdvised as QuestionAdvised
     from mentra_nb.event.rare import RuleChanged as RuleChanged
     from mentra_nb.event.rare import ToolAuthorizationBlocked as ToolAuthorizationBlocked
     from mentra_nb.event.rare import ToolExecutionBlocked as ToolExecutionBlocked

@@ -141,6 +141,11 @@ function render({ model, el }) {
   if (question.code.length) whole = [codeBox(question.code)];
   if (!question.arguments) whole = []; // a question of the tool itself
   const why = element("div", "why", question.why);
+  const advice = element("div", "why", "", { role: "status" });
+  const drawAdvice = () => {
+    advice.textContent = model.get("advice") || "";
+    advice.hidden = !advice.textContent;
+  };
   const status = element("div", "status", "", { role: "status" });
   // Said to screen readers only, and once the region is there: then it is read without taking the focus.
   const announced = element("div", "announced", "", { role: "status", "aria-live": "polite" });
@@ -310,10 +315,12 @@ function render({ model, el }) {
   always.append(field("For", scope), remember);
 
   // The reason comes before the buttons, so the first control a keyboard reaches is harmless.
-  card.append(list, title, effect, ...whole, changes, why, ...form.map(([each, input]) => formField(each, input)), field(words.reason, reason), buttons, always, status);
+  card.append(list, title, effect, ...whole, changes, why, advice, ...form.map(([each, input]) => formField(each, input)), field(words.reason, reason), buttons, always, status);
   card.append(announced);
   drawList();
   model.on("change:listed", drawList);
+  drawAdvice();
+  model.on("change:advice", drawAdvice);
   if (model.get("listed").focus) setTimeout(() => list.querySelector("[aria-current]")?.focus({ preventScroll: true }), 0);
 
   // Keys typed here are not for the notebook.
@@ -385,6 +392,7 @@ function render({ model, el }) {
     clearTimeout(waiting);
     model.off("msg:custom", onMessage);
     model.off("change:listed", drawList);
+    model.off("change:advice", drawAdvice);
     model.off("comm_live_update", onConnection);
     if (leaves && (document.activeElement === null || document.activeElement === document.body)) focusCell(cell);
   };

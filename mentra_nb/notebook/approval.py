@@ -28,6 +28,8 @@ from mentra_nb.permission.alike import alike
 
 MOST = 9
 """Questions that a card lists, since a key has one digit."""
+MAX_ADVICE = 400
+"""Characters of a reviewer's reason on a card."""
 MAX_DIFF = 1_000
 """Lines of a diff on a card."""
 
@@ -96,6 +98,8 @@ class ApprovalCard(anywidget.AnyWidget):
     question = traitlets.Dict().tag(sync=True)
     listed = traitlets.Dict().tag(sync=True)
     """The open questions, if there are several."""
+    advice = traitlets.Unicode().tag(sync=True)
+    """What a reviewer says, once it has; empty until then."""
 
     def __init__(
         self,
@@ -150,6 +154,10 @@ class ApprovalCard(anywidget.AnyWidget):
         except MentraError:
             return []
         return [{**each, "covered": visible(each["covered"])} for each in found]
+
+    def advise(self, risk: str, reason: str) -> None:
+        """Show what a reviewer says. It is text of a model."""
+        self.advice = f"A reviewer says, risk {risk}: {cut(visible(reason), MAX_ADVICE)} (advice only)"
 
     def relist(self, questions: Sequence[PermissionQuestion]) -> None:
         """Draw the list of open questions anew."""

@@ -19,7 +19,7 @@ from mentra_nb.authorization import PermissionDecision, PermissionQuestion, Perm
 from mentra_nb.chat.identity import resume_command
 from mentra_nb.chat.jobs import stop_jobs_soon
 from mentra_nb.errors import Cancelled, MentraError
-from mentra_nb.event.screen import QuestionAnswered, QuestionAsked, SessionEvent
+from mentra_nb.event.screen import QuestionAdvised, QuestionAnswered, QuestionAsked, SessionEvent
 from mentra_nb.notebook import asking, editing, ended, kernel, typed
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.output import CellOut, Screen
@@ -222,6 +222,7 @@ class Questions:
         self._screen, self._scopes = screen, scopes
         self._waiting: deque[PermissionQuestion] = deque()
         self._card: ApprovalCard | None = None
+        self._advice: dict[str, tuple[str, str]] = {}
         self._display: str | None = None
         """The display id of the card."""
         self._began = time.monotonic()
@@ -237,6 +238,10 @@ class Questions:
         if isinstance(event, (QuestionAsked, QuestionAnswered)):
             with self._lock:
                 self._handle(event)
+        elif isinstance(event, QuestionAdvised):
+            with self._lock:
+                self._advice[event.request_id] = (event.risk, event.reason)
+                self._relist()
 
     def _handle(self, event: QuestionAsked | QuestionAnswered) -> None:
         match event:
@@ -257,6 +262,8 @@ class Questions:
     def _relist(self) -> None:
         if self._card is not None:
             self._card.relist(self.open)
+            if self.current is not None and self.current.request_id in self._advice:
+                self._card.advise(*self._advice[self.current.request_id])
 
     def step(self) -> None:
         """Serve clicks and commands. If no page draws the card in time, ask in the input box, or deny."""
@@ -359,6 +366,7 @@ class Questions:
             resume=resume,
             others=Others(self.open, self._pick, self._allow_all, focus=focus),
         )
+        self._relist()
         self._typing = False
         self.pump.question_shown()
         self._patience = self._given or (0.0 if kernel.is_captured() else CARD_TIMEOUT)

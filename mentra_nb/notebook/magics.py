@@ -64,6 +64,7 @@ class Mentra(Magics):
     skills = _trait("skills")
     tools = _trait("tools")
     tool_profile = _trait("tool_profile")
+    reviewer = _trait("reviewer")
     budget_turn = _trait("budget_turn")
     budget_session = _trait("budget_session")
     budget_day = _trait("budget_day")

@@ -13,9 +13,10 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -71,6 +72,22 @@ def _unknown_tool(name: str, _arguments: dict[str, Any]) -> dict[str, Any]:
     raise OperationDenied(f"the arguments of '{name}' cannot be changed here")
 
 
+class Reviewer(Protocol):
+    """Advises on a question before a person decides."""
+
+    async def review(self, question: PermissionQuestion) -> None:
+        """Announce advice on a question."""
+        ...
+
+
+async def _contained_review(reviewer: Reviewer, question: PermissionQuestion) -> None:
+    """Let a reviewer advise. It may fail in any way: the question stays open."""
+    try:
+        await reviewer.review(question)
+    except Exception:
+        log.exception("the reviewer failed on %s", question.request_id)
+
+
 @dataclass(eq=False, repr=False)
 class _Open:
     """A question that waits for its answer."""
@@ -111,6 +128,8 @@ class SessionPermissions:
         self.ask: AskMode = ask
         self.ask_timeout: float = ask_timeout
         self.sandbox: SandboxMode = "off"
+        self.reviewers: WeakValueDictionary[str, Reviewer] = WeakValueDictionary()
+        """By the ids of the turns that have one."""
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 
@@ -272,8 +291,9 @@ class SessionPermissions:
         try:
             await self.store.open_question(question)
             self.bus.emit(asked(question))
-            with anyio.move_on_after(self.ask_timeout):
-                await self._wait(waiting)
+            async with self._reviewed(question):
+                with anyio.move_on_after(self.ask_timeout):
+                    await self._wait(waiting)
             late = f"nobody answered within {duration(self.ask_timeout)}"
             decided = self._stop_waiting(waiting) or PermissionDecision(allow=False, by="timeout", reason=late)
         finally:
@@ -281,6 +301,18 @@ class SessionPermissions:
             with anyio.CancelScope(shield=True):
                 decided = await self._close(question, decided)
         return _as_authorization(question.request_id, decided)
+
+    @contextlib.asynccontextmanager
+    async def _reviewed(self, question: PermissionQuestion) -> AsyncIterator[None]:
+        """Have the reviewer of the question's turn, if it has one, advise until the block ends."""
+        reviewer = self.reviewers.get(question.run_id or "")
+        if reviewer is None or question.form is not None:
+            yield
+            return
+        async with anyio.create_task_group() as group:
+            group.start_soon(_contained_review, reviewer, question)
+            yield
+            group.cancel_scope.cancel()
 
     async def _wait(self, waiting: _Open) -> None:
         """Return when the question is answered: here, or by another process in the store."""

@@ -373,7 +373,7 @@ _SPOKE = f"""(
     SELECT run_id, max(id) FILTER (answered) AS answered, max(id) AS asked,
         coalesce(arg_max(name, id) FILTER (answered), arg_max(name, id)) AS model
     FROM (SELECT run_id, id, {_model()} AS name, kind = 'model_response_finished' AND success AS answered
-        FROM events WHERE {_ASKING})
+        FROM events WHERE {_ASKING} AND NOT starts_with(coalesce(request_id, ''), 'review'))
     GROUP BY run_id
 )"""
 """For each turn the model that answered last, or if none did, the one that was asked last."""

@@ -50,6 +50,7 @@ ADDED = {
     "turn_finished",
     "permission_requested",
     "permission_resolved",
+    "permission_advised",
     "session_started",
     "journal_gap",
 }
@@ -81,6 +82,7 @@ SESSION = {
     "tool_completed": "tool_call_id tool_name summary is_error",
     "permission_requested": "request_id tool_call_id tool_name description preview agent_id",
     "permission_resolved": "request_id tool_call_id tool_name outcome rule_scope",
+    "permission_advised": "request_id tool_call_id tool_name risk reason",
     "task_updated": "task_id kind status title detail",
     "branched": "entry_id abandoned_entries",
     "compaction_started": "agent_id",
