@@ -6,7 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from stat import S_ISREG
 
 from mentra_nb.secrets.files import is_secret_name
 
@@ -33,7 +35,8 @@ class Hidden:
     def within(self, top: str) -> list[str]:
         """Return the paths to hide in a folder, by absolute path.
 
-        No folder is entered by a link, but of a link with the name of a secret file what it leads to is hidden.
+        No folder is entered by a link, but of a link with the name of a secret file what it leads to is hidden, and of
+        a secret file with several names all of them.
 
         Raises:
             OSError: The folder cannot be read.
@@ -41,6 +44,7 @@ class Hidden:
         with self._lock:
             seen: dict[str, _Listing] = {}
             found = list(self._search(top, seen))
+            found += _other_names(top, found)
             self._known = {**{path: each for path, each in self._known.items() if not _is_in(path, top)}, **seen}
             return found
 
@@ -81,6 +85,29 @@ class Hidden:
                 elif is_secret_name(entry.name) or not entry.is_file(follow_symlinks=False):
                     hidden.append(entry.name)
         return _Listing(changed, tuple(hidden), tuple(folders))
+
+
+def _other_names(top: str, hidden: list[str]) -> list[str]:
+    """Return the other names in a folder, by hard links, of the hidden files. Searches only if one has several."""
+    several: set[tuple[int, int]] = set()
+    inside = (f"{path}/{name}" for folder in hidden for path, _, names in os.walk(folder) for name in names)
+    for path in (*hidden, *inside):
+        with suppress(FileNotFoundError):
+            state = os.lstat(path)
+            if S_ISREG(state.st_mode) and state.st_nlink > 1:
+                several.add((state.st_dev, state.st_ino))
+    if not several:
+        return []
+    files = (f"{path}/{name}" for path, _, names in os.walk(top) for name in names)
+    return [file for file in files if _identity(file) in several and not any(_is_in(file, path) for path in hidden)]
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    try:
+        state = os.lstat(file)
+    except FileNotFoundError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 def covered_within(top: str, covers: Callable[[str], bool]) -> list[str]:

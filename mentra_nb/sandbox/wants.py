@@ -17,8 +17,11 @@ _COUNTERS = {
 }
 """Counters of the fence's own network, in which only the command ever was, that rise when it reaches for another."""
 _PHRASE = "(Read-only file system|Permission denied)"
-_REFUSED = re.compile(rf"""(?:^|[\s'"‘`])([^\s:'"‘’`]+)['"’]?: {_PHRASE}|{_PHRASE}: ['"]([^'"\n]+)""", re.MULTILINE)
-"""As programs in C, shells and Python say it."""
+_REFUSED = re.compile(
+    rf"""['"‘`]([^'"‘’`\n]+)['"’][^'"’\n:]*: {_PHRASE}|(?:^|\s)([^\s:'"‘’`()]+): {_PHRASE}|{_PHRASE}: ['"]([^'"\n]+)""",
+    re.MULTILINE,
+)
+"""As programs in C, shells and Python say it: a name in quotes may have blanks, and words after it."""
 _OUTSIDE_WORK = re.compile(r"(Invalid cross-device link)")
 MAX_WANTS = 10
 
@@ -46,8 +49,9 @@ def wants(
         found["special file", f"{workspace}/{path}"] = None
     if output.status_code != 0:
         for match in _REFUSED.finditer(output.stderr):
-            said = match[2] or match[3]
-            found["writing" if said.startswith("Read-only") else "opening", match[1] or match[4]] = None
+            said = match[2] or match[4] or match[5]
+            name = match[1] or match[3] or match[6]
+            found["writing" if said.startswith("Read-only") else "opening", name] = None
         if _OUTSIDE_WORK.search(output.stderr):
             found["renaming", "a folder"] = None
     return list(found)[:MAX_WANTS]

@@ -118,6 +118,16 @@ def test_what_a_link_with_a_secret_name_leads_to_is_hidden(tmp_path: Path) -> No
         assert run.output.stdout == "open.txt"
 
 
+def test_a_secret_file_is_hidden_under_all_its_names(tmp_path: Path) -> None:
+    (tmp_path / "deep" / ".ssh").mkdir(parents=True)
+    for name, other in {"deep/.env": "notes.txt", "deep/.ssh/id": "deep/plain"}.items():
+        (tmp_path / name).write_text("PRIVATE")
+        (tmp_path / other).hardlink_to(tmp_path / name)
+    (tmp_path / "open.txt").write_text("open")
+    with fenced("cat open.txt notes.txt deep/plain", tmp_path) as run:
+        assert run.output.stdout == "open"
+
+
 def test_a_secret_file_made_between_two_commands_is_hidden(tmp_path: Path) -> None:
     fence = Fence()
     for name in ("a", "b"):
@@ -393,3 +403,20 @@ def test_after_its_process_is_killed_nothing_is_left_of_a_command(tmp_path: Path
     with fenced("true", tmp_path):
         pass
     assert list((own_home / "effects" / "waiting").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("cat: plain.txt: Permission denied", "plain.txt"),
+        ("cat: 'a b': Permission denied", "a b"),
+        ("tail: cannot open 'door' for reading: Permission denied", "door"),
+        ('open("plain.txt"): Permission denied', "plain.txt"),
+        ("PermissionError: [Errno 13] Permission denied: 'a b'", "a b"),
+        ("sh: 1: cannot create out.txt: Permission denied", "out.txt"),
+    ],
+)
+def test_what_a_command_could_not_open_is_named_as_it_said(tmp_path: Path, said: str, named: str) -> None:
+    (tmp_path / "said").write_text(said)
+    with fenced("cat said >&2; exit 1", tmp_path) as run:
+        assert run.effect.wanted == (Want("opening", named),)
