@@ -8,7 +8,7 @@ from kits.notebooks import Notebook
 
 pytestmark = pytest.mark.kernel
 
-STATUS = "mn.turns().stop_reason.tolist()"
+on_one_ipykernel = pytest.mark.parametrize("_notebooks", ["7"], indirect=True)
 
 
 def background(command: str) -> str:
@@ -69,6 +69,7 @@ def test_a_question_of_such_a_turn_is_answered_while_no_cell_runs(started: Noteb
     assert started.said()[-1] == "forty-two"
 
 
+@on_one_ipykernel
 def test_a_question_of_such_a_turn_is_shown_again_and_answered_by_a_command(started: Notebook) -> None:
     started.script(BUILD, "s.text('It runs.')", "shell('echo forty-two')", "s.text('It says 42.')")
     cell = started.run("%mentra build it")
@@ -86,6 +87,7 @@ def test_a_question_of_such_a_turn_is_shown_again_and_answered_by_a_command(star
     shows(started, cell, "It says 42.")
 
 
+@on_one_ipykernel
 def test_such_a_turn_is_stopped_and_tells_nothing_twice(started: Notebook) -> None:
     started.script(BUILD, "s.text('It runs.')", "silent('As I was saying')", "s.text('Well.')")
     cell = started.run("%mentra build it")
@@ -98,6 +100,7 @@ def test_such_a_turn_is_stopped_and_tells_nothing_twice(started: Notebook) -> No
     assert sum("[bg:bg-1]" in text for text in started.said()) == 1
 
 
+@on_one_ipykernel
 def test_a_prompt_waits_for_such_a_turn_and_then_goes_on(started: Notebook) -> None:
     started.script(BUILD, "s.text('It runs.')", "shell('echo forty-two')", "s.text('It says 42.')", "s.text('Well.')")
     cell = started.run("%mentra build it")
@@ -111,6 +114,7 @@ def test_a_prompt_waits_for_such_a_turn_and_then_goes_on(started: Notebook) -> N
     assert "Well." in asked.texts()
 
 
+@on_one_ipykernel
 def test_what_ends_while_a_turn_runs_is_told_in_it_and_begins_none(started: Notebook) -> None:
     started.script(BUILD, "shell('echo forty-two')", "s.text('Seen.')")
     cell = started.send("%mentra build it")
@@ -125,6 +129,7 @@ def test_what_ends_while_a_turn_runs_is_told_in_it_and_begins_none(started: Note
     assert requests(started) == 3
 
 
+@on_one_ipykernel
 def test_after_three_such_turns_in_a_row_a_line_says_that_the_next_prompt_tells_it(started: Notebook) -> None:
     (started.work / "build.sh").write_text("until mv go taken 2>/dev/null; do sleep 0.01; done")
     started.script(*[BUILD, "s.text('It runs.')"] * 4, "s.text('Seen.')")
@@ -138,6 +143,7 @@ def test_after_three_such_turns_in_a_row_a_line_says_that_the_next_prompt_tells_
     assert "[bg:bg-4]" in started.said()[-1]
 
 
+@on_one_ipykernel
 def test_the_setting_turns_it_off(started: Notebook) -> None:
     started.run("%config Mentra.wake = False")
     started.script(BUILD, "s.text('It runs.')", "s.text('Seen.')")
@@ -151,6 +157,7 @@ def test_the_setting_turns_it_off(started: Notebook) -> None:
     started.run("%config Mentra.wake = True")
 
 
+@on_one_ipykernel
 def test_where_nobody_looks_none_begins(started: Notebook) -> None:
     started.script(BUILD, "s.text('It runs.')", "s.text('Seen.')")
     cell = started.run("%mentra build it", allow_stdin=False)
@@ -173,6 +180,7 @@ def test_bg_goes_on_behind_its_cell_and_another_conversation_beside_it(started: 
     started.until(lambda: "scripted/scripted ·" in beside.texts())
 
 
+@on_one_ipykernel
 def test_the_kernel_exits_cleanly_during_such_a_turn(started: Notebook) -> None:
     started.script("silent('As I was saying')")
     cell = started.run("%mentra --bg tell me")
