@@ -20,31 +20,35 @@ TESTS = Path(__file__).parents[1]
 class Terminal:
     """IPython in a pseudo-terminal, with the extension and a scripted model."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, simple: bool = True) -> None:
         unset = {name: "" for name in os.environ if name.startswith("MENTRA_") or name.endswith("_API_KEY")}
         path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
         own = {"MENTRA_HOME": str(folder / "home"), "IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": path}
-        arguments = ["-m", "IPython", "--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=nocolor"]
+        arguments = ["-m", "IPython", "--no-banner", "--no-confirm-exit", "--colors=nocolor"]
+        arguments += ["--simple-prompt"] * simple
         self.child = pexpect.spawn(
             sys.executable,
             arguments,
             cwd=folder,
-            env={**os.environ, **unset, **own, "TERM": "xterm"},
+            env={**os.environ, **unset, **own, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
             encoding="utf-8",
             timeout=30,
             dimensions=(40, 200),
         )
         self.child.setecho(False)
-        self.child.expect(r"In \[1\]: ")
+        drawn = "" if simple else r"\x1b\[\d+D\x1b\[\d+C[^\n]*?\x1b\[\?25h"
+        self.prompt = rf"In \[\d+\]:{drawn or ' '}"
+        self.enter = "\n" if simple else "\r"
+        self.child.expect(self.prompt)
         self.run("from kits.notebooks import BEGIN; exec(BEGIN)")
 
     def run(self, code: str) -> str:
         """Type a line, wait for the next prompt, and return what was written, as the screen shows it in the end."""
-        self.child.sendline(code)
+        self.child.send(code + self.enter)
         return self.rest()
 
     def rest(self) -> str:
-        self.child.expect(r"In \[\d+\]: ")
+        self.child.expect(self.prompt)
         return re.sub(r"[^\n]*\r\x1b\[K", "", str(self.child.before).replace("\r\n", "\n"))
 
 
@@ -99,3 +103,28 @@ def test_an_allowed_call_is_one_row(terminal: Terminal) -> None:
     assert re.search(r"^✓ shell  echo forty-two  (?:\d\.\d s · )?you, once \d\d:\d\d$", shown, re.MULTILINE)
     assert "I run a command.\n✓" not in shown  # it was written before the question
     assert "It says 42.\n" in shown
+
+
+def test_a_line_above_the_prompt_says_that_a_background_command_has_ended(tmp_path: Path) -> None:
+    """At the prompt as a person has it: what was typed so far stays and is run."""
+    (tmp_path / "build.sh").write_text("until [ -e go ]; do sleep 0.01; done; echo built")
+    terminal = Terminal(tmp_path, simple=False)
+    try:
+        call = "s.tool_calls([s.ScriptedCall('background_run', {'command': 'sh build.sh'}, 'call-b')])"
+        terminal.run("mn.allow('background_run', 'sh build.sh'); None")
+        terminal.run(f"build = {call}")
+        terminal.run("script(build, s.text('It runs.'), s.text('Seen.'))")
+        assert "It runs." in terminal.run("%mentra build it")
+        terminal.child.send("1234 + 1")
+        terminal.child.expect_exact("1234 + 1")
+        (tmp_path / "go").touch()
+        terminal.child.expect_exact("▸ background task bg-1 has ended: the next prompt tells the model\r\n")
+        assert "\r\n" not in str(terminal.child.before)
+        terminal.child.expect(r"In \[\d+\]: 1234 \+ 1")  # drawn again below the line
+        terminal.child.send("\r")
+        terminal.child.expect_exact("1235")
+        assert "background task" not in str(terminal.child.before)
+        terminal.rest()
+        assert "Seen." in terminal.run("%mentra and?")
+    finally:
+        terminal.child.close(force=True)
