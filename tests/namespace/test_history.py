@@ -11,6 +11,7 @@ import pytest
 
 from mentra_nb.namespace import history as history_module
 from mentra_nb.namespace import walk
+from mentra_nb.namespace.code import beyond_code
 from mentra_nb.namespace.describe import describe
 from mentra_nb.namespace.history import History
 from mentra_nb.namespace.snapshot import Snapshot
@@ -167,3 +168,28 @@ def test_a_snapshot_of_a_large_namespace_is_quick() -> None:
         Snapshot.take(namespace)
         times.append(time.thread_time() - began)
     assert min(times) < 0.005
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("s.array[0] = 9", [".array"]),
+        ("def f(s):\n    s.array[0] = 9\nawait g()", [".array"]),
+        ("df.flags.allows_duplicate_labels = False", [".allows_duplicate_labels"]),
+        ("C.__qualname__ = 'D'; f.__annotations__['x'] = int", [".__annotations__", ".__qualname__"]),
+        ("df.iloc[0, 0] = 9; array = np.array([1])", []),
+        ("s.array.fill(9)", [".array"]),
+        ("array[0] = 1", []),
+        ("not python", []),
+    ],
+)
+def test_what_code_may_change_past_every_snapshot_is_named_beforehand(code: str, named: list[str]) -> None:
+    assert [each.name for each in beyond_code(code)] == named
+
+
+def test_writing_to_the_array_of_a_column_is_not_restored() -> None:
+    names: dict[str, Any] = {"s": pd.Series([1, 2, 3])}
+    history = History(names)
+    edit(history, "turn", "s.array[0] = 9")
+    history.undo("turn", "undone")
+    assert names["s"].tolist() == [9, 2, 3]

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mentra_nb.namespace.code import beyond_code
 from mentra_nb.namespace.describe import describe, kind_of
 from mentra_nb.namespace.history import History, Watched
 from mentra_nb.namespace.outside import is_outside
@@ -105,9 +106,9 @@ class ShellKernel:
         """Return what the variables are, without the text of any value."""
         return describe(self.shell.user_ns, names)
 
-    def beyond_undo(self) -> list[str]:
-        """Return what could not be restored after code has changed it."""
-        return [str(each) for each in self.history.beyond()]
+    def beyond_undo(self, code: str) -> list[str]:
+        """Return what could not be restored after this code has changed it."""
+        return [str(each) for each in (*beyond_code(code), *self.history.beyond())]
 
 
 def _in_words(watched: Watched) -> dict[str, Any]:

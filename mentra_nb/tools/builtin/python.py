@@ -50,8 +50,8 @@ class UserKernel(Protocol):
         """Return what the variables are, without the text of any value; all of them if `names` is empty."""
         ...
 
-    def beyond_undo(self) -> list[str]:
-        """Return what is in the kernel that could not be restored after code has changed it, by kind."""
+    def beyond_undo(self, code: str) -> list[str]:
+        """Return what in the kernel could not be restored after this code has changed it, by kind."""
         ...
 
 
@@ -85,7 +85,7 @@ class PythonTool(Tool):
         return Subject.text(arguments["code"])
 
     def structured_input(self, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        return {"kind": "python", "warning": FULL_ACCESS, "beyond_undo": self.kernel.beyond_undo()}
+        return {"kind": "python", "warning": FULL_ACCESS, "beyond_undo": self.kernel.beyond_undo(arguments["code"])}
 
     def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
         policy = context.policy
@@ -94,7 +94,7 @@ class PythonTool(Tool):
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         self.check_policy(context, arguments)
-        if beyond := self.kernel.beyond_undo():
+        if beyond := self.kernel.beyond_undo(arguments["code"]):
             context.progress(f"undo could not restore {', '.join(beyond)}")
         work = partial(self.kernel.run, arguments["code"], context)
         ran: Ran = await context.service(MainThread).run(work)
