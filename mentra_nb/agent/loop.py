@@ -59,20 +59,6 @@ WHY_NOT_WHOLE = {
 
 async def run_rounds(turn: Turn) -> str:
     """Take rounds until the model answers without calling a tool, or a limit ends them. Returns the stop reason."""
-    try:
-        return await take_rounds(turn)
-    except BudgetSpent as spent:
-        return budget_ended(turn, spent)
-
-
-def budget_ended(turn: Turn, spent: BudgetSpent) -> str:
-    """Note why a budget ends the turn. Returns the stop reason."""
-    turn.limits.end("budget")
-    turn.stop_detail = str(spent)
-    return "budget"
-
-
-async def take_rounds(turn: Turn) -> str:
     malformed, incomplete, at = 0, 0, Boundary.ROUND
     while not turn.limits.ends_early():
         turn.limits.begin_round()
@@ -81,7 +67,10 @@ async def take_rounds(turn: Turn) -> str:
             turn.injected = None
         await drain_sources(turn, at)
         at = Boundary.ROUND
-        answer = await ask_model(turn)
+        try:
+            answer = await ask_model(turn)
+        except BudgetSpent as spent:
+            return budget_ended(turn, spent)
         calls = answer.message.tool_uses()
         goes_on = answer.stop_reason == "pause" and not calls and bool(answer.message.content)
         is_last = not (calls or goes_on or turn.limits.options.round_strategy or is_spoken_to(turn))
@@ -109,9 +98,19 @@ async def take_rounds(turn: Turn) -> str:
         malformed = malformed + 1 if all(call.error for call in calls) else 0
         if malformed >= MAX_MALFORMED_ROUNDS:
             raise FailedToStreamResponse(MalformedStream(f"{malformed} rounds in a row of malformed tool arguments"))
-        if (ended := await execute(turn, calls)) is not None:
-            return ended
+        try:
+            if (ended := await execute(turn, calls)) is not None:
+                return ended
+        except BudgetSpent as spent:
+            return budget_ended(turn, spent)
     return "stopped" if turn.limits.options.ended_early == "stop_requested" else "budget"
+
+
+def budget_ended(turn: Turn, spent: BudgetSpent) -> str:
+    """Note why a budget ends the turn. Returns the stop reason."""
+    turn.limits.end("budget")
+    turn.stop_detail = str(spent)
+    return "budget"
 
 
 def is_spoken_to(turn: Turn) -> bool:

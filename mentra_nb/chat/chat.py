@@ -231,7 +231,9 @@ class Chat:
         tells = screen is not None and screen.is_watched() and self._engine.chats.get(None) is self
         place = screen.place() if screen is not None and can_ask and (waits or in_background) else None
         how = (made, system, output or self.output, limits, origin, can_ask, waits, tells, place, in_background)
-        return self._begin(TurnPlan(prompt, model or self.model, *how))
+        turn = self._engine.start_turn(self._take_turn, TurnPlan(prompt, model or self.model, *how))
+        self._begun.add(turn)
+        return turn
 
     def resume(self, *, origin: e.TurnOrigin | None = None, can_ask: bool = True) -> RunningTurn:
         """Continue the turn that failed, was stopped, or died with its kernel; return its handle at once.
@@ -246,9 +248,7 @@ class Chat:
             mentra_nb.errors.NoResumableTurn: ...
         """
         place = screen.place() if (screen := presenter()) is not None and can_ask else None
-        return self._begin(TurnPlan(None, self.model, origin=origin, can_ask=can_ask, waits=can_ask, place=place))
-
-    def _begin(self, plan: TurnPlan) -> RunningTurn:
+        plan = TurnPlan(None, self.model, origin=origin, can_ask=can_ask, waits=can_ask, place=place)
         turn = self._engine.start_turn(self._take_turn, plan)
         self._begun.add(turn)
         return turn
