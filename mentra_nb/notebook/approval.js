@@ -98,10 +98,12 @@ function render({ model, el }) {
     const listed = model.get("listed");
     const rows = listed.rows || [];
     const all = listed.alike || [];
+    const focused = list.contains(document.activeElement) ? document.activeElement.dataset.id : null;
     const nodes = rows.map((row, n) => {
       const node = button("row", `${n + 1}  ${row.text}${all.length > 1 && all.includes(row.id) ? "  (alike)" : ""}`, (event) => {
         if (event.isTrusted) choose(n);
       });
+      node.dataset.id = row.id;
       if (row.shown) node.setAttribute("aria-current", "true");
       return node;
     });
@@ -112,6 +114,10 @@ function render({ model, el }) {
     }
     list.replaceChildren(...nodes);
     list.hidden = nodes.length === 0;
+    if (focused !== null) {
+      const again = nodes.find((node) => node.dataset.id === focused) || list.querySelector("[aria-current]");
+      again?.focus({ preventScroll: true });
+    }
   }
   function choose(n) {
     const row = (model.get("listed").rows || [])[n];
@@ -119,7 +125,9 @@ function render({ model, el }) {
   }
 
   const title = element("div", "title");
-  title.append(element("strong", "headline", question.headline), element("span", "who", `${question.who} asks`));
+  const asks = `${question.who} asks`;
+  title.append(element("strong", "headline", question.headline));
+  if (question.headline !== asks) title.append(element("span", "who", asks));
   const left = element("span", "left");
   title.append(left);
 

@@ -5,8 +5,10 @@ Its texts come from `asking.py`. An answer goes to a callback, which acts on it.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +54,24 @@ def _words(question: PermissionQuestion) -> dict[str, str | bool]:
     done = question.effect
     words = _WORDS if done is None or done.outside else _WORDS_OF_EFFECT
     return {**words, "tried": done is not None, "always": done is None or bool(asking.folders(question))}
+
+
+class _Closed(logging.Filter):
+    """Drops the warning that a message is for a closed card, which would be printed in the cell.
+
+    A page asks an open card for signs of life, and hears a moment later that it is closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.comms: deque[str | None] = deque(maxlen=100)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (isinstance(record.args, tuple) and record.args and record.args[0] in self.comms)
+
+
+_closed = _Closed()
+logging.getLogger("Comm").addFilter(_closed)
 
 
 @dataclass
@@ -162,7 +182,7 @@ class ApprovalCard(anywidget.AnyWidget):
     def relist(self, questions: Sequence[PermissionQuestion]) -> None:
         """Draw the list of open questions anew."""
         if self._others is not None:
-            self._others = replace(self._others, questions=questions, focus=False)
+            self._others = replace(self._others, questions=questions)
             self.listed = self._others.listed(self._asked)
 
     def bundle(self) -> Bundle:
@@ -173,6 +193,7 @@ class ApprovalCard(anywidget.AnyWidget):
     def close(self) -> None:
         """Remove the card from every page and close its comms."""
         layout: Any = self.layout
+        _closed.comms.append(self.model_id)
         super().close()
         layout.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +24,16 @@ conversation().add_tool(peek)
 engine().settings.change("ask", "always", "test")
 script(s.tool_calls([("peek", {"where": each}) for each in "abc"]), s.text("All seen."))
 """
+ELSEWHERE = """
+import threading
+from mentra_nb.chat.questions import answer, open_questions
+def allow_the_last():
+    open("elsewhere").read()
+    [last] = [each for each in open_questions() if '"c"' in str(each.question.subject)]
+    answer(last, mn.PermissionDecision(allow=True))
+threading.Thread(target=allow_the_last).start()
+"""
+"""Answers the third question once the file `elsewhere` is written to."""
 SAID = (
     "print([[b.display() for b in m.content if hasattr(b, 'display')] for m in model.recorded_requests[-1].messages])"
 )
@@ -66,6 +78,12 @@ def test_several_questions_are_one_list_with_keys_and_one_answer_for_those_alike
     notebook.page.keyboard.press("2")
     expect(notebook.page.locator(".mentra-row[aria-current]")).to_contain_text('2  peek: {"where":"b"}')
     expect(notebook.page.locator(".mentra-row[aria-current]")).to_be_focused()
+    for key, where in (("3", "c"), ("2", "b")):  # the keyboard goes on from the list of the new card
+        shown = notebook.card()
+        notebook.page.keyboard.press(key)
+        row = notebook.page.locator(".mentra-row[aria-current]")
+        expect(row).to_contain_text(f'{key}  peek: {{"where":"{where}"}}')
+        expect(row).to_be_focused()
     shown = notebook.card()
     shown.screenshot(path=tmp_path / "list-light.png")
     nothing_serious(notebook, shown)
@@ -77,6 +95,21 @@ def test_several_questions_are_one_list_with_keys_and_one_answer_for_those_alike
     expect(notebook.output(1)).to_contain_text("All seen.", timeout=15_000)
     expect(notebook.output(2)).to_contain_text("['seen a', 'seen b', 'seen c']")
     expect(notebook.page.locator(".mentra-card")).to_have_count(0)
+
+
+def test_the_keyboard_stays_in_the_list_when_a_question_is_answered_elsewhere(opened: Opener, lab: Lab) -> None:
+    os.mkfifo(lab.root / "elsewhere")
+    notebook = opened(BEGIN + PEEK + ELSEWHERE, "%mentra look")
+    notebook.run_all()
+    rows = notebook.card().locator(".mentra-row")
+    expect(rows).to_have_count(3)
+    rows.nth(1).focus()
+    (lab.root / "elsewhere").write_text("now")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(1)).to_contain_text('2  peek: {"where":"b"}')
+    expect(rows.nth(1)).to_be_focused()
+    notebook.card().get_by_role("button", name="Allow all 2 alike").click()
+    expect(notebook.output(1)).to_contain_text("All seen.", timeout=15_000)
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
@@ -115,6 +148,7 @@ def test_a_question_of_the_model_is_answered_with_the_keyboard_alone(opened: Ope
     notebook.run_all()
     shown = notebook.card()
     expect(shown.locator(".mentra-effect")).to_have_text("Which colour?")
+    expect(shown.locator(".mentra-title")).to_contain_text(re.compile("^mentra asks[0-9]"))
     expect(shown.get_by_role("button", name="Always…")).to_have_count(0)
     nothing_serious(notebook, shown)
     shown.screenshot(path=tmp_path / "ask-light.png")

@@ -194,3 +194,21 @@ def test_the_kernel_exits_cleanly_during_such_a_turn(started: Notebook) -> None:
     with sqlite3.connect(started.home / "state.sqlite") as store:
         assert store.execute("SELECT count(*) FROM leases").fetchone() == (0,)
     store.close()
+
+
+@on_one_ipykernel
+def test_a_sign_of_life_asked_of_a_closed_card_is_not_warned_of(started: Notebook) -> None:
+    started.run("import logging, queue\nfrom logging.handlers import QueueHandler\nwarned = queue.SimpleQueue()")
+    started.run("logging.getLogger('Comm').addHandler(QueueHandler(warned))")
+    started.script("shell('echo one', 'call-1')", "shell('echo two', 'call-2')", "s.text('Done.')")
+    cell = started.send("%mentra say it")
+    first = started.card(cell)
+    started.choose(cell, answer="allow")
+    started.until(lambda: first not in started.models)
+    started.widget_message(first, {"ready": True})
+    started.widget_message("not-a-card", {"ready": True})
+    started.choose(cell, answer="allow")  # is served after them
+    started.finish(cell)
+    assert "Done." in cell.texts()
+    warnings = started.value("[warned.get().getMessage() for _ in range(warned.qsize())]")
+    assert set(warnings) == {"No such comm: not-a-card"}  # ipykernel 7 warns twice
