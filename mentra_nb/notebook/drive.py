@@ -366,7 +366,8 @@ class Questions:
             resume=resume,
             others=Others(self.open, self._pick, self._allow_all, focus=focus),
         )
-        self._relist()
+        if question.request_id in self._advice:
+            self._card.advise(*self._advice[question.request_id])
         self._typing = False
         self.pump.question_shown()
         self._patience = self._given or (0.0 if kernel.is_captured() else CARD_TIMEOUT)
