@@ -226,6 +226,7 @@ _BUILTIN: tuple[tuple[Any, Any], ...] = (
     (types.CellType, kept.KeptCell),
     (types.MethodType, lambda value: kept.KeptReferences(value, [value.__self__])),
     (functools.partial, lambda value: kept.KeptReferences(value, [value.func, value.args, value.keywords])),
+    (random.SystemRandom, _FIXED),
     (random.Random, kept.KeptRandom),
     (types.SimpleNamespace, kept.KeptObject),
     (functools._lru_cache_wrapper, lambda value: kept.KeptReferences(value, [value.__wrapped__])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from typing import Any
 
@@ -187,9 +188,18 @@ def test_what_code_may_change_past_every_snapshot_is_named_beforehand(code: str,
     assert [each.name for each in beyond_code(code)] == named
 
 
+@pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="before pandas 3 frames are copied")
 def test_writing_to_the_array_of_a_column_is_not_restored() -> None:
     names: dict[str, Any] = {"s": pd.Series([1, 2, 3])}
     history = History(names)
     edit(history, "turn", "s.array[0] = 9")
     history.undo("turn", "undone")
     assert names["s"].tolist() == [9, 2, 3]
+
+
+def test_a_generator_without_a_state_is_left_alone() -> None:
+    names: dict[str, Any] = {"rng": random.SystemRandom(), "n": 1}
+    history = History(names)
+    edit(history, "turn", "n = rng.randrange(5, 9)")
+    assert history.undo("turn", "undone").conflicts == ()
+    assert names["n"] == 1
