@@ -32,7 +32,7 @@ from mentra_nb.record import schema
 from mentra_nb.record.keep.compact import compact, compact_later
 from mentra_nb.record.keep.verify import verify
 from mentra_nb.record.parquet import connection, write_parquet
-from mentra_nb.record.read import frames, views
+from mentra_nb.record.read import frames, view_sql, views
 from mentra_nb.record.write import journal
 
 pytestmark = pytest.mark.slow
@@ -642,7 +642,7 @@ def test_any_duckdb_client_sees_the_views_live(record: Record) -> None:
         assert con.execute("SELECT count(*) FROM turns").fetchone() == (1,)
         record.turn("r2")
         assert con.execute("SELECT count(*) FROM turns").fetchone() == (2,)
-        for name in schema.VIEWS:
+        for name in view_sql.VIEWS:
             con.execute(f"SELECT count(COLUMNS(*)) FROM {name}").fetchall()
     assert len(frames.turns(folder=record.folder)) == 2
 

@@ -267,6 +267,25 @@ def test_a_lake_of_an_older_version_gets_the_current_columns(url: str) -> None:
     assert seen() == ["c"]
 
 
+def test_columns_that_a_lake_of_an_older_version_lacks_are_read_from_its_payloads(url: str) -> None:
+    journal = Journal(record())
+    turn = {"run_id": "r", "session_id": "s", "prompt": "what  is it?"}
+    journal.record_audit_event("agent-1", "turn_started", turn)
+    journal.close()
+    shared = configured()
+    lake.ship(record(), shared)
+    with connection() as con:
+        lake_tables.attach(con, shared, read_only=False)
+        for column in ("columns_v", "first_words"):
+            con.execute(f"ALTER TABLE lake.events DROP COLUMN {column}")
+    assert list(frames.sessions().title) == ["what is it?"]
+    settle()
+    write("b")
+    lake.ship(record(), shared)  # the table has the columns again
+    assert list(frames.sessions().title) == ["what is it?"]
+    assert seen() == ["b"]
+
+
 # ---- pruning -----------------------------------------------------------------------------------------------------
 
 LATER = "2999-01-01"

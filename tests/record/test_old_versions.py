@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -15,10 +16,15 @@ import pandas as pd
 import pytest
 from kits.records import Record, only
 
+import mentra_nb.event.types as e
+from mentra_nb.content import TokenUsage
 from mentra_nb.record import schema
 from mentra_nb.record.keep.compact import compact
 from mentra_nb.record.keep.verify import verify
+from mentra_nb.record.parquet import connection, write_parquet
 from mentra_nb.record.read import frames, views
+from mentra_nb.record.write import files
+from mentra_nb.record.write.journal import Journal
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +103,80 @@ def test_an_older_version_reads_what_a_later_one_wrote(record: Record, monkeypat
     monkeypatch.undo()
     dream = only(frames.events(folder=record.folder))
     assert (dream.kind, dream.model) == ("dream_started", "m")
+
+
+BEFORE_9 = {"columns_v", "reported_cost_usd", "first_words", "invalid"}
+"""The columns of Parquet that version 9 brought."""
+
+
+@pytest.fixture
+def answers() -> Callable[[Path], dict[str, pd.DataFrame]]:
+    names = (*ROWS, "rule_changes", "effects")
+    return lambda folder: {name: getattr(frames, name)(folder=folder) for name in names}
+
+
+@pytest.fixture
+def told(record: Record) -> Record:
+    """Two segments of Parquet, each with all that version 9 took for a column, and some that cannot be one."""
+    prompts = f"  what\n\tis {'very ' * 90}old?", "\n" * 300 + "short"
+    for run, session, prompt in zip("ab", ("s1", "s2"), prompts, strict=True):
+        record.add(e.SessionStarted, session_id=session, title=session, model="m", project="p", notebook="n.ipynb")
+        record.add(e.TurnStarted, run_id=run, model="m", prompt=prompt, session_id=session)
+        record.response(f"q{run}", run, TokenUsage(input_tokens=9, output_tokens=1, cost_usd=0.25))
+        record.response(f"r{run}", run, TokenUsage(input_tokens=2000, output_tokens=50))
+        record.call(f"c{run}", run)
+        misfit = {"run_id": run, "tool_call_id": f"m{run}", "tool_name": "shell", "decided_by": "runtime"}
+        record.add(e.ToolAuthorizationFinished, **misfit, outcome="deny", invalid=True)
+        for odd in ({"usage": {"cost_usd": "dear", "input_tokens": 1}}, {"usage": 1}, {"prompt": {"a": 1}}):
+            kind = "turn_started" if "prompt" in odd else "model_response_finished"
+            record.journal.record_audit_event("agent-1", kind, {"run_id": f"{run}-odd", "session_id": session, **odd})
+        record.end(run, session)
+        record.journal.close()
+        record.journal = Journal(record.folder)
+    record.journal.close()
+    assert compact(record.folder, grace=0) == 2
+    compact(record.folder, grace=0)
+    return record
+
+
+def as_before(file: Path) -> None:
+    """Write a file as the versions before 9 did, without the columns that version 9 brought."""
+    with connection() as con:
+        write_parquet(con, f"SELECT * EXCLUDE ({', '.join(BEFORE_9)}) FROM read_parquet('{file}')", file)
+
+
+@pytest.mark.parametrize("old", [1, 2])
+def test_what_older_versions_stored_gives_the_same_answers(
+    told: Record, old: int, answers: Callable[[Path], dict[str, pd.DataFrame]]
+) -> None:
+    now = answers(told.folder)
+    assert now["usage"].cost_usd[0] == 0.25
+    assert list(now["sessions"].title) == [f"what is{' very' * 7}…", "short"]
+    assert list(now["tool_calls"].outcome) == ["ok", "invalid"] * 2
+    for file in files.named(told.folder, "parquet")[:old]:
+        as_before(file)
+    then = answers(told.folder)
+    for name, frame in now.items():
+        pd.testing.assert_frame_equal(frame, then[name])
+    views.write_database(told.folder)
+    with duckdb.connect(str(told.folder / "record.duckdb"), read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        titles = con.execute("SELECT title FROM sessions ORDER BY started").fetchall()
+        assert [title for (title,) in titles] == list(now["sessions"].title)
+        (cost,) = con.execute("SELECT sum(cost_usd) FROM usage").fetchone() or ()
+        assert cost == pytest.approx(now["usage"].cost_usd.sum())
+        assert con.execute("SELECT count(*) FROM tool_calls WHERE outcome = 'invalid'").fetchone() == (2,)
+
+
+def test_merging_gives_old_files_the_current_columns(told: Record) -> None:
+    for file in files.named(told.folder, "parquet"):
+        as_before(file)
+    compact(told.folder, grace=0, many=2)
+    (merged,) = files.named(told.folder, "parquet")
+    with connection() as con:
+        found = con.execute(f"FROM read_parquet('{merged}') LIMIT 0").description or ()
+    assert {name for name, *_ in found} >= BEFORE_9
+    assert set(verify(told.folder).problem.isna()) == {True}
 
 
 def test_other_clients_see_the_first_version_too(first: Path) -> None:

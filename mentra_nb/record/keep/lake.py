@@ -102,8 +102,7 @@ def use(con: duckdb.DuckDBPyConnection, lake: Lake, local: str) -> str:
     attach(con, lake, read_only=True)
     con.execute("BEGIN")
     return (
-        f"SELECT * REPLACE (TRY_CAST(payload AS JSON) AS payload) FROM lake.events ANTI JOIN ({PRUNED}) USING (source) "
-        "UNION ALL BY NAME "
+        f"{schema.stored(f'FROM lake.events ANTI JOIN ({PRUNED}) USING (source)')} UNION ALL BY NAME "
         f"SELECT * FROM ({local}) WHERE source::VARCHAR NOT IN (SELECT segment FROM lake.shipped)"
     )
 

@@ -16,12 +16,12 @@ from mentra_nb.arguments import check_path
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.ids import uuid7
 from mentra_nb.record import schema
-from mentra_nb.record.read import frames, query
+from mentra_nb.record.read import frames, query, view_sql
 from mentra_nb.record.read.columns import documented
 from mentra_nb.record.read.filters import Filters, filtered
 from mentra_nb.record.write import chain, files
 
-TABLES = ("events", *schema.VIEWS)
+TABLES = ("events", *view_sql.VIEWS)
 _LINK = {
     "kind": "VARCHAR",
     "segment": "VARCHAR",
@@ -175,5 +175,5 @@ def _folder(con: duckdb.DuckDBPyConnection, new: Path, of: Path) -> None:
     for name in ("events/.known", "chain.jsonl", "prices.csv"):  # in this order: what is known is in the chain
         if (of / name).exists():
             shutil.copyfile(of / name, new / name)
-    for name in schema.VIEWS:
+    for name in view_sql.VIEWS:
         _copy(con, name, new / "tables" / f"{name}.parquet", "parquet, COMPRESSION zstd")

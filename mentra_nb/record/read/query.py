@@ -1,7 +1,7 @@
 # ruff: noqa: S608  # the SQL is made of our own constants and quoted paths; what a user gives is a parameter
 """Queries of the record: a locked-down DuckDB connection in memory with the views on it, and its results as DataFrames.
 
-The functions for users are in `frames.py`, `reports.py`, `plots.py` and `export.py`; the views are in `schema.py`.
+The functions for users are in `frames.py`, `reports.py`, `plots.py` and `export.py`; their SQL is in `view_sql.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mentra_nb.record import schema
 from mentra_nb.record.empty import or_why
 from mentra_nb.record.keep.damage import find_damage, may_be_damage
 from mentra_nb.record.parquet import connect
+from mentra_nb.record.read import view_sql
 from mentra_nb.record.read.filters import Filters, One, When, this_session
 from mentra_nb.record.read.price_table import fill as fill_prices
 from mentra_nb.record.read.views import create_events, create_views, refresh_database_later
@@ -78,7 +79,7 @@ def view(
     with connection(
         costs=costs,
         whole_sessions=not has_ts,
-        views=[name] if name in schema.VIEWS else [],  # each takes a while to make
+        views=[name] if name in view_sql.VIEWS else [],  # each takes a while to make
         session=session,
         since=since,
         until=until,
@@ -115,7 +116,7 @@ def connection(
     costs: bool = True,
     whole_sessions: bool = False,
     locked: bool = True,
-    views: Iterable[str] = tuple(schema.VIEWS),
+    views: Iterable[str] = tuple(view_sql.VIEWS),
     **filters: Unpack[Filters],
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection on which the views exist, over the turns that match the filters.

@@ -17,6 +17,7 @@ from mentra_nb.record.keep.change import in_thread
 from mentra_nb.record.keep.compact import compact_later
 from mentra_nb.record.keep.damage import find_damage, message, why_damaged
 from mentra_nb.record.parquet import connect, write_parquet
+from mentra_nb.record.read import view_sql
 from mentra_nb.record.write import files
 
 if TYPE_CHECKING:
@@ -62,16 +63,16 @@ def create_views(
     con: duckdb.DuckDBPyConnection,
     *,
     temp: bool = False,
-    names: Iterable[str] = tuple(schema.VIEWS),
+    names: Iterable[str] = tuple(view_sql.VIEWS),
     every: str = "events",
 ) -> None:
-    """Create views of `schema`, by default all; `events` and `prices` must exist.
+    """Create views of `view_sql`, by default all; `events` and `prices` must exist.
 
     `every` names the view of all events, where `events` has only some of them.
     """
-    con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW known_rules AS {schema.known_rules(every)}")
+    con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW known_rules AS {view_sql.known_rules(every)}")
     for name in names:
-        con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW {name} AS {schema.VIEWS[name]}")
+        con.execute(f"CREATE {'TEMP ' if temp else ''}VIEW {name} AS {view_sql.VIEWS[name]}")
 
 
 def write_database(folder: Path) -> Path:
