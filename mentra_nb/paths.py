@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import stat
 import sys
 from pathlib import Path
@@ -109,6 +108,8 @@ def sharing_problem(path: Path) -> str | None:
     if os.geteuid() != 0 and found.st_uid not in (os.geteuid(), 0):
         return f"{path} belongs to another user, who could change it; set MENTRA_HOME to a folder of your own"
     if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        import shlex
+
         return (
             f"other users can write to {path}; run `chmod go-w {shlex.quote(str(path))}`, "
             "or set MENTRA_HOME to a folder of your own"

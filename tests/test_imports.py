@@ -90,6 +90,22 @@ anyio.run(main)
     assert VALIDATORS in loaded
 
 
+def test_a_turn_without_calls_makes_no_events_of_calls() -> None:
+    program = """
+import anyio
+import mentra_nb as mn
+
+async def main():
+    provider = mn.ScriptedProvider([mn.scripted.text("Three.")])
+    async with mn.Runtime([provider], store=mn.VolatileStore(), builtin_tools=False) as runtime:
+        agent = await runtime.spawn("a", mn.ModelInfo(id="scripted", provider="scripted"))
+        assert (await agent.send("1 + 2?")).text() == "Three."
+
+anyio.run(main)
+"""
+    assert loaded_by(program) & {"mentra_nb.event.calls", "mentra_nb.event.rare", "shlex"} == set()
+
+
 def test_a_cell_loads_the_undo_journal_of_files_only_when_code_runs() -> None:
     loaded = loaded_by("import mentra_nb.notebook.drive, mentra_nb.notebook.python.user_kernel")
     assert loaded & {"mentra_nb.effect.apply", "mentra_nb.effect.journal", "mentra_nb.effect.watching"} == set()

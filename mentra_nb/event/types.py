@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mentra_nb.authorization import PermissionScope, ToolAuthorizationOutcome, ToolAuthorizationPreview
-from mentra_nb.content import Data, Message, TokenUsage, ToolUse
-from mentra_nb.event.facts import Fact, InTurn, OfCall
+from mentra_nb.content import Data, Message, TokenUsage
+from mentra_nb.event.facts import Fact, InTurn
 from mentra_nb.event.facts import RuntimeEvent as RuntimeEvent
 from mentra_nb.event.pieces import AgentEvent as AgentEvent
 from mentra_nb.event.pieces import ReasoningDelta as ReasoningDelta
@@ -38,32 +37,8 @@ class TurnOrigin(Data):
     """The background tasks whose ends began the turn, without a prompt of a person; ids with blanks between."""
 
 
-class RetryAttempt(Fact):
-    error_message: str
-    attempt: int
-    max_attempts: int
-    next_delay_ms: int
-
-
-class ToolUseReady(Fact):
-    index: int
-    call: ToolUse
-
-
 class AssistantMessageCommitted(Fact):
     message: Message
-
-
-class ToolCallStarted(Fact):
-    """The scheduler took up a call; it is not authorized yet."""
-
-    call: ToolUse
-
-
-class ToolExecutionProgress(Fact):
-    id: str
-    name: str
-    progress: str
 
 
 class UsageReport(Fact):
@@ -73,51 +48,7 @@ class UsageReport(Fact):
     cache_creation_tokens: int = 0
 
 
-class SubagentSpawned(Fact):
-    """`agent_id` gave a task to a subagent."""
-
-    subagent_id: str
-    name: str
-    model: str
-
-
-class SubagentFinished(Fact):
-    subagent_id: str
-    name: str
-    error: str | None = None
-    """Why it failed, when it did."""
-
-
-class Branched(Fact):
-    """The conversation goes on from `entry_id`; `abandoned_entries` are off its path now."""
-
-    entry_id: str | None
-    abandoned_entries: int
-
-
 # ---- RuntimeEvent: recorded --------------------------------------------------------------------------------
-
-
-class ToolAuthorizationStarted(OfCall):
-    kind: Literal["tool_authorization_started"] = "tool_authorization_started"
-    preview: ToolAuthorizationPreview
-
-
-class ToolAuthorizationFinished(OfCall):
-    """The one decision about a call: by whom, by which rule, after `wait_ms`, or that its arguments are `invalid`."""
-
-    kind: Literal["tool_authorization_finished"] = "tool_authorization_finished"
-    outcome: ToolAuthorizationOutcome
-    reason: str | None = None
-    decided_by: str | None = None
-    request_id: str | None = None
-    wait_ms: int | None = None
-    subject: str | None = None
-    subjects: tuple[str, ...] | None = None
-    """The parts of the subject, when there are several."""
-    rule_id: str | None = None
-    pattern: str | None = Field(default=None, exclude=True)
-    invalid: bool | None = None
 
 
 class RecoveryPrepared(RuntimeEvent):
@@ -159,41 +90,6 @@ class ModelResponseFinished(InTurn):
     provider: str | None = None
 
 
-class ToolExecutionStarted(OfCall):
-    kind: Literal["tool_execution_started"] = "tool_execution_started"
-    input: dict[str, Any] | None = None
-
-
-class ToolExecutionFinished(OfCall):
-    kind: Literal["tool_execution_finished"] = "tool_execution_finished"
-    is_error: bool
-    error: str | None = None
-    output_preview: str
-    duration_ms: int | None = None
-    model_output: str | None = None
-    """What the model read instead of the output, if a post-execution hook replaced it."""
-    details: Any = None
-    """What the tool returned besides, which the model does not read."""
-
-
-class BackgroundTaskStarted(InTurn):
-    kind: Literal["background_task_started"] = "background_task_started"
-    task_id: str
-    command: str
-    cwd: str
-
-
-class BackgroundTaskFinished(InTurn):
-    kind: Literal["background_task_finished"] = "background_task_finished"
-    task_id: str
-    status: str
-
-
-class RunAborted(InTurn):
-    kind: Literal["run_aborted"] = "run_aborted"
-    reason: str
-
-
 class TurnStarted(InTurn):
     kind: Literal["turn_started"] = "turn_started"
     model: str
@@ -230,67 +126,26 @@ class TurnFinished(InTurn):
     """Whether the same turn may succeed when it is tried again."""
 
 
-class QuestionAsked(OfCall):
-    """A person is asked whether a call may run. The question itself is among the session's open questions."""
-
-    kind: Literal["permission_requested"] = "permission_requested"
-    request_id: str
-    description: str
-    subject: str
-    deadline: float
-    session_id: str | None = None
-    structured_input: Any = Field(default=None, exclude=True)
-
-
-class QuestionAnswered(OfCall):
-    """A question is closed, by `user`, `timeout`, `cancelled` or `headless`, `waited_ms` after it was asked.
-
-    `rule_id` and `pattern` are those of a rule that was made with the answer; `input` are the arguments as the person
-    changed them.
-    """
-
-    kind: Literal["permission_resolved"] = "permission_resolved"
-    request_id: str
-    outcome: Literal["allowed", "denied"]
-    decided_by: str
-    rule_scope: PermissionScope | None = None
-    reason: str | None = None
-    waited_ms: int
-    session_id: str | None = None
-    rule_id: str | None = None
-    pattern: str | None = None
-    input: dict[str, Any] | None = None
-
-
-class SessionStarted(RuntimeEvent):
-    kind: Literal["session_started"] = "session_started"
-    session_id: str
-    title: str
-    model: str
-    project: str | None = None
-    notebook: str | None = None
-
-
 # ---- all kinds ---------------------------------------------------------------------------------------------------
 
 
 def _seed_kinds() -> tuple[type[RuntimeEvent], ...]:
-    from mentra_nb.event import rare
+    from mentra_nb.event import calls, rare
 
     return (
         rare.AuthorizationDenied,
-        ToolAuthorizationStarted,
-        ToolAuthorizationFinished,
+        calls.ToolAuthorizationStarted,
+        calls.ToolAuthorizationFinished,
         rare.ToolAuthorizationBlocked,
         RecoveryPrepared,
         ModelRequestStarted,
         ModelRequestFinished,
         ModelResponseFinished,
-        ToolExecutionStarted,
-        ToolExecutionFinished,
+        calls.ToolExecutionStarted,
+        calls.ToolExecutionFinished,
         rare.PolicyDenied,
-        BackgroundTaskStarted,
-        BackgroundTaskFinished,
+        calls.BackgroundTaskStarted,
+        calls.BackgroundTaskFinished,
         rare.MemorySearchStarted,
         rare.MemorySearchFinished,
         rare.MemoryIngestStarted,
@@ -298,21 +153,21 @@ def _seed_kinds() -> tuple[type[RuntimeEvent], ...]:
         rare.MemoryCompactionProposed,
         rare.MemoryCompactionApplied,
         rare.MemoryCompactionSkipped,
-        RunAborted,
+        calls.RunAborted,
         rare.ToolExecutionBlocked,
     )
 
 
 def _added_kinds() -> tuple[type[RuntimeEvent], ...]:
-    from mentra_nb.event import rare
+    from mentra_nb.event import calls, rare
     from mentra_nb.event.effects import EffectMade
 
     return (
         TurnStarted,
         TurnFinished,
-        QuestionAsked,
-        QuestionAnswered,
-        SessionStarted,
+        calls.QuestionAsked,
+        calls.QuestionAnswered,
+        calls.SessionStarted,
         rare.RuleChanged,
         EffectMade,
         rare.QuestionAdvised,
@@ -334,6 +189,23 @@ if TYPE_CHECKING:
     SEED_KINDS: tuple[type[RuntimeEvent], ...]
     """The 22 kinds of the original, in its order."""
     ADDED_KINDS: tuple[type[RuntimeEvent], ...]
+    from mentra_nb.event.calls import BackgroundTaskFinished as BackgroundTaskFinished
+    from mentra_nb.event.calls import BackgroundTaskStarted as BackgroundTaskStarted
+    from mentra_nb.event.calls import Branched as Branched
+    from mentra_nb.event.calls import QuestionAnswered as QuestionAnswered
+    from mentra_nb.event.calls import QuestionAsked as QuestionAsked
+    from mentra_nb.event.calls import RetryAttempt as RetryAttempt
+    from mentra_nb.event.calls import RunAborted as RunAborted
+    from mentra_nb.event.calls import SessionStarted as SessionStarted
+    from mentra_nb.event.calls import SubagentFinished as SubagentFinished
+    from mentra_nb.event.calls import SubagentSpawned as SubagentSpawned
+    from mentra_nb.event.calls import ToolAuthorizationFinished as ToolAuthorizationFinished
+    from mentra_nb.event.calls import ToolAuthorizationStarted as ToolAuthorizationStarted
+    from mentra_nb.event.calls import ToolCallStarted as ToolCallStarted
+    from mentra_nb.event.calls import ToolExecutionFinished as ToolExecutionFinished
+    from mentra_nb.event.calls import ToolExecutionProgress as ToolExecutionProgress
+    from mentra_nb.event.calls import ToolExecutionStarted as ToolExecutionStarted
+    from mentra_nb.event.calls import ToolUseReady as ToolUseReady
     from mentra_nb.event.rare import AuthorizationDenied as AuthorizationDenied
     from mentra_nb.event.rare import JournalGap as JournalGap
     from mentra_nb.event.rare import MemoryCompactionApplied as MemoryCompactionApplied
@@ -351,16 +223,23 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        """Make the rare kinds when the first of them is used."""
+        """Make the kinds of calls, and the rare ones, when the first of them is used."""
         if name.startswith("_"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from mentra_nb.event import rare
+        from mentra_nb.event import calls
 
-        kinds = {"SEED_KINDS": _seed_kinds, "ADDED_KINDS": _added_kinds}
-        value = globals()[name] = kinds[name]() if name in kinds else getattr(rare, name)
+        if name in ("SEED_KINDS", "ADDED_KINDS"):
+            value = _seed_kinds() if name == "SEED_KINDS" else _added_kinds()
+        elif name in vars(calls):
+            value = getattr(calls, name)
+        else:
+            from mentra_nb.event import rare
+
+            value = getattr(rare, name)
+        globals()[name] = value
         return value
 
     def __dir__():
-        from mentra_nb.event import rare
+        from mentra_nb.event import calls, rare
 
-        return sorted({*globals(), *vars(rare), "SEED_KINDS", "ADDED_KINDS"})
+        return sorted({*globals(), *vars(calls), *vars(rare), "SEED_KINDS", "ADDED_KINDS"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 
 MAX_LINE = 65_536
@@ -86,6 +85,8 @@ def commands_in(line: str) -> list[list[str]]:
 
 def tokens(text: str) -> Sequence[str]:
     """Return the words of a text and the operators between them, without quotes."""
+    import shlex
+
     lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     try:
