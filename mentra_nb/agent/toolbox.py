@@ -18,7 +18,7 @@ from mentra_nb.tools.needed import NEEDED, READ_TOOL_RESULT, SEARCH_TOOLS
 from mentra_nb.tools.tool import Tool
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Toolbox:
     """`tools` are all that there are, live; `config` says which are offered."""
 

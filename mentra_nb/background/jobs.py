@@ -39,7 +39,7 @@ Report = Callable[[ExecOutput], str]
 """Says in a text what a command wrote and how it ended."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Running:
     """A job at work."""
 

@@ -238,7 +238,7 @@ def _format(wanted: ResponseFormat) -> dict[str, Any]:
 # ---- answers ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class _Call:
     id: str
     index: int

@@ -12,11 +12,10 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -90,8 +89,7 @@ PUBLIC_HEADERS = {"accept", "content-type", "anthropic-version", "anthropic-beta
 """Headers whose values are not secret."""
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """A response whose body is still arriving: `chunks` are its decompressed bytes, in the pieces they came in."""
 
     status: int

@@ -7,8 +7,8 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterable, Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -42,8 +42,7 @@ class Transcript:
         os.close(self._file)
 
 
-@dataclass(frozen=True)
-class Captured:
+class Captured(NamedTuple):
     """What was kept of a stream, and how much was written in all."""
 
     text: str

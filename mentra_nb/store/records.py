@@ -4,9 +4,8 @@ import functools
 import os
 import platform
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -147,8 +146,7 @@ class ToolCallRecord(Data):
     """Whether its result ended the turn."""
 
 
-@dataclass(frozen=True)
-class ToolCallEnd:
+class ToolCallEnd(NamedTuple):
     """How a tool call ended."""
 
     call_id: str

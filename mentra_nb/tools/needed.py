@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from mentra_nb.providers.base import ProviderToolSpec
 
@@ -13,16 +12,14 @@ SEARCH_TOOLS: Final = "search_tools"
 NEEDED: Final = (READ_TOOL_RESULT, SEARCH_TOOLS)
 
 
-@dataclass(frozen=True)
-class WholeResults:
+class WholeResults(NamedTuple):
     """The service that has the results of the agent's calls that were too long to be shown whole."""
 
     load: Callable[[str], Awaitable[str | None]]
     """Returns the whole result of a call, by its id, as text."""
 
 
-@dataclass(frozen=True)
-class ToolIndex:
+class ToolIndex(NamedTuple):
     """The service that has the tools a model has seen only the names of."""
 
     deferred: Callable[[], list[ProviderToolSpec]]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mentra_nb.authorization import Subject, ToolAuthorizationPreview
 from mentra_nb.content import Image
@@ -28,15 +28,14 @@ class Delegate(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class MainThread:
+class MainThread(NamedTuple):
     """The service that runs a function on the thread of the cell, as code in the cell runs."""
 
     run: Callable[[Callable[[], Any]], Awaitable[Any]]
     """Returns what the function returns. Raises what it raises, and `ToolError` when that thread takes no more work."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ToolContext:
     """What a running tool may know and use. Ask for it with a parameter annotated `ToolContext`.
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +175,7 @@ def test_text_and_parquet_have_the_digest_that_their_writer_computed(
         assert [c.link().sha256 for c in chain.contents(con, text)] == [link.sha256]
         assert compact(folder) == 1
         (content,) = chain.contents(con, text.with_suffix(".parquet"))
-    assert replace(link, at=0, previous=None, digest="") == content.link()
+    assert link._replace(at=0, previous=None, digest="") == content.link()
     assert content.missing == 0
 
 

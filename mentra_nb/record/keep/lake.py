@@ -16,7 +16,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +153,7 @@ def check(lake: Lake) -> Iterator[tuple[chain.Content, str, str | None]]:
                 if pruned:
                     if content.events:
                         problem = "was pruned and is still there; the next prune removes it"
-                    content = replace(content, events=events, missing=0)
+                    content = content._replace(events=events, missing=0)
                 elif content.events < events:
                     problem = f"lacks {events - content.events} of the {counted(events, 'event')} it was sealed with"
                 elif content.sha256 != sha256:
@@ -182,7 +181,7 @@ def _ship_files(con: duckdb.DuckDBPyConnection, folder: Path, group: list[Path],
         new = retried(lambda: _commit(con, list(contents), segments))
     except duckdb.Error as error:
         raise StoreError(f"shipping to the lake failed: {mask_secrets(str(error))}") from None
-    chain.append(folder, [replace(known[content.segment], kind="shipped") for content in segments])
+    chain.append(folder, [known[content.segment]._replace(kind="shipped") for content in segments])
     text = (file.with_suffix(".jsonl") for file in contents)
     remove(folder, *contents, *(file for file in text if file.exists()))
     return new

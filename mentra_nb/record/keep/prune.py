@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +98,7 @@ def remove_older(folder: Path, cut: float, *, dry_run: bool) -> list[chain.Link]
             gone = {link.segment for link in old}
             added = [link for link in unlinked if link.segment in gone]
             (folder / "events" / ".pruning").touch(mode=0o600)
-            chain.append(folder, [*added, *(replace(link, kind="pruned") for link in old)])
+            chain.append(folder, [*added, *(link._replace(kind="pruned") for link in old)])
             drop(folder, known, gone)
         return old
 

@@ -134,7 +134,7 @@ def _findings(con: duckdb.DuckDBPyConnection, folder: Path, head: str | None) ->
     sealed = {link.segment: link for link in links if link.kind == "sealed"}
     away = {link.segment: link.kind for link in links if link.kind != "sealed"}
     found = [*_found(con, folder)]
-    begun = replace(known_segments(folder), links=before.links)  # a segment is known before its file is there
+    begun = known_segments(folder)._replace(links=before.links)  # a segment is known before its file is there
     number = Counter(finding.segment for finding in found)
     for finding in sorted(found, key=lambda each: each.segment):
         problem = finding.problem or _problem(finding, sealed.get(finding.segment), begun)

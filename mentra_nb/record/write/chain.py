@@ -17,9 +17,8 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mentra_nb.record import schema
 from mentra_nb.record.write import files, known
@@ -33,8 +32,7 @@ _LATEST = 1e11  # Unix seconds; the year 5138
 _BATCH_BYTES = 16 << 20  # of payloads; sorting the lines takes several times as much memory
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """A line of the chain. The writer of a segment adds it on sealing; if it died, compaction adds it."""
 
     kind: Literal["sealed", "pruned", "shipped"]
@@ -55,8 +53,8 @@ class Link:
 
     def after(self, previous: str | None) -> Link:
         """Return the link with its time, its predecessor's digest and its own digest."""
-        link = replace(self, at=round(time.time(), 6), previous=previous)
-        return replace(link, digest=link.true_digest())
+        link = self._replace(at=round(time.time(), 6), previous=previous)
+        return link._replace(digest=link.true_digest())
 
     def true_digest(self) -> str:
         """Compute the digest that the link must have."""
@@ -71,7 +69,7 @@ class Link:
         return self._body()[:-1] + f',"digest":"{self.digest}"}}\n'.encode()
 
     def _body(self) -> bytes:
-        fields = asdict(self)
+        fields = self._asdict()
         del fields["digest"]
         return json.dumps(fields, separators=(",", ":")).encode()
 
@@ -155,7 +153,7 @@ def head(folder: Path) -> str | None:
 
 def chain_rows(folder: Path) -> list[dict[str, Any]]:
     """Return the links as rows: `kind, segment, events, first, last, sha256, at, previous, digest`."""
-    return [asdict(link) for link in read(folder)[0]]
+    return [link._asdict() for link in read(folder)[0]]
 
 
 def _end(file: IO[bytes]) -> tuple[Link | None, bool]:
@@ -187,8 +185,7 @@ def _parsed(line: bytes) -> Link | None:
 # ---- the contents of segments ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """What a file or table holds of one segment."""
 
     segment: str

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from mentra_nb.record.write import files
 
@@ -27,14 +28,13 @@ _PARTS = 3  # of the line of a link
 _TAIL = 64 << 10
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What `.known` says."""
 
     is_there: bool = False
     """Whether the record has the file; without it nothing can be said."""
     begun: frozenset[str] = frozenset()
-    links: dict[str, tuple[str, str]] = field(default_factory=dict)
+    links: Mapping[str, tuple[str, str]] = MappingProxyType({})
     """By digest of the link, in order: its kind and segment."""
     problem: str | None = None
     """Why the file cannot be read, if it is there and cannot."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from mentra_nb.store.transactions import Transaction, marks
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Mailbox:
     """The mail of one recipient: the rows of `table` whose `columns` have these `values`."""
 
