@@ -16,8 +16,8 @@ from typing import Any
 from mentra_nb.chat.turn import Place, RunningTurn
 from mentra_nb.errors import Cancelled
 from mentra_nb.notebook import kernel
-from mentra_nb.notebook.escaping import plain
-from mentra_nb.notebook.render import Bundle, line
+from mentra_nb.page.escaping import plain
+from mentra_nb.page.render import Bundle, line
 
 STOPPED = "stopped: the next prompt goes on from here"
 

@@ -22,10 +22,10 @@ from mentra_nb.errors import MentraError
 from mentra_nb.forms import Form
 from mentra_nb.notebook import asking, editing
 from mentra_nb.notebook.changes import planned_changes
-from mentra_nb.notebook.code_blocks import MAX_COLOURED, coloured_runs
 from mentra_nb.notebook.commands.command import Answer
-from mentra_nb.notebook.escaping import cut, visible
-from mentra_nb.notebook.render import Bundle
+from mentra_nb.page.code_blocks import MAX_COLOURED, coloured_runs
+from mentra_nb.page.escaping import cut, visible
+from mentra_nb.page.render import Bundle
 from mentra_nb.permission.alike import alike
 
 MOST = 9

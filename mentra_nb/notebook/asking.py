@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mentra_nb.authorization import CallEffect, PermissionQuestion, ToolCapability
 from mentra_nb.notebook.changes import planned_changes
-from mentra_nb.notebook.escaping import cut, visible
+from mentra_nb.page.escaping import cut, visible
 from mentra_nb.permission.effects import folders_of
 from mentra_nb.tools.builtin.python import IN_KERNEL
 from mentra_nb.words import counted

@@ -14,8 +14,8 @@ from mentra_nb.authorization import CallEffect
 from mentra_nb.event.projections import subject_of
 from mentra_nb.event.screen import QuestionAnswered, ToolCompleted, ToolDecided
 from mentra_nb.notebook import asking
-from mentra_nb.notebook.escaping import cut
-from mentra_nb.notebook.render import Bundle, line
+from mentra_nb.page.escaping import cut
+from mentra_nb.page.render import Bundle, line
 from mentra_nb.tools.clipping import as_printed
 from mentra_nb.words import counted
 

@@ -9,7 +9,7 @@ from typing import Any
 from mentra_nb.authorization import PermissionQuestion
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import asking
-from mentra_nb.notebook.escaping import cut, visible
+from mentra_nb.page.escaping import cut, visible
 
 MAX_ROW = 160
 """Characters of a question in a list."""

@@ -6,7 +6,7 @@ import shutil
 from typing import Any
 
 from mentra_nb.notebook import kernel
-from mentra_nb.notebook.escaping import escape, plain
+from mentra_nb.page.escaping import escape, plain
 
 WIDTH = 80
 """Characters of a line of text where the width of the terminal is not known."""

@@ -19,7 +19,7 @@ from mentra_nb.chat.questions import Waiting
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import asking, kernel
 from mentra_nb.notebook.editing import short_row
-from mentra_nb.notebook.escaping import visible
+from mentra_nb.page.escaping import visible
 from mentra_nb.words import counted
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class _Cards:
     def _replace(self, shown: Waiting | None, said: str = "", *, focus: bool = False) -> None:
         from IPython.display import update_display
 
-        from mentra_nb.notebook.render import line
+        from mentra_nb.page.render import line
 
         before = self._card
         bundle = self._make(shown, focus=focus).bundle() if shown is not None else line(said)

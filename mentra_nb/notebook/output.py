@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from mentra_nb.notebook.render import Bundle, bundle, count_code
+from mentra_nb.page.render import Bundle, bundle, count_code
 
 if TYPE_CHECKING:
     from mentra_nb.chat.reply import Reply

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from mentra_nb.notebook.kernel import execution_count, ipykernel_kernel, runs_in_a_cell
-from mentra_nb.notebook.render import Bundle
+from mentra_nb.page.render import Bundle
 
 SERVED = frozenset({"comm_open", "comm_msg", "comm_close", "comm_info_request", "kernel_info_request"})
 """Messages served at once: widget traffic, and what a reloaded page sends. All others wait for the cell to end."""

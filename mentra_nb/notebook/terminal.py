@@ -6,9 +6,9 @@ import sys
 import time
 from typing import Any
 
-from mentra_nb.notebook.escaping import plain
-from mentra_nb.notebook.render import Bundle
 from mentra_nb.notebook.view import TurnView
+from mentra_nb.page.escaping import plain
+from mentra_nb.page.render import Bundle
 
 _CLEAR = "\r\x1b[K"
 

@@ -13,8 +13,8 @@ from mentra_nb.forms import Form
 from mentra_nb.notebook.asking import choices, question_text
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
-from mentra_nb.notebook.escaping import visible
 from mentra_nb.notebook.grammar import find_command
+from mentra_nb.page.escaping import visible
 
 NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
 """Said before a person is asked again."""

@@ -32,8 +32,8 @@ from mentra_nb.event.screen import (
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.calls import Call, decision
 from mentra_nb.notebook.output import EMPTY, Out
-from mentra_nb.notebook.render import Bundle, bundle, count_code, growing, line
 from mentra_nb.notebook.text_blocks import TextBlocks
+from mentra_nb.page.render import Bundle, bundle, count_code, growing, line
 from mentra_nb.permission.advice import calls_to_allow
 
 LIFE_AFTER = 0.2

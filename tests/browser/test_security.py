@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext
 
 pytestmark = pytest.mark.browser
 
-SAFE = "from mentra_nb.notebook.render import bundle\nfrom kits.payloads import PAYLOADS\n"
+SAFE = "from mentra_nb.page.render import bundle\nfrom kits.payloads import PAYLOADS\n"
 SAFE += "display(bundle(PAYLOADS[{name!r}]), raw=True)"
 UNSAFE = (
     "from kits.payloads import PAYLOADS\ndisplay({{'text/markdown': PAYLOADS[{name!r}], 'text/plain': ''}}, raw=True)"

@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Locator, expect
 pytestmark = pytest.mark.browser
 
 SHOW = r"""
-from mentra_nb.notebook.render import bundle
+from mentra_nb.page.render import bundle
 display(bundle('# About \\(x_1\\)\n\nIt is \\(\\frac{a}{b}\\) here.\n\n$$\nE = mc^2\n$$\n'), raw=True)
 """
 # The text of an area that has a size on the page, without spaces.

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 from kits.payloads import PAYLOADS
 
-from mentra_nb.notebook import code_blocks
-from mentra_nb.notebook.escaping import plain, visible
-from mentra_nb.notebook.render import bundle, count_code, growing, line, safe_html
+from mentra_nb.page import code_blocks
+from mentra_nb.page.escaping import plain, visible
+from mentra_nb.page.render import bundle, count_code, growing, line, safe_html
 
 TAGS = {"a", "bdi", "blockquote", "br", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6"}
 TAGS |= {"hr", "li", "ol", "p", "pre", "s", "span", "strong", "summary", "ul"}

@@ -14,8 +14,8 @@ from mentra_nb.event import types as e
 from mentra_nb.event.projections import to_session
 from mentra_nb.event.screen import Notice, QuestionAnswered
 from mentra_nb.notebook import asking
-from mentra_nb.notebook.render import Bundle, line
 from mentra_nb.notebook.view import TurnView
+from mentra_nb.page.render import Bundle, line
 
 KEY = KEYS["GitHub"]
 PARTS = (KEY[:12], KEY[12:26], KEY[20:], SECRET[2:12])

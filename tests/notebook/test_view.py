@@ -34,10 +34,10 @@ from mentra_nb.event.screen import (
 )
 from mentra_nb.forms import Form
 from mentra_nb.notebook.ended import why
-from mentra_nb.notebook.render import Bundle
 from mentra_nb.notebook.text_blocks import MAX_BLOCK, MIN_BLOCK
 from mentra_nb.notebook.typed import parse_answer, parse_reply
 from mentra_nb.notebook.view import MAX_GROWTH, TurnView
+from mentra_nb.page.render import Bundle
 
 
 class Recorder:

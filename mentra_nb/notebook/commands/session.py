@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words, say
-from mentra_nb.notebook.escaping import visible
+from mentra_nb.page.escaping import visible
 from mentra_nb.paths import has_entries, home
 from mentra_nb.words import counted
 

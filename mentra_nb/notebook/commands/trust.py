@@ -12,7 +12,7 @@ from mentra_nb import paths, trust
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.commands.command import Context, Words, say
-from mentra_nb.notebook.escaping import visible
+from mentra_nb.page.escaping import visible
 from mentra_nb.trust import Content
 
 if TYPE_CHECKING:

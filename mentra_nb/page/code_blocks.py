@@ -6,7 +6,7 @@ import re
 import time
 from functools import cache
 
-from mentra_nb.notebook.escaping import escape
+from mentra_nb.page.escaping import escape
 
 MAX_COLOURED = 2_000
 """Characters of the longest code that is coloured. Lexers take quadratic time for some text, such as blank lines."""

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from mentra_nb.notebook.escaping import escape
+from mentra_nb.page.escaping import escape
 
 MAX_FORMULA = 2_000
 """Characters of the longest formula."""

@@ -11,9 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mentra_nb.notebook.code_blocks import framed
-from mentra_nb.notebook.escaping import escape, plain, visible
-from mentra_nb.notebook.formulas import add_formulas, formula_html
+from mentra_nb.page.code_blocks import framed
+from mentra_nb.page.escaping import escape, plain, visible
+from mentra_nb.page.formulas import add_formulas, formula_html
 from mentra_nb.secrets.mask import mask_secrets
 
 if TYPE_CHECKING:
