@@ -168,14 +168,22 @@ def test_what_older_versions_stored_gives_the_same_answers(
         assert con.execute("SELECT count(*) FROM tool_calls WHERE outcome = 'invalid'").fetchone() == (2,)
 
 
-def test_merging_gives_old_files_the_current_columns(told: Record) -> None:
+@pytest.mark.parametrize(("small", "left"), [(1 << 20, 1), (1, 2)])
+def test_compaction_gives_old_files_the_current_columns(
+    told: Record, small: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for file in files.named(told.folder, "parquet"):
         as_before(file)
+    monkeypatch.setattr("mentra_nb.record.keep.compact.SMALL_FILE", small)  # they are merged, or each is large
     compact(told.folder, grace=0, many=2)
-    (merged,) = files.named(told.folder, "parquet")
-    with connection() as con:
-        found = con.execute(f"FROM read_parquet('{merged}') LIMIT 0").description or ()
-    assert {name for name, *_ in found} >= BEFORE_9
+    now = files.named(told.folder, "parquet")
+    assert len(now) == left
+    for file in now:
+        with connection() as con:
+            found = con.execute(f"FROM read_parquet('{file}') LIMIT 0").description or ()
+        assert {name for name, *_ in found} >= BEFORE_9
+    compact(told.folder, grace=0, many=3)
+    assert files.named(told.folder, "parquet") == now
     assert set(verify(told.folder).problem.isna()) == {True}
 
 

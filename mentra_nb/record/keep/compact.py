@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # the SQL is made of quoted paths
 """Compaction: complete segments become Parquet files, and small Parquet files are merged into larger ones.
 
 Any process may do it, one at a time. Killing it at any moment is safe, since the set of files changes in one step.
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb.errors import StoreError
 from mentra_nb.ids import uuid7
+from mentra_nb.record import schema
 from mentra_nb.record.keep.change import Links, alone, in_thread, links, remove, rewrite
 from mentra_nb.record.parquet import connection, copy
 from mentra_nb.record.write import chain, files
@@ -152,16 +154,21 @@ def _kept(segment: Path, reason: str) -> bool:
 
 
 def _merge(folder: Path, known: Links, many: int, end: float) -> None:
-    """Merge small files. Files whose text still exists, or that differ from their link, are left untouched."""
+    """Merge small files, and give large ones of earlier versions the current columns, which makes queries faster.
+
+    Files whose text still exists, or that differ from their link, are left untouched.
+    """
     text = {segment.stem for segment in files.named(folder, "jsonl")}
-    small = [file for file in files.named(folder, "parquet") if files.size(file) < SMALL_FILE and file.stem not in text]
-    for group in groups(small) if len(small) >= many else ():
+    complete = [file for file in files.named(folder, "parquet") if file.stem not in text]
+    small = [file for file in complete if files.size(file) < SMALL_FILE]
+    old = [file for file in complete if file not in small and _is_old(file)]
+    for group in [*(groups(small) if len(small) >= many else ()), *([file] for file in old)]:
         if time.monotonic() > end:
             return
         with connection() as con:
             sound = [file for file in group if _as_sealed(con, file, known)]
             new = folder / "events" / f"{uuid7()}.tmp"
-            if len(sound) > 1 and rewrite(con, sound, new) and _as_sealed(con, new, known):
+            if (len(sound) > 1 or set(sound) & set(old)) and rewrite(con, sound, new) and _as_sealed(con, new, known):
                 files.change(folder, put={new: new.with_suffix(".parquet")}, remove=sound)
 
 
@@ -176,6 +183,16 @@ def groups(small: Sequence[Path]) -> Iterator[list[Path]]:
             yield group
             group, bytes_ = [], 0
     yield group
+
+
+def _is_old(file: Path) -> bool:
+    """Return whether a file that can be read lacks the columns of the current version."""
+    import duckdb
+
+    with contextlib.suppress(duckdb.Error), connection() as con:
+        names = con.execute(f"SELECT name FROM parquet_schema({schema.quoted(file)})").fetchall()
+        return ("columns_v",) not in names
+    return False
 
 
 def _as_sealed(con: duckdb.DuckDBPyConnection, file: Path, known: Links) -> bool:
