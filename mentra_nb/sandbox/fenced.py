@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from mentra_nb.sandbox import difference
 from mentra_nb.sandbox.bubblewrap import View, bubblewrap, inner_arguments, memory_place, outer_command, script
 from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, run_program
 from mentra_nb.sandbox.hidden import Hidden, covered_within
-from mentra_nb.sandbox.limits import FenceLimits, control_groups, limits_problem, resource_limits
+from mentra_nb.sandbox.limits import FenceLimits, control_groups, limits_problem, ran_out_of_memory, resource_limits
 from mentra_nb.sandbox.syscalls import filter_program
 from mentra_nb.sandbox.waiting import FencedRun, new_folder, waiting_folder
 from mentra_nb.sandbox.wants import wants
@@ -74,28 +75,41 @@ class Fence:
         folder = await anyio.to_thread.run_sync(new_folder, self.folder or waiting_folder())
         try:
             top = os.path.realpath(workspace)  # noqa: ASYNC240 - no long work
-            argv = await anyio.to_thread.run_sync(partial(self._prepare, request, top, folder, began, hides))
-            outside = replace(request, cwd=Path("/"), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
-            try:
-                output = await run_program(argv, outside, on_line, self.limits.memory)
-            except OSError as error:
-                raise FenceFailed(f"the sandbox could not be started: {error}") from error
+            with contextlib.ExitStack() as made:
+                prepare = partial(self._prepare, request, top, folder, began, hides, made)
+                argv, groups = await anyio.to_thread.run_sync(prepare)
+                outside = replace(request, cwd=Path("/"), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+                try:
+                    output = await run_program(argv, outside, on_line, self.limits.memory)
+                except OSError as error:
+                    raise FenceFailed(f"the sandbox could not be started: {error}") from error
+                output = replace(output, over_memory=output.over_memory or ran_out_of_memory(groups))
             return await anyio.to_thread.run_sync(partial(self._read, output, top, folder, request))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def _prepare(
-        self, request: CommandRequest, workspace: str, folder: Path, began: int, hides: Callable[[str], bool] | None
-    ) -> list[str]:
-        """Write what the fence reads, and return its command line. Raises `FenceFailed`."""
+        self,
+        request: CommandRequest,
+        workspace: str,
+        folder: Path,
+        began: int,
+        hides: Callable[[str], bool] | None,
+        made: contextlib.ExitStack,
+    ) -> tuple[list[str], list[Path]]:
+        """Write what the fence reads, and return its command line and control groups. Raises `FenceFailed`.
+
+        With the end of `made` the control groups are removed.
+        """
         program, why = bubblewrap(), workspace_problem(Path(workspace))
         if program is None or why is not None:
             raise FenceFailed(fence_problem() or why or "")
         try:
             hidden = self._to_hide(workspace, hides)
             view = View(workspace, os.path.realpath(request.cwd), hidden, _environment(request.env))
-            groups, mode = control_groups(self.limits), Path(workspace).stat().st_mode & 0o7777
+            groups = made.enter_context(control_groups(self.limits))
+            mode = Path(workspace).stat().st_mode & 0o7777
             (folder / "filter").write_bytes(filter_program())
             place = memory_place(str(folder), workspace)
             arguments = "\0".join(inner_arguments(view, place))
@@ -106,7 +120,7 @@ class Fence:
         read = [sys.executable, "-ISB", difference.__file__, f"{place}/upper", workspace, *bounds, str(folder)]
         within = resource_limits(self.limits, request.timeout)
         inside = script(str(folder), mode, request.command, groups, within, read)
-        return outer_command(program, place, self.limits.written, mode, inside)
+        return outer_command(program, place, self.limits.written, mode, inside), groups
 
     def _to_hide(self, workspace: str, hides: Callable[[str], bool] | None) -> list[str]:
         found = self._hidden.within(workspace) + (covered_within(workspace, hides) if hides is not None else [])
@@ -127,8 +141,8 @@ class Fence:
         if output.timed_out:
             return FencedRun(output, Effect(), folder, "it was stopped before its end, so its effect is not whole")
         if output.over_memory:
-            used = f"it used more than {self.limits.memory >> 20:,} MiB of memory"
-            return FencedRun(output, Effect(), folder, f"{used} and was killed, so its effect is not whole")
+            used = f"it used up the memory it may have, {self.limits.memory >> 20:,} MiB"
+            return FencedRun(output, Effect(), folder, f"{used}, and was killed, so its effect is not whole")
         if '"exit-code"' not in _text(folder / "status"):
             raise FenceFailed(f"the sandbox could not be put up: {output.stderr.strip()[-500:] or 'it gave no reason'}")
         output = replace(output, left_running=bool(_text(folder / "left").strip()))

@@ -7,12 +7,16 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-_NAME = re.compile(r"mentra-(\d+)")
+_NAME = re.compile(r"mentra-(\d+)(-\d+)?")
+_KILLS = re.compile(r"^oom_kill [1-9]", re.MULTILINE)
+_numbers = count()
 
 
 @dataclass(frozen=True)
@@ -82,33 +86,42 @@ def _controllers() -> tuple[Path, ...]:
     return apart if all(os.access(each / "cgroup.procs", os.W_OK) for each in apart) else ()
 
 
-def control_groups(limits: FenceLimits) -> list[Path]:
-    """Return control groups to be joined by fenced commands, one for all that this process starts; empty if not root.
+@contextlib.contextmanager
+def control_groups(limits: FenceLimits) -> Iterator[list[Path]]:
+    """Make control groups to be joined by one fenced command, and remove them afterwards; none if this is not root.
 
     Raises:
         OSError: They could not be made.
     """
-    if os.geteuid() != 0:
-        return []
-    made = []
-    for above in _controllers():
-        group = above / f"mentra-{os.getpid()}"
-        if not group.exists():
+    made: list[Path] = []
+    try:
+        for above in _controllers() if os.geteuid() == 0 else ():
             _remove_old(above)
-            group.mkdir(exist_ok=True)
-            atexit.register(_remove, group)
-        for name, value in (
-            ("pids.max", limits.processes),
-            ("memory.max", limits.memory),
-            ("memory.swap.max", 0),
-            ("memory.limit_in_bytes", limits.memory),
-        ):
-            if (group / name).exists():
-                (group / name).write_text(str(value))
-        made.append(group)
-    return made
+            group = above / f"mentra-{os.getpid()}-{next(_numbers)}"
+            group.mkdir()
+            made.append(group)
+            for name, value in (
+                ("pids.max", limits.processes),
+                ("memory.max", limits.memory),
+                ("memory.swap.max", 0),
+                ("memory.limit_in_bytes", limits.memory),
+            ):
+                if (group / name).exists():
+                    (group / name).write_text(str(value))
+        yield made
+    finally:
+        for group in made:
+            if not _removed(group):
+                atexit.register(_removed, group)
 
 
+def ran_out_of_memory(groups: Sequence[Path]) -> bool:
+    """Return whether the kernel killed a process of these control groups for want of memory."""
+    files = [group / name for group in groups for name in ("memory.events", "memory.oom_control")]
+    return any(_KILLS.search(each.read_text()) for each in files if each.exists())
+
+
+@cache
 def _remove_old(above: Path) -> None:
     """Remove the groups of processes that are gone."""
     for each in above.glob("mentra-*"):
@@ -117,9 +130,11 @@ def _remove_old(above: Path) -> None:
             import psutil
 
             if not psutil.pid_exists(int(named[1])):
-                _remove(each)
+                _removed(each)
 
 
-def _remove(group: Path) -> None:
+def _removed(group: Path) -> bool:
     with contextlib.suppress(OSError):
         group.rmdir()
+        return True
+    return False

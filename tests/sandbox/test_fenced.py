@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from mentra_nb.effect.types import Want
 from mentra_nb.sandbox import fenced as fenced_module
 from mentra_nb.sandbox.executor import TIMED_OUT
 from mentra_nb.sandbox.fenced import Fence, FenceFailed, workspace_problem
-from mentra_nb.sandbox.limits import FenceLimits
+from mentra_nb.sandbox.limits import CGROUPS, FenceLimits
 from mentra_nb.sandbox.waiting import FencedRun
 
 pytestmark = pytest.mark.slow
@@ -223,13 +224,9 @@ try:
 finally:
     print(n)
 """
-    try:
-        with fenced(f"python3 -c '{count}'", tmp_path, fence) as run:
-            assert "BlockingIOError" in run.output.stderr
-            assert int(run.output.stdout) < 50
-    finally:
-        with fenced("true", tmp_path):  # sets the usual limits again
-            pass
+    with fenced(f"python3 -c '{count}'", tmp_path, fence) as run:
+        assert "BlockingIOError" in run.output.stderr
+        assert int(run.output.stdout) < 50
 
 
 def test_memory_is_limited(tmp_path: Path) -> None:
@@ -237,8 +234,24 @@ def test_memory_is_limited(tmp_path: Path) -> None:
     with fenced("python3 -c 'x = bytearray(400 << 20); print(len(x))'", tmp_path, fence) as run:
         assert run.output.stdout == ""
         assert "MemoryError" in run.output.stderr
-    with fenced("true", tmp_path):
-        pass
+
+
+USED_UP = "it used up the memory it may have, {} MiB, and was killed, so its effect is not whole"
+BY_THE_KERNEL = {
+    "files": "head -c 150000000 /dev/zero >/tmp/big; echo said",
+    "background": "(head -c 150000000 /dev/zero >/dev/shm/big) & wait; echo said",
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has control groups")
+@pytest.mark.parametrize("line", BY_THE_KERNEL.values(), ids=BY_THE_KERNEL)
+def test_a_command_of_root_that_uses_up_its_memory_is_said_to_have_done_so(tmp_path: Path, line: str) -> None:
+    with fenced(f"echo 1 >new; {line}", tmp_path, Fence(FenceLimits(memory=60 << 20))) as run:
+        assert (run.output.over_memory, run.effect.changes) == (True, ())
+        assert run.problem == USED_UP.format(60)
+    with fenced("echo 1 >new", tmp_path) as run:  # has its own memory, whatever the one before it used
+        assert (run.problem, changed(run, tmp_path)) == (None, {"new": "created"})
+    assert not [each for where in ("", "*/") for each in CGROUPS.glob(f"{where}mentra-{os.getpid()}-*")]
 
 
 CHILDREN = """
@@ -263,14 +276,18 @@ if of_each:
 def test_memory_is_limited_over_all_processes_and_shared_memory_counts_once(
     tmp_path: Path, shared: int, of_each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fenced_module, "control_groups", lambda limits: [])  # as for all users but root
+    monkeypatch.setattr(
+        fenced_module, "control_groups", lambda limits: contextlib.nullcontext([])
+    )  # as for all users but root
     (tmp_path / "children.py").write_text(CHILDREN)
     fence = Fence(FenceLimits(memory=300 << 20))
     line = f"echo 1 >new; python3 children.py {shared} {of_each}"
     with fenced(line, tmp_path, fence) as run:
         assert run.output.over_memory == bool(of_each)
         if of_each:
-            assert run.problem == "it used more than 300 MiB of memory and was killed, so its effect is not whole"
+            assert (
+                run.problem == "it used up the memory it may have, 300 MiB, and was killed, so its effect is not whole"
+            )
             assert (run.output.success, run.effect.changes) == (False, ())
             assert run.output.ending == "killed, as it used more memory than it may"
         else:
