@@ -138,7 +138,8 @@ def allow(
     """Let `tool` run unasked where its subject (a command, a path) fits `pattern`, and return the rule.
 
     In a pattern, `*` stands for any characters and `?` for one. With folders named in `inside`, a command runs in the
-    sandbox, and what it changes inside them is kept unasked; it never runs outside the sandbox by such a rule. The
+    sandbox, and what it changes inside them is kept unasked; it never runs outside the sandbox by such a rule, which
+    is for a line with redirections (`echo a >file`) as well: the pattern is compared with the line without them. The
     rule's `breadth` says what it covers beyond what it looks like, such as options that run other programs.
 
     Example:

@@ -30,7 +30,9 @@ def proposals(engine: Engine, question: PermissionQuestion, project: str | None)
     texts = []
     for each in found:
         fits = cache(
-            lambda text, pattern=each.pattern: covers(pattern, question.tool_name, _like(question, text), rules)
+            lambda text, pattern=each.pattern: covers(
+                pattern, question.tool_name, _like(question, text), rules, on_effects=question.effect is not None
+            )
         )
         texts.append([text for text in seen if fits(text)])
     return [

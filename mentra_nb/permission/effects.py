@@ -85,8 +85,9 @@ def keeping_rule(
 def _covering(
     request: ToolAuthorizationRequest, fitting: Iterable[PermissionRule], rules: Iterable[PermissionRule]
 ) -> PermissionRule | None:
-    plain = [rule.model_copy(update={"folders": None}) for rule in fitting if rule.allow]
-    found = find_rule([*plain, *(rule for rule in rules if not rule.allow)], request.tool_name, request.subject)
+    own = [rule for rule in fitting if rule.allow]
+    denials = [rule for rule in rules if not rule.allow]
+    found = find_rule([*own, *denials], request.tool_name, request.subject, on_effects=True)
     return found if found is not None and found.allow else None
 
 

@@ -10,7 +10,7 @@ from mentra_nb.authorization import PermissionQuestion, PermissionRule, Subject
 from mentra_nb.permission.breadth import breadth
 from mentra_nb.permission.patterns import exactly
 from mentra_nb.permission.rules import find_rule
-from mentra_nb.permission.splitting import simple_commands
+from mentra_nb.permission.splitting import simple_commands, without_redirections
 
 MOST = 3
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
@@ -35,25 +35,29 @@ def proposed(question: PermissionQuestion, rules: Sequence[PermissionRule] = ())
     if len(subject.parts) > 1:  # each of them is remembered by its exact text
         return []
     found: list[Proposal] = []
-    for pattern in dict.fromkeys(_patterns(subject)):
-        if len(found) < MOST and covers(pattern, tool, subject, rules):
+    on_effects = question.effect is not None
+    for pattern in dict.fromkeys(_patterns(subject, on_effects=on_effects)):
+        if len(found) < MOST and covers(pattern, tool, subject, rules, on_effects=on_effects):
             found.append(Proposal(pattern, breadth(pattern, subject.kind)))
     return found
 
 
-def covers(pattern: str, tool: str, subject: Subject, rules: Sequence[PermissionRule]) -> bool:
-    """Return whether an allowance by this pattern would cover a call beside the denials among `rules`."""
-    rule = PermissionRule(id="", tool=tool, pattern=pattern, allow=True)
-    return find_rule([rule, *(each for each in rules if not each.allow)], tool, subject) is rule
+def covers(
+    pattern: str, tool: str, subject: Subject, rules: Sequence[PermissionRule], *, on_effects: bool = False
+) -> bool:
+    """Return whether an allowance by this pattern, or one on effects, would cover a call beside those that deny."""
+    rule = PermissionRule(id="", tool=tool, pattern=pattern, allow=True, folders=() if on_effects else None)
+    denials = [each for each in rules if not each.allow]
+    return find_rule([rule, *denials], tool, subject, on_effects=on_effects) is rule
 
 
-def _patterns(subject: Subject) -> Iterator[str]:
+def _patterns(subject: Subject, *, on_effects: bool) -> Iterator[str]:
     """Yield patterns from narrow to wide, the first of which covers the very call."""
     text = subject.parts[0] if subject.parts else ""
     if text:
         yield exactly(text)
     if subject.kind == "shell":
-        yield from _of_line(text)
+        yield from _of_line(without_redirections(text).strip() if on_effects else text)
     elif subject.kind == "path":
         folder, slash, name = text.rpartition("/")
         ending = name.rpartition(".")[2] if "." in name.lstrip(".") else ""

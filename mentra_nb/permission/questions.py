@@ -67,9 +67,11 @@ def _check_pattern(question: PermissionQuestion, decision: PermissionDecision, r
         raise OperationDenied("values are asked for each time: an answer cannot be remembered")
     if decision.remember is None or decision.pattern is None:
         return
-    rule = PermissionRule(id="", tool=question.tool_name, pattern=decision.pattern, allow=decision.allow)
+    kept = question.effect is not None
+    made = {"tool": question.tool_name, "pattern": decision.pattern, "allow": decision.allow}
+    rule = PermissionRule.model_validate({"id": "", **made, "folders": () if kept else None})
     denials = [each for each in rules if not each.allow] if decision.allow else []
-    if find_rule([rule, *denials], question.tool_name, question.subject) is not rule:
+    if find_rule([rule, *denials], question.tool_name, question.subject, on_effects=kept) is not rule:
         why = pattern_problem(decision.pattern, question.subject.kind, allow=decision.allow)
         whole = " and ".join(repr(exactly(part)) for part in question.subject.parts)
         raise OperationDenied(f"{why or f'{decision.pattern!r} does not cover this call'}; {whole} does")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mentra_nb.authorization import PermissionRule, Subject
 from mentra_nb.permission.patterns import WILD, as_path_pattern, exactly, has_wildcard, matches
-from mentra_nb.permission.splitting import simple_commands
+from mentra_nb.permission.splitting import simple_commands, without_redirections
 
 if TYPE_CHECKING:
     from mentra_nb.permission.denials import Verdict
@@ -26,17 +26,20 @@ IN_CMD = sys.platform == "win32"
 """Whether commands run in a shell whose lines cannot be split here, so that a wildcard covers none of them."""
 
 
-def find_rule(rules: Iterable[PermissionRule], tool: str, subject: Subject) -> PermissionRule | None:
+def find_rule(
+    rules: Iterable[PermissionRule], tool: str, subject: Subject, *, on_effects: bool = False
+) -> PermissionRule | None:
     """Return the rule that decides a call, or `None`.
 
     A denial that matches any part wins. Otherwise every part must be covered by an allowance, the longest pattern
-    first; the one that covers the first part is returned. A rule on effects allows no call.
+    first; the one that covers the first part is returned. A rule on effects allows no call; with `on_effects`, only
+    those rules allow, and they cover a command whatever files its redirections name: what it did to them is judged.
     """
     own = sorted((rule for rule in rules if rule.tool == tool), key=lambda rule: -len(rule.pattern))
     denying = [rule for rule in own if not rule.allow]
-    allowing = [rule for rule in own if rule.allow and rule.folders is None]
+    allowing = [rule for rule in own if rule.allow and (rule.folders is not None) == on_effects]
     if subject.kind == "shell":
-        return _shell_rule(allowing, denying, subject)
+        return _shell_rule(allowing, denying, subject, on_effects=on_effects)
     parts = subject.forms() or (("",),)  # a call without a subject is covered by `*` only
     for rule in denying:
         patterns = _denials(rule, subject.kind)
@@ -80,25 +83,32 @@ def _covering(allowing: list[PermissionRule], part: Sequence[str], kind: str) ->
 
 
 def _shell_rule(
-    allowing: list[PermissionRule], denying: list[PermissionRule], subject: Subject
+    allowing: list[PermissionRule], denying: list[PermissionRule], subject: Subject, *, on_effects: bool
 ) -> PermissionRule | None:
     lines = subject.parts or ("",)
     verdicts = [verdict_on(denying, line) for line in lines]
     if (denial := next((verdict.denied for verdict in verdicts if verdict and verdict.denied), None)) is not None:
         return denial
     covering = [
-        None if verdict is not None and verdict.unread else _allowance(allowing, denying, line, subject.protected)
+        None
+        if verdict is not None and verdict.unread
+        else _allowance(allowing, denying, line, subject.protected, on_effects=on_effects)
         for line, verdict in zip(lines, verdicts, strict=True)
     ]
     return covering[0] if all(covering) else None
 
 
 def _allowance(
-    allowing: list[PermissionRule], denying: list[PermissionRule], line: str, protected: Sequence[str]
+    allowing: list[PermissionRule],
+    denying: list[PermissionRule],
+    line: str,
+    protected: Sequence[str],
+    *,
+    on_effects: bool,
 ) -> PermissionRule | None:
     """Return an allowance for a shell line: one of its exact text, or one for each of its simple commands."""
     whole = _exact(allowing, line)
-    commands = simple_commands(line)
+    commands = simple_commands(without_redirections(line) if on_effects else line)
     if whole is not None or commands is None or line in protected or IN_CMD:
         return whole
     covering = [_command_allowance(allowing, denying, command) for command in dict.fromkeys(commands)]

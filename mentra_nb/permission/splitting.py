@@ -11,6 +11,11 @@ MAX_LINE = 65_536
 # A word that is a command's name and nothing else: no quotes, globs, assignments or words of the shell's own grammar.
 _NAME = re.compile(r"[\w./~+:@%,-]+(?=[ \t]|$)")
 _GRAMMAR = re.compile(r"if|then|elif|else|fi|for|while|until|do|done|case|esac|in|function|select|time")
+_TARGET = r"""(?:[^\s'"<>;&|(){}!#$`\\]|'[^'\n\r\0]*'|"[^"$`\\\n\r\0]*")+"""
+_REDIRECTION = re.compile(
+    rf"""(?P<kept>'[^']*'|"[^"]*")|"""
+    rf"(?:(?<![^\s;&|])\d+)?(?:(?:>>|>\||<>|[<>])[ \t]*{_TARGET}|[<>]&(?:\d+|-))(?=[\s;&|<>]|$)[ \t]*"
+)
 _OPERATOR = re.compile(r"[;&|()<>]+")
 
 
@@ -43,6 +48,19 @@ def simple_commands(line: str) -> list[str] | None:
     if last or not commands:  # nothing needs to follow a closing `;` or `&`
         commands.append(last)
     return None if quote or not all(map(_is_plain, commands)) else commands
+
+
+def without_redirections(line: str) -> str:
+    """Return a shell line without the redirections to files and streams that are certain to be nothing else.
+
+    Where one is left, `simple_commands` does not split the line.
+    """
+    return _REDIRECTION.sub(_without, line) if len(line) <= MAX_LINE else line
+
+
+def _without(found: re.Match[str]) -> str:
+    begins_a_word = found.start() == 0 or found.string[found.start() - 1] in " \t"
+    return found["kept"] or ("" if begins_a_word else " ")
 
 
 def _is_plain(command: str) -> bool:

@@ -27,6 +27,7 @@ from mentra_nb.event import types as e
 from mentra_nb.event.effects import EffectMade
 from mentra_nb.permission.binding import effective_hash
 from mentra_nb.permission.policy import RuntimePolicy
+from mentra_nb.permission.proposals import proposed
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.runtime.session import Session
 from mentra_nb.sandbox import fenced
@@ -425,6 +426,31 @@ async def test_what_a_command_changes_in_named_folders_is_kept_from_then_on(work
     assert len(asked) == 1
     assert decided(table) == [("allow", "user"), ("allow", "rule"), ("allow", "rule"), ("deny", "setting")]
     assert sorted(path.name for path in workspace.rglob("*")) == ["build", "one", "three", "two"]
+
+
+async def test_a_redirection_into_a_named_folder_is_kept_and_one_elsewhere_is_asked_about(workspace: Path) -> None:
+    (workspace / "build").mkdir()
+    async with tried(workspace, DISCARD) as (table, session, asked):
+        rule = await session.permissions.add_rule("shell", "echo *", allow=True, folders=(str(workspace / "build"),))
+        await shell(table, session, "echo one > build/one")
+        await shell(table, session, "echo two > two")
+        await shell(table, session, "echo three > build/../three; echo four >build/four")
+        await shell(table, session, "rm build/one > build/five")
+    assert rule.pattern == "echo *"
+    assert decided(table) == [("allow", "rule"), *[("deny", "user")] * 3]
+    assert len(asked) == 3
+    assert sorted(path.name for path in workspace.rglob("*")) == ["build", "one"]
+
+
+async def test_the_answer_to_a_redirection_is_remembered_by_a_pattern_of_its_command(workspace: Path) -> None:
+    async with tried(workspace, always(pattern="echo *")) as (table, session, asked):
+        await shell(table, session, "echo one > build-1")
+        [rule] = await session.permissions.rules()
+        await shell(table, session, "echo two words >> build-1")
+    assert [each.pattern for each in proposed(asked[0])] == ["echo one > build-1", "echo one*", "echo *"]
+    assert (rule.pattern, rule.folders) == ("echo *", (str(workspace),))
+    assert decided(table) == [("allow", "user"), ("allow", "rule")]
+    assert (workspace / "build-1").read_text() == "one\ntwo words\n"
 
 
 async def test_a_rule_on_effects_lets_nothing_run_outside_the_sandbox(workspace: Path, service: int) -> None:

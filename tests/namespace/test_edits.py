@@ -164,6 +164,7 @@ def process_kept() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + EDITS // 4)
 @pytest.mark.filterwarnings("ignore")
 def test_random_edits_are_taken_back_or_announced() -> None:
     with process_kept():
