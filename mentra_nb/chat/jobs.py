@@ -26,7 +26,7 @@ BY_PERSON = "stopped by the user"
 def jobs() -> pd.DataFrame:
     """Return the background commands of the conversations of this process, in the order they started.
 
-    After them come the turns that go on in the background now; their command is the prompt.
+    After them come the turns that go on in the background now; their command is the prompt, or what began them.
 
     Columns: status (`running`, `finished`, `failed`, `interrupted`), command, cwd, conversation (str), started_at
     (datetime, UTC), seconds (float), output (str, its beginning and end), output_path (str, the file with all of it),
@@ -116,7 +116,9 @@ def _turns(used: Engine) -> dict[str, RunningTurn]:
 def _turn_row(id: str, turn: RunningTurn, now: float) -> dict[str, Any]:
     session = turn.session
     name = "" if session is None else "this notebook" if session.name == session.id else session.name
-    about = {"status": "running", "command": shortened(turn.plan.prompt or ""), "conversation": name}
+    woken_by = turn.plan.woken_by
+    command = shortened(turn.plan.prompt or "") if woken_by is None else f"the model reads the result of {woken_by}"
+    about = {"status": "running", "command": command, "conversation": name}
     return {**about, "started_at": turn.began, "seconds": round(now - turn.began, 3), "output": "", "id": id}
 
 

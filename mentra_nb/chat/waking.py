@@ -72,8 +72,11 @@ class Waking:
     async def enter(self, chat: Conversation, turn: RunningTurn) -> None:
         """Let a turn begin: wait for one in the background, or raise `Cancelled` where one has nothing to tell."""
         if turn.plan.woken_by is not None:
-            if chat.running is not None or not self._jobs.news(chat.agent_id or ""):
+            ended = self._jobs.news(chat.agent_id or "")
+            if chat.running is not None or not ended:
                 raise Cancelled("another turn has told the model")
+            what = "its result" if len(ended) == 1 else "their results"
+            turn.notice(f"{_have_ended(ended)}: the model now reads {what}")
             return
         self._in_a_row.pop(chat, None)
         said = False
@@ -98,16 +101,22 @@ class Waking:
         turns = [turn for id in ended if (turn := self._started.pop((agent_id, id), None)) is not None]
         if not turns or not self._is_on():
             return
-        plan, take, names = turns[-1].plan, turns[-1].take, ", ".join(ended)
+        plan, take = turns[-1].plan, turns[-1].take
         assert plan.place is not None  # else the turn was not kept
         assert take is not None  # it was begun
-        has, count = "has" if len(ended) == 1 else "have", self._in_a_row.get(chat, 0)
+        count = self._in_a_row.get(chat, 0)
         if not plan.place.can_show or count >= MOST_IN_A_ROW:
-            plan.place.say(f"background task {names} {has} ended: {TOLD_NEXT}")
+            plan.place.say(f"{_have_ended(ended)}: {TOLD_NEXT}")
             return
         self._in_a_row[chat] = count + 1
         self._woken[chat] = turn = self._start(take, _woken(plan, ended))
         plan.place.show(turn)
+
+
+def _have_ended(jobs: list[str]) -> str:
+    """Return the beginning of a sentence that names background commands."""
+    which = f"task {jobs[0]} has" if len(jobs) == 1 else f"tasks {', '.join(jobs)} have"
+    return f"background {which} ended"
 
 
 async def _ended(turn: RunningTurn) -> None:

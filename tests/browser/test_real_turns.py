@@ -176,3 +176,31 @@ def test_code_on_the_card_is_coloured_and_its_table_appears_in_the_cell(opened: 
     expect(notebook.output(1)).to_contain_text("created double (function), total (int)")
     expect(notebook.output(2)).to_contain_text("removed double, total")
     assert len(set(pieces.values())) > 1
+
+
+def test_a_turn_that_begins_by_itself_is_drawn_in_its_cell_and_answered_while_none_runs(
+    opened: Opener, lab: Lab, tmp_path: Path
+) -> None:
+    (lab.root / "build.sh").write_text("until [ -e built ]; do sleep 0.05; done; echo 42 files")
+    call = "s.tool_calls([s.ScriptedCall('background_run', {'command': 'sh build.sh'}, 'call-b')])"
+    notebook = opened(
+        "7",
+        f"{BEGIN}mn.allow('background_run', 'sh build.sh')\n"
+        f"script({call}, s.text('It runs.'), shell('echo forty-two'), s.text('It is **built**.'))",
+        "%%mentra\nBuild it.",
+        "print('MY', 'OWN WORK')",
+    )
+    notebook.run_all()
+    expect(notebook.output(2)).to_contain_text("MY OWN WORK", timeout=30_000)
+    expect(notebook.output(1)).not_to_contain_text("has ended")
+    (lab.root / "built").touch()
+    shown = notebook.card()
+    expect(notebook.output(1).locator(".mentra-card")).to_have_count(1)
+    expect(notebook.output(1)).to_contain_text("background task bg-1 has ended: the model now reads its result")
+    expect(notebook.prompt(1)).not_to_have_text("[*]:")
+    notebook.page.screenshot(path=tmp_path / "begun.png")
+    shown.get_by_role("button", name="Allow once").click()
+    expect(notebook.output(1)).to_contain_text("It is built.")
+    expect(notebook.output(1).locator("strong")).to_have_text("built")
+    expect(notebook.page.locator(".mentra-card")).to_have_count(0)
+    expect(notebook.output(2)).to_have_text("MY OWN WORK\n")

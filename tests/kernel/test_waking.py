@@ -46,6 +46,7 @@ def test_a_turn_begins_when_the_command_has_ended_and_is_shown_in_its_cell(start
     shows(started, cell, "It is *built*.")
     shows(started, cell, "scripted/scripted")
     started.until(lambda: cell.texts().count("scripted/scripted ·") == 2)
+    assert "background task bg-1 has ended: the model now reads its result" in cell.texts()
     assert other.stdout == "OTHER\n"
     assert not other.outputs()
     assert requests(started) == 3
@@ -77,6 +78,7 @@ def test_a_question_of_such_a_turn_is_shown_again_and_answered_by_a_command(star
     card = started.card(cell)
     turns = "[mn.jobs().id.str.startswith('turn-')]"
     assert started.value(f"mn.jobs(){turns}.status.tolist()") == ["running"]
+    assert started.value(f"mn.jobs(){turns}.command.tolist()") == ["the model reads the result of bg-1"]
     look = started.run("%mentra")
     assert "1 question to answer:" in look.stdout
     assert "echo forty-two" in look.stdout
