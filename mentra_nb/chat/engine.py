@@ -191,9 +191,13 @@ class Engine:
         self._not_offered = offer_named(self.runtime, self.settings)
 
     def not_offered(self) -> list[str]:
-        """Return why what the settings name is not offered: skills, tools, MCP servers."""
+        """Return why what the settings name is not offered: skills, tools, MCP servers; and names that are misspelt."""
         servers = [each.error for each in self.runtime.mcp.statuses() if each.error] if self.settings.mcp else []
-        return [*self._not_offered, *servers]
+        if not (profile := self.settings.tool_profile):
+            return [*self._not_offered, *servers]
+        from mentra_nb.tools.profile import misspelt
+
+        return [*self._not_offered, *servers, *misspelt(profile, {spec.name for spec in self.runtime.tools()})]
 
     def _say_once(self, turn: RunningTurn, text: str) -> None:
         if text not in self._said:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -128,36 +127,35 @@ class McpConnection:
         from mcp import Client
         from mcp.types import Implementation
 
-        with tempfile.TemporaryFile("w+", errors="replace") as said:
-            heard = self._heard = Heard(said)
-            try:
-                async with AsyncExitStack() as stack:
-                    async with asyncio.timeout(CONNECT_SECONDS):
-                        client = await stack.enter_async_context(
-                            Client(
-                                transport(self.config, heard, stop),
-                                client_info=Implementation(name="mentra-nb", version=version("mentra-nb")),
-                                message_handler=self._hear,
-                                elicitation_callback=self._elicit,
-                                read_timeout_seconds=CALL_SECONDS,
-                                cache=None,
-                            )
+        heard = self._heard = Heard()
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    client = await stack.enter_async_context(
+                        Client(
+                            transport(self.config, heard, stop),
+                            client_info=Implementation(name="mentra-nb", version=version("mentra-nb")),
+                            message_handler=self._hear,
+                            elicitation_callback=self._elicit,
+                            read_timeout_seconds=CALL_SECONDS,
+                            cache=None,
                         )
-                    await self._list(client)
-                    self._client = client
-                    ready.set_result(client)
-                    listing = asyncio.create_task(self._keep_listed(client))
-                    try:
-                        await stop.wait()
-                    finally:
-                        listing.cancel()
-                        self._client = None
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # handed to what waits for it
-                if not ready.done():
-                    ready.set_exception(ConfigurationError(f"the MCP server '{self.name}' {self._why(error, heard)}"))
-                    ready.exception()  # nobody may be waiting any more
-            finally:
-                self._client = None
+                    )
+                await self._list(client)
+                self._client = client
+                ready.set_result(client)
+                listing = asyncio.create_task(self._keep_listed(client))
+                try:
+                    await stop.wait()
+                finally:
+                    listing.cancel()
+                    self._client = None
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # handed to what waits for it
+            if not ready.done():
+                ready.set_exception(ConfigurationError(f"the MCP server '{self.name}' {self._why(error, heard)}"))
+                ready.exception()  # nobody may be waiting any more
+        finally:
+            self._client = None
 
     def _why(self, error: BaseException, heard: Heard) -> str:
         """Return why the server could not be reached, to follow its name."""

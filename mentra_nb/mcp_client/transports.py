@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import IO, Any
@@ -14,12 +16,17 @@ from mentra_nb.settings import McpServer
 # What a server prints beside the protocol is no error of this program, and does not belong in the notebook.
 logging.getLogger("mcp").addHandler(logging.NullHandler())
 
+KEPT = 16_384
+"""Bytes of a server's error stream that are kept, the last ones."""
+LAST_SECONDS = 0.5
+"""Seconds to wait for the rest of the error stream of a server that is gone."""
+
 
 class Heard:
     """What a server said outside of the protocol: on its error stream, or by the status of an answer over HTTP."""
 
-    def __init__(self, errors: IO[str]) -> None:
-        self.errors = errors
+    def __init__(self) -> None:
+        self._errors = b""
         self.status: int | None = None
         self.location: str | None = None
         """Where the last answer over HTTP redirects to, if it does."""
@@ -28,10 +35,25 @@ class Heard:
 
     def last_line(self, longest: int) -> str:
         """Return the last line of its error stream, at most so many characters."""
-        self.errors.seek(0, 2)
-        self.errors.seek(max(0, self.errors.tell() - 4 * longest))
-        lines = self.errors.read()[-longest:].strip().splitlines()
+        lines = self._errors.decode(errors="replace")[-longest:].strip().splitlines()
         return lines[-1] if lines else ""
+
+    @asynccontextmanager
+    async def errors(self) -> AsyncIterator[IO[bytes]]:
+        """Yield a stream for its errors, of which the last `KEPT` bytes are kept, however much it writes."""
+        reading, writing = os.pipe()
+        reader = threading.Thread(target=self._read, args=(reading,), name="mcp-errors", daemon=True)
+        reader.start()
+        try:
+            with open(writing, "wb", buffering=0) as stream:  # noqa: ASYNC230, PTH123 - a pipe
+                yield stream
+        finally:
+            await asyncio.to_thread(reader.join, LAST_SECONDS)  # what it started may hold the stream
+
+    def _read(self, reading: int) -> None:
+        with open(reading, "rb", buffering=0) as stream:
+            while chunk := stream.read(KEPT):
+                self._errors = (self._errors + chunk)[-KEPT:]
 
 
 @asynccontextmanager
@@ -46,7 +68,8 @@ async def transport(config: McpServer, heard: Heard, ended: asyncio.Event) -> As
         yield _Reading(reading, ended), writing
 
 
-def _over_pipes(config: McpServer, heard: Heard) -> Any:
+@asynccontextmanager
+async def _over_pipes(config: McpServer, heard: Heard) -> AsyncIterator[Any]:
     from mcp.client.stdio import StdioServerParameters, stdio_client
 
     parameters = StdioServerParameters(
@@ -57,7 +80,8 @@ def _over_pipes(config: McpServer, heard: Heard) -> Any:
         encoding=bounded_utf_8(),
         encoding_error_handler="replace",
     )
-    return stdio_client(parameters, errlog=heard.errors)  # type: ignore[arg-type]
+    async with heard.errors() as errors, stdio_client(parameters, errlog=errors) as streams:  # type: ignore[arg-type]
+        yield streams
 
 
 @asynccontextmanager

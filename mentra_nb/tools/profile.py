@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from mentra_nb.tools.tool import Tool
@@ -21,6 +21,21 @@ def allows(profile: Sequence[str], name: str) -> bool:
     return (not shown or any(fnmatchcase(name, each) for each in shown)) and not any(
         fnmatchcase(name, each) for each in hidden
     )
+
+
+def misspelt(profile: Sequence[str], names: Collection[str]) -> list[str]:
+    """Return a sentence for each name of a profile that no tool has and that is near to the name of one."""
+    said = []
+    for each in profile:
+        sign, name = each[: each.startswith("-")], each.removeprefix("-")
+        if "*" in name or name in names:
+            continue
+        from difflib import get_close_matches
+
+        near = {known.lower(): known for known in names}
+        if found := get_close_matches(name.lower(), near, 1, 0.7):
+            said.append(f"tool_profile has '{each}', and there is no such tool: did you mean '{sign}{near[found[0]]}'?")
+    return said
 
 
 class ProfiledTools(Mapping[str, Tool]):

@@ -13,6 +13,7 @@ from mentra_nb.chat.engine import Engine
 from mentra_nb.content import ToolResult
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.event.bus import NullAudit
+from mentra_nb.event.screen import Notice
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
 from mentra_nb.runtime.runtime import Runtime
@@ -129,6 +130,23 @@ def test_a_folder_cannot_choose_the_tools(tmp_path: Path) -> None:
     (tmp_path / "mentra.toml").write_text('tool_profile = ["-read"]\n')
     settings = load({}, project=tmp_path, user_file=tmp_path / "none.toml")
     assert settings.tool_profile == ()
+
+
+def test_a_misspelt_name_is_said_once_with_the_nearest(engine: Engine, chat: Chat) -> None:
+    engine.settings.change("tool_profile", ["read", "wirte", "-Shel", "-mcp__*", "far_from_all"], "test")
+    said = [
+        "tool_profile has 'wirte', and there is no such tool: did you mean 'write'?",
+        "tool_profile has '-Shel', and there is no such tool: did you mean '-shell'?",
+    ]
+    heard = []
+    for _ in range(2):
+        turn = chat.start("hello", can_ask=False)
+        turn.result()
+        events = [turn.events.get_nowait() for _ in range(turn.events.qsize())]
+        heard += [event.message for event in events if isinstance(event, Notice)]
+    assert heard == engine.not_offered() == said
+    engine.settings.change("tool_profile", ["read"], "test")
+    assert engine.not_offered() == []
 
 
 def test_a_hidden_name_beats_a_shown_one() -> None:

@@ -62,6 +62,11 @@ def called(id: Any, params: dict[str, Any]) -> None:
         case "endless-line":
             while True:
                 sys.stdout.write("x" * 1_000_000)
+        case "errors":
+            for _ in range(640):
+                sys.stderr.write("x" * 99_999 + "\n")
+            sys.stderr.write("no room left\n")
+            sys.stderr.flush()
         case "progress":
             token = params.get("_meta", {}).get("progressToken")
             for n in range(20_000):

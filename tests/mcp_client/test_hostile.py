@@ -14,7 +14,7 @@ from kits.mcp_programs import HOSTILE
 
 from mentra_nb.content import ToolResult
 from mentra_nb.errors import ConfigurationError
-from mentra_nb.mcp_client import bounds, connection
+from mentra_nb.mcp_client import bounds, connection, transports
 from mentra_nb.mcp_client.bounds import ANY_ARGUMENTS, MAX_PICTURES, bounded_utf_8, usable_schema
 from mentra_nb.mcp_client.results import LONGEST_NAME
 from mentra_nb.mcp_client.servers import McpServers
@@ -171,6 +171,16 @@ async def test_a_flood_of_progress_is_shown_ten_times_a_second(servers: McpServe
     assert (await servers.call("odd", "act", {}, shown.append)).content == "done"
     assert 1 <= len(shown) < 100  # of 20,000, in a few seconds
     assert all("\x1b" not in line for line in shown)
+
+
+async def test_of_what_a_server_writes_to_its_error_stream_only_the_end_is_kept(servers: McpServers) -> None:
+    await servers.connect("odd", hostile("errors"))
+    heard = servers._get("odd")._heard
+    assert heard is not None
+    assert (await servers.call("odd", "act", {})).content == "done"
+    await servers.close()
+    assert heard.last_line(100) == "no room left"
+    assert len(heard._errors) == transports.KEPT
 
 
 @pytest.mark.parametrize("mode", ["large", "endless-line"])
