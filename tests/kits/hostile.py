@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import secrets
 import shlex
@@ -17,7 +18,7 @@ import psutil
 
 from kits.trees import Tree, tree_in
 
-ABSTRACT = "mentra-test-world"
+ABSTRACT = f"mentra-test-world-{os.getpid()}"
 
 
 @dataclass
@@ -76,23 +77,20 @@ def world(folder: Path) -> Iterator[World]:
     (workspace / "link_file").symlink_to(outside / "file")
     (workspace / "link_folder").symlink_to(outside)
     with ExitStack() as open_:
-        services = []
+        services = [open_.enter_context(each) for each in _on_one_port()]
         for family, kind, address in (
-            (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
-            (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
             (socket.AF_UNIX, socket.SOCK_STREAM, "\0" + ABSTRACT),
             (socket.AF_UNIX, socket.SOCK_DGRAM, f"\0{ABSTRACT}-datagram"),
             (socket.AF_UNIX, socket.SOCK_STREAM, str(outside / "door")),
             (socket.AF_UNIX, socket.SOCK_STREAM, str(workspace / "door")),
         ):
             service = open_.enter_context(socket.socket(family, kind))
-            if kind == socket.SOCK_DGRAM and family == socket.AF_INET:
-                address = ("127.0.0.1", services[0].getsockname()[1])
             service.bind(address)
-            if kind == socket.SOCK_STREAM:
+            services.append(service)
+        for service in services:
+            if service.type == socket.SOCK_STREAM:
                 service.listen()
             service.setblocking(False)
-            services.append(service)
         (outside / "door").unlink()  # the listener itself tells whether it was reached
         (outside / "door").symlink_to(workspace / "door")
         victim = subprocess.Popen(["sleep", "600"], env={"SECRET_KEY": token})
@@ -107,6 +105,22 @@ def world(folder: Path) -> Iterator[World]:
         (workspace / "door").unlink()
         made.remember()
         yield made
+
+
+def _on_one_port() -> list[socket.socket]:
+    """Return a socket of TCP and one of UDP with the same port, which no other program has for either."""
+    while True:
+        made = [socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
+        try:
+            made[0].bind(("127.0.0.1", 0))
+            made[1].bind(made[0].getsockname())
+        except OSError as error:
+            for each in made:
+                each.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return made
 
 
 @contextmanager
@@ -242,6 +256,7 @@ def _network(world: World) -> Iterator[str]:
 
 _ATTACHES = """
 import ctypes
+import errno
 libc = ctypes.CDLL(None)
 libc.shmat.restype = ctypes.c_void_p
 place = libc.shmat({id}, None, 0)
