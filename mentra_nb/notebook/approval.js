@@ -141,10 +141,13 @@ function render({ model, el }) {
   effect.hidden = !question.effect;
   let whole = [args];
   const words = question.words;
-  if (question.diff.length || words.tried) {
-    const fold = element("details");
-    fold.append(element("summary", "", "The whole call"), args);
-    whole = question.diff.length ? [diff(question.diff, words.diff), fold] : [fold];
+  if (question.diff.length) {
+    let call = args; // in sight where it is a command that was tried: its diff does not say what it was
+    if (!words.tried) {
+      call = element("details");
+      call.append(element("summary", "", "The whole call"), args);
+    }
+    whole = [diff(question.diff, words.diff), call];
   }
   if (question.code.length) whole = [codeBox(question.code)];
   if (!question.arguments) whole = []; // a question of the tool itself

@@ -350,6 +350,8 @@ def test_what_a_command_changed_is_kept_remembered_for_a_folder_or_discarded(ope
     shown = notebook.card()
     expect(shown.locator(".mentra-headline")).to_have_text("Keep what a command changed: 2 files")
     expect(shown.locator(".mentra-effect")).to_contain_text("+ out/1: created, file, 4 bytes")
+    expect(shown.locator(".mentra-arguments")).to_be_visible()
+    expect(shown.locator(".mentra-arguments")).to_have_text(f"command: {commands[0]}")
     expect(shown.get_by_role("region", name="What it changed")).to_contain_text("+one")
     shown.get_by_role("button", name="Always…").click()
     expect(shown.get_by_label("Inside these folders")).to_have_value("out")
