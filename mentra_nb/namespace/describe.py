@@ -35,23 +35,30 @@ def kind_of(value: Any) -> str:
 
 
 def _lines(name: str, value: Any) -> list[str]:
+    pandas = sys.modules.get("pandas")
+    columns = _columns(value) if pandas is not None and type(value) is pandas.DataFrame else []
+    return [f"{name}: {outline(value)}", *columns]
+
+
+def outline(value: Any) -> str:
+    """Return what a value is, in a few words. Calls none of its code, but for that of pandas and NumPy."""
     cls = type(value)
     kind = kind_of(value)
     pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
     if pandas is not None and cls is pandas.DataFrame:
         rows, columns = value.shape
-        return [f"{name}: DataFrame, {rows:,} rows × {columns:,} columns", *_columns(value)]
+        return f"DataFrame, {rows:,} rows × {columns:,} columns"
     if pandas is not None and cls is pandas.Series:
-        return [f"{name}: Series of {len(value):,}, {value.dtype}{_nulls(value)}"]
+        return f"Series of {len(value):,}, {value.dtype}{_nulls(value)}"
     if numpy is not None and cls is numpy.ndarray:
-        return [f"{name}: ndarray {value.shape}, {value.dtype}"]
+        return f"ndarray {value.shape}, {value.dtype}"
     if issubclass(cls, FunctionType):
         code = value.__code__
-        return [f"{name}: function of {', '.join(code.co_varnames[: code.co_argcount]) or 'nothing'}"]
+        return f"function of {', '.join(code.co_varnames[: code.co_argcount]) or 'nothing'}"
     for container in (list, tuple, dict, set, frozenset, str, bytes):
         if issubclass(cls, container):
-            return [f"{name}: {kind} of {container.__len__(value):,}{_kinds(value, container)}"]
-    return [f"{name}: {kind}"]
+            return f"{kind} of {container.__len__(value):,}{_kinds(value, container)}"
+    return kind
 
 
 def _columns(frame: Any) -> list[str]:

@@ -262,7 +262,7 @@ def _root(values: Any) -> Any:
 
 def _is_fixed(cls: type) -> bool:
     """Return whether nothing of a value of this class can change, or only what no undo is about, as in a module."""
-    module = _module(cls)
+    module = module_of(cls)
     if cls is memoryview or {"__next__", "send"} & members(cls).keys():  # iterators and coroutines
         return False
     return module in _FIXED_MODULES or f"{module}.".startswith(_FIXED_PACKAGES)
@@ -282,7 +282,7 @@ def _is_python(cls: type) -> bool:
 
 def _is_of_user(cls: type) -> bool:
     """Return whether a class was written in this notebook, or in a file of the working folder."""
-    name = _module(cls)
+    name = module_of(cls)
     if name == "__main__":
         return True
     return _is_file_of_user(sys.modules.get(name))
@@ -301,7 +301,7 @@ def _is_file_of_user(module: types.ModuleType | None) -> bool:
         return False
 
 
-def _module(cls: type) -> str:
+def module_of(cls: type) -> str:
     """Return the name of the module of a class, whatever its metaclass says; a type of Python itself has none."""
     found = members(cls).get("__module__")
     return found if isinstance(found, str) else "builtins"
@@ -309,5 +309,5 @@ def _module(cls: type) -> str:
 
 def described(cls: type) -> str:
     """Return the name of a class as a person would write it. Calls no code of its metaclass."""
-    module, name = _module(cls), type.__dict__["__qualname__"].__get__(cls)
+    module, name = module_of(cls), type.__dict__["__qualname__"].__get__(cls)
     return str(name) if module in ("builtins", "__main__") else f"{module}.{name}"

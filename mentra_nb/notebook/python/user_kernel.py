@@ -12,10 +12,10 @@ from mentra_nb.namespace.code import beyond_code
 from mentra_nb.namespace.describe import describe, kind_of
 from mentra_nb.namespace.history import History, Watched
 from mentra_nb.namespace.outside import is_outside
+from mentra_nb.namespace.tracebacks import trimmed
 from mentra_nb.notebook.python.hearing import Heard, hearing
 from mentra_nb.notebook.python.interrupts import interrupts_held
 from mentra_nb.notebook.python.running import CodeRunner
-from mentra_nb.notebook.python.tracebacks import trimmed
 from mentra_nb.tools.builtin.python import Ran
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
 from mentra_nb.tools.tool import ToolContext, ToolOutput

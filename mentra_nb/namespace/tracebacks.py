@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -21,6 +22,19 @@ def trimmed(error: BaseException, namespace: dict[str, Any], code_name: str) -> 
     """
     parts = [_one(each, namespace, code_name) for each in _chain(error)]
     return "\n\n".join(parts)
+
+
+def trimmed_of(error: BaseException) -> str:
+    """Return the traceback of an error that a cell raised, with the frames of the cells and of the working folder."""
+    frame = next((step for step in _steps(error) if step.f_globals.get("__name__") == "__main__"), None)
+    return trimmed(error, frame.f_globals if frame else {}, frame.f_code.co_filename if frame else "")
+
+
+def _steps(error: BaseException) -> Iterator[FrameType]:
+    step = error.__traceback__
+    while step is not None:
+        yield step.tb_frame
+        step = step.tb_next
 
 
 def _chain(error: BaseException) -> list[BaseException]:
