@@ -80,7 +80,7 @@ def take_up(said: str | None = None) -> tuple[Chat, ConversationSummary]:
 
 def ask(
     prompt: str,
-    *,
+    *objects: Any,
     model: str | None = None,
     tools: Iterable[Tool | Callable[..., Any]] = (),
     session: str | None = None,
@@ -92,6 +92,7 @@ def ask(
 
     Args:
         prompt: What to say.
+        *objects: Handed over as data, as `preview` shows it: frames, arrays, figures, objects, a `Path` for a file.
         model: Asked in this turn, as `provider/model`.
         tools: Functions or tools offered in this turn only.
         session: The name of the conversation; without one it is the notebook's own.
@@ -110,10 +111,10 @@ def ask(
         ['Oslo']
     """
     chat = conversation(session)
-    return chat.ask(prompt, model=model, tools=tools, system=system, output=output, limits=limits)
+    return chat.ask(prompt, *objects, model=model, tools=tools, system=system, output=output, limits=limits)
 
 
-async def aask(prompt: str, *, session: str | None = None, **how: Any) -> Reply:
+async def aask(prompt: str, *objects: Any, session: str | None = None, **how: Any) -> Reply:
     """Ask without blocking, on any asyncio event loop. Nobody is asked about tools; `allow` lets them run.
 
     Cancelling the await stops the turn. Arguments and errors as `ask`.
@@ -125,7 +126,7 @@ async def aask(prompt: str, *, session: str | None = None, **how: Any) -> Reply:
         >>> [reply.text for reply in replies]
         ['Revenue in March was 2400 dollars.', 'Revenue in March was 2400 dollars.']
     """
-    return await conversation(session).aask(prompt, **how)
+    return await conversation(session).aask(prompt, *objects, **how)
 
 
 def allow(

@@ -142,7 +142,7 @@ class Chat:
     def ask(
         self,
         prompt: str,
-        *,
+        *objects: Any,
         model: str | None = None,
         tools: Iterable[Tool | Callable[..., Any]] = (),
         system: str | None = None,
@@ -153,6 +153,7 @@ class Chat:
 
         Args:
             prompt: What to say.
+            *objects: Handed over as data, as `mn.preview` shows it.
             model: Asked in this turn, as `provider/model`.
             tools: Offered in this turn only.
             system: The system prompt of this turn.
@@ -172,11 +173,11 @@ class Chat:
         screen = presenter()
         origin = screen.origin() if screen is not None else None
         how: dict[str, Any] = {"model": model, "tools": tools, "system": system, "output": output, "limits": limits}
-        turn = self.start(prompt, origin=origin, can_ask=screen is not None, waits=True, **how)
+        turn = self.start(prompt, *objects, origin=origin, can_ask=screen is not None, waits=True, **how)
         reply: Reply = screen.show(turn) if screen is not None else turn.result()
         return reply
 
-    async def aask(self, prompt: str, **how: Any) -> Reply:
+    async def aask(self, prompt: str, *objects: Any, **how: Any) -> Reply:
         """Take a turn without blocking, on any asyncio event loop, and return its reply.
 
         No person is asked about tools. Arguments and errors as `ask`. Cancelling the await stops the turn.
@@ -185,9 +186,9 @@ class Chat:
             >>> (await mn.Chat().aask("What was the revenue in March?")).text
             'Revenue in March was 2400 dollars.'
         """
-        return await self.start(prompt, can_ask=False, **how).aresult()
+        return await self.start(prompt, *objects, can_ask=False, **how).aresult()
 
-    def stream(self, prompt: str, **how: Any) -> Iterator[str]:
+    def stream(self, prompt: str, *objects: Any, **how: Any) -> Iterator[str]:
         """Take a turn and yield its text in pieces; at the end `last` is the reply. No person is asked about tools.
 
         Arguments and errors as `ask`. Leaving the loop early stops the turn.
@@ -196,12 +197,12 @@ class Chat:
             >>> list(mn.Chat().stream("What was the revenue in March?"))
             ['Revenue in March ', 'was 2400 dollars.']
         """
-        return self.start(prompt, can_ask=False, waits=True, **how).pieces()
+        return self.start(prompt, *objects, can_ask=False, waits=True, **how).pieces()
 
     def start(
         self,
         prompt: str,
-        *,
+        *objects: Any,
         model: str | None = None,
         tools: Iterable[Tool | Callable[..., Any]] = (),
         system: str | None = None,
@@ -219,7 +220,8 @@ class Chat:
 
         Raises:
             InvalidTool: a function that cannot be offered.
-            ConfigurationError: an empty prompt.
+            ConfigurationError: an empty prompt, or a file that cannot be read.
+            OperationDenied: a file that may not be handed over.
 
         Example:
             >>> mn.Chat().start("What was the revenue in March?").result().stop_reason
@@ -230,9 +232,16 @@ class Chat:
         screen = presenter()
         tells = screen is not None and screen.is_watched() and self._engine.chats.get(None) is self
         place = screen.place() if screen is not None and can_ask and (waits or in_background) else None
-        how = (made, system, output or self.output, limits, origin, can_ask, waits, tells, place, in_background)
+        given = None
+        if objects:
+            from mentra_nb.chat.references.handing import handed
+
+            given = handed(objects, self._engine.policy)
+        how = (made, system, output or self.output, limits, origin, can_ask, waits, tells, place, in_background, given)
         turn = self._engine.start_turn(self._take_turn, TurnPlan(prompt, model or self.model, *how))
         self._begun.add(turn)
+        for cut in given.cuts() if given is not None else ():
+            turn.notice(cut)
         return turn
 
     def resume(self, *, origin: e.TurnOrigin | None = None, can_ask: bool = True) -> RunningTurn:
@@ -288,10 +297,10 @@ class Chat:
                 if plan.prompt is None:
                     await session.resume_turn(options, plan.origin)
                 elif plan.output is None:
-                    await session.append_turn(plan.prompt, options, plan.origin)
+                    await session.append_turn(plan.content(session), options, plan.origin)
                 else:
                     value = await session.run_to_output(
-                        plan.prompt, plan.output, options, plan.origin, keeps_tools=bool(self._tools)
+                        plan.content(session), plan.output, options, plan.origin, keeps_tools=bool(self._tools)
                     )
             self._turns += 1
             self.last = answer.reply(session.model, session.id, value)

@@ -25,7 +25,9 @@ from mentra_nb.tools.waiting_thread import Job, Jobs
 if TYPE_CHECKING:
     from mentra_nb.agent.limits import RunOptions
     from mentra_nb.authorization import PermissionDecision, PermissionQuestion
+    from mentra_nb.chat.references.handing import Handed
     from mentra_nb.chat.reply import Reply
+    from mentra_nb.content import Image, Text
     from mentra_nb.event.types import TurnOrigin
     from mentra_nb.namespace.history import History
     from mentra_nb.providers.base import ModelInfo
@@ -66,11 +68,20 @@ class TurnPlan:
     """Where a turn is shown that begins when a background command of this one has ended; `None`: none begins."""
     in_background: bool = False
     """Whether no cell waits for it. A prompt of its conversation waits until it has ended."""
+    handed: Handed | None = None
+    """What is handed over with the prompt."""
 
     @property
     def woken_by(self) -> str | None:
         """The background commands that began it, if it began by itself."""
         return self.origin.woken_by if self.origin is not None else None
+
+    def content(self, session: Session) -> str | list[Text | Image]:
+        """Return the message that begins it."""
+        agent, prompt = session.agent, self.prompt or ""
+        if self.handed is None:
+            return prompt
+        return self.handed.content(prompt, with_images=agent.provider.takes_images(agent.model))
 
     def model_instead_of(self, stored: ModelInfo | None) -> str | None:
         """Return the model to ask: `model`, or for a turn that continues the stored one; `None` for the default."""

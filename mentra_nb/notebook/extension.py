@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _REPLY = "mentra_nb.chat.reply", "Reply"
 _FRAMES = ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame")
 """pandas 3 and 2."""
+_REFERENCE = re.compile(r"(?<![\w@.`/\\+-])(?P<word>@[^\s`@]*)$")
+"""The word before the cursor, if it is a reference."""
 _QUESTION = re.compile(r"(?P<before>\s*(?:[\w.]+\s*=\s*)?)%mentra[ \t]+(?P<prompt>\S.*\?)[ \t]*\n?")
 
 
@@ -136,14 +138,29 @@ def complete(context: Any) -> Any:
     from IPython.core.completer import SimpleCompletion
 
     line = context.line_with_cursor[: context.cursor_position]
-    if not line.startswith(("%mentra ", "%%mentra ")):
+    begins = line.startswith(("%mentra ", "%%mentra "))
+    word = _REFERENCE.search(line)
+    if word is not None and (begins or context.full_text.lstrip().startswith("%%mentra")):
+        found, fragment = _references(word["word"]), word["word"]
+    elif begins:
+        found, fragment = completions(line, _Names(line.rpartition(" ")[2]))
+    else:
         return {"completions": []}
-    found, fragment = completions(line, _Names(line.rpartition(" ")[2]))
     return {
         "completions": [SimpleCompletion(text=text, type="magic") for text in found],
         "matched_fragment": fragment,
         "suppress": bool(found),
     }
+
+
+def _references(word: str) -> list[str]:
+    """Return what `@` and the beginning of a name may go on with in this notebook."""
+    from IPython import get_ipython
+
+    from mentra_nb.notebook.references.names import Notebook, begun
+
+    shell: Any = get_ipython()
+    return begun(Notebook(shell.user_ns, kernel.cells()), word)
 
 
 class _Names:
@@ -162,6 +179,10 @@ class _Names:
         names, hidden = shell.user_ns, shell.user_ns_hidden
         mine = (name for name in names if not name.startswith("_") and names[name] is not hidden.get(name, names))
         return sorted(name for name in mine if isinstance(names[name], (FunctionType, Tool)))
+
+    def references(self) -> list[str]:
+        """Return what can be handed over."""
+        return [each[1:] for each in _references(f"@{self.begun.removeprefix('@')}")]
 
     def models(self) -> list[str]:
         """Return aliases and the prefixes of model names; then the models that were listed.

@@ -34,6 +34,8 @@ class Parsed:
     quiet: bool = False
     verbose: bool = False
     bg: bool = False
+    include: list[str] = field(default_factory=list)
+    dry: bool = False
 
 
 def parse(line: str, cell: str | None = None) -> Parsed:

@@ -94,6 +94,12 @@ def execution_count() -> int | None:
     return len(history.input_hist_parsed) - 1 if history is not None else None
 
 
+def cells() -> list[str]:
+    """Return the source of the cells as they were written, by their number; the running one is the last."""
+    history = getattr(_shell(), "history_manager", None)
+    return list(history.input_hist_raw) if history is not None else []
+
+
 def notebook_name() -> str:
     """Return the notebook's path from the front end, else the working directory."""
     names = getattr(_shell(), "user_ns", {})

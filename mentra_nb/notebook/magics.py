@@ -23,6 +23,7 @@ from mentra_nb.settings import TABLES, Settings
 if TYPE_CHECKING:
     from mentra_nb.chat.reply import Reply
     from mentra_nb.chat.turn import RunningTurn
+    from mentra_nb.notebook.references.tokens import Found
 
 SETTABLE = tuple(name for name in Settings.model_fields if name not in TABLES)
 """The settings `%config Mentra` can change."""
@@ -128,12 +129,19 @@ class Mentra(Magics):
         chat, cell_run = conversation(parsed.session), kernel.running_cell()
         limits = limits_of(chat, parsed.budget)
         how: dict[str, Any] = {"model": parsed.model, "tools": tools, "limits": limits, "origin": cell_run}
+        asked = find_references(names, parsed.prompt, parsed.include)
+        if parsed.dry:
+            from mentra_nb.chat.preview import dry_run
+
+            return dry_run(chat, asked.prompt, asked.references, model=parsed.model, tools=tools, notes=asked.notes)
         if parsed.bg and kernel.screen() == "page" and not kernel.is_captured():
-            turn = chat.start(parsed.prompt, in_background=True, **how)
+            turn = chat.start(asked.prompt, *asked.references, in_background=True, **how)
             if (place := turn.plan.place) is not None and place.can_show:
                 place.show(turn)
                 return None
-        turn = chat.start(parsed.prompt, waits=True, **how)
+        turn = chat.start(asked.prompt, *asked.references, waits=True, **how)
+        for note in asked.notes:
+            turn.notice(note)
         reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
         if parsed.out is not None:
             names[parsed.out] = reply
@@ -170,6 +178,17 @@ class Mentra(Magics):
         if not callable(found) and not isinstance(found, Tool):
             raise ConfigurationError(f"'{name}' is a {type(found).__name__}, not a function, so it cannot be a tool")
         return found  # type: ignore[no-any-return]
+
+
+def find_references(names: dict[str, Any], prompt: str, include: list[str]) -> Found:
+    """Return a question with what it refers to. Raises `ConfigurationError` for what `include` names in vain."""
+    from mentra_nb.notebook.references.tokens import Found
+
+    if "@" not in prompt and not include:
+        return Found(prompt)
+    from mentra_nb.notebook.references.names import Notebook
+
+    return Notebook(names, kernel.cells()).find(prompt, include)
 
 
 def show(

@@ -272,9 +272,13 @@ class Provider(ABC):
         that ends without raising has yielded `MessageStopped` last.
         """
 
+    def takes_images(self, model: str) -> bool:
+        """Return whether a message of the user may have pictures, as far as is known."""
+        return self.capabilities.supports_images
+
     def takes_result_images(self, model: str) -> bool:
         """Return whether the result of a tool may have pictures."""
-        return self.capabilities.supports_images
+        return self.takes_images(model)
 
     async def list_models(self) -> list[ModelInfo]:
         """Return the models the provider offers. Raises `ProviderError`."""

@@ -70,8 +70,8 @@ class ChatCompletionsProvider(OpenAIProvider):
         if error.status in (400, 404, 415, 422, 500) and "image" in error.body.lower():
             self._blind.add(model)
 
-    def takes_result_images(self, model: str) -> bool:
-        return super().takes_result_images(model) and model not in self._blind
+    def takes_images(self, model: str) -> bool:
+        return super().takes_images(model) and model not in self._blind
 
     def form_key(self, request: Request) -> str:
         return super().form_key(request) + (":without images" if request.model in self._blind else "")

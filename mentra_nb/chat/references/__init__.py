@@ -1,0 +1,1 @@
+"""What is handed over with a question: variables, files and pictures as parts of a message, bounded and masked."""
