@@ -142,7 +142,7 @@ class Call:
         elif timed and not self.mark and self._drawn[1] > 0 and not self.waits:
             took = f"{self._drawn[1]} s"
         waits = f"waits for your answer; if the kernel is gone: {self.waits}" if self.waits else ""
-        parts = dict.fromkeys(filter(None, (took, waits, self.progress, self.decision)))
+        parts = dict.fromkeys(filter(None, (took, waits or self.progress, self.decision)))
         detail = ""
         if self.mark:
             detail = "\n\n".join(filter(None, (asking.written_out(self.arguments), self.result)))

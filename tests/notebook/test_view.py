@@ -464,7 +464,8 @@ QUESTION = PermissionQuestion(
 def test_an_allowed_call_is_one_line_that_says_who_allowed_it(clock: Clock, scope: Any, how: str) -> None:
     out = Recorder()
     view = TurnView(out, live=True, hz=12.0)
-    for event in CALL:
+    tried = ToolProgress(tool_call_id="1", tool_name="shell", progress="what it printed in the sandbox")
+    for event in (*CALL, tried):
         view.handle(event)
     view.question(QUESTION, None)
     view.question(QUESTION, {"text/plain": "CARD"})
