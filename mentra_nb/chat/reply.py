@@ -22,6 +22,10 @@ class ToolCallSummary:
     summary: str
     is_error: bool
     duration_ms: int | None
+    arguments: dict[str, Any] | None = field(default=None, repr=False)
+    """What it ran with; `None` if it never ran."""
+    details: Any = field(default=None, repr=False)
+    """What the tool says of it for the record."""
 
 
 @dataclass
@@ -68,8 +72,24 @@ class Reply:
             first = repr(self.value)
         return f"<Reply {first} from {self.model}, {counted(len(self.tools), 'tool call')}>"
 
+    @property
+    def blocks(self) -> list[str]:
+        """The blocks of code in what the model said; number 1 on the page is `blocks[0]`."""
+        return [code for _, code in blocks_of(self)]
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": without_control(self.text if self.value is None else repr(self.value))}
+        from mentra_nb.page.render import bundle, count_code, value_html
+
+        if self.value is not None:
+            return {"text/html": value_html(self.value), "text/plain": without_control(repr(self.value))}
+        return bundle(self.text, first_code=1 + sum(map(count_code, self.rounds[:-1])))
+
+
+def blocks_of(reply: Reply) -> list[tuple[str, str]]:
+    """Return the language and the text of each block of code in what the model said."""
+    from mentra_nb.page.render import code_in
+
+    return [block for text in reply.rounds or [reply.text] for block in code_in(text)]
 
 
 class ReplyBuilder:
@@ -82,18 +102,26 @@ class ReplyBuilder:
         self.summaries: dict[str, str] = {}
         self.rounds: list[str] = []
         self.code: list[str] = []
+        self.arguments: dict[str, dict[str, Any]] = {}
 
     def hear(self, event: e.AgentEvent) -> None:
         """Take in an event of the turn."""
         match event:
             case e.ToolAuthorizationFinished():
                 self.summaries[event.tool_call_id] = event.subject or ""
-            case e.ToolExecutionStarted(tool_name="python", input={"code": str(code)}):
-                self.code.append(code.rstrip("\n"))
+            case e.ToolExecutionStarted():
+                self.arguments[event.tool_call_id] = arguments = event.input or {}
+                if event.tool_name == "python" and isinstance(code := arguments.get("code"), str):
+                    self.code.append(code.rstrip("\n"))
             case e.ToolExecutionFinished():
                 self.tools.append(
                     ToolCallSummary(
-                        event.tool_name, self.summaries.get(event.tool_call_id, ""), event.is_error, event.duration_ms
+                        event.tool_name,
+                        self.summaries.get(event.tool_call_id, ""),
+                        event.is_error,
+                        event.duration_ms,
+                        self.arguments.get(event.tool_call_id),
+                        event.details,
                     )
                 )
             case e.AssistantMessageCommitted():

@@ -14,12 +14,15 @@ from mentra_nb.chat.turn import presenter
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event.bus import EventBus
 from mentra_nb.ids import new_id, short_id
+from mentra_nb.words import counted
 
 if TYPE_CHECKING:
     from mentra_nb.effect.journal import JournalEntry
     from mentra_nb.effect.types import FileChange
     from mentra_nb.namespace.history import History
 
+put_in: dict[str, int] = {}
+"""Turn → how many new cells this kernel has put in with code of it. Only the front end can take them out again."""
 _UNDO = "undo"
 """The prefix of what an undo is undone by."""
 _DONE = {"created": "brought back", "changed": "restored", "deleted": "deleted"}
@@ -53,6 +56,8 @@ class UndoResult:
     """Variables and files that somebody has changed since: they are as they were."""
     lost: tuple[str, ...] = ()
     """What could not be restored, or not all of it, with the reason."""
+    cells: int = 0
+    """New cells with code of the turn that were put into the notebook: they stay."""
     said: tuple[str, ...] = field(default=(), compare=False)
     """What was said of these before the undo. The `repr` does not say it again."""
 
@@ -60,7 +65,7 @@ class UndoResult:
         restored = [name for name in self.names if name not in (*self.removed, *self.brought_back)]
         done = (("restored", restored), ("brought back", self.brought_back), ("removed", self.removed))
         lines = [*self.files, *(f"{verb} {', '.join(names)}" for verb, names in done if names)]
-        lines += [text for text in _not_done(self.conflicts, self.lost) if text not in self.said]
+        lines += [text for text in _not_done(self.conflicts, self.lost, self.cells) if text not in self.said]
         if not self.names and not self.files:
             lines.append("Nothing was changed.")
         else:
@@ -68,10 +73,13 @@ class UndoResult:
         return "\n".join(lines)
 
 
-def _not_done(conflicts: Iterable[str], lost: Iterable[str]) -> list[str]:
+def _not_done(conflicts: Iterable[str], lost: Iterable[str], cells: int) -> list[str]:
     """Return what an undo leaves alone, in lines."""
     lines = [f"left as it is, since it was changed after the turn: {each}" for each in conflicts]
-    return lines + [f"cannot be restored in full: {each}" for each in lost]
+    lines += [f"cannot be restored in full: {each}" for each in lost]
+    if cells:
+        lines.append(f"left in the notebook, where only you can delete it: {counted(cells, 'new cell')}")
+    return lines
 
 
 def undo(turn: str | UndoResult | None = None) -> UndoResult:
@@ -111,7 +119,7 @@ class _Known:
         self.history: History | None = screen.history() if screen is not None else None
         of_names = {each.turn: each.undoes for each in self.history.calls} if self.history is not None else {}
         own = {*of_names, *_turns_here()}
-        self.undoes: dict[str, str | None] = {**of_names}
+        self.undoes: dict[str, str | None] = {**dict.fromkeys(name for name in put_in if name in own), **of_names}
         """Turn, or undo, → what it undid if it is an undo, oldest first."""
         for name in reversed(self.journal.turns()):
             if name not in own and not name.startswith(_UNDO):
@@ -150,7 +158,8 @@ class _Known:
         planned, history = plan_undo(self.journal, name), self.history
         conflicts = [*map(_short, planned.conflicts), *(history.conflicts(name) if history is not None else ())]
         lost = list(map(str, history.cannot(name))) if history is not None else []
-        said = _not_done(conflicts, lost)
+        cells = put_in.pop(name, 0)
+        said = _not_done(conflicts, lost, cells)
         for text in said:
             print(text)  # noqa: T201 - said before anything is changed
         by = new_id(_UNDO)
@@ -166,6 +175,7 @@ class _Known:
             files=tuple(map(_told, planned.changes)) if files.entry is not None else (),
             conflicts=tuple(dict.fromkeys([*map(_short, files.conflicts), *(restored.conflicts if restored else ())])),
             lost=tuple(map(str, restored.lost)) if restored is not None else (),
+            cells=cells,
             said=tuple(said),
         )
 

@@ -37,6 +37,12 @@ def _steps(error: BaseException) -> Iterator[FrameType]:
         step = step.tb_next
 
 
+def line_of(error: BaseException, code_name: str) -> int | None:
+    """Return the line of the code compiled under this name in which an error was raised; `None` if none of it ran."""
+    lines = (line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == code_name)
+    return next(lines, None)
+
+
 def _chain(error: BaseException) -> list[BaseException]:
     """Return an error with what caused it, the cause first."""
     found: list[BaseException] = []

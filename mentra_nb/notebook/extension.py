@@ -15,6 +15,7 @@ from mentra_nb.chat.turn import Place, Presenter, present_with, presenter
 from mentra_nb.notebook import kernel
 from mentra_nb.notebook.frames import frame_html, frame_text
 from mentra_nb.notebook.grammar import VISIBLE, completions
+from mentra_nb.notebook.last_error import keep_error
 from mentra_nb.notebook.magics import Mentra, show
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def load(shell: Any) -> None:
     shell.register_magics(Mentra)
     shell.input_transformers_cleanup.append(keep_question_mark)
     _set_matcher(shell, add=True)
+    shell.events.register("post_run_cell", keep_error)
     _set_display(shell)
 
 
@@ -106,6 +108,8 @@ def unload(shell: Any) -> None:
     if keep_question_mark in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(keep_question_mark)
     _set_matcher(shell, add=False)
+    if keep_error in shell.events.callbacks["post_run_cell"]:
+        shell.events.unregister("post_run_cell", keep_error)
     shell.display_formatter.ipython_display_formatter.pop(".".join(_REPLY), None)
     for name in _FRAMES:
         for kind in ("text/html", "text/plain"):

@@ -34,6 +34,7 @@ class Parsed:
     quiet: bool = False
     verbose: bool = False
     bg: bool = False
+    code: bool = False
     include: list[str] = field(default_factory=list)
     dry: bool = False
 
@@ -55,6 +56,8 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         if line.strip():
             raise ConfigurationError("there is nothing to ask: write the question after the options")
         return Parsed(command=STATUS)
+    if parsed.code and parsed.bg:
+        raise ConfigurationError("--code waits for the answer: leave --bg out, or type %mentra code once it is there")
     if parsed.budget is not None:
         amounts(parsed.budget)
     if parsed.out is not None and (not parsed.out.isidentifier() or keyword.iskeyword(parsed.out)):

@@ -14,6 +14,7 @@ from traitlets.config import Config
 
 from mentra_nb.errors import ConfigurationError, MentraError
 from mentra_nb.notebook import kernel
+from mentra_nb.notebook.commands.cells import put_code
 from mentra_nb.notebook.commands.command import Context
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
@@ -143,6 +144,8 @@ class Mentra(Magics):
         for note in asked.notes:
             turn.notice(note)
         reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
+        if parsed.code:
+            put_code(reply)
         if parsed.out is not None:
             names[parsed.out] = reply
         return None if cell is not None or parsed.out or self._is_shown_by_the_terminal() else reply

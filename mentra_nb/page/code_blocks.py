@@ -32,14 +32,19 @@ _INNER = "padding:0;background:none;white-space:inherit"
 
 def framed(code: str, info: str, number: int, *, coloured: bool) -> str:
     """Return a block of code in its frame. Of the info string only the name of the language is used."""
-    found = re.match(r"[\w+#.-]*", info.strip(), re.ASCII)
-    language = found[0].lower() if found else ""
+    language = language_of(info)
     spans = _coloured(code, language) if coloured and language and len(code) <= MAX_COLOURED else escape(code)
     focus = ' tabindex="0"' if max(map(len, code.split("\n"))) > LONG_LINE else ""
     return (
         f'<div class="mentra-code" style="{_FRAME}"><div style="{_LABEL}"><span>{escape(language)}</span>'
         f'<span>[{number}]</span></div><pre style="{_CODE}"{focus}><code style="{_INNER}">{spans}</code></pre></div>\n'
     )
+
+
+def language_of(info: str) -> str:
+    """Return the name of the language that an info string begins with, in lower case; empty if it names none."""
+    found = re.match(r"[\w+#.-]*", info.strip(), re.ASCII)
+    return found[0].lower() if found else ""
 
 
 def _coloured(code: str, language: str) -> str:

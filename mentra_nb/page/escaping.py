@@ -40,6 +40,16 @@ def _shown(char: str) -> str:
     return char
 
 
+def visible_code(code: str) -> str:
+    """Replace every character that could hide or reorder others in code by its escape: `\\x1b`, `\\u202e`.
+
+    In Python that means the same within quotes, and is an error elsewhere. The ends of lines become `\\n`, as Python
+    reads them.
+    """
+    text = code.replace("\r\n", "\n").replace("\r", "\n")
+    return _UNUSUAL.sub(lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 0x80 else _shown(found[0]), text)
+
+
 def cut(text: str, limit: int) -> str:
     """Return at most `limit` characters of a text. A cut one ends in `…`."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

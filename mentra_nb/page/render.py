@@ -7,11 +7,12 @@ module builds HTML from untrusted text.
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mentra_nb.page.code_blocks import framed
+from mentra_nb.page.code_blocks import framed, language_of
 from mentra_nb.page.escaping import escape, plain, visible
 from mentra_nb.page.formulas import add_formulas, formula_html
 from mentra_nb.secrets.mask import mask_secrets
@@ -72,7 +73,30 @@ def growing(markdown: str, *, opener: str = "", first_code: int = 1) -> Bundle:
 
 def count_code(markdown: str) -> int:
     """Return the number of blocks of code in a text."""
-    return sum(token.type in ("fence", "code_block") for token in _parser().parse(markdown))
+    return len(code_in(markdown))
+
+
+def code_in(markdown: str) -> list[tuple[str, str]]:
+    """Return the language and the text of each block of code in a text, in the order of their numbers on the page."""
+    tokens = _parser().parse(markdown)
+    return [(language_of(t.info), t.content) for t in tokens if t.type in ("fence", "code_block")]
+
+
+def fenced(text: str, language: str = "") -> str:
+    """Return a text as a block of code in Markdown, with a fence that nothing in it can close."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def value_html(value: Any) -> str:
+    """Return a value as static HTML: a DataFrame as its table, anything else as its `repr`."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        with pandas.option_context("display.html.use_mathjax", False):
+            return f'<div class="{NO_MATH}">{value._repr_html_()}</div>'
+    return f'<pre class="{NO_MATH}" style="{_WRAP}">{escape(visible(repr(value)))}</pre>'
 
 
 def line(

@@ -130,15 +130,13 @@ def test_a_planned_command_is_refused_and_not_asked(name: str) -> None:
         command.run(context, {})
 
 
-@pytest.mark.parametrize(
-    "line", ["code 2", "export notes.ipynb", "fork second-try", "forget session-12ab", "history regression"]
-)
+@pytest.mark.parametrize("line", ["export notes.ipynb", "fork second-try", "forget session-12ab", "history regression"])
 def test_planned_words_are_reserved_with_their_arguments(line: str) -> None:
     assert named(line) == line.split()[0]
 
 
 def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    words = "fix code good bad cells say context compact memories team diff export"
+    words = "good bad say context compact memories team diff export"
     assert set(PLANNED) == {*words.split(), "fork", "forget", "history"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []

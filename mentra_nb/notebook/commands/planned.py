@@ -9,13 +9,10 @@ from mentra_nb.notebook.commands.command import Command, Context, Words
 
 _PATTERNS = {
     "bad": "bad",
-    "cells": "cells",
-    "code": r"code(?: \d+)?",
     "compact": "compact",
     "context": "context",
     "diff": "diff",
     "export": r"export(?: \S+\.(?:md|ipynb|jsonl))?",
-    "fix": "fix",
     "forget": r"forget(?: session-\S+)?",
     "fork": r"fork(?: [\w-]+)?",
     "good": "good",

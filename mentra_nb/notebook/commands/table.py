@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mentra_nb.notebook.commands import answers, jobs, models, record, rules, session, setup, trust
+from mentra_nb.notebook.commands import answers, cells, jobs, models, record, rules, session, setup, trust
 from mentra_nb.notebook.commands.command import Command, Context, Option, Words, one_of, say
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.planned import PLANNED
@@ -34,6 +34,7 @@ OPTIONS = (
     Option(("--dry",), "show what would be sent, its tokens and price, and send nothing"),
     Option(("-q", "--quiet"), "show only the answer"),
     Option(("-v", "--verbose"), "also show tool results and thinking"),
+    Option(("--code",), "put the Python of the answer into a new cell below, without running it"),
     Option(("--bg",), "go on in the background: the cell ends at once, and the answer comes into it"),
 )
 FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
@@ -154,6 +155,21 @@ COMMANDS = (
         "undo [ID]",
         "take back what the last turn did to files and variables, or undo an undo",
         session.undo,
+    ),
+    Command("fix", "fix", "fix", "explain the last error; its corrected cell comes below, not run", cells.fix),
+    Command(
+        "code",
+        r"code(?: (?P<number>[1-9]\d{0,3}))?",
+        "code [N]",
+        "put the answer's Python, or its block N, into a new cell below; not run",
+        cells.code,
+    ),
+    Command(
+        "cells",
+        "cells",
+        "cells",
+        "put what the last turn ran into a new cell, so that the notebook works without the agent",
+        cells.cells,
     ),
     Command("last", "last", "last", "show the last answer again", session.last),
     Command(

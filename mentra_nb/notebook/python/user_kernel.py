@@ -12,7 +12,7 @@ from mentra_nb.namespace.code import beyond_code
 from mentra_nb.namespace.describe import describe, kind_of
 from mentra_nb.namespace.history import History, Watched
 from mentra_nb.namespace.outside import is_outside
-from mentra_nb.namespace.tracebacks import trimmed
+from mentra_nb.namespace.tracebacks import line_of, trimmed
 from mentra_nb.notebook.python.hearing import Heard, hearing
 from mentra_nb.notebook.python.interrupts import interrupts_held
 from mentra_nb.notebook.python.running import CodeRunner
@@ -52,7 +52,8 @@ class ShellKernel:
         text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, _NOTICE)
         failure = "" if error is None else clipped(trimmed(error, self.shell.user_ns, name), 3072, 60, _NOTICE)
         text = "\n".join(filter(None, [text, failure, *notes])) or "(no output)"
-        return Ran(text, tuple(heard.images), bool(failure), _in_words(watched))
+        details = _in_words(watched) | ({} if error is None else {"failed_line": line_of(error, name)})
+        return Ran(text, tuple(heard.images), bool(failure), details)
 
     def _do(
         self, code: str, name: str, context: ToolContext, interrupts_come: Callable[[], AbstractContextManager[None]]
