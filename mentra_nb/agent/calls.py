@@ -109,6 +109,8 @@ class CallEvents:
     undecided: set[str] = field(default_factory=set)
     done_so_far: dict[str, ToolOutput] = field(default_factory=dict)
     """Call id → what the call has done, kept for its result in case it is stopped."""
+    tried: set[str] = field(default_factory=set)
+    """The ids of calls that have run in the sandbox, and have changed nothing by that."""
 
     def emit(self, event: e.AgentEvent) -> list[Exception]:
         """Emit an event. Returns the errors of hooks."""

@@ -17,6 +17,7 @@ __all__ = [
     "NOT_RUN",
     "SKIPPED",
     "STOPPED",
+    "STOPPED_TRIAL",
     "bounded",
     "in_words",
     "limited",
@@ -27,6 +28,7 @@ MAX_KEPT_BYTES = 16 * 1024 * 1024
 MAX_REFUSAL_BYTES, MAX_REFUSAL_LINES = 4_000, 60
 SKIPPED = "interrupted while it ran: it may have taken effect, and was not run again"
 NOT_RUN = "not executed: the turn was stopped"
+STOPPED_TRIAL = "stopped in the sandbox: it changed nothing"
 
 
 def limited(content: Any) -> Any:

@@ -16,7 +16,7 @@ from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
 from mentra_nb.agent.outcome import Outcome, after_hooks, as_outcome, is_stopped, noted, shortened
-from mentra_nb.agent.results import NOT_RUN, STOPPED, in_words, limited
+from mentra_nb.agent.results import NOT_RUN, STOPPED, STOPPED_TRIAL, in_words, limited
 from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.content import ToolResult, ToolUse
 from mentra_nb.event import types as e
@@ -108,10 +108,16 @@ class Scheduler:
         self._calls, self.results = (), {}
         return taken
 
-    def abandon(self, calls: Sequence[ToolUse], text: str = NOT_RUN, decided_by: str = "cancelled") -> list[ToolResult]:
-        """Answer those of `calls` that have no result with an error, and return the results of all."""
+    def abandon(
+        self, calls: Sequence[ToolUse], why: str | None = None, decided_by: str = "cancelled"
+    ) -> list[ToolResult]:
+        """Answer those of `calls` that have no result with an error, and return the results of all.
+
+        Without `why`, the turn was stopped.
+        """
         for use in calls:
             if use.id not in self.results:
+                text = why or (STOPPED_TRIAL if use.id in self._events.tried else NOT_RUN)
                 if use.id in self._events.undecided:
                     self._events.denied(use, text, decided_by)
                 self._finish(use, text, is_error=True)

@@ -112,6 +112,7 @@ class Trials:
         authorizer = self.events.environment.authorizer
         rules = await authorizer.rules() if isinstance(authorizer, SessionPermissions) else []
         fenced = _Fenced(make(), base, unreadable(rules, str(base)), request.earlier_runs, call.use.id)
+        self.events.tried.add(call.use.id)
         try:
             tried = await self._tried(call, fenced)
         except FenceFailed as failure:

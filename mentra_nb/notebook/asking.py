@@ -162,7 +162,7 @@ def _done(question: PermissionQuestion, done: CallEffect) -> Iterator[str]:
         yield f"{_SIGNS[file.kind]} {_within(base, file.path)}: {file.kind}, {file.about}{lines}{warned}"
     if (left := len(files) - MAX_FILES) > 0:
         yield f"… and {counted(left, 'more file')}"
-    for want in done.wanted:
+    for want in done.wanted if not done.outside else ():  # outside, it is why a person is asked
         yield f"it wanted, and did not get: {want}"
 
 

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from mentra_nb.agent.results import NOT_RUN, STOPPED
+from mentra_nb.agent.results import NOT_RUN, STOPPED, STOPPED_TRIAL
 from mentra_nb.authorization import CallEffect
 from mentra_nb.event.projections import subject_of
 from mentra_nb.event.screen import QuestionAnswered, ToolCompleted, ToolDecided
@@ -118,7 +118,9 @@ class Call:
         if not event.is_error:
             return
         ending = _ENDING.search(self.result.rstrip())
-        if self.result.startswith((NOT_RUN, STOPPED)):
+        if self.result == STOPPED_TRIAL:
+            self.progress = self.result
+        elif self.result.startswith((NOT_RUN, STOPPED)):
             self.progress = "not run" if self.result.startswith(NOT_RUN) else "not finished"
         elif ending is not None:
             self.progress = ending[1]
@@ -197,7 +199,9 @@ def _denied(by: str, reason: str | None, pattern: str | None = None) -> str:
     text = _DENIED.get(by, f"denied by {by}" + (f" {pattern}" if pattern else ""))
     if by == "headless" and reason:
         return f"denied: {cut(reason, MAX_ADVICE)}"
-    return text if by in ("timeout", "cancelled") else _with_reason(text, reason)
+    if by in ("timeout", "cancelled"):
+        return STOPPED_TRIAL if reason == STOPPED_TRIAL else text
+    return _with_reason(text, reason)
 
 
 def _with_reason(text: str, reason: str | None) -> str:

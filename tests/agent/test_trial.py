@@ -17,11 +17,12 @@ from kits.core import Bench, Judge, bench
 from kits.fences import needs_fence
 from kits.trees import tree_in
 
+from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, ToolAuthorizationDecision
 from mentra_nb.content import ToolResult
 from mentra_nb.effect.journal import Journal
 from mentra_nb.effect.undo import undo
-from mentra_nb.errors import OperationDenied
+from mentra_nb.errors import Cancelled, OperationDenied
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.event.effects import EffectMade
@@ -263,6 +264,24 @@ def service():  # type: ignore[no-untyped-def]
 
 def reach(port: int) -> str:
     return f"python3 -c 'import socket; print(socket.create_connection((\"127.0.0.1\", {port})).recv(9))'; test $? = 0"
+
+
+async def test_a_command_that_is_stopped_in_the_sandbox_says_that_it_changed_nothing(workspace: Path) -> None:
+    token = CancellationToken()
+    async with tried(workspace, KEEP) as (table, session, _):
+        table.provider.push(tool_calls([("shell", {"command": "echo 1 >new; echo ran; sleep 60"})]), text("ok"))
+
+        def hear(event: shown.SessionEvent) -> None:
+            if isinstance(event, shown.ToolProgress):
+                token.cancel()
+
+        session.subscribe(hear)
+        with pytest.raises(Cancelled):
+            await session.append_turn("go", RunOptions(cancellation=token))
+        [result] = session.history()[-1].tool_results()
+    assert result.content == "stopped in the sandbox: it changed nothing"
+    assert decided(table) == [("deny", "cancelled")]
+    assert list(workspace.iterdir()) == waiting(workspace) == []
 
 
 async def test_what_needs_the_network_is_asked_about_anew_and_runs_outside(workspace: Path, service: int) -> None:
