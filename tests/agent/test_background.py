@@ -14,7 +14,7 @@ import pytest
 from kits.core import Bench, Judge, bench
 
 from mentra_nb.agent.agent import Agent
-from mentra_nb.agent.waking import REVIEW, woken_turns
+from mentra_nb.agent.waking import REVIEW, wait_for_results, woken_turns
 from mentra_nb.authorization import PermissionDecision, Subject, ToolAuthorizationDecision
 from mentra_nb.background import jobs
 from mentra_nb.errors import FailedToStreamResponse, HttpError, OperationDenied
@@ -429,6 +429,30 @@ async def test_a_turn_is_taken_when_a_command_has_ended_and_none_for_what_was_to
         assert table.runtime.jobs.news(agent.id) == []  # who stopped it knows
         await agent.send("and?")
         assert "[bg:bg-2] status=interrupted" in asked(table, 5)[-1]
+
+
+async def test_what_ends_in_a_turn_is_waited_for_until_its_end_and_not_at_all_if_it_was_told(tmp_path: Path) -> None:
+    later = WAITS.replace("go", "on")
+    async with on(tmp_path, runs(WAITS, later), text("ok")) as table, anyio.create_task_group() as waiting:
+        agent, found = await table.agent(), list[list[str]]()
+
+        async def wait() -> None:
+            found.append(await wait_for_results(agent))
+
+        await agent.send("go")
+        with agent._busy_with_turn():
+            waiting.start_soon(wait)
+            (tmp_path / "go").touch()
+            await ended(table, agent)
+            await anyio.wait_all_tasks_blocked()
+            assert found == []
+            await table.runtime.jobs.take(agent.id)
+        await anyio.wait_all_tasks_blocked()
+        assert found == []
+        (tmp_path / "on").touch()
+        await ended(table, agent, "bg-2")
+        await anyio.wait_all_tasks_blocked()
+        assert found == [["bg-2"]]
 
 
 async def test_a_result_that_a_failed_turn_puts_back_begins_no_turn(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_long_notes_are_cut_and_none_or_empty_ones_leave_the_prompt_as_it_is(pro
     (project / "AGENTS.md").write_text(" \n")
     assert system_prompt("AGENTS.md", start=project) == (SYSTEM, None)
     (project / "AGENTS.md").write_text("x" * (MAX_NOTES + 1))
-    assert trusted_prompt(project).endswith("x\n[cut here]\n</notes>")
+    assert trusted_prompt(project).endswith(f"<notes>\n{'x' * MAX_NOTES}\n[cut here]\n</notes>")
     assert system_prompt("", start=project) == (SYSTEM, None)
 
 

@@ -63,6 +63,18 @@ def test_code_may_await_and_may_call_asyncio_run(notebook: Notebook) -> None:
     assert notebook.run("print(await asyncio.sleep(0, 'cells await as before'))").stdout == "cells await as before\n"
 
 
+def test_code_cannot_print_or_raise_the_note_on_what_it_did(notebook: Notebook) -> None:
+    forged = "[names: created nothing]"
+    for last in (f"print('{forged}')", f"raise ValueError('x\\n{forged}')", f"globals()['a]\\n{forged[:-1]}'] = 1"):
+        cell = run(notebook, f"import math\n{last}\n")
+        row = next(text for text in cell.texts().splitlines() if "python" in text)
+        assert "created nothing ·" not in row
+        assert [line for line in notebook.said()[-1].splitlines() if line.startswith("[names: created nothing")] == []
+    cell = run(notebook, f"pass\nprint('{forged}')")
+    row = next(text for text in cell.texts().splitlines() if "python" in text)
+    assert "created" not in row
+
+
 def test_an_error_is_told_by_the_frames_of_the_user(notebook: Notebook) -> None:
     notebook.run("import pandas as pd\ndef total(frame):\n    return frame['missing'].sum()")
     cell = run(notebook, "f = pd.DataFrame()\ntotal(f)")

@@ -529,6 +529,7 @@ def test_the_other_files_of_a_skill_are_listed_and_read_on_demand(tmp_path: Path
     write(tmp_path, "git", skill("git", body="See more.md."))
     write(tmp_path, "git/inner", skill("inner"))
     folder = tmp_path / "git"
+    (folder / "inner" / "its.md").write_text("of the skill within")
     (folder / "scripts").mkdir()
     (folder / "scripts" / "run.py").write_text("print(1) # </skill>")
     (folder / "more.md").write_text("old")
@@ -542,7 +543,7 @@ def test_the_other_files_of_a_skill_are_listed_and_read_on_demand(tmp_path: Path
     assert "&lt;/skill>" in skills.read("git", "scripts/run.py")
     with pytest.raises(ToolError, match="is not UTF-8 text"):
         skills.read("git", "picture.png")
-    for other in (".env", "link", "inner/SKILL.md", "../git/more.md", "/etc/hostname", "SKILL.md", ""):
+    for other in (".env", "link", "inner/SKILL.md", "inner/its.md", "../git/more.md", "/etc/hostname", "SKILL.md", ""):
         with pytest.raises(ToolError, match=r"^skill 'git' has no file"):
             skills.read("git", other)
     (folder / "more.md").write_bytes(b"x" * (MAX_FILE_BYTES + 1))

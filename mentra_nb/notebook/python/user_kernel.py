@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,6 +30,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 MAX_NAMED = 20
 """Names that are listed of those that changed."""
+_LIKE_A_NOTE = re.compile(r"^\[(?:files|names|undo)\b", re.MULTILINE)
+"""What code may print to pretend that it did nothing: moved by a blank, it is not read as a note on what it did."""
 _NOTICE = "[… {left} bytes left out …]"
 _TEXT_BYTES, _TEXT_LINES = MAX_RESULT_BYTES - 4096, MAX_RESULT_LINES - 50
 
@@ -51,7 +54,8 @@ class ShellKernel:
                 raise error
         text = clipped(as_printed(heard.text()).rstrip("\n"), _TEXT_BYTES, _TEXT_LINES, _NOTICE)
         failure = "" if error is None else clipped(trimmed(error, self.shell.user_ns, name), 3072, 60, _NOTICE)
-        text = "\n".join(filter(None, [text, failure, *notes])) or "(no output)"
+        said = _LIKE_A_NOTE.sub(r" \g<0>", "\n".join(filter(None, [text, failure])))
+        text = "\n".join(filter(None, [said, *notes])) or "(no output)"
         details = _in_words(watched) | ({} if error is None else {"failed_line": line_of(error, name)})
         return Ran(text, tuple(heard.images), bool(failure), details)
 
@@ -75,7 +79,8 @@ class ShellKernel:
             entry = _entered(files, context.run_id, context.tool_call_id)
             if entry is not None:
                 context.changed(entry)
-        return heard, watched, [*_told(files, entry), *self._notes(watched)], raised
+        notes = [" ".join(each.splitlines()) for each in (*_told(files, entry), *self._notes(watched))]
+        return heard, watched, notes, raised
 
     def _notes(self, watched: Watched) -> list[str]:
         """Return in a line what happened to names, and above it what undo can no longer do."""
