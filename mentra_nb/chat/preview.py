@@ -66,6 +66,19 @@ class Preview:
 
         printer.text(without_control(repr(self)))
 
+    def _repr_html_(self) -> str:
+        """The same as static HTML, with the pictures."""
+        from mentra_nb.page.escaping import escape, visible
+
+        style = "white-space:pre-wrap;overflow-wrap:anywhere"
+        shown = "".join(
+            f'<img src="data:{escape(each.media_type or "")};base64,{escape(each.data)}" alt="picture {number}" '
+            'style="max-width:420px;display:block;margin:4px 0">'
+            for number, each in enumerate(self.images, 1)
+            if each.data is not None
+        )
+        return f'<pre class="mathjax_ignore" style="{style}">{escape(visible(repr(self)))}</pre>{shown}'
+
     def _lines(self) -> list[str]:
         with_images = f", with {counted(len(self.images), 'picture')}" if self.images else ""
         lines = [f"about {self.tokens:,} tokens{with_images}; nothing was sent"]

@@ -22,6 +22,7 @@ from mentra_nb.notebook.grammar import parse
 from mentra_nb.settings import TABLES, Settings
 
 if TYPE_CHECKING:
+    from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.reply import Reply
     from mentra_nb.chat.turn import RunningTurn
     from mentra_nb.notebook.references.tokens import Found
@@ -136,13 +137,11 @@ class Mentra(Magics):
 
             return dry_run(chat, asked.prompt, asked.references, model=parsed.model, tools=tools, notes=asked.notes)
         if parsed.bg and kernel.screen() == "page" and not kernel.is_captured():
-            turn = chat.start(asked.prompt, *asked.references, in_background=True, **how)
+            turn = start(chat, asked, in_background=True, **how)
             if (place := turn.plan.place) is not None and place.can_show:
                 place.show(turn)
                 return None
-        turn = chat.start(asked.prompt, *asked.references, waits=True, **how)
-        for note in asked.notes:
-            turn.notice(note)
+        turn = start(chat, asked, waits=True, **how)
         reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
         if parsed.code:
             put_code(reply)
@@ -181,6 +180,14 @@ class Mentra(Magics):
         if not callable(found) and not isinstance(found, Tool):
             raise ConfigurationError(f"'{name}' is a {type(found).__name__}, not a function, so it cannot be a tool")
         return found  # type: ignore[no-any-return]
+
+
+def start(chat: Chat, asked: Found, **how: Any) -> RunningTurn:
+    """Begin a turn with what its question refers to, and say above the answer what means nothing."""
+    turn = chat.start(asked.prompt, *asked.references, **how)
+    for note in asked.notes:
+        turn.notice(note)
+    return turn
 
 
 def find_references(names: dict[str, Any], prompt: str, include: list[str]) -> Found:

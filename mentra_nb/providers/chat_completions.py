@@ -45,6 +45,7 @@ BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
 
 
 RESULT_IMAGES = "Images of the results above:"
+LEFT_OUT = Text(text="\n[a picture is left out: this model takes none]")
 
 
 class ChatCompletionsProvider(OpenAIProvider):
@@ -62,7 +63,7 @@ class ChatCompletionsProvider(OpenAIProvider):
         self._max_tokens_field = max_tokens_field
         self._stream_options: dict[str, Any] | None = {"include_usage": True}
         self._blind: set[str] = set()
-        """Models that have refused images, for which those of results are left out: a tool may show any model one."""
+        """Models that have refused images, for which they are left out: a tool may show any model one."""
 
     def learn(self, error: HttpError, model: str) -> None:
         if error.status == 400 and "stream_options" in error.body:
@@ -109,14 +110,15 @@ class ChatCompletionsProvider(OpenAIProvider):
             encode({"role": "tool", "tool_call_id": result.tool_use_id, "content": result_text(result)})
             for result in message.tool_results()
         ]
-        images = [block for block in message.content if isinstance(block, Image)]
+        content = [LEFT_OUT if model in self._blind and isinstance(x, Image) else x for x in message.content]
+        images = [block for block in content if isinstance(block, Image)]
         if message.role is Role.USER:
             shown = [image for result in message.tool_results() for image in result.images if model not in self._blind]
             if not images and not shown:
-                text = message.text()
+                text = "".join(block.text for block in content if isinstance(block, Text))
                 return _Form.of(results, encode(text) if text else b"")
             # a tool message may only hold text: its pictures follow in a user message
-            blocks = [*([Text(text=RESULT_IMAGES)] if shown else []), *shown, *message.content]
+            blocks = [*([Text(text=RESULT_IMAGES)] if shown else []), *shown, *content]
             return _Form.of(results, encode([self._part(x) for x in blocks if isinstance(x, Text | Image)]))
         if images:
             raise self.misplaced_image()

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 import pytest
+from kits.http_server import Server
 
 import mentra_nb as mn
 from mentra_nb.chat.references.handing import BYTES_PER_TOKEN, MAX_PICTURES, MAX_TOKENS, Handed, handed
@@ -141,6 +142,34 @@ def test_secrets_are_masked_by_form_and_by_name() -> None:
     assert KEY[:10] not in given(cut).text()
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        ("password", "hunter2x"),
+        ["--token", "hunter2x"],
+        {"name": "API_KEY", "value": "hunter2x"},
+        [("api_key", "hunter2x")],
+        pd.DataFrame({"name": ["API_KEY"], "value": ["hunter2x"]}),
+        pd.DataFrame([["hunter2x"]], columns=pd.MultiIndex.from_tuples([("api_key", "of ann")])),
+        pd.Series(["hunter2x"], name="api_key"),
+        pd.Index(["hunter2x"], name="api_key"),
+        SimpleNamespace(api_key={"of": ["hunter2x"]}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_name_beside_a_secret_masks_it(value: Any) -> None:
+    assert "hunter2x" not in shown(value)
+    assert "[redacted]" in shown(value)
+
+
+def test_hidden_characters_are_shown() -> None:
+    hidden = "a\u202eb\ud800c\U000e0041d\x9be"
+    for value in (hidden, [hidden], pd.DataFrame({"a": pd.Series([hidden], dtype=object)})):
+        text = given(value).text()
+        assert text.encode().decode() == text
+        assert all(repr(char)[1:-1] in text and char not in text for char in "\u202e\ud800\U000e0041\x9b")
+
+
 def test_no_code_of_an_object_runs() -> None:
     ran: list[str] = []
 
@@ -258,6 +287,15 @@ def test_figures_charts_and_pictures_are_small_pngs() -> None:
     assert not given(display.Image(url="https://example.com/x.png")).images()
 
 
+@pytest.mark.slow
+def test_a_chart_fetches_nothing(server: Server) -> None:
+    altair = pytest.importorskip("altair")
+    chart = altair.Chart(f"{server.url}/data.csv").mark_bar().encode(x="month:N", y="amount:Q")
+    found = given(chart)
+    assert (server.requests, found.images()) == ([], [])
+    assert "cannot be described" in found.text()
+
+
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "work"
@@ -332,6 +370,17 @@ def test_ask_sends_exactly_the_preview(home: None) -> None:
     assert "nothing was sent" in repr(preview)
     assert mn.turns().prompt.iloc[-1] == message.text()
     assert mn.messages(reply.session).text.iloc[0] == message.text()
+
+
+def test_a_preview_on_the_page_is_static_text_with_its_pictures() -> None:
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(1)> $x$ \u2028"
+    html = mn.preview(hostile)._repr_html_()
+    assert "<script" not in html
+    assert html.count("<img") == 0
+    assert "mathjax_ignore" in html
+    picture = mn.Image(media_type='image/png"><script>', data='"><script>')
+    assert mn.preview(picture)._repr_html_().count("<script") == 0
+    assert 'src="data:image/png;base64,eA=="' in mn.preview(mn.Image.from_bytes("image/png", b"x"))._repr_html_()
 
 
 def test_a_prompt_in_code_stays_literal(home: None) -> None:

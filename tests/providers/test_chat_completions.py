@@ -269,7 +269,7 @@ async def test_a_server_without_stream_options_is_asked_again_without_them(serve
 
 
 @pytest.mark.anyio
-async def test_a_model_that_refuses_images_is_asked_again_without_those_of_results(server: Server) -> None:
+async def test_a_model_that_refuses_images_is_asked_again_without_them(server: Server) -> None:
     refusal = Reply(
         [b'{"error":{"message":"image input is not supported"}}'], 500, {"content-type": "application/json"}
     )
@@ -282,6 +282,14 @@ async def test_a_model_that_refuses_images_is_asked_again_without_those_of_resul
     assert blocks(await collect(adapter, request)) == blocks(await collect(adapter, request))
     assert ["image_url" in str(sent.json()) for sent in server.requests] == [True, False, False]
     assert (adapter.takes_result_images("m"), adapter.takes_result_images("another")) == (False, True)
+    assert (adapter.takes_images("m"), adapter.takes_images("another")) == (False, True)
+    await adapter.aclose()
+    server.reply(refusal, ANSWER)
+    adapter = ChatCompletionsProvider("x", server.url)
+    await collect(adapter, Request("m", [Message.user([Text(text="see"), image])]))
+    said = [sent.json()["messages"][0]["content"] for sent in server.requests[3:]]
+    assert "image_url" in str(said[0])
+    assert said[1] == "see\n[a picture is left out: this model takes none]"
     await adapter.aclose()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from mentra_nb.chat.references.plain import is_of, library, plain
 from mentra_nb.chat.references.reference import Part
 from mentra_nb.namespace.describe import MAX_COUNTED
+from mentra_nb.secrets.names import is_secret_name
 from mentra_nb.words import counted
 
 ROWS = 5
@@ -34,14 +35,22 @@ class _Column:
 
     @property
     def name(self) -> str:
-        return self.label if type(self.label) is str else plain(self.label)
+        """The label; of one with several parts, that which says it is a secret."""
+        parts = [each for each in self.label if type(each) is str] if type(self.label) is tuple else [self.label]
+        return str(
+            next((each for each in parts if type(each) is str and is_secret_name(each)), parts[-1] if parts else "")
+        )
 
     def line(self) -> str:
         missing = f", {self.nulls:,} null" if self.nulls else ""
         return f"  {plain(self.label)}: {self.dtype}{missing}"
 
-    def cells(self) -> list[str]:
-        """Return the first values as the cells of a table."""
+    def cells(self, names: Sequence[Any] = ()) -> list[str]:
+        """Return the first values as the cells of a table. `names` says of each what it is, in place of the label."""
+        if names and self.name == "value":
+            return [
+                _cell(each, name if type(name) is str else "") for each, name in zip(self.first, names, strict=True)
+            ]
         return [_cell(each, self.name) for each in self.first]
 
 
@@ -166,7 +175,8 @@ def _table(columns: list[_Column]) -> list[str]:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([_cell(each.label) for each in columns])
-    writer.writerows(zip(*(each.cells() for each in columns), strict=True))
+    names = next((each.first for each in columns if each.label in ("name", "key")), ())
+    writer.writerows(zip(*(each.cells(names) for each in columns), strict=True))
     return [f"  {line}" for line in text.getvalue().splitlines()]
 
 

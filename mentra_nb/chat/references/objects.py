@@ -8,7 +8,7 @@ import sys
 from types import FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
-from mentra_nb.chat.references.plain import beginning, is_of, plain
+from mentra_nb.chat.references.plain import beginning, entries, is_of, plain
 from mentra_nb.chat.references.reference import Part
 from mentra_nb.chat.reply import Reply
 from mentra_nb.namespace.describe import MAX_COUNTED, kind_of, outline
@@ -76,13 +76,10 @@ def _array(value: Any) -> Part | None:
 
 def _container(value: Any, container: Any) -> Part:
     length = container.__len__(value)
-    if container is dict:
-        lines = [
-            f"{plain(key)}: {plain(each, MAX_ITEM, name=key if type(key) is str else '')}"
-            for key, each in itertools.islice(dict.items(value), MAX_ITEMS)
-        ]
-    else:
-        lines = [plain(each, MAX_ITEM) for each in itertools.islice(container.__iter__(value), MAX_ITEMS)]
+    lines = [
+        f"{plain(key)}: {plain(each, MAX_ITEM, name=of)}" if container is dict else plain(each, MAX_ITEM, name=of)
+        for key, each, of in entries(value, container, MAX_ITEMS)
+    ]
     return _listed(outline(value), lines, length, "element")
 
 
@@ -110,12 +107,12 @@ def fields_of(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cls in mro(type(value)):
         for name, member in members(cls).items():
-            if type(member) is MemberDescriptorType and name != "__dict__":
+            if type(member) is MemberDescriptorType:
                 try:
                     found.setdefault(name, member.__get__(value))
                 except AttributeError:  # it is not set
                     continue
-    own = instance_dict(value) or {}
+    own = instance_dict(value) or found.pop("__dict__", {})
     return found | {name: own[name] for name in list(own) if type(name) is str}
 
 

@@ -61,9 +61,12 @@ def _drawn(head: str, figure: Any) -> Part:
 def _chart(chart: Any) -> Part:
     if find_spec("vl_convert") is None:
         return Part("an Altair chart, which can be drawn here after: pip install 'mentra-nb[plots]'")
-    into = io.BytesIO()
-    chart.save(into, format="png")
-    return bytes_part("an Altair chart", into.getvalue())
+    import altair
+    import vl_convert
+
+    version = "_".join(altair.SCHEMA_VERSION.split(".")[:2])
+    raw = vl_convert.vegalite_to_png(chart.to_dict(), vl_version=version, allowed_base_urls=[])  # no data by address
+    return bytes_part("an Altair chart", raw)
 
 
 def bytes_part(head: str, raw: bytes) -> Part:

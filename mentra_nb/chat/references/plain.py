@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
 from mentra_nb.namespace.describe import kind_of, outline
 from mentra_nb.namespace.kept import instance_dict, mro
 from mentra_nb.secrets.mask import REDACTED, mask_secrets, without_last_part
+from mentra_nb.secrets.names import is_secret_flag
 from mentra_nb.secrets.tree import mask_values
 
 MAX_ITEMS = 10
@@ -20,20 +22,24 @@ _PRINTED = frozenset(
     {"datetime", "decimal", "fractions", "ipaddress", "numpy", "pandas", "pathlib", "uuid", "zoneinfo"}
 )
 """Libraries whose values are safe to print, if they hold no others."""
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code not in (9, 10)} | {13: "\\r"}
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]")
+"""Characters that control a terminal, reorder others, are invisible letters, or cannot be sent."""
 
 
 def beginning(text: str, most: int) -> tuple[str, bool]:
-    """Return at most `most` characters of a text, without secrets and control characters, and whether it was cut.
+    """Return at most `most` characters of a text, without secrets and hidden characters, and whether it was cut."""
+    masked, is_cut = _masked(text, most)
+    visible = _HIDDEN.sub(lambda found: repr(found[0])[1:-1], masked)
+    return visible[:most], is_cut or len(visible) > most
 
-    A secret that the cut would halve is left out.
-    """
+
+def _masked(text: str, most: int) -> tuple[str, bool]:
+    """Return at most `most` characters without secrets, also one that the cut would halve, and whether it was cut."""
     begin = text[:most]
-    is_cut = len(text) > most
-    if is_cut:
+    if len(text) > most:
         begin = without_last_part(begin) or begin
-    masked = mask_secrets(begin).translate(_CONTROL)
-    return masked[:most], is_cut or len(masked) > most
+    masked = mask_secrets(begin)
+    return masked[:most], len(text) > most or len(masked) > most
 
 
 def plain(value: Any, most: int = 60, *, name: str = "", nested: int = MAX_NESTED) -> str:
@@ -70,7 +76,7 @@ def _quoted(text: str, most: int, name: str) -> str:
     masked = mask_values({name: text[: 4 * most]}).get(name)
     if masked == REDACTED:
         return REDACTED
-    short, is_cut = beginning(text, most)
+    short, is_cut = _masked(text, most)
     return f"{short!r}{'…' if is_cut else ''}"
 
 
@@ -81,18 +87,29 @@ def _container(value: Any, container: Any, most: int, name: str, nested: int) ->
     if not nested:
         return f"<{kind_of(value)} of {length:,}>"
     brackets = {list: "[]", tuple: "()"}.get(container, "{}")
-    if container is dict:
-        pairs = itertools.islice(dict.items(value), MAX_ITEMS)
-        inner: Iterable[str] = (
-            f"{plain(key, most)}: {plain(each, most, name=key if type(key) is str else '', nested=nested - 1)}"
-            for key, each in pairs
-        )
-    else:
-        inner = (
-            plain(each, most, nested=nested - 1) for each in itertools.islice(container.__iter__(value), MAX_ITEMS)
-        )
+    inner = (
+        f"{plain(key, most)}: {plain(each, most, name=of, nested=nested - 1)}"
+        if container is dict
+        else plain(each, most, name=of, nested=nested - 1)
+        for key, each, of in entries(value, container, MAX_ITEMS)
+    )
     more = f", … {length - MAX_ITEMS:,} more" if length > MAX_ITEMS else ""
     return f"{brackets[0]}{', '.join(inner)}{more}{brackets[1]}"
+
+
+def entries(value: Any, container: Any, most: int) -> Iterator[tuple[Any, Any, str]]:
+    """Yield the first elements of a container: its key in a dictionary, itself, and the name that says what it is."""
+    if container is dict:
+        of_pair = dict.get(value, "name", dict.get(value, "key"))
+        for key, each in itertools.islice(dict.items(value), most):
+            yield key, each, of_pair if key == "value" and type(of_pair) is str else key if type(key) is str else ""
+        return
+    before: Any = None
+    is_pair = container.__len__(value) == 2
+    for each in itertools.islice(container.__iter__(value), most):
+        names = container in (list, tuple) and type(before) is str and (is_pair or is_secret_flag(before))
+        yield None, each, before.lstrip("-") if names else ""
+        before = each
 
 
 def library(cls: type) -> str:
