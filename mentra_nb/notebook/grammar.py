@@ -65,12 +65,10 @@ def parse(line: str, cell: str | None = None) -> Parsed:
     parsed.prompt = rest if cell is None else f"{rest}\n{cell}".strip()
     if not parsed.prompt:
         raise ConfigurationError("there is nothing to ask: write the question below %%mentra")
-    if cell is None and " " not in rest and rest == line.strip():
-        near = get_close_matches(rest.lower(), VISIBLE, 1, 0.7)
-        if near:
-            raise ConfigurationError(
-                f"'{rest}' is not a subcommand: did you mean %mentra {near[0]}? To ask it anyway: %mentra -- {rest}"
-            )
+    if cell is None and rest == line.strip() and (meant := _meant(rest)):
+        raise ConfigurationError(
+            f"'{rest}' is not a subcommand: did you mean %mentra {meant}? To ask it anyway: %mentra -- {rest}"
+        )
     return parsed
 
 
@@ -80,6 +78,16 @@ def find_command(line: str) -> tuple[Command, Words] | None:
     command = BY_NAME.get(re.split(r"\s", text, maxsplit=1)[0])
     words = command.words(text) if command is not None else None
     return None if command is None or words is None else (command, words)
+
+
+def _meant(text: str) -> str | None:
+    """Return the subcommand that is meant by one mistyped word, alone or before a number; `None` for other texts."""
+    word, space, number = text.partition(" ")
+    near = get_close_matches(word.lower(), VISIBLE, 1, 0.7)
+    if not near or not (number.isdecimal() if space else True):
+        return None
+    meant = f"{near[0]}{space}{number}"
+    return meant if not space or find_command(meant) else None
 
 
 def _refuse_mistyped_sql(line: str) -> None:

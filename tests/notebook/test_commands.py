@@ -148,6 +148,13 @@ def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
     assert parse("teamm").prompt == "teamm"
 
 
+def test_a_mistyped_subcommand_before_a_number_is_no_question() -> None:
+    with pytest.raises(ConfigurationError, match=r"did you mean %mentra allow 1\?"):
+        parse("allwo 1")
+    assert parse("top 10").prompt == "top 10"
+    assert parse("-- allwo 1").prompt == "allwo 1"
+
+
 def test_every_command_and_option_is_in_help_and_in_completion() -> None:
     shown = help_text(COMMANDS, OPTIONS)
     assert [command for command in READY if f"    {command}" not in shown] == []
