@@ -79,6 +79,8 @@ class TurnView:
         self._display: str | None = None
         self._dirty = self._any_text = False
         self._thoughts: list[str] = []
+        self._later: list[str] = []
+        """Lines that wait for the end of the text that is being written."""
         self._calls: dict[str, Call] = {}
         self._questions: dict[str, tuple[PermissionQuestion, str | None]] = {}
         self._usage = TokenUsage()
@@ -110,7 +112,9 @@ class TurnView:
                 self.note(event.message, "⚠" if event.severity == "warning" else "ℹ")
             case TaskUpdated(kind="background_task", status=status):
                 if status != "running" and not self._quiet:  # the row of its call says that it runs
-                    self.note(f"background task {event.title}: {event.detail or status}", "▸")
+                    self._later.append(f"background task {event.title}: {event.detail or status}")
+                    if not any(self._text.open_block()):
+                        self.settle()
             case TaskUpdated() if not self._quiet:
                 self.note(f"{event.title}: {event.status}", "▸", event.detail or "")
             case CompactionCompleted() if not self._quiet:
@@ -215,6 +219,8 @@ class TurnView:
         """Finish the growing block, so that the next output comes below it."""
         self._end_thoughts()
         self._text.end()
+        while self._later:
+            self._put(line(self._later.pop(0), "▸"))
 
     def question(
         self, question: PermissionQuestion, shown: Bundle | None, resume: str = "%mentra resume"

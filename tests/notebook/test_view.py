@@ -592,3 +592,5 @@ def test_the_end_of_a_background_command_is_one_line_and_its_beginning_is_the_ro
     assert draw(update("running", "make")).texts() == []
     assert draw(update("finished")).texts() == ["▸ background task bg-1: finished"]
     assert draw(update("failed", "interrupted")).texts() == ["▸ background task bg-1: interrupted"]
+    amid = draw(*deltas("One sent"), update("finished"), *deltas("ence."))
+    assert amid.texts() == ["One sentence.", "▸ background task bg-1: finished"]
