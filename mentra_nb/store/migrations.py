@@ -162,6 +162,12 @@ STEPS: tuple[str, ...] = (
       id TEXT PRIMARY KEY, runtime_id TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
       process_started REAL NOT NULL, claims TEXT NOT NULL, made_at REAL NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE row_answers(
+      digest TEXT PRIMARY KEY, prompt TEXT NOT NULL, model TEXT NOT NULL, answer TEXT NOT NULL,
+      answered_at REAL NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX row_answers_by_prompt ON row_answers(prompt);
+    """,
 )
 
 

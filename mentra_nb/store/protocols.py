@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionRule
+from mentra_nb.store.row_answers import RowAnswerStore
 
 if TYPE_CHECKING:
     from mentra_nb.amounts import Period, Unit
@@ -426,6 +427,7 @@ class RuntimeStore(
     BackgroundStore,
     MemoryStore,
     BudgetStore,
+    RowAnswerStore,
     Protocol,
 ):
     """All operations of a state store. Each may raise `StoreError`.

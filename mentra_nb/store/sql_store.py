@@ -8,6 +8,7 @@ from mentra_nb.store.tables.jobs import JobTable
 from mentra_nb.store.tables.leases import LeaseTable
 from mentra_nb.store.tables.memories import MemoryTable
 from mentra_nb.store.tables.questions import QuestionTable
+from mentra_nb.store.tables.row_answers import RowAnswerTable
 from mentra_nb.store.tables.rules import RuleTable
 from mentra_nb.store.tables.runs import RunTable
 from mentra_nb.store.tables.sessions import SessionTable
@@ -29,5 +30,6 @@ class SqlStore(
     JobTable,
     MemoryTable,
     BudgetTable,
+    RowAnswerTable,
 ):
     """Every operation of `RuntimeStore`. A subclass adds the connection to its engine."""
