@@ -11,13 +11,14 @@ Every refusal is an error result for the model, and every call has exactly one d
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio.to_thread
 
@@ -40,6 +41,9 @@ from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Resolution
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.tools.tool import Tool, ToolContext
+
+if TYPE_CHECKING:
+    from mentra_nb.permission.ahead import AskedAhead
 
 NO_AUTHORIZER = (
     "it may change something and this program has no authorizer: give one with Runtime(authorizer=…); "
@@ -73,6 +77,8 @@ class Gates:
     """Whether a call, by its id, has no result yet."""
     history_len: int = 0
     earlier: Earlier = field(default_factory=Earlier)
+    ahead: AskedAhead | None = None
+    """Decides instead of the authorizer about the calls of a round whose questions are open together."""
 
     async def prepare(self, use: ToolUse) -> Call:
         """Take a call through the gates up to the authorizer. Raises `Refused` with the text for the model."""
@@ -113,38 +119,57 @@ class Gates:
         _fit(call, use.input)
         return call
 
-    async def _describe(self, call: Call) -> ToolAuthorizationRequest:
-        """Return what is to be decided: the call with what it acts on and would do, once the policy has passed it."""
-        use, tool, caller = call.use, call.tool, self.events.caller
-        before = self.earlier.unknown.get(use.id)
+    async def _describe(self, call: Call, *, tries: bool = False) -> ToolAuthorizationRequest:
+        """Return what is to be decided: the call with what it acts on and would do, once the policy has passed it.
+
+        `tries` says that it can be tried in the sandbox.
+        """
+        use = call.use
         try:
-            contained_call(lambda: tool.check_policy(call.context, call.arguments))
-            preview = await _on_thread(tool.preview, call)
-            return ToolAuthorizationRequest(
-                **self.events.about(use),
-                agent_name=caller.agent_name,
-                model=caller.model,
-                history_len=self.history_len,
-                preview=preview.model_copy(update={"raw_input": use.input}),
-                subject=contained_call(lambda: tool.subject(call.context, call.arguments)),
-                arguments=call.arguments,
-                asks=tool.spec.asks,
-                again=before is not None and tool.spec.effect == "once",
-                earlier_runs=self.earlier.run_ids,
-                form=contained_call(lambda: tool.form(call.context, call.arguments)),
-            )
+            return await self._request(call, tries=tries)
         except PolicyViolation as violation:
             self.events.policy_denied(use, violation)
             raise self.events.denied(use, str(violation), "policy", DENIED) from violation
         except Exception as error:
             raise self.events.denied(use, str(error), "runtime", DENIED) from error
 
+    async def _request(self, call: Call, *, tries: bool) -> ToolAuthorizationRequest:
+        use, tool, caller = call.use, call.tool, self.events.caller
+        before = self.earlier.unknown.get(use.id)
+        contained_call(lambda: tool.check_policy(call.context, call.arguments))
+        preview = await _on_thread(tool.preview, call)
+        subject = contained_call(lambda: tool.subject(call.context, call.arguments))
+        return ToolAuthorizationRequest(
+            **self.events.about(use),
+            agent_name=caller.agent_name,
+            model=caller.model,
+            history_len=self.history_len,
+            preview=preview.model_copy(update={"raw_input": use.input}),
+            subject=subject.model_copy(update={"sandboxed": True}) if tries else subject,
+            arguments=call.arguments,
+            asks=tool.spec.asks,
+            again=before is not None and tool.spec.effect == "once",
+            earlier_runs=self.earlier.run_ids,
+            form=contained_call(lambda: tool.form(call.context, call.arguments)),
+        )
+
+    async def ask_ahead(self, calls: Sequence[ToolUse], ahead: AskedAhead) -> None:
+        """Put the questions about calls whose turns have not come, as far as they can be told now."""
+        self.ahead = ahead
+        for use in calls:
+            tool = self.toolbox.get(use.name)
+            if tool is None or not self.toolbox.offers(use.name) or use.error is not None or tool is self.answer_tool:
+                continue
+            call = Call(use, tool, self.events.context(use, self.is_open), use.input)
+            _fit(call, use.input)
+            if call.misfit is None:
+                with contextlib.suppress(Exception):  # it is refused when its turn comes, if this fails then as well
+                    await ahead.ask(await self._request(call, tries=self._may_try(call)))
+
     async def authorize(self, call: Call) -> Call:
         """Decide about a call that was prepared, and return it. Raises `Refused`. Several may be decided at once."""
         use = call.use
-        request = await self._describe(call)
-        if self._may_try(call):
-            request = request.model_copy(update={"subject": request.subject.model_copy(update={"sandboxed": True})})
+        request = await self._describe(call, tries=self._may_try(call))
         again, subject = request.again, request.subject
         call.decided = (subject.model_copy(update={"sandboxed": False}), request.preview.structured_input)
         before = self.earlier.unknown.get(use.id)
@@ -231,7 +256,7 @@ class Gates:
         if authorizer is None:
             return ToolAuthorizationDecision.deny(NO_AUTHORIZER, "runtime")
         try:
-            return await decide_in_time(authorizer, request)
+            return await decide_in_time(self.ahead or authorizer, request)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever went wrong
             return ToolAuthorizationDecision.deny(str(error) or type(error).__name__)
 

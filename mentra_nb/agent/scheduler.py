@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,18 +77,43 @@ class Scheduler:
         left = self.open_calls()
         self._events.undecided = {use.id for use in left}
         ended_by = next((use.name for use in calls if use.id in known.ends_turn), None)
-        for batch in self._batches(left):
-            if ended_by is not None:
-                self.abandon(batch, f"not executed: the turn was ended by '{ended_by}'", "runtime")
-                continue
-            self.limits.count_tools(len(batch))
-            cleared = await self._clear(batch)
-            if len(cleared) == 1:
-                if await self._run(cleared[0], alone=True):
-                    ended_by = cleared[0].use.name
-            else:
-                await _together(self._run, cleared)
+        async with self._asked_ahead(left):
+            for batch in self._batches(left):
+                if ended_by is not None:
+                    self.abandon(batch, f"not executed: the turn was ended by '{ended_by}'", "runtime")
+                    continue
+                self.limits.count_tools(len(batch))
+                cleared = await self._clear(batch)
+                if len(cleared) == 1:
+                    if await self._run(cleared[0], alone=True):
+                        ended_by = cleared[0].use.name
+                else:
+                    await _together(self._run, cleared)
         return ended_by is not None
+
+    @contextlib.asynccontextmanager
+    async def _asked_ahead(self, calls: Sequence[ToolUse]) -> AsyncIterator[None]:
+        """Have the questions about calls that run one after another open together within the block.
+
+        Not where code of the application judges a call, which may look at what the calls before it did.
+        """
+        environment, self._gates.ahead = self.environment, None
+        asks = environment.authorizer
+        if not isinstance(asks, SessionPermissions) or asks.inner is not None or environment.pre_hooks:
+            yield
+            return
+        if self._gates.earlier.run_ids or len(list(self._batches(calls))) < 2:
+            yield
+            return
+        from mentra_nb.permission.ahead import AskedAhead
+
+        try:
+            async with anyio.create_task_group() as group:
+                await self._gates.ask_ahead(calls, AskedAhead(asks, group))
+                yield
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as several:  # what one task raises ends the others
+            raise several.exceptions[0] from several
 
     def refuse(self, calls: Sequence[ToolUse], text: str) -> None:
         """Answer the calls of a round with an error, without running any."""
@@ -170,6 +195,8 @@ class Scheduler:
         try:
             return await gate
         except Refused as refusal:
+            if self._gates.ahead is not None:
+                self._gates.ahead.withdraw(use.id)
             self._finish(use, str(refusal), is_error=True)
             return None
 

@@ -139,29 +139,34 @@ class SessionPermissions:
 
     # ---- deciding ---------------------------------------------------------------------------------------------
 
-    async def authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
-        """Decide about a call, asking a person when nothing else decides.
+    async def authorize(self, request: ToolAuthorizationRequest, said: str = "") -> ToolAuthorizationDecision:
+        """Decide about a call, asking a person when nothing else decides; the reason to ask begins with `said`.
 
         What a dead turn had asked about the same call is closed: whatever decides now replaces it.
         """
-        decision = await self._authorize(request)
+        rules = await self.rules()
+        decision = await self.without_asking(request, rules)
+        if isinstance(decision, str):
+            decision = await self.put_question(request, f"{said}{decision}", rules)
         await self._close_earlier(request)
-        return decision
+        return await self.counted(decision)
 
-    async def _authorize(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision:
-        rules = await self.store.list_rules(self.session_id, self.project)
+    async def without_asking(
+        self, request: ToolAuthorizationRequest, rules: list[PermissionRule]
+    ) -> ToolAuthorizationDecision | str:
+        """Return what is decided about a call without a person, or why a person is to be asked. Changes nothing."""
         if request.effect is not None:
             return await self._authorize_effect(request, request.effect, rules)
         if request.form is not None:
             return await self._ask_values(request, request.form, rules)
         rule = find_rule(rules, request.tool_name, request.subject)
         if rule is not None and not rule.allow:
-            return await self._by_rule(rule)
+            return _by_rule(rule)
         verdict = await self._inner_verdict(request)
         if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY:
             return verdict
         if rule is not None and not request.again:
-            return await self._by_rule(rule)
+            return _by_rule(rule)
         if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.ALLOW and not request.again:
             return verdict
         if (answer := await self._answered_before(request)) is not None:
@@ -179,15 +184,15 @@ class SessionPermissions:
             how = how_to_allow(request, rules, ASK_IN_A_CELL)
             return ToolAuthorizationDecision.deny(f"nobody is there to be asked; {how}", "headless")
         given = AGAIN if request.again else verdict and verdict.reason
-        return await self.put_question(request, given or why(request, self.ask, rules), rules)
+        return given or why(request, self.ask, rules)
 
     async def _ask_values(
         self, request: ToolAuthorizationRequest, form: Form, rules: list[PermissionRule]
-    ) -> ToolAuthorizationDecision:
+    ) -> ToolAuthorizationDecision | str:
         """Ask for the values that a call is about; they are the decision. No rule can give them, but one can refuse."""
         denials = [rule for rule in rules if not rule.allow]
         if (denial := find_rule(denials, request.tool_name, request.subject)) is not None:
-            return await self._by_rule(denial)
+            return _by_rule(denial)
         if (verdict := await self._inner_verdict(request)) and verdict.outcome is ToolAuthorizationOutcome.DENY:
             return verdict
         if (answer := await self._answered_before(request)) is not None:
@@ -196,18 +201,18 @@ class SessionPermissions:
             return ToolAuthorizationDecision.deny(f"ask is 'rules', so nobody is asked; {BE_ASKED}", "setting")
         if not self.can_ask():
             return ToolAuthorizationDecision.deny(NOBODY, "headless")
-        return await self.put_question(request, f"{form.who} asks for this to go on", rules)
+        return f"{form.who} asks for this to go on"
 
     async def _authorize_effect(
         self, request: ToolAuthorizationRequest, effect: CallEffect, rules: list[PermissionRule]
-    ) -> ToolAuthorizationDecision:
+    ) -> ToolAuthorizationDecision | str:
         """Decide about what a call did in the sandbox, or whether it may run outside as it could not do it there."""
         if (denial := denial_of(request, effect, rules)) is not None:
-            return await self._by_rule(denial)
+            return _by_rule(denial)
         if not effect.files and (not effect.outside or not self.can_ask()):
             return ToolAuthorizationDecision.allow("sandbox")
         if (keeping := keeping_rule(request, effect, rules)) is not None:
-            return await self._by_rule(keeping)
+            return _by_rule(keeping)
         if (answer := await self._answered_before(request)) is not None:
             return answer
         if self.ask == "rules":
@@ -216,7 +221,7 @@ class SessionPermissions:
         if not self.can_ask():
             how = how_to_allow(request, rules, ASK_IN_A_CELL)
             return ToolAuthorizationDecision.deny(f"nobody is there to judge it; {how}", "headless")
-        return await self.put_question(request, why_asked(effect), rules)
+        return why_asked(effect)
 
     async def _answered_before(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
         """Return what a person answered about these exact arguments after the turn that asked had died, if anything."""
@@ -258,18 +263,16 @@ class SessionPermissions:
         """Return why a call that a person has allowed may not run after all: a rule, or the inner authorizer."""
         rules = [rule for rule in await self.rules() if not rule.allow]
         if (rule := find_rule(rules, request.tool_name, request.subject)) is not None:
-            return await self._by_rule(rule)
+            return await self.counted(_by_rule(rule))
         verdict = await self._inner_verdict(request)
         return verdict if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY else None
 
-    async def _by_rule(self, rule: PermissionRule) -> ToolAuthorizationDecision:
-        await self.store.count_rule_use(rule.id)
-        decided = ToolAuthorizationDecision.allow(f"rule:{rule.id}")
-        if not rule.allow:
-            why = f"blocked by a remembered rule for '{rule.pattern}'; asking again will not help"
-            reason = f"{rule.reason}; {why}" if rule.reason else why
-            decided = ToolAuthorizationDecision.deny(reason, decided.decided_by)
-        return decided.model_copy(update={"pattern": rule.pattern})
+    async def counted(self, decision: ToolAuthorizationDecision) -> ToolAuthorizationDecision:
+        """Return a decision about a call, and count it as a use of the rule that made it."""
+        kind, _, rule_id = decision.decided_by.partition(":")
+        if kind == "rule":
+            await self.store.count_rule_use(rule_id)
+        return decision
 
     async def _inner_verdict(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
         """Return what the application's own authorizer says, if there is one."""
@@ -278,9 +281,16 @@ class SessionPermissions:
     # ---- the life of a question -------------------------------------------------------------------------------
 
     async def put_question(
-        self, request: ToolAuthorizationRequest, reason: str, rules: list[PermissionRule]
+        self,
+        request: ToolAuthorizationRequest,
+        reason: str,
+        rules: list[PermissionRule],
+        opened: Callable[[str], None] = lambda _request_id: None,
     ) -> ToolAuthorizationDecision:
-        """Ask a person, here or in any process of the same home, and return what was decided."""
+        """Ask a person, here or in any process of the same home, and return what was decided.
+
+        `opened` takes the id of the question once it can be answered.
+        """
         import asyncio
 
         if await self._close_earlier(request) and (answer := await self._answered_before(request)) is not None:
@@ -291,6 +301,7 @@ class SessionPermissions:
         try:
             await self.store.open_question(question)
             self.bus.emit(asked(question))
+            opened(question.request_id)
             async with self._reviewed(question):
                 with anyio.move_on_after(self.ask_timeout):
                     await self._wait(waiting)
@@ -362,7 +373,6 @@ class SessionPermissions:
             if question.effect is not None or question.form is not None or question.again:
                 continue
             if (rule := find_rule(rules, question.tool_name, question.subject)) is not None:
-                await self.store.count_rule_use(rule.id)
                 by_rule = PermissionDecision(allow=rule.allow, by=f"rule:{rule.id}", reason=rule.reason)
                 with contextlib.suppress(OperationDenied):  # it was answered meanwhile
                     self.resolve(question.request_id, by_rule)
@@ -407,6 +417,15 @@ class SessionPermissions:
     async def rules(self) -> list[PermissionRule]:
         """Return the rules that apply: the session's, its project's and the global ones."""
         return await self.store.list_rules(self.session_id, self.project)
+
+
+def _by_rule(rule: PermissionRule) -> ToolAuthorizationDecision:
+    decided = ToolAuthorizationDecision.allow(f"rule:{rule.id}")
+    if not rule.allow:
+        why = f"blocked by a remembered rule for '{rule.pattern}'; asking again will not help"
+        reason = f"{rule.reason}; {why}" if rule.reason else why
+        decided = ToolAuthorizationDecision.deny(reason, decided.decided_by)
+    return decided.model_copy(update={"pattern": rule.pattern})
 
 
 def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
