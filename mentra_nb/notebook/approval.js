@@ -191,13 +191,21 @@ function render({ model, el }) {
   const offers = element("fieldset", "offers");
   offers.hidden = true;
 
+  // The pattern that is written is the one that is chosen.
+  function drawChoice() {
+    for (const input of offers.querySelectorAll("input")) input.checked = input.value === pattern.value;
+  }
+  pattern.addEventListener("input", () => {
+    drawChoice();
+    status.textContent = "";
+  });
+
   // Patterns to choose from, the first of which covers this very call.
   function propose(patterns) {
     const name = `mentra-pattern-${Math.random()}`;
     const rows = patterns.map((each, n) => {
       const value = n === 0 && exact ? exact : each.pattern;
-      const input = element("input", "", undefined, { type: "radio", name });
-      input.checked = pattern.value === value;
+      const input = element("input", "", undefined, { type: "radio", name, value });
       input.addEventListener("change", () => {
         pattern.value = value;
       });
@@ -209,6 +217,7 @@ function render({ model, el }) {
     });
     offers.replaceChildren(element("legend", "label", "Covers this call, from narrow to wide"), ...rows);
     offers.hidden = rows.length === 0;
+    drawChoice();
   }
 
   const buttons = element("div", "buttons");

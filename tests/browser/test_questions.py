@@ -1,9 +1,8 @@
-"""Several questions on one card, changed arguments, and a question of the model: by mouse and by keyboard alone."""
+"""Several questions on one card."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,54 +109,3 @@ def test_the_keyboard_stays_in_the_list_when_a_question_is_answered_elsewhere(op
     expect(rows.nth(1)).to_be_focused()
     notebook.card().get_by_role("button", name="Allow all 2 alike").click()
     expect(notebook.output(1)).to_contain_text("All seen.", timeout=15_000)
-
-
-@pytest.mark.parametrize("app", ["lab", "notebook"])
-def test_arguments_are_changed_with_the_keyboard_alone(opened: Opener, app: str, tmp_path: Path) -> None:
-    notebook = opened(BEGIN + "script(shell('echo more'), s.text('Done.'))", "%mentra say it", SAID, app=app)
-    notebook.run_all()
-    shown = notebook.card()
-    shown.get_by_label("Say to the model").focus()
-    notebook.page.keyboard.type("less is more")
-    for _ in range(3):
-        notebook.page.keyboard.press("Tab")
-    expect(shown.get_by_role("button", name="Change…")).to_be_focused()
-    notebook.page.keyboard.press("Enter")
-    expect(shown.get_by_label("command", exact=True)).to_be_focused()
-    notebook.page.keyboard.press("Control+A")
-    notebook.page.keyboard.type("echo less")
-    expect(shown.get_by_role("button", name="Always…")).to_be_disabled()
-    nothing_serious(notebook, shown)
-    shown.screenshot(path=tmp_path / "change-light.png")
-    allow = shown.get_by_role("button", name="Allow as changed")
-    for _ in range(2):
-        notebook.page.keyboard.press("Tab")
-    expect(allow).to_be_focused()
-    notebook.page.keyboard.press("Enter")
-    expect(notebook.output(1)).to_contain_text("Done.", timeout=15_000)
-    expect(notebook.output(2)).to_contain_text("the user changed the arguments before allowing it")
-    expect(notebook.output(2)).to_contain_text("the user allowed it and says: less is more")
-
-
-@pytest.mark.parametrize("app", ["lab", "notebook"])
-def test_a_question_of_the_model_is_answered_with_the_keyboard_alone(opened: Opener, app: str, tmp_path: Path) -> None:
-    ask = (
-        "script(s.tool_calls([('ask_user', {'question': 'Which colour?', 'choices': ['red', 'blue']})]), s.text('Ok.'))"
-    )
-    notebook = opened(BEGIN + ask, "%mentra paint it", SAID, app=app)
-    notebook.run_all()
-    shown = notebook.card()
-    expect(shown.locator(".mentra-effect")).to_have_text("Which colour?")
-    expect(shown.locator(".mentra-title")).to_contain_text(re.compile("^mentra asks[0-9]"))
-    expect(shown.get_by_role("button", name="Always…")).to_have_count(0)
-    nothing_serious(notebook, shown)
-    shown.screenshot(path=tmp_path / "ask-light.png")
-    shown.get_by_label("Your answer").focus()
-    for _ in range(2):
-        notebook.page.keyboard.press("ArrowDown")
-    for _ in range(2):
-        notebook.page.keyboard.press("Tab")
-    expect(shown.get_by_role("button", name="Send")).to_be_focused()
-    notebook.page.keyboard.press("Enter")
-    expect(notebook.output(1)).to_contain_text("Ok.", timeout=15_000)
-    expect(notebook.output(2)).to_contain_text("['blue']")

@@ -27,6 +27,8 @@ from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision
 pytestmark = pytest.mark.anyio
 
 ALLOW, DENY = PermissionDecision(allow=True), PermissionDecision(allow=False, reason="no")
+DEADLINE = 20
+"""Seconds after which a test has failed."""
 TWO = [("act", {"what": "one"}), ("act", {"what": "two"})]
 
 
@@ -45,9 +47,10 @@ class Person(list[PermissionQuestion]):
             self._more.set()
 
     async def wait_for(self, n: int) -> None:
-        while len(self) < n:
-            self._more = anyio.Event()
-            await self._more.wait()
+        with anyio.fail_after(DEADLINE):
+            while len(self) < n:
+                self._more = anyio.Event()
+                await self._more.wait()
 
     def answer(self, n: int, decision: PermissionDecision) -> None:
         self._session.resolve_permission(self[n].request_id, decision)
@@ -81,8 +84,9 @@ class Turn:
 
     async def closes(self, how: tuple[str, str]) -> None:
         """Wait until a question is closed like this: its outcome, and what decided it."""
-        while how not in self.closed():
-            await self._closes.wait()
+        with anyio.fail_after(DEADLINE):
+            while how not in self.closed():
+                await self._closes.wait()
 
     def closed(self) -> list[tuple[str, str]]:
         return [(event.outcome, event.decided_by) for event in self.table.recorder.of(e.QuestionAnswered)]
