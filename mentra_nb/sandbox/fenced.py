@@ -32,6 +32,18 @@ from mentra_nb.sandbox.wants import wants
 
 MAX_HIDDEN = 500
 """Files of a workspace that are hidden at most."""
+_TMP = "/tmp"  # noqa: S108
+_CACHES = f"{_TMP}/.cache"
+WITHOUT_CACHES: dict[str, str] = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "MPLCONFIGDIR": f"{_CACHES}/matplotlib",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "RUFF_CACHE_DIR": f"{_CACHES}/ruff",
+}
+"""What has programs that only read leave no cache in the workspace, and not look for their next version. A command's
+own environment overrides it. Not here: caches that save minutes, and what has no variable that is always right.
+"""
 
 
 class FenceFailed(Exception):
@@ -175,7 +187,7 @@ def _text(path: Path) -> str:
 
 def _environment(env: dict[str, str]) -> dict[str, str]:
     """Return the environment of a fenced command: its own, with the temporary folder that it has."""
-    return {**env, "TMPDIR": "/tmp", "XDG_CACHE_HOME": "/tmp/.cache"}  # noqa: S108
+    return {**WITHOUT_CACHES, **env, "TMPDIR": _TMP, "XDG_CACHE_HOME": _CACHES}
 
 
 def workspace_problem(workspace: Path) -> str | None:

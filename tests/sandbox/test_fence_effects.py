@@ -9,12 +9,13 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kits.fences import ENV, fenced, needs_fence
+from kits.fences import ENV, changed, fenced, needs_fence
 from kits.trees import Tree, changes_between, make_tree, tree_in
 
 from mentra_nb.effect.journal import Journal
@@ -97,3 +98,40 @@ def test_the_effect_is_the_difference_and_can_be_discarded_kept_and_undone(
             assert undone.conflicts == ()
             assert tree_in(workspace) == tree
     shutil.rmtree(tmp_path / "home", ignore_errors=True)
+
+
+IMPORTS = "import sys; sys.path.insert(0, '.'); import module"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A folder with a Git repository, whose index is out of date, and a module."""
+    needs_fence()
+    (tmp_path / "module.py").write_text("x = 1\n")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True)
+    os.utime(tmp_path / "module.py", (1, 1))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "git status --short",
+        f'python -c "{IMPORTS}"',
+        "ruff check --isolated module.py",
+        "ruff format --isolated --check module.py",
+        "pip list | grep nothing-of-this-name; test $? = 1",
+    ],
+)
+def test_programs_that_only_read_leave_nothing_to_ask_about(repository: Path, command: str) -> None:
+    env = ENV | {"PATH": f"{Path(sys.executable).parent}:{ENV['PATH']}"}
+    with fenced(command, repository, env=env) as run:
+        assert run.output.success, run.output.stderr
+        assert (changed(run, repository), run.effect.wanted) == ({}, ())
+
+
+def test_the_environment_of_a_command_says_whether_it_leaves_caches(repository: Path) -> None:
+    env = ENV | {"PATH": f"{Path(sys.executable).parent}:{ENV['PATH']}", "PYTHONDONTWRITEBYTECODE": ""}
+    with fenced(f'python -c "{IMPORTS}"', repository, env=env) as run:
+        assert changed(run, repository)["__pycache__"] == "created"
