@@ -352,12 +352,13 @@ class EmptyAssistantResponse(MentraError):
 
 
 class InvalidOutput(MentraError):
-    """The model's typed answer does not fit its type. It stays in the conversation."""
+    """The model's typed answer does not fit its type. It stays in the conversation; `text` is what it was, as JSON."""
 
-    def __init__(self, output: str, problem: str) -> None:
+    def __init__(self, output: str, problem: str, text: str = "") -> None:
         super().__init__(f"the model's answer does not match {output}: {problem}")
         self.output = output
         self.problem = problem
+        self.text = text
 
 
 class InvalidTool(MentraError):

@@ -16,8 +16,8 @@ from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
 from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
 from mentra_nb.tools.hints import readable
-from mentra_nb.tools.schema import Untitled, fit
-from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.schema import ToolError, Untitled, fit
+from mentra_nb.tools.spec import ANSWERS, ToolSpec
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
 
@@ -40,7 +40,7 @@ DESCRIPTION = "Give the final answer. Call this once, with all of it."
 
 
 class OutputTool(Tool):
-    """Its arguments are the answer; the first call ends the turn.
+    """Its arguments are the answer; the first call that fits ends the turn, and so does the second that does not.
 
     Without `keeps_tools` it is the only tool offered in its turn, and the model must call it.
     """
@@ -51,7 +51,7 @@ class OutputTool(Tool):
         self.output = output
         self.keeps_tools = keeps_tools
         self.given: dict[str, Any] | None = None
-        """The arguments of the call that ended the turn."""
+        """The arguments of the last call."""
         try:
             self._type = TypeAdapter[Any](readable(output))
             schema = self._type.json_schema(schema_generator=Untitled)
@@ -69,7 +69,12 @@ class OutputTool(Tool):
         self.spec: ToolSpec = ToolSpec(wire=about, effect="none")
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
-        self.given = arguments
+        is_repair, self.given = self.given is not None, arguments
+        try:
+            self.value()
+        except InvalidOutput as error:
+            if not is_repair:
+                raise ToolError(f"{error}; give the whole answer again") from None
         return ToolOutput("received", terminate=True)
 
     def value(self) -> Any:
@@ -86,7 +91,9 @@ class OutputTool(Tool):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise InvalidOutput(_named(self.output), f"{where}: {first['msg']}" if where else first["msg"]) from error
+            problem = f"{where}: {first['msg']}" if where else first["msg"]
+            given = json.dumps(self.given.get("value") if self._is_wrapped else self.given, ensure_ascii=False)
+            raise InvalidOutput(_named(self.output), problem, given) from error
         return parsed.value if self._is_wrapped else parsed
 
     # ---- the turn it is for -----------------------------------------------------------------------------------
@@ -120,4 +127,4 @@ def _named(output: Any) -> str:
 def _unique(name: str) -> str:
     """Return a tool name that is unique and has at most 64 characters."""
     about, id = re.sub(r"[^A-Za-z0-9]+", "_", name)[:14].strip("_") or "output", uuid7().replace("-", "")
-    return f"mentra_terminal_{about}_{id[:16]}_{id[16:]}"
+    return f"{ANSWERS}{about}_{id[:16]}_{id[16:]}"

@@ -85,7 +85,7 @@ def ask(
     tools: Iterable[Tool | Callable[..., Any]] = (),
     session: str | None = None,
     system: str | None = None,
-    output: Any = None,
+    as_: Any = None,
     limits: RunOptions | None = None,
 ) -> Reply:
     """Ask, wait for the answer and return it. In a notebook it streams into the cell and may ask about tools.
@@ -97,7 +97,8 @@ def ask(
         tools: Functions or tools offered in this turn only.
         session: The name of the conversation; without one it is the notebook's own.
         system: The system prompt of this turn.
-        output: A type, as pydantic understands it: the reply's `value` is of it.
+        as_: A type, as pydantic understands it: the reply's `value` is of it. `"df"` makes it a DataFrame, `"json"` any
+            JSON. An answer that does not fit goes back to the model once.
         limits: Of this turn.
 
     Raises:
@@ -107,11 +108,11 @@ def ask(
         >>> reply = mn.ask("What was the revenue in March?")
         >>> print(reply)
         Revenue in March was 2400 dollars.
-        >>> mn.ask("Which of these is a city? Oslo, Norway", output=list[str]).value
+        >>> mn.ask("Which of these is a city? Oslo, Norway", as_=list[str]).value
         ['Oslo']
     """
     chat = conversation(session)
-    return chat.ask(prompt, *objects, model=model, tools=tools, system=system, output=output, limits=limits)
+    return chat.ask(prompt, *objects, model=model, tools=tools, system=system, as_=as_, limits=limits)
 
 
 async def aask(prompt: str, *objects: Any, session: str | None = None, **how: Any) -> Reply:

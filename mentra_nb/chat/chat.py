@@ -15,6 +15,8 @@ from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import RunOptions, Spent
 from mentra_nb.arguments import check_words
 from mentra_nb.authorization import PermissionRule
+from mentra_nb.chat.answers import answer as answer_as
+from mentra_nb.chat.answers import wanted
 from mentra_nb.chat.earlier import tell_of_earlier
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import Identity
@@ -43,7 +45,7 @@ class Chat:
         system: The system prompt, instead of the one for notebooks.
         tools: Functions or tools offered in this conversation.
         limits: For turns that name none.
-        output: The type of every reply's `value`, for turns that name none.
+        as_: The type of every reply's `value`, for turns that name none.
         notebook: The notebook it belongs to, by default the one that is open.
 
     Example:
@@ -64,7 +66,7 @@ class Chat:
         system: str | None = None,
         tools: Iterable[Tool | Callable[..., Any]] = (),
         limits: RunOptions | None = None,
-        output: Any = None,
+        as_: Any = None,
         notebook: str | None = None,
     ) -> None:
         screen = presenter()
@@ -72,7 +74,7 @@ class Chat:
         self.model = model
         self.system = system
         self.limits = limits
-        self.output = output
+        self.as_ = as_
         self.notebook: str | None = notebook or (screen.notebook() if screen is not None else None)
         self.last: Reply | None = None
         """The last reply in this process."""
@@ -146,7 +148,7 @@ class Chat:
         model: str | None = None,
         tools: Iterable[Tool | Callable[..., Any]] = (),
         system: str | None = None,
-        output: Any = None,
+        as_: Any = None,
         limits: RunOptions | None = None,
     ) -> Reply:
         """Take a turn and return its reply. In a notebook it is shown, and may ask about tools.
@@ -157,22 +159,22 @@ class Chat:
             model: Asked in this turn, as `provider/model`.
             tools: Offered in this turn only.
             system: The system prompt of this turn.
-            output: A type, as pydantic understands it: the reply's `value` is of it. With tools of this conversation
-                the model may use them first; else the value is all it can give.
+            as_: A type, as pydantic understands it: the reply's `value` is of it. `"df"` makes it a DataFrame, `"json"`
+                any JSON. With tools of this conversation the model may use them first; else it gives only the value.
             limits: Of this turn.
 
         Raises:
             MentraError: what went wrong, in one sentence.
 
         Example:
-            >>> mn.Chat().ask("Which of these is a city? Oslo, Norway", output=list[str]).value
+            >>> mn.Chat().ask("Which of these is a city? Oslo, Norway", as_=list[str]).value
             ['Oslo']
         """
         if self._engine.is_here():
             raise OperationDenied("a tool that runs on the engine cannot wait for a turn here: await Chat.aask(...)")
         screen = presenter()
         origin = screen.origin() if screen is not None else None
-        how: dict[str, Any] = {"model": model, "tools": tools, "system": system, "output": output, "limits": limits}
+        how: dict[str, Any] = {"model": model, "tools": tools, "system": system, "as_": as_, "limits": limits}
         turn = self.start(prompt, *objects, origin=origin, can_ask=screen is not None, waits=True, **how)
         reply: Reply = screen.show(turn) if screen is not None else turn.result()
         return reply
@@ -206,7 +208,7 @@ class Chat:
         model: str | None = None,
         tools: Iterable[Tool | Callable[..., Any]] = (),
         system: str | None = None,
-        output: Any = None,
+        as_: Any = None,
         limits: RunOptions | None = None,
         origin: e.TurnOrigin | None = None,
         can_ask: bool = True,
@@ -237,7 +239,8 @@ class Chat:
             from mentra_nb.chat.references.handing import handed
 
             given = handed(objects, self._engine.policy)
-        how = (made, system, output or self.output, limits, origin, can_ask, waits, tells, place, in_background, given)
+        output = wanted(self.as_ if as_ is None else as_)
+        how = (made, system, output, limits, origin, can_ask, waits, tells, place, in_background, given)
         turn = self._engine.start_turn(self._take_turn, TurnPlan(prompt, model or self.model, *how))
         self._begun.add(turn)
         for cut in given.cuts() if given is not None else ():
@@ -299,9 +302,7 @@ class Chat:
                 elif plan.output is None:
                     await session.append_turn(plan.content(session), options, plan.origin)
                 else:
-                    value = await session.run_to_output(
-                        plan.content(session), plan.output, options, plan.origin, keeps_tools=bool(self._tools)
-                    )
+                    value = await answer_as(session, plan, options, keeps_tools=bool(self._tools))
             self._turns += 1
             self.last = answer.reply(session.model, session.id, value)
             return self.last

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.content import TokenUsage
-from mentra_nb.errors import StoreError, without_control
+from mentra_nb.errors import OperationDenied, StoreError, without_control
 from mentra_nb.event import types as e
 from mentra_nb.pricing import cost_usd
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.words import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Reply:
     cost: float | None = None
     tools: list[ToolCallSummary] = field(default_factory=list)
     value: Any = None
-    """The answer as the type given as `output`; `None` without one."""
+    """The answer as the type given as `as_`; `None` without one."""
     notice: str | None = None
     shown: int | None = None
     """The `n` of `In[n]` of the cell that has streamed it: its next display in that cell shows nothing."""
@@ -76,6 +79,22 @@ class Reply:
     def blocks(self) -> list[str]:
         """The blocks of code in what the model said; number 1 on the page is `blocks[0]`."""
         return [code for _, code in blocks_of(self)]
+
+    def to_df(self) -> pd.DataFrame:
+        """Return the value as a frame: a row for each element of a list, a column for each field.
+
+        Raises:
+            OperationDenied: the answer was not asked for as a type.
+
+        Example:
+            >>> mn.ask("Which of these is a city? Oslo, Norway", as_=list[str]).to_df().value.tolist()
+            ['Oslo']
+        """
+        from mentra_nb.chat.as_frame import to_df
+
+        if self.value is None:
+            raise OperationDenied("this reply has no value: ask with as_, such as mn.ask(prompt, as_='df')")
+        return to_df(self.value)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         from mentra_nb.page.render import bundle, count_code, value_html

@@ -17,6 +17,7 @@ from mentra_nb.notebook import asking
 from mentra_nb.page.escaping import cut
 from mentra_nb.page.render import Bundle, line
 from mentra_nb.tools.clipping import as_printed
+from mentra_nb.tools.spec import ANSWERS
 from mentra_nb.words import counted
 
 MAX_SUBJECT = 80
@@ -44,7 +45,9 @@ class Call:
     """The row of one tool call."""
 
     def __init__(self, name: str, input_json: str = "{}") -> None:
-        self.name: str = name
+        self.is_answer: bool = name.startswith(ANSWERS)
+        """Whether its arguments are the typed answer of the turn."""
+        self.name: str = "answer" if self.is_answer else name
         given = json.loads(input_json)
         self.arguments: dict[str, Any] = given if isinstance(given, dict) else {"": given}
         self.mark: str = ""

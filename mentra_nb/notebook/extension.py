@@ -239,12 +239,10 @@ def _set_matcher(shell: Any, *, add: bool) -> None:
 
 def show_reply(reply: Any) -> None:
     """Show a reply as the value of a cell: its typed value, or its text unless the same cell has just streamed it."""
-    from mentra_nb.notebook.output import show_answer
+    from mentra_nb.notebook.output import show_answer, show_value
 
     if reply.value is not None:
-        from IPython.display import display
-
-        display(reply.value)  # type: ignore[no-untyped-call]  # IPython has no types for it
+        show_value(reply)
     elif reply.shown is not None and reply.shown == kernel.execution_count():
         reply.shown = None
     else:

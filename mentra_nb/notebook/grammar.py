@@ -35,6 +35,7 @@ class Parsed:
     verbose: bool = False
     bg: bool = False
     code: bool = False
+    as_: str | None = None
     include: list[str] = field(default_factory=list)
     dry: bool = False
 

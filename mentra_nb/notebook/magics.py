@@ -19,6 +19,8 @@ from mentra_nb.notebook.commands.command import Context
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
 from mentra_nb.notebook.grammar import parse
+from mentra_nb.notebook.output import show_value
+from mentra_nb.notebook.typed_as import named_type
 from mentra_nb.settings import TABLES, Settings
 
 if TYPE_CHECKING:
@@ -131,6 +133,8 @@ class Mentra(Magics):
         chat, cell_run = conversation(parsed.session), kernel.running_cell()
         limits = limits_of(chat, parsed.budget)
         how: dict[str, Any] = {"model": parsed.model, "tools": tools, "limits": limits, "origin": cell_run}
+        if parsed.as_ is not None:
+            how["as_"] = named_type(parsed.as_, names)
         asked = find_references(names, parsed.prompt, parsed.include)
         if parsed.dry:
             from mentra_nb.chat.preview import dry_run
@@ -147,7 +151,11 @@ class Mentra(Magics):
             put_code(reply)
         if parsed.out is not None:
             names[parsed.out] = reply
-        return None if cell is not None or parsed.out or self._is_shown_by_the_terminal() else reply
+        if cell is None and not parsed.out and not self._is_shown_by_the_terminal():
+            return reply
+        if parsed.as_ is not None:
+            show_value(reply)
+        return None
 
     mentra.__doc__ = help_text(COMMANDS, OPTIONS)  # what `%mentra?` shows
 

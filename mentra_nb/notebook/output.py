@@ -38,6 +38,13 @@ class CellOut:
         update_display(data, raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
 
 
+def show_value(reply: Reply) -> None:
+    """Show the typed value of a reply in the running cell."""
+    from IPython.display import display
+
+    display(reply.value)  # type: ignore[no-untyped-call]  # IPython has no types for it
+
+
 def show_answer(reply: Reply, *, whole: bool = False) -> None:
     """Show the text of a reply in the running cell, with the numbers that its code had in the turn.
 

@@ -322,7 +322,7 @@ class TurnView:
             self.note("thinking", "…", detail=thoughts)
 
     def _draw_call(self, call: Call) -> None:
-        if self._quiet or not (self.live or call.mark):
+        if self._quiet or not (self.live or call.mark) or (call.is_answer and call.mark != "✗"):
             return
         data = call.bundle(timed=self.timed, is_open=self._verbose)
         if call.display is None:

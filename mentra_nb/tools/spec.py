@@ -13,6 +13,9 @@ from mentra_nb.providers.base import ProviderToolSpec
 RunAgain = Literal["none", "idempotent", "once"]
 """What a second run of a call would do: nothing, the same again, or something a person must decide about."""
 
+ANSWERS = "mentra_terminal_"
+"""What the name of a tool begins with that receives the typed answer of a turn."""
+
 
 class ToolSpec(Data):
     """A tool's descriptor: its description for the provider, and what the runtime needs to schedule and authorize it.

@@ -303,12 +303,25 @@ async def test_an_answer_without_the_call_is_an_error_and_the_transcript_is_kept
 async def test_a_value_that_does_not_fit_is_an_error_that_names_the_problem(
     output: Any, value: Any, problem: str
 ) -> None:
-    async with table_of(answer(value)) as table:
+    async with table_of(answer(value), answer(value)) as table:
         agent = await table.agent()
-        with pytest.raises(InvalidOutput, match=problem):
+        with pytest.raises(InvalidOutput, match=problem) as raised:
             await agent.run_to_output("Well?", output)
         assert [t.success for t in table.recorder.of(e.TurnFinished)] == [True]
-        assert len(agent.history()) == 3
+        assert len(agent.history()) == 5
+    assert json.loads(raised.value.text) == (value if output is City else value.get("value"))
+
+
+async def test_a_value_that_does_not_fit_goes_back_to_the_model_once() -> None:
+    async with table_of(answer({"name": "Paris", "people": -1}), answer(PARIS)) as table:
+        agent = await table.agent()
+        assert (await agent.run_to_output("Where?", City)).name == "Paris"
+        [first, second] = table.provider.recorded_requests
+        assert first.tool_choice == second.tool_choice == ToolChoice("tool", terminal(first)[0].name)
+        [told] = agent.history()[2].tool_results()
+    assert told.is_error
+    assert str(told.content).startswith("the model's answer does not match City: people: Input should be greater")
+    assert str(told.content).endswith("; give the whole answer again")
 
 
 async def test_malformed_arguments_are_reported_to_the_model_and_the_next_call_counts() -> None:
@@ -327,7 +340,9 @@ async def test_a_turn_that_a_budget_ended_says_so() -> None:
 # ---- it exists for that turn only ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("turns", [(failure(HttpError(400)),), (text("Paris."),), (answer({}),), (answer(PARIS),)])
+@pytest.mark.parametrize(
+    "turns", [(failure(HttpError(400)),), (text("Paris."),), (answer({}), answer({})), (answer(PARIS),)]
+)
 async def test_the_terminal_tool_is_gone_however_the_turn_ends(turns: tuple[ScriptedAnswer, ...]) -> None:
     async with table_of(*turns, text("ok"), tools=[act]) as table:
         agent = await table.agent()

@@ -338,11 +338,11 @@ def test_a_typed_output_is_the_value_of_the_reply() -> None:
     with engine_of() as engine:
         engine.use(Shaping(), "m")
         chat = chat_on(engine, tools=[act])
-        reply = chat.ask("Where?", output=City)
+        reply = chat.ask("Where?", as_=City)
         assert reply.value == City(name="Oslo")
         assert repr(reply).startswith("<Reply City(name='Oslo') from scripted/m")
         assert chat.ask("hi").value is None
-        assert chat_on(engine, output=City).ask("Where?").value == City(name="Oslo")
+        assert chat_on(engine, as_=City).ask("Where?").value == City(name="Oslo")
 
 
 def test_limits_are_of_every_turn_or_of_one() -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mentra_nb.authorization import PermissionDecision
@@ -74,7 +75,8 @@ class Option:
 
     @property
     def name(self) -> str:
-        return self.flags[-1].removeprefix("--").replace("-", "_")
+        name = self.flags[-1].removeprefix("--").replace("-", "_")
+        return f"{name}_" if iskeyword(name) else name
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from mentra_nb.notebook.commands import answers, cells, jobs, models, record, ru
 from mentra_nb.notebook.commands.command import Command, Context, Option, Words, one_of, say
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.planned import PLANNED
+from mentra_nb.notebook.typed_as import WORDS
 
 OPTIONS = (
     Option(("-m", "--model"), "model for this turn, as provider/model", "NAME", complete=lambda names: names.models()),
@@ -34,6 +35,12 @@ OPTIONS = (
     Option(("--dry",), "show what would be sent, its tokens and price, and send nothing"),
     Option(("-q", "--quiet"), "show only the answer"),
     Option(("-v", "--verbose"), "also show tool results and thinking"),
+    Option(
+        ("--as",),
+        "the answer as a value: a type of this notebook, list[str], df, json",
+        "TYPE",
+        complete=one_of(*WORDS),
+    ),
     Option(("--code",), "put the Python of the answer into a new cell below, without running it"),
     Option(("--bg",), "go on in the background: the cell ends at once, and the answer comes into it"),
 )
