@@ -13,14 +13,12 @@ In code (`import mentra_nb as mn`), each with its own help:
     tool                         make a function a tool
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
-    allow, deny, rules, revoke   what tools may do unasked
-    suggest_rules                rules that your own answers would make
+    allow, deny, rules, revoke   what tools may do unasked; suggest_rules: rules that your own answers would make
     budgets                      what may still be used
     jobs, stop_job, stop_jobs    commands in the background; woken_turns: the turns that their ends begin
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, events, messages, sql, columns
                                  what happened, as DataFrames
-    slowest_tools, denial_reasons, time_spent, compare, backtest, plot
-                                 what that says
+    slowest_tools, denial_reasons, reviewer_report, time_spent, compare, backtest, plot: what that says
     export, record_head, verify, prune
                                  hand the record over, keep its digest, check it, shorten it
     Runtime, Session, Agent      the same without a notebook, asynchronously
@@ -150,6 +148,7 @@ __all__ = [
     "record_head",
     "records",
     "replay",
+    "reviewer_report",
     "revoke",
     "rule_changes",
     "rules",
@@ -191,7 +190,7 @@ _NAMES = {
     # the record
     "record.read.frames": "events sessions turns model_calls tool_calls decisions effects rule_changes usage sql",
     "record.read.columns": "columns",
-    "record.read.reports": "slowest_tools denial_reasons time_spent compare",
+    "record.read.reports": "slowest_tools denial_reasons reviewer_report time_spent compare",
     "record.read.plots": "plot",
     "record.read.export": "export",
     "record.keep.verify": "verify record_head RecordHead",
@@ -373,7 +372,7 @@ if TYPE_CHECKING:
         usage,
     )
     from mentra_nb.record.read.plots import plot
-    from mentra_nb.record.read.reports import compare, denial_reasons, slowest_tools, time_spent
+    from mentra_nb.record.read.reports import compare, denial_reasons, reviewer_report, slowest_tools, time_spent
     from mentra_nb.record.write.health import JournalHealth
     from mentra_nb.record.write.journal import Journal
     from mentra_nb.runtime.agents import PersistedAgentSummary

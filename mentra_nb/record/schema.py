@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """Raise it when a view or a promoted column changes; `record.duckdb` is then rewritten."""
 
 STORAGE_VERSION = "v1.0.0"
@@ -101,6 +101,7 @@ CATEGORIES = (
     "rule_scope",
     "action",
     "change",
+    "risk",
     "os_user",
     "host",
     "stop_reason",

@@ -67,6 +67,7 @@ def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) ->
         "effects",
         "slowest_tools",
         "denial_reasons",
+        "reviewer_report",
         "time_spent",
         "compare",
         "backtest",

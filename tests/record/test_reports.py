@@ -34,6 +34,7 @@ pytestmark = pytest.mark.slow
 QUESTIONS: dict[str, tuple[Callable[..., pd.DataFrame], tuple[Any, ...], int]] = {
     "slowest_tools": (reports.slowest_tools, (), 0),
     "denial_reasons": (reports.denial_reasons, (), 0),
+    "reviewer_report": (reports.reviewer_report, (), 0),
     "time_spent": (reports.time_spent, (), 1),
     "compare": (reports.compare, ("s1", "s2"), 0),
     "backtest": (backtest, (["allow shell *"],), 0),
@@ -82,6 +83,46 @@ def test_denials_are_counted_by_reason(record: Record) -> None:
         ("user", "not today", 2, "f1"),
         ("policy", "outside the project", 1, "f2"),
     ]
+
+
+ADVISED = [  # risk, outcome, by whom, changed arguments
+    ("high", "denied", "user", None),
+    ("high", "allowed", "user", None),
+    ("high", "allowed", "host", None),
+    ("high", "allowed", "user", {"command": "ls"}),
+    ("low", "allowed", "user", None),
+    ("low", "denied", "user", None),
+    ("low", "denied", "timeout", None),
+    ("low", "allowed", "rule:1", None),
+    ("medium", "denied", "user", None),
+    ("unknown", "allowed", "user", None),
+    ("high", None, None, None),
+]
+
+
+def test_a_reviewer_is_compared_with_the_person(record: Record) -> None:
+    record.turn("r")
+    for n, (risk, outcome, by, given) in enumerate(ADVISED):
+        same: dict[str, Any] = {"run_id": "r", "tool_call_id": f"c{n}", "tool_name": "shell", "request_id": f"q{n}"}
+        record.add(e.QuestionAsked, **same, description="", subject=f"do {n}", deadline=2e9, session_id="s1")
+        record.add(e.QuestionAdvised, **same, risk=risk, reason="why", provider="p", model="m", duration_ms=1000 * n)
+        if outcome is not None:
+            record.add(e.QuestionAnswered, **same, outcome=outcome, decided_by=by, waited_ms=1, input=given)
+    found = reports.reviewer_report(folder=record.folder).set_index("risk")
+    assert list(found.index) == ["low", "medium", "high", "unknown"]
+    assert list(found.advised) == [4, 1, 5, 1]
+    assert list(found.allowed) == [1, 0, 2, 1]
+    assert list(found.denied) == [1, 1, 1, 0]
+    assert list(found.false_alarms) == [0, 0, 2, 0]
+    assert list(found.misses) == [1, 0, 0, 0]
+    assert list(found.share.fillna(-1)) == [0.5, -1, pytest.approx(2 / 3), -1]
+    assert (found.model["low"], found.median_s["low"]) == ("p/m", 5.5)
+    rows = frames.sql("FROM advice ORDER BY ts, request_id", folder=record.folder)
+    assert list(rows.columns) == list(mn.columns("advice").column)
+    assert set(rows.outcome) == {"allowed", "denied", "changed", "pending"}
+    assert (rows.subject[0], rows.notebook[0], rows.session_id[0]) == ("do 0", "n.ipynb", "s1")
+    assert reports.reviewer_report(model="other/m", folder=record.folder).empty
+    assert "mn.reviewer_report()" in repr(reports.reviewer_report(tool="write", folder=record.folder))
 
 
 def test_time_a_person_took_beside_the_models(record: Record) -> None:

@@ -99,6 +99,10 @@ class EffectFilters(ToolFilters, total=False):
     run: One
 
 
+class AdviceFilters(ToolFilters, total=False):
+    model: One
+
+
 class UsageFilters(Filters, total=False):
     model: One
     notebook: One

@@ -10,9 +10,10 @@ import pandas as pd
 
 from mentra_nb.authorization import ToolCapability
 from mentra_nb.errors import ConfigurationError
+from mentra_nb.record.advice import PEOPLE
 from mentra_nb.record.read import frames, query
 from mentra_nb.record.read.columns import described
-from mentra_nb.record.read.filters import Filters, ToolFilters, filtered
+from mentra_nb.record.read.filters import AdviceFilters, Filters, ToolFilters, filtered
 from mentra_nb.secrets.mask import REDACTED
 
 _OF_TURNS = {
@@ -92,6 +93,34 @@ def time_spent(
             sum(human_wait_s) AS human_wait_s, sum(model_s) AS model_s, sum(tool_s) AS tool_s,
             sum(human_wait_s) / nullif(sum(human_wait_s) + sum(model_s) + sum(tool_s), 0) AS human_share""",
         tail="GROUP BY ALL ORDER BY min(ts)",
+    )
+
+
+@described
+@filtered
+def reviewer_report(**filters: Unpack[AdviceFilters]) -> pd.DataFrame:
+    """Return how a reviewer's advice compares with what a person then decided, a row per reviewer and risk it stated.
+
+    A false alarm is a call that it called high and a person allowed; a miss is one that it called low and a person
+    denied. Questions that a rule, a deadline or a stopped turn closed are in `advised` only, and so are calls that were
+    allowed with other arguments. The view `advice` has a row per question.
+
+    Example:
+        >>> mn.reviewer_report(session="sales").empty  # it has no reviewer
+        True
+    """
+    by_person = f"decided_by IN {PEOPLE}"
+    return query.view(
+        "advice",
+        filters,
+        costs=False,
+        select=f"""model, risk, count(*) AS advised, count(*) FILTER (outcome = 'allowed' AND {by_person}) AS allowed,
+            count(*) FILTER (outcome = 'denied' AND {by_person}) AS denied,
+            count(*) FILTER (false_alarm) AS false_alarms, count(*) FILTER (miss) AS misses,
+            CASE WHEN risk IN ('low', 'high') THEN count(*) FILTER (false_alarm OR miss)
+                / nullif(count(*) FILTER (outcome IN ('allowed', 'denied') AND {by_person}), 0) END AS share,
+            quantile_cont(seconds, 0.5) AS median_s""",
+        tail="GROUP BY model, risk ORDER BY model, list_position(['low', 'medium', 'high'], risk) NULLS LAST",
     )
 
 

@@ -9,6 +9,7 @@ names in `_ms` milliseconds; `cost_usd` is US dollars, and NULL if the price is 
 
 from __future__ import annotations
 
+from mentra_nb.record.advice import advice_sql
 from mentra_nb.record.effects import effects_sql
 from mentra_nb.record.schema import USAGE, at
 
@@ -277,5 +278,6 @@ VIEWS = {
     "sessions": _SESSIONS,
     "rule_changes": _RULE_CHANGES,
     "effects": effects_sql(_RUNS),
+    "advice": advice_sql(_RUNS),
 }
 """The views over `events`, `prices` and `known_rules`; none uses another."""
