@@ -61,6 +61,8 @@ class Reviewer:
             ProviderNotFound: the model's provider is not registered.
         """
         self._turn = turn
+        self._bus = permissions.bus
+        """Where the question is announced. The events of a subagent reach no screen."""
         self._provider, self._model = _model_of(turn)
         if turn.limits.options.cost_budget is not None:
             check_priced(self._provider.descriptor.id, self._model)
@@ -76,7 +78,7 @@ class Reviewer:
                 risk, reason = advice(await self._answer(question))
             except MentraError as error:
                 reason = f"no advice: {mask_secrets(str(error))}"[:MAX_REASON]
-        self._turn.emit(
+        self._bus.emit(
             QuestionAdvised(
                 agent_id=question.agent_id,
                 run_id=question.run_id,

@@ -296,7 +296,7 @@ class Chat:
             system = self.system if plan.system is None else plan.system
             if system is None and session.agent.config.system == SYSTEM:  # else it was stored with one of its own
                 system = await used.system_prompt(turn)
-            with waiting_thread(turn.jobs.give), self._answering(session, turn, plan, system) as answer:
+            with waiting_thread(turn.jobs), self._answering(session, turn, plan, system) as answer:
                 if plan.prompt is None:
                     await session.resume_turn(options, plan.origin)
                 elif plan.output is None:

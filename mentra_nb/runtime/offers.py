@@ -10,7 +10,7 @@ from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.tools.function import as_tool
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import MainThread, Tool
-from mentra_nb.tools.waiting_thread import on_waiting_thread
+from mentra_nb.tools.waiting_thread import check_waiting_thread, on_waiting_thread
 
 if TYPE_CHECKING:
     from mentra_nb.mcp_client.servers import McpServers
@@ -24,7 +24,7 @@ class Offers:
 
     def __init__(self) -> None:
         self.tools: dict[str, Tool] = {}
-        self.contexts: dict[type, Any] = {MainThread: MainThread(on_waiting_thread)}
+        self.contexts: dict[type, Any] = {MainThread: MainThread(on_waiting_thread, check_waiting_thread)}
         self._mcp: McpServers | None = None
         self._skills: Skills | None = None
 

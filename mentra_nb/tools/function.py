@@ -131,6 +131,10 @@ class FunctionTool(Tool):
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return fitted(self.arguments, arguments)[1]
 
+    def check_policy(self, context: ToolContext, arguments: dict[str, Any]) -> None:
+        if self.main_thread:
+            context.service(MainThread).check()
+
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         parsed = validated(self.arguments, arguments)
         keywords = {str(field.alias): getattr(parsed, name) for name, field in type(parsed).model_fields.items()}

@@ -33,6 +33,8 @@ class MainThread(NamedTuple):
 
     run: Callable[[Callable[[], Any]], Awaitable[Any]]
     """Returns what the function returns. Raises what it raises, and `ToolError` when that thread takes no more work."""
+    check: Callable[[], None]
+    """Raises `ToolError` where no such thread waits for the turn."""
 
 
 @dataclass(frozen=True, eq=False)

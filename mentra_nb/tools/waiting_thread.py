@@ -152,6 +152,11 @@ class Jobs:
         if self._to is None:
             self._to = queue.SimpleQueue()
 
+    @property
+    def is_expected(self) -> bool:
+        """Whether a thread waits, or is about to."""
+        return self._to is not None
+
     def take_into(self, jobs: queue.SimpleQueue[Any]) -> None:
         """Put jobs into a queue from now on, out of which the calling thread runs them."""
         before, self._to = self._to, jobs
@@ -165,17 +170,24 @@ class Jobs:
         self._to.put(job)
 
 
-_give: ContextVar[Callable[[Job], None] | None] = ContextVar("mentra_waiting_thread", default=None)
+_jobs: ContextVar[Jobs | None] = ContextVar("mentra_waiting_thread", default=None)
 
 
 @contextmanager
-def waiting_thread(give: Callable[[Job], None]) -> Iterator[None]:
-    """Inside, give the work of this task's tools to `give`, which raises `ToolError` where no thread waits."""
-    token = _give.set(give)
+def waiting_thread(jobs: Jobs) -> Iterator[None]:
+    """Inside, the work of this task's tools goes to the thread that takes these jobs."""
+    token = _jobs.set(jobs)
     try:
         yield
     finally:
-        _give.reset(token)
+        _jobs.reset(token)
+
+
+def check_waiting_thread() -> None:
+    """Raise `ToolError` where no thread waits for this turn, so that nobody is asked about a call that cannot run."""
+    jobs = _jobs.get()
+    if jobs is None or not jobs.is_expected:
+        raise ToolError(NOBODY_WAITS)
 
 
 async def on_waiting_thread(work: Callable[[], Any], /) -> Any:
@@ -189,11 +201,11 @@ async def on_waiting_thread(work: Callable[[], Any], /) -> Any:
 
     import anyio
 
-    give = _give.get()
-    if give is None:
+    jobs = _jobs.get()
+    if jobs is None:
         raise ToolError(NOBODY_WAITS)
     job = Job(work)
-    give(job)
+    jobs.give(job)
     try:
         return await asyncio.wrap_future(job.future)
     except asyncio.CancelledError:

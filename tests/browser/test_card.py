@@ -267,6 +267,22 @@ def test_enter_in_a_field_gives_the_answer_that_the_field_is_for(opened: Opener)
     expect(notebook.output(2)).to_contain_text("[(True, 'git *', None), (False, None, 'not now')]")
 
 
+def test_what_a_reviewer_says_is_on_the_card_as_text(opened: Opener) -> None:
+    said = "s.text('high\\nIt sends <b>data</b> elsewhere.')"
+    notebook = opened(
+        f"{REAL}script(shell({COMMAND!r}), {said}, s.text('Done.'))",
+        "%config Mentra.reviewer = 'model'",
+        "%mentra go",
+    )
+    notebook.run_all()
+    shown = notebook.card()
+    advice = "A reviewer says, risk high: It sends <b>data</b> elsewhere. (advice only)"
+    expect(shown.get_by_text(advice, exact=True)).to_be_visible()
+    expect(shown.get_by_role("button", name="Allow once")).to_be_enabled()
+    shown.get_by_role("button", name="Deny", exact=True).click()
+    expect(notebook.output(2)).to_contain_text("denied by you")
+
+
 def test_the_card_is_announced_without_taking_the_focus(opened: Opener) -> None:
     notebook = opened(*SOURCES)
     notebook.run_all()

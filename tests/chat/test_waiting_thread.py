@@ -83,6 +83,15 @@ async def test_where_no_thread_waits_the_call_is_refused_in_a_sentence() -> None
         assert "it runs on the thread that waits for the turn, and none does" in said(chat)
 
 
+@pytest.mark.anyio
+async def test_nobody_is_asked_about_a_call_that_has_no_thread_to_run_on() -> None:
+    with chat_with(ident) as chat:
+        chat._engine.settings.change("ask", "always", "test")
+        turn = chat.start("go", limits=RunOptions(deadline=time.time() + 5), in_background=True)
+        assert (await turn.aresult()).text == "Done."  # a question would have waited until the deadline
+        assert "it runs on the thread that waits for the turn, and none does" in said(chat)
+
+
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_a_turn_that_runs_out_of_time_interrupts_it(*, in_thread: bool) -> None:
     def wait() -> None:

@@ -14,6 +14,7 @@ from kits.core import context
 
 from mentra_nb.permission.policy import PolicyViolation, RuntimePolicy
 from mentra_nb.tools.builtin.python import PythonTool
+from mentra_nb.tools.tool import MainThread
 
 NO_KERNEL: Any = None
 """A policy is asked before the kernel is."""
@@ -113,7 +114,8 @@ def test_read_only_refuses_every_write_and_every_command_also_in_the_base_folder
 @pytest.mark.parametrize("bound", [{"read_only": True}, {"sandboxed_only": True}, {"allow_shell_commands": False}])
 def test_code_in_the_kernel_is_refused_where_no_command_may_run_outside(base: Path, bound: dict[str, bool]) -> None:
     tool, arguments = PythonTool(NO_KERNEL), {"code": "1"}
-    tool.check_policy(context(base, RuntimePolicy.permissive()), arguments)
+    cell = MainThread(NO_KERNEL, lambda: None)
+    tool.check_policy(context(base, RuntimePolicy.permissive(), cell=cell), arguments)
     with pytest.raises(PolicyViolation, match="code in the kernel"):
         tool.check_policy(context(base, replace(RuntimePolicy.permissive(), **bound)), arguments)
 

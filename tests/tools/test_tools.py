@@ -248,7 +248,7 @@ async def test_a_function_that_asks_for_the_thread_of_the_cell_runs_there(tmp_pa
         return threading.get_ident()
 
     with ThreadPoolExecutor(1) as cell:
-        here = MainThread(lambda work: asyncio.wrap_future(cell.submit(work)))
+        here = MainThread(lambda work: asyncio.wrap_future(cell.submit(work)), lambda: None)
         result = await ident.execute(context(tmp_path, here=here), {})
         assert result.content == cell.submit(threading.get_ident).result()
     assert not ident.spec.parallel

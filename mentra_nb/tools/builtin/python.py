@@ -91,6 +91,7 @@ class PythonTool(Tool):
         policy = context.policy
         if policy.read_only or policy.sandboxed_only or not policy.allow_shell_commands:
             raise PolicyViolation("python", "code in the kernel can do what the runtime policy forbids to commands")
+        context.service(MainThread).check()
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         self.check_policy(context, arguments)
