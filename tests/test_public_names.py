@@ -34,13 +34,13 @@ EXPORTED = [
     "Spent", "SqliteStore", "TokenUsage", "Tool", "ToolAuthorizationDecision", "ToolAuthorizationOutcome",
     "ToolAuthorizationPreview", "ToolAuthorizationRequest", "ToolAuthorizer", "ToolCallSummary", "ToolChoice",
     "ToolContext", "ToolError", "ToolOutput", "ToolSpec", "TurnOrigin", "UndoResult", "VolatileStore",
-    "__version__", "aask", "allow", "allow_everything", "ask", "authorization", "backtest", "budgets", "columns",
-    "compare", "connect", "content", "decisions", "denial_reasons", "deny", "effects", "errors", "event_types",
-    "events", "export", "http", "jobs", "load_ipython_extension", "mcp", "mcp_servers", "messages", "model_calls",
-    "models", "plot", "preview", "provider", "prune", "record_head", "records", "replay", "reviewer_report", "revoke",
-    "rule_changes", "rules", "screen_events", "scripted", "sessions", "slowest_tools", "sql", "stop_job", "stop_jobs",
-    "strategy", "suggest_rules", "tape", "time_spent", "tool", "tool_calls", "turns", "undo",
-    "unload_ipython_extension", "usage", "use", "verify", "woken_turns",
+    "__version__", "aask", "advice", "allow", "allow_everything", "ask", "authorization", "backtest", "budgets",
+    "columns", "compare", "connect", "content", "decisions", "denial_reasons", "deny", "effects", "errors",
+    "event_types", "events", "export", "http", "jobs", "load_ipython_extension", "mcp", "mcp_servers", "messages",
+    "model_calls", "models", "plot", "preview", "provider", "prune", "record_head", "records", "replay",
+    "reviewer_report", "revoke", "rule_changes", "rules", "screen_events", "scripted", "sessions", "slowest_tools",
+    "sql", "stop_job", "stop_jobs", "strategy", "suggest_rules", "tape", "time_spent", "tool", "tool_calls", "turns",
+    "undo", "unload_ipython_extension", "usage", "use", "verify", "woken_turns",
 ]
 # fmt: on
 

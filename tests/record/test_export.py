@@ -33,7 +33,7 @@ def test_a_database_holds_every_table_its_meaning_and_the_chain(full: Record, tm
         con.execute("SET TimeZone = 'UTC'")
         for name in export.TABLES:
             count = con.execute(f"SELECT count(*) FROM {name}").fetchone()
-            assert count == (len(frames.sql(f"FROM {name}", folder=full.folder)),)
+            assert count == (len(getattr(frames, name)(folder=full.folder)),)
         cost = con.execute("SELECT cost_usd FROM turns").fetchone()
         said = dict(
             con.execute("SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'turns'").fetchall()
@@ -66,7 +66,7 @@ def test_a_folder_is_a_record_that_can_be_verified(full: Record, tmp_path: Path,
     found = verify(target)
     assert (list(found.state), list(found.problem.isna())) == (["compacted" if compacted else "complete"], [True])
     for name in export.TABLES:
-        ours, theirs = (frames.sql(f"FROM {name}", folder=folder) for folder in (full.folder, target))
+        ours, theirs = (getattr(frames, name)(folder=folder) for folder in (full.folder, target))
         pd.testing.assert_frame_equal(ours, theirs)
     with duckdb.connect() as con:
         (turns,) = con.execute(f"SELECT count(*) FROM '{target}/tables/turns.parquet'").fetchall()
@@ -101,7 +101,7 @@ def test_an_arrow_file(two: Record, tmp_path: Path) -> None:
     for name in export.TABLES:
         file = export.export(tmp_path / f"{name}.arrow", table=name, folder=two.folder)
         frame = feather.read_table(file).to_pandas()
-        ours = frames.sql(f"FROM {name}", folder=two.folder)
+        ours = getattr(frames, name)(folder=two.folder)
         assert (len(frame), list(frame.columns)) == (len(ours), list(ours.columns))
 
 

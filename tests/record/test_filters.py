@@ -29,6 +29,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "usage": ("model", "notebook"),
     "slowest_tools": ("tool",),
     "denial_reasons": ("tool",),
+    "advice": ("tool", "model"),
     "reviewer_report": ("tool", "model"),
     "time_spent": (),
     "backtest": ("tool",),

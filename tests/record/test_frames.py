@@ -65,6 +65,7 @@ def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) ->
         *FRAMES,
         "rule_changes",
         "effects",
+        "advice",
         "slowest_tools",
         "denial_reasons",
         "reviewer_report",

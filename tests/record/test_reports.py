@@ -117,12 +117,13 @@ def test_a_reviewer_is_compared_with_the_person(record: Record) -> None:
     assert list(found.misses) == [1, 0, 0, 0]
     assert list(found.share.fillna(-1)) == [0.5, -1, pytest.approx(2 / 3), -1]
     assert (found.model["low"], found.median_s["low"]) == ("p/m", 5.5)
-    rows = frames.sql("FROM advice ORDER BY ts, request_id", folder=record.folder)
+    rows = frames.advice(folder=record.folder)
     assert list(rows.columns) == list(mn.columns("advice").column)
+    assert [str(dtype) for dtype in rows.dtypes] == list(mn.columns("advice").dtype)
     assert set(rows.outcome) == {"allowed", "denied", "changed", "pending"}
     assert (rows.subject[0], rows.notebook[0], rows.session_id[0]) == ("do 0", "n.ipynb", "s1")
     assert reports.reviewer_report(model="other/m", folder=record.folder).empty
-    assert "mn.reviewer_report()" in repr(reports.reviewer_report(tool="write", folder=record.folder))
+    assert "Without filters all are shown: mn.advice()" in repr(frames.advice(tool="write", folder=record.folder))
 
 
 def test_time_a_person_took_beside_the_models(record: Record) -> None:

@@ -20,6 +20,7 @@ from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.record.read import query
 from mentra_nb.record.read.columns import described, documented
 from mentra_nb.record.read.filters import (
+    AdviceFilters,
     DecisionFilters,
     EffectFilters,
     EventFilters,
@@ -167,6 +168,18 @@ def effects(**filters: Unpack[EffectFilters]) -> pd.DataFrame:
         True
     """
     return query.view("effects", filters, costs=False)
+
+
+@described
+@filtered
+def advice(**filters: Unpack[AdviceFilters]) -> pd.DataFrame:
+    """Return a row per question that a reviewer advised on, with what was then decided, oldest first.
+
+    Example:
+        >>> mn.advice(session="sales").empty  # it has no reviewer
+        True
+    """
+    return query.view("advice", filters, costs=False)
 
 
 @described

@@ -50,8 +50,6 @@ _FIRST = {
     "advice": "%config Mentra.reviewer = 'model' has a model advise on the questions that follow.",
 }
 """What to do when a frame is empty without filters."""
-_FUNCTIONS = {"advice": "reviewer_report"}
-"""The function that shows a view, where it has another name."""
 _ASK = "Ask something first: %mentra what can you do here?"
 
 
@@ -233,5 +231,5 @@ def _why_empty(name: str, folder: str | Path | None, used: Mapping[str, Any]) ->
     words = name.replace("_", " ")
     if used:
         given = ", ".join(f"{key}={value!r}" for key, value in used.items())
-        return f"No {words} with {given} in {folder}. Without filters all are shown: mn.{_FUNCTIONS.get(name, name)}()"
+        return f"No {words} with {given} in {folder}. Without filters all are shown: mn.{name}()"
     return f"No {words} yet: none are recorded in {folder}. {_FIRST.get(name, _ASK)}"

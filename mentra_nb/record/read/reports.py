@@ -103,7 +103,7 @@ def reviewer_report(**filters: Unpack[AdviceFilters]) -> pd.DataFrame:
 
     A false alarm is a call that it called high and a person allowed; a miss is one that it called low and a person
     denied. Questions that a rule, a deadline or a stopped turn closed are in `advised` only, and so are calls that were
-    allowed with other arguments. The view `advice` has a row per question.
+    allowed with other arguments. `mn.advice` has a row per question.
 
     Example:
         >>> mn.reviewer_report(session="sales").empty  # it has no reviewer
