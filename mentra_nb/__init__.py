@@ -8,18 +8,23 @@ In code (`import mentra_nb as mn`), each with its own help:
     ask, aask, Chat              ask a model, once or in a conversation; a `Reply` comes back
     preview                      what an object would be for the model
     models, connect              which models there are; register a server
-    use, tape, replay            ask a provider object; write a server's answers down; answer from them
+    tape, replay                 write a server's answers down; answer from them
+    use                          ask a provider object: your own class, or a script
     tool                         make a function a tool
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
-    allow, deny, rules, revoke   what tools may do unasked; suggest_rules: rules that your own answers would make
+    allow, deny, rules, revoke   what tools may do unasked
+    suggest_rules                rules that your own answers would make
     budgets                      what may still be used
     jobs, stop_job, stop_jobs    commands in the background; woken_turns: the turns that their ends begin
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, advice, events, messages,
     sql, columns                 what happened, as DataFrames
-    slowest_tools, denial_reasons, reviewer_report, time_spent, compare, backtest, plot: what that says
-    export, record_head, verify, prune: hand the record over, keep its digest, check it, shorten it
-    Runtime, Session, Agent      the same without a notebook, asynchronously; errors: every exception, as a tree
+    slowest_tools, denial_reasons, reviewer_report, time_spent, compare, backtest, plot
+                                 what that says
+    export, record_head, verify, prune
+                                 hand the record over, keep its digest, check it, shorten it
+    Runtime, Session, Agent      the same without a notebook, asynchronously
+    errors                       every exception, as a tree
 
 The names load when they are first used; importing the package loads nothing else.
 """
@@ -186,7 +191,9 @@ _NAMES = {
     "chat.backtest": "backtest",
     "chat.suggest": "suggest_rules",
     # the record
-    "record.read.frames": "events sessions turns model_calls tool_calls decisions effects rule_changes usage advice sql",
+    "record.read.frames": (
+        "events sessions turns model_calls tool_calls decisions effects rule_changes usage advice sql"
+    ),
     "record.read.columns": "columns",
     "record.read.reports": "slowest_tools denial_reasons reviewer_report time_spent compare",
     "record.read.plots": "plot",
