@@ -146,6 +146,10 @@ class Settings(BaseModel):
         default=True,
         description="Whether a turn begins by itself when a background command ends, where a person is at the page.",
     )
+    keep_answers: bool = Field(
+        default=False,
+        description="Whether a cell whose question did not change shows its stored answer, as with --keep.",
+    )
     instructions: str = Field(
         default="AGENTS.md",
         description="Name of the file with notes of the project that the model is given, as a quotation; empty: none.",

@@ -63,6 +63,7 @@ async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin, bef
         agent_id=turn.agent_id,
         base=end.tip if end is not None else turn.transcript.leaf,
         cell_id=origin.cell_id,
+        model=f"{turn.provider.descriptor.id}/{turn.model}",
         started_at=time.time(),
         resumes=end.run.id if end is not None else None,
     )

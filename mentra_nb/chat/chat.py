@@ -15,9 +15,10 @@ from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import RunOptions, Spent
 from mentra_nb.arguments import check_words
 from mentra_nb.authorization import PermissionRule
+from mentra_nb.chat.again import CellRuns
 from mentra_nb.chat.answers import answer as answer_as
 from mentra_nb.chat.answers import wanted
-from mentra_nb.chat.earlier import tell_of_earlier
+from mentra_nb.chat.earlier import about_earlier, find_earlier
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import Identity
 from mentra_nb.chat.instructions import SYSTEM
@@ -83,6 +84,7 @@ class Chat:
         self._session: Session | None = None
         self._identity = Identity(name)
         self._turns = 0
+        self._cells = CellRuns()
         self._running: RunningTurn | None = None
         self._begun: WeakSet[RunningTurn] = WeakSet()
         for tool in tools:
@@ -214,11 +216,13 @@ class Chat:
         can_ask: bool = True,
         waits: bool = False,
         in_background: bool = False,
+        replaces: bool = False,
     ) -> RunningTurn:
         """Begin a turn and return its handle at once. Arguments as `ask`.
 
         `waits`: this thread waits for the turn next, and tools that need it may run on it. `in_background`: another
-        prompt of this conversation waits for it.
+        prompt of this conversation waits for it. `replaces`: it takes the place of the turns that the cell of `origin`
+        took when it was run before.
 
         Raises:
             InvalidTool: a function that cannot be offered.
@@ -232,16 +236,16 @@ class Chat:
         check_words(prompt, model, self.name)
         made = tuple(map(as_tool, tools))
         screen = presenter()
-        tells = screen is not None and screen.is_watched() and self._engine.chats.get(None) is self
+        earlier = about_earlier(screen) if self._engine.chats.get(None) is self else ""
         place = screen.place() if screen is not None and can_ask and (waits or in_background) else None
         given = None
         if objects:
             from mentra_nb.chat.references.handing import handed
 
             given = handed(objects, self._engine.policy)
-        output = wanted(self.as_ if as_ is None else as_)
-        how = (made, system, output, limits, origin, can_ask, waits, tells, place, in_background, given)
-        turn = self._engine.start_turn(self._take_turn, TurnPlan(prompt, model or self.model, *how))
+        of_turn = (prompt, model or self.model, made, system, wanted(self.as_ if as_ is None else as_), limits)
+        plan = TurnPlan(*of_turn, origin, can_ask, waits, earlier, place, in_background, given, replaces)
+        turn = self._engine.start_turn(self._take_turn, plan)
         self._begun.add(turn)
         for cut in given.cuts() if given is not None else ():
             turn.notice(cut)
@@ -276,10 +280,8 @@ class Chat:
         with self._exclusively(turn, plan, limits), self._identity.in_errors():
             with options.stoppable():  # finding the model may wait for a server
                 if (session := self._session) is None:
-                    if plan.tells_of_earlier and self._identity.known_as is None:
-                        await tell_of_earlier(
-                            turn, used.runtime.store, self._identity.project, self.notebook, used.began
-                        )
+                    if plan.earlier and self._identity.is_unknown:
+                        await find_earlier(turn, used.runtime, self._identity, self.notebook, used.began)
                     session = self._session = await used.runtime.open_session(
                         self._identity.known_as,
                         lambda stored: used.model(plan.model_instead_of(stored), turn),
@@ -296,6 +298,7 @@ class Chat:
             system = self.system if plan.system is None else plan.system
             if system is None and session.agent.config.system == SYSTEM:  # else it was stored with one of its own
                 system = await used.system_prompt(turn)
+            await self._cells.go_back(session, turn)
             with waiting_thread(turn.jobs), self._answering(session, turn, plan, system) as answer:
                 if plan.prompt is None:
                     await session.resume_turn(options, plan.origin)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
-from mentra_nb.chat.identity import word_for
-from mentra_nb.chat.turn import RunningTurn
-from mentra_nb.errors import OperationDenied
-from mentra_nb.ids import short_id
+from mentra_nb.chat.identity import Identity, word_for
+from mentra_nb.chat.turn import Presenter, RunningTurn
+from mentra_nb.errors import LeaseUnavailable, OperationDenied
+from mentra_nb.ids import new_id, short_id
+from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import ConversationSummary
 from mentra_nb.words import counted
@@ -58,19 +60,63 @@ def meant(stored: Sequence[ConversationSummary], said: str) -> ConversationSumma
     raise OperationDenied(f"there is no conversation '{said}': {known}")
 
 
-async def tell_of_earlier(
-    turn: RunningTurn, store: RuntimeStore, project: str | None, notebook: str | None, before: float
+def about_earlier(screen: Presenter | None) -> Literal["", "say", "go on"]:
+    """Return what the notebook's own conversation does about that of an earlier kernel: nothing where nobody is."""
+    if screen is None or not screen.is_watched():
+        return ""
+    return "go on" if screen.goes_on() else "say"
+
+
+async def of_earlier_kernels(
+    store: RuntimeStore, project: str | None, notebook: str | None, before: float
+) -> list[ConversationSummary]:
+    """Return the conversations of a notebook that were used last `before` (Unix seconds), the last one at the end."""
+    stored = await store.list_conversations(project, notebook) if notebook is not None else []
+    return [found for found in stored if found.used_at < before]
+
+
+async def find_earlier(
+    turn: RunningTurn, runtime: Runtime, identity: Identity, notebook: str | None, before: float
 ) -> None:
-    """Show one line about the last conversation of this notebook that was used `before`, if there is one.
+    """Go on with the last conversation of this notebook that was used `before`, if there is one, and say so in a line.
+
+    Where the plan of the turn has it only said, or another process has that conversation, a new one begins.
 
     Args:
+        turn: What the line is shown in.
+        runtime: Where the conversations are stored.
+        identity: What is made that conversation.
+        notebook: The notebook.
         before: Unix seconds.
     """
-    stored = await store.list_conversations(project, notebook) if notebook is not None else []
-    earlier = [found for found in stored if found.used_at < before]
-    if earlier:
-        last = earlier[-1]
-        turn.notice(
-            f"This is a new conversation. Earlier in this notebook: '{title(last)}', {use_of(last)}. "
-            f"To go back to it: %mentra resume {known_as(last)}"
-        )
+    earlier = await of_earlier_kernels(runtime.store, identity.project, notebook, before)
+    if not earlier:
+        return
+    last = earlier[-1]
+    name = f"'{title(last)}', {use_of(last)}"
+    if turn.plan.earlier == "go on" and await is_free(runtime, last):
+        await take_over(runtime.store, identity, last)
+        turn.notice(f"Going on with {name}. To start anew: %mentra --new and the question")
+        return
+    turn.notice(
+        f"This is a new conversation. Earlier in this notebook: {name}. "
+        f"To go back to it: %mentra resume {known_as(last)}"
+    )
+
+
+async def is_free(runtime: Runtime, found: ConversationSummary) -> bool:
+    """Return whether no other process has the conversation."""
+    try:
+        await runtime.check_free(found.session, known_as(found))
+    except LeaseUnavailable:
+        return False
+    return True
+
+
+async def take_over(store: RuntimeStore, identity: Identity, found: ConversationSummary) -> None:
+    """Make `identity` a stored conversation. Rules made for it before hold in that one."""
+    for rule in await store.list_rules(identity.id, identity.project):
+        if rule.scope == "session":
+            await store.save_rule(rule.model_copy(update={"id": new_id("rule"), "scope_key": found.session.id}))
+            await store.revoke_rule(rule.id)
+    identity.opened(found.session)

@@ -29,6 +29,8 @@ class Identity:
 
     def __init__(self, name: str | None) -> None:
         self.name = name
+        self.is_anew = False
+        """Whether a person wants it not to go on with an earlier conversation."""
         self.id: str = new_id("session")
         self._opened = False
         self._project: str | None = None  # of the session, which `%cd` does not change
@@ -37,6 +39,11 @@ class Identity:
     def known_as(self) -> str | None:
         """The id or name by which the store finds it; `None` for a new conversation without a name."""
         return self.id if self._opened else self.name
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it is a conversation without a name that could still go on with an earlier one."""
+        return self.known_as is None and not self.is_anew
 
     @property
     def project(self) -> str | None:

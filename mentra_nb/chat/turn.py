@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import anyio
 
@@ -62,14 +62,16 @@ class TurnPlan:
     can_ask: bool = True
     waits: bool = False
     """Whether the thread that begins the turn then waits for it, so that tools can have work done there."""
-    tells_of_earlier: bool = False
-    """Whether to say how to go back to a conversation of an earlier kernel, where a new one begins."""
+    earlier: Literal["", "say", "go on"] = ""
+    """Whether the notebook's own conversation goes on with that of an earlier kernel, or only says how to."""
     place: Place | None = None
     """Where a turn is shown that begins when a background command of this one has ended; `None`: none begins."""
     in_background: bool = False
     """Whether no cell waits for it. A prompt of its conversation waits until it has ended."""
     handed: Handed | None = None
     """What is handed over with the prompt."""
+    replaces: bool = False
+    """Whether it takes the place of the turns that its cell took when it was run before."""
 
     @property
     def woken_by(self) -> str | None:
@@ -229,7 +231,7 @@ class Presenter:
     `show` shows a turn until it ends and returns the reply. `origin` returns the running cell, `notebook` the notebook
     that is open, and `is_watched` whether a person is at it. `tools` is offered only there; `history` has what turns
     did to the names of the kernel. `place` is where the running cell shows what comes after it has ended; `None` where
-    nobody looks.
+    nobody looks. `goes_on`: whether the notebook's own conversation goes on in another kernel.
     """
 
     show: Callable[[RunningTurn], Reply]
@@ -239,6 +241,7 @@ class Presenter:
     tools: Callable[[], tuple[Tool, ...]] = tuple
     history: Callable[[], History | None] = lambda: None
     place: Callable[[], Place | None] = lambda: None
+    goes_on: Callable[[], bool] = lambda: True
 
 
 _presenter: Presenter | None = None

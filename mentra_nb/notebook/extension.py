@@ -62,6 +62,7 @@ def _set_display(shell: Any) -> None:
             partial(notebook_tools, shell),
             lambda: used.history if (used := user_kernel(shell)) is not None else None,
             partial(_place, shell),
+            lambda: not kernel.in_terminal(),
         )
     )
 

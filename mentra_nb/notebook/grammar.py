@@ -38,6 +38,11 @@ class Parsed:
     as_: str | None = None
     include: list[str] = field(default_factory=list)
     dry: bool = False
+    keep: bool = False
+    fresh: bool = False
+    more: bool = False
+    new: bool = False
+    fork: bool = False
 
 
 def parse(line: str, cell: str | None = None) -> Parsed:
@@ -59,6 +64,10 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         return Parsed(command=STATUS)
     if parsed.code and parsed.bg:
         raise ConfigurationError("--code waits for the answer: leave --bg out, or type %mentra code once it is there")
+    if parsed.keep and (parsed.fresh or parsed.new):
+        raise ConfigurationError(f"--keep and {'--fresh' if parsed.fresh else '--new'} say opposite things: give one")
+    if parsed.dry and (parsed.new or parsed.fork):
+        raise ConfigurationError(f"--dry changes nothing: leave {'--new' if parsed.new else '--fork'} out")
     if parsed.budget is not None:
         amounts(parsed.budget)
     if parsed.out is not None and (not parsed.out.isidentifier() or keyword.iskeyword(parsed.out)):

@@ -18,7 +18,7 @@ from mentra_nb.notebook.commands.cells import put_code
 from mentra_nb.notebook.commands.command import Context
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
-from mentra_nb.notebook.grammar import parse
+from mentra_nb.notebook.grammar import Parsed, parse
 from mentra_nb.notebook.output import show_value
 from mentra_nb.notebook.typed_as import named_type
 from mentra_nb.settings import TABLES, Settings
@@ -65,6 +65,7 @@ class Mentra(Magics):
     stream_hz = _trait("stream_hz")
     nested_asyncio = _trait("nested_asyncio")
     wake = _trait("wake")
+    keep_answers = _trait("keep_answers")
     instructions = _trait("instructions")
     skills = _trait("skills")
     tools = _trait("tools")
@@ -126,11 +127,12 @@ class Mentra(Magics):
         began, parsed, names = time.monotonic(), parse(line, cell), self._namespace()
         if parsed.command is not None:
             return parsed.command.run(Context(names, partial(show, names=names)), parsed.words)
-        from mentra_nb.chat.api import conversation
         from mentra_nb.chat.budgets import limits_of
+        from mentra_nb.chat.engine import engine
+        from mentra_nb.chat.forking import conversation_for
 
         tools = [self._function(name) for name in parsed.tool]
-        chat, cell_run = conversation(parsed.session), kernel.running_cell()
+        chat, cell_run = conversation_for(parsed.session, new=parsed.new, fork=parsed.fork), kernel.running_cell()
         limits = limits_of(chat, parsed.budget)
         how: dict[str, Any] = {"model": parsed.model, "tools": tools, "limits": limits, "origin": cell_run}
         if parsed.as_ is not None:
@@ -140,6 +142,12 @@ class Mentra(Magics):
             from mentra_nb.chat.preview import dry_run
 
             return dry_run(chat, asked.prompt, asked.references, model=parsed.model, tools=tools, notes=asked.notes)
+        if (parsed.keep or engine().settings.keep_answers) and not parsed.fresh:
+            from mentra_nb.notebook.kept import show_kept
+
+            if (kept := show_kept(chat, asked, parsed.model, cell_run, quiet=parsed.quiet)) is not None:
+                return self._value(kept, parsed, cell, names)
+        how["replaces"] = not parsed.more and kernel.cell_id() is not None
         if parsed.bg and kernel.screen() == "page" and not kernel.is_captured():
             turn = start(chat, asked, in_background=True, **how)
             if (place := turn.plan.place) is not None and place.can_show:
@@ -147,6 +155,13 @@ class Mentra(Magics):
                 return None
         turn = start(chat, asked, waits=True, **how)
         reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
+        return self._value(reply, parsed, cell, names)
+
+    mentra.__doc__ = help_text(COMMANDS, OPTIONS)  # what `%mentra?` shows
+
+    def _value(self, reply: Reply, parsed: Parsed, cell: str | None, names: dict[str, Any]) -> Reply | None:
+        """Store a reply that was shown, and return the value of the line; `None` where it would be shown again."""
+        names["_mentra"] = reply
         if parsed.code:
             put_code(reply)
         if parsed.out is not None:
@@ -156,8 +171,6 @@ class Mentra(Magics):
         if parsed.as_ is not None:
             show_value(reply)
         return None
-
-    mentra.__doc__ = help_text(COMMANDS, OPTIONS)  # what `%mentra?` shows
 
     def _is_shown_by_the_terminal(self) -> bool:
         """Return whether IPython at a terminal would show the value of this line, which has just been streamed.

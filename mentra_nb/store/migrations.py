@@ -168,6 +168,9 @@ STEPS: tuple[str, ...] = (
       answered_at REAL NOT NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX row_answers_by_prompt ON row_answers(prompt);
     """,
+    """
+    ALTER TABLE runs ADD COLUMN model TEXT;
+    """,
 )
 
 

@@ -155,8 +155,8 @@ class RunStore(Protocol):
         """
         ...
 
-    async def list_runs(self, agent_id: str) -> list[RunRecord]:
-        """Return the turns of an agent, oldest first."""
+    async def list_runs(self, agent_id: str, cell_id: str | None = None) -> list[RunRecord]:
+        """Return the turns of an agent, oldest first; with `cell_id` only those of that cell."""
         ...
 
     async def latest_run(self, agent_id: str) -> RunRecord | None:

@@ -104,6 +104,8 @@ class RunRecord(Data):
     leaf: str | None = None
     partial: str = ""
     cell_id: str | None = None
+    model: str | None = None
+    """The model it began with, as provider/model; `None` for a turn of an earlier version."""
     resumes: str | None = None
     """The id of the turn that it continues."""
     started_at: float

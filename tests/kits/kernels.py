@@ -146,6 +146,14 @@ class Kernel:
         self.started.clear()
         return self
 
+    def send_as(self, cell_id: str, code: str) -> Cell:
+        """Send a cell with the id that a front end gives it."""
+        message = self.client.session.msg("execute_request", {"code": code, "allow_stdin": True}, None, None)
+        message["metadata"]["cellId"] = cell_id
+        cell = self.cells[message["header"]["msg_id"]] = Cell(message["header"]["msg_id"])
+        self.client.shell_channel.send(message)
+        return cell
+
     def send(self, code: str, **options: Any) -> Cell:
         options = {"allow_stdin": True, "stop_on_error": True, **options}
         cell = Cell(self.client.execute(code, **options))

@@ -31,7 +31,7 @@ from mentra_nb.notebook.grammar import completions
 from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedProvider, failure, text
 from mentra_nb.store.records import LeaseHolder
 
-NEW = "This is a new conversation"
+NEW, ON = "This is a new conversation", "Going on with"
 
 
 @pytest.fixture
@@ -48,13 +48,14 @@ def restart(
     monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 
-    def restart(*answers: ScriptedAnswer, watched: bool = True) -> Callable[[str], Any]:
+    def restart(*answers: ScriptedAnswer, watched: bool = True, goes_on: bool = True) -> Callable[[str], Any]:
         reset()
         shell = stack.enter_context(loaded_shell())
         shells.append(shell)
         found = turn.presenter()
         assert found is not None
         found.is_watched = lambda: watched
+        found.goes_on = lambda: goes_on
         engine().use(ScriptedProvider(answers), "scripted")
         return lambda line: shell.run_line_magic("mentra", line)
 
@@ -90,7 +91,7 @@ def test_a_finished_conversation_is_taken_up_with_one_line_and_no_error(restart:
 def test_the_first_question_after_a_restart_says_how_to_go_back(restart: Any, capsys: Any) -> None:
     restart(text("one"))("what was first?")
     assert NEW not in capsys.readouterr().out
-    mentra = restart(text("two"), text("three"), text("four"))
+    mentra = restart(text("two"), text("three"), text("four"), goes_on=False)  # as at a terminal
     mentra("something else")
     (earlier, _) = stored_conversations()
     hint = f"To go back to it: %mentra resume {short_id(earlier.session.id)}"
@@ -124,7 +125,62 @@ def test_nothing_is_proposed_where_nobody_is_there_or_in_a_named_conversation(re
     restart(text("one"))("what was first?")
     restart(text("two"), watched=False)("something else")
     restart(text("three"))("-s report something else")
-    assert NEW not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert NEW not in said
+    assert ON not in said
+    assert requests() == [["something else"]]
+
+
+def test_the_own_conversation_goes_on_after_a_restart_and_says_so_once(restart: Any, capsys: Any) -> None:
+    restart(text("one"))("what was first?")
+    mentra = restart(text("two"), text("three"), text("four"))
+    rule = mn.allow("read", "data/*")
+    capsys.readouterr()
+    mentra("and then?")
+    said = capsys.readouterr().out.replace("\\'", "'")
+    assert re.search(rf"{ON} 'what was first\?', 1 turn, last [-\d]+ [:\d]+\. To start anew: %mentra --new ", said)
+    assert [(each.tool, each.pattern) for each in conversation().rules()] == [(rule.tool, rule.pattern)]
+    mentra("once more")
+    assert ON not in capsys.readouterr().out
+    mentra("--new something else")
+    assert ON not in capsys.readouterr().out
+    assert requests()[1:] == [["what was first?", "one", "and then?", "two", "once more"], ["something else"]]
+    assert [each.turns for each in stored_conversations()] == [3, 1]
+
+
+def test_a_new_conversation_is_begun_after_a_restart_where_it_is_wanted(restart: Any, capsys: Any) -> None:
+    restart(text("one"))("what was first?")
+    restart(text("two"), text("three"))("--new something else")
+    mn.ask("and then?")
+    assert requests()[-1] == ["something else", "two", "and then?"]
+    assert ON not in capsys.readouterr().out
+
+
+def test_a_conversation_that_another_process_has_does_not_go_on(restart: Any, capsys: Any) -> None:
+    restart(text("one"))("what was first?")
+    mentra = restart(text("two"))
+    [found] = stored_conversations()
+    other = LeaseHolder.here("another")
+    assert engine().call(engine().runtime.store.acquire_lease, f"agent:{found.session.agent_id}", other, 60.0) is None
+    mentra("something else")
+    assert requests() == [["something else"]]
+    assert NEW in capsys.readouterr().out
+
+
+def test_a_copy_goes_on_by_itself(restart: Any) -> None:
+    mentra = restart(*map(text, ("one", "two", "three", "four", "five")))
+    with pytest.raises(OperationDenied, match="nothing was asked here yet"):
+        mentra("--fork and then?")
+    mentra("what was first?")
+    before = conversation()
+    mentra("--fork and then?")
+    assert requests()[-1] == ["what was first?", "one", "and then?"]
+    assert [message.text() for message in before.history] == ["what was first?", "one"]
+    assert conversation().id != before.id
+    assert [each.turns for each in stored_conversations()] == [1, 2]
+    mentra = restart(text("six"))
+    mentra("go on")
+    assert requests()[-1] == ["what was first?", "one", "and then?", "two", "go on"]
 
 
 def test_an_interrupted_turn_is_continued(restart: Any, shells: list[Any]) -> None:
@@ -255,7 +311,7 @@ def test_a_conversation_of_the_same_kernel_is_not_proposed(restart: Any, capsys:
     mentra("first")
     engine().chats.clear()
     mentra("second")
-    assert NEW not in capsys.readouterr().out
+    assert ON not in capsys.readouterr().out
 
 
 @pytest.mark.slow

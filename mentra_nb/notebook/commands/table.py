@@ -42,6 +42,11 @@ OPTIONS = (
         complete=one_of(*WORDS),
     ),
     Option(("--code",), "put the Python of the answer into a new cell below, without running it"),
+    Option(("--keep",), "show the stored answer of this cell if its question did not change; nothing is sent then"),
+    Option(("--fresh",), "ask again, whatever is stored (see keep_answers)"),
+    Option(("--more",), "go on from the end, instead of replacing this cell's earlier turn"),
+    Option(("--new",), "begin the notebook's own conversation anew"),
+    Option(("--fork",), "go on in a copy of the notebook's own conversation"),
     Option(("--bg",), "go on in the background: the cell ends at once, and the answer comes into it"),
 )
 FLAGS = {flag: option for option in OPTIONS for flag in option.flags}

@@ -73,7 +73,9 @@ class RunTable(Database):
 
         await self.write(work, brief=are_short(rows))
 
-    async def list_runs(self, agent_id: str) -> list[RunRecord]:
+    async def list_runs(self, agent_id: str, cell_id: str | None = None) -> list[RunRecord]:
+        if cell_id is not None:
+            return await self._runs("agent_id = ? AND cell_id = ? ORDER BY started_at, id", agent_id, cell_id)
         return await self._runs("agent_id = ? ORDER BY started_at, id", agent_id)
 
     async def latest_run(self, agent_id: str) -> RunRecord | None:
@@ -83,8 +85,8 @@ class RunTable(Database):
     async def open_runs(self, agent_id: str) -> list[RunRecord]:
         return await self._runs("agent_id = ? AND state = 'running' ORDER BY started_at, id", agent_id)
 
-    async def _runs(self, which: str, agent_id: str) -> list[RunRecord]:
-        rows = await self.read(lambda db: db.execute(f"SELECT * FROM runs WHERE {which}", (agent_id,)).fetchall())
+    async def _runs(self, which: str, *parameters: str) -> list[RunRecord]:
+        rows = await self.read(lambda db: db.execute(f"SELECT * FROM runs WHERE {which}", parameters).fetchall())
         return [to_run(row) for row in rows]
 
     async def run_entries(self, run_id: str) -> list[Entry]:

@@ -1,0 +1,64 @@
+"""The notebook's own conversation begun anew, and copies of a conversation."""
+
+from __future__ import annotations
+
+from mentra_nb.chat.api import conversation
+from mentra_nb.chat.chat import Chat
+from mentra_nb.chat.engine import engine
+from mentra_nb.errors import ConfigurationError, OperationDenied
+from mentra_nb.ids import new_id
+
+
+def conversation_for(name: str | None, *, new: bool = False, fork: bool = False) -> Chat:
+    """Return the conversation that a prompt belongs to.
+
+    Args:
+        name: Its name; without one it is the notebook's own.
+        new: Begin the notebook's own conversation anew. The one until now stays in the store.
+        fork: Let a copy of the notebook's own conversation be the notebook's own from now on.
+
+    Raises:
+        ConfigurationError: `new` or `fork` with a name, or both.
+        OperationDenied: there is nothing to copy, or a turn of it is running.
+    """
+    if not new and not fork:
+        return conversation(name)
+    if name is not None or (new and fork):
+        raise ConfigurationError(
+            "--new and --fork are for the notebook's own conversation: give one of them, and no -s"
+        )
+    if fork:
+        return fork_own(None)
+    chats: dict[str | None, Chat] = engine().chats
+    chats[None] = made = Chat()
+    made._identity.is_anew = True
+    return made
+
+
+def fork_own(name: str | None) -> Chat:
+    """Copy the notebook's own conversation as it is now, and return the copy.
+
+    Args:
+        name: The name of the copy. Without one the copy is the notebook's own conversation from now on.
+
+    Raises:
+        OperationDenied: nothing was asked in it yet, a turn of it is running, or the name is taken.
+    """
+    from mentra_nb.runtime.forking import fork
+
+    used, own = engine(), conversation()
+    store = used.runtime.store
+    stored = used.call(store.load_conversation, own.id)
+    if stored is None or stored.session is None or stored.agent.leaf is None:
+        raise OperationDenied(
+            "nothing was asked here yet, so there is nothing to copy: %mentra resume takes up an earlier one"
+        )
+    if own.running is not None:
+        raise OperationDenied("a turn of this conversation is running: wait for it, or stop it, before you copy it")
+    if name is not None and used.call(store.load_session, name, stored.session.project) is not None:
+        raise OperationDenied(f"there is a conversation '{name}' already: %mentra resume {name} goes on with it")
+    record = used.call(fork, store, stored, new_id("session"), name, own.notebook)
+    chats: dict[str | None, Chat] = used.chats
+    chats[name] = made = Chat(name)
+    made.take_up(record)
+    return made
