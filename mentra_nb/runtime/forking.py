@@ -24,28 +24,9 @@ async def fork(
         notebook: The notebook it belongs to.
     """
     now, agent_id = time.time(), new_id("agent")
-    path = await store.load_path(source.agent.id, source.agent.leaf)
-    runs = {run.id: run for run in await store.list_runs(source.agent.id)}
     about = {"id": agent_id, "status": "Idle", "leaf": None, "created_at": now, "updated_at": now}
     await store.create_agent(source.agent.model_copy(update=about))
-    leaf: str | None = None
-    copies: dict[str, str] = {}
-    """Turn → its copy."""
-    for run_id, entries in _by_turn(path):
-        copied = []
-        for entry in entries:
-            ids = {"id": new_id("entry"), "agent_id": agent_id, "parent_id": leaf}
-            copied.append(entry.model_copy(update=ids))
-            leaf = copied[-1].id
-        if (run := runs.get(run_id or "")) is None or run.id in copies:
-            await store.append_entries(
-                [each.model_copy(update={"run_id": copies.get(run_id or "")}) for each in copied]
-            )
-            continue
-        copies[run.id] = new_id("run")
-        copied = [each.model_copy(update={"run_id": copies[run.id]}) for each in copied]
-        await store.start_run(_copy(run, agent_id, copies, copied), entries=copied)
-        await _copy_results(store, source.agent.id, copied)
+    leaf = await _copy_path(store, source, agent_id)
     if leaf is not None:
         await store.set_leaf(agent_id, leaf)
     record = SessionRecord(
@@ -62,6 +43,29 @@ async def fork(
     return record
 
 
+async def _copy_path(store: RuntimeStore, source: StoredConversation, agent_id: str) -> str | None:
+    """Copy the path of a conversation, with its turns, to another agent. Returns the last entry of the copy."""
+    runs = {run.id: run for run in await store.list_runs(source.agent.id)}
+    leaf: str | None = None
+    copies: dict[str | None, str] = {}
+    """Turn → its copy."""
+    for run_id, entries in _by_turn(await store.load_path(source.agent.id, source.agent.leaf)):
+        run = runs.get(run_id or "") if run_id not in copies else None
+        if run is not None:
+            copies[run.id] = new_id("run")
+        copied = []
+        for entry in entries:
+            ids = {"id": new_id("entry"), "agent_id": agent_id, "parent_id": leaf, "run_id": copies.get(run_id)}
+            copied.append(entry.model_copy(update=ids))
+            leaf = copied[-1].id
+        if run is None:
+            await store.append_entries(copied)
+        else:
+            await store.start_run(_copy(run, agent_id, copies, copied), entries=copied)
+        await _copy_results(store, source.agent.id, copied)
+    return leaf
+
+
 def _by_turn(path: list[Entry]) -> list[tuple[str | None, list[Entry]]]:
     """Return the entries of a path in groups of one turn each."""
     groups: list[tuple[str | None, list[Entry]]] = []
@@ -72,7 +76,7 @@ def _by_turn(path: list[Entry]) -> list[tuple[str | None, list[Entry]]]:
     return groups
 
 
-def _copy(run: RunRecord, agent_id: str, copies: dict[str, str], entries: list[Entry]) -> RunRecord:
+def _copy(run: RunRecord, agent_id: str, copies: dict[str | None, str], entries: list[Entry]) -> RunRecord:
     """Return the turn in the copy. There it is finished, as its continuation is part of it."""
     return run.model_copy(
         update={
@@ -83,7 +87,7 @@ def _copy(run: RunRecord, agent_id: str, copies: dict[str, str], entries: list[E
             "base": entries[0].parent_id,
             "leaf": entries[-1].id,
             "partial": "",
-            "resumes": copies.get(run.resumes or ""),
+            "resumes": copies.get(run.resumes),
             "finished_at": run.finished_at or run.started_at,
         }
     )
