@@ -15,9 +15,9 @@ from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import RunOptions, Spent
 from mentra_nb.arguments import check_words
 from mentra_nb.authorization import PermissionRule
-from mentra_nb.chat.again import CellRuns
 from mentra_nb.chat.answers import answer as answer_as
 from mentra_nb.chat.answers import wanted
+from mentra_nb.chat.cell_runs import CellRuns
 from mentra_nb.chat.earlier import about_earlier, find_earlier
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import Identity

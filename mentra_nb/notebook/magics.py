@@ -24,7 +24,6 @@ from mentra_nb.notebook.typed_as import named_type
 from mentra_nb.settings import TABLES, Settings
 
 if TYPE_CHECKING:
-    from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.reply import Reply
     from mentra_nb.chat.turn import RunningTurn
     from mentra_nb.notebook.references.tokens import Found
@@ -148,12 +147,13 @@ class Mentra(Magics):
             if (kept := show_kept(chat, asked, parsed.model, cell_run, quiet=parsed.quiet)) is not None:
                 return self._value(kept, parsed, cell, names)
         how["replaces"] = not parsed.more and kernel.cell_id() is not None
-        if parsed.bg and kernel.screen() == "page" and not kernel.is_captured():
-            turn = start(chat, asked, in_background=True, **how)
-            if (place := turn.plan.place) is not None and place.can_show:
-                place.show(turn)
-                return None
-        turn = start(chat, asked, waits=True, **how)
+        behind = parsed.bg and kernel.screen() == "page" and not kernel.is_captured()
+        turn = chat.start(asked.prompt, *asked.references, waits=not behind, in_background=behind, **how)
+        for note in asked.notes:
+            turn.notice(note)
+        if behind and (place := turn.plan.place) is not None and place.can_show:
+            place.show(turn)
+            return None
         reply = show(turn, names, quiet=parsed.quiet, verbose=parsed.verbose, since=began)
         return self._value(reply, parsed, cell, names)
 
@@ -201,14 +201,6 @@ class Mentra(Magics):
         if not callable(found) and not isinstance(found, Tool):
             raise ConfigurationError(f"'{name}' is a {type(found).__name__}, not a function, so it cannot be a tool")
         return found  # type: ignore[no-any-return]
-
-
-def start(chat: Chat, asked: Found, **how: Any) -> RunningTurn:
-    """Begin a turn with what its question refers to, and say above the answer what means nothing."""
-    turn = chat.start(asked.prompt, *asked.references, **how)
-    for note in asked.notes:
-        turn.notice(note)
-    return turn
 
 
 def find_references(names: dict[str, Any], prompt: str, include: list[str]) -> Found:
