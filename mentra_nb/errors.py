@@ -352,7 +352,7 @@ class EmptyAssistantResponse(MentraError):
 
 
 class InvalidOutput(MentraError):
-    """The model's typed answer does not fit its type. It stays in the conversation; `text` is what it was, as JSON."""
+    """The typed answer of a model does not fit. It stays in the conversation; `text` is what it was: JSON, or words."""
 
     def __init__(self, output: str, problem: str, text: str = "") -> None:
         super().__init__(f"the model's answer does not match {output}: {problem}")

@@ -244,8 +244,7 @@ class Agent:
 
         Raises:
             ConfigurationError: no JSON Schema can describe the type; nothing was asked.
-            MalformedStream: the model returned no value; the transcript is kept.
-            InvalidOutput: the value does not fit the type; the transcript is kept.
+            InvalidOutput: there is no value, or, after a second attempt, one that does not fit; the transcript is kept.
             MentraError: as `run`; also `EmptyAssistantResponse`, when a limit or a stop ended the turn first.
         """
         tool, options = OutputTool(output, **how), options or RunOptions()
@@ -254,7 +253,7 @@ class Agent:
             turn.stop_reason = await run_rounds(turn)
         if options.ended_early is not None:
             turn.final_message()
-        return tool.value()
+        return tool.value(self.history()[-1].text())
 
     async def run_queued(self, options: RunOptions | None = None, origin: e.TurnOrigin | None = None) -> Message:
         """Take a turn that begins with the next message in `steering`. Raises as `run`; `OperationDenied` for none."""

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError, create_model
 
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.errors import ConfigurationError, InvalidOutput, MalformedStream
+from mentra_nb.errors import ConfigurationError, InvalidOutput
 from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
 from mentra_nb.tools.hints import readable
@@ -77,15 +77,14 @@ class OutputTool(Tool):
                 raise ToolError(f"{error}; give the whole answer again") from None
         return ToolOutput("received", terminate=True)
 
-    def value(self) -> Any:
-        """Return the model's answer.
+    def value(self, said: str = "") -> Any:
+        """Return the model's answer. `said` is what it said last.
 
         Raises:
-            MalformedStream: the model did not call the tool.
-            InvalidOutput: the answer does not fit the type.
+            InvalidOutput: the answer does not fit the type, or the model did not call the tool.
         """
         if self.given is None:
-            raise MalformedStream(f"the model did not call '{self.spec.name}' to give a {_named(self.output)}")
+            raise InvalidOutput(_named(self.output), "it answered in words", said)
         try:
             parsed: Any = fit(lambda given: self._type.validate_json(json.dumps(given)), self.given)[0]
         except ValidationError as error:
@@ -121,7 +120,7 @@ class OutputTool(Tool):
 
 
 def _named(output: Any) -> str:
-    return output.__name__ if isinstance(output, type) else str(output)
+    return output.__name__ if isinstance(output, type) else str(output).replace("typing.", "")
 
 
 def _unique(name: str) -> str:

@@ -137,7 +137,7 @@ async def test_a_typed_answer_is_asked_for_without_the_reader() -> None:
         agent = await table.agent()
         await round_of(table, agent, ("load", {}))
         table.provider.push(text("no call"))
-        with pytest.raises(Exception, match="did not call"):
+        with pytest.raises(Exception, match="it answered in words"):
             await agent.run_to_output("Which?", int)
     assert len(offered(table)[-1]) == 1
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.content import ToolResult
-from mentra_nb.errors import MalformedStream
+from mentra_nb.errors import InvalidOutput
 from mentra_nb.event.bus import NullAudit
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.registry import adapter
@@ -123,6 +123,6 @@ async def test_a_model_that_only_talks_gives_no_value(wire: str, server: Server)
     async with bench(wire, server) as runtime:
         agent = await agent_of(runtime)
         server.reply(said(wire))
-        with pytest.raises(MalformedStream, match="did not call"):
+        with pytest.raises(InvalidOutput, match="does not match City: it answered in words"):
             await agent.run_to_output("Where?", City)
         assert len(agent.history()) == 2
