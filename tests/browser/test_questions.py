@@ -109,3 +109,26 @@ def test_the_keyboard_stays_in_the_list_when_a_question_is_answered_elsewhere(op
     expect(rows.nth(1)).to_be_focused()
     notebook.card().get_by_role("button", name="Allow all 2 alike").click()
     expect(notebook.output(1)).to_contain_text("All seen.", timeout=15_000)
+
+
+def test_a_rule_that_the_answers_suggest_is_accepted_by_a_click(opened: Opener, tmp_path: Path) -> None:
+    call = "s.tool_calls([('shell', {'command': 'ls'})])"
+    notebook = opened(
+        f"{BEGIN}script({call}, s.text('One.'), {call}, s.text('Two.'))",
+        "%mentra look",
+        "%mentra look again",
+        "%mentra rules suggest",
+        "mn.rules()[['tool', 'pattern']].values.tolist()",
+    )
+    notebook.run(0)
+    for n, said in ((1, "One."), (2, "Two.")):
+        notebook.run(n)
+        notebook.card().get_by_role("button", name="Allow once").click()
+        expect(notebook.output(n)).to_contain_text(said, timeout=15_000)
+    notebook.run(3)
+    button = notebook.output(3).get_by_role("button", name="Accept 1: shell ls")
+    button.click(timeout=15_000)
+    expect(notebook.output(3).get_by_role("button", name="Allowed: shell ls")).to_be_disabled()
+    notebook.output(3).screenshot(path=tmp_path / "suggested.png")
+    notebook.run(4)
+    expect(notebook.output(4)).to_contain_text("[['shell', 'ls']]", timeout=15_000)

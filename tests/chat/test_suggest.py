@@ -19,6 +19,7 @@ from mentra_nb.chat.suggest import accept, suggest_rules
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import screen as shown
 from mentra_nb.event.effects import ChangedFile, EffectMade
+from mentra_nb.notebook.commands.suggested import buttons
 from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
 
 pytestmark = pytest.mark.slow
@@ -92,6 +93,15 @@ def test_the_magic_lists_and_accepts_by_number(project: Path, capsys: pytest.Cap
         shell.run_line_magic("mentra", "rules accept 1")
         assert "Allowed: shell ls data (for the project" in capsys.readouterr().out
     assert mn.rules()[["tool", "pattern", "scope"]].values.tolist() == [["shell", "ls data", "project"]]
+
+
+def test_a_click_accepts_a_suggestion_once(project: Path) -> None:
+    asked(("ls data", "ls data"), mn.Chat("first"))
+    [button] = buttons(suggest_rules()).children
+    assert button.description == "Accept 1: shell ls data"
+    button.click()
+    assert (button.description, button.disabled) == ("Allowed: shell ls data", True)
+    assert mn.rules()[["tool", "pattern"]].values.tolist() == [["shell", "ls data"]]
 
 
 def past(record: Record, n: int, line: str, outcome: str, by: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mentra_nb.notebook.commands import suggested
 from mentra_nb.notebook.commands.command import Context, Words, say
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def rules(_context: Context, words: Words) -> pd.DataFrame | None:
         say(f"Revoked: {'allow' if gone.allow else 'deny'} {gone.tool} {gone.pattern}")
         return None
     if words["suggest"] is not None:
-        return _suggestions()
+        return suggested.suggestions()
     if words["accept"] is not None:
-        _accept(words["accept"])
+        suggested.accept_number(words["accept"])
         return None
     from mentra_nb.notebook.commands.listing import listing
 
@@ -80,37 +81,3 @@ def rules(_context: Context, words: Words) -> pd.DataFrame | None:
     shown |= {"breadth": "broad"} if frame.breadth.notna().any() else {}
     shown |= {"times_used": "used", "created_at": "made (UTC)", "reason": "reason", "id": "id"}
     return listing(frame, shown, getattr(found, "why", ""))
-
-
-_MOST = 25
-"""Suggestions that are shown."""
-_suggested: list[pd.DataFrame] = []
-"""The table of suggestions that was shown last, to which numbers refer."""
-
-
-def _suggestions() -> pd.DataFrame:
-    """Return the table of rules that the user's own answers suggest."""
-    from mentra_nb.chat.suggest import suggest_rules
-    from mentra_nb.notebook.commands.listing import listing
-
-    found = suggest_rules()
-    _suggested[:] = [found]
-    frame = found.assign(n=range(1, len(found) + 1))
-    shown = {"n": "", "tool": "tool", "pattern": "pattern", "scope": "scope"}
-    shown |= {"inside": "keeps what it changes in", "saves_per_week": "saves a week", "also_covers": "also covers"}
-    shown |= {"backtest": "on record"}
-    if len(found):
-        more = f" The first {_MOST} of {len(found)}; mn.suggest_rules() has all." if len(found) > _MOST else ""
-        say(f"Accept one with %mentra rules accept N; nothing is remembered unasked.{more}")
-    return listing(frame.head(_MOST), shown, getattr(found, "why", ""))
-
-
-def _accept(number: str) -> None:
-    from mentra_nb.chat.suggest import accept
-    from mentra_nb.errors import OperationDenied
-
-    rows = list(_suggested[0].itertuples()) if _suggested else []
-    if not 0 < int(number) <= len(rows):
-        raise OperationDenied(f"there is no suggestion {number}: %mentra rules suggest lists them")
-    made = accept(rows[int(number) - 1])
-    say(f"Allowed: {made.tool} {made.pattern} (for the {made.scope}; %mentra rules revoke takes it back)")
