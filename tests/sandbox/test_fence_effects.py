@@ -114,6 +114,15 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def env(repository: Path) -> dict[str, str]:
+    """The variables of a command that finds the programs of this environment."""
+    with fenced(f"test -x {shlex.quote(sys.executable)}", repository) as run:
+        if not run.output.success:
+            pytest.skip(f"the sandbox hides the folder of {sys.executable}")
+    return ENV | {"PATH": f"{Path(sys.executable).parent}:{ENV['PATH']}"}
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -124,14 +133,14 @@ def repository(tmp_path: Path) -> Path:
         "pip list | grep nothing-of-this-name; test $? = 1",
     ],
 )
-def test_programs_that_only_read_leave_nothing_to_ask_about(repository: Path, command: str) -> None:
-    env = ENV | {"PATH": f"{Path(sys.executable).parent}:{ENV['PATH']}"}
+def test_programs_that_only_read_leave_nothing_to_ask_about(
+    repository: Path, env: dict[str, str], command: str
+) -> None:
     with fenced(command, repository, env=env) as run:
         assert run.output.success, run.output.stderr
         assert (changed(run, repository), run.effect.wanted) == ({}, ())
 
 
-def test_the_environment_of_a_command_says_whether_it_leaves_caches(repository: Path) -> None:
-    env = ENV | {"PATH": f"{Path(sys.executable).parent}:{ENV['PATH']}", "PYTHONDONTWRITEBYTECODE": ""}
-    with fenced(f'python -c "{IMPORTS}"', repository, env=env) as run:
+def test_the_environment_of_a_command_says_whether_it_leaves_caches(repository: Path, env: dict[str, str]) -> None:
+    with fenced(f'python -c "{IMPORTS}"', repository, env=env | {"PYTHONDONTWRITEBYTECODE": ""}) as run:
         assert changed(run, repository)["__pycache__"] == "created"
