@@ -126,6 +126,7 @@ def test_a_rule_that_the_answers_suggest_is_accepted_by_a_click(opened: Opener, 
         notebook.card().get_by_role("button", name="Allow once").click()
         expect(notebook.output(n)).to_contain_text(said, timeout=15_000)
     notebook.run(3)
+    expect(notebook.output(3)).to_contain_text("Accept one with", timeout=60_000)
     button = notebook.output(3).get_by_role("button", name="Accept 1: shell ls")
     button.click(timeout=15_000)
     expect(notebook.output(3).get_by_role("button", name="Allowed: shell ls")).to_be_disabled()

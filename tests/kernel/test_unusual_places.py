@@ -95,7 +95,7 @@ def test_a_reply_in_code_is_kept_as_that_of_the_magic(notebook: Notebook) -> Non
     assert notebook.value("_mentra.text") == "two"
 
 
-def test_a_new_kernel_proposes_the_conversation_of_the_last_one(tmp_path: Path) -> None:
+def test_a_new_kernel_goes_on_with_the_conversation_of_the_last_one(tmp_path: Path) -> None:
     first = Notebook(tmp_path)
     try:
         first.begin()
@@ -107,10 +107,10 @@ def test_a_new_kernel_proposes_the_conversation_of_the_last_one(tmp_path: Path) 
     try:
         again.begin()
         again.script("s.text('two')", "s.text('three')")
-        asked = again.run("%mentra something else", allow_stdin=True).texts()
-        assert "Earlier in this notebook: 'what was first?', 1 turn, last " in asked
-        assert again.run(asked.partition("go back to it: ")[2].splitlines()[0]).status == "ok"
-        again.run("%mentra go on")
+        asked = again.run("%mentra go on", allow_stdin=True).texts()
+        assert "Going on with 'what was first?', 1 turn, last " in asked
+        assert "To start anew: %mentra --new and the question" in asked
         assert again.said() == ["what was first?", "one", "go on"]
+        assert "Going on" not in again.run("%mentra and on").texts()
     finally:
         again.close()

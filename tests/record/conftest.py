@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def record(folder: Path) -> Record:
-    """An empty record."""
-    return Record(folder)
+def record(folder: Path) -> Iterator[Record]:
+    """An empty record, closed after the test."""
+    found = Record(folder)
+    yield found
+    found.journal.close()
 
 
 @pytest.fixture

@@ -393,6 +393,7 @@ def test_hostile_texts_are_values_and_not_sql(record: Record, tmp_path: Path, te
         strange.turn(f"r{n}", name)
         strange.response(f"q{n}", f"r{n}", TokenUsage(input_tokens=1))
         strange.call(f"c{n}", f"r{n}", "deny", tool=name)
+    strange.journal.close()
     here = {"folder": strange.folder}
     assert [only(frames.tool_calls(tool=text, **here)).tool] == [text]
     assert [only(frames.turns(session=text, **here)).session_id] == [text]
