@@ -128,6 +128,25 @@ def cost_usd(
     return sum(known) / 1e6 if len(known) == len(rates) else None
 
 
+def context_window(model: str) -> int | None:
+    """Return the tokens that the context of a model holds, or `None` if that is not known here.
+
+    Args:
+        model: `provider/name`, or `local:` and the path of a file.
+
+    Raises:
+        InvalidRequest: the file is damaged.
+    """
+    if model.startswith("local:"):
+        from mentra_nb.providers.local.gguf import context_size, file_problem, resolved
+
+        path = resolved(model.partition(":")[2])
+        return None if file_problem(str(path)) else context_size(path)
+    provider, _, name = model.partition("/")
+    listed = _listed(provider, name) if name and provider not in FREE else None
+    return listed.context_window or None if listed is not None else None
+
+
 def _own(own: Own, provider: str, model: str) -> list[float | None] | None:
     free: list[float | None] = [0.0] * len(_RATES)
     return own.get((provider, model), own.get((provider, "*"), free if provider in FREE else None))

@@ -31,6 +31,7 @@ from mentra_nb.event.screen import (
 )
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.calls import Call, decision
+from mentra_nb.notebook.footer import footer
 from mentra_nb.notebook.output import EMPTY, Out
 from mentra_nb.notebook.text_blocks import TextBlocks
 from mentra_nb.page.render import Bundle, bundle, count_code, growing, line
@@ -83,7 +84,7 @@ class TurnView:
         """Lines that wait for the end of the text that is being written."""
         self._calls: dict[str, Call] = {}
         self._questions: dict[str, tuple[PermissionQuestion, str | None]] = {}
-        self._usage = TokenUsage()
+        self._usage = self._last_usage = TokenUsage()
 
     def handle(self, event: SessionEvent) -> None:
         """Show an event. Text and the progress of tools are kept until the next `tick`."""
@@ -105,7 +106,8 @@ class TurnView:
             case UserMessage(model=model):
                 self._model, self._second = model, -1
             case UsageReported():
-                self._usage += TokenUsage(input_tokens=event.input_tokens, output_tokens=event.output_tokens)
+                self._last_usage = _tokens(event)
+                self._usage += self._last_usage
             case RetryNotice() if not self._quiet and self.timed:
                 self._draw_retry(event)
             case Notice():
@@ -274,13 +276,8 @@ class TurnView:
             if self._free is not None:
                 self._put(EMPTY)
             return
-        parts = [model or self._model]
-        if not usage.is_empty():
-            parts.append(f"{_count(usage.input_tokens)} in / {_count(usage.output_tokens)} out")
-        if self.timed:
-            parts.append(_price(cost))
-            parts.append("" if seconds is None else f"{seconds:.1f} s")
-        self._put(line("", note=" · ".join(filter(None, parts))))
+        text = footer(model or self._model, usage, self._last_usage, cost=cost, seconds=seconds, timed=self.timed)
+        self._put(line("", note=text))
 
     def _close_all(self) -> None:
         """Finish the text, and close the questions and calls that are still open."""
@@ -363,16 +360,10 @@ class TurnView:
             )
 
 
-def _count(tokens: int | None) -> str:
-    if tokens is None:
-        return "?"
-    return str(tokens) if tokens < 1000 else f"{tokens / 1000:.1f}k" if tokens < 999_950 else f"{tokens / 1e6:.1f}M"
-
-
-def _price(cost: float | None) -> str:
-    """Return what a turn cost: nothing if no price is known, or for a model that runs here."""
-    if not cost:
-        return ""
-    return (
-        f"${cost:.2f}" if cost >= 1 else f"${cost:.4f}".rstrip("0").rstrip(".") if cost >= 0.0001 else "under $0.0001"
+def _tokens(event: UsageReported) -> TokenUsage:
+    return TokenUsage(
+        input_tokens=event.input_tokens,
+        output_tokens=event.output_tokens,
+        cache_read_input_tokens=event.cache_read_tokens,
+        cache_creation_input_tokens=event.cache_creation_tokens,
     )

@@ -15,6 +15,7 @@ from mentra_nb.authorization import (
     ToolAuthorizationPreview,
     ToolCapability,
 )
+from mentra_nb.content import TokenUsage
 from mentra_nb.event.screen import (
     AssistantMessageCompleted,
     AssistantReasoningDelta,
@@ -290,6 +291,32 @@ def test_the_footer_has_tokens_always_and_what_varies_only_for_a_person() -> Non
     begun = UserMessage(text="hi", model="m")
     assert draw(begun, used, seconds=3.14).texts() == ["m · 1.2k in / 300 out · 3.1 s"]
     assert draw(used, cost=0.004, seconds=3.14, live=False).texts() == ["1.2k in / 300 out"]
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "line"),
+    [
+        ("openai/gpt-4o", (10_000, 8_000), "10.0k in (80 % cached) / 300 out · context 8 % full"),
+        ("anthropic/claude-sonnet-4-5", (2_000, 8_000), "10.0k in (80 % cached) / 300 out · context 5 % full"),
+        ("openai/gpt-4o", (100, 0), "100 in / 300 out"),
+        ("ollama/qwen3", (10_000, 0), "10.0k in / 300 out"),
+    ],
+)
+def test_the_footer_says_how_much_was_cached_and_how_full_the_context_is(
+    model: str, tokens: tuple[int, int], line: str
+) -> None:
+    """The share of the context is that of the last response, and is said where the size of the context is known."""
+    sent, cached = tokens
+    whole = TokenUsage(input_tokens=sent, output_tokens=300, cache_read_input_tokens=cached)
+    earlier, last = (
+        UsageReported(
+            agent_id="a", input_tokens=n, output_tokens=300, cache_read_tokens=cached, cache_creation_tokens=0
+        )
+        for n in (90_000, sent)
+    )
+    assert draw(earlier, last, model=model, usage=whole).texts() == [f"{model} · {line}"]
+    short = line.partition(" · ")[0].replace(" (80 % cached)", "")
+    assert draw(earlier, last, model=model, usage=whole, live=False).texts() == [f"{model} · {short}"]
 
 
 def test_a_failed_turn_has_a_footer_only_for_tokens_it_has_used() -> None:

@@ -27,6 +27,7 @@ from mentra_nb.agent.config import AgentConfig
 from mentra_nb.content import Image, Message, Text, TokenUsage
 from mentra_nb.errors import InvalidRequest, ProviderError
 from mentra_nb.event.bus import NullAudit
+from mentra_nb.pricing import context_window
 from mentra_nb.providers.base import (
     ContentBlockDelta,
     ModelInfo,
@@ -198,6 +199,8 @@ async def test_an_answer_that_fills_the_context_says_so(anyio_backend: str, tiny
 def test_the_context_is_what_was_trained_as_far_as_memory_holds_it(tmp_path: Path) -> None:
     file = tiny_model(tmp_path / "m.gguf", context=2000)
     assert [context_size(file, wanted) for wanted in (None, 600, 5000, 1)] == [1792, 512, 1792, STEP]
+    assert context_window(f"local:{file}") == 1792
+    assert context_window(f"local:{file}.missing") is None
     wide = tiny_model(tmp_path / "wide.gguf", context=10_000_000)
     token = 2 * 2 * 4 * (16 + 16)  # bytes a number, layers, heads, keys and values of each
     assert context_size(wide) == CACHE // token
