@@ -11,17 +11,17 @@ from dataclasses import replace
 from typing import Any, Literal
 from weakref import WeakSet
 
-from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import RunOptions, Spent
 from mentra_nb.arguments import check_words
 from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.answers import answer as answer_as
 from mentra_nb.chat.answers import wanted
 from mentra_nb.chat.cell_runs import CellRuns
-from mentra_nb.chat.earlier import about_earlier, find_earlier
+from mentra_nb.chat.earlier import about_earlier
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import Identity
 from mentra_nb.chat.instructions import SYSTEM
+from mentra_nb.chat.opening import opened
 from mentra_nb.chat.reply import Reply, ReplyBuilder
 from mentra_nb.chat.rules import Rules
 from mentra_nb.chat.turn import RunningTurn, TurnPlan, presenter
@@ -279,22 +279,7 @@ class Chat:
             await used.waking.enter(self, turn)
         with self._exclusively(turn, plan, limits), self._identity.in_errors():
             with options.stoppable():  # finding the model may wait for a server
-                if (session := self._session) is None:
-                    if plan.earlier and self._identity.is_unknown:
-                        await find_earlier(turn, used.runtime, self._identity, self.notebook, used.began)
-                    session = self._session = await used.runtime.open_session(
-                        self._identity.known_as,
-                        lambda stored: used.model(plan.model_instead_of(stored), turn),
-                        AgentConfig(system=SYSTEM if self.system is None else self.system),
-                        self._identity.project,
-                        last=self._identity.known_as is None and plan.prompt is None,
-                        create=plan.prompt is not None,
-                        notebook=self.notebook,
-                        tools=self._tools,
-                        session_id=self._identity.id,
-                    )
-                else:
-                    session.use_model(await used.model(plan.model_instead_of(session.model), turn))
+                session = await opened(self, turn)
             system = self.system if plan.system is None else plan.system
             if system is None and session.agent.config.system == SYSTEM:  # else it was stored with one of its own
                 system = await used.system_prompt(turn)

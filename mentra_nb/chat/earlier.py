@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -76,11 +76,17 @@ async def of_earlier_kernels(
 
 
 async def find_earlier(
-    turn: RunningTurn, runtime: Runtime, identity: Identity, notebook: str | None, before: float
-) -> None:
+    turn: RunningTurn,
+    runtime: Runtime,
+    identity: Identity,
+    notebook: str | None,
+    before: float,
+    leaves: Callable[[str], Awaitable[bool]],
+) -> bool:
     """Go on with the last conversation of this notebook that was used `before`, if there is one, and say so in a line.
 
-    Where the plan of the turn has it only said, or another process has that conversation, a new one begins.
+    Where the plan of the turn has it only said, or another process has that conversation, a new one begins. Returns
+    whether it is left without a word.
 
     Args:
         turn: What the line is shown in.
@@ -88,20 +94,24 @@ async def find_earlier(
         identity: What is made that conversation.
         notebook: The notebook.
         before: Unix seconds.
+        leaves: Says of the id of its agent whether it is left.
     """
     earlier = await of_earlier_kernels(runtime.store, identity.project, notebook, before)
     if not earlier:
-        return
+        return False
     last = earlier[-1]
+    if await leaves(last.session.agent_id):
+        return True
     name = f"'{title(last)}', {use_of(last)}"
     if turn.plan.earlier == "go on" and await is_free(runtime, last):
         await take_over(runtime.store, identity, last)
         turn.notice(f"Going on with {name}. To start anew: %mentra --new and the question")
-        return
+        return False
     turn.notice(
         f"This is a new conversation. Earlier in this notebook: {name}. "
         f"To go back to it: %mentra resume {known_as(last)}"
     )
+    return False
 
 
 async def is_free(runtime: Runtime, found: ConversationSummary) -> bool:
@@ -115,8 +125,13 @@ async def is_free(runtime: Runtime, found: ConversationSummary) -> bool:
 
 async def take_over(store: RuntimeStore, identity: Identity, found: ConversationSummary) -> None:
     """Make `identity` a stored conversation. Rules made for it before hold in that one."""
-    for rule in await store.list_rules(identity.id, identity.project):
-        if rule.scope == "session":
-            await store.save_rule(rule.model_copy(update={"id": new_id("rule"), "scope_key": found.session.id}))
-            await store.revoke_rule(rule.id)
+    await move_rules(store, identity.id, found.session.id, identity.project)
     identity.opened(found.session)
+
+
+async def move_rules(store: RuntimeStore, before: str, after: str, project: str | None) -> None:
+    """Let the rules of the session `before` hold in the session `after` instead."""
+    for rule in await store.list_rules(before, project):
+        if rule.scope == "session":
+            await store.save_rule(rule.model_copy(update={"id": new_id("rule"), "scope_key": after}))
+            await store.revoke_rule(rule.id)

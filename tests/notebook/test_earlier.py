@@ -16,6 +16,7 @@ from mentra_nb.chat import turn
 from mentra_nb.chat.api import conversation, stored_conversations
 from mentra_nb.chat.earlier import known_as, title
 from mentra_nb.chat.engine import engine, reset
+from mentra_nb.chat.opening import ONLY_DEMO
 from mentra_nb.errors import (
     ConfigurationError,
     FailedToStreamResponse,
@@ -28,6 +29,7 @@ from mentra_nb.ids import short_id
 from mentra_nb.notebook import extension
 from mentra_nb.notebook.commands.listing import Listing
 from mentra_nb.notebook.grammar import completions
+from mentra_nb.providers.demo import DemoProvider
 from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedProvider, failure, text
 from mentra_nb.store.records import LeaseHolder
 
@@ -103,6 +105,60 @@ def test_the_first_question_after_a_restart_says_how_to_go_back(restart: Any, ca
     mentra(f"resume {short_id(earlier.session.id)}")
     mentra("go on")
     assert requests()[-1] == ["what was first?", "one", "go on"]
+
+
+def quick_demo() -> None:
+    engine().runtime.register_provider_instance(DemoProvider(pace=0))
+
+
+def test_a_real_model_after_the_demo_begins_a_new_conversation_with_the_same_rules(restart: Any, capsys: Any) -> None:
+    mentra = restart(text("one"), text("two"))
+    quick_demo()
+    mentra("-m demo hi")
+    mentra("-m demo hi again")
+    assert ONLY_DEMO not in capsys.readouterr().out
+    mn.allow("shell", "ls")
+    (demo,) = stored_conversations()
+    mentra("what is first?")
+    assert ONLY_DEMO in capsys.readouterr().out
+    assert [rule.pattern for rule in conversation().rules()] == ["ls"]
+    mentra("-m demo and you?")  # the real conversation goes on, with the demo and after it
+    mentra("what is second?")
+    assert ONLY_DEMO not in capsys.readouterr().out
+    assert requests()[0] == ["what is first?"]
+    assert requests()[1][:3] == ["what is first?", "one", "and you?"]
+    assert [found.turns for found in stored_conversations()] == [2, 3]
+    mentra(f"resume {short_id(demo.session.id)}")
+    assert len(conversation().history) > 2
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_real_model_does_not_go_on_with_the_demo_of_an_earlier_kernel(
+    restart: Any, capsys: Any, goes_on: bool
+) -> None:
+    mentra = restart()
+    quick_demo()
+    mentra("-m demo hi")
+    mentra = restart(text("one"), goes_on=goes_on)
+    quick_demo()
+    capsys.readouterr()
+    mentra("what is first?")
+    said = capsys.readouterr().out
+    assert ONLY_DEMO in said
+    assert ON not in said
+    assert "Earlier in this notebook" not in said
+    assert requests() == [["what is first?"]]
+
+
+def test_the_demo_goes_on_with_itself_after_a_restart(restart: Any, capsys: Any) -> None:
+    mentra = restart()
+    quick_demo()
+    mentra("-m demo hi")
+    mentra = restart()
+    quick_demo()
+    mentra("-m demo hi again")
+    assert ON in capsys.readouterr().out
+    assert len(stored_conversations()) == 1
 
 
 @pytest.mark.slow
