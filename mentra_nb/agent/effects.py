@@ -68,6 +68,12 @@ def compared(change: FileChange, content: Callable[[str], BinaryIO]) -> Changes 
 
     `content` opens the new content of a digest.
     """
+    texts = texts_of(change, content)
+    return changes(*texts) if texts is not None else None
+
+
+def texts_of(change: FileChange, content: Callable[[str], BinaryIO]) -> tuple[str, str] | None:
+    """Return the text of a file before a change and after it; `None` as `compared`, whose arguments these are."""
     states = [state for state in (change.before, change.after) if state is not None]
     if any(state.type != "file" or state.size > MAX_TEXT for state in states):
         return None
@@ -82,7 +88,7 @@ def compared(change: FileChange, content: Callable[[str], BinaryIO]) -> Changes 
         with content(change.after.digest) as file:
             new = file.read(MAX_TEXT)
     try:
-        return changes(*both_decoded(old, new))
+        return both_decoded(old, new)
     except ToolError:
         return None
 

@@ -65,7 +65,7 @@ class UndoResult:
         restored = [name for name in self.names if name not in (*self.removed, *self.brought_back)]
         done = (("restored", restored), ("brought back", self.brought_back), ("removed", self.removed))
         lines = [*self.files, *(f"{verb} {', '.join(names)}" for verb, names in done if names)]
-        lines += [text for text in _not_done(self.conflicts, self.lost, self.cells) if text not in self.said]
+        lines += [text for text in not_done(self.conflicts, self.lost, self.cells) if text not in self.said]
         if not self.names and not self.files:
             lines.append("Nothing was changed.")
         else:
@@ -73,7 +73,7 @@ class UndoResult:
         return "\n".join(lines)
 
 
-def _not_done(conflicts: Iterable[str], lost: Iterable[str], cells: int) -> list[str]:
+def not_done(conflicts: Iterable[str], lost: Iterable[str], cells: int) -> list[str]:
     """Return what an undo leaves alone, in lines."""
     lines = [f"left as it is, since it was changed after the turn: {each}" for each in conflicts]
     lines += [f"cannot be restored in full: {each}" for each in lost]
@@ -104,11 +104,11 @@ def undo(turn: str | UndoResult | None = None) -> UndoResult:
     check_text("mn.undo('run-3f2a9c')", {"turn": said})
     if engine().turns:
         raise OperationDenied("a turn is running: wait for it, or stop it, before you undo")
-    known = _Known()
+    known = Known()
     return known.undo(known.named(said) if said is not None else known.last())
 
 
-class _Known:
+class Known:
     """What can be undone here: by the journal of files and by the history of names."""
 
     def __init__(self) -> None:
@@ -156,10 +156,10 @@ class _Known:
         from mentra_nb.effect.undo import undo as undo_files
 
         planned, history = plan_undo(self.journal, name), self.history
-        conflicts = [*map(_short, planned.conflicts), *(history.conflicts(name) if history is not None else ())]
+        conflicts = [*map(short_path, planned.conflicts), *(history.conflicts(name) if history is not None else ())]
         lost = list(map(str, history.cannot(name))) if history is not None else []
         cells = put_in.pop(name, 0)
-        said = _not_done(conflicts, lost, cells)
+        said = not_done(conflicts, lost, cells)
         for text in said:
             print(text)  # noqa: T201 - said before anything is changed
         by = new_id(_UNDO)
@@ -173,7 +173,9 @@ class _Known:
             removed=restored.removed if restored is not None else (),
             brought_back=restored.brought_back if restored is not None else (),
             files=tuple(map(_told, planned.changes)) if files.entry is not None else (),
-            conflicts=tuple(dict.fromkeys([*map(_short, files.conflicts), *(restored.conflicts if restored else ())])),
+            conflicts=tuple(
+                dict.fromkeys([*map(short_path, files.conflicts), *(restored.conflicts if restored else ())])
+            ),
             lost=tuple(map(str, restored.lost)) if restored is not None else (),
             cells=cells,
             said=tuple(said),
@@ -216,10 +218,10 @@ def _turns_here() -> list[str]:
 
 def _told(change: FileChange) -> str:
     """Return what an undo does to a file."""
-    return f"{_DONE[change.kind]} {_short(change.path)}"
+    return f"{_DONE[change.kind]} {short_path(change.path)}"
 
 
-def _short(path: str) -> str:
+def short_path(path: str) -> str:
     """Return a path as seen from the working folder."""
     try:
         return str(Path(path).relative_to(Path.cwd()))

@@ -280,6 +280,11 @@ class Journal:
         """Open what was at a path before a call: a file's bytes, or a link's target. Raises `OSError`, `KeyError`."""
         return _images(entry, self.folder / "done" / entry.turn / entry.id)(path)
 
+    def forget(self, turn: str) -> None:
+        """Delete the entries of a turn, which cannot be undone any more."""
+        if _NAME.fullmatch(turn):
+            shutil.rmtree(self.folder / "done" / turn, ignore_errors=True)
+
     def _prune_sometimes(self, entry: JournalEntry) -> None:
         """Drop old turns after one in `PRUNE_EVERY` entries, as measuring them takes a while."""
         if int(entry.id[-4:], 16) % PRUNE_EVERY == 0:

@@ -223,6 +223,13 @@ class _Names:
         found = reversed(stored_conversations())
         return list(dict.fromkeys(known_as(each) for each in found if unnamed or each.session.given_name))
 
+    def session_ids(self) -> list[str]:
+        """Return the short ids of the project's conversations, last used first."""
+        from mentra_nb.chat.api import stored_conversations
+        from mentra_nb.ids import short_id
+
+        return [short_id(each.session.id) for each in reversed(stored_conversations())]
+
     def commands(self) -> Sequence[str]:
         return VISIBLE
 

@@ -98,6 +98,13 @@ class SessionStore(Protocol):
         """
         ...
 
+    async def delete_conversation(self, session_id: str) -> None:
+        """Delete a session with its agent, its subagents, and all that is stored of them.
+
+        Raises `LeaseUnavailable`, and deletes nothing, while a runtime holds one of the agents.
+        """
+        ...
+
 
 class TranscriptStore(Protocol):
     """Transcripts: a tree of entries for each agent.

@@ -37,6 +37,9 @@ class Names:
     def sessions(self, *, unnamed: bool) -> list[str]:
         return ["report", "session-12ab34"] if unnamed else ["report"]
 
+    def session_ids(self) -> list[str]:
+        return ["session-77aa01", "session-12ab34"]
+
 
 def named(line: str) -> str | None:
     """Return the name of the subcommand, or `None` for a question."""
@@ -98,6 +101,8 @@ def test_a_line_that_wholly_fits_is_a_command(line: str, name: str, words: dict[
         "export the frame to Excel",
         "forget it",
         "team sports",
+        "diff the two frames",
+        "fork the repository",
         "-- history",
         "-- allow",
     ],
@@ -130,18 +135,29 @@ def test_a_planned_command_is_refused_and_not_asked(name: str) -> None:
         command.run(context, {})
 
 
-@pytest.mark.parametrize("line", ["export notes.ipynb", "fork second-try", "forget session-12ab", "history regression"])
-def test_planned_words_are_reserved_with_their_arguments(line: str) -> None:
-    assert named(line) == line.split()[0]
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("export notes.ipynb", {"path": "notes.ipynb", "quoted": None, "overwrite": None}),
+        ('export "my notes.md" --overwrite', {"path": None, "quoted": "my notes.md", "overwrite": " --overwrite"}),
+        ("fork second-try", {"name": "second-try"}),
+        ("forget session-12ab", {"id": "session-12ab"}),
+        ("history regression", {"word": "regression", "text": None}),
+        ('history "linear regression"', {"word": None, "text": "linear regression"}),
+    ],
+)
+def test_commands_of_conversations_take_their_arguments(line: str, words: dict[str, str | None]) -> None:
+    parsed = parse(line)
+    assert parsed.command is not None
+    assert (parsed.command.name, parsed.words) == (line.split()[0], words)
 
 
 def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    words = "good bad say context compact memories team diff export"
-    assert set(PLANNED) == {*words.split(), "fork", "forget", "history"}
+    assert set(PLANNED) == {"good", "bad", "say", "context", "compact", "memories", "team"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []
     with pytest.raises(ConfigurationError, match="not available yet"):
-        help_text(COMMANDS, OPTIONS, "diff")
+        help_text(COMMANDS, OPTIONS, "team")
     assert [name for name in PLANNED if name in completions("%mentra ", Names())[0]] == []
     with pytest.raises(ConfigurationError, match="did you mean %mentra models"):
         parse("modles")

@@ -38,6 +38,8 @@ class Names(Protocol):
 
     def sessions(self, *, unnamed: bool) -> Iterable[str]: ...
 
+    def session_ids(self) -> Iterable[str]: ...
+
 
 Completion = Callable[[Names], Iterable[str]]
 

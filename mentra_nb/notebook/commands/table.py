@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from mentra_nb.notebook.commands import answers, cells, jobs, models, record, rules, session, setup, trust
+from mentra_nb.notebook.commands import (
+    answers,
+    cells,
+    conversations,
+    jobs,
+    models,
+    record,
+    rules,
+    session,
+    setup,
+    trust,
+)
 from mentra_nb.notebook.commands.command import Command, Context, Option, Words, one_of, say
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.planned import PLANNED
@@ -51,7 +62,7 @@ OPTIONS = (
 )
 FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
 
-
+_FILE = r"\.(?:md|ipynb|jsonl)"
 SQL_BEGINS = ("select", "with", "from", "explain")
 """The first words of a query for `log`."""
 
@@ -154,6 +165,36 @@ COMMANDS = (
     ),
     Command("sessions", "sessions", "sessions", "the conversations of this project", session.sessions),
     Command(
+        "history",
+        r"""history(?: (?:(?P<word>[^\s"']\S*)|["'](?P<text>[^"']+)["']))?""",
+        'history [WORD|"TEXT"]',
+        "the questions and answers of this project that contain it",
+        conversations.history,
+    ),
+    Command(
+        "fork",
+        r"fork(?: (?P<name>[\w-]+))?",
+        "fork [NAME]",
+        "copy this conversation under a name; without one, go on in the copy",
+        conversations.fork,
+    ),
+    Command(
+        "export",
+        rf"""export(?: (?:(?P<path>[^\s"']+{_FILE})|"(?P<quoted>[^"]+{_FILE})")(?P<overwrite> --overwrite)?)?""",
+        "export PATH [--overwrite]",
+        "write this conversation to a file: .md, .ipynb or .jsonl",
+        conversations.export,
+        complete=(one_of(), one_of("--overwrite")),
+    ),
+    Command(
+        "forget",
+        r"forget(?: (?P<id>session-[\w-]+))?",
+        "forget ID",
+        "delete a conversation of this project; what the record has of it stays",
+        conversations.forget,
+        complete=(lambda names: names.session_ids(),),
+    ),
+    Command(
         "jobs",
         r"jobs(?P<stop> stop(?: (?P<id>[1-9]\d*|(?:bg|turn)-\d+))?)?",
         "jobs [stop N or ID]",
@@ -168,6 +209,7 @@ COMMANDS = (
         "take back what the last turn did to files and variables, or undo an undo",
         session.undo,
     ),
+    Command("diff", "diff", "diff", "what the last turn changed in files and variables", conversations.diff),
     Command("fix", "fix", "fix", "explain the last error; its corrected cell comes below, not run", cells.fix),
     Command(
         "code",

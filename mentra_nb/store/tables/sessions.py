@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mentra_nb.content import Message
+from mentra_nb.errors import LeaseUnavailable
 from mentra_nb.store.records import ConversationSummary, SessionRecord, StoredConversation
 from mentra_nb.store.tables.agents import to_agent
 from mentra_nb.store.tables.runs import to_run
 from mentra_nb.store.tables.transcripts import path_length
-from mentra_nb.store.transactions import Database, Transaction, insert
+from mentra_nb.store.transactions import Database, Transaction, insert, marks
 
 LATEST_AND_OPEN_RUNS = """
     SELECT * FROM runs WHERE agent_id = ? AND state = 'running'
@@ -34,6 +35,16 @@ LAST_USED = """
     ORDER BY runs.started_at DESC, sessions.id DESC LIMIT 1
 """
 """The last row of `CONVERSATIONS`."""
+
+
+OWN_AGENTS = """
+    WITH RECURSIVE own(id) AS (
+      SELECT agent_id FROM sessions WHERE id = ?
+      UNION SELECT agents.id FROM agents JOIN own ON agents.parent_id = own.id)
+    SELECT id FROM own
+"""
+OF_AGENTS = ("entries", "tool_calls", "tool_results", "runs", "jobs", "memories", "memory_cursors")
+"""The tables with rows of agents, those that refer to others first."""
 
 
 class SessionTable(Database):
@@ -82,6 +93,22 @@ class SessionTable(Database):
         where, parameters = _exactly(project=project, **of_notebook)
         rows = await self.read(lambda db: db.execute(CONVERSATIONS.format(where), parameters).fetchall())
         return [_summary(dict(row)) for row in rows]
+
+    async def delete_conversation(self, session_id: str) -> None:
+        def work(db: Transaction) -> None:
+            agents = [row["id"] for row in db.execute(OWN_AGENTS, (session_id,)).fetchall()]
+            which, keys = marks(agents), [f"agent:{agent}" for agent in agents]
+            if agents and db.execute(f"SELECT key FROM leases WHERE key IN ({which})", keys).fetchone() is not None:
+                raise LeaseUnavailable(f"conversation '{session_id}' is in use: close it there, or wait until it ends")
+            db.execute("DELETE FROM rules WHERE scope = 'session' AND scope_key = ?", (session_id,))
+            db.execute("DELETE FROM questions WHERE session_id = ?", (session_id,))
+            db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+            for table in OF_AGENTS if agents else ():
+                db.execute(f"DELETE FROM {table} WHERE agent_id IN ({which})", agents)
+            if agents:
+                db.execute(f"DELETE FROM agents WHERE id IN ({which})", agents)
+
+        await self.write(work)
 
 
 def _exactly(**wanted: str | None) -> tuple[str, list[str]]:
