@@ -11,6 +11,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     tape, replay                 write a server's answers down; answer from them
     use                          ask a provider object: your own class, or a script
     tool                         make a function a tool
+    tasks, task_tools            the tasks of a conversation; what a model keeps them with
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
@@ -165,6 +166,8 @@ __all__ = [
     "strategy",
     "suggest_rules",
     "tape",
+    "task_tools",
+    "tasks",
     "time_spent",
     "tool",
     "tool_calls",
@@ -181,6 +184,7 @@ _NAMES = {
     # the synchronous face
     "chat.api": "ask aask allow deny revoke rules models connect replay use tape",
     "chat.jobs": "jobs stop_job stop_jobs",
+    "chat.tasks": "tasks",
     "chat.budgets": "budgets",
     "chat.chat": "Chat",
     "chat.reply": "Reply ToolCallSummary",
@@ -208,6 +212,7 @@ _NAMES = {
     "tools.spec": "ToolSpec",
     "tools.schema": "ToolError",
     "tools.builtin.skills": "Skill",
+    "task_board.tools": "task_tools",
     "sandbox.executor": "RuntimeExecutor LocalExecutor CommandRequest ExecOutput",
     "content": "Image Message TokenUsage",
     # permission
@@ -336,6 +341,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.preview import Preview, preview
     from mentra_nb.chat.reply import Reply, ToolCallSummary
     from mentra_nb.chat.suggest import suggest_rules
+    from mentra_nb.chat.tasks import tasks
     from mentra_nb.chat.turn import RunningTurn
     from mentra_nb.chat.undo import UndoResult, undo
     from mentra_nb.content import Image, Message, TokenUsage
@@ -390,6 +396,7 @@ if TYPE_CHECKING:
     from mentra_nb.store.protocols import RuntimeStore
     from mentra_nb.store.sqlite import SqliteStore
     from mentra_nb.store.volatile import VolatileStore
+    from mentra_nb.task_board.tools import task_tools
     from mentra_nb.tools.builtin.skills import Skill
     from mentra_nb.tools.function import FunctionTool, tool
     from mentra_nb.tools.post_hooks import PostExecutionContext, PostExecutionDecision, PostExecutionHook

@@ -146,6 +146,10 @@ class Settings(BaseModel):
         default=True,
         description="Whether a turn begins by itself when a background command ends, where a person is at the page.",
     )
+    tasks: bool = Field(
+        default=False,
+        description="Whether the model is offered a board of tasks, which the cell shows.",
+    )
     keep_answers: bool = Field(
         default=False,
         description="Whether a cell whose question did not change shows its stored answer, as with --keep.",

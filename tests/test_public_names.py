@@ -39,7 +39,8 @@ EXPORTED = [
     "event_types", "events", "export", "http", "jobs", "load_ipython_extension", "mcp", "mcp_servers", "messages",
     "model_calls", "models", "plot", "preview", "provider", "prune", "record_head", "records", "replay",
     "reviewer_report", "revoke", "rule_changes", "rules", "screen_events", "scripted", "sessions", "slowest_tools",
-    "sql", "stop_job", "stop_jobs", "strategy", "suggest_rules", "tape", "time_spent", "tool", "tool_calls", "turns",
+    "sql", "stop_job", "stop_jobs", "strategy", "suggest_rules", "tape",
+    "task_tools", "tasks", "time_spent", "tool", "tool_calls", "turns",
     "undo", "unload_ipython_extension", "usage", "use", "verify", "woken_turns",
 ]
 # fmt: on

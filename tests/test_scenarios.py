@@ -169,6 +169,18 @@ UNDER_THEIR_NAMES = {
     "tools/test_shell": """
         policy_can_deny_shell_tool_execution shell_tool_emits_progress_events_with_output_lines
     """,
+    "task_board/test_board": """
+        adding_cycle_is_rejected blocked_task_cannot_start_or_complete claim_explicit_task_id
+        claim_first_ready_unowned_task claim_rejects_unclaimable_tasks
+        completed_blocker_stays_out_of_unresolved_blocked_by
+        completion_unblocks_and_reopen_reblocks_dependents
+        create_and_list_group_ready_blocked_and_completed_tasks teammate_cannot_edit_task_dependencies
+    """,
+    "task_board/test_tasks": """
+        concurrent_intrinsic_creates_serialize_through_task_store_mutate parse_helpers_reject_bad_input
+        task_reminder_is_injected_after_three_rounds_without_task_tools
+        task_updates_snapshot_and_persists_for_new_agents
+    """,
     "agent/test_traces": """
         custom_hooks_observe_model_and_tool_execution
         model_response_finished_hook_reports_stream_failures_without_usage
@@ -293,6 +305,7 @@ UNDER_ANOTHER_NAME = {
         "rule_store_rules_returns_all_entries"
     ),
     "store/test_work::a_job_id_is_never_used_twice": "background_ids_do_not_repeat_after_resume",
+    "task_board/test_tasks::what_a_model_reads_of_the_board": "task_board_*",
     "tools/test_shell::shell_working_directory_overrides_the_default": (
         "shell_working_directory_overrides_default_routing"
     ),
@@ -334,6 +347,11 @@ CHANGED = {
     "a turn that died is settled: its text is kept": {
         "agent/test_resume::runtime_startup_preserves_memory_until_resume_and_resume_rolls_back_pending_turn": (
             "runtime_startup_preserves_memory_until_resume_and_resume_rolls_back_pending_turn"
+        ),
+    },
+    "a failed turn can be resumed: its tasks go back when the conversation goes on without it": {
+        "task_board/test_tasks::a_failed_turn_that_is_left_behind_leaves_the_board_as_it_was": (
+            "task_state_rolls_back_when_run_fails"
         ),
     },
     "a turn is a branch": {
@@ -398,10 +416,6 @@ OPEN = {
         compacted_summaries_are_searchable compaction_events_appear_in_session_stream_and_session_continues
         compaction_maps_* micro_compaction_only_rewrites_old_tool_results_in_requests
         resumed_session_continues_after_compaction
-    """,
-    "task board": """
-        concurrent_intrinsic_creates_serialize_through_task_store_mutate task_board_*
-        task_state_rolls_back_when_run_fails
     """,
     "teams": """
         resume_revives_persisted_teammate_actors_for_lead_runtime

@@ -14,23 +14,20 @@ import anyio.lowlevel
 
 from mentra_nb.agent import recovery
 from mentra_nb.agent.beginning import Beginning, find_open_end, start_turn
-from mentra_nb.agent.calls import Caller
 from mentra_nb.agent.config import AgentConfig, stored_config
 from mentra_nb.agent.ending import ending
 from mentra_nb.agent.environment import AgentEnvironment
-from mentra_nb.agent.limits import RunOptions, TurnLimits
+from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.loop import finish_open_round, run_rounds
+from mentra_nb.agent.new_turn import new_turn
 from mentra_nb.agent.output import OutputOptions, OutputTool
-from mentra_nb.agent.scheduler import Scheduler
 from mentra_nb.agent.steering import RoundSource, Steering
-from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.agent.turn import AgentSnapshot, Turn
 from mentra_nb.background.jobs import Jobs
 from mentra_nb.content import Message
 from mentra_nb.errors import NoResumableTurn, OperationDenied
 from mentra_nb.event import types as e
-from mentra_nb.ids import new_id
 from mentra_nb.providers.base import Provider
 from mentra_nb.store.records import AgentRecord, Entry, Resolution, ToolCallRecord
 from mentra_nb.words import counted
@@ -99,6 +96,12 @@ class Agent:
         """Messages for the model while it works."""
         self.run_generation: int = 0
         self.home: AgentHome | None = None
+        self.parent: Agent | None = None
+        """The agent whose subagent it is."""
+        self.tasks: tuple[dict[str, Any], ...] = ()
+        """As `AgentSnapshot.tasks`."""
+        self.companions: dict[type[Any], Any] = {}
+        """What it keeps for its tools, by class: see `Tool.companion`."""
         self._sources: list[RoundSource] = [self.steering]
         self._status = record.status
         self._turn: Turn | None = None
@@ -144,6 +147,7 @@ class Agent:
             pending_tool_uses=tuple(turn.scheduler.open_calls()) if turn is not None else (),
             run_generation=self.run_generation,
             background_tasks=jobs.of(self.id) if (jobs := self.environment.services.get(Jobs)) else (),
+            tasks=self.tasks,
         )
 
     async def wait_until_idle(self) -> None:
@@ -373,7 +377,7 @@ class Agent:
             beginning = await begin()
             options, origin = options or RunOptions(), origin or e.TurnOrigin()
             before = self.transcript.snapshot()
-            self._turn = turn = self._new_turn(options, answer_tool)
+            self._turn = turn = new_turn(self, options, answer_tool, self._sources, self._change, self._adjust)
             self.settled = None
             await start_turn(turn, beginning, origin, before)
             self.run_generation += 1
@@ -422,26 +426,3 @@ class Agent:
         for source in self._sources:
             await source.acknowledge()
         return beginning
-
-    def _new_turn(self, options: RunOptions, answer_tool: OutputTool | None) -> Turn:
-        run_id, limits = new_id("run"), TurnLimits(options)
-        config, environment = self.config, self.environment
-        if answer_tool is not None:
-            config, environment = answer_tool.config(config), answer_tool.environment(environment)
-        caller = Caller(self.id, self.name, self.model, run_id)
-        toolbox = Toolbox(environment.tools, config, self._change)
-        delegate = partial(environment.delegate, self, options) if environment.delegate else None
-        return Turn(
-            id=run_id,
-            agent_id=self.id,
-            model=self.model,
-            config=config,
-            provider=self.provider,
-            environment=environment,
-            transcript=self.transcript,
-            limits=limits,
-            scheduler=Scheduler(environment, caller, limits, toolbox, delegate, answer_tool),
-            adjust=self._adjust,
-            sources=self._sources,
-            phase=self._status,
-        )

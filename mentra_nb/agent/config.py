@@ -44,6 +44,9 @@ class AgentConfig(Data):
     loaded_tools: tuple[str, ...] = ()
     """Set by the agent: deferred tools that a search has found, and others that are offered once they are needed."""
 
+    task_board: str | None = None
+    """The name of its task board, which it shares with the agents that have the same; `None` for one of its own."""
+
     def offers(self, name: str) -> bool:
         """Return whether the agent is offered this tool. `hidden_tools` overrides `tools`."""
         return name not in self.hidden_tools and (self.tools is None or name in self.tools)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ class Scheduler:
     """The service through which tools give a task to a subagent."""
     answer_tool: Tool | None = None
     """The tool that takes the turn's typed answer; it needs no permission."""
+    companions: Mapping[type, Any] = field(default_factory=dict)
+    """What the agent keeps for its tools, by class. May grow."""
     history_len: int = 0
     results: dict[str, ToolResult] = field(default_factory=dict)
     unsaved: ToolCallEnd | None = None
@@ -52,6 +54,7 @@ class Scheduler:
         store, agent_id = self.environment.store, self.caller.agent_id
         services: dict[type, Any] = {
             ToolIndex: ToolIndex(self.toolbox.deferred, self.toolbox.load),
+            **self.companions,
             WholeResults: WholeResults(lambda call_id: store.load_result(agent_id, call_id)),
         }
         if self.delegate is not None:

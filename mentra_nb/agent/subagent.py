@@ -27,7 +27,7 @@ async def delegate(parent: Agent, options: RunOptions, prompt: str) -> str:
     """
     now, environment = time.time(), parent.environment
     system = "\n\n".join(text for text in (parent.config.system, SYSTEM) if text)
-    config = parent.config.model_copy(update={"system": system})
+    config = parent.config.model_copy(update={"system": system, "task_board": parent.config.task_board or parent.id})
     record = AgentRecord(
         id=new_id("agent"),
         runtime_identifier=parent.runtime_identifier,
@@ -49,6 +49,7 @@ async def delegate(parent: Agent, options: RunOptions, prompt: str) -> str:
 
     bus.tap(relay)
     child = Agent(record, parent.provider, replace(environment, bus=bus, holder=None, delegate=_refuse))
+    child.parent = parent
     about = {"agent_id": parent.id, "subagent_id": child.id, "name": child.name}
     environment.bus.emit(e.SubagentSpawned(model=child.model, **about))
     failed: str | None = "it was stopped"

@@ -242,6 +242,11 @@ class Transcript:
         """The entries that are whole in memory: all of them after `follow` and `load`, else the last ones."""
         return tuple(self._entry(at) for at in range(len(self._path.items)))
 
+    def late(self, count: int) -> list[Entry]:
+        """Return the last entries that are whole in memory, at most `count`."""
+        size = len(self._path.items)
+        return [self._entry(at) for at in range(max(0, size - count), size)]
+
     @property
     def last(self) -> Entry | None:
         items = self._path.items

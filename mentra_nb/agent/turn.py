@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.agent.config import AgentConfig
@@ -37,6 +37,8 @@ class AgentSnapshot(Data):
     run_generation: int = 0
     background_tasks: tuple[BackgroundJob, ...] = ()
     """Its background jobs, in the order they started."""
+    tasks: tuple[dict[str, Any], ...] = ()
+    """Its task board as it last saw it, with the names that a model reads."""
 
 
 @dataclass(eq=False, repr=False)

@@ -328,7 +328,7 @@ class Chat:
         permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
         permissions.sandbox = settings.sandbox
         session.use_policy(self._engine.policy())
-        session.use_profile(settings.tool_profile)
+        session.use_profile(self._engine.abilities.profile())
         permissions.can_ask = lambda: plan.can_ask
         with session.listening(turn.events.put, answer.hear), session.speaking_as(system):
             yield answer

@@ -23,6 +23,7 @@ from anyio.from_thread import BlockingPortal
 
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.amounts import Period
+from mentra_nb.chat.abilities import Abilities
 from mentra_nb.chat.instructions import system_prompt
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
 from mentra_nb.chat.offers import offer_named
@@ -58,6 +59,7 @@ class Engine:
             audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
             mcp=self.settings.mcp,
         )
+        self.abilities: Abilities = Abilities(self.settings)
         self._not_offered: list[str] = []
         if runtime is None:
             self.offer_settings()
@@ -189,6 +191,7 @@ class Engine:
     def offer_settings(self) -> None:
         """Offer what the settings name as they are: skills, and tools of installed packages. What is offered stays."""
         self._not_offered = offer_named(self.runtime, self.settings)
+        self.abilities.offer(self.runtime)
 
     def not_offered(self) -> list[str]:
         """Return why what the settings name is not offered: skills, tools, MCP servers; and names that are misspelt."""

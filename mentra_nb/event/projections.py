@@ -107,8 +107,11 @@ def _decided(event: e.ToolAuthorizationFinished) -> shown.ToolDecided:
     )
 
 
+def _tasks(event: Any) -> shown.TasksUpdated:
+    return shown.TasksUpdated(tasks=event.tasks)
+
+
 def _advised(event: Any) -> shown.QuestionAdvised:
-    """Return the event for advice. Found by its kind, so that a turn without a reviewer does not make its class."""
     return shown.QuestionAdvised(
         request_id=event.request_id,
         tool_call_id=event.tool_call_id,
@@ -164,9 +167,11 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
 }
 
 
+_RARE: dict[str, Callable[[Any], shown.SessionEvent]] = {"permission_advised": _advised, "tasks_updated": _tasks}
+"""By the kind of the event, so that a turn without one does not make its class."""
+
+
 def to_session(event: e.AgentEvent) -> shown.SessionEvent | None:
     """Return the event for a screen, or `None` if a screen does not show it."""
-    project = _SESSION.get(type(event))
-    if project is not None:
-        return project(event)
-    return _advised(event) if getattr(event, "kind", "") == "permission_advised" else None
+    project = _SESSION.get(type(event)) or _RARE.get(getattr(event, "kind", ""))
+    return project(event) if project is not None else None

@@ -3,12 +3,12 @@
 They are apart so that a first turn does not have to make their classes. `types.py` offers them with the others.
 """
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mentra_nb.authorization import PermissionScope, ToolAuthorizationOutcome
-from mentra_nb.event.facts import InTurn, OfCall, RuntimeEvent
+from mentra_nb.event.facts import Fact, InTurn, OfCall, RuntimeEvent
 
 
 class AuthorizationDenied(InTurn):
@@ -119,6 +119,13 @@ class QuestionAdvised(OfCall):
     model: str
     duration_ms: int
     session_id: str | None = None
+
+
+class TasksUpdated(Fact):
+    """The task board of an agent has changed: all its tasks, by id, with the names that a model reads."""
+
+    kind: ClassVar[str] = "tasks_updated"
+    tasks: tuple[dict[str, Any], ...]
 
 
 class JournalGap(RuntimeEvent):

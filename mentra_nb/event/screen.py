@@ -130,6 +130,13 @@ class TaskUpdated(SessionEvent):
     detail: str | None = None
 
 
+class TasksUpdated(SessionEvent):
+    """The task board has changed: all its tasks, by id, with the names that a model reads."""
+
+    type: Literal["tasks_updated"] = "tasks_updated"
+    tasks: tuple[dict[str, Any], ...]
+
+
 class CompactionStarted(SessionEvent):
     type: Literal["compaction_started"] = "compaction_started"
     agent_id: str

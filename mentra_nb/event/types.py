@@ -218,6 +218,7 @@ if TYPE_CHECKING:
     from mentra_nb.event.rare import PolicyDenied as PolicyDenied
     from mentra_nb.event.rare import QuestionAdvised as QuestionAdvised
     from mentra_nb.event.rare import RuleChanged as RuleChanged
+    from mentra_nb.event.rare import TasksUpdated as TasksUpdated
     from mentra_nb.event.rare import ToolAuthorizationBlocked as ToolAuthorizationBlocked
     from mentra_nb.event.rare import ToolExecutionBlocked as ToolExecutionBlocked
 else:

@@ -64,6 +64,7 @@ class Mentra(Magics):
     stream_hz = _trait("stream_hz")
     nested_asyncio = _trait("nested_asyncio")
     wake = _trait("wake")
+    tasks = _trait("tasks")
     keep_answers = _trait("keep_answers")
     instructions = _trait("instructions")
     skills = _trait("skills")
@@ -115,7 +116,7 @@ class Mentra(Magics):
             raise TraitError(str(error)) from None  # the only error after which traitlets restores the old value
         if name in ("log_text", "redact"):
             setattr(engine().runtime.audit, name, value)  # the engine's is a Journal
-        if name in ("skills", "tools"):
+        if name in ("skills", "tools", "tasks"):
             engine().offer_settings()
         return value
 

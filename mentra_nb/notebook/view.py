@@ -20,6 +20,7 @@ from mentra_nb.event.screen import (
     RetryNotice,
     SessionEvent,
     SessionStarted,
+    TasksUpdated,
     TaskUpdated,
     ToolCompleted,
     ToolDecided,
@@ -31,6 +32,7 @@ from mentra_nb.event.screen import (
 )
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.calls import Call, decision
+from mentra_nb.notebook.checklist import Checklist
 from mentra_nb.notebook.footer import footer
 from mentra_nb.notebook.output import EMPTY, Out
 from mentra_nb.notebook.text_blocks import TextBlocks
@@ -85,6 +87,7 @@ class TurnView:
         self._calls: dict[str, Call] = {}
         self._questions: dict[str, tuple[PermissionQuestion, str | None]] = {}
         self._usage = self._last_usage = TokenUsage()
+        self._tasks = Checklist()
 
     def handle(self, event: SessionEvent) -> None:
         """Show an event. Text and the progress of tools are kept until the next `tick`."""
@@ -117,6 +120,8 @@ class TurnView:
                     self._later.append(f"background task {event.title}: {event.detail or status}")
                     if not any(self._text.open_block()):
                         self.settle()
+            case TasksUpdated():
+                self._tasks.take(event.tasks)
             case TaskUpdated() if not self._quiet:
                 self.note(f"{event.title}: {event.status}", "▸", event.detail or "")
             case CompactionCompleted() if not self._quiet:
@@ -160,6 +165,7 @@ class TurnView:
             # Not at once: until then the question of a call may come.
             if call.began is not None and now - call.began >= LIFE_AFTER and not call.waits and call.is_stale(now):
                 self._draw_call(call)
+        self._draw_tasks()
         if (words := self._life(now)) is not None:
             data = line(words[0], "⋯", note=words[1])
             if self._free is None:
@@ -190,6 +196,16 @@ class TurnView:
             self.out.show(data, display or None)
         self._last = display
         return display
+
+    def _draw_tasks(self) -> None:
+        """Show the task board, if it has changed."""
+        if self._quiet or not self._tasks.changed:
+            return
+        if self._tasks.display is None or not self.live:
+            self.settle()
+            self._tasks.display = self._put(self._tasks.bundle())
+        else:
+            self.out.update(self._tasks.bundle(), self._tasks.display)
 
     def _draw_retry(self, event: RetryNotice) -> None:
         """Say that a request is sent again, in place of the line that said so of the attempt before."""
@@ -282,6 +298,7 @@ class TurnView:
     def _close_all(self) -> None:
         """Finish the text, and close the questions and calls that are still open."""
         self.settle()
+        self._draw_tasks()
         for request_id, (question, _) in list(self._questions.items()):
             self._draw_answer(
                 QuestionAnswered(

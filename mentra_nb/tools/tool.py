@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from mentra_nb.authorization import Subject, ToolAuthorizationPreview
 from mentra_nb.content import Image
@@ -132,6 +132,11 @@ class Tool(ABC):
     spec: ToolSpec
     acts_by_command: bool = False
     """Whether all that a call does is done by one command given to `context.executor`, so that it can be fenced."""
+    companion: ClassVar[type[Any] | None] = None
+    """The class of what each agent that is offered the tool keeps for it, made with the agent.
+
+    It is a source of messages to the agent, and the service of its class for the tool's calls.
+    """
 
     @abstractmethod
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:

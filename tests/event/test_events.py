@@ -84,6 +84,7 @@ SESSION = {
     "permission_resolved": "request_id tool_call_id tool_name outcome rule_scope",
     "permission_advised": "request_id tool_call_id tool_name risk reason",
     "task_updated": "task_id kind status title detail",
+    "tasks_updated": "tasks",
     "branched": "entry_id abandoned_entries",
     "compaction_started": "agent_id",
     "compaction_completed": "agent_id replaced_items preserved_items resulting_transcript_len "

@@ -24,6 +24,7 @@ from mentra_nb.event.screen import (
     RetryNotice,
     SessionEvent,
     SessionStarted,
+    TasksUpdated,
     TaskUpdated,
     ToolCompleted,
     ToolDecided,
@@ -621,3 +622,59 @@ def test_the_end_of_a_background_command_is_one_line_and_its_beginning_is_the_ro
     assert draw(update("failed", "interrupted")).texts() == ["▸ background task bg-1: interrupted"]
     amid = draw(*deltas("One sent"), update("finished"), *deltas("ence."))
     assert amid.texts() == ["One sentence.", "▸ background task bg-1: finished"]
+
+
+def board(*tasks: tuple[str, str], **more: Any) -> TasksUpdated:
+    """A board of these statuses and subjects."""
+    rows = [{"id": n, "status": status, "subject": subject} for n, (status, subject) in enumerate(tasks, 1)]
+    return TasksUpdated(tasks=tuple({"blockedBy": [], "owner": "", **row, **more} for row in rows))
+
+
+def test_the_task_board_is_one_list_that_is_updated_in_place_and_folded_when_all_is_done() -> None:
+    page = Recorder()
+    view = TurnView(page, live=True, hz=1e9)
+    view.handle(board(("pending", "plan"), ("pending", "<b>build</b>\nnow"), blockedBy=[1]))
+    view.tick()
+    [shown] = page.shown
+    assert shown["text/plain"].splitlines() == [
+        "▸ tasks: 0 of 2 done",
+        "  ☐ 1 plan  waits for 1",
+        "  ☐ 2 <b>build</b>␊now  waits for 1",
+    ]
+    assert "<details open>" in shown["text/html"]
+    assert "<b>" not in shown["text/html"]
+    sent = page.sent
+    for number in range(100):
+        view.handle(AssistantTokenDelta(delta=f"{number} "))
+    assert page.sent == sent
+    view.handle(board(("in_progress", "plan"), ("pending", "build")))
+    view.handle(board(("completed", "plan"), ("in_progress", "build"), owner="ada"))
+    view.tick()
+    assert page.shown[0]["text/plain"].splitlines()[1:] == ["  ☑ 1 plan  ada", "  ◐ 2 build  ada"]
+    view.handle(board(("completed", "plan"), ("completed", "build")))
+    view.finish()
+    assert page.shown[0]["text/plain"] == "✓ tasks: 2 of 2 done"
+    assert "<details open>" not in page.shown[0]["text/html"]
+    assert "☑ 2 build" in page.shown[0]["text/html"]
+
+
+def test_a_long_task_board_shows_what_is_left() -> None:
+    page = Recorder()
+    view = TurnView(page, live=False, hz=12.0)
+    tasks = [("completed" if number < 40 else "pending", f"task {number}") for number in range(120)]
+    view.handle(board(*tasks))
+    view.tick()
+    assert page.shown == []
+    view.finish()
+    lines = page.shown[0]["text/plain"].splitlines()
+    assert (lines[0], lines[1], lines[-1]) == ("▸ tasks: 40 of 120 done", "  ☐ 41 task 40", "  … and 70 more")
+    assert len(lines) == 52
+
+
+def test_a_quiet_turn_shows_no_task_board() -> None:
+    page = Recorder()
+    view = TurnView(page, live=True, hz=1e9, quiet=True)
+    view.handle(board(("pending", "plan")))
+    view.tick()
+    view.finish()
+    assert [each for each in page.shown if "tasks" in each["text/plain"]] == []

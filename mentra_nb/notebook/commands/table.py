@@ -12,6 +12,7 @@ from mentra_nb.notebook.commands import (
     rules,
     session,
     setup,
+    tasks,
     trust,
 )
 from mentra_nb.notebook.commands.command import Command, Context, Option, Words, one_of, say
@@ -202,6 +203,7 @@ COMMANDS = (
         jobs.jobs,
         complete=(one_of("stop"),),
     ),
+    Command("tasks", "tasks", "tasks", "the task board of this conversation", tasks.tasks),
     Command(
         "undo",
         r"undo(?: (?P<what>(?:run|undo)-[\w-]+))?",
