@@ -28,7 +28,7 @@ def provider() -> ScriptedProvider:
 @pytest.fixture
 def engine(provider: ScriptedProvider) -> Iterator[Engine]:
     runtime = Runtime([provider], builtin_tools=False, store=VolatileStore(), audit=NullAudit())
-    made = Engine(Settings(model="scripted/scripted", ask="rules", tasks=True), runtime)
+    made = Engine(Settings(model="scripted/scripted", tasks=True), runtime)
     made.offer_settings()
     yield made
     made.close()
@@ -61,7 +61,7 @@ def test_a_person_sees_the_board_live_and_as_a_frame(
     monkeypatch.setattr(chat_tasks, "engine", lambda: engine)
     assert chat_tasks.tasks("talk").empty
     turn = chat.start("go")
-    turn.result()
+    turn.future.result(20)
     seen = [turn.events.get_nowait() for _ in range(turn.events.qsize())]
     assert [len(event.tasks) for event in seen if isinstance(event, TasksUpdated)] == [1, 2]
     frame = chat_tasks.tasks("talk")
