@@ -171,6 +171,12 @@ STEPS: tuple[str, ...] = (
     """
     ALTER TABLE runs ADD COLUMN model TEXT;
     """,
+    """
+    ALTER TABLE memories ADD COLUMN made_by TEXT;
+    ALTER TABLE memories ADD COLUMN session_id TEXT;
+    ALTER TABLE memories ADD COLUMN run_id TEXT;
+    ALTER TABLE memories ADD COLUMN cell_id TEXT;
+    """,
 )
 
 

@@ -5,6 +5,7 @@ Its tables are in the schema `mentra`, made with the first call.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -13,14 +14,15 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
-from mentra_nb.errors import ConfigurationError
+from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, missing_steps, statements
 from mentra_nb.store.sql_store import SqlStore
+from mentra_nb.store.tables.memories import COLUMNS, too_slow, visible
 from mentra_nb.store.tables.ranking import all_words
 from mentra_nb.store.transactions import LOCK_TIMEOUT, Mode, Transaction, storable
 
 if TYPE_CHECKING:
-    from mentra_nb.store.records import MemoryRecord
+    from mentra_nb.store.records import MemoryQuery, MemoryRecord
 
 T = TypeVar("T")
 
@@ -40,18 +42,18 @@ DIALECT = (
 )
 """Replacements from SQLite's dialect to this one. Text is compared by its bytes, as in SQLite."""
 
-MATCHING_MEMORIES = """
+MATCHING_MEMORIES = f"""
     WITH found AS MATERIALIZED (
-      SELECT number, words FROM memories WHERE agent_id = ? AND tombstoned_at IS NULL AND words @@ ?::tsquery),
+      SELECT number, words FROM memories WHERE {{visible}} AND words @@ ?::tsquery),
     matched AS (
       SELECT number, lexeme, 2.2 * cardinality(positions) / (1.2 + cardinality(positions)) AS often
       FROM found, unnest(words) WHERE lexeme = ANY(?)),
-    everything AS (SELECT count(*)::float AS n FROM memories WHERE agent_id = ? AND tombstoned_at IS NULL),
+    everything AS (SELECT count(*)::float AS n FROM memories WHERE {{visible}}),
     weights AS (SELECT lexeme, ln(1 + (SELECT n FROM everything) / count(*)) AS rare FROM matched GROUP BY lexeme),
     best AS (
       SELECT number, sum(often * rare) AS relevance FROM matched JOIN weights USING (lexeme)
       GROUP BY number ORDER BY relevance DESC, number DESC LIMIT ?)
-    SELECT memories.*, relevance FROM best JOIN memories USING (number) ORDER BY relevance DESC, number DESC
+    SELECT {COLUMNS}, relevance FROM best JOIN memories USING (number) ORDER BY relevance DESC, number DESC
 """
 """As in `bm25`, a word weighs more the more often this memory has it and the fewer memories have it."""
 
@@ -67,6 +69,7 @@ class PostgresStore(SqlStore):
     """
 
     failures: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
+    also_forgotten: ClassVar[str] = ", words = NULL"
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -152,9 +155,20 @@ class PostgresStore(SqlStore):
             (vector, record.agent_id, record.record_id),
         )
 
-    def _match_memories(self, db: Transaction, agent_id: str, words: Sequence[str], count: int) -> list[Any]:
-        query = " | ".join(f"'{word}'" for word in words)
-        return db.execute(MATCHING_MEMORIES, (agent_id, query, list(words), agent_id, count)).fetchall()
+    def _match_memories(
+        self, db: Transaction, query: MemoryQuery, words: Sequence[str], count: int, until: float
+    ) -> list[Any]:
+        left = int((until - time.monotonic()) * 1000)
+        if left <= 0:
+            raise StoreError(too_slow(query))
+        db.execute(f"SET LOCAL statement_timeout = {left}")
+        condition, parameters = visible(query)
+        wanted = " | ".join(f"'{word}'" for word in words)
+        statement = MATCHING_MEMORIES.format(visible=condition)
+        try:
+            return db.execute(statement, (*parameters, wanted, list(words), *parameters, count)).fetchall()
+        except psycopg.errors.QueryCanceled:
+            raise StoreError(too_slow(query)) from None
 
 
 class _Transaction:

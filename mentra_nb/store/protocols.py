@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion, PermissionRule
+from mentra_nb.store.memory_store import MemoryStore
 from mentra_nb.store.row_answers import RowAnswerStore
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
         JobStatus,
         Lease,
         LeaseHolder,
-        MemoryHit,
-        MemoryRecord,
         QuestionAnswer,
         Resolution,
         RunRecord,
@@ -360,33 +359,6 @@ class BackgroundStore(Protocol):
         The asker's host is checked for the process; on another host a runtime without a lease counts as ended.
         """
         ...
-
-
-class MemoryStore(Protocol):
-    """Long-term memory, separate for each agent."""
-
-    async def save_memories(self, records: Sequence[MemoryRecord]) -> None:
-        """Add or replace memories. One that was forgotten under the same id is found again."""
-        ...
-
-    async def load_memory(self, agent_id: str, record_id: str) -> MemoryRecord | None: ...
-    async def search_memories(self, agent_id: str, query: str, limit: int) -> list[MemoryHit]:
-        """Return the best hits for any word of the query, best first; none for a query without words."""
-        ...
-
-    async def forget_memories(self, agent_id: str, record_ids: Collection[str]) -> int:
-        """Hide memories from every read. Return how many were visible before."""
-        ...
-
-    async def delete_memories(self, agent_id: str, record_ids: Collection[str]) -> int:
-        """Delete memories, forgotten ones too. Return how many there were."""
-        ...
-
-    async def load_memory_cursor(self, agent_id: str) -> int | None:
-        """Return the revision up to which the agent's history has been stored as memories."""
-        ...
-
-    async def save_memory_cursor(self, agent_id: str, revision: int) -> None: ...
 
 
 class BudgetStore(Protocol):

@@ -227,6 +227,7 @@ if TYPE_CHECKING:
     from mentra_nb.store.work_records import BudgetCount as BudgetCount
     from mentra_nb.store.work_records import MemoryHit as MemoryHit
     from mentra_nb.store.work_records import MemoryKind as MemoryKind
+    from mentra_nb.store.work_records import MemoryQuery as MemoryQuery
     from mentra_nb.store.work_records import MemoryRecord as MemoryRecord
     from mentra_nb.store.work_records import TaskItem as TaskItem
     from mentra_nb.store.work_records import TaskStatus as TaskStatus

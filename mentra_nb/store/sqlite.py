@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError, StoreError
 from mentra_nb.store.migrations import STEPS, missing_steps, statements
 from mentra_nb.store.sql_store import SqlStore
+from mentra_nb.store.tables.memories import COLUMNS, too_slow, visible
 from mentra_nb.store.transactions import Mode, Transaction, storable
 from mentra_nb.store.worker import Worker
 
@@ -25,16 +27,26 @@ CHECKPOINT_EVERY = 100
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
 
 if TYPE_CHECKING:
-    from mentra_nb.store.records import MemoryRecord
+    from mentra_nb.store.records import MemoryQuery, MemoryRecord
 
 T = TypeVar("T")
-MATCHING_MEMORIES = """
-    SELECT memories.*, -bm25(memories_words) AS relevance
-    FROM memories_words JOIN memories ON memories.number = memories_words.rowid
-    WHERE memories_words MATCH ? AND agent_id = ? AND tombstoned_at IS NULL
-    ORDER BY bm25(memories_words), number DESC LIMIT ?
+MATCHING_MEMORIES = f"""
+    WITH found AS MATERIALIZED (
+      SELECT memories_words.rowid AS number, -bm25(memories_words) AS relevance
+      FROM memories_words CROSS JOIN memories ON memories.number = memories_words.rowid
+      WHERE memories_words MATCH ? AND {{visible}} ORDER BY memories_words.rowid DESC LIMIT ?)
+    SELECT {COLUMNS}, relevance FROM found JOIN memories USING (number)
+    ORDER BY relevance DESC, number DESC LIMIT ?
 """
 """`bm25` is negative, and smaller for a better match."""
+COUNTING_A_WORD = "SELECT count(*) FROM (SELECT 1 FROM memories_words WHERE memories_words MATCH ? LIMIT ?)"
+MATCHES = 4_000
+"""The memories that a search compares: each costs about 3 µs.
+
+It takes the rarest words that fit. Where these are in too few memories, it takes all words and the newest memories.
+"""
+LOOK_EVERY = 5_000
+"""Steps of SQLite's machine between two looks at the clock."""
 
 
 _ELSEWHERE = "set MENTRA_HOME to a folder on another disk"
@@ -73,6 +85,9 @@ class SqliteStore(SqlStore):
         """Commits until the log is copied into the database, which waits for the disk, as does the commit after it."""
         self._disk = Worker("mentra-store-disk")
         self._numbers = itertools.count(1)
+        self._counts: dict[str, int] = {}
+        """In how many memories a word is, when the last of them was number `_often_at`."""
+        self._often_at = 0
         self._asked = self._synced = 0
         """Numbers of the latest commit that was asked to reach the disk, and of the latest that has."""
 
@@ -138,9 +153,47 @@ class SqliteStore(SqlStore):
     def _index_memory(self, db: Transaction, record: MemoryRecord) -> None:
         """Nothing to do: triggers keep the index."""
 
-    def _match_memories(self, db: Transaction, agent_id: str, words: Sequence[str], count: int) -> list[Any]:
-        query = " OR ".join(f'"{word}"' for word in words)
-        return db.execute(MATCHING_MEMORIES, (query, agent_id, count)).fetchall()
+    def _match_memories(
+        self, db: Transaction, query: MemoryQuery, words: Sequence[str], count: int, until: float
+    ) -> list[Any]:
+        condition, parameters = visible(query)
+        statement = MATCHING_MEMORIES.format(visible=condition)
+
+        def matching(chosen: Sequence[str]) -> list[Any]:
+            match = " OR ".join(map(_quoted, chosen))
+            return db.execute(statement, (match, *parameters, MATCHES, count)).fetchall()
+
+        found: list[Any] = []
+        self._connection.set_progress_handler(lambda: time.monotonic() > until, LOOK_EVERY)
+        try:
+            often = {word: self._often(db, word) for word in words}
+            known = sorted((word for word in words if often[word]), key=lambda word: often[word])
+            sums = itertools.accumulate(often[word] for word in known)
+            rare = [word for word, rows in zip(known, sums, strict=True) if rows <= MATCHES]
+            found = matching(rare) if rare else []
+            if len(found) < query.limit and len(rare) < len(known):
+                there = {(row["agent_id"], row["record_id"]) for row in found}
+                found += [row for row in matching(known) if (row["agent_id"], row["record_id"]) not in there]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            if not found:
+                raise StoreError(too_slow(query)) from None
+        finally:
+            self._connection.set_progress_handler(None, 0)
+        return found
+
+    def _often(self, db: Transaction, word: str) -> int:
+        """Return in how many memories a word is, counted up to `MATCHES` + 1, as it was when a tenth more came."""
+        last = int(db.execute("SELECT coalesce(max(number), 0) AS last FROM memories").fetchone()["last"])
+        if not self._often_at <= last <= 1.1 * self._often_at + 100 or len(self._counts) > 50_000:
+            self._counts.clear()
+            self._often_at = last
+        if (count := self._counts.get(word)) is None:
+            count = int(db.execute(COUNTING_A_WORD, (_quoted(word), MATCHES + 1)).fetchone()[0])
+            if last > 1_000:  # counting is quick where there are few
+                self._counts[word] = count
+        return count
 
     def _open(self) -> sqlite3.Connection:
         if str(self.path) != ":memory:":
@@ -176,6 +229,10 @@ class SqliteStore(SqlStore):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(STEPS)}")
         connection.execute("COMMIT")
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
 
 
 class _Connection(sqlite3.Connection):

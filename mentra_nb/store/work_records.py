@@ -78,7 +78,7 @@ class MemoryRecord(Data):
 
     record_id: str
     agent_id: str
-    """The owner: no other agent finds the memory."""
+    """The owner: the id of an agent, `project:` and the folder of a project, or `global`."""
     kind: MemoryKind
     content: str
     source_revision: int = 0
@@ -87,6 +87,11 @@ class MemoryRecord(Data):
     metadata: dict[str, Any] = Field(default_factory=dict)
     source: Literal["auto_ingest", "auto_compaction", "manual_pin"] | None = None
     pinned: bool = False
+    made_by: str | None = None
+    """The agent whose turn it comes from."""
+    session_id: str | None = None
+    run_id: str | None = None
+    cell_id: str | None = None
 
 
 class MemoryHit(MemoryRecord):
@@ -94,6 +99,20 @@ class MemoryHit(MemoryRecord):
 
     score: float
     why_retrieved: str | None = None
+
+
+class MemoryQuery(NamedTuple):
+    """A search in the memories of some owners for any word of a text."""
+
+    owners: tuple[str, ...]
+    text: str
+    limit: int
+    seen_by: str | None = None
+    """An agent that has some of its own turns before it: their episodes are left out."""
+    seen_from: int = 0
+    """The revision of `seen_by` after which it has them before it."""
+    seconds: float | None = None
+    """How long the search may take."""
 
 
 class BudgetClaim(NamedTuple):

@@ -22,6 +22,7 @@ from mentra_nb.store.records import (
     AgentRecord,
     Entry,
     LeaseHolder,
+    MemoryQuery,
     MemoryRecord,
     RunRecord,
     SessionRecord,
@@ -124,7 +125,11 @@ async def bench(store: RuntimeStore) -> None:
             [MemoryRecord(record_id=f"m{n}", agent_id="a", kind="episode", content=f"{TEXT} w{n % 97}", created_at=now)]
         ),
     )
-    await measure("search_memories among 1000", 50, lambda n: store.search_memories("a", f"sentence w{n} length", 3))
+    await measure(
+        "search_memories among 1000",
+        50,
+        lambda n: store.search_memories(MemoryQuery(("a",), f"sentence w{n} length", 3)),
+    )
 
 
 async def growth(path: Path) -> None:
