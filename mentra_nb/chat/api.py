@@ -209,7 +209,6 @@ def rules() -> pd.DataFrame:
 
     rows = [rule.model_dump(include=set(RULE_COLUMNS)) for rule in conversation().rules()]
     frame = pd.DataFrame(rows, columns=list(RULE_COLUMNS))
-    frame.attrs["mentra_nb"] = True
     frame["created_at"] = pd.to_datetime(frame["created_at"], unit="s", utc=True).dt.as_unit("us")
     why = "No rules yet: mn.allow('shell', 'git *') lets a tool run unasked, and mn.deny('write') refuses it."
     return or_why(frame, why)
@@ -240,7 +239,6 @@ def models(text: str | None = None, *, all: bool = False) -> pd.DataFrame:
         print(note)  # noqa: T201 - part of the answer
     rows = [(str(m), m.provider, m.display_name, m.created_at, m.context_window) for m in found]
     frame = pd.DataFrame(rows, columns=["model", "provider", "display_name", "created_at", "context_window"])
-    frame.attrs["mentra_nb"] = True
     frame["created_at"] = pd.to_datetime(frame["created_at"], utc=True)
     why = (
         f"No model has {text!r} in its name."

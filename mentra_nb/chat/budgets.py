@@ -70,5 +70,4 @@ def budgets() -> pd.DataFrame:
 
     frame = pd.DataFrame(used.call(rows), columns=list(COLUMNS))
     frame = frame.astype(dict.fromkeys(("limit", "spent", "reserved", "left"), float))
-    frame.attrs["mentra_nb"] = True
     return or_why(frame, WHY_EMPTY)

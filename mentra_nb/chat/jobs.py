@@ -48,7 +48,6 @@ def jobs() -> pd.DataFrame:
     rows = [_row(job, names.get(job.agent_id, ""), now) for job in found]
     rows += [_turn_row(id, turn, now) for id, turn in _turns(used).items()]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame.attrs["mentra_nb"] = True
     frame["started_at"] = pd.to_datetime(frame["started_at"], unit="s", utc=True).dt.as_unit("us")
     return or_why(frame, WHY_EMPTY)
 

@@ -155,4 +155,6 @@ def mcp_servers() -> pd.DataFrame:
         (s.name, s.status, len(s.tools), len(s.resources), len(s.prompts), s.error, s.address)
         for s in engine().runtime.mcp.statuses()
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame.attrs["mentra_nb"] = True
+    return frame

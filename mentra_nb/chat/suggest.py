@@ -60,7 +60,6 @@ def suggest_rules(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
     judged = backtest([each.rule() for each in found], **filters)
     kinds = {name: dtype for name, dtype, *_ in documented()["suggest_rules"]}
     frame = pd.DataFrame([_row(each, calls, judged) for each in found], columns=list(kinds)).astype(kinds)
-    frame.attrs["mentra_nb"] = True
     return or_why(frame, _WHY)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import Any
 
+from mentra_nb.ids import short_id
 from mentra_nb.notebook import kernel
 from mentra_nb.page.escaping import escape, plain
 
@@ -16,6 +18,9 @@ PAGE_CELL = 24
 """Characters of a cell of a page that stand in one line; the rest is wrapped."""
 SAMPLE = 30
 """Rows at the beginning and at the end whose width is measured."""
+
+_NAMES_OF_IDS = re.compile(r"id|.*_id|scope_key|undoes|resumes|replaces")
+_ID = re.compile(r"[a-z_]+-[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
 def frame_html(frame: Any) -> Any:
@@ -52,16 +57,15 @@ def _whole(note: str, cell: int | None) -> tuple[Any, ...]:
 def _fitted(frame: Any, width: int, cell: int) -> tuple[Any, str]:
     """Return the first columns that fit beside each other, at least two, and a note that names the others.
 
-    Pandas would leave out those in the middle. A cell counts as `cell` characters at most. Times are shown to the
-    second. A frame that fits, is of another kind, or is to be shown whole by pandas' options, comes back as it is.
+    Pandas would leave out those in the middle. A cell counts as `cell` characters at most. A frame of another kind, or
+    one that is to be shown whole by pandas' options, comes back as it is.
     """
     import pandas as pd
 
     is_plain = type(frame) is pd.DataFrame and all(isinstance(name, str) for name in frame.columns)
-    if not is_plain or pd.get_option("display.max_columns") is None:
+    if not is_plain or not frame.columns.is_unique or pd.get_option("display.max_columns") is None:
         return frame, ""
-    times = frame.select_dtypes("datetimetz")
-    shown = frame.assign(**{name: times[name].dt.tz_localize(None).dt.floor("s") for name in times.columns})
+    shown = frame.assign(**{name: _readable(frame[name]) for name in frame.columns})
     ends = pd.concat([shown.head(SAMPLE), shown.tail(SAMPLE)]) if len(shown) > 2 * SAMPLE else shown
     used = max((len(str(label)) for label in ends.index), default=0)
     for n, name in enumerate(shown.columns):
@@ -70,4 +74,16 @@ def _fitted(frame: Any, width: int, cell: int) -> tuple[Any, str]:
         if used > width and n >= 2:
             left_out = ", ".join(shown.columns[n:])
             return shown.iloc[:, :n], f"[{len(frame)} rows, {len(shown.columns)} columns; not shown: {left_out}]"
-    return frame, ""
+    return shown, ""
+
+
+def _readable(column: Any) -> Any:
+    """Return a column as a person reads it: times to the second, ids short, and nothing where a value is missing."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_localize(None).dt.floor("s")
+    if _NAMES_OF_IDS.fullmatch(column.name):
+        column = column.map(lambda value: short_id(value) if _ID.fullmatch(str(value)) else value)
+    missing = column.isna()
+    return column.astype(object).mask(missing, "") if missing.any() else column

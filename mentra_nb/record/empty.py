@@ -23,9 +23,13 @@ class Empty(pd.DataFrame):
 
 
 def or_why(frame: pd.DataFrame, why: str) -> pd.DataFrame:
-    """Return the frame; one without rows as an `Empty` that says `why`."""
-    if len(frame):
-        return frame
-    empty = Empty(frame)
-    empty.why = why
-    return empty
+    """Return the frame, marked as one of this package; one without rows as an `Empty` that says `why`.
+
+    The notebook shows marked frames without MathJax, as a model wrote some of their text.
+    """
+    found = frame
+    if not len(frame):
+        found = Empty(frame)
+        found.why = why
+    found.attrs["mentra_nb"] = True
+    return found

@@ -67,7 +67,6 @@ def prune(
         for name in ("first", "last")
     }
     found = frame.assign(**times).astype({"segment": "string", "events": "Int64"})
-    found.attrs["mentra_nb"] = True
     return or_why(found, f"Nothing in {folder} is that old.")
 
 

@@ -122,7 +122,6 @@ def verify(folder: str | Path | None = None, *, head: str | RecordHead | None = 
     columns = ["segment", "state", "events", "missing", "bad_lines", "lost", "problem"]
     frame = pd.DataFrame([[getattr(finding, name) for name in columns] for finding in findings], columns=columns)
     found = frame.astype({"segment": "string", "state": "string", "problem": "string"})
-    found.attrs["mentra_nb"] = True
     return or_why(found, f"There is nothing to verify: no event is recorded in {folder}.")
 
 
