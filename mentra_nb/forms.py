@@ -52,6 +52,10 @@ class Form(Data):
     yes: str = "Send"
     no: str = "Decline"
     """What is written on the buttons."""
+    title: str = ""
+    """What is asked, in a few words that no model and no server has written."""
+    say: str = "Reason if you decline"
+    """What is written before what a person may say with it."""
 
     @classmethod
     def from_schema(cls, who: str, message: str, schema: Mapping[str, Any]) -> Form:

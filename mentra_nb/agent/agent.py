@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
 import anyio.lowlevel
 
 from mentra_nb.agent import recovery
-from mentra_nb.agent.beginning import Beginning, find_open_end, start_turn
+from mentra_nb.agent.beginning import Beginning, find_open_end, plans, start_turn
 from mentra_nb.agent.config import AgentConfig, stored_config
 from mentra_nb.agent.ending import ending
 from mentra_nb.agent.environment import AgentEnvironment
@@ -247,7 +247,7 @@ class Agent:
                 it may use its other tools first.
 
         Raises:
-            ConfigurationError: no JSON Schema can describe the type; nothing was asked.
+            ConfigurationError: no JSON Schema can describe the type, or it is to end in a plan; nothing was asked.
             InvalidOutput: there is no value, or, after a second attempt, one that does not fit; the transcript is kept.
             MentraError: as `run`; also `EmptyAssistantResponse`, when a limit or a stop ended the turn first.
         """
@@ -376,6 +376,8 @@ class Agent:
         with self._busy_with_turn():
             beginning = await begin()
             options, origin = options or RunOptions(), origin or e.TurnOrigin()
+            if (plan := plans(self.config, options, beginning)) != self.config.planning:
+                await self._change({"planning": plan})
             before = self.transcript.snapshot()
             self._turn = turn = new_turn(self, options, answer_tool, self._sources, self._change, self._adjust)
             self.settled = None

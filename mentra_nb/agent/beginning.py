@@ -6,11 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mentra_nb.agent.config import AgentConfig
+from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.loop import check_priced
 from mentra_nb.agent.recovery import OpenEnd, Settled, open_end
+from mentra_nb.agent.results import APPROVED
 from mentra_nb.agent.transcript import TranscriptPath
 from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message
+from mentra_nb.errors import ConfigurationError
 from mentra_nb.event import types as e
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import Entry, RunRecord
@@ -45,10 +49,24 @@ async def find_open_end(
     return Beginning(prompt, end=end, path=path) if prompt is not None and end.leaf == leaf else None
 
 
+def plans(config: AgentConfig, options: RunOptions, beginning: Beginning) -> bool:
+    """Return whether a turn only reads until a plan is approved.
+
+    One that continues another does what that did, if no plan was approved there; a subagent what its parent does.
+    """
+    if options.is_child or beginning.end is None:
+        return config.planning if options.is_child else options.plan
+    return config.planning and not any(
+        entry.kind == "canonical_context" and entry.message.text().startswith(APPROVED) for entry in beginning.path
+    )
+
+
 async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin, before: TranscriptPath) -> None:
     """Store the turn and its message, and announce it. When the store fails, the transcript goes back to `before`."""
     if turn.limits.options.cost_budget is not None:
         check_priced(turn.provider.descriptor.id, turn.model)
+    if turn.config.planning and turn.scheduler.answer_tool is not None:
+        raise ConfigurationError("a turn that ends in a plan has no typed answer: ask for one of the two")
     if turn.limits.options.budgets:
         from mentra_nb.agent.budgeting import begin
 

@@ -43,6 +43,8 @@ class AgentConfig(Data):
     tool_choice: ToolChoice = ToolChoice()
     loaded_tools: tuple[str, ...] = ()
     """Set by the agent: deferred tools that a search has found, and others that are offered once they are needed."""
+    planning: bool = False
+    """Set by the agent: only tools that read are offered until a person has approved the plan of the turn."""
 
     task_board: str | None = None
     """The name of its task board, which it shares with the agents that have the same; `None` for one of its own."""

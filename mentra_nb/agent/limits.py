@@ -153,6 +153,8 @@ class RunOptions:
     """
     reviewer: str | None = None
     """What advises on the questions put to a person: `model` for the model of the turn, or `provider/model`."""
+    plan: bool = False
+    """Offer only tools that read until a person has approved the model's answer, a plan; then it is carried out."""
     max_rounds: int | None = None
     """Model answers."""
     retry_base: float = 0.5

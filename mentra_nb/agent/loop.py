@@ -73,7 +73,7 @@ async def run_rounds(turn: Turn) -> str:
             return budget_ended(turn, spent)
         calls = answer.message.tool_uses()
         goes_on = answer.stop_reason == "pause" and not calls and bool(answer.message.content)
-        is_last = not (calls or goes_on or turn.limits.options.round_strategy or is_spoken_to(turn))
+        is_last = not (calls or goes_on or may_go_on(turn) or is_spoken_to(turn))
         if answer.message.content:
             await turn.commit(answer.message, "assistant_part" if goes_on else None, is_last=is_last)
             turn.emit(e.AssistantMessageCommitted(agent_id=turn.agent_id, message=answer.message))
@@ -82,10 +82,8 @@ async def run_rounds(turn: Turn) -> str:
         if goes_on:
             continue  # the provider continues the same answer
         if not calls:
-            if is_last or not turn.limits.has_room():
-                return answer.stop_reason
-            if not is_spoken_to(turn) and await consult(turn, answer.message) != "inject":
-                return answer.stop_reason
+            if (ended := await after_answer(turn, answer, is_last=is_last)) is not None:
+                return ended
             at = Boundary.ANSWER
             continue
         if answer.stop_reason not in WHOLE:
@@ -104,6 +102,29 @@ async def run_rounds(turn: Turn) -> str:
         except BudgetSpent as spent:
             return budget_ended(turn, spent)
     return "stopped" if turn.limits.options.ended_early == "stop_requested" else "budget"
+
+
+def may_go_on(turn: Turn) -> bool:
+    """Return whether something decides after an answer without calls how the turn continues."""
+    return turn.limits.options.round_strategy is not None or is_planning(turn)
+
+
+def is_planning(turn: Turn) -> bool:
+    """Return whether the answer of the turn is a plan for a person to decide about; that of a subagent is none."""
+    return turn.config.planning and not turn.limits.options.is_child
+
+
+async def after_answer(turn: Turn, answer: Answer, *, is_last: bool) -> str | None:
+    """Return the stop reason if the turn ends with an answer without calls, `None` if it goes on."""
+    if is_last or not turn.limits.has_room():
+        return answer.stop_reason
+    if is_spoken_to(turn):
+        return None
+    if is_planning(turn) and answer.stop_reason == "end" and answer.message.text().strip():
+        from mentra_nb.agent.planning import decide
+
+        return await decide(turn)
+    return None if await consult(turn, answer.message) == "inject" else answer.stop_reason
 
 
 def budget_ended(turn: Turn, spent: BudgetSpent) -> str:
@@ -126,6 +147,10 @@ async def finish_open_round(turn: Turn, end: OpenEnd) -> str | None:
     if any(result.tool_use_id in end.calls.ends_turn for result in last.message.tool_results()):
         return "ended_by_tool"
     if not calls:
+        if last.kind == "assistant_turn" and is_planning(turn):
+            from mentra_nb.agent.planning import decide
+
+            return await decide(turn, end.calls.run_ids)
         return "end" if last.kind == "assistant_turn" else None
     for index, call in enumerate(calls):
         if call.id not in end.calls.results:

@@ -22,7 +22,7 @@ def assemble(
         system="\n\n".join(section for section in sections if section) or None,
         messages=messages,
         tools=offered,
-        tool_choice=_choice(config) if offered else None,
+        tool_choice=_choice(config, toolbox) if offered else None,
         temperature=config.temperature,
         max_output_tokens=config.max_output_tokens,
         reasoning_effort=config.reasoning_effort,
@@ -35,7 +35,7 @@ def assemble(
     )
 
 
-def _choice(config: AgentConfig) -> ToolChoice:
+def _choice(config: AgentConfig, toolbox: Toolbox) -> ToolChoice:
     """Return the configured choice, or the default one if it forces a tool that the agent is not offered."""
     choice = config.tool_choice
-    return ToolChoice() if choice.mode == "tool" and not config.offers(choice.name or "") else choice
+    return ToolChoice() if choice.mode == "tool" and not toolbox.offers(choice.name or "") else choice

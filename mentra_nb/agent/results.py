@@ -12,6 +12,7 @@ from mentra_nb.tools.waiting_thread import STOPPED
 from mentra_nb.words import counted
 
 __all__ = [
+    "APPROVED",
     "MAX_RESULT_BYTES",
     "MAX_RESULT_LINES",
     "NOT_RUN",
@@ -28,6 +29,8 @@ MAX_KEPT_BYTES = 16 * 1024 * 1024
 MAX_REFUSAL_BYTES, MAX_REFUSAL_LINES = 4_000, 60
 SKIPPED = "interrupted while it ran: it may have taken effect, and was not run again"
 NOT_RUN = "not executed: the turn was stopped"
+APPROVED = "[The user approved this plan"
+"""How the message begins after which a turn that planned does more than read."""
 STOPPED_TRIAL = "stopped in the sandbox: it changed nothing"
 
 

@@ -17,6 +17,12 @@ from mentra_nb.providers.base import ProviderToolSpec
 from mentra_nb.tools.needed import NEEDED, READ_TOOL_RESULT, SEARCH_TOOLS
 from mentra_nb.tools.tool import Tool
 
+PLANNING = """\
+You are planning. Only tools that read are available now, and nothing may be changed yet. Find out what you need to
+know, then answer with the plan alone: short numbered steps that name the files, commands and tools to be used. The user
+decides about the plan; once it is approved, you carry it out with all your tools."""
+"""What the system prompt says until a plan is approved."""
+
 
 @dataclass(eq=False, repr=False)
 class Toolbox:
@@ -40,7 +46,7 @@ class Toolbox:
     def offers(self, name: str) -> bool:
         """Return whether the agent may call a tool of that name."""
         if name in self.tools:
-            return self.config.offers(name)
+            return self.config.offers(name) and (self.tools[name].spec.reads_only or not self.config.planning)
         if name not in NEEDED:
             return False
         is_needed = bool(self.deferred()) if name == SEARCH_TOOLS else name in self.loaded
@@ -70,13 +76,13 @@ class Toolbox:
         return found + [_needed(name).spec.wire for name in NEEDED if name not in self.tools and self.offers(name)]
 
     def section(self) -> str | None:
-        """Return the part of the system prompt that names the deferred tools."""
-        found = self.deferred()
-        if not found:
-            return None
-        from mentra_nb.tools.builtin.search_tools import listing
+        """Return the part of the system prompt that says of a plan how to make it, and names the deferred tools."""
+        found, sections = self.deferred(), [PLANNING] if self.config.planning else []
+        if found:
+            from mentra_nb.tools.builtin.search_tools import listing
 
-        return listing(found)
+            sections.append(listing(found))
+        return "\n\n".join(sections) or None
 
     async def load(self, names: Iterable[str]) -> None:
         """Describe these tools to the model from the next request on, in later turns too."""
@@ -85,9 +91,14 @@ class Toolbox:
             self.loaded = wanted
             await self.change({"loaded_tools": tuple(sorted(wanted))})
 
+    async def carry_out(self) -> None:
+        """Offer all tools from now on: the plan is approved."""
+        self.config = self.config.model_copy(update={"planning": False})
+        await self.change({"planning": False})
+
     def _offered(self) -> list[ProviderToolSpec]:
         tools = self.tools
-        return [tools[name].spec.wire for name in sorted(tools) if self.config.offers(name)]
+        return [tools[name].spec.wire for name in sorted(tools) if self.offers(name)]
 
     def _now(self, wire: ProviderToolSpec) -> ProviderToolSpec:
         """Return a description without its mark, the same object each time, as wires keep the encoded form."""

@@ -18,12 +18,12 @@ COLUMNS = ("period", "limit", "spent", "reserved", "left", "unit", "key")
 WHY_EMPTY = "No budget is set. To set one: %config Mentra.budget_day = '2usd'"
 
 
-def limits_of(chat: Chat, budget: str | None) -> RunOptions | None:
-    """Return the limits of a turn in `chat` that has this budget; `None` for those of the conversation."""
-    if budget is None:
+def limits_of(chat: Chat, budget: str | None, *, plan: bool = False) -> RunOptions | None:
+    """Return the limits of a turn in `chat` that has this budget, or ends in a plan; `None` for the conversation's."""
+    if budget is None and not plan:
         return None
-    limits = chat.limits or RunOptions()
-    return replace(limits, budgets={**limits.budgets, "turn": budget})
+    limits = replace(chat.limits or RunOptions(), plan=plan)
+    return limits if budget is None else replace(limits, budgets={**limits.budgets, "turn": budget})
 
 
 def budgets() -> pd.DataFrame:

@@ -132,6 +132,7 @@ def dry_run(
     model: str | None = None,
     tools: Iterable[Tool | Callable[..., Any]] = (),
     notes: Iterable[str] = (),
+    plan: bool = False,
 ) -> Preview:
     """Return what a turn of `chat` would send first: the message, its tokens, and what it would cost.
 
@@ -148,7 +149,7 @@ def dry_run(
     content = data.content(prompt, with_images=takes_images) if data is not None else prompt
     message = Message.user(content)
     images = tuple(block for block in message.content if isinstance(block, Image))
-    head = most_of_head(*_head(used, chat, tools))
+    head = most_of_head(*_head(used, chat, tools, plan=plan))
     most = head + most_of_messages([*chat.history, message])
     with_images = PER_IMAGE * sum(isinstance(block, Image) for each in chat.history for block in each.content)
     about = (
@@ -166,8 +167,11 @@ def dry_run(
     )
 
 
-def _head(used: Engine, chat: Chat, tools: Iterable[Tool | Callable[..., Any]]) -> tuple[str, list[ProviderToolSpec]]:
+def _head(
+    used: Engine, chat: Chat, tools: Iterable[Tool | Callable[..., Any]], *, plan: bool
+) -> tuple[str, list[ProviderToolSpec]]:
     """Return the system prompt and the tools of a turn."""
+    from mentra_nb.agent.toolbox import PLANNING
     from mentra_nb.tools.profile import allows
 
     profile = used.settings.tool_profile
@@ -176,7 +180,9 @@ def _head(used: Engine, chat: Chat, tools: Iterable[Tool | Callable[..., Any]]) 
     system = chat.system
     if system is None:
         system, _ = system_prompt(used.settings.instructions, presenter() is not None)
-    return system or SYSTEM, [spec.wire for spec in (*offered, *own) if not spec.wire.deferred]
+    system = f"{system or SYSTEM}\n\n{PLANNING}" if plan else system or SYSTEM
+    shown = [spec.wire for spec in (*offered, *own) if spec.reads_only or not plan]
+    return system, [wire for wire in shown if not wire.deferred]
 
 
 def _price(provider: str, model: str | None, about: int, most: int) -> tuple[float, float] | None:

@@ -110,7 +110,8 @@ class TurnFinished(InTurn):
 
     kind: Literal["turn_finished"] = "turn_finished"
     stop_reason: str
-    """`end`, `max_tokens`, `refusal`, `content_filter`, `budget`, `stopped`, or `cancelled`, `interrupted`, `error`."""
+    """`end`, `max_tokens`, `refusal`, `content_filter`, `budget`, `plan_denied`, `stopped`, or how it was ended early:
+    `cancelled`, `interrupted`, `error`."""
     success: bool
     error: str | None = None
     duration_ms: int | None

@@ -4,6 +4,7 @@ const MIN_QUESTION_AGE = 300; // ms: an earlier click was meant for something el
 const ANSWER_TIMEOUT = 2000; // ms
 const BEAT = 1500; // ms between two signs of life of the kernel that an open card asks for
 const SHOWN_DIFF = 40; // lines of a diff that are not folded
+const LONG_TEXT = 18; // lines of a text that is shown whole
 const GONE = "The kernel that asked is gone: ";
 const SILENT = "No answer from the kernel. If it was restarted: ";
 
@@ -139,6 +140,10 @@ function render({ model, el }) {
   });
   const effect = element("div", "effect", question.effect);
   effect.hidden = !question.effect;
+  if (question.effect.split("\n").length > LONG_TEXT || question.effect.length > 100 * LONG_TEXT) {
+    effect.classList.add("mentra-long"); // scrolls, so that the buttons stay in sight
+    for (const [key, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", "The whole text"]]) effect.setAttribute(key, value);
+  }
   let whole = [args];
   const words = question.words;
   if (question.diff.length) {

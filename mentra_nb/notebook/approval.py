@@ -41,8 +41,6 @@ _WORDS = {"allow": "Allow once", "deny": "Deny", "reason": "Say to the model", "
 """What is written on a card, by what it is for."""
 _WORDS_OF_EFFECT = {"allow": "Keep", "deny": "Discard", "reason": "Say to the model", "diff": "What it changed"}
 
-_WORDS_OF_FORM = {"reason": "Reason if you decline", "diff": ""}
-
 _HERE = Path(__file__).parent
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -50,7 +48,8 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 def _words(question: PermissionQuestion) -> dict[str, str | bool]:
     """Return what is written on a card, and whether it may say *Always…*."""
     if question.form is not None:
-        return {**_WORDS_OF_FORM, "allow": question.form.yes, "deny": question.form.no, "always": False}
+        form = question.form
+        return {"allow": form.yes, "deny": form.no, "reason": form.say, "diff": "", "always": False}
     done = question.effect
     words = _WORDS if done is None or done.outside else _WORDS_OF_EFFECT
     return {**words, "tried": done is not None, "always": done is None or bool(asking.folders(question))}

@@ -44,7 +44,7 @@ MAX_BLANKS = 20
 def headline(question: PermissionQuestion) -> str:
     """Return what the call would do, or did. Apart from the tool's name, no model or tool has written any of it."""
     if question.form is not None:
-        return f"{visible(question.form.who)} asks"
+        return question.form.title or f"{visible(question.form.who)} asks"
     if question.effect is not None:
         if question.effect.outside:
             return "Run a command outside the sandbox"

@@ -12,6 +12,7 @@ _ENDED = {
     "refusal": ("the model refused to go on", "ask in other words"),
     "error": ("the model's output was unusable", _ASK_AGAIN),
     "budget": ("a limit of this turn was reached", "ask it to go on"),
+    "plan_denied": ("the plan was not approved, and nothing was changed", "for another one ask again with --plan"),
     "stopped": ("the turn was ended early by its strategy", "ask it to go on"),
 }
 

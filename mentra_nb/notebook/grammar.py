@@ -43,6 +43,7 @@ class Parsed:
     more: bool = False
     new: bool = False
     fork: bool = False
+    plan: bool = False
 
 
 def parse(line: str, cell: str | None = None) -> Parsed:
@@ -66,6 +67,8 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         raise ConfigurationError("--code waits for the answer: leave --bg out, or type %mentra code once it is there")
     if parsed.keep and (parsed.fresh or parsed.new):
         raise ConfigurationError(f"--keep and {'--fresh' if parsed.fresh else '--new'} say opposite things: give one")
+    if parsed.plan and parsed.as_ is not None:
+        raise ConfigurationError("--plan ends in a plan, and what is done after it: leave --as out")
     if parsed.dry and (parsed.new or parsed.fork):
         raise ConfigurationError(f"--dry changes nothing: leave {'--new' if parsed.new else '--fork'} out")
     if parsed.budget is not None:

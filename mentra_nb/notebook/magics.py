@@ -133,7 +133,7 @@ class Mentra(Magics):
 
         tools = [self._function(name) for name in parsed.tool]
         chat, cell_run = conversation_for(parsed.session, new=parsed.new, fork=parsed.fork), kernel.running_cell()
-        limits = limits_of(chat, parsed.budget)
+        limits = limits_of(chat, parsed.budget, plan=parsed.plan)
         how: dict[str, Any] = {"model": parsed.model, "tools": tools, "limits": limits, "origin": cell_run}
         if parsed.as_ is not None:
             how["as_"] = named_type(parsed.as_, names)
@@ -141,7 +141,8 @@ class Mentra(Magics):
         if parsed.dry:
             from mentra_nb.chat.preview import dry_run
 
-            return dry_run(chat, asked.prompt, asked.references, model=parsed.model, tools=tools, notes=asked.notes)
+            dry: dict[str, Any] = {"model": parsed.model, "tools": tools, "notes": asked.notes, "plan": parsed.plan}
+            return dry_run(chat, asked.prompt, asked.references, **dry)
         if (parsed.keep or engine().settings.keep_answers) and not parsed.fresh:
             from mentra_nb.notebook.kept import show_kept
 

@@ -31,11 +31,12 @@ from mentra_nb.event.screen import (
     UserMessage,
 )
 from mentra_nb.notebook import asking
-from mentra_nb.notebook.calls import Call, decision
+from mentra_nb.notebook.calls import MAX_SUBJECT, Call, decision
 from mentra_nb.notebook.checklist import Checklist
 from mentra_nb.notebook.footer import footer
 from mentra_nb.notebook.output import EMPTY, Out
 from mentra_nb.notebook.text_blocks import TextBlocks
+from mentra_nb.page.escaping import cut
 from mentra_nb.page.render import Bundle, bundle, count_code, growing, line
 from mentra_nb.permission.advice import calls_to_allow
 
@@ -368,11 +369,15 @@ class TurnView:
         if call is None or self._quiet:
             self.settle()
             what = asking.subject(question) if question else answer.tool_name
+            note = decision(answer, clock, question.effect if question else None)
+            if question is not None and question.form is not None:
+                what = cut(what, MAX_SUBJECT)
+                note = f"{question.form.yes}: {note}" if answer.outcome == "allowed" else note
             self._put(
                 line(
                     what,
                     "✓" if answer.outcome == "allowed" else "✗",
-                    note=decision(answer, clock, question.effect if question else None),
+                    note=note,
                 )
             )
 

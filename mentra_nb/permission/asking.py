@@ -39,7 +39,7 @@ from mentra_nb.ids import new_id
 from mentra_nb.permission.advice import how_to_allow, why
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
 from mentra_nb.permission.effects import covers_command, denial_of, keeping_rule, why_asked
-from mentra_nb.permission.questions import CLOSED, LOOK_EVERY, answered, asked, check_answer, close
+from mentra_nb.permission.questions import CLOSED, DENIED, LOOK_EVERY, answered, asked, check_answer, close
 from mentra_nb.permission.remembering import remember
 from mentra_nb.permission.rules import find_rule
 from mentra_nb.store.protocols import RuntimeStore
@@ -438,7 +438,7 @@ def _as_authorization(request_id: str, decided: PermissionDecision) -> ToolAutho
     """Return the decision about a call that an answer is."""
     return ToolAuthorizationDecision(
         outcome=ToolAuthorizationOutcome.ALLOW if decided.allow else ToolAuthorizationOutcome.DENY,
-        reason=decided.reason if decided.allow else decided.reason or "denied by the user",
+        reason=decided.reason if decided.allow else decided.reason or DENIED,
         decided_by=decided.by,
         request_id=request_id,
         values=decided.values,

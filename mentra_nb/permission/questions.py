@@ -31,6 +31,8 @@ log: logging.Logger = logging.getLogger(__name__)
 LOOK_EVERY = 0.25
 """Seconds between two looks into the store for the answer of another process, while a question is open."""
 
+DENIED = "denied by the user"
+"""What a model reads that was denied without a reason."""
 CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
 
 

@@ -111,6 +111,50 @@ def test_the_keyboard_stays_in_the_list_when_a_question_is_answered_elsewhere(op
     expect(notebook.output(1)).to_contain_text("All seen.", timeout=15_000)
 
 
+PLAN = """1. Read the table sales.csv and count its rows.
+2. Write the count into notes.md:
+   - one line, with the name of the table;
+   - nothing else."""
+MORE = "\n".join(f"{n}. Look at part {n} once more." for n in range(3, 30))
+PLANNING = f"""{BEGIN}
+engine().settings.change("ask", "always", "test")
+script(s.text({PLAN!r}), s.text({f"{PLAN}{chr(10)}{MORE}"!r}), shell("echo counted"), s.text("It is counted."))
+"""
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_a_plan_is_sent_back_with_a_word_and_the_next_one_approved_and_carried_out(
+    opened: Opener, app: str, tmp_path: Path
+) -> None:
+    notebook = opened(PLANNING, "%mentra --plan count the sales", SAID, app=app)
+    notebook.run_all()
+    card = notebook.card()
+    expect(card.locator(".mentra-headline")).to_have_text("Carry out this plan?")
+    expect(card.locator(".mentra-effect")).to_have_text(PLAN)
+    card.screenshot(path=tmp_path / "plan-light.png")
+    nothing_serious(notebook, card)
+    expect(card.get_by_role("button", name="Always…")).to_have_count(0)
+    card.get_by_label("Say to the model").fill("look at every part")
+    card.get_by_role("button", name="Deny and say").click()
+    expect(notebook.page.locator(".mentra-effect.mentra-long")).to_contain_text("29. Look at part 29 once more.")
+    card = notebook.card()
+    whole = card.bounding_box()
+    assert whole is not None
+    assert whole["height"] < 600  # of 900 in sight
+    if app == "lab":
+        dark(notebook)
+    card.screenshot(path=tmp_path / "plan-dark.png")
+    nothing_serious(notebook, card)
+    card.get_by_role("button", name="Approve plan").focus()
+    notebook.page.keyboard.press("Enter")
+    expect(notebook.page.locator(".mentra-headline")).to_have_text("Run a command")
+    notebook.card().get_by_role("button", name="Allow once").click()
+    expect(notebook.output(1)).to_contain_text("It is counted.", timeout=15_000)
+    expect(notebook.output(1)).to_contain_text("Approve plan: you")
+    expect(notebook.output(1)).to_contain_text("denied by you: look at every part")
+    expect(notebook.output(2)).to_contain_text("counted")
+
+
 def test_a_rule_that_the_answers_suggest_is_accepted_by_a_click(opened: Opener, tmp_path: Path) -> None:
     call = "s.tool_calls([('shell', {'command': 'ls'})])"
     notebook = opened(

@@ -139,6 +139,45 @@ def test_an_answer_after_kill_9_is_used_by_resume_in_another_notebook(other: Not
     assert other.value("len(mn.events(session='dead', kind='permission_resolved'))") == 1
 
 
+def test_a_plan_that_waits_beyond_kill_9_is_approved_in_another_notebook_and_carried_out_there(
+    other: Notebook,
+) -> None:
+    marker = other.work / "planned"
+    with begun(other.home.parent) as asking:
+        asking.script("s.text('1. Run touch.')")
+        asking.ready(asking.send("%mentra --plan -s dead-plan make it"))
+        process = asking.manager.provisioner.process  # type: ignore[union-attr]  # a local kernel has one
+        assert isinstance(process, subprocess.Popen)
+        process.kill()
+        process.wait(20)
+    assert "Carry out this plan? — plan: 1. Run touch. in 'dead-plan'" in listed(other).stdout
+    assert other.run("%mentra allow 1 because it is short").stdout == "Sent: plan: 1. Run touch.\n"
+    other.script(f"shell('touch {marker}')", "s.text('Made.')")
+    turn = other.send("%mentra resume dead-plan")
+    other.choose(turn, answer="allow")  # the command is asked about as in any turn
+    other.finish(turn)
+    assert turn.status == "ok", turn.error
+    assert marker.exists()
+    assert other.said(0)[-1].startswith("[The user approved this plan and says: it is short]")
+    assert other.value("[t.name for t in model.recorded_requests[0].tools if t.name == 'shell']") == ["shell"]
+
+
+def test_a_plan_in_a_run_that_nobody_watches_is_made_and_refused_with_the_reason(other: Notebook) -> None:
+    other.script("s.text('1. Run it.')")
+    cell = other.run("%mentra plan run it", allow_stdin=False)
+    assert cell.status == "ok", cell.error
+    assert "1. Run it." in cell.texts()
+    assert "✗ plan" in cell.texts()
+    assert "nobody could be asked" in cell.texts()
+    assert "the plan was not approved, and nothing was changed" in cell.texts()
+    assert other.value("[t.name for t in model.recorded_requests[0].tools]") == [
+        "ask_user",
+        "check_background",
+        "read",
+        "variables",
+    ]
+
+
 def test_the_arguments_can_be_changed_from_another_notebook(asking: Notebook, other: Notebook) -> None:
     asking.script("shell('echo more')", "s.text('Done.')")
     turn = asking.send("%mentra say it")

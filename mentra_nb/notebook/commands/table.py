@@ -59,6 +59,7 @@ OPTIONS = (
     Option(("--more",), "go on from the end, instead of replacing this cell's earlier turn"),
     Option(("--new",), "begin the notebook's own conversation anew"),
     Option(("--fork",), "go on in a copy of the notebook's own conversation"),
+    Option(("--plan",), "only read, and end in a plan; approved on its card, it is carried out"),
     Option(("--bg",), "go on in the background: the cell ends at once, and the answer comes into it"),
 )
 FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
@@ -226,6 +227,13 @@ COMMANDS = (
         "cells",
         "put what the last turn ran into a new cell, so that the notebook works without the agent",
         cells.cells,
+    ),
+    Command(
+        "plan",
+        r"plan (?P<question>\S.*)",
+        "plan QUESTION",
+        "the same as --plan QUESTION: what comes back is a plan, carried out once you approve it",
+        session.plan,
     ),
     Command("last", "last", "last", "show the last answer again", session.last),
     Command(
