@@ -6,6 +6,7 @@
 In code (`import mentra_nb as mn`), each with its own help:
 
     ask, aask, Chat              ask a model, once or in a conversation; a `Reply` comes back
+    map, amap, forget_rows       a prompt over the rows of a frame, each asked once; delete stored answers
     preview                      what an object would be for the model
     models, connect              which models there are; register a server
     tape, replay                 write a server's answers down; answer from them
@@ -121,6 +122,7 @@ __all__ = [
     "advice",
     "allow",
     "allow_everything",
+    "amap",
     "ask",
     "authorization",
     "backtest",
@@ -137,6 +139,7 @@ __all__ = [
     "event_types",
     "events",
     "export",
+    "forget_rows",
     "http",
     "jobs",
     "load_ipython_extension",
@@ -180,6 +183,9 @@ __all__ = [
     "woken_turns",
 ]
 
+_NOT_BY_STAR = ["map"]
+"""Names that `from mentra_nb import *` does not bring, because they would hide one of Python's own."""
+
 _NAMES = {
     # the synchronous face
     "chat.api": "ask aask allow deny revoke rules models connect replay use tape",
@@ -194,6 +200,7 @@ _NAMES = {
     "chat.preview": "preview Preview",
     "chat.backtest": "backtest",
     "chat.suggest": "suggest_rules",
+    "rows.api": "amap forget_rows map",
     # the record
     "record.read.frames": (
         "events sessions turns model_calls tool_calls decisions effects rule_changes usage advice sql"
@@ -278,7 +285,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"mentra_nb.{_HOME[name]}"), name)
     else:
         raise AttributeError(f"module 'mentra_nb' has no attribute {name!r}")
-    if name in ("ask", "Chat"):
+    if name in ("ask", "Chat", "map", "amap"):
         _attach()
     globals()[name] = value
     return value
@@ -293,7 +300,7 @@ def _attach() -> None:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *_NOT_BY_STAR])
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -387,6 +394,8 @@ if TYPE_CHECKING:
     from mentra_nb.record.read.reports import compare, denial_reasons, reviewer_report, slowest_tools, time_spent
     from mentra_nb.record.write.health import JournalHealth
     from mentra_nb.record.write.journal import Journal
+    from mentra_nb.rows.api import amap, forget_rows
+    from mentra_nb.rows.api import map as map
     from mentra_nb.runtime.agents import PersistedAgentSummary
     from mentra_nb.runtime.runtime import Runtime
     from mentra_nb.runtime.session import Session

@@ -14,7 +14,7 @@ from kits import examples
 import mentra_nb
 
 EXPORTED = {
-    name: value for name in mentra_nb.__all__ if not isinstance(value := getattr(mentra_nb, name), str | ModuleType)
+    name: value for name in dir(mentra_nb) if not isinstance(value := getattr(mentra_nb, name), str | ModuleType)
 }
 METHODS = {
     f"{name}.{method}": function

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import pkgutil
@@ -34,10 +35,10 @@ EXPORTED = [
     "Spent", "SqliteStore", "TokenUsage", "Tool", "ToolAuthorizationDecision", "ToolAuthorizationOutcome",
     "ToolAuthorizationPreview", "ToolAuthorizationRequest", "ToolAuthorizer", "ToolCallSummary", "ToolChoice",
     "ToolContext", "ToolError", "ToolOutput", "ToolSpec", "TurnOrigin", "UndoResult", "VolatileStore",
-    "__version__", "aask", "advice", "allow", "allow_everything", "ask", "authorization", "backtest", "budgets",
+    "__version__", "aask", "advice", "allow", "allow_everything", "amap", "ask", "authorization", "backtest", "budgets",
     "columns", "compare", "connect", "content", "decisions", "denial_reasons", "deny", "effects", "errors",
-    "event_types", "events", "export", "http", "jobs", "load_ipython_extension", "mcp", "mcp_servers", "messages",
-    "model_calls", "models", "plot", "preview", "provider", "prune", "record_head", "records", "replay",
+    "event_types", "events", "export", "forget_rows", "http", "jobs", "load_ipython_extension", "mcp", "mcp_servers",
+    "messages", "model_calls", "models", "plot", "preview", "provider", "prune", "record_head", "records", "replay",
     "reviewer_report", "revoke", "rule_changes", "rules", "screen_events", "scripted", "sessions", "slowest_tools",
     "sql", "stop_job", "stop_jobs", "strategy", "suggest_rules", "tape",
     "task_tools", "tasks", "time_spent", "tool", "tool_calls", "turns",
@@ -45,18 +46,27 @@ EXPORTED = [
 ]
 # fmt: on
 
+NOT_BY_STAR = ["map"]
+"""Exported too, but not by `from mentra_nb import *`, which would hide the built-in function."""
+
 MADE_BY_THE_RUNTIME = {"Agent", "Session"}
 """Classes that programs get from a `Runtime`; what their constructors take is internal."""
 
 
 def test_exported_names() -> None:
     assert sorted(mentra_nb.__all__) == EXPORTED
-    assert dir(mentra_nb) == mentra_nb.__all__
+    assert dir(mentra_nb) == sorted([*EXPORTED, *NOT_BY_STAR])
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", [*EXPORTED, *NOT_BY_STAR])
 def test_every_exported_name_can_be_used(name: str) -> None:
     assert getattr(mentra_nb, name) is not None
+
+
+def test_a_star_import_hides_no_function_of_python() -> None:
+    names: dict[str, Any] = {}
+    exec("from mentra_nb import *", names)
+    assert not set(names) & set(vars(builtins)) - {"__builtins__", "__name__", "__doc__"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -80,7 +90,7 @@ def test_type_checkers_and_the_lazy_loader_take_each_name_from_the_same_module()
         loaded[name] = (package, last)
     assert for_checkers == loaded
     own = {"__version__", "load_ipython_extension", "unload_ipython_extension"}
-    assert set(mentra_nb.__all__) == set(loaded) | own
+    assert set(dir(mentra_nb)) == set(loaded) | own
 
 
 def test_all_is_a_literal_that_editors_can_read() -> None:
@@ -102,7 +112,7 @@ def test_an_exported_module_is_there_before_anything_else_was_used(name: str) ->
 
 
 def test_the_help_of_the_package_names_every_function() -> None:
-    functions = {name for name in mentra_nb.__all__ if inspect.isfunction(getattr(mentra_nb, name))}
+    functions = {name for name in dir(mentra_nb) if inspect.isfunction(getattr(mentra_nb, name))}
     words = set(re.findall(r"\w+", mentra_nb.__doc__ or ""))
     assert {name for name in functions if not name.endswith("load_ipython_extension")} <= words
 
@@ -115,7 +125,7 @@ def test_a_signature_says_what_it_takes_and_not_the_name_of_an_alias() -> None:
             names = vars(importlib.import_module(module.name))
             aliases |= {name for name, value in names.items() if typing.get_args(value) and name[0].isupper()}
     assert "PermissionScope" in aliases
-    functions = [value for name in mentra_nb.__all__ if inspect.isfunction(value := getattr(mentra_nb, name))]
+    functions = [value for name in dir(mentra_nb) if inspect.isfunction(value := getattr(mentra_nb, name))]
     methods = [value for value in vars(mentra_nb.Chat).values() if inspect.isfunction(value)]
     for function in [*functions, *methods]:
         if not function.__name__.startswith("_"):
@@ -161,7 +171,7 @@ def classes_in(annotation: Any) -> set[type]:
 
 def test_every_type_that_a_public_signature_mentions_is_exported_too() -> None:
     known = every_class()
-    exported = {name: getattr(mentra_nb, name) for name in mentra_nb.__all__}
+    exported = {name: getattr(mentra_nb, name) for name in dir(mentra_nb)}
     modules = {value.__name__ for value in exported.values() if isinstance(value, ModuleType)}
     missing = {}
     seen = 0

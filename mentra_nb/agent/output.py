@@ -39,6 +39,38 @@ class OutputOptions(TypedDict, total=False):
 DESCRIPTION = "Give the final answer. Call this once, with all of it."
 
 
+class OutputType:
+    """A type as a model is asked for a value of it: the schema of an object, and how an answer is read."""
+
+    def __init__(self, output: Any) -> None:
+        """Take a type as pydantic understands it. Raises `ConfigurationError` if no JSON Schema can describe it."""
+        self.name: str = _named(output)
+        try:
+            self._type = TypeAdapter[Any](readable(output))
+            self.schema: dict[str, Any] = self._type.json_schema(schema_generator=Untitled)
+            self.is_wrapped: bool = self.schema.get("type") != "object"
+            """Whether the value is the property `value` of the object that is asked for."""
+            if self.is_wrapped:  # arguments must be an object, so the value becomes a property of one
+                self._type = TypeAdapter(create_model("Output", value=(readable(output), ...)))
+                self.schema = self._type.json_schema(schema_generator=Untitled)
+        except Exception as error:
+            why = str(error).partition("\n")[0]
+            raise ConfigurationError(f"no JSON Schema can describe an output of {self.name}: {why}") from error
+        self.schema.pop("title", None)
+
+    def value(self, given: dict[str, Any]) -> Any:
+        """Return the value that an object describes. Raises `InvalidOutput` if it does not fit the type."""
+        try:
+            parsed: Any = fit(lambda given: self._type.validate_json(json.dumps(given)), given)[0]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            problem = f"{where}: {first['msg']}" if where else first["msg"]
+            said = json.dumps(given.get("value") if self.is_wrapped else given, ensure_ascii=False)
+            raise InvalidOutput(self.name, problem, said) from error
+        return parsed.value if self.is_wrapped else parsed
+
+
 class OutputTool(Tool):
     """Its arguments are the answer; the first call that fits ends the turn, and so does the second that does not.
 
@@ -52,19 +84,9 @@ class OutputTool(Tool):
         self.keeps_tools = keeps_tools
         self.given: dict[str, Any] | None = None
         """The arguments of the last call."""
-        try:
-            self._type = TypeAdapter[Any](readable(output))
-            schema = self._type.json_schema(schema_generator=Untitled)
-            self._is_wrapped = schema.get("type") != "object"
-            if self._is_wrapped:  # arguments must be an object, so the value becomes a property of one
-                self._type = TypeAdapter(create_model("Output", value=(readable(output), ...)))
-                schema = self._type.json_schema(schema_generator=Untitled)
-        except Exception as error:
-            why = str(error).partition("\n")[0]
-            raise ConfigurationError(f"no JSON Schema can describe an output of {_named(output)}: {why}") from error
-        schema.pop("title", None)
+        self._type = OutputType(output)
         about = ProviderToolSpec(
-            name=_unique(name or _named(output)), description=description or DESCRIPTION, input_schema=schema
+            name=_unique(name or _named(output)), description=description or DESCRIPTION, input_schema=self._type.schema
         )
         self.spec: ToolSpec = ToolSpec(wire=about, effect="none")
 
@@ -85,15 +107,7 @@ class OutputTool(Tool):
         """
         if self.given is None:
             raise InvalidOutput(_named(self.output), "it answered in words", said)
-        try:
-            parsed: Any = fit(lambda given: self._type.validate_json(json.dumps(given)), self.given)[0]
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            problem = f"{where}: {first['msg']}" if where else first["msg"]
-            given = json.dumps(self.given.get("value") if self._is_wrapped else self.given, ensure_ascii=False)
-            raise InvalidOutput(_named(self.output), problem, given) from error
-        return parsed.value if self._is_wrapped else parsed
+        return self._type.value(self.given)
 
     # ---- the turn it is for -----------------------------------------------------------------------------------
 

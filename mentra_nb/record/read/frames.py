@@ -33,7 +33,7 @@ from mentra_nb.record.read.filters import (
     filtered,
 )
 
-By = Literal["model", "provider", "day", "session", "run", "notebook", "cell", "project", "agent"]
+By = Literal["model", "provider", "day", "session", "run", "notebook", "cell", "project", "agent", "map"]
 
 _EXPLAIN = re.compile(r"\s*explain\b\s*(?:analyze\b|\([^()]*\))?", re.IGNORECASE)
 _GROUPS = {
@@ -46,6 +46,7 @@ _GROUPS = {
     "cell": "notebook, cell_id",
     "project": "project",
     "agent": "agent_id",
+    "map": "map_id",
 }
 _FIRST = ", ".join(name for name, *_ in documented()["events"])
 EVENTS = (
@@ -53,6 +54,8 @@ EVENTS = (
     "FROM (SELECT * REPLACE (id::VARCHAR AS id, source::VARCHAR AS source) FROM events))"
 )
 """SQL for `events` with UUIDs as text, in the order of `RECORD.md`, and with columns of later versions at its end."""
+_OF_MAPS = "(SELECT *, run_id AS map_id FROM usage WHERE starts_with(run_id, 'map-'))"
+"""SQL for the part of `usage` that rows of maps have, with the id of the map."""
 _SUMS = ("total_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -189,6 +192,7 @@ def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpa
 
     In a group `cost_usd` is the sum of the known costs, null if none is known; `unpriced` counts the responses whose
     cost is not in it, and `priced` is the fraction of those that are.
+    By `map` there are only the requests of rows (`mn.map`).
     By `tool` there are calls, how they ended and seconds, since tokens belong to responses.
 
     Raises:
@@ -213,11 +217,13 @@ def usage(by: By | Literal["tool"] | Sequence[By] | None = None, **filters: Unpa
         )
     if by is None:
         return query.view("usage", filters)
-    groups = ", ".join(map(_group, [by] if isinstance(by, str) else by))
+    named = [by] if isinstance(by, str) else list(by)
+    groups = ", ".join(_group(each) for each in named)
     sums = ", ".join(f"TRY_CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMS)
     return query.view(
         "usage",
         filters,
+        source=_OF_MAPS if "map" in named else None,
         select=f"""{groups}, count(*) AS responses, {sums}, sum(cost_usd) AS cost_usd,
             count(cost_usd) / count(*) AS priced, count(*) - count(cost_usd) AS unpriced""",
         tail=f"GROUP BY {groups} ORDER BY min(ts)",

@@ -1,0 +1,139 @@
+"""`mn.map` and what belongs to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import wait
+from typing import Any, Literal
+
+from mentra_nb import paths
+from mentra_nb.arguments import check_text
+from mentra_nb.chat.api import conversation
+from mentra_nb.chat.engine import Engine, engine
+from mentra_nb.chat.turn import presenter
+from mentra_nb.errors import OperationDenied
+from mentra_nb.event.types import TurnOrigin
+from mentra_nb.rows.job import Job, Order
+from mentra_nb.rows.progress import REFRESH, Progress
+
+
+def map(
+    prompt: str,
+    data: Any,
+    *,
+    as_: Any = str,
+    into: str | None = None,
+    model: str | Sequence[str] | None = None,
+    system: str | None = None,
+    workers: int = 16,
+    budget: str | int | None = None,
+    examples: Sequence[tuple[Any, Any]] = (),
+    retries: int = 5,
+    on_error: Literal["keep", "raise"] = "keep",
+    cache: bool | Literal["refresh"] = True,
+    progress: bool = True,
+) -> Any:
+    """Ask a model about each row of a frame, and return the frame with the answers as columns.
+
+    Answers are stored: the same question about the same values is not paid for again. *Stop* returns what is there.
+
+    Args:
+        prompt: With `{column}` where its value belongs; `{{` is a brace.
+        data: A frame or series of pandas, polars or pyarrow, a DuckDB relation, or a list of texts or dicts.
+        as_: The type of an answer, as pydantic understands it. The fields of a model, dataclass or TypedDict become
+            columns. A row without an answer has nulls, and why in the column `error`.
+        into: The name of the column of answers, or what those of fields begin with.
+        model: As `provider/model`. With a list, each answers every row, in columns of its own.
+        workers: Requests at once, at most.
+        budget: Never more than this, such as `2.00usd`, `200k` (tokens), or a number of rows to ask.
+        examples: Pairs of values (or dicts of them) and the answer that is right.
+        retries: How often a request is sent again after an error that passes.
+        cache: `False` neither uses nor stores answers; `"refresh"` asks anew.
+
+    Raises:
+        ConfigurationError: before any request, such as for a column that is not there.
+
+    Example:
+        >>> mn.map("What was the revenue in {month}?", [{"month": "March"}], progress=False).answer.tolist()
+        ['Revenue in March was 2400 dollars.']
+    """
+    how = {"as_": as_, "into": into, "model": model, "system": system, "workers": workers, "budget": budget}
+    more = {"examples": examples, "retries": retries, "on_error": on_error, "cache": cache, "progress": progress}
+    return _wait(Job(Order(prompt, data, **how, **more)))  # type: ignore[arg-type]
+
+
+async def amap(prompt: str, data: Any, **how: Any) -> Any:
+    """Do what `map` does without blocking, on any asyncio event loop. Arguments and errors as `map`.
+
+    Cancelling the await stops the map; the answers that are there stay stored.
+
+    Example:
+        >>> found = await mn.amap("What was the revenue in {value}?", ["March", "April"], progress=False)
+        >>> found.answer.tolist()
+        ['Revenue in March was 2400 dollars.', 'Revenue in March was 2400 dollars.']
+    """
+    job, used = Job(Order(prompt, data, **how)), engine()
+    job.start(used, await asyncio.to_thread(_origin))
+    progress = Progress(job.tally.total, is_shown=job.order.progress)
+    future = asyncio.wrap_future(job.future)
+    try:
+        while not future.done():
+            await asyncio.wait([future], timeout=REFRESH)
+            progress.show(job.tally)
+    except asyncio.CancelledError:
+        job.stop(used)
+        await asyncio.wait([future])
+        raise
+    finally:
+        progress.end(job.tally)
+    return job.result(future.result())
+
+
+def forget_rows(prompt: str | None = None, *, model: str | None = None) -> int:
+    """Delete stored answers of `map`, and return how many. Without arguments, delete all.
+
+    Args:
+        prompt: Only those to this prompt, as it was given to `map`.
+        model: Only those of this model, as `provider/model`.
+
+    Example:
+        >>> found = mn.map("Where is {value}?", ["Oslo"], progress=False)
+        >>> mn.forget_rows("Where is {value}?")
+        1
+    """
+    from mentra_nb.rows.digests import prompt_digest
+
+    check_text("mn.forget_rows('Is this a complaint? {text}')", {"prompt": prompt, "model": model})
+    used, digest = engine(), None if prompt is None else prompt_digest(prompt)
+    return used.call(used.runtime.store.forget_row_answers, digest, model)
+
+
+def _origin() -> TurnOrigin:
+    screen, chat = presenter(), conversation()
+    origin = screen.origin() if screen is not None else TurnOrigin()
+    project = origin.project or str(paths.project_root())
+    return origin.model_copy(update={"session_id": chat.id, "notebook": chat.notebook, "project": project})
+
+
+def _wait(job: Job) -> Any:
+    """Run a map, show how far it is, and return its frame. An interrupt ends it early."""
+    used = engine()
+    if used.is_here():
+        raise OperationDenied("a tool that runs on the engine cannot wait for a map here: await mn.amap(...)")
+    job.start(used, _origin())
+    progress = Progress(job.tally.total, is_shown=job.order.progress)
+    try:
+        _watch(job, used, progress)
+    finally:
+        progress.end(job.tally)
+    return job.result(job.future.result())
+
+
+def _watch(job: Job, used: Engine, progress: Progress) -> None:
+    try:
+        while not wait([job.future], timeout=REFRESH).done:
+            progress.show(job.tally)
+    except KeyboardInterrupt:
+        job.stop(used)
+        wait([job.future])

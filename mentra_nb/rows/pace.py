@@ -1,0 +1,105 @@
+"""How many requests go to a provider at once: fewer after it refuses for its rate limit, then slowly more again.
+
+All maps of a process share the pace of a provider. A pace must be used from one event loop only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import anyio
+
+KNOWN = 20
+"""Answers after which it is known how long one takes."""
+PATIENCE = 10.0
+"""An answer may take this many times as long as the slowest so far."""
+LEAST_PATIENCE = 10.0
+"""Seconds that any answer may take."""
+
+
+class Pace:
+    """The requests to one provider that are under way, and how many may be."""
+
+    def __init__(self) -> None:
+        self.most: float = math.inf
+        """How many requests may be under way; no limit before the first refusal."""
+        self.under_way: int = 0
+        self._answers = 0
+        self._slowest = 0.0
+        self._not_before = self._cut_at = 0.0
+        self._waiting: deque[anyio.Event] = deque()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Wait until another request may be sent, and count it while inside."""
+        await self._enter()
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self._wake()
+
+    async def _enter(self) -> None:
+        while True:
+            if (wait := self._not_before - time.monotonic()) > 0:
+                await anyio.sleep(wait)
+            elif self._room() >= 1:
+                self.under_way += 1
+                return
+            else:
+                event = anyio.Event()
+                self._waiting.append(event)
+                try:
+                    await event.wait()
+                except BaseException:
+                    if event.is_set():  # the place goes to another
+                        self._wake()
+                    raise
+
+    def _wake(self) -> None:
+        """Let as many that wait go on as there is room for."""
+        room = self._room()
+        while self._waiting and room >= 1:
+            self._waiting.popleft().set()
+            room -= 1
+
+    def _room(self) -> float:
+        return max(1, math.floor(self.most)) - self.under_way if self.most < math.inf else math.inf
+
+    def answered(self, seconds: float) -> None:
+        """Note an answer and how long it took: a little more may be sent at once."""
+        self._answers += 1
+        self._slowest = max(self._slowest, seconds)
+        if self.most < math.inf:
+            self.most += 1 / self.most
+
+    def refused(self, began: float, wait: float) -> None:
+        """Note a refusal for the rate limit.
+
+        Half as much may be sent at once from now on, and nothing before `wait` seconds have passed. A request that
+        `began` (by `time.monotonic`) before the last cut does not cut again.
+        """
+        now = time.monotonic()
+        self._not_before = max(self._not_before, now + wait)
+        if began >= self._cut_at:
+            self.most, self._cut_at = max(1.0, self.under_way / 2), now
+
+    def patience(self, attempt: int) -> float | None:
+        """Return the seconds that an answer may take, more with each attempt; `None` while that is not known."""
+        if self._answers < KNOWN:
+            return None
+        return float(max(LEAST_PATIENCE, PATIENCE * self._slowest) * 2 ** (attempt - 1))
+
+
+_paces: WeakKeyDictionary[Any, dict[str, Pace]] = WeakKeyDictionary()
+
+
+def pace_of(runtime: Any, provider: str) -> Pace:
+    """Return the pace of a provider, which all maps of a runtime share."""
+    return _paces.setdefault(runtime, {}).setdefault(provider, Pace())
