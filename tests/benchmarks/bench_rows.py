@@ -57,7 +57,7 @@ def _server(pipe: Connection) -> None:
     asyncio.run(_serve(pipe))
 
 
-# ---- the two, each in a process of its own ----------------------------------------------------------------------------
+# ---- the two, each in a process of its own ---------------------------------------------------------------------
 
 
 def _prompts() -> list[str]:
