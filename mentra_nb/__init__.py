@@ -19,8 +19,8 @@ In code (`import mentra_nb as mn`), each with its own help:
     suggest_rules                rules that your own answers would make
     budgets                      what may still be used
     jobs, stop_job, stop_jobs    commands in the background; woken_turns: the turns that their ends begin
-    turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, advice, events, messages,
-    sql, columns                 what happened, as DataFrames
+    turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, advice, feedback, events,
+    messages, sql, columns       what happened, as DataFrames
     slowest_tools, denial_reasons, reviewer_report, time_spent, compare, backtest, plot
                                  what that says
     export, record_head, verify, prune
@@ -139,6 +139,7 @@ __all__ = [
     "event_types",
     "events",
     "export",
+    "feedback",
     "forget_rows",
     "http",
     "jobs",
@@ -203,7 +204,7 @@ _NAMES = {
     "rows.api": "amap forget_rows map",
     # the record
     "record.read.frames": (
-        "events sessions turns model_calls tool_calls decisions effects rule_changes usage advice sql"
+        "events sessions turns model_calls tool_calls decisions effects rule_changes usage advice feedback sql"
     ),
     "record.read.columns": "columns",
     "record.read.reports": "slowest_tools denial_reasons reviewer_report time_spent compare",
@@ -382,6 +383,7 @@ if TYPE_CHECKING:
         decisions,
         effects,
         events,
+        feedback,
         model_calls,
         rule_changes,
         sessions,

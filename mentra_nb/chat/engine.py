@@ -299,6 +299,11 @@ def engine() -> Engine:
         return _engine
 
 
+def running_turns() -> list[RunningTurn]:
+    """Return the turns of this process that are running, the one begun last at the end. Makes no engine."""
+    return sorted(_engine.turns, key=lambda turn: turn.number) if _engine is not None else []
+
+
 def reset() -> None:
     """Close the engine of this process; the next use makes a new one from the settings as they are then."""
     global _engine

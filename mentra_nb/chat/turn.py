@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
@@ -116,11 +117,59 @@ class RunningTurn:
         self.events: queue.SimpleQueue[shown.SessionEvent] = queue.SimpleQueue()
         self.future: Future[Reply] = Future()
         self.token: CancellationToken = CancellationToken()
-        self.session: Session | None = None
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+        self._said: list[str] = []
+        """What was said before the session was open."""
+        self._has_said = False
         self.stop_reason: str | None = None
         """Why it ended, once it has."""
         self.jobs: Jobs = Jobs()
         """Work that tools have for the thread that waits."""
+
+    @property
+    def session(self) -> Session | None:
+        """The session it is taken in, once that is open."""
+        return self._session
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        with self._lock:
+            self._session = session
+            for text in self._said:
+                session.agent.steering.steer(text)
+            self._said.clear()
+
+    def say(self, text: str) -> None:
+        """Say something to the model while it works, from any thread: it comes with the next request of the turn.
+
+        What the turn does not get to read goes with the next question of its conversation.
+
+        Raises:
+            OperationDenied: the turn has ended.
+
+        Example:
+            >>> turn = mn.Chat().start("What was the revenue in March?")
+            >>> turn.wait()
+            >>> turn.say("In euros, please.")
+            Traceback (most recent call last):
+            ...
+            mentra_nb.errors.OperationDenied: the turn has ended: ask it as a question
+        """
+        with self._lock:
+            if self.future.done():
+                raise OperationDenied("the turn has ended: ask it as a question")
+            self._has_said = True
+            if self._session is None:
+                self._said.append(text)
+            else:
+                self._session.agent.steering.steer(text)
+        self.notice(f"You said: {text}")
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something was said that the model has not been sent."""
+        return self._has_said and (self._session is None or self._session.agent.steering.has_pending())
 
     def ended(self, stop_reason: str) -> None:
         """Keep why it ended."""

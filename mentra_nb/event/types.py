@@ -162,6 +162,7 @@ def _seed_kinds() -> tuple[type[RuntimeEvent], ...]:
 def _added_kinds() -> tuple[type[RuntimeEvent], ...]:
     from mentra_nb.event import calls, rare
     from mentra_nb.event.effects import EffectMade
+    from mentra_nb.event.feedback import FeedbackGiven
 
     return (
         TurnStarted,
@@ -172,6 +173,7 @@ def _added_kinds() -> tuple[type[RuntimeEvent], ...]:
         rare.RuleChanged,
         EffectMade,
         rare.QuestionAdvised,
+        FeedbackGiven,
         rare.JournalGap,
     )
 

@@ -24,6 +24,7 @@ from mentra_nb.notebook import asking, editing, ended, kernel, typed
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.output import CellOut, Screen
 from mentra_nb.notebook.pump import NullPump, Pump, Served, make_pump
+from mentra_nb.notebook.saying import SAID, UNREAD, SayLine
 from mentra_nb.notebook.terminal import TerminalView
 from mentra_nb.notebook.view import TurnView
 from mentra_nb.tools.waiting_thread import Job
@@ -87,6 +88,8 @@ def drive(
         questions = Questions(turn, view, screen, scopes=scopes, stop=stop)
         with make_pump(questions.on_command) as pump:
             questions.pump = pump
+            if pump.can_serve and view.live:
+                questions.saying = SayLine(turn, view)
             follow(turn, view, questions, stop, began)
     if stop.pressed or turn.future.cancelled() or isinstance(turn.future.exception(), Cancelled):
         raise TurnStopped from None
@@ -119,6 +122,8 @@ def follow(turn: RunningTurn, view: TurnView, questions: Questions, stop: StopBu
         raise
     finally:
         reply = turn.future.result() if _succeeded(turn.future) else None
+        if turn.has_unread:
+            view.note(UNREAD, "ℹ")
         view.finish(
             model=reply.model if reply is not None else None,
             usage=reply.usage if reply is not None else None,
@@ -228,6 +233,8 @@ class Questions:
         self._began = time.monotonic()
         self._shown_at = 0.0
         self._given = patience
+        self.saying: SayLine | None = None
+        """The line in which a person can say something to the model."""
         self._lock = threading.RLock()
         """Held while the open questions change: a click may come on another thread than the events."""
         self._patience = CARD_TIMEOUT
@@ -270,6 +277,8 @@ class Questions:
         self.pump.step()
         question = self.current
         if question is None or self._card is None:
+            if self.saying is not None:
+                self.saying.step()
             return
         if not self._typing and not self._card.ready.is_set() and time.monotonic() > self._shown_at + self._patience:
             if self.pump.can_ask:
@@ -292,7 +301,17 @@ class Questions:
             return lambda: Served(self._answer(question, answer))
         if (numbered := typed.parse_numbered(code)) is not None and has_read:
             return lambda: Served(self._answer_numbered(*numbered))
+        if (text := typed.parse_said(code)) is not None:
+            return lambda: Served(self._say(text))
         return self._look if typed.looks_at_turn(code) else None
+
+    def _say(self, text: str) -> str:
+        """Say something to the model, and return what becomes of it in one line."""
+        try:
+            self._turn.say(text)
+        except MentraError as error:
+            return str(error)
+        return SAID
 
     @property
     def open(self) -> list[PermissionQuestion]:
@@ -336,6 +355,8 @@ class Questions:
         return Served("\n".join([f"{runs} It asks: {asked}", *rows]), self._card.bundle(), self._display)
 
     def close(self) -> None:
+        if self.saying is not None:
+            self.saying.close()
         self._waiting.clear()
         self._put_away()
 

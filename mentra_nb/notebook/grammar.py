@@ -53,7 +53,7 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         ConfigurationError: an unknown option, an option without its value or with a wrong one, an empty prompt, or a
             mistyped subcommand.
     """
-    if cell is None and (found := find_command(line)) is not None:
+    if cell is None and (found := find_command(line)) is not None and _holds(*found):
         return Parsed(command=found[0], words=found[1])
     if cell is None:
         _refuse_mistyped_sql(line)
@@ -91,6 +91,10 @@ def find_command(line: str) -> tuple[Command, Words] | None:
     command = BY_NAME.get(re.split(r"\s", text, maxsplit=1)[0])
     words = command.words(text) if command is not None else None
     return None if command is None or words is None else (command, words)
+
+
+def _holds(command: Command, words: Words) -> bool:
+    return command.holds is None or command.holds(words)
 
 
 def _meant(text: str) -> str | None:

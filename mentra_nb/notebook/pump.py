@@ -45,6 +45,8 @@ class Pump(Protocol):
     name: str
     can_ask: bool
     """Whether `ask_stdin` works here."""
+    can_serve: bool
+    """Whether clicks are served."""
 
     def step(self) -> None:
         """Serve the messages that have arrived, without waiting."""
@@ -72,6 +74,7 @@ class NullPump:
 
     name = "none"
     can_ask = False
+    can_serve = False
 
     def step(self) -> None: ...
 
@@ -96,6 +99,8 @@ class NullPump:
 
 
 class _KernelPump(NullPump):
+    can_serve = True
+
     def __init__(self, kernel: Any, on_command: Command | None) -> None:
         self.kernel = kernel
         self.on_command = on_command
@@ -332,4 +337,4 @@ def _seconds(date: str | datetime) -> float:
 def clicks_are_served() -> bool:
     """Return whether a click can be served while a cell runs."""
     with make_pump() as pump:
-        return isinstance(pump, _KernelPump)
+        return pump.can_serve

@@ -48,6 +48,13 @@ def _typed(code: str) -> tuple[Answer | None, str | None]:
     return (command.answer(words) if command.answer is not None else None), words.get("which")
 
 
+def parse_said(code: str) -> str | None:
+    """Return what a cell that holds only `%mentra say TEXT` says to the turn that runs."""
+    cell = _CELL.fullmatch(code)
+    found = find_command(cell[1]) if cell is not None else None
+    return found[1]["text"] if found is not None and found[0].name == "say" else None
+
+
 def looks_at_turn(code: str) -> bool:
     """Return whether a cell holds only `%mentra` or `%mentra last`, which show what runs while a turn runs."""
     return _LOOK.fullmatch(code) is not None

@@ -83,7 +83,7 @@ class TurnView:
         self._display: str | None = None
         self._dirty = self._any_text = False
         self._thoughts: list[str] = []
-        self._later: list[str] = []
+        self._later: list[Bundle] = []
         """Lines that wait for the end of the text that is being written."""
         self._calls: dict[str, Call] = {}
         self._questions: dict[str, tuple[PermissionQuestion, str | None]] = {}
@@ -115,12 +115,10 @@ class TurnView:
             case RetryNotice() if not self._quiet and self.timed:
                 self._draw_retry(event)
             case Notice():
-                self.note(event.message, "⚠" if event.severity == "warning" else "ℹ")
+                self._say_later(line(event.message, "⚠" if event.severity == "warning" else "ℹ"))
             case TaskUpdated(kind="background_task", status=status):
                 if status != "running" and not self._quiet:  # the row of its call says that it runs
-                    self._later.append(f"background task {event.title}: {event.detail or status}")
-                    if not any(self._text.open_block()):
-                        self.settle()
+                    self._say_later(line(f"background task {event.title}: {event.detail or status}", "▸"))
             case TasksUpdated():
                 self._tasks.take(event.tasks)
             case TaskUpdated() if not self._quiet:
@@ -239,7 +237,20 @@ class TurnView:
         self._end_thoughts()
         self._text.end()
         while self._later:
-            self._put(line(self._later.pop(0), "▸"))
+            self._put(self._later.pop(0))
+
+    def _say_later(self, data: Bundle) -> None:
+        """Show a line, once the text that is being written has ended."""
+        self._later.append(data)
+        if not any(self._text.open_block()):
+            self.settle()
+
+    def offer(self, data: Bundle) -> str | None:
+        """Show an output unless text is being written. Returns its display id if it is shown."""
+        if not self.live or any(self._text.open_block()):
+            return None
+        self.settle()
+        return self._put(data)
 
     def question(
         self, question: PermissionQuestion, shown: Bundle | None, resume: str = "%mentra resume"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,3 +205,30 @@ def test_a_turn_that_begins_by_itself_is_drawn_in_its_cell_and_answered_while_no
     expect(notebook.output(1).locator("strong")).to_have_text("built")
     expect(notebook.page.locator(".mentra-card")).to_have_count(0)
     expect(notebook.output(2)).to_have_text("MY OWN WORK\n")
+
+
+@pytest.mark.parametrize("sent", ["Enter", "Say"])
+def test_what_is_typed_while_a_turn_runs_reaches_the_model(opened: Opener, tmp_path: Path, sent: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    tool = f'@mn.tool(asks=False)\ndef wait() -> str:\n    "Wait."\n    return open({str(pipe)!r}).read()\n'
+    begin = f"{BEGIN}{tool}from mentra_nb.notebook import saying; saying.AFTER = 0.2\n"
+    answers = "script(s.tool_calls([s.ScriptedCall('wait', {}, 'call-1')]), s.text('Done.'))"
+    read = "print([m.text() for m in model.recorded_requests[-1].messages if m.text()])"
+    notebook = opened("7", begin + answers, "%%mentra -t wait\nGo.", read)
+    notebook.run_all()
+    field = notebook.output(1).get_by_placeholder("Say something to the model while it works")
+    field.click()
+    notebook.page.keyboard.type("in euros, dd")
+    if sent == "Enter":
+        notebook.page.keyboard.press("Enter")
+    else:
+        notebook.output(1).get_by_role("button", name="Say").click()
+    expect(field).to_have_value("")
+    expect(notebook.output(1)).to_contain_text("You said: in euros, dd")
+    pipe.write_text("waited")
+    expect(notebook.output(1)).to_contain_text("Done.")
+    expect(field).to_have_count(0)
+    expect(notebook.output(2)).to_contain_text("['Go.', 'in euros, dd']")
+    kinds = {kind for output in notebook.saved()["cells"][1]["outputs"] for kind in output.get("data", {})}
+    assert kinds == {"text/html", "text/plain"}

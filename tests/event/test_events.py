@@ -51,6 +51,7 @@ ADDED = {
     "permission_requested",
     "permission_resolved",
     "permission_advised",
+    "feedback_given",
     "session_started",
     "journal_gap",
 }

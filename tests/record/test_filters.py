@@ -30,6 +30,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "slowest_tools": ("tool",),
     "denial_reasons": ("tool",),
     "advice": ("tool", "model"),
+    "feedback": ("verdict", "model", "notebook"),
     "reviewer_report": ("tool", "model"),
     "time_spent": (),
     "backtest": ("tool",),

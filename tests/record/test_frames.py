@@ -66,6 +66,7 @@ def test_a_frame_has_the_columns_that_are_documented(full: Record, name: str) ->
         "rule_changes",
         "effects",
         "advice",
+        "feedback",
         "slowest_tools",
         "denial_reasons",
         "reviewer_report",

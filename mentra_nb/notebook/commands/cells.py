@@ -19,7 +19,7 @@ _SHELL = {"bash": "bash", "sh": "sh", "shell": "bash", "zsh": "bash"}
 
 def code(context: Context, words: Words) -> None:
     """Put the Python of the last answer into a new cell, or its block of that number."""
-    reply = _answer(context)
+    reply = last_answer(context)
     if words["number"] is None:
         put_code(reply)
         return
@@ -81,7 +81,7 @@ def cells(context: Context, _words: Words) -> None:
     from mentra_nb.ids import short_id
     from mentra_nb.notebook.as_code import as_code
 
-    reply = _answer(context)
+    reply = last_answer(context)
     made = as_code(reply.tools)
     if not made.text:
         raise OperationDenied("the last turn ran no code and no command, and changed no file")
@@ -91,7 +91,7 @@ def cells(context: Context, _words: Words) -> None:
         say(line)
 
 
-def _answer(context: Context) -> Reply:
+def last_answer(context: Context) -> Reply:
     """Return the last reply in this notebook."""
     from mentra_nb.chat.reply import Reply
 

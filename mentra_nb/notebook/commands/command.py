@@ -99,6 +99,8 @@ class Command:
     """For a subcommand that answers an open question: the answer."""
     short: Mapping[str, str] = field(default_factory=dict)
     """What may be typed at a prompt for an answer → the line it stands for."""
+    holds: Callable[[Words], bool] | None = None
+    """Whether a line that fits is the subcommand now; else it is a question. Without it, it always is."""
     planned: bool = False
     """Reserved for a later version: left out of help and completion."""
 

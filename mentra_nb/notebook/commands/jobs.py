@@ -35,6 +35,25 @@ def stopped(words: Words) -> Answer:
     return "stop all" if words["all"] else "stop"
 
 
+def is_for_a_turn(words: Words) -> bool:
+    """Return whether a line that begins with `say` is for a turn that runs. Else it is a question, as `say hello`."""
+    from mentra_nb.chat.engine import running_turns
+
+    return words["text"] is None or bool(running_turns())
+
+
+def say_to_turn(_context: Context, words: Words) -> None:
+    """Run `say` as a cell: no cell waits for a turn then, but one runs in the background."""
+    from mentra_nb.chat.engine import running_turns
+    from mentra_nb.notebook.saying import SAID
+
+    text, running = words["text"], running_turns()
+    if text is None or not running:
+        raise OperationDenied("%mentra say TEXT is for a turn that runs: type it in another cell meanwhile")
+    running[-1].say(text)
+    say(SAID)
+
+
 def stop(_context: Context, words: Words) -> None:
     """Run `stop` as a cell: no cell waits for a turn then, but turns and commands may be in the background."""
     from mentra_nb.chat.jobs import stop_jobs, stop_turns

@@ -8,15 +8,11 @@ from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook.commands.command import Command, Context, Words
 
 _PATTERNS = {
-    "bad": "bad",
     "compact": "compact",
     "context": "context",
-    "good": "good",
     "memories": "memories",
-    "say": "say",
     "team": "team",
 }
-"""Narrower than planned where prose would fit as well: `say it again` is a question."""
 
 
 def _planned(name: str, pattern: str) -> Command:

@@ -103,6 +103,12 @@ class AdviceFilters(ToolFilters, total=False):
     model: One
 
 
+class FeedbackFilters(Filters, total=False):
+    verdict: One
+    model: One
+    notebook: One
+
+
 class UsageFilters(Filters, total=False):
     model: One
     notebook: One

@@ -24,6 +24,7 @@ from mentra_nb.record.read.filters import (
     DecisionFilters,
     EffectFilters,
     EventFilters,
+    FeedbackFilters,
     ModelCallFilters,
     RuleFilters,
     SessionFilters,
@@ -183,6 +184,20 @@ def advice(**filters: Unpack[AdviceFilters]) -> pd.DataFrame:
         True
     """
     return query.view("advice", filters, costs=False)
+
+
+@described
+@filtered
+def feedback(**filters: Unpack[FeedbackFilters]) -> pd.DataFrame:
+    """Return a row for each time a person said what they thought of an answer, oldest first.
+
+    `%mentra good` and `%mentra bad because …` say it.
+
+    Example:
+        >>> mn.feedback(session="sales", verdict="bad").empty
+        True
+    """
+    return query.view("feedback", filters, costs=False)
 
 
 @described

@@ -47,6 +47,7 @@ _WITHOUT_PROVIDER = "regexp_replace(model, '^[^/]*/', '')"
 _FIRST = {
     "rule_changes": "mn.allow('shell', 'git *') makes a rule.",
     "effects": "Ask for a file: %mentra write a haiku to poem.txt",
+    "feedback": "%mentra good, or bad because …, says what you think of the last answer.",
     "advice": "%config Mentra.reviewer = 'model' has a model advise on the questions that follow.",
 }
 """What to do when a frame is empty without filters."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from mentra_nb.record.advice import advice_sql
 from mentra_nb.record.effects import effects_sql
+from mentra_nb.record.feedback import feedback_sql
 from mentra_nb.record.schema import USAGE, at
 
 _RUNS = """(
@@ -279,5 +280,6 @@ VIEWS = {
     "rule_changes": _RULE_CHANGES,
     "effects": effects_sql(_RUNS),
     "advice": advice_sql(_RUNS),
+    "feedback": feedback_sql(_RUNS),
 }
 """The views over `events`, `prices` and `known_rules`; none uses another."""
