@@ -13,6 +13,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     use                          ask a provider object: your own class, or a script
     tool                         make a function a tool
     tasks, task_tools            the tasks of a conversation; what a model keeps them with
+    memories, pin, forget        what is remembered; `memory_tools` and `MemoryConfig`: how agents remember
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
@@ -62,6 +63,7 @@ __all__ = [
     "McpServer",
     "McpServers",
     "McpStatus",
+    "MemoryConfig",
     "Message",
     "ModelInfo",
     "ModelSelector",
@@ -140,15 +142,19 @@ __all__ = [
     "events",
     "export",
     "feedback",
+    "forget",
     "forget_rows",
     "http",
     "jobs",
     "load_ipython_extension",
     "mcp",
     "mcp_servers",
+    "memories",
+    "memory_tools",
     "messages",
     "model_calls",
     "models",
+    "pin",
     "plot",
     "preview",
     "provider",
@@ -191,6 +197,7 @@ _NAMES = {
     # the synchronous face
     "chat.api": "ask aask allow deny revoke rules models connect replay use tape",
     "chat.jobs": "jobs stop_job stop_jobs",
+    "chat.memories": "memories pin forget",
     "chat.tasks": "tasks",
     "chat.budgets": "budgets",
     "chat.chat": "Chat",
@@ -220,6 +227,8 @@ _NAMES = {
     "tools.spec": "ToolSpec",
     "tools.schema": "ToolError",
     "tools.builtin.skills": "Skill",
+    "memory.config": "MemoryConfig",
+    "memory.tools": "memory_tools",
     "task_board.tools": "task_tools",
     "sandbox.executor": "RuntimeExecutor LocalExecutor CommandRequest ExecOutput",
     "content": "Image Message TokenUsage",
@@ -345,6 +354,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.jobs import jobs, stop_job, stop_jobs
     from mentra_nb.chat.mcp_servers import ConnectedServer, mcp, mcp_servers
+    from mentra_nb.chat.memories import forget, memories, pin
     from mentra_nb.chat.messages import messages
     from mentra_nb.chat.preview import Preview, preview
     from mentra_nb.chat.reply import Reply, ToolCallSummary
@@ -360,6 +370,8 @@ if TYPE_CHECKING:
     from mentra_nb.event.types import AgentEvent, RuntimeEvent, TurnOrigin
     from mentra_nb.forms import Form, FormField
     from mentra_nb.mcp_client.servers import McpServers, McpStatus
+    from mentra_nb.memory.config import MemoryConfig
+    from mentra_nb.memory.tools import memory_tools
     from mentra_nb.permission.policy import RuntimePolicy
     from mentra_nb.providers import base as provider
     from mentra_nb.providers import http, scripted

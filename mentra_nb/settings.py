@@ -150,6 +150,10 @@ class Settings(BaseModel):
         default=False,
         description="Whether the model is offered a board of tasks, which the cell shows.",
     )
+    memory: Literal["off", "agent", "project", "global"] = Field(
+        default="off",
+        description="Whether turns are remembered, and for whom: this conversation (agent), those of the project, all.",
+    )
     keep_answers: bool = Field(
         default=False,
         description="Whether a cell whose question did not change shows its stored answer, as with --keep.",

@@ -169,6 +169,14 @@ UNDER_THEIR_NAMES = {
     "tools/test_shell": """
         policy_can_deny_shell_tool_execution shell_tool_emits_progress_events_with_output_lines
     """,
+    "memory/test_memory": """
+        automatic_memory_search_injects_recalled_context_without_persisting_it
+        hybrid_memory_recall_includes_provenance_in_hidden_context memory_forget_tool_hides_pinned_hybrid_memory
+        memory_forget_tool_rejects_cross_agent_record_ids memory_search_tool_returns_provenance_fields
+        memory_ingest_finished_failure_emits_notice_warning memory_ingest_finished_success_emits_memory_updated
+        memory_ingest_finished_without_error_uses_fallback_message memory_pin_tool_creates_searchable_hybrid_memory
+        non_memory_events_are_silently_ignored successful_runs_are_ingested_and_searchable
+    """,
     "task_board/test_board": """
         adding_cycle_is_rejected blocked_task_cannot_start_or_complete claim_explicit_task_id
         claim_first_ready_unowned_task claim_rejects_unclaimable_tasks
@@ -403,14 +411,7 @@ CHANGED = {
 """Scenarios whose outcome is another by decision: why, where, which. `DEPARTURES.md` says more."""
 
 OPEN = {
-    "memory": """
-        automatic_memory_search_injects_recalled_context_without_persisting_it
-        hybrid_memory_recall_includes_provenance_in_hidden_context memory_forget_tool_hides_pinned_hybrid_memory
-        memory_ingest_finished_failure_emits_notice_warning memory_ingest_finished_success_emits_memory_updated
-        memory_ingest_finished_without_error_uses_fallback_message memory_pin_tool_creates_searchable_hybrid_memory
-        non_memory_events_are_silently_ignored successful_runs_are_ingested_and_searchable
-        wrapper_store_delegates_non_memory_runtime_operations
-    """,
+    "memory": "wrapper_store_delegates_non_memory_runtime_operations",
     "compaction": """
         auto_compaction_degrades_gracefully_on_failure compact_tool_compacts_history_and_continues
         compacted_summaries_are_searchable compaction_events_appear_in_session_stream_and_session_continues

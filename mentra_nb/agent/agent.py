@@ -98,6 +98,8 @@ class Agent:
         self.home: AgentHome | None = None
         self.parent: Agent | None = None
         """The agent whose subagent it is."""
+        self.origin: e.TurnOrigin = e.TurnOrigin()
+        """Where its last turn came from."""
         self.tasks: tuple[dict[str, Any], ...] = ()
         """As `AgentSnapshot.tasks`."""
         self.companions: dict[type[Any], Any] = {}
@@ -378,7 +380,7 @@ class Agent:
             options, origin = options or RunOptions(), origin or e.TurnOrigin()
             if (plan := plans(self.config, options, beginning)) != self.config.planning:
                 await self._change({"planning": plan})
-            before = self.transcript.snapshot()
+            before, self.origin = self.transcript.snapshot(), origin
             self._turn = turn = new_turn(self, options, answer_tool, self._sources, self._change, self._adjust)
             self.settled = None
             await start_turn(turn, beginning, origin, before)

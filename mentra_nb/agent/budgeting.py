@@ -114,7 +114,8 @@ async def reserved(turn: Turn, meter: Meter, request: Request) -> AsyncIterator[
 
 def _most_of_prompt(turn: Turn, request: Request) -> int:
     """Return the most tokens of a request. What the provider has counted of its beginning is taken at its count."""
-    head, later = (request.system, tuple(request.tools)), 0
+    head, aside = (request.system, tuple(request.tools)), turn.transcript.aside
+    later = most_of_messages([aside]) if aside is not None else 0
     for entry in reversed(turn.transcript.tail):
         known = _measures.get(entry.id)
         if known is not None and (known.provider, known.model) == (turn.provider.descriptor.id, turn.model):

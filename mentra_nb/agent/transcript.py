@@ -135,11 +135,13 @@ class Transcript:
     An unloaded transcript knows only its leaf and its length.
     """
 
-    __slots__ = ("_path", "agent_id", "store")
+    __slots__ = ("_path", "agent_id", "aside", "store")
 
     def __init__(self, agent_id: str, store: TranscriptStore, entries: Sequence[Entry] = ()) -> None:
         self.agent_id: str = agent_id
         self.store: TranscriptStore = store
+        self.aside: Message | None = None
+        """A message that is sent after all others, and is not part of the conversation."""
         self._path: TranscriptPath
         self.follow(entries)
 
@@ -209,7 +211,8 @@ class Transcript:
 
     def messages(self) -> Conversation:
         """Return the conversation to send. Old messages may be `Sent`."""
-        return _Conversation(self, len(self._path.forms), [item.message for item in self._path.items])
+        aside = [self.aside] if self.aside is not None else []
+        return _Conversation(self, len(self._path.forms), [*(item.message for item in self._path.items), *aside])
 
     def sent(self, wire: str, old: int) -> tuple[list[tuple[str, ...]], list[Any]]:
         """Return what `Conversation.sent` does of the first `old` messages: all of them, or nothing."""

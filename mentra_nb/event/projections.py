@@ -107,6 +107,13 @@ def _decided(event: e.ToolAuthorizationFinished) -> shown.ToolDecided:
     )
 
 
+def _ingested(event: Any) -> shown.SessionEvent:
+    if event.success:
+        return shown.MemoryUpdated(agent_id=event.agent_id, stored_records=event.stored_records)
+    why = event.error or "for an unknown reason"
+    return shown.Notice(severity="warning", message=f"the memory of agent {event.agent_id} was not updated: {why}")
+
+
 def _tasks(event: Any) -> shown.TasksUpdated:
     return shown.TasksUpdated(tasks=event.tasks)
 
@@ -167,7 +174,12 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
 }
 
 
-_RARE: dict[str, Callable[[Any], shown.SessionEvent]] = {"permission_advised": _advised, "tasks_updated": _tasks}
+_RARE: dict[str, Callable[[Any], shown.SessionEvent]] = {
+    "permission_advised": _advised,
+    "tasks_updated": _tasks,
+    "memory_recalled": lambda x: shown.MemoryRecalled(lines=x.lines),
+    "memory_ingest_finished": _ingested,
+}
 """By the kind of the event, so that a turn without one does not make its class."""
 
 

@@ -41,6 +41,8 @@ class MemorySearchFinished(InTurn):
     success: bool
     result_count: int
     error: str | None = None
+    records: tuple[str, ...] | None = None
+    """The ids of what was found, best first."""
 
 
 class MemoryIngestStarted(InTurn):
@@ -126,6 +128,13 @@ class TasksUpdated(Fact):
 
     kind: ClassVar[str] = "tasks_updated"
     tasks: tuple[dict[str, Any], ...]
+
+
+class MemoryRecalled(Fact):
+    """A turn is given memories: the lines that quote them, as the model reads them."""
+
+    kind: ClassVar[str] = "memory_recalled"
+    lines: tuple[str, ...]
 
 
 class JournalGap(RuntimeEvent):

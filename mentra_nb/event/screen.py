@@ -158,6 +158,13 @@ class HistoryBranched(SessionEvent):
     abandoned_entries: int
 
 
+class MemoryRecalled(SessionEvent):
+    """A turn is given memories: the lines that quote them, as the model reads them."""
+
+    type: Literal["memory_recalled"] = "memory_recalled"
+    lines: tuple[str, ...]
+
+
 class MemoryUpdated(SessionEvent):
     type: Literal["memory_updated"] = "memory_updated"
     agent_id: str

@@ -216,6 +216,7 @@ if TYPE_CHECKING:
     from mentra_nb.event.rare import MemoryCompactionSkipped as MemoryCompactionSkipped
     from mentra_nb.event.rare import MemoryIngestFinished as MemoryIngestFinished
     from mentra_nb.event.rare import MemoryIngestStarted as MemoryIngestStarted
+    from mentra_nb.event.rare import MemoryRecalled as MemoryRecalled
     from mentra_nb.event.rare import MemorySearchFinished as MemorySearchFinished
     from mentra_nb.event.rare import MemorySearchStarted as MemorySearchStarted
     from mentra_nb.event.rare import PolicyDenied as PolicyDenied

@@ -65,6 +65,7 @@ class Mentra(Magics):
     nested_asyncio = _trait("nested_asyncio")
     wake = _trait("wake")
     tasks = _trait("tasks")
+    memory = _trait("memory")
     keep_answers = _trait("keep_answers")
     instructions = _trait("instructions")
     skills = _trait("skills")
@@ -116,7 +117,7 @@ class Mentra(Magics):
             raise TraitError(str(error)) from None  # the only error after which traitlets restores the old value
         if name in ("log_text", "redact"):
             setattr(engine().runtime.audit, name, value)  # the engine's is a Journal
-        if name in ("skills", "tools", "tasks"):
+        if name in ("skills", "tools", "tasks", "memory"):
             engine().offer_settings()
         return value
 

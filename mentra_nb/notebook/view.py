@@ -15,6 +15,7 @@ from mentra_nb.event.screen import (
     AssistantReasoningDelta,
     AssistantTokenDelta,
     CompactionCompleted,
+    MemoryRecalled,
     Notice,
     QuestionAnswered,
     RetryNotice,
@@ -123,6 +124,10 @@ class TurnView:
                 self._tasks.take(event.tasks)
             case TaskUpdated() if not self._quiet:
                 self.note(f"{event.title}: {event.status}", "▸", event.detail or "")
+            case MemoryRecalled(lines=lines) if not self._quiet:
+                self.note(
+                    f"{len(lines)} {'memory' if len(lines) == 1 else 'memories'} recalled", "…", detail="\n".join(lines)
+                )
             case CompactionCompleted() if not self._quiet:
                 self.note(f"history shortened: {event.replaced_items} entries became a summary", "ℹ")
             case _:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mentra_nb.background.afterwards import Afterwards
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.tools.function import as_tool
 from mentra_nb.tools.spec import ToolSpec
@@ -24,7 +25,10 @@ class Offers:
 
     def __init__(self) -> None:
         self.tools: dict[str, Tool] = {}
-        self.contexts: dict[type, Any] = {MainThread: MainThread(on_waiting_thread, check_waiting_thread)}
+        self.contexts: dict[type, Any] = {
+            MainThread: MainThread(on_waiting_thread, check_waiting_thread),
+            Afterwards: Afterwards(),
+        }
         self._mcp: McpServers | None = None
         self._skills: Skills | None = None
 
@@ -58,7 +62,8 @@ class Offers:
             await self._mcp.connect_all()
 
     async def close(self) -> None:
-        """End the connections to MCP servers."""
+        """Finish what turns have left to be done, and end the connections to MCP servers."""
+        await self.contexts[Afterwards].finish()
         if self._mcp is not None:
             await self._mcp.close()
 

@@ -129,6 +129,10 @@ class TranscriptStore(Protocol):
         """Return the entries that follow this one, oldest first; for `None` the roots."""
         ...
 
+    async def entries_of_run(self, agent_id: str, run_id: str) -> list[Entry]:
+        """Return the entries that a turn added, oldest first."""
+        ...
+
     async def set_leaf(self, agent_id: str, leaf: str | None, *, holder: str | None = None) -> None:
         """Let the next turn continue from `leaf`. Raises `UnknownEntry` when the agent has no such entry."""
         ...

@@ -19,6 +19,7 @@ from mentra_nb.content import Message, TokenUsage, ToolUse
 from mentra_nb.errors import HttpError, MalformedStream, MentraError, StoreError
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import AuditStore, RuntimeHook
+from mentra_nb.memory.tools import memory_tools
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.providers.base import ContentBlockDelta, ContentBlockStarted, MessageStarted, ProviderToolSpec
 from mentra_nb.providers.scripted import ControlledStream, erroring, failure, stream_text, text, tool_calls
@@ -238,8 +239,13 @@ no_more_tokens = turn(
 )
 delegated = turn(tool_calls([("ask_another", {})]), text("inner"), text("outer"), tools=[ask_another])
 
+remembering = turn(text("ok"), tools=memory_tools())
+SEARCHED = ["memory_search_started", "memory_search_finished"]
+KEPT = ["memory_ingest_started", "memory_ingest_finished"]
+
 TRACES: dict[str, tuple[Turn, list[str]]] = {
     "text turn": (text_turn, [*BEGUN, *ANSWERED]),
+    "with memory": (remembering, [*BEGUN, *SEARCHED, *ANSWERED, *KEPT]),
     "one tool, no authorizer": (one_tool, [*CALLED, *DECIDED, *RAN, *ANSWERED]),
     "one tool, an authorizer": (allowed, [*CALLED, *JUDGED, *RAN, *ANSWERED]),
     "denied": (denied, [*CALLED, *JUDGED, *BLOCKED, *ANSWERED]),
@@ -347,10 +353,10 @@ SEEN: dict[str, Turn | str] = {
     "policy_denied": policy_refuses,
     "background_task_started": "open: background work",
     "background_task_finished": "open: background work",
-    "memory_search_started": "open: memory",
-    "memory_search_finished": "open: memory",
-    "memory_ingest_started": "open: memory",
-    "memory_ingest_finished": "open: memory",
+    "memory_search_started": remembering,
+    "memory_search_finished": remembering,
+    "memory_ingest_started": remembering,
+    "memory_ingest_finished": remembering,
     "memory_compaction_proposed": "open: compaction",
     "memory_compaction_applied": "open: compaction",
     "memory_compaction_skipped": "open: compaction",

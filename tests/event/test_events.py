@@ -69,6 +69,7 @@ OUR_FIELDS = {
     "subjects",
     "invalid",
     "input",
+    "records",
 }
 
 SESSION = {
@@ -90,6 +91,7 @@ SESSION = {
     "compaction_started": "agent_id",
     "compaction_completed": "agent_id replaced_items preserved_items resulting_transcript_len "
     "extracted_facts_count summary_preview",
+    "memory_recalled": "lines",
     "memory_updated": "agent_id stored_records",
     "notice": "severity message",
     "retry_attempt": "agent_id error_message attempt max_attempts next_delay_ms",

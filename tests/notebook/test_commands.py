@@ -156,7 +156,7 @@ def test_commands_of_conversations_take_their_arguments(line: str, words: dict[s
 
 
 def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    assert set(PLANNED) == {"context", "compact", "memories", "team"}
+    assert set(PLANNED) == {"context", "compact", "team"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []
     with pytest.raises(ConfigurationError, match="not available yet"):

@@ -20,6 +20,7 @@ from mentra_nb.event.screen import (
     AssistantMessageCompleted,
     AssistantReasoningDelta,
     AssistantTokenDelta,
+    MemoryRecalled,
     QuestionAnswered,
     RetryNotice,
     SessionEvent,
@@ -622,6 +623,19 @@ def test_the_end_of_a_background_command_is_one_line_and_its_beginning_is_the_ro
     assert draw(update("failed", "interrupted")).texts() == ["▸ background task bg-1: interrupted"]
     amid = draw(*deltas("One sent"), update("finished"), *deltas("ence."))
     assert amid.texts() == ["One sentence.", "▸ background task bg-1: finished"]
+
+
+def test_what_a_turn_was_given_of_earlier_ones_is_one_folded_line() -> None:
+    page = Recorder()
+    view = TurnView(page, live=True, hz=1e9)
+    view.handle(MemoryRecalled(lines=('[fact rev=3] "copper </details><script>x"', '[episode rev=4] "kettle"')))
+    [shown] = page.shown
+    assert shown["text/plain"].splitlines()[0] == "… 2 memories recalled"
+    assert "<details><summary>" in shown["text/html"]
+    assert "<script>" not in shown["text/html"]
+    quiet = Recorder()
+    TurnView(quiet, live=True, hz=1e9, quiet=True).handle(MemoryRecalled(lines=("x",)))
+    assert quiet.shown == []
 
 
 def board(*tasks: tuple[str, str], **more: Any) -> TasksUpdated:

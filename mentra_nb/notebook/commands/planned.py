@@ -10,7 +10,6 @@ from mentra_nb.notebook.commands.command import Command, Context, Words
 _PATTERNS = {
     "compact": "compact",
     "context": "context",
-    "memories": "memories",
     "team": "team",
 }
 

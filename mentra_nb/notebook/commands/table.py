@@ -8,6 +8,7 @@ from mentra_nb.notebook.commands import (
     conversations,
     feedback,
     jobs,
+    memories,
     models,
     record,
     rules,
@@ -212,6 +213,14 @@ COMMANDS = (
         "commands and turns in the background; stop ends one",
         jobs.jobs,
         complete=(one_of("stop"),),
+    ),
+    Command(
+        "memories",
+        r"memories(?: (?P<change>pin|forget) (?P<which>\S+))?",
+        "memories [pin|forget N or ID]",
+        "what is remembered of earlier turns; pin keeps one first, forget erases it",
+        memories.memories,
+        complete=(one_of("pin", "forget"),),
     ),
     Command("tasks", "tasks", "tasks", "the task board of this conversation", tasks.tasks),
     Command(

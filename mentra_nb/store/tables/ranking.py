@@ -23,12 +23,12 @@ EMPTY_WORDS = frozenset(
 
 
 def words_of(query: str) -> list[str]:
-    """Return the different words of a query that are searched for, at most `MAX_WORDS`.
+    """Return the different words of a query that are searched for, at most `MAX_WORDS`, each where it is last.
 
     Empty when it has no letters or digits.
     """
-    found = list(dict.fromkeys(all_words(query)))
-    return ([word for word in found if word not in EMPTY_WORDS] or found)[-MAX_WORDS:]
+    found = list(dict.fromkeys(reversed(all_words(query))))
+    return ([word for word in found if word not in EMPTY_WORDS] or found)[:MAX_WORDS][::-1]
 
 
 def all_words(text: str) -> list[str]:

@@ -103,6 +103,8 @@ class SessionTable(Database):
             db.execute("DELETE FROM rules WHERE scope = 'session' AND scope_key = ?", (session_id,))
             db.execute("DELETE FROM questions WHERE session_id = ?", (session_id,))
             db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+            if agents:  # what was kept of its turns for others
+                db.execute(f"DELETE FROM memories WHERE kind <> 'fact' AND made_by IN ({which})", agents)
             for table in OF_AGENTS if agents else ():
                 db.execute(f"DELETE FROM {table} WHERE agent_id IN ({which})", agents)
             if agents:

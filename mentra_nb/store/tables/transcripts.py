@@ -42,6 +42,10 @@ class TranscriptTable(Database):
         statement = f"SELECT * FROM entries WHERE agent_id = ? AND parent_id {where} ORDER BY created_at, id"
         return to_entries(await self.read(lambda db: db.execute(statement, parameters).fetchall()))
 
+    async def entries_of_run(self, agent_id: str, run_id: str) -> list[Entry]:
+        statement = "SELECT * FROM entries WHERE run_id = ? AND agent_id = ? ORDER BY created_at, id"
+        return to_entries(await self.read(lambda db: db.execute(statement, (run_id, agent_id)).fetchall()))
+
     async def set_leaf(self, agent_id: str, leaf: str | None, *, holder: str | None = None) -> None:
         def work(db: Transaction) -> None:
             check_holder(db, agent_id, holder)
