@@ -11,8 +11,9 @@ SELECT c.ts, file->>'$.path' AS path, file->>'$.change' AS change, c.tool, paylo
     c.outcome, file->>'$.type' AS type,
     TRY_CAST(file->>'$.bytes_before' AS BIGINT) AS bytes_before, TRY_CAST(file->>'$.bytes' AS BIGINT) AS bytes,
     file->>'$.mode_before' AS mode_before, file->>'$.mode' AS mode, file->>'$.digest_before' AS digest_before,
-    file->>'$.digest' AS digest, runs.notebook, runs.cell_id, coalesce(c.session_id, runs.session_id) AS session_id,
-    c.run_id, c.call_id, payload->>'$.entry' AS effect_id, payload->>'$.undoes' AS undoes, c.agent_id
+    file->>'$.digest' AS digest, c.os_user, c.host, runs.notebook, runs.cell_id,
+    coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.call_id,
+    payload->>'$.entry' AS effect_id, payload->>'$.undoes' AS undoes, c.agent_id
 FROM (SELECT *, unnest(TRY_CAST(payload->'$.files' AS JSON[])) AS file FROM events WHERE kind = 'effect_made') c
     LEFT JOIN {runs} runs ON runs.run_id = c.run_id
 """

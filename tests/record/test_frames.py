@@ -32,7 +32,7 @@ from mentra_nb.record import schema
 from mentra_nb.record.keep.compact import compact, compact_later
 from mentra_nb.record.keep.verify import verify
 from mentra_nb.record.parquet import connection, write_parquet
-from mentra_nb.record.read import frames, view_sql, views
+from mentra_nb.record.read import frames, reports, view_sql, views
 from mentra_nb.record.write import journal
 
 pytestmark = pytest.mark.slow
@@ -870,3 +870,22 @@ def test_an_effect_on_many_files_is_several_events() -> None:
     events = list(effects_made(entry, agent_id="a", tool_name="undo", tool_call_id="undo"))
     assert [len(event.files) for event in events] == [MAX_FILES, MAX_FILES, 1]
     assert {(event.outcome, event.undoes) for event in events} == {("undone", "r0")}
+
+
+@pytest.mark.parametrize("name", ["sessions", "turns", "model_calls", "tool_calls", "decisions", "usage", "events"])
+def test_frames_say_who_and_where_and_are_filtered_by_it(full: Record, name: str) -> None:
+    of = getattr(frames, name)
+    found = of(folder=full.folder)
+    me = {"os_user": getpass.getuser(), "host": socket.gethostname()}
+    assert len(found)
+    for column, value in me.items():
+        assert found[column].dtype == "category"
+        assert found[column].tolist() == [value] * len(found)
+        assert len(of(folder=full.folder, **{column: value})) == len(found)
+        assert not len(of(folder=full.folder, **{column: "somebody else"}))
+
+
+def test_usage_and_time_are_grouped_by_person_and_machine(full: Record) -> None:
+    assert frames.usage("os_user", folder=full.folder).os_user.tolist() == [getpass.getuser()]
+    assert frames.usage(["host", "model"], folder=full.folder).host.tolist() == [socket.gethostname()]
+    assert reports.time_spent(by="os_user", folder=full.folder).turns.tolist() == [1]

@@ -52,30 +52,39 @@ class Filters(TypedDict, total=False):
     """The record's folder, by default `paths.record_folder()`."""
 
 
-class EventFilters(Filters, total=False):
+class PeopleFilters(Filters, total=False):
+    """The filters of frames that say who: in a shared record there are rows of several people and machines."""
+
+    os_user: One
+    """Users of the operating system."""
+    host: One
+    """Names of machines."""
+
+
+class EventFilters(PeopleFilters, total=False):
     kind: One
     run: One
     tool: One
 
 
-class SessionFilters(Filters, total=False):
+class SessionFilters(PeopleFilters, total=False):
     model: One
     notebook: One
     project: One
 
 
-class TurnFilters(Filters, total=False):
+class TurnFilters(PeopleFilters, total=False):
     model: One
     notebook: One
     cell: One
 
 
-class ModelCallFilters(Filters, total=False):
+class ModelCallFilters(PeopleFilters, total=False):
     model: One
     outcome: One
 
 
-class ToolFilters(Filters, total=False):
+class ToolFilters(PeopleFilters, total=False):
     tool: One
 
 
@@ -103,13 +112,13 @@ class AdviceFilters(ToolFilters, total=False):
     model: One
 
 
-class FeedbackFilters(Filters, total=False):
+class FeedbackFilters(PeopleFilters, total=False):
     verdict: One
     model: One
     notebook: One
 
 
-class UsageFilters(Filters, total=False):
+class UsageFilters(PeopleFilters, total=False):
     model: One
     notebook: One
 

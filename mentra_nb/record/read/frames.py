@@ -34,7 +34,9 @@ from mentra_nb.record.read.filters import (
     filtered,
 )
 
-By = Literal["model", "provider", "day", "session", "run", "notebook", "cell", "project", "agent", "map"]
+By = Literal[
+    "model", "provider", "day", "session", "run", "notebook", "cell", "project", "agent", "map", "os_user", "host"
+]
 
 _EXPLAIN = re.compile(r"\s*explain\b\s*(?:analyze\b|\([^()]*\))?", re.IGNORECASE)
 _GROUPS = {
@@ -48,6 +50,8 @@ _GROUPS = {
     "project": "project",
     "agent": "agent_id",
     "map": "map_id",
+    "os_user": "os_user",
+    "host": "host",
 }
 _FIRST = ", ".join(name for name, *_ in documented()["events"])
 EVENTS = (

@@ -13,7 +13,7 @@ from mentra_nb.errors import ConfigurationError
 from mentra_nb.record.advice import PEOPLE
 from mentra_nb.record.read import frames, query
 from mentra_nb.record.read.columns import described
-from mentra_nb.record.read.filters import AdviceFilters, Filters, ToolFilters, filtered
+from mentra_nb.record.read.filters import AdviceFilters, PeopleFilters, ToolFilters, filtered
 from mentra_nb.secrets.mask import REDACTED
 
 _OF_TURNS = {
@@ -23,6 +23,8 @@ _OF_TURNS = {
     "notebook": "notebook",
     "cell": "notebook, cell_id",
     "project": "project",
+    "os_user": "os_user",
+    "host": "host",
 }
 
 
@@ -71,7 +73,8 @@ def denial_reasons(**filters: Unpack[ToolFilters]) -> pd.DataFrame:
 @described
 @filtered
 def time_spent(
-    by: Literal["session", "day", "model", "notebook", "cell", "project"] = "session", **filters: Unpack[Filters]
+    by: Literal["session", "day", "model", "notebook", "cell", "project", "os_user", "host"] = "session",
+    **filters: Unpack[PeopleFilters],
 ) -> pd.DataFrame:
     """Return where the time of turns went, a row per group: a person deciding, a model answering, tools running.
 

@@ -88,6 +88,7 @@ _ENDED = "(kind = 'model_response_finished' OR kind = 'model_request_finished' A
 _SECONDS = f"""epoch(max(CASE WHEN {_ENDED} THEN ts END))
             - epoch(min(CASE WHEN kind = 'model_request_started' THEN ts END)) AS seconds"""
 
+_OF_REQUEST = ("reported", "prompt", "output", "cached", "written", "os_user", "host")
 _REQUESTS = f"""(
     SELECT c.* REPLACE ({_model("c.")} AS model), c.responses * {_COST} AS cost_usd
     FROM (SELECT min(ts) AS began, any_value(run_id) AS run_id, any_value(agent_id) AS agent_id, request_id,
@@ -96,7 +97,7 @@ _REQUESTS = f"""(
             WHEN count(*) FILTER (kind = 'model_response_finished') > 0 THEN 'ok' ELSE 'unfinished' END AS outcome,
         {_only("stop_reason", "model_response_finished")} AS stop_reason, arg_max(error, id) AS error, {_SECONDS},
         {_TOKENS}, max(ts) AS ts, count(*) FILTER (counted) AS responses,
-        {", ".join(f"any_value({part}) AS {part}" for part in ("reported", "prompt", "output", "cached", "written"))}
+        {", ".join(f"any_value({part}) AS {part}" for part in _OF_REQUEST)}
     FROM {_responses(_ASKING)} GROUP BY request_id, CASE WHEN request_id IS NULL THEN id END) c LEFT JOIN {_PRICE}
 )"""
 """A row per request. Priced after it is grouped, as only one of its events has a price."""
@@ -153,14 +154,14 @@ _RULED = """LEFT JOIN known_rules ruled ON ruled.rule_id = c.rule_id"""
 _USAGE = f"""
 SELECT c.ts, {_model("c.")} AS model, {", ".join("c." + name for name in USAGE[:3])}, c.cost_usd,
     {", ".join("c." + name for name in USAGE[3:])}, c.attempt, (c.ts AT TIME ZONE 'UTC')::DATE AS day, c.provider,
-    runs.notebook, runs.project, runs.cell_id, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id,
-    c.request_id, c.agent_id
+    c.os_user, c.host, runs.notebook, runs.project, runs.cell_id,
+    coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.request_id, c.agent_id
 FROM {_priced(_COUNTED)} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
 _MODEL_CALLS = f"""
 SELECT c.began AS ts, c.model, c.outcome, c.stop_reason, c.seconds, c.total_tokens, c.cost_usd, c.error, c.attempt,
-    c.input_tokens, c.output_tokens, c.provider, runs.session_id, c.run_id, c.request_id, c.agent_id
+    c.input_tokens, c.output_tokens, c.provider, c.os_user, c.host, runs.session_id, c.run_id, c.request_id, c.agent_id
 FROM {_REQUESTS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id
 """
 
@@ -175,7 +176,8 @@ FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id {_RULED} LEFT J
 
 _TOOL_CALLS = f"""
 SELECT c.ts, c.tool, c.subject, c.decision, c.decided_by, ruled.rule, c.outcome, c.seconds, c.wait_s, c.error, c.output,
-    c.input, c.rule_id, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.call_id, c.agent_id
+    c.input, c.os_user, c.host, c.rule_id, coalesce(c.session_id, runs.session_id) AS session_id, c.run_id, c.call_id,
+    c.agent_id
 FROM {_CALLS} c LEFT JOIN {_RUNS} runs ON runs.run_id = c.run_id {_RULED}
 """
 
@@ -192,7 +194,8 @@ _TAKEN = f"""(
         any_value(notebook) AS notebook, any_value(project) AS project, any_value(model) FILTER (NOT counted) AS model,
         any_value(CASE WHEN kind = 'turn_started' THEN payload->>'$.prompt' END) AS prompt,
         any_value(CASE WHEN kind = 'turn_started' THEN first_words END) AS first_words,
-        any_value(resumes) AS resumes, min(id) FILTER (kind = 'turn_started') AS began,
+        any_value(resumes) AS resumes, any_value(os_user) FILTER (NOT counted) AS os_user,
+        any_value(host) FILTER (NOT counted) AS host, min(id) FILTER (kind = 'turn_started') AS began,
         {_last("payload->>'$.text'", "turn_finished")} AS answer,
         {_last("stop_reason", "turn_finished")} AS stop_reason,
         {_last("error", "turn_finished")} AS error, {_last("duration_ms", "turn_finished")} / 1000.0 AS seconds,
@@ -216,7 +219,8 @@ SELECT r.ts, r.prompt, r.answer, coalesce(m.model, r.model) AS model, r.stop_rea
     coalesce(c.tools, 0) AS tools, coalesce(c.denials, 0) AS denials, r.total_tokens, r.cost_usd, r.seconds,
     coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s,
     r.input_tokens, r.output_tokens, r.known / nullif(r.counted, 0) AS priced, r.counted - r.known AS unpriced,
-    r.execution_count, r.notebook, r.project, r.cell_id, r.session_id, r.run_id, r.resumes, r.agent_id
+    r.os_user, r.host, r.execution_count, r.notebook, r.project, r.cell_id, r.session_id, r.run_id, r.resumes,
+    r.agent_id
 FROM {_TAKEN} r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
     LEFT JOIN {_SPOKE} m USING (run_id)
 WHERE r.ts IS NOT NULL
@@ -233,8 +237,8 @@ _WORDS = f"""(CASE WHEN length(asked) <= {_TITLE_LENGTH} THEN asked
 _SESSIONS = f"""
 WITH seen AS (
     SELECT session_id, min(ts) AS started, max(ts) AS last, max(title) AS name, arg_max(model, ts) AS model,
-        any_value(notebook) AS notebook, any_value(project) AS project,
-        count(*) FILTER (kind = 'turn_started') AS turns
+        any_value(notebook) AS notebook, any_value(project) AS project, arg_min(os_user, ts) AS os_user,
+        arg_min(host, ts) AS host, count(*) FILTER (kind = 'turn_started') AS turns
     FROM events WHERE session_id IS NOT NULL AND kind <> 'rule_changed' GROUP BY session_id
 ), sums AS (
     SELECT r.session_id, arg_min(s.first_words, s.began) AS asked,
@@ -252,7 +256,8 @@ SELECT started,
     CASE WHEN {_NO_NAME} AND asked <> '' THEN {_WORDS} ELSE name END AS title,
     coalesce(spoke, model) AS model, turns, coalesce(tools, 0) AS tools, coalesce(denials, 0) AS denials, total_tokens,
     cost_usd, last, coalesce(human_wait_s, 0) AS human_wait_s, coalesce(model_s, 0) AS model_s,
-    coalesce(tool_s, 0) AS tool_s, priced, coalesce(unpriced, 0)::BIGINT AS unpriced, notebook, project, session_id
+    coalesce(tool_s, 0) AS tool_s, priced, coalesce(unpriced, 0)::BIGINT AS unpriced, os_user, host, notebook,
+    project, session_id
 FROM seen JOIN sums USING (session_id)
 """
 
