@@ -33,23 +33,24 @@ def map(
     on_error: Literal["keep", "raise"] = "keep",
     cache: bool | Literal["refresh"] = True,
     progress: bool = True,
+    dry: bool = False,
 ) -> Any:
     """Ask a model about each row of a frame, and return the frame with the answers as columns.
 
-    Answers are stored: the same question about the same values is not paid for again. *Stop* returns what is there.
+    Answers are stored, so nothing is paid for twice. *Stop* returns what is there. A row that fails has nulls, and
+    why in `error`.
 
     Args:
         prompt: With `{column}` where its value belongs; `{{` is a brace.
         data: A frame or series of pandas, polars or pyarrow, a DuckDB relation, or a list of texts or dicts.
-        as_: The type of an answer, as pydantic understands it. The fields of a model, dataclass or TypedDict become
-            columns. A row without an answer has nulls, and why in the column `error`.
+        as_: The type of an answer, as pydantic understands it; its fields become columns.
         into: The name of the column of answers, or what those of fields begin with.
         model: As `provider/model`. With a list, each answers every row, in columns of its own.
-        workers: Requests at once, at most.
         budget: Never more than this, such as `2.00usd`, `200k` (tokens), or a number of rows to ask.
-        examples: Pairs of values (or dicts of them) and the answer that is right.
+        examples: Pairs of values (or dicts of them) and the right answer.
         retries: How often a request is sent again after an error that passes.
         cache: `False` neither uses nor stores answers; `"refresh"` asks anew.
+        dry: Send nothing, and return how many rows would be asked, and the least and most tokens and dollars.
 
     Raises:
         ConfigurationError: before any request, such as for a column that is not there.
@@ -58,9 +59,7 @@ def map(
         >>> mn.map("What was the revenue in {month}?", [{"month": "March"}], progress=False).answer.tolist()
         ['Revenue in March was 2400 dollars.']
     """
-    how = {"as_": as_, "into": into, "model": model, "system": system, "workers": workers, "budget": budget}
-    more = {"examples": examples, "retries": retries, "on_error": on_error, "cache": cache, "progress": progress}
-    return _wait(Job(Order(prompt, data, **how, **more)))  # type: ignore[arg-type]
+    return _wait(Job(Order(**locals())))
 
 
 async def amap(prompt: str, data: Any, **how: Any) -> Any:
@@ -74,6 +73,8 @@ async def amap(prompt: str, data: Any, **how: Any) -> Any:
         ['Revenue in March was 2400 dollars.', 'Revenue in March was 2400 dollars.']
     """
     job, used = Job(Order(prompt, data, **how)), engine()
+    if job.order.dry:
+        return await asyncio.to_thread(_estimate, job, used)
     job.start(used, await asyncio.to_thread(_origin))
     progress = Progress(job.tally.total, is_shown=job.order.progress)
     future = asyncio.wrap_future(job.future)
@@ -116,11 +117,19 @@ def _origin() -> TurnOrigin:
     return origin.model_copy(update={"session_id": chat.id, "notebook": chat.notebook, "project": project})
 
 
+def _estimate(job: Job, used: Engine) -> Any:
+    from mentra_nb.rows.estimate import estimate
+
+    return used.call(estimate, job, used, _origin())
+
+
 def _wait(job: Job) -> Any:
     """Run a map, show how far it is, and return its frame. An interrupt ends it early."""
     used = engine()
     if used.is_here():
         raise OperationDenied("a tool that runs on the engine cannot wait for a map here: await mn.amap(...)")
+    if job.order.dry:
+        return _estimate(job, used)
     job.start(used, _origin())
     progress = Progress(job.tally.total, is_shown=job.order.progress)
     try:
