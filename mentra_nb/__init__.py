@@ -7,6 +7,7 @@ In code (`import mentra_nb as mn`), each with its own help:
 
     ask, aask, Chat              ask a model, once or in a conversation; a `Reply` comes back
     map, amap, forget_rows       a prompt over the rows of a frame, each asked once; delete stored answers
+    agreement                    how far two columns of answers agree
     preview                      what an object would be for the model
     models, connect              which models there are; register a server
     tape, replay                 write a server's answers down; answer from them
@@ -45,6 +46,7 @@ __all__ = [
     "AgentConfig",
     "AgentEvent",
     "AgentSnapshot",
+    "Agreement",
     "AuditHook",
     "AuditStore",
     "Boundary",
@@ -122,6 +124,7 @@ __all__ = [
     "__version__",
     "aask",
     "advice",
+    "agreement",
     "allow",
     "allow_everything",
     "amap",
@@ -208,6 +211,7 @@ _NAMES = {
     "chat.preview": "preview Preview",
     "chat.backtest": "backtest",
     "chat.suggest": "suggest_rules",
+    "rows.agreement": "Agreement agreement",
     "rows.api": "amap forget_rows map",
     # the record
     "record.read.frames": (
@@ -408,6 +412,7 @@ if TYPE_CHECKING:
     from mentra_nb.record.read.reports import compare, denial_reasons, reviewer_report, slowest_tools, time_spent
     from mentra_nb.record.write.health import JournalHealth
     from mentra_nb.record.write.journal import Journal
+    from mentra_nb.rows.agreement import Agreement, agreement
     from mentra_nb.rows.api import amap, forget_rows
     from mentra_nb.rows.api import map as map
     from mentra_nb.runtime.agents import PersistedAgentSummary
