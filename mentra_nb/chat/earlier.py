@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
+from mentra_nb.authorization import PermissionRule
 from mentra_nb.chat.identity import Identity, word_for
 from mentra_nb.chat.turn import Presenter, RunningTurn
 from mentra_nb.errors import LeaseUnavailable, OperationDenied
@@ -131,7 +132,13 @@ async def take_over(store: RuntimeStore, identity: Identity, found: Conversation
 
 async def move_rules(store: RuntimeStore, before: str, after: str, project: str | None) -> None:
     """Let the rules of the session `before` hold in the session `after` instead."""
-    for rule in await store.list_rules(before, project):
-        if rule.scope == "session":
-            await store.save_rule(rule.model_copy(update={"id": new_id("rule"), "scope_key": after}))
-            await store.revoke_rule(rule.id)
+    for rule in await copy_rules(store, before, after, project):
+        await store.revoke_rule(rule.id)
+
+
+async def copy_rules(store: RuntimeStore, before: str, after: str, project: str | None) -> list[PermissionRule]:
+    """Let the rules of the session `before` hold in the session `after` as well, and return them."""
+    rules = [rule for rule in await store.list_rules(before, project) if rule.scope == "session"]
+    for rule in rules:
+        await store.save_rule(rule.model_copy(update={"id": new_id("rule"), "scope_key": after}))
+    return rules

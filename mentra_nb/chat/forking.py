@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mentra_nb.chat.api import conversation
 from mentra_nb.chat.chat import Chat
 from mentra_nb.chat.engine import engine
@@ -9,18 +11,24 @@ from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.ids import new_id
 
 
-def conversation_for(name: str | None, *, new: bool = False, fork: bool = False) -> Chat:
+def conversation_for(name: str | None, *, new: bool = False, fork: bool = False, at: str | None = None) -> Chat:
     """Return the conversation that a prompt belongs to.
 
     Args:
         name: Its name; without one it is the notebook's own.
         new: Begin the notebook's own conversation anew. The one until now stays in the store.
         fork: Let a copy of the notebook's own conversation be the notebook's own from now on.
+        at: The number of the question whose place the prompt takes; what came after it is left out.
 
     Raises:
-        ConfigurationError: `new` or `fork` with a name, or both.
-        OperationDenied: there is nothing to copy, or a turn of it is running.
+        ConfigurationError: `new` or `fork` with a name, or both; or `at` is not a number.
+        OperationDenied: there is nothing to copy, no question `at` that number, or a turn of it is running.
     """
+    if at is not None:
+        from mentra_nb.chat.revising import go_before
+
+        go_before(chat := conversation(name), at)
+        return chat
     if not new and not fork:
         return conversation(name)
     if name is not None or (new and fork):
@@ -28,22 +36,23 @@ def conversation_for(name: str | None, *, new: bool = False, fork: bool = False)
             "--new and --fork are for the notebook's own conversation: give one of them, and no -s"
         )
     if fork:
-        return fork_own(None)
-    chats: dict[str | None, Chat] = engine().chats
-    chats[None] = made = Chat()
+        return copy_own(None)
+    made = Chat()
     made._identity.is_anew = True
-    return made
+    return _known_as(None, made)
 
 
-def fork_own(name: str | None) -> Chat:
-    """Copy the notebook's own conversation as it is now, and return the copy.
+def copy_own(name: str | None, *, without: Collection[str] = ()) -> Chat:
+    """Copy the notebook's own conversation as it is now, and return the copy. Rules made for it hold in the copy.
 
     Args:
         name: The name of the copy. Without one the copy is the notebook's own conversation from now on.
+        without: Ids of entries that are left out.
 
     Raises:
         OperationDenied: nothing was asked in it yet, a turn of it is running, or the name is taken.
     """
+    from mentra_nb.chat.earlier import copy_rules
     from mentra_nb.runtime.forking import fork
 
     used, own = engine(), conversation()
@@ -57,8 +66,17 @@ def fork_own(name: str | None) -> Chat:
         raise OperationDenied("a turn of this conversation is running: wait for it, or stop it, before you copy it")
     if name is not None and used.call(store.load_session, name, stored.session.project) is not None:
         raise OperationDenied(f"there is a conversation '{name}' already: %mentra resume {name} goes on with it")
-    record = used.call(fork, store, stored, new_id("session"), name, own.notebook)
-    chats: dict[str | None, Chat] = used.chats
-    chats[name] = made = Chat(name)
+    record = used.call(fork, store, stored, new_id("session"), name, own.notebook, without)
+    used.call(copy_rules, store, own.id, record.id, record.project)
+    made = Chat(name)
     made.take_up(record)
+    return _known_as(name, made)
+
+
+def _known_as(name: str | None, made: Chat) -> Chat:
+    """Make a conversation the one of that name in this process. An undo still reaches what the one before did."""
+    chats: dict[str | None, Chat] = engine().chats
+    if (before := chats.get(name)) is not None:
+        chats[before.id] = before
+    chats[name] = made
     return made

@@ -43,6 +43,7 @@ class Parsed:
     more: bool = False
     new: bool = False
     fork: bool = False
+    at: str | None = None
     plan: bool = False
 
 
@@ -69,8 +70,11 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         raise ConfigurationError(f"--keep and {'--fresh' if parsed.fresh else '--new'} say opposite things: give one")
     if parsed.plan and parsed.as_ is not None:
         raise ConfigurationError("--plan ends in a plan, and what is done after it: leave --as out")
-    if parsed.dry and (parsed.new or parsed.fork):
-        raise ConfigurationError(f"--dry changes nothing: leave {'--new' if parsed.new else '--fork'} out")
+    if parsed.at is not None and (parsed.new or parsed.fork or parsed.keep or parsed.more):
+        raise ConfigurationError("--at says where the question goes: leave --new, --fork, --keep and --more out")
+    if parsed.dry and (parsed.new or parsed.fork or parsed.at is not None):
+        option = "--new" if parsed.new else "--fork" if parsed.fork else "--at"
+        raise ConfigurationError(f"--dry changes nothing: leave {option} out")
     if parsed.budget is not None:
         amounts(parsed.budget)
     if parsed.out is not None and (not parsed.out.isidentifier() or keyword.iskeyword(parsed.out)):

@@ -133,7 +133,8 @@ class Mentra(Magics):
         from mentra_nb.chat.forking import conversation_for
 
         tools = [self._function(name) for name in parsed.tool]
-        chat, cell_run = conversation_for(parsed.session, new=parsed.new, fork=parsed.fork), kernel.running_cell()
+        chat = conversation_for(parsed.session, new=parsed.new, fork=parsed.fork, at=parsed.at)
+        cell_run = kernel.running_cell()
         limits = limits_of(chat, parsed.budget, plan=parsed.plan)
         how: dict[str, Any] = {"model": parsed.model, "tools": tools, "limits": limits, "origin": cell_run}
         if parsed.as_ is not None:
@@ -144,7 +145,7 @@ class Mentra(Magics):
 
             dry: dict[str, Any] = {"model": parsed.model, "tools": tools, "notes": asked.notes, "plan": parsed.plan}
             return dry_run(chat, asked.prompt, asked.references, **dry)
-        if (parsed.keep or engine().settings.keep_answers) and not parsed.fresh:
+        if (parsed.keep or engine().settings.keep_answers) and not (parsed.fresh or parsed.at):
             from mentra_nb.notebook.kept import show_kept
 
             if (kept := show_kept(chat, asked, parsed.model, cell_run, quiet=parsed.quiet)) is not None:

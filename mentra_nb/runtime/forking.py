@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from mentra_nb.ids import new_id
 from mentra_nb.store.protocols import RuntimeStore
@@ -10,11 +11,16 @@ from mentra_nb.store.records import Entry, RunRecord, SessionRecord, StoredConve
 
 
 async def fork(
-    store: RuntimeStore, source: StoredConversation, session_id: str, name: str | None, notebook: str | None
+    store: RuntimeStore,
+    source: StoredConversation,
+    session_id: str,
+    name: str | None,
+    notebook: str | None,
+    without: Collection[str] = (),
 ) -> SessionRecord:
     """Store a copy of a conversation as it is now, with the turns on its path, and return its session.
 
-    Rules of the session, jobs and branches that were left are not copied. The session is stored last.
+    Rules, jobs and branches that were left are not copied. The session is stored last.
 
     Args:
         store: Where both are.
@@ -22,11 +28,12 @@ async def fork(
         session_id: The id of the copy.
         name: Its name, if it gets one.
         notebook: The notebook it belongs to.
+        without: Ids of entries that are left out: whole exchanges.
     """
     now, agent_id = time.time(), new_id("agent")
     about = {"id": agent_id, "status": "Idle", "leaf": None, "created_at": now, "updated_at": now}
     await store.create_agent(source.agent.model_copy(update=about))
-    leaf = await _copy_path(store, source, agent_id)
+    leaf = await _copy_path(store, source, agent_id, without)
     if leaf is not None:
         await store.set_leaf(agent_id, leaf)
     record = SessionRecord(
@@ -43,13 +50,16 @@ async def fork(
     return record
 
 
-async def _copy_path(store: RuntimeStore, source: StoredConversation, agent_id: str) -> str | None:
+async def _copy_path(
+    store: RuntimeStore, source: StoredConversation, agent_id: str, without: Collection[str]
+) -> str | None:
     """Copy the path of a conversation, with its turns, to another agent. Returns the last entry of the copy."""
     runs = {run.id: run for run in await store.list_runs(source.agent.id)}
     leaf: str | None = None
     copies: dict[str | None, str] = {}
     """Turn → its copy."""
-    for run_id, entries in _by_turn(await store.load_path(source.agent.id, source.agent.leaf)):
+    path = await store.load_path(source.agent.id, source.agent.leaf)
+    for run_id, entries in _by_turn([entry for entry in path if entry.id not in without]):
         run = runs.get(run_id or "") if run_id not in copies else None
         if run is not None:
             copies[run.id] = new_id("run")

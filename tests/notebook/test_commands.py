@@ -103,6 +103,8 @@ def test_a_line_that_wholly_fits_is_a_command(line: str, name: str, words: dict[
         "team sports",
         "diff the two frames",
         "good morning",
+        "hide the axis",
+        "edit 2 files",
         "bad gateway, why?",
         "good code because it is short?",
         "fork the repository",
@@ -146,6 +148,8 @@ def test_a_planned_command_is_refused_and_not_asked(name: str) -> None:
         ("fork second-try", {"name": "second-try"}),
         ("forget session-12ab", {"id": "session-12ab"}),
         ("history regression", {"word": "regression", "text": None}),
+        ("hide 12", {"number": "12"}),
+        ("edit 2", {"number": "2"}),
         ('history "linear regression"', {"word": None, "text": "linear regression"}),
     ],
 )

@@ -108,6 +108,62 @@ def test_without_a_name_the_copy_takes_its_place(mentra: Mentra, capsys: Any) ->
     assert mn.messages(before).text.tolist() == ["first?", "one"]
 
 
+# ---- hide and edit ----------------------------------------------------------------------------------------------
+
+
+def sent(provider: ScriptedProvider, n: int = -1) -> list[str]:
+    return [message.text() for message in provider.recorded_requests[n].messages]
+
+
+def test_a_hidden_exchange_is_not_sent_and_comes_back(mentra: Mentra, capsys: Any) -> None:
+    provider = answers(text("one"), writes("a.txt", "x"), text("two"), text("three"), text("four"), text("five"))
+    rule = mn.allow("write", "a.txt")
+    for question in ("first?", "second?", "third?"):
+        mentra(question)
+    assert mentra("hide")[["n", "question", "answer"]].values.tolist() == [
+        [1, "first?", "one"],
+        [2, "second?", "two"],
+        [3, "third?", "three"],
+    ]
+    capsys.readouterr()
+    mentra("hide 2")
+    said = capsys.readouterr().out
+    assert "'second?' and its answer are not sent any more" in said
+    mentra("fourth?")
+    assert sent(provider) == ["first?", "one", "third?", "three", "fourth?"]
+    assert mn.rules().pattern.tolist() == [rule.pattern]  # what holds for the session still holds
+    assert mentra("hide").question.tolist() == ["first?", "third?", "fourth?"]
+    mentra("undo")  # what the hidden exchange did is still undone
+    assert not Path("a.txt").exists()
+    mentra(re.search(r"%mentra (resume \S+)", said)[1])  # type: ignore[index]  # it is there
+    mentra("fifth?")
+    assert [line for line in sent(provider) if line] == [
+        *("first?", "one", "second?", "two", "third?", "three", "fifth?")
+    ]
+    with pytest.raises(OperationDenied, match="there is no question 9 here: %mentra hide lists 4 questions"):
+        mentra("hide 9")
+
+
+def test_a_question_is_asked_anew_in_its_place(mentra: Mentra, shell: Any, capsys: Any) -> None:
+    provider = answers(text("one"), text("two"), text("three"), text("anew"), text("named"), text("again"))
+    for question in ("first?", "second?", "third?"):
+        mentra(question)
+    mentra("edit 2")
+    assert r"%%mentra --at 2\nsecond?" in capsys.readouterr().out
+    shell.run_cell_magic("mentra", "--at 2", "second, in euros?")
+    assert sent(provider) == ["first?", "one", "second, in euros?"]
+    assert mn.messages().text.tolist() == ["first?", "one", "second, in euros?", "anew"]
+    mentra("-s other what?")
+    shell.run_cell_magic("mentra", "-s other --at 1", "what else?")
+    assert mn.messages("other").text.tolist() == ["what else?", "again"]
+    with pytest.raises(OperationDenied, match="no question 7"):
+        mentra("--at 7 what?")
+    with pytest.raises(ConfigurationError, match="--at needs the number"):
+        mentra("--at two what?")
+    with pytest.raises(OperationDenied, match="which one"):
+        mentra("edit")
+
+
 # ---- forget -----------------------------------------------------------------------------------------------------
 
 

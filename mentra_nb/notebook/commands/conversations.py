@@ -1,4 +1,4 @@
-"""`fork`, `history`, `forget`, `export` and `diff`: what a person does with conversations and their turns."""
+"""`fork`, `history`, `hide`, `edit`, `forget`, `export` and `diff`: what a person does with conversations."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
     from mentra_nb.chat.difference import TurnDifference
 
+_LISTED = {"n": "", "ts": "when (UTC)", "question": "question", "answer": "answer"}
 _FOUND = {"ts": "when (UTC)", "conversation": "conversation", "question": "question", "found": "answer"}
 
 
 def fork(_context: Context, words: Words) -> None:
     """Copy the notebook's own conversation; without a name the copy takes its place."""
-    from mentra_nb.chat.forking import fork_own
+    from mentra_nb.chat.forking import copy_own
 
     name = words["name"]
-    fork_own(name)
+    copy_own(name)
     if name is None:
         say("The next question goes on in a copy. What was asked until now stays as it is: %mentra sessions lists it.")
     else:
@@ -65,3 +66,35 @@ def diff(_context: Context, _words: Words) -> TurnDifference:
     from mentra_nb.chat.difference import difference
 
     return difference()
+
+
+def hide(_context: Context, words: Words) -> pd.DataFrame | None:
+    """Return the questions of the notebook's own conversation by number, or leave one out from now on."""
+    from mentra_nb.chat import revising
+    from mentra_nb.chat.exchanges import around
+    from mentra_nb.ids import short_id
+    from mentra_nb.notebook.commands.listing import listing
+
+    if words["number"] is None:
+        return listing(revising.listed(), _LISTED, "Nothing was asked in this notebook's conversation yet.")
+    found, before = revising.hide(int(words["number"]))
+    say(
+        f"Hidden: {visible(around(found.prompt, ''))!r} and its answer are not sent any more; what came after them is. "
+        f"To take it back: %mentra resume {short_id(before)}"
+    )
+    return None
+
+
+def edit(context: Context, words: Words) -> None:
+    """Put an earlier question into a new cell, which asks it anew in its place."""
+    from IPython import get_ipython
+
+    from mentra_nb.chat.revising import exchange
+    from mentra_nb.notebook.new_cell import put_below
+
+    number = int(words["number"] or 0)
+    if not number:
+        raise OperationDenied("which one? %mentra edit N, with the number in %mentra hide")
+    question = exchange(context.conversation(), number).prompt
+    _, line = put_below(get_ipython(), f"%%mentra --at {number}\n{question}", "question")
+    say(f"{line} What came after question {number} is left out when it runs.")

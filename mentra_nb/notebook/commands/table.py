@@ -62,6 +62,7 @@ OPTIONS = (
     Option(("--new",), "begin the notebook's own conversation anew"),
     Option(("--fork",), "go on in a copy of the notebook's own conversation"),
     Option(("--plan",), "only read, and end in a plan; approved on its card, it is carried out"),
+    Option(("--at",), "ask in place of question N of %mentra hide; what came after it is left out", "N"),
     Option(("--bg",), "go on in the background: the cell ends at once, and the answer comes into it"),
 )
 FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
@@ -182,6 +183,20 @@ COMMANDS = (
         'history [WORD|"TEXT"]',
         "the questions and answers of this project that contain it",
         conversations.history,
+    ),
+    Command(
+        "hide",
+        r"hide(?: (?P<number>[1-9]\d{0,3}))?",
+        "hide [N]",
+        "the questions of this conversation by number; with N, send that one and its answer no more",
+        conversations.hide,
+    ),
+    Command(
+        "edit",
+        r"edit(?: (?P<number>[1-9]\d{0,3}))?",
+        "edit N",
+        "put question N into a new cell, to ask it anew in its place",
+        conversations.edit,
     ),
     Command(
         "fork",
