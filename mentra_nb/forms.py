@@ -14,6 +14,8 @@ MAX_CHOICES = 200
 MAX_TEXT = 10_000
 """Characters of a value."""
 
+_YES, _NO = ("true", "yes", "y", "on"), ("false", "no", "n", "off", "")
+
 Kind = Literal["text", "number", "integer", "boolean", "choice", "choices"]
 
 
@@ -76,18 +78,31 @@ class Form(Data):
         Raises:
             OperationDenied: one is missing or does not fit; the message names it.
         """
-        unknown = set(values) - {field.name for field in self.fields}
-        if unknown:
-            raise OperationDenied(f"there is no field '{min(unknown)}'")
+        known = [field.name for field in self.fields]
+        if unknown := sorted(set(values) - set(known)):
+            raise OperationDenied(f"there is no field '{unknown[0]}'{_instead(unknown[0], known)}")
         made = {}
         for field in self.fields:
             value = values.get(field.name, field.default)
             if value is None or (value in ("", []) and field.kind != "boolean"):
                 if field.required:
-                    raise OperationDenied(f"'{field.title}' is needed: fill it in on the card")
+                    raise OperationDenied(f"'{field.title}' is needed: fill it in on the card, or type {field.name}=…")
                 continue
             made[field.name] = _value(field, value)
         return made
+
+    def checked(self, name: str, text: str) -> Any:
+        """Return what was typed for one field in the type that the schema has. Raises `OperationDenied` as `filled`.
+
+        Example:
+            >>> form = mn.Form.from_schema("the server", "Where to?", {"properties": {"days": {"type": "integer"}}})
+            >>> form.checked("days", "3")
+            3
+        """
+        [field] = [field for field in self.fields if field.name == name]
+        if not text and field.required:
+            raise OperationDenied(f"'{field.title}' is needed")
+        return _value(field, text)
 
 
 def _field(name: str, schema: Any, required: bool) -> FormField:
@@ -129,20 +144,40 @@ def _choices(schema: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[tuple
     return tuple((str(value), str(title)) for value, title in zip(values, titles, strict=True))[:MAX_CHOICES]
 
 
+def _instead(name: str, known: list[str]) -> str:
+    """Return which field is meant by one that there is not, and which there are."""
+    if not known:
+        return ": nothing is to be filled in"
+    return f"{_nearest(name, known) or ';'} there {'is' if len(known) == 1 else 'are'} {', '.join(known)}"
+
+
+def _nearest(text: Any, known: list[str]) -> str:
+    """Return `: did you mean 'blue'?` where one is near, else nothing."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(text).lower(), {each.lower(): each for each in known}, 1, 0.6)
+    return f": did you mean '{next(each for each in known if each.lower() == near[0])}'?" if near else ""
+
+
 def _value(field: FormField, value: Any) -> Any:
     """Return a value in the type of its field. Raises `OperationDenied`."""
     match field.kind:
         case "boolean":
-            if value in (True, False, "true", "false", ""):
-                return value in (True, "true")
+            word = value.strip().lower() if isinstance(value, str) else value
+            if word in (True, False, *_YES, *_NO):
+                return word in (True, *_YES)
         case "number" | "integer":
             return _number(field, value)
         case "choice":
             if isinstance(value, str) and value in dict(field.choices):
                 return value
-            raise OperationDenied(f"'{field.title}' must be one of {', '.join(dict(field.choices))}")
+            values = list(dict(field.choices))
+            near = _nearest(value, values)
+            raise OperationDenied(f"'{field.title}' must be one of {', '.join(values)}{near}")
         case "choices":
-            chosen = [value] if isinstance(value, str) else value
+            chosen = value
+            if isinstance(value, str):
+                chosen = [value] if value in dict(field.choices) else [each.strip() for each in value.split(",")]
             if isinstance(chosen, list) and all(each in dict(field.choices) for each in chosen):
                 return chosen
             raise OperationDenied(f"'{field.title}' must be some of {', '.join(dict(field.choices))}")

@@ -23,6 +23,7 @@ from mentra_nb.forms import Form
 from mentra_nb.notebook import asking, editing
 from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.notebook.commands.command import Answer
+from mentra_nb.notebook.wide import told
 from mentra_nb.page.code_blocks import MAX_COLOURED, coloured_runs
 from mentra_nb.page.escaping import cut, visible
 from mentra_nb.page.render import Bundle
@@ -172,6 +173,7 @@ class ApprovalCard(anywidget.AnyWidget):
             found = proposals(engine(), self._asked, self._project)
         except MentraError:
             return []
+        told(self._asked, (each["pattern"] for each in found))
         return [{**each, "covered": visible(each["covered"])} for each in found]
 
     def advise(self, risk: str, reason: str) -> None:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mentra_nb.authorization import CallEffect, PermissionQuestion, ToolCapability
+from mentra_nb.authorization import CallEffect, PermissionDecision, PermissionQuestion, ToolCapability
+from mentra_nb.forms import Form, FormField
 from mentra_nb.notebook.changes import planned_changes
 from mentra_nb.page.escaping import cut, visible
 from mentra_nb.permission.effects import folders_of
@@ -30,6 +31,10 @@ MAX_BEYOND = 12
 """Variables that are named of those that undo cannot restore."""
 MAX_DIFF_LINE = 500
 """Characters of a line of a diff."""
+MAX_VALUES = 8
+"""Choices of a field that are named in one line."""
+MAX_OUTCOME = 160
+"""Characters of what was asked that the line about its answer repeats, where it is text of a model or a server."""
 MAX_DIFF_TEXT = 60
 """Lines of a diff in a text."""
 MAX_FILES = 200
@@ -225,13 +230,59 @@ def shown_diff(question: PermissionQuestion, changed: Changes | None, limit: int
 
 def choices(question: PermissionQuestion) -> str:
     """Return what can be typed for an answer."""
-    if question.form is not None:
-        return "[a]nswer, [d]ecline, [s]top"
+    if (form := question.form) is not None:
+        values = f"{values_line(form)}, or [a]nswer one by one" if form.fields else f"[a] {form.yes}"
+        return f"{values}, [d] {form.no}, [s]top"
     if question.effect is None:
         return CHOICES
     if question.effect.outside:
         return "[a]llow once, [d]eny, [s]top"
     return EFFECT_CHOICES if folders(question) else ONCE_CHOICES
+
+
+def values_line(form: Form) -> str:
+    """Return how the values of a form are typed in one line: `days=… sea=yes|no`."""
+    return visible(" ".join(f"{typed_name(field.name)}={_like(field)}" for field in form.fields)).replace("\n", "␊")
+
+
+def _like(field: FormField) -> str:
+    match field.kind:
+        case "boolean":
+            return "yes|no"
+        case "choice" | "choices":
+            values = [f'"{value}"' if set(value) & set(" \t'") else value for value, _ in field.choices[:MAX_VALUES]]
+            return "|".join(values) + ("|…" if len(field.choices) > MAX_VALUES else "")
+    return "…"
+
+
+def typed_name(name: str) -> str:
+    """Return the name of a field as it is typed, in quotes if it would not be one word."""
+    return f'"{name}"' if re.search(r"[\s='\"]", name) else name
+
+
+def field_line(field: FormField) -> str:
+    """Return what is asked for in one field, on one line: `Days (days): a whole number, needed`."""
+    kind = {
+        "text": "a text",
+        "number": "a number",
+        "integer": "a whole number",
+        "boolean": "yes or no",
+        "choice": f"one of {', '.join(value for value, _ in field.choices)}",
+        "choices": f"some of {', '.join(value for value, _ in field.choices)}, with commas",
+    }[field.kind]
+    more = ["needed"] if field.required else []
+    more += [f"else {field.default}"] if field.default is not None else []
+    named = f" ({field.name})" if field.title != field.name else ""
+    return visible(f"{field.title}{named}: {', '.join([kind, *more])}").replace("\n", "␊")
+
+
+def outcome(question: PermissionQuestion, decision: PermissionDecision) -> str:
+    """Return how a question was answered, in one line."""
+    if question.form is not None:
+        word = "Sent" if decision.allow else "Declined"
+    else:
+        word = "Allowed" if decision.allow else "Denied"
+    return f"{word}: {cut(subject(question), MAX_OUTCOME) if question.form is not None else subject(question)}"
 
 
 def folders(question: PermissionQuestion) -> list[str]:
@@ -247,10 +298,14 @@ def subject(question: PermissionQuestion) -> str:
     return _counting_blanks(visible(f"{question.tool_name}: {question.subject}")).replace("\n", "␊")
 
 
+def _field_lines(question: PermissionQuestion) -> list[str]:
+    return [f"  {field_line(field)}" for field in question.form.fields] if question.form is not None else []
+
+
 def short_text(question: PermissionQuestion) -> str:
     """Return the question for an input box: what it would do, and where a command was tried, what it changed."""
     changed = effect(question) if question.effect is not None else ""
-    return "\n".join(filter(None, (f"{headline(question)} — {subject(question)}", changed)))
+    return "\n".join(filter(None, (f"{headline(question)} — {subject(question)}", changed, *_field_lines(question))))
 
 
 def question_text(question: PermissionQuestion) -> str:
@@ -263,6 +318,7 @@ def question_text(question: PermissionQuestion) -> str:
         arguments(question),
         effect(question, changed),
         *shown_diff(question, changed, MAX_DIFF_TEXT),
+        *_field_lines(question),
         why,
     )
     return "\n".join(filter(None, rows))

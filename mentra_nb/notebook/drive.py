@@ -20,13 +20,15 @@ from mentra_nb.chat.identity import resume_command
 from mentra_nb.chat.jobs import stop_jobs_soon
 from mentra_nb.errors import Cancelled, MentraError
 from mentra_nb.event.screen import QuestionAdvised, QuestionAnswered, QuestionAsked, SessionEvent
-from mentra_nb.notebook import asking, editing, ended, kernel, typed
+from mentra_nb.notebook import asking, editing, ended, kernel, prompting, typed
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.output import CellOut, Screen
+from mentra_nb.notebook.prompting import Prompt
 from mentra_nb.notebook.pump import NullPump, Pump, Served, make_pump
 from mentra_nb.notebook.saying import SAID, UNREAD, SayLine
 from mentra_nb.notebook.terminal import TerminalView
 from mentra_nb.notebook.view import TurnView
+from mentra_nb.notebook.wide import tell_first
 from mentra_nb.tools.waiting_thread import Job
 
 if TYPE_CHECKING:
@@ -239,7 +241,8 @@ class Questions:
         """Held while the open questions change: a click may come on another thread than the events."""
         self._patience = CARD_TIMEOUT
         """Seconds the page may take to draw the card."""
-        self._typing = False
+        self._prompt: Prompt | None = None
+        """The question in the input box, once no page has drawn its card."""
 
     def handle(self, event: SessionEvent) -> None:
         if isinstance(event, (QuestionAsked, QuestionAnswered)):
@@ -280,19 +283,18 @@ class Questions:
             if self.saying is not None:
                 self.saying.step()
             return
-        if not self._typing and not self._card.ready.is_set() and time.monotonic() > self._shown_at + self._patience:
+        is_late = time.monotonic() > self._shown_at + self._patience
+        if self._prompt is None and is_late and not self._card.ready.is_set():
             if self.pump.can_ask:
                 self._ask_in_box(question)
             else:
                 in_cell = threading.current_thread() is threading.main_thread()
                 reason = NOT_DRAWN if in_cell else FROM_A_THREAD
                 self._answer(question, PermissionDecision(allow=False, by="headless", reason=reason))
-        elif self._typing and (text := self.pump.poll_stdin()) is not None:
-            answer = typed.parse_reply(text)
-            if answer is None:
-                self._ask_in_box(question, f"{typed.NOT_AN_ANSWER}\n")
-            else:
-                self._answer(question, answer)
+        elif self._prompt is not None and (text := self.pump.poll_stdin()) is not None:
+            answer = self._prompt.reply(text)
+            if answer is None or not self._is_taken(self._prompt, answer):
+                self.pump.ask_stdin(self._prompt.text())
 
     def on_command(self, code: str, has_read: bool) -> Callable[[], Served] | None:
         """Return what to do for a command from another cell: an answer, or a look at the turn; `None` for others."""
@@ -366,13 +368,21 @@ class Questions:
             if self._screen == "page":
                 self._show_card(question)
                 return
-            answer: Answer = PermissionDecision(allow=False, by="headless", reason="nobody could be asked")
             if self._screen == "terminal":
-                with self._stop.raising():
-                    answer = typed.ask(question)
-            if not self._stop.pressed:
-                self._answer(question, answer)
+                self._ask_at_terminal(question)
+            else:
+                reason = "nobody could be asked"
+                self._answer(question, PermissionDecision(allow=False, by="headless", reason=reason))
             return
+
+    def _ask_at_terminal(self, question: PermissionQuestion) -> None:
+        """Ask until an answer is taken, or the stop key is pressed."""
+        prompt, answer = Prompt(question, self._project, asking.question_text(question), repeats=False), None
+        while answer is None or not (self._stop.pressed or self._is_taken(prompt, answer)):
+            with self._stop.raising():
+                answer = prompting.ask(prompt)
+            if self._stop.pressed:
+                return
 
     def _show_card(self, question: PermissionQuestion, *, focus: bool = False) -> None:
         from mentra_nb.notebook.approval import ApprovalCard, Others
@@ -383,13 +393,13 @@ class Questions:
             question,
             lambda answer: self._decide(question, answer),
             scopes=self._scopes,
-            project=self._turn.session.project if self._turn.session is not None else None,
+            project=self._project,
             resume=resume,
             others=Others(self.open, self._pick, self._allow_all, focus=focus),
         )
         if question.request_id in self._advice:
             self._card.advise(*self._advice[question.request_id])
-        self._typing = False
+        self._prompt = None
         self.pump.question_shown()
         self._patience = self._given or (0.0 if kernel.is_captured() else CARD_TIMEOUT)
         self._display = self._view.question(question, self._card.bundle() if self._patience else None, resume)
@@ -402,11 +412,25 @@ class Questions:
             self._card.close()
             self._card = None
 
-    def _ask_in_box(self, question: PermissionQuestion, said: str = "") -> None:
-        self._typing = True
-        self.pump.ask_stdin(f"{said}{asking.short_text(question)}\n{asking.choices(question)}: ")
+    def _ask_in_box(self, question: PermissionQuestion) -> None:
+        self._prompt = Prompt(question, self._project, asking.short_text(question), repeats=True)
+        self.pump.ask_stdin(self._prompt.text())
+
+    @property
+    def _project(self) -> str | None:
+        return self._turn.session.project if self._turn.session is not None else None
+
+    def _is_taken(self, prompt: Prompt, answer: Answer) -> bool:
+        """Decide by what was typed. Returns whether it was taken; if not, the prompt asks again and says why."""
+        try:
+            self._decide(prompt.question, answer)
+        except MentraError as error:
+            prompt.refuse(str(error))
+            return False
+        return True
 
     def _decide(self, question: PermissionQuestion, answer: Answer) -> None:
+        tell_first(question, answer)
         if isinstance(answer, str):
             self._turn.stop()
             if answer == "stop all":
@@ -422,4 +446,4 @@ class Questions:
             return str(error)
         if isinstance(answer, str):
             return "Stopping."
-        return f"{'Allowed' if answer.allow else 'Denied'}: {asking.subject(question)}"
+        return asking.outcome(question, answer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -19,6 +19,7 @@ from mentra_nb.chat.questions import Waiting
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import asking, kernel
 from mentra_nb.notebook.editing import short_row
+from mentra_nb.notebook.wide import tell_first
 from mentra_nb.page.escaping import visible
 from mentra_nb.words import counted
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 MOST = 9
 """Questions that are listed."""
-_ALONE = re.compile(r"\s*%mentra[ \t]+(?:allow|deny)\b[^\n]*\s*")
+_ALONE = re.compile(r"\s*%mentra[ \t]+(?:allow|deny|answer)\b[^\n]*\s*")
 NONE = "no question is open here: %mentra lists those of other notebooks"
 
 
@@ -49,9 +50,16 @@ def lines(waiting: Sequence[Waiting], own: str | None = None) -> str:
     """Return the list as text; empty for none. `own` is the id of the session whose conversation is not named."""
     if not waiting:
         return ""
-    rows = [f"{number}  {_row(each, own)}" for number, each in enumerate(waiting[:MOST], 1)]
+    rows = [row for number, each in enumerate(waiting[:MOST], 1) for row in _rows(number, each, own)]
     more = [f"   and {counted(len(waiting) - MOST, 'more question')}"] if len(waiting) > MOST else []
     return "\n".join([f"{counted(len(waiting), 'question')} to answer:", *rows, *more])
+
+
+def _rows(number: int, each: Waiting, own: str | None) -> Iterator[str]:
+    """Yield the row of a question, and for values that it asks for, how they are typed."""
+    yield f"{number}  {_row(each, own)}"
+    if (form := each.question.form) is not None and form.fields:
+        yield f"   %mentra answer {number} {asking.values_line(form)}"
 
 
 def _row(each: Waiting, own: str | None) -> str:
@@ -109,17 +117,9 @@ def answer_numbered(number: int | None, decision: PermissionDecision) -> str:
     if number > len(waiting):
         raise OperationDenied(f"there is no question {number}: %mentra lists them")
     found = waiting[number - 1]
+    tell_first(found.question, decision)
     questions.answer(found, decision)
-    return outcome(found, decision)
-
-
-def outcome(asked: Waiting, decision: PermissionDecision) -> str:
-    """Return how a question was answered, in one line."""
-    if asked.question.form is not None:
-        word = "Sent" if decision.allow else "Declined"
-    else:
-        word = "Allowed" if decision.allow else "Denied"
-    return f"{word}: {asking.subject(asked.question)}"
+    return asking.outcome(found.question, decision)
 
 
 class _Cards:
@@ -163,14 +163,15 @@ class _Cards:
 
     def _decide(self, asked: Waiting, answer: Answer) -> None:
         assert isinstance(answer, PermissionDecision)  # the card has no other button
+        tell_first(asked.question, answer)
         questions.answer(asked, answer)
-        self._gone({asked.question.request_id: outcome(asked, answer)})
+        self._gone({asked.question.request_id: asking.outcome(asked.question, answer)})
 
     def _allow_all(self, request_ids: Sequence[str], reason: str | None) -> None:
         said = {}
         for each in [each for each in self._waiting if each.question.request_id in request_ids]:
             questions.answer(each, decision := PermissionDecision(allow=True, reason=reason))
-            said[each.question.request_id] = outcome(each, decision)
+            said[each.question.request_id] = asking.outcome(each.question, decision)
         self._gone(said)
 
     def _look(self) -> None:
@@ -180,7 +181,7 @@ class _Cards:
             decision = questions.decided(each.question.request_id)
             if decision is not None:
                 by = f" by {decision.user}@{decision.host}" if decision.user else f": {decision.by}"
-                said[each.question.request_id] = f"{outcome(each, decision)} (answered{by})"
+                said[each.question.request_id] = f"{asking.outcome(each.question, decision)} (answered{by})"
             elif each.left <= 0:
                 said[each.question.request_id] = f"Too late: {asking.subject(each.question)}"
         if said:

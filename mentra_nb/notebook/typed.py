@@ -1,23 +1,14 @@
-"""The answer to a question as a person types it: in a cell, in an input box, at a terminal."""
+"""The answer to a question as a person types it in one line: in a cell, in an input box, at a terminal."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sys
-from typing import Any
 
-from mentra_nb.authorization import PermissionDecision, PermissionQuestion
-from mentra_nb.errors import OperationDenied
+from mentra_nb.authorization import PermissionDecision
 from mentra_nb.forms import Form
-from mentra_nb.notebook.asking import choices, question_text
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
 from mentra_nb.notebook.grammar import find_command
-from mentra_nb.page.escaping import visible
-
-NOT_AN_ANSWER = "That is not an answer. Type a, w, d or s, or: deny because REASON"
-"""Said before a person is asked again."""
 
 _CELL = re.compile(r"\s*%mentra[ \t]+([^\n]+?)\s*")
 _LOOK = re.compile(r"\s*%mentra(?:[ \t]+last)?[ \t]*(?:#.*)?\s*")
@@ -34,7 +25,7 @@ def parse_answer(code: str) -> Answer | None:
 
 
 def parse_numbered(code: str) -> tuple[int, PermissionDecision] | None:
-    """Return the number of a question and its answer in a cell that holds only `%mentra allow N` or `deny N`."""
+    """Return the number of a question and its answer in a cell with only `%mentra allow N`, `deny N` or `answer N`."""
     answer, which = _typed(code)
     return None if which is None or not isinstance(answer, PermissionDecision) else (int(which), answer)
 
@@ -60,49 +51,22 @@ def looks_at_turn(code: str) -> bool:
     return _LOOK.fullmatch(code) is not None
 
 
-def parse_reply(text: str) -> Answer | None:
-    """Return the answer typed at a prompt: as in a cell but without `%mentra`, or with a letter for its first word."""
+def parse_reply(text: str, form: Form | None = None) -> Answer | None:
+    """Return the answer typed at a prompt: as in a cell but without `%mentra`, or with a letter for its first word.
+
+    For a form, values alone are an answer: `days=3 city=Oslo`.
+    """
     first, space, rest = text.strip().partition(" ")
+    if form is not None and form.fields and (answer := parse_answer(f"%mentra answer {text.strip()}")) is not None:
+        return answer
     return parse_answer(f"%mentra {_SHORT.get(first.lower(), first)}{space}{rest}")
 
 
-def ask(question: PermissionQuestion) -> Answer:
-    """Ask at a terminal until the answer is valid. The end of input is a denial; Ctrl-C raises `KeyboardInterrupt`."""
-    print(question_text(question), flush=True)  # noqa: T201
-    _drop_typed_ahead()
-    while True:
-        try:
-            answer = parse_reply(input(f"{choices(question)}: "))
-        except EOFError:
-            return PermissionDecision(allow=False, by="headless", reason="nobody could be asked")
-        if answer is not None and question.form is not None and not isinstance(answer, str) and answer.allow:
-            answer = _filled_in(question.form)
-        if answer is not None:
-            return answer
-        print(NOT_AN_ANSWER, flush=True)  # noqa: T201
+def is_always(text: str) -> bool:
+    """Return whether what was typed at a prompt is to remember an allowance, without a word about how."""
+    return _SHORT.get(text.strip().lower(), text.strip()) == "allow always"
 
 
-def _filled_in(form: Form) -> PermissionDecision | None:
-    """Ask for each value of a form at a terminal. Returns the answer, or `None` if what was typed does not fit."""
-    values: dict[str, Any] = {}
-    for field in form.fields:
-        options = f" ({', '.join(dict(field.choices))})" if field.choices else ""
-        typed = input(f"{visible(field.title)}{visible(options)}: ").strip()
-        if typed:
-            values[field.name] = [each.strip() for each in typed.split(",")] if field.kind == "choices" else typed
-    try:
-        return PermissionDecision(allow=True, values=form.filled(values))
-    except OperationDenied as error:
-        print(visible(str(error)), flush=True)  # noqa: T201
-        return None
-
-
-def _drop_typed_ahead() -> None:
-    """Drop what was typed at the terminal before the question was there to read."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        return
-    with contextlib.suppress(OSError, ValueError, termios.error):
-        if sys.stdin.isatty():
-            termios.tcflush(sys.stdin, termios.TCIFLUSH)
+def says_yes(answer: Answer) -> bool:
+    """Return whether an answer is only a yes, without values."""
+    return isinstance(answer, PermissionDecision) and answer.allow and not answer.values and answer.remember is None

@@ -54,6 +54,8 @@ def check_answer(
             raise OperationDenied("the arguments cannot be changed in the answer to this question")
         if decision.remember is not None:
             raise OperationDenied("an answer that changes the arguments holds once: it cannot be remembered")
+    if question.form is None and decision.values:
+        raise OperationDenied("this question asks for no values: answer it with allow or deny")
     if question.form is not None and decision.allow:
         return decision.model_copy(update={"values": question.form.filled(decision.values or {})})
     return decision

@@ -408,7 +408,7 @@ def test_what_an_mcp_server_asks_is_filled_in_on_the_card(opened: Opener) -> Non
     expect(shown.locator(".mentra-effect")).to_have_text("Where to?")
     expect(shown.get_by_role("button", name="Always…")).to_have_count(0)
     shown.get_by_role("button", name="Send").click()
-    expect(shown.locator(".mentra-status")).to_have_text("'City' is needed: fill it in on the card")
+    expect(shown.locator(".mentra-status")).to_have_text("'City' is needed: fill it in on the card, or type city=…")
     shown.get_by_label("City (needed)").fill("Oslo")
     shown.get_by_label("Days", exact=True).fill("3")
     shown.get_by_label("Sea", exact=True).check()

@@ -188,7 +188,7 @@ async def test_an_answer_of_less_than_is_needed_leaves_the_question_open() -> No
         assert refused[2:] == [
             "'More, in usd' must be at most 1e+06",
             "'More, in usd' must be a number",
-            "'More, in usd' is needed: fill it in on the card",
+            "'More, in usd' is needed: fill it in on the card, or type more=…",
         ]
 
 

@@ -14,6 +14,7 @@ from mentra_nb.authorization import PermissionQuestion, Subject
 from mentra_nb.chat import engine
 from mentra_nb.chat.proposals import proposals
 from mentra_nb.notebook.approval import ApprovalCard
+from mentra_nb.notebook.prompting import Prompt
 from mentra_nb.providers.scripted import ScriptedProvider, text, tool_calls
 
 pytestmark = pytest.mark.slow
@@ -65,3 +66,13 @@ def test_a_rule_says_how_broad_it_is_where_it_is_made_and_where_it_is_listed(rec
     found = mn.rules().set_index("pattern").breadth
     assert "sort -o" in found["sort *"]
     assert found[["ls *", "find *"]].isna().all()
+
+
+def test_a_prompt_says_the_same_of_them_as_the_card(recorded: None) -> None:
+    prompt = Prompt(asked("git status -s"), None, "", repeats=False)
+    assert prompt.reply("w") is None
+    rows = prompt.text().splitlines()[1:4]
+    for row, each in zip(rows, proposals(engine.engine(), asked("git status -s"), None), strict=True):
+        assert each["pattern"] in row
+        assert each["covered"] in row
+        assert each["broad"] in row

@@ -164,7 +164,7 @@ def test_a_plan_that_waits_beyond_kill_9_is_approved_in_another_notebook_and_car
 
 def test_a_plan_in_a_run_that_nobody_watches_is_made_and_refused_with_the_reason(other: Notebook) -> None:
     other.script("s.text('1. Run it.')")
-    cell = other.run("%mentra plan run it", allow_stdin=False)
+    cell = other.run("%mentra --plan run it", allow_stdin=False)
     assert cell.status == "ok", cell.error
     assert "1. Run it." in cell.texts()
     assert "✗ plan" in cell.texts()

@@ -66,7 +66,7 @@ async def test_what_a_person_fills_in_goes_to_the_server(kit: str, request: pyte
         )
         assert await result_of(session) == "accept: city='Oslo' days=3 sea=False season='winter'"
         assert refused == [
-            "'City' is needed: fill it in on the card",
+            "'City' is needed: fill it in on the card, or type city=…",
             "'Days' must be a whole number",
             "values are asked for each time: an answer cannot be remembered",
         ]

@@ -22,7 +22,8 @@ from mentra_nb.effect.lines import Changes
 from mentra_nb.event.screen import QuestionAnswered
 from mentra_nb.notebook.asking import arguments, choices, diff, effect, folders, question_text
 from mentra_nb.notebook.calls import decision
-from mentra_nb.notebook.typed import ask, parse_reply
+from mentra_nb.notebook.prompting import Prompt, ask
+from mentra_nb.notebook.typed import parse_reply
 from mentra_nb.permission.effects import why_asked
 
 
@@ -63,7 +64,7 @@ def test_what_was_typed_before_the_question_does_not_answer_it(monkeypatch: pyte
         monkeypatch.setattr(sys, "stdin", terminal)
         os.write(master, b"y\n")
         threading.Timer(0.3, os.write, (master, b"d\n")).start()
-        assert ask(question()) == PermissionDecision(allow=False)
+        assert ask(Prompt(question(), None, "Write a file?", repeats=False)) == PermissionDecision(allow=False)
     os.close(master)
 
 

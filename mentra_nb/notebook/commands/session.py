@@ -1,9 +1,9 @@
-"""The status card, `plan`, `resume`, `sessions`, `last` and `undo`."""
+"""The status card, `resume`, `sessions`, `last` and `undo`."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook import kernel
@@ -49,15 +49,6 @@ def status(context: Context, _words: Words) -> None:
         "     %mentra tools\n"
         "     %mentra help"
     )
-
-
-def plan(_context: Context, words: Words) -> Any:
-    """Ask the question with `--plan`."""
-    from IPython.core.getipython import get_ipython
-
-    shell = get_ipython()
-    assert shell is not None  # a magic runs in one
-    return shell.run_line_magic("mentra", f"--plan {words['question']}")
 
 
 def resume(context: Context, words: Words) -> None:

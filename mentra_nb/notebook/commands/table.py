@@ -124,9 +124,10 @@ COMMANDS = (
     ),
     Command(
         "allow",
-        rf"allow{answers.WHICH}(?: (?P<how>once|always))?(?: because (?P<reason>\S.*))?",
-        "allow [N] [always] [because …]",
-        "answer the open question, or number N in %mentra: yes",
+        rf"allow{answers.WHICH}(?: (?P<how>once|always(?: (?!because\b)(?P<pattern>\S.*?))?))?"
+        r"(?: because (?P<reason>\S.*))?",
+        "allow [N] [always [PATTERN]] [because …]",
+        "answer the open question, or number N in %mentra: yes; always: and whatever fits PATTERN from now on",
         answers.answer_listed,
         complete=(one_of("once", "always", "because"), one_of("because")),
         answer=answers.allowed,
@@ -149,6 +150,14 @@ COMMANDS = (
         complete=(one_of("because"),),
         answer=answers.denied,
         short={"d": "deny", "n": "deny", "no": "deny", "discard": "deny"},
+    ),
+    Command(
+        "answer",
+        rf"answer{answers.WHICH}(?P<values>(?: {answers.VALUE})+)",
+        "answer [N] NAME=VALUE …",
+        "answer the open question, or number N in %mentra, that asks for values",
+        answers.answer_listed,
+        answer=answers.filled_in,
     ),
     Command(
         "stop",
@@ -260,13 +269,6 @@ COMMANDS = (
         "cells",
         "put what the last turn ran into a new cell, so that the notebook works without the agent",
         cells.cells,
-    ),
-    Command(
-        "plan",
-        r"plan (?P<question>\S.*)",
-        "plan QUESTION",
-        "the same as --plan QUESTION: what comes back is a plan, carried out once you approve it",
-        session.plan,
     ),
     Command(
         "good",
