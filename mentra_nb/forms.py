@@ -58,6 +58,8 @@ class Form(Data):
     """What is asked, in a few words that no model and no server has written."""
     say: str = "Reason if you decline"
     """What is written before what a person may say with it."""
+    is_live: bool = False
+    """Whether it is asked in the middle of a call or turn, so that nobody gets the answer once its process has died."""
 
     @classmethod
     def from_schema(cls, who: str, message: str, schema: Mapping[str, Any]) -> Form:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from mentra_nb.authorization import PermissionDecision, PermissionQuestion
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import word_for
-from mentra_nb.errors import OperationDenied
+from mentra_nb.errors import LeaseUnavailable, OperationDenied
 from mentra_nb.event.bus import EventBus
-from mentra_nb.permission.questions import CLOSED, check_answer, close
+from mentra_nb.permission.questions import CLOSED, check_answer, close, close_as_gone
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,32 @@ def answer(asked: Waiting, decision: PermissionDecision) -> None:
 
 async def _answer(used: Engine, asked: Waiting, decision: PermissionDecision) -> None:
     question, store = asked.question, used.runtime.store
+    bus = EventBus(used.runtime.hooks, used.runtime.audit)
+    if question.form is not None and question.form.is_live and await _has_died(used, question):
+        await close_as_gone(store, bus, question, asked.project)
     rules = await store.list_rules(question.session_id, asked.project)
     decision = check_answer(question, decision, rules, asked.project)
     if decision.arguments is not None:
         decision = decision.model_copy(update={"arguments": used.runtime.fits(question.tool_name, decision.arguments)})
-    bus = EventBus(used.runtime.hooks, used.runtime.audit)
     if not await close(store, bus, question, decision, asked.project, in_time=True):
         raise OperationDenied(CLOSED)
+
+
+async def _has_died(used: Engine, question: PermissionQuestion) -> bool:
+    """Return whether the turn that asked has died: it was closed since, or no process has its conversation."""
+    here = (each.request_id for turn in list(used.turns) for each in turn.open_questions())
+    if question.request_id in here:
+        return False
+    runs = {run.id: run.state for run in await used.runtime.store.list_runs(question.agent_id)}
+    if runs.get(question.run_id or "", "running") != "running":
+        return True
+    sessions = [each for each in await used.runtime.store.list_sessions() if each.id == question.session_id]
+    try:
+        for session in sessions:
+            await used.runtime.check_free(session, session.name)
+    except LeaseUnavailable:
+        return False
+    return bool(sessions)
 
 
 def decided(request_id: str) -> PermissionDecision | None:

@@ -271,7 +271,8 @@ def field_line(field: FormField) -> str:
         "choices": f"some of {', '.join(value for value, _ in field.choices)}, with commas",
     }[field.kind]
     more = ["needed"] if field.required else []
-    more += [f"else {field.default}"] if field.default is not None else []
+    default = {True: "yes", False: "no"}.get(field.default) if field.kind == "boolean" else field.default
+    more += [f"else {default}"] if default is not None else []
     named = f" ({field.name})" if field.title != field.name else ""
     return visible(f"{field.title}{named}: {', '.join([kind, *more])}").replace("\n", "␊")
 

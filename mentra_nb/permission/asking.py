@@ -39,9 +39,18 @@ from mentra_nb.ids import new_id
 from mentra_nb.permission.advice import how_to_allow, why
 from mentra_nb.permission.binding import AGAIN, decide_in_time, duration, effective_hash
 from mentra_nb.permission.effects import covers_command, denial_of, keeping_rule, why_asked
-from mentra_nb.permission.questions import CLOSED, DENIED, LOOK_EVERY, answered, asked, check_answer, close
+from mentra_nb.permission.questions import (
+    CLOSED,
+    LOOK_EVERY,
+    answered,
+    asked,
+    check_answer,
+    close,
+    close_as_gone,
+)
 from mentra_nb.permission.remembering import remember
 from mentra_nb.permission.rules import find_rule
+from mentra_nb.permission.verdicts import as_authorization, by_rule
 from mentra_nb.store.protocols import RuntimeStore
 
 if TYPE_CHECKING:
@@ -161,12 +170,12 @@ class SessionPermissions:
             return await self._ask_values(request, request.form, rules)
         rule = find_rule(rules, request.tool_name, request.subject)
         if rule is not None and not rule.allow:
-            return _by_rule(rule)
+            return by_rule(rule)
         verdict = await self._inner_verdict(request)
         if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY:
             return verdict
         if rule is not None and not request.again:
-            return _by_rule(rule)
+            return by_rule(rule)
         if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.ALLOW and not request.again:
             return verdict
         if (answer := await self._answered_before(request)) is not None:
@@ -192,7 +201,7 @@ class SessionPermissions:
         """Ask for the values that a call is about; they are the decision. No rule can give them, but one can refuse."""
         denials = [rule for rule in rules if not rule.allow]
         if (denial := find_rule(denials, request.tool_name, request.subject)) is not None:
-            return _by_rule(denial)
+            return by_rule(denial)
         if (verdict := await self._inner_verdict(request)) and verdict.outcome is ToolAuthorizationOutcome.DENY:
             return verdict
         if (answer := await self._answered_before(request)) is not None:
@@ -208,11 +217,11 @@ class SessionPermissions:
     ) -> ToolAuthorizationDecision | str:
         """Decide about what a call did in the sandbox, or whether it may run outside as it could not do it there."""
         if (denial := denial_of(request, effect, rules)) is not None:
-            return _by_rule(denial)
+            return by_rule(denial)
         if not effect.files and (not effect.outside or not self.can_ask()):
             return ToolAuthorizationDecision.allow("sandbox")
         if (keeping := keeping_rule(request, effect, rules)) is not None:
-            return _by_rule(keeping)
+            return by_rule(keeping)
         if (answer := await self._answered_before(request)) is not None:
             return answer
         if self.ask == "rules":
@@ -231,7 +240,7 @@ class SessionPermissions:
         for run_id in request.earlier_runs:
             answer = await self.store.answered_question(run_id, request.tool_call_id, bound_to)
             if answer is not None and answer.decision.by == "user" and time.time() <= answer.deadline:
-                return _as_authorization(answer.request_id, answer.decision)
+                return as_authorization(answer.request_id, answer.decision)
         return None
 
     async def answer(self, request_id: str, decision: PermissionDecision) -> None:
@@ -246,6 +255,7 @@ class SessionPermissions:
         left = {question.request_id: question for question in await self.store.open_questions(self.session_id)}
         if request_id not in left:
             raise OperationDenied(CLOSED)
+        await close_as_gone(self.store, self.bus, left[request_id], self.project)
         decision = check_answer(left[request_id], decision, await self.rules(), self.project)
         if not await close(self.store, self.bus, left[request_id], decision, self.project, in_time=True):
             raise OperationDenied(CLOSED)
@@ -263,7 +273,7 @@ class SessionPermissions:
         """Return why a call that a person has allowed may not run after all: a rule, or the inner authorizer."""
         rules = [rule for rule in await self.rules() if not rule.allow]
         if (rule := find_rule(rules, request.tool_name, request.subject)) is not None:
-            return await self.counted(_by_rule(rule))
+            return await self.counted(by_rule(rule))
         verdict = await self._inner_verdict(request)
         return verdict if verdict is not None and verdict.outcome is ToolAuthorizationOutcome.DENY else None
 
@@ -311,7 +321,7 @@ class SessionPermissions:
             self._stop_waiting(waiting)
             with anyio.CancelScope(shield=True):
                 decided = await self._close(question, decided)
-        return _as_authorization(question.request_id, decided)
+        return as_authorization(question.request_id, decided)
 
     @contextlib.asynccontextmanager
     async def _reviewed(self, question: PermissionQuestion) -> AsyncIterator[None]:
@@ -419,28 +429,7 @@ class SessionPermissions:
         return await self.store.list_rules(self.session_id, self.project)
 
 
-def _by_rule(rule: PermissionRule) -> ToolAuthorizationDecision:
-    decided = ToolAuthorizationDecision.allow(f"rule:{rule.id}")
-    if not rule.allow:
-        why = f"blocked by a remembered rule for '{rule.pattern}'; asking again will not help"
-        reason = f"{rule.reason}; {why}" if rule.reason else why
-        decided = ToolAuthorizationDecision.deny(reason, decided.decided_by)
-    return decided.model_copy(update={"pattern": rule.pattern})
-
-
 def _runs_unasked(request: ToolAuthorizationRequest) -> bool:
     if request.subject.protected:
         return False
     return ToolCapability.READ_ONLY in request.preview.capabilities or not request.asks
-
-
-def _as_authorization(request_id: str, decided: PermissionDecision) -> ToolAuthorizationDecision:
-    """Return the decision about a call that an answer is."""
-    return ToolAuthorizationDecision(
-        outcome=ToolAuthorizationOutcome.ALLOW if decided.allow else ToolAuthorizationOutcome.DENY,
-        reason=decided.reason if decided.allow else decided.reason or DENIED,
-        decided_by=decided.by,
-        request_id=request_id,
-        values=decided.values,
-        arguments=decided.arguments,
-    )

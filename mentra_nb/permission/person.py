@@ -30,6 +30,7 @@ class AskPerson:
         """
         if not self._permissions.can_ask():
             return None
+        form = form.model_copy(update={"is_live": True})
         request = ToolAuthorizationRequest(
             **about,
             preview=ToolAuthorizationPreview(

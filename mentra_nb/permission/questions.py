@@ -33,6 +33,10 @@ LOOK_EVERY = 0.25
 
 DENIED = "denied by the user"
 """What a model reads that was denied without a reason."""
+GONE = (
+    "what asked this has died with its kernel, so nobody would get the answer: %mentra resume goes on, and it is asked "
+    "again if it is needed"
+)
 CLOSED = "that question is closed: it was answered, timed out, or its turn was stopped"
 
 
@@ -105,6 +109,15 @@ async def close(
     bus.emit(answered(question, decision, await _store_rules(store, bus, question, decision, project)))
     await anyio.to_thread.run_sync(bus.sync)
     return True
+
+
+async def close_as_gone(store: RuntimeStore, bus: EventBus, question: PermissionQuestion, project: str | None) -> None:
+    """Close a question whose asking process has died. Raises `OperationDenied` where nobody would get the answer."""
+    if question.form is not None and question.form.is_live:
+        await close(
+            store, bus, question, PermissionDecision(allow=False, by="cancelled", reason="its kernel died"), project
+        )
+        raise OperationDenied(GONE)
 
 
 @cache

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kits.kernels import Cell
+from kits.mcp_programs import KIT
 from kits.notebooks import Notebook
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(sys.platform == "win32", reason="needs kill -9")]
@@ -50,6 +51,19 @@ def asking(_asking: Notebook) -> Notebook:
     _asking.forget()
     _asking.begin()
     return _asking
+
+
+def killed(asking: Notebook) -> None:
+    process = asking.manager.provisioner.process  # type: ignore[union-attr]  # a local kernel has one
+    assert isinstance(process, subprocess.Popen)
+    process.kill()
+    process.wait(20)
+
+
+WHICH = "s.tool_calls([('ask_user', {'question': 'Which?', 'choices': ['red', 'blue']})], text='')"
+KITTED = f"""import sys
+mn.mcp("kit", command=sys.executable, args=[{str(KIT)!r}, "stdio"])
+mn.allow("mcp__kit__plan", scope="global")"""
 
 
 def listed(other: Notebook) -> Cell:
@@ -121,10 +135,7 @@ def test_an_answer_after_kill_9_is_used_by_resume_in_another_notebook(other: Not
     with begun(other.home.parent) as asking:
         asking.script(f"shell('echo ran >> {marker}')")
         asking.ready(asking.send("%mentra -s dead do it"))
-        process = asking.manager.provisioner.process  # type: ignore[union-attr]  # a local kernel has one
-        assert isinstance(process, subprocess.Popen)
-        process.kill()
-        process.wait(20)
+        killed(asking)
     assert "in 'dead'" in listed(other).stdout
     assert other.run("%mentra allow 1 because it is fine").status == "ok"
     assert not marker.exists()
@@ -139,6 +150,58 @@ def test_an_answer_after_kill_9_is_used_by_resume_in_another_notebook(other: Not
     assert other.value("len(mn.events(session='dead', kind='permission_resolved'))") == 1
 
 
+def test_values_are_typed_in_another_notebook_and_a_wrong_name_leaves_the_question_open(
+    asking: Notebook, other: Notebook
+) -> None:
+    asking.script(WHICH, "s.text('Done.')")
+    turn = asking.send("%mentra ask me")
+    asking.ready(turn)
+    assert "   %mentra answer 1 answer=red|blue\n" in listed(other).stdout
+    assert "there is no field 'anser': did you mean 'answer'?" in other.run("%mentra answer 1 anser=red").error
+    assert "did you mean 'red'?" in other.run("%mentra answer 1 answer=rad").error
+    assert "asks for no values" not in other.run("%mentra answer 1 answer=red").error
+    asking.finish(turn)
+    assert asking.said()[-1] == "red"
+
+
+def test_an_answer_to_the_model_after_kill_9_is_used_by_resume(other: Notebook) -> None:
+    with begun(other.home.parent) as asking:
+        asking.script(WHICH)
+        asking.ready(asking.send("%mentra -s dead-choice ask me"))
+        killed(asking)
+    assert "— ask_user: Which? in 'dead-choice'" in listed(other).stdout
+    assert other.run("%mentra answer 1 answer=blue").stdout == "Sent: ask_user: Which?\n"
+    other.script("s.text('Blue it is.')")
+    assert "Blue it is." in other.run("%mentra resume dead-choice").texts()
+    assert other.said()[-1] == "blue"
+
+
+def test_what_a_server_asked_before_kill_9_cannot_be_answered_and_is_asked_again_by_a_call_that_runs_again(
+    other: Notebook,
+) -> None:
+    with begun(other.home.parent) as asking:
+        asking.run(KITTED)
+        asking.script("s.tool_calls([('mcp__kit__plan', {})], text='')")
+        turn = asking.send("%mentra -s dead-trip plan it")
+        asking.ready(turn)
+        assert "   %mentra answer 1 city=… days=… sea=yes|no season=summer|winter" in listed(other).stdout
+        killed(asking)
+    assert "The MCP server 'kit' asks — mcp__kit__plan: Where to? in 'dead-trip'" in listed(other).stdout
+    refused = other.run("%mentra answer 1 city=Oslo").error
+    assert "has died with its kernel, so nobody would get the answer: %mentra resume goes on" in refused
+    assert "question" not in other.run("%mentra").stdout  # it can no longer be answered
+    other.run(KITTED)
+    other.script("s.text('Planned.')")
+    turn = other.send("%mentra resume dead-trip")
+    first = other.card(turn)
+    other.choose(turn, answer="allow")  # the call that was interrupted may run again
+    other.until(lambda: other.card(turn) != first)
+    other.choose(turn, answer="allow", values={"city": "Oslo"})
+    other.finish(turn)
+    assert "Planned." in turn.texts()
+    assert other.said()[-1].startswith("accept: city='Oslo'")
+
+
 def test_a_plan_that_waits_beyond_kill_9_is_approved_in_another_notebook_and_carried_out_there(
     other: Notebook,
 ) -> None:
@@ -146,10 +209,7 @@ def test_a_plan_that_waits_beyond_kill_9_is_approved_in_another_notebook_and_car
     with begun(other.home.parent) as asking:
         asking.script("s.text('1. Run touch.')")
         asking.ready(asking.send("%mentra --plan -s dead-plan make it"))
-        process = asking.manager.provisioner.process  # type: ignore[union-attr]  # a local kernel has one
-        assert isinstance(process, subprocess.Popen)
-        process.kill()
-        process.wait(20)
+        killed(asking)
     assert "Carry out this plan? — plan: 1. Run touch. in 'dead-plan'" in listed(other).stdout
     assert other.run("%mentra allow 1 because it is short").stdout == "Sent: plan: 1. Run touch.\n"
     other.script(f"shell('touch {marker}')", "s.text('Made.')")
