@@ -11,6 +11,7 @@ from mentra_nb.chat.identity import word_for
 from mentra_nb.errors import LeaseUnavailable, OperationDenied
 from mentra_nb.event.bus import EventBus
 from mentra_nb.permission.questions import CLOSED, check_answer, close, close_as_gone
+from mentra_nb.store.records import ConversationSummary
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,18 @@ async def _has_died(used: Engine, question: PermissionQuestion) -> bool:
     except LeaseUnavailable:
         return False
     return bool(sessions)
+
+
+def stopped(conversation: ConversationSummary) -> list[PermissionQuestion]:
+    """Return the questions that were open when the last turn of a conversation was stopped, such as by a restart."""
+    used = engine()
+    return used.call(_stopped, used, conversation) if conversation.last_state == "interrupted" else []
+
+
+async def _stopped(used: Engine, conversation: ConversationSummary) -> list[PermissionQuestion]:
+    store = used.runtime.store
+    last = await store.latest_run(conversation.session.agent_id)
+    return [] if last is None or last.state != "interrupted" else await store.stopped_questions(last.id)
 
 
 def decided(request_id: str) -> PermissionDecision | None:

@@ -26,6 +26,7 @@ from mentra_nb.words import counted
 if TYPE_CHECKING:
     from mentra_nb.notebook.approval import ApprovalCard
     from mentra_nb.notebook.commands.command import Answer
+    from mentra_nb.store.records import ConversationSummary
 
 MOST = 9
 """Questions that are listed."""
@@ -83,6 +84,18 @@ def show_open(began: float) -> str:
         _Cards(waiting[:MOST]).show()
     how = "To answer: click on the card, or type %mentra allow 1, or %mentra deny 1 because …"
     return f"{lines(waiting)}\n{how}"
+
+
+def was_asked(conversation: ConversationSummary) -> str:
+    """Return what the last turn of a conversation asked when it was stopped, as text; empty for nothing."""
+    found = questions.stopped(conversation)
+    if not found:
+        return ""
+    rows = [f"   {short_row(each)}" for each in found[:MOST]]
+    waits = "a question was" if len(found) == 1 else f"{len(found)} questions were"
+    return "\n".join(
+        [f"When its last turn was stopped, {waits} open:", *rows, "To be asked again: %mentra resume", "", ""]
+    )
 
 
 def answer_typed(number: int | None, decision: PermissionDecision) -> str:

@@ -264,6 +264,10 @@ class QuestionStore(Protocol):
         """Return the latest answer about exactly this call."""
         ...
 
+    async def stopped_questions(self, run_id: str) -> list[PermissionQuestion]:
+        """Return the questions that were closed because their turn was stopped, oldest first."""
+        ...
+
     async def expire_questions(self, now: float) -> list[PermissionQuestion]:
         """Close the questions past their deadline as denied by `timeout`. Return them, oldest first."""
         ...

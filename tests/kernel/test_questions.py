@@ -202,6 +202,23 @@ def test_what_a_server_asked_before_kill_9_cannot_be_answered_and_is_asked_again
     assert other.said()[-1].startswith("accept: city='Oslo'")
 
 
+def test_after_an_ordinary_restart_the_status_says_what_was_asked_and_resume_asks_it_again(tmp_path: Path) -> None:
+    with begun(tmp_path) as asking:
+        asking.script("shell('echo once more')")
+        asking.ready(asking.send("%mentra do it"))
+        asking.manager.shutdown_kernel()  # with a word before, as a restart does
+    with begun(tmp_path) as again:
+        shown = again.run("%mentra").stdout
+        assert "a question was open:\n   Run a command — shell: echo once more\n" in shown
+        assert "To be asked again: %mentra resume\n" in shown
+        again.script("s.text('Done.')")
+        turn = again.send("%mentra resume")
+        again.choose(turn, answer="allow")
+        again.finish(turn)
+        assert "Done." in turn.texts()
+        assert "a question was open" not in again.run("%mentra").stdout
+
+
 def test_a_plan_that_waits_beyond_kill_9_is_approved_in_another_notebook_and_carried_out_there(
     other: Notebook,
 ) -> None:

@@ -94,6 +94,39 @@ def test_a_wrong_answer_is_told_what_would_be_right(terminal: Terminal) -> None:
     assert shown.count("echo forty-two") == 1
 
 
+def test_always_offers_patterns_and_a_wide_one_of_your_own_is_remembered_once_you_know_what_it_covers(
+    terminal: Terminal,
+) -> None:
+    terminal.run("script(shell('git --version'), s.text('Done.'))")
+    terminal.child.sendline("%mentra which git?")
+    for typed, said in (
+        ("w", "  3  git *  ⚠ broad: git -c"),
+        ("git -*", "'git -*' is broad: git -c"),
+        ("w", "Number, a pattern of your own"),
+    ):
+        terminal.child.expect_exact(("[s]top: ", "to go back: ")[typed != "w"])
+        terminal.child.sendline(typed)
+        terminal.child.expect_exact(said)
+    terminal.child.expect_exact("to go back: ")
+    terminal.child.sendline("git -*")
+    assert re.search(r"✓ shell  git --version  .*for this session git -\*", terminal.rest())
+
+
+def test_values_are_asked_for_one_by_one(terminal: Terminal) -> None:
+    call = "('ask_user', {'question': 'Which?', 'choices': ['red', 'blue']})"
+    terminal.run(f"script(s.tool_calls([{call}]), s.text('So.'))")
+    terminal.child.sendline("%mentra ask me")
+    terminal.child.expect_exact("answer=red|blue, or [a]nswer one by one, [d] Decline, [s]top: ")
+    terminal.child.sendline("a")
+    terminal.child.expect_exact("Your answer (answer): one of red, blue, needed: ")
+    terminal.child.sendline("green")
+    terminal.child.expect_exact("'Your answer' must be one of red, blue")
+    terminal.child.expect_exact("needed: ")
+    terminal.child.sendline("blue")
+    assert "So." in terminal.rest()
+    assert "blue" in terminal.run("print(model.recorded_requests[-1].messages[-1])")
+
+
 def test_an_allowed_call_is_one_row(terminal: Terminal) -> None:
     terminal.run("script(shell('echo forty-two'), s.text('It says 42.'))")
     terminal.child.sendline("%mentra what does it say?")

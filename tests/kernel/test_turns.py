@@ -133,6 +133,22 @@ def test_always_can_be_for_the_session_the_project_or_everywhere(notebook: Noteb
     assert decided(notebook)[1] == ("deny" if scope == "session" else "allow")
 
 
+def test_a_wide_pattern_that_was_typed_is_remembered_once_a_person_was_told_what_it_covers(notebook: Notebook) -> None:
+    notebook.script("shell('git --version')", "shell('git --help')", "s.text('A.')")
+    asking = notebook.send("%mentra say it")
+    card = notebook.ready(asking)
+    told = notebook.type_command(asking, "%mentra allow always git -*")  # in another cell
+    notebook.finish(told)
+    assert "'git -*' is broad: git -c" in told.stdout
+    notebook.widget_message(card, {"answer": "always", "pattern": "git --*", "scope": "session", "reason": ""})
+    notebook.until(lambda: any("refused" in content for id, content in notebook.messages if id == card))
+    [refused] = [content["refused"] for id, content in notebook.messages if id == card and "refused" in content]
+    assert "'git --*' is broad: git --config-env" in refused
+    notebook.widget_message(card, {"answer": "always", "pattern": "git --*", "scope": "session", "reason": ""})
+    notebook.finish(asking)
+    assert notebook.value("mn.rules().pattern.tolist()") == ["git --*"]
+
+
 def test_an_answer_queued_by_run_all_does_not_count_and_one_typed_afterwards_does(notebook: Notebook) -> None:
     notebook.script("shell('echo hi')", "s.text('A.')")
     asking, early, last = (notebook.send(code) for code in ("%mentra say hi", "%mentra allow", "print('LAST')"))

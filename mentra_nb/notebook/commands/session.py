@@ -23,7 +23,7 @@ def status(context: Context, _words: Words) -> None:
     from mentra_nb.chat.earlier import title, use_of
     from mentra_nb.chat.engine import engine
     from mentra_nb.notebook.commands.trust import lines
-    from mentra_nb.notebook.listed import show_open
+    from mentra_nb.notebook.listed import show_open, was_asked
 
     began = time.monotonic()
 
@@ -36,6 +36,7 @@ def status(context: Context, _words: Words) -> None:
     stored = stored_conversations(of_notebook=True)
     turns = next((each.turns for each in stored if each.session.id == own), 0)
     asked = f"{asked}\n\n" if (asked := show_open(began)) else ""
+    asked = asked or (was_asked(stored[-1]) if stored else "")
     earlier = f"earlier  '{title(stored[-1])}', {use_of(stored[-1])}: %mentra resume\n" if stored and not turns else ""
     say(
         f"model    {model}\n"

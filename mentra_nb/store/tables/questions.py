@@ -46,6 +46,14 @@ class QuestionTable(Database):
             await self.read(lambda db: db.execute(statement, (run_id, tool_call_id, arguments_hash)).fetchone())
         )
 
+    async def stopped_questions(self, run_id: str) -> list[PermissionQuestion]:
+        statement = (
+            "SELECT payload FROM questions WHERE run_id = ? AND outcome IS NOT NULL AND decided_by = 'cancelled' "
+            "ORDER BY asked_at, request_id"
+        )
+        rows = await self.read(lambda db: db.execute(statement, (run_id,)).fetchall())
+        return [PermissionQuestion.model_validate_json(row["payload"]) for row in rows]
+
     async def expire_questions(self, now: float) -> list[PermissionQuestion]:
         statement = (
             "UPDATE questions SET outcome = 'denied', decided_by = 'timeout', decided_at = ? "
