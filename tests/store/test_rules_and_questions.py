@@ -88,6 +88,9 @@ async def test_questions_are_open_until_closed_and_listed_by_session(store: SqlS
     found = await store.question_answer("q1")
     assert found is not None
     assert found.decision == TIMEOUT
+    await store.close_question("q2", PermissionDecision(allow=False, by="cancelled"))
+    assert await store.stopped_questions("run-1") == [two]
+    assert await store.stopped_questions("run-2") == []
 
 
 async def test_a_question_can_be_answered_from_elsewhere_until_its_deadline(store: SqlStore) -> None:
