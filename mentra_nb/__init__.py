@@ -15,6 +15,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     tool                         make a function a tool
     tasks, task_tools            the tasks of a conversation; what a model keeps them with
     memories, pin, forget        what is remembered; `memory_tools` and `MemoryConfig`: how agents remember
+    subagent_tools               what a model gives tasks to subagents with
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
@@ -46,6 +47,7 @@ __all__ = [
     "AgentConfig",
     "AgentEvent",
     "AgentSnapshot",
+    "AgentTemplate",
     "Agreement",
     "AuditHook",
     "AuditStore",
@@ -177,6 +179,7 @@ __all__ = [
     "stop_job",
     "stop_jobs",
     "strategy",
+    "subagent_tools",
     "suggest_rules",
     "tape",
     "task_tools",
@@ -233,6 +236,8 @@ _NAMES = {
     "tools.builtin.skills": "Skill",
     "memory.config": "MemoryConfig",
     "memory.tools": "memory_tools",
+    "tools.builtin.task": "subagent_tools",
+    "tools.template": "AgentTemplate",
     "task_board.tools": "task_tools",
     "sandbox.executor": "RuntimeExecutor LocalExecutor CommandRequest ExecOutput",
     "content": "Image Message TokenUsage",
@@ -426,9 +431,11 @@ if TYPE_CHECKING:
     from mentra_nb.store.volatile import VolatileStore
     from mentra_nb.task_board.tools import task_tools
     from mentra_nb.tools.builtin.skills import Skill
+    from mentra_nb.tools.builtin.task import subagent_tools
     from mentra_nb.tools.function import FunctionTool, tool
     from mentra_nb.tools.post_hooks import PostExecutionContext, PostExecutionDecision, PostExecutionHook
     from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision, PreExecutionHook
     from mentra_nb.tools.schema import ToolError
     from mentra_nb.tools.spec import ToolSpec
+    from mentra_nb.tools.template import AgentTemplate
     from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput

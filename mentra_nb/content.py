@@ -140,6 +140,8 @@ class ToolResult(Data):
     is_error: bool = False
     images: tuple[Image, ...] = ()
     """Pictures that belong to the result; they follow its content."""
+    subagents: tuple[str, ...] = ()
+    """The ids of the subagents that the call gave tasks to. No provider is sent them."""
 
     def display(self) -> str:
         """Return the content as text: text as it is, anything else as compact JSON."""

@@ -377,13 +377,13 @@ class ReadDir(SkillLoadError):
 
 class ReadFile(SkillLoadError):
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"the skill '{path}' cannot be read: {reason}")
+        super().__init__(f"'{path}' cannot be read: {reason}")
         self.path = path
 
 
 class InvalidFrontmatter(SkillLoadError):
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"the front matter of the skill '{path}' is not valid: {reason}")
+        super().__init__(f"the front matter of '{path}' is not valid: {reason}")
         self.path = path
 
 

@@ -24,6 +24,8 @@ from mentra_nb.trust import Content
 
 SKILLS = ".mentra/skills"
 """The folder of a project's skills."""
+AGENTS = ".mentra/agents"
+"""The folder of a project's kinds of subagents."""
 DOTENV = ".env"
 """The file of variables that some front ends give to a kernel, before anybody has looked at it."""
 MAX_DOTS = 500
@@ -135,7 +137,8 @@ def _apply(settings: Settings, root: Path, environ: Mapping[str, str]) -> None:
             for name, value in wanted.items():
                 with settings.noting():
                     _set(settings, root, str(file), name, value, environ)
-    _offer(settings, root, root / SKILLS, environ)
+    _offer(settings, "skills", root, root / SKILLS, environ)
+    _offer(settings, "agents", root, root / AGENTS, environ)
 
 
 def _files(settings: Settings, root: Path) -> Iterator[tuple[Path, dict[str, Any], Content]]:
@@ -266,9 +269,9 @@ def _set(settings: Settings, root: Path, file: str, name: str, value: Any, envir
     known = getattr(settings, name)
     if isinstance(known, tuple) and not isinstance(value, list):
         raise ConfigurationError(f"{file}: {name} must be a list")
-    if name == "skills":
+    if name in ("skills", "agents"):
         for folder in value:
-            _offer(settings, root, root / Path(str(folder)).expanduser(), environ)
+            _offer(settings, name, root, root / Path(str(folder)).expanduser(), environ)
     elif isinstance(known, tuple):
         settings.change(name, [*known, *(each for each in value if each not in known)], file)
     elif isinstance(known, dict):
@@ -277,16 +280,16 @@ def _set(settings: Settings, root: Path, file: str, name: str, value: Any, envir
         settings.change(name, value, file)
 
 
-def _offer(settings: Settings, root: Path, folder: Path, environ: Mapping[str, str]) -> None:
-    """Add a folder of skills in the project to the setting, if what is in it is trusted."""
+def _offer(settings: Settings, name: str, root: Path, folder: Path, environ: Mapping[str, str]) -> None:
+    """Add a folder in the project to the setting `skills` or `agents`, if what is in it is trusted."""
     with settings.noting():
         if not str(folder).isprintable() or not folder.resolve().is_relative_to(root.resolve()):
-            raise ConfigurationError(f"{str(folder)!r} is not offered: a project's skills must be in its folder")
-        content = trust.content_of_folder(folder, root, "its skills are not offered")
+            raise ConfigurationError(f"{str(folder)!r} is not offered: a project's {name} must be in its folder")
+        content = trust.content_of_folder(folder, root, f"its {name} are not offered")
         if content is not None and content.name in {each.name for each in (*settings.trusted, *settings.waiting)}:
             return
         if content is not None and content.text and _holds(settings, content, environ):
-            settings.change("skills", [*map(str, settings.skills), str(folder)], str(folder))
+            settings.change(name, [*map(str, getattr(settings, name)), str(folder)], str(folder))
 
 
 # ---- the text of a table --------------------------------------------------------------------------------------------

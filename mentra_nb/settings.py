@@ -154,6 +154,10 @@ class Settings(BaseModel):
         default="off",
         description="Whether turns are remembered, and for whom: this conversation (agent), those of the project, all.",
     )
+    subagents: bool = Field(default=False, description="Whether the model may give tasks to subagents.")
+    agents: tuple[Path, ...] = Field(
+        default=(), description="Folders with kinds of subagents to offer; in MENTRA_AGENTS separated as in PATH."
+    )
     keep_answers: bool = Field(
         default=False,
         description="Whether a cell whose question did not change shows its stored answer, as with --keep.",
@@ -225,7 +229,7 @@ class Settings(BaseModel):
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return patterns
 
-    @field_validator("skills", mode="before")
+    @field_validator("skills", "agents", mode="before")
     @classmethod
     def _folders(cls, value: Any) -> Any:
         folders = value.split(os.pathsep) if isinstance(value, str) else value

@@ -176,6 +176,9 @@ UNDER_THEIR_NAMES = {
         memory_ingest_finished_failure_emits_notice_warning memory_ingest_finished_success_emits_memory_updated
         memory_ingest_finished_without_error_uses_fallback_message memory_pin_tool_creates_searchable_hybrid_memory
         non_memory_events_are_silently_ignored successful_runs_are_ingested_and_searchable
+    "agent/test_subagents": """
+        task_subagent_does_not_force_hidden_task_tool_choice
+        task_subagent_inherits_tool_profile_and_internal_task_hide task_subagent_keeps_load_skill_while_hiding_task
     """,
     "task_board/test_board": """
         adding_cycle_is_rejected blocked_task_cannot_start_or_complete claim_explicit_task_id
@@ -360,6 +363,11 @@ CHANGED = {
     "a failed turn can be resumed: its tasks go back when the conversation goes on without it": {
         "task_board/test_tasks::a_failed_turn_that_is_left_behind_leaves_the_board_as_it_was": (
             "task_state_rolls_back_when_run_fails"
+        ),
+    },
+    "a subagent is named by the result of the call, not by messages between a call and its result": {
+        "agent/test_subagents::task_tool_runs_child_with_isolated_history_and_filtered_tools": (
+            "task_tool_runs_child_with_isolated_history_and_filtered_tools"
         ),
     },
     "a turn is a branch": {

@@ -381,7 +381,7 @@ class Agent:
             if (plan := plans(self.config, options, beginning)) != self.config.planning:
                 await self._change({"planning": plan})
             before, self.origin = self.transcript.snapshot(), origin
-            self._turn = turn = new_turn(self, options, answer_tool, self._sources, self._change, self._adjust)
+            self._turn = turn = new_turn(self, options, origin, answer_tool, self._sources, self._change, self._adjust)
             self.settled = None
             await start_turn(turn, beginning, origin, before)
             self.run_generation += 1

@@ -10,6 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from mentra_nb.agent.delegation import Delegation
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.results import bounded
 from mentra_nb.authorization import Subject, ToolAuthorizationDecision
@@ -17,7 +18,7 @@ from mentra_nb.content import ToolResult, ToolUse
 from mentra_nb.event import types as e
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import ToolCallRecord
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
+from mentra_nb.tools.tool import Delegate, Tool, ToolContext, ToolOutput
 
 if TYPE_CHECKING:
     from mentra_nb.effect.journal import JournalEntry
@@ -106,6 +107,8 @@ class CallEvents:
     caller: Caller
     services: Mapping[type, Any] = field(default_factory=dict)
     """What the tools of this turn may use, besides what those of all turns may."""
+    delegation: Delegation | None = None
+    """What gives tasks to subagents."""
     undecided: set[str] = field(default_factory=set)
     done_so_far: dict[str, ToolOutput] = field(default_factory=dict)
     """Call id → what the call has done, kept for its result in case it is stopped."""
@@ -124,6 +127,10 @@ class CallEvents:
             "tool_name": use.name,
             "tool_call_id": use.id,
         }
+
+    def subagents(self, use: ToolUse) -> tuple[str, ...]:
+        """Return the ids of the subagents that a call has made, once."""
+        return self.delegation.take(use.id) if self.delegation is not None else ()
 
     def decided(
         self,
@@ -215,6 +222,7 @@ class CallEvents:
             for event in effects_made(entry, agent_name=caller.agent_name, **self.about(use)):
                 self.emit(event)
 
+        delegates: dict[type, Any] = {Delegate: self.delegation.during(use.id)} if self.delegation is not None else {}
         return ToolContext(
             **self.about(use),
             agent_name=caller.agent_name,
@@ -225,5 +233,5 @@ class CallEvents:
             progress=partial(on_loop, show),
             changed=partial(on_loop, record),
             so_far=partial(self.done_so_far.__setitem__, use.id),
-            services={**env.services, **self.services},
+            services={**env.services, **self.services, **delegates},
         )

@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mentra_nb.agent.limits import RunOptions
 from mentra_nb.authorization import ToolAuthorizer
 from mentra_nb.event.bus import EventBus
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.sandbox.executor import LocalExecutor, RuntimeExecutor
 
 if TYPE_CHECKING:
+    from mentra_nb.agent.delegation import Delegation
     from mentra_nb.providers.base import Provider
     from mentra_nb.sandbox.fenced import Fence
     from mentra_nb.store.protocols import RuntimeStore
     from mentra_nb.tools.post_hooks import PostExecutionHook
     from mentra_nb.tools.pre_hooks import PreExecutionHook
+    from mentra_nb.tools.template import AgentTemplate
     from mentra_nb.tools.tool import Tool
 
 
@@ -43,7 +44,7 @@ class AgentEnvironment:
     """What tools may use, by exact type: application objects and the runtime's own services."""
     system_sections: Sequence[Callable[[Callable[[str], bool]], str | None]] = ()
     """Text appended to the agent's system prompt; each function is given the test for offered tools."""
-    delegate: Callable[[Any, RunOptions, str], Awaitable[str]] | None = None
-    """Gives a task to a subagent of an agent, within the options of its turn."""
+    delegate: Callable[[Delegation, str, str, AgentTemplate | None], Awaitable[str]] | None = None
+    """As `Delegation.give`."""
     holder: str | None = None
     """Id of the runtime whose lease on the agent is checked with every write; `None` for no check."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from mentra_nb.agent.calls import Caller
+from mentra_nb.agent.delegation import Delegation
 from mentra_nb.agent.limits import RunOptions, TurnLimits
 from mentra_nb.agent.output import OutputTool
 from mentra_nb.agent.scheduler import Scheduler
 from mentra_nb.agent.steering import RoundSource
 from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.agent.turn import Turn
+from mentra_nb.event.types import TurnOrigin
 from mentra_nb.ids import new_id
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class AgentParts(Protocol):
 def new_turn(
     agent: AgentParts,
     options: RunOptions,
+    origin: TurnOrigin,
     answer_tool: OutputTool | None,
     sources: Sequence[RoundSource],
     change: Callable[[dict[str, Any]], Awaitable[None]],
@@ -75,7 +77,7 @@ def new_turn(
             Caller(agent.id, agent.name, agent.model, run_id),
             limits,
             Toolbox(environment.tools, config, change),
-            partial(environment.delegate, agent, options) if environment.delegate else None,
+            Delegation(agent, options, run_id, origin, environment.delegate) if environment.delegate else None,
             answer_tool,
             agent.companions,
         ),

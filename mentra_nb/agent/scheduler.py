@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 
 from mentra_nb.agent.calls import Call, Caller, CallEvents, Earlier, Refused
+from mentra_nb.agent.delegation import Delegation
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.gates import Gates
 from mentra_nb.agent.limits import TurnLimits
@@ -27,7 +28,7 @@ from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
 from mentra_nb.tools.needed import READ_TOOL_RESULT, ToolIndex, WholeResults
 from mentra_nb.tools.schema import ToolError
-from mentra_nb.tools.tool import Delegate, Tool
+from mentra_nb.tools.tool import Tool
 
 
 @dataclass(eq=False, repr=False)
@@ -38,8 +39,8 @@ class Scheduler:
     caller: Caller
     limits: TurnLimits
     toolbox: Toolbox
-    delegate: Delegate | None = None
-    """The service through which tools give a task to a subagent."""
+    delegation: Delegation | None = None
+    """What gives tasks to subagents."""
     answer_tool: Tool | None = None
     """The tool that takes the turn's typed answer; it needs no permission."""
     companions: Mapping[type, Any] = field(default_factory=dict)
@@ -57,11 +58,9 @@ class Scheduler:
             **self.companions,
             WholeResults: WholeResults(lambda call_id: store.load_result(agent_id, call_id)),
         }
-        if self.delegate is not None:
-            services[Delegate] = self.delegate
         if isinstance(self.environment.authorizer, SessionPermissions):
             services[AskPerson] = AskPerson(self.environment.authorizer)
-        self._events = CallEvents(self.environment, self.caller, services)
+        self._events = CallEvents(self.environment, self.caller, services, self.delegation)
         self._gates = Gates(self._events, self.toolbox, self.answer_tool, is_open=lambda id: id not in self.results)
 
     def use_model(self, model: str) -> None:
@@ -256,7 +255,11 @@ class Scheduler:
         else:
             await self.save(end)
         self.results[call.use.id] = result = ToolResult(
-            tool_use_id=call.use.id, content=content, is_error=seen.is_error, images=seen.images
+            tool_use_id=call.use.id,
+            content=content,
+            is_error=seen.is_error,
+            images=seen.images,
+            subagents=self._events.subagents(call.use),
         )
         original = (
             None
@@ -320,7 +323,8 @@ class Scheduler:
     def _finish(
         self, use: ToolUse, text: str, *, is_error: bool, duration_ms: int | None = None, details: Any = None
     ) -> None:
-        self.results[use.id] = ToolResult(tool_use_id=use.id, content=limited(text), is_error=is_error)
+        made = self._events.subagents(use)
+        self.results[use.id] = ToolResult(tool_use_id=use.id, content=limited(text), is_error=is_error, subagents=made)
         self._events.finished(use, self.results[use.id], duration_ms, details=details)
 
 

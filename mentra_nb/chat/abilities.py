@@ -4,24 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mentra_nb import paths
+from mentra_nb.errors import ConfigurationError
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.settings import Settings
+from mentra_nb.tools.template import AgentTemplate
 from mentra_nb.tools.tool import Tool
 
+Made = tuple[list[Tool], list[str]]
+"""Tools, and a sentence for each thing that cannot be offered with them."""
 
-def _tasks() -> list[Tool]:
+
+def _tasks(_settings: Settings) -> Made:
     from mentra_nb.task_board.tools import task_tools
 
-    return task_tools()
+    return task_tools(), []
 
 
-def _memory() -> list[Tool]:
+def _subagents(settings: Settings) -> Made:
+    from mentra_nb.tools.builtin.task import subagent_tools
+    from mentra_nb.tools.builtin.templates import templates_in
+
+    own, problems, templates = paths.config_file().parent / "agents", list[str](), dict[str, AgentTemplate]()
+    for folder in [*([own] if own.is_dir() else []), *settings.agents]:
+        try:
+            templates = {each.name: each for each in templates_in(folder)} | templates
+        except ConfigurationError as error:
+            problems.append(str(error))
+    return subagent_tools(templates[name] for name in sorted(templates)), problems
+
+
+def _memory(_settings: Settings) -> Made:
     from mentra_nb.memory.tools import memory_tools
 
-    return memory_tools()
+    return memory_tools(), []
 
 
-GROUPS: dict[str, Callable[[], list[Tool]]] = {"tasks": _tasks, "memory": _memory}
+GROUPS: dict[str, Callable[[Settings], Made]] = {"tasks": _tasks, "subagents": _subagents, "memory": _memory}
 """By the setting that turns it on."""
 
 
@@ -32,15 +51,19 @@ class Abilities:
         self._settings = settings
         self._names: dict[str, list[str]] = {}
 
-    def offer(self, runtime: Runtime) -> None:
-        """Offer the tools of the groups that the settings turn on."""
+    def offer(self, runtime: Runtime) -> list[str]:
+        """Offer the tools of the groups that the settings turn on. Returns a sentence for what cannot be offered."""
+        problems = []
         for setting, make in GROUPS.items():
-            if self._is_on(setting) and setting not in self._names:
-                self._names[setting] = [runtime.register_tool(tool).spec.name for tool in make()]
+            if self._is_on(setting):
+                tools, missing = make(self._settings)
+                self._names[setting] = [runtime.register_tool(tool).spec.name for tool in tools]
+                problems += missing
         if (scope := self._settings.memory) != "off":
             from mentra_nb.memory.config import MemoryConfig
 
             runtime.register_context(MemoryConfig(scope=scope))
+        return problems
 
     def _is_on(self, setting: str) -> bool:
         return getattr(self._settings, setting) not in (False, "off")

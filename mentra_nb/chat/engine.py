@@ -190,8 +190,7 @@ class Engine:
 
     def offer_settings(self) -> None:
         """Offer what the settings name as they are: skills, and tools of installed packages. What is offered stays."""
-        self._not_offered = offer_named(self.runtime, self.settings)
-        self.abilities.offer(self.runtime)
+        self._not_offered = [*offer_named(self.runtime, self.settings), *self.abilities.offer(self.runtime)]
 
     def not_offered(self) -> list[str]:
         """Return why what the settings name is not offered: skills, tools, MCP servers; and names that are misspelt."""

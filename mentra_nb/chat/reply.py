@@ -35,8 +35,8 @@ class ToolCallSummary:
 class Reply:
     """The answer of one turn. `str(reply)` is its text.
 
-    `usage` counts tokens over the whole turn; `seconds` is wall time; `cost` is in US dollars, `None` when no price is
-    known for the model.
+    `usage` counts tokens over the whole turn, its subagents included; `seconds` is wall time; `cost` is in US dollars,
+    `None` when no price is known for the model.
 
     Example:
         >>> reply = mn.ask("What was the revenue in March?")
@@ -121,6 +121,7 @@ class ReplyBuilder:
         self.summaries: dict[str, str] = {}
         self.rounds: list[str] = []
         self.code: list[str] = []
+        self.subagents: list[e.SubagentFinished] = []
         self.arguments: dict[str, dict[str, Any]] = {}
 
     def hear(self, event: e.AgentEvent) -> None:
@@ -143,11 +144,22 @@ class ReplyBuilder:
                         event.details,
                     )
                 )
+            case e.SubagentFinished():
+                self.subagents.append(event)
             case e.AssistantMessageCommitted():
                 self.rounds.append(event.message.text())
             case e.TurnFinished():
                 self.finished = event
                 self.ended(event.stop_reason)
+
+    def _cost(self, model: ModelInfo, usage: TokenUsage) -> float | None:
+        """Return what the turn and its subagents cost in US dollars; `None` if one of the prices is not known."""
+        costs = [cost_usd(model.provider, model.id, usage)]
+        costs += [
+            cost_usd(each.provider, each.model, each.usage) for each in self.subagents if not each.usage.is_empty()
+        ]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
 
     def reply(self, model: ModelInfo, session_id: str, value: Any = None) -> Reply:
         """Return the reply. Raises `StoreError` if no event said that the turn has ended."""
@@ -161,8 +173,8 @@ class ReplyBuilder:
             turn_id=done.run_id or "",
             stop_reason=done.stop_reason,
             seconds=(done.duration_ms or 0) / 1000,
-            usage=done.usage,
-            cost=cost_usd(model.provider, model.id, done.usage),
+            usage=sum((each.usage for each in self.subagents), done.usage),
+            cost=self._cost(model, done.usage),
             tools=self.tools,
             value=value,
             rounds=self.rounds,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mentra_nb.authorization import PermissionScope, ToolAuthorizationOutcome, ToolAuthorizationPreview
-from mentra_nb.content import ToolUse
+from mentra_nb.content import TokenUsage, ToolUse
 from mentra_nb.event.facts import Fact, InTurn, OfCall, RuntimeEvent
 
 
@@ -42,6 +42,16 @@ class SubagentSpawned(Fact):
     subagent_id: str
     name: str
     model: str
+    prompt: str = ""
+    """The beginning of the task."""
+
+
+class SubagentActed(Fact):
+    """A subagent took up a call of a tool."""
+
+    subagent_id: str
+    name: str
+    tool_name: str
 
 
 class SubagentFinished(Fact):
@@ -49,6 +59,10 @@ class SubagentFinished(Fact):
     name: str
     error: str | None = None
     """Why it failed, when it did."""
+    provider: str = ""
+    model: str = ""
+    usage: TokenUsage = Field(default_factory=TokenUsage)
+    """What all its answers used."""
 
 
 class Branched(Fact):

@@ -151,7 +151,10 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
     e.QuestionAsked: _asked,
     e.QuestionAnswered: _answered,
     e.SubagentSpawned: lambda x: shown.TaskUpdated(
-        task_id=x.subagent_id, kind="subagent", status="spawned", title=x.name
+        task_id=x.subagent_id, kind="subagent", status="spawned", title=x.name, detail=x.prompt or None
+    ),
+    e.SubagentActed: lambda x: shown.TaskUpdated(
+        task_id=x.subagent_id, kind="subagent", status="running", title=x.name, detail=x.tool_name
     ),
     e.SubagentFinished: lambda x: shown.TaskUpdated(
         task_id=x.subagent_id,

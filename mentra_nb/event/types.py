@@ -35,6 +35,12 @@ class TurnOrigin(Data):
     project: str | None = None
     woken_by: str | None = None
     """The background tasks whose ends began the turn, without a prompt of a person; ids with blanks between."""
+    parent_id: str | None = None
+    """The agent that gave the task, for the turn of a subagent."""
+    parent_run_id: str | None = None
+    """The turn of that agent."""
+    parent_call_id: str | None = None
+    """The call by which it gave the task."""
 
 
 class AssistantMessageCommitted(Fact):
@@ -103,6 +109,10 @@ class TurnStarted(InTurn):
     project: str | None = None
     resumes: str | None = None
     """The `run_id` of the turn it continues."""
+    parent_id: str | None = None
+    """As `TurnOrigin.parent_id`, and so on."""
+    parent_run_id: str | None = None
+    parent_call_id: str | None = None
 
 
 class TurnFinished(InTurn):
@@ -200,6 +210,7 @@ if TYPE_CHECKING:
     from mentra_nb.event.calls import RetryAttempt as RetryAttempt
     from mentra_nb.event.calls import RunAborted as RunAborted
     from mentra_nb.event.calls import SessionStarted as SessionStarted
+    from mentra_nb.event.calls import SubagentActed as SubagentActed
     from mentra_nb.event.calls import SubagentFinished as SubagentFinished
     from mentra_nb.event.calls import SubagentSpawned as SubagentSpawned
     from mentra_nb.event.calls import ToolAuthorizationFinished as ToolAuthorizationFinished

@@ -66,6 +66,8 @@ class Mentra(Magics):
     wake = _trait("wake")
     tasks = _trait("tasks")
     memory = _trait("memory")
+    subagents = _trait("subagents")
+    agents = _trait("agents")
     keep_answers = _trait("keep_answers")
     instructions = _trait("instructions")
     skills = _trait("skills")
@@ -117,7 +119,7 @@ class Mentra(Magics):
             raise TraitError(str(error)) from None  # the only error after which traitlets restores the old value
         if name in ("log_text", "redact"):
             setattr(engine().runtime.audit, name, value)  # the engine's is a Journal
-        if name in ("skills", "tools", "tasks", "memory"):
+        if name in ("skills", "tools", "tasks", "memory", "subagents", "agents"):
             engine().offer_settings()
         return value
 

@@ -36,6 +36,7 @@ from mentra_nb.notebook.calls import MAX_SUBJECT, Call, decision
 from mentra_nb.notebook.checklist import Checklist
 from mentra_nb.notebook.footer import footer
 from mentra_nb.notebook.output import EMPTY, Out
+from mentra_nb.notebook.subagent_rows import SubagentRow
 from mentra_nb.notebook.text_blocks import TextBlocks
 from mentra_nb.page.escaping import cut
 from mentra_nb.page.render import Bundle, bundle, count_code, growing, line
@@ -90,6 +91,9 @@ class TurnView:
         self._questions: dict[str, tuple[PermissionQuestion, str | None]] = {}
         self._usage = self._last_usage = TokenUsage()
         self._tasks = Checklist()
+        self._subagents: dict[str, SubagentRow] = {}
+        self._agent = ""
+        """The agent whose turn it is, once it has answered."""
 
     def handle(self, event: SessionEvent) -> None:
         """Show an event. Text and the progress of tools are kept until the next `tick`."""
@@ -111,8 +115,10 @@ class TurnView:
             case UserMessage(model=model):
                 self._model, self._second = model, -1
             case UsageReported():
-                self._last_usage = _tokens(event)
-                self._usage += self._last_usage
+                self._agent = self._agent or event.agent_id
+                if event.agent_id == self._agent:  # else it is a subagent's
+                    self._last_usage = _tokens(event)
+                self._usage += _tokens(event)
             case RetryNotice() if not self._quiet and self.timed:
                 self._draw_retry(event)
             case Notice():
@@ -122,6 +128,8 @@ class TurnView:
                     self._say_later(line(f"background task {event.title}: {event.detail or status}", "▸"))
             case TasksUpdated():
                 self._tasks.take(event.tasks)
+            case TaskUpdated(kind="subagent"):
+                self._hear_subagent(event)
             case TaskUpdated() if not self._quiet:
                 self.note(f"{event.title}: {event.status}", "▸", event.detail or "")
             case MemoryRecalled(lines=lines) if not self._quiet:
@@ -170,6 +178,7 @@ class TurnView:
             if call.began is not None and now - call.began >= LIFE_AFTER and not call.waits and call.is_stale(now):
                 self._draw_call(call)
         self._draw_tasks()
+        self._draw_subagents()
         if (words := self._life(now)) is not None:
             data = line(words[0], "⋯", note=words[1])
             if self._free is None:
@@ -210,6 +219,23 @@ class TurnView:
             self._tasks.display = self._put(self._tasks.bundle())
         else:
             self.out.update(self._tasks.bundle(), self._tasks.display)
+
+    def _hear_subagent(self, event: TaskUpdated) -> None:
+        if event.status == "spawned":
+            self._subagents[event.task_id] = SubagentRow(event)
+        elif (row := self._subagents.get(event.task_id)) is not None:
+            row.take(event)
+
+    def _draw_subagents(self) -> None:
+        """Show the subagents of which something is new; without `live` those that have ended."""
+        for row in self._subagents.values():
+            if self._quiet or not row.changed or not (self.live or row.is_over):
+                continue
+            if row.display is None:
+                self.settle()
+                row.display = self._put(row.bundle())
+            else:
+                self.out.update(row.bundle(), row.display)
 
     def _draw_retry(self, event: RetryNotice) -> None:
         """Say that a request is sent again, in place of the line that said so of the attempt before."""
@@ -316,6 +342,7 @@ class TurnView:
         """Finish the text, and close the questions and calls that are still open."""
         self.settle()
         self._draw_tasks()
+        self._draw_subagents()
         for request_id, (question, _) in list(self._questions.items()):
             self._draw_answer(
                 QuestionAnswered(

@@ -59,6 +59,7 @@ PROMOTED = {
     "project": at("project"),
     "title": at("title"),
     "resumes": at("resumes"),
+    "parent_run_id": at("parent_run_id"),
     "request_id": at("request_id"),
     "call_id": at("tool_call_id"),
     "tool": at("tool_name"),

@@ -95,11 +95,11 @@ class ToolSpec(Data):
     @property
     def execution_category(self) -> str:
         """`ReadOnlyParallel`, `BackgroundJob`, `Delegation` or `ExclusiveLocalMutation`."""
+        if ToolCapability.DELEGATION in self.capabilities:
+            return "Delegation"
         if self.parallel:
             return "ReadOnlyParallel"
-        if ToolCapability.BACKGROUND_EXEC in self.capabilities:
-            return "BackgroundJob"
-        return "Delegation" if ToolCapability.DELEGATION in self.capabilities else "ExclusiveLocalMutation"
+        return "BackgroundJob" if ToolCapability.BACKGROUND_EXEC in self.capabilities else "ExclusiveLocalMutation"
 
     @property
     def approval_category(self) -> str:

@@ -16,6 +16,7 @@ from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.sandbox.executor import RuntimeExecutor
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.tools.spec import ToolSpec
+from mentra_nb.tools.template import AgentTemplate
 
 T = TypeVar("T")
 
@@ -23,8 +24,8 @@ T = TypeVar("T")
 class Delegate(Protocol):
     """The service that gives a task to a subagent, within the turn's own limits."""
 
-    def __call__(self, prompt: str, /) -> Awaitable[str]:
-        """Return the subagent's answer. Raises what its turn raises."""
+    def __call__(self, prompt: str, template: AgentTemplate | None = None, /) -> Awaitable[str]:
+        """Return the subagent's answer; empty if it had none. Raises what its turn raises."""
         ...
 
 
@@ -77,16 +78,30 @@ class ToolContext:
         """Return the service of exactly this type. Raises `ToolError` if there is none.
 
         Example:
-            >>> from mentra_nb.tools.tool import Delegate
             >>> @mn.tool
-            ... async def summary(context: mn.ToolContext, path: str) -> str:
-            ...     "Return what a subagent makes of a file."
-            ...     return await context.service(Delegate)(f"Summarise {path}.")
+            ... def rates(context: mn.ToolContext) -> str:
+            ...     "Return the currency given to `Runtime.register_context`."
+            ...     return context.service(dict)["currency"]
         """
         try:
             return self.services[kind]  # type: ignore[no-any-return]
         except KeyError:
             raise ToolError(f"no {kind.__name__} is available to this tool") from None
+
+    async def spawn_subagent(self, prompt: str, template: AgentTemplate | None = None) -> str:
+        """Give a task to a subagent within the limits of this turn, and return its answer. Raises what its turn raises.
+
+        Args:
+            prompt: The task. The subagent knows nothing else of this conversation.
+            template: What it is made from, where it is not as this agent.
+
+        Example:
+            >>> @mn.tool
+            ... async def summary(context: mn.ToolContext, path: str) -> str:
+            ...     "Return what a subagent makes of a file."
+            ...     return await context.spawn_subagent(f"Summarise {path}.")
+        """
+        return await self.service(Delegate)(prompt, template)  # type: ignore[type-abstract]  # found by its type
 
     def app_context(self, kind: type[T]) -> T:
         """Return the object given to `Runtime.register_context` of exactly this type. Raises `ToolError`."""

@@ -692,3 +692,51 @@ def test_a_quiet_turn_shows_no_task_board() -> None:
     view.tick()
     view.finish()
     assert [each for each in page.shown if "tasks" in each["text/plain"]] == []
+
+
+def subagent(id: str, status: Any, detail: str | None = None) -> TaskUpdated:
+    return TaskUpdated(task_id=id, kind="subagent", status=status, title="talk::reviewer", detail=detail)
+
+
+def test_each_subagent_has_one_line_that_is_updated_in_place() -> None:
+    page = Recorder()
+    view = TurnView(page, live=True, hz=1e9)
+    view.handle(subagent("a", "spawned", "check\nthe <b>files</b>"))
+    view.handle(subagent("b", "spawned", "count"))
+    view.tick()
+    assert [each["text/plain"] for each in page.shown] == ["▸ talk::reviewer  started"] * 2
+    assert "&lt;b&gt;files" in page.shown[0]["text/html"]
+    view.handle(subagent("a", "running", "read"))
+    view.handle(subagent("a", "running", "shell"))
+    view.tick()
+    assert page.shown[0]["text/plain"] == "▸ talk::reviewer  shell"
+    view.handle(subagent("b", "failed", "it was stopped"))
+    view.handle(subagent("a", "finished"))
+    view.finish()
+    assert [each["text/plain"] for each in page.shown[:2]] == [
+        "✓ talk::reviewer  finished · 2 calls",
+        "✗ talk::reviewer  failed · it was stopped",
+    ]
+
+
+def test_a_page_that_is_not_live_shows_only_how_subagents_ended() -> None:
+    page = Recorder()
+    view = TurnView(page, live=False, hz=12.0)
+    for status in ("spawned", "running", "finished"):
+        view.handle(subagent("a", status, "read"))
+        view.tick()
+    view.handle(subagent("b", "spawned", "count"))
+    view.finish()
+    assert [each["text/plain"] for each in page.shown] == ["✓ talk::reviewer  finished · 1 call"]
+
+
+def test_the_context_of_a_subagent_is_not_that_of_the_conversation() -> None:
+    page = Recorder()
+    view = TurnView(page, live=True, hz=1e9)
+    view.handle(UserMessage(text="go", model="openai/gpt-4o"))
+    for agent, tokens in (("agent-1", 64_000), ("agent-2", 128_000)):
+        counts = {"output_tokens": 0, "cache_read_tokens": 0, "cache_creation_tokens": 0}
+        view.handle(UsageReported(agent_id=agent, input_tokens=tokens, **counts))
+    view.finish(model="openai/gpt-4o")
+    assert "192.0k in" in page.shown[-1]["text/plain"]
+    assert "context 50 % full" in page.shown[-1]["text/plain"]

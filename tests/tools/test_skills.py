@@ -28,11 +28,10 @@ from mentra_nb.errors import (
     SkillLoadError,
 )
 from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
+from mentra_nb.tools.builtin.front_matter import MAX_FILE_BYTES, MAX_FRONT_MATTER
 from mentra_nb.tools.builtin.skills import (
     MAX_DESCRIPTION,
-    MAX_FILE_BYTES,
     MAX_FOLDERS,
-    MAX_FRONT_MATTER,
     MAX_NAME,
     MAX_SKILLS,
     LoadSkillTool,
@@ -235,7 +234,7 @@ def test_rejects_duplicate_skill_names(tmp_path: Path) -> None:
 def test_rejects_malformed_frontmatter(tmp_path: Path, content: str, why: str) -> None:
     path = write(tmp_path, "any", content).resolve()
     said = refusal(tmp_path, InvalidFrontmatter)
-    assert said.startswith(f"the front matter of the skill '{path}' is not valid: ")
+    assert said.startswith(f"the front matter of '{path}' is not valid: ")
     assert said.endswith(why)
 
 
@@ -264,13 +263,13 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "closed", skill("x"))
     path.chmod(0o000)
-    assert refusal(tmp_path, ReadFile) == f"the skill '{path}' cannot be read: Permission denied"
+    assert refusal(tmp_path, ReadFile) == f"'{path}' cannot be read: Permission denied"
 
 
 def test_what_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "latin", "---\nname: café\n---\nbody".encode("latin-1")).resolve()
     assert refusal(tmp_path, ReadFile) == (
-        f"the skill '{path}' cannot be read: it is not UTF-8 text; save it as UTF-8"
+        f"'{path}' cannot be read: it is not UTF-8 text; save it as UTF-8"
     )  # fmt: skip
 
 

@@ -194,7 +194,8 @@ _TAKEN = f"""(
         any_value(notebook) AS notebook, any_value(project) AS project, any_value(model) FILTER (NOT counted) AS model,
         any_value(CASE WHEN kind = 'turn_started' THEN payload->>'$.prompt' END) AS prompt,
         any_value(CASE WHEN kind = 'turn_started' THEN first_words END) AS first_words,
-        any_value(resumes) AS resumes, any_value(os_user) FILTER (NOT counted) AS os_user,
+        any_value(resumes) AS resumes, any_value(parent_run_id) AS parent_run_id,
+        any_value(os_user) FILTER (NOT counted) AS os_user,
         any_value(host) FILTER (NOT counted) AS host, min(id) FILTER (kind = 'turn_started') AS began,
         {_last("payload->>'$.text'", "turn_finished")} AS answer,
         {_last("stop_reason", "turn_finished")} AS stop_reason,
@@ -220,7 +221,7 @@ SELECT r.ts, r.prompt, r.answer, coalesce(m.model, r.model) AS model, r.stop_rea
     coalesce(c.human_wait_s, 0) AS human_wait_s, coalesce(w.model_s, 0) AS model_s, coalesce(c.tool_s, 0) AS tool_s,
     r.input_tokens, r.output_tokens, r.known / nullif(r.counted, 0) AS priced, r.counted - r.known AS unpriced,
     r.os_user, r.host, r.execution_count, r.notebook, r.project, r.cell_id, r.session_id, r.run_id, r.resumes,
-    r.agent_id
+    r.parent_run_id, r.agent_id
 FROM {_TAKEN} r LEFT JOIN {_CALLED} c USING (run_id) LEFT JOIN {_WAITED} w USING (run_id)
     LEFT JOIN {_SPOKE} m USING (run_id)
 WHERE r.ts IS NOT NULL
@@ -238,7 +239,7 @@ _SESSIONS = f"""
 WITH seen AS (
     SELECT session_id, min(ts) AS started, max(ts) AS last, max(title) AS name, arg_max(model, ts) AS model,
         any_value(notebook) AS notebook, any_value(project) AS project, arg_min(os_user, ts) AS os_user,
-        arg_min(host, ts) AS host, count(*) FILTER (kind = 'turn_started') AS turns
+        arg_min(host, ts) AS host, count(*) FILTER (kind = 'turn_started' AND parent_run_id IS NULL) AS turns
     FROM events WHERE session_id IS NOT NULL AND kind <> 'rule_changed' GROUP BY session_id
 ), sums AS (
     SELECT r.session_id, arg_min(s.first_words, s.began) AS asked,

@@ -12,7 +12,7 @@ import os
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio.to_thread
 from pydantic import BaseModel, Field
@@ -21,19 +21,15 @@ from pydantic.json_schema import SkipJsonSchema
 from mentra_nb.authorization import Subject, ToolCapability
 from mentra_nb.content import Data
 from mentra_nb.effect.handles import parent
-from mentra_nb.errors import DuplicateSkillName, InvalidFrontmatter, ReadDir, ReadFile
+from mentra_nb.errors import DuplicateSkillName, InvalidFrontmatter, ReadDir
 from mentra_nb.providers.base import ProviderToolSpec
+from mentra_nb.tools.builtin import front_matter
+from mentra_nb.tools.builtin.front_matter import MAX_FILE_BYTES, one_line, reason
 from mentra_nb.tools.schema import ToolError, schema_of
 from mentra_nb.tools.spec import ToolSpec
 from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
 
-if TYPE_CHECKING:
-    import yaml
-
 FILE_NAME = "SKILL.md"
-MAX_FILE_BYTES = 256 * 1024
-MAX_FRONT_MATTER = 16 * 1024
-"""Characters."""
 MAX_NAME, MAX_DESCRIPTION = 64, 1024
 """Characters."""
 MAX_SKILLS, MAX_FOLDERS = 500, 10_000
@@ -41,10 +37,8 @@ MAX_SKILLS, MAX_FOLDERS = 500, 10_000
 MAX_FILES = 100
 """Files of one skill that are listed."""
 
-_FRONT_MATTER = re.compile(r"---\r?\n(.*?)^---\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _NAME = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _CLOSING_TAG = re.compile(r"</(?=skill\s*>)", re.IGNORECASE)
-_JOINERS = "\u200c\u200d"  # invisible, but part of how words and emoji are written
 
 
 class Skill(Data):
@@ -194,7 +188,7 @@ def _skill_files(root: Path | str) -> list[Path]:
     try:
         top = Path(root).expanduser().resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ReadDir(root, _reason(error)) from error
+        raise ReadDir(root, reason(error)) from error
     found, folders, visited = [], [top], 0
     while folders:
         folder, visited = folders.pop(), visited + 1
@@ -206,7 +200,7 @@ def _skill_files(root: Path | str) -> list[Path]:
                     elif entry.name == FILE_NAME and entry.is_file(follow_symlinks=False):
                         found.append(Path(entry.path))
         except OSError as error:
-            raise ReadDir(folder, _reason(error)) from error
+            raise ReadDir(folder, reason(error)) from error
         if len(found) > MAX_SKILLS:
             raise ReadDir(top, f"it holds more than {MAX_SKILLS} skills; name a folder with fewer")
         if visited + len(folders) > MAX_FOLDERS:
@@ -215,80 +209,14 @@ def _skill_files(root: Path | str) -> list[Path]:
 
 
 def _read(path: Path) -> tuple[Skill, str]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ReadFile(path, _reason(error)) from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise ReadFile(path, f"it is larger than {MAX_FILE_BYTES // 1024} KiB; shorten it")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise ReadFile(path, "it is not UTF-8 text; save it as UTF-8") from error
-    front_matter, body = _split(path, text)
-    fields = _fields(path, front_matter)
-    name, description = path.parent.name, _one_line(fields.get("description", ""))
-    written = _one_line(fields.get("name", ""))
+    fields, body = front_matter.read(path, ("name", "description", "allowed-tools"))
+    name, description = path.parent.name, one_line(fields.get("description", ""))
+    written = one_line(fields.get("name", ""))
     if written and written != name:
         raise InvalidFrontmatter(path, f"its `name` is {written!r} and its folder {name!r}: they must be the same")
     if len(name) > MAX_NAME or name != name.lower() or not _NAME.fullmatch(name):
         raise InvalidFrontmatter(path, f"a name is up to {MAX_NAME} lower-case letters, digits and single hyphens")
     if len(description) > MAX_DESCRIPTION:
         raise InvalidFrontmatter(path, f"its `description` is longer than {MAX_DESCRIPTION} characters; shorten it")
-    tools = _one_line(fields.get("allowed-tools", ""))
-    return Skill(name=name, description=description, path=path, allowed_tools=tools), body.rstrip("\r\n")
-
-
-def _split(path: Path, text: str) -> tuple[str, str]:
-    """Return the front matter, if the file begins with any, and the body."""
-    if not text.startswith(("---\n", "---\r\n")):
-        return "", text
-    matter = _FRONT_MATTER.match(text)
-    if matter is None:
-        raise InvalidFrontmatter(path, "the closing line '---' is missing")
-    if len(matter[1]) > MAX_FRONT_MATTER:
-        raise InvalidFrontmatter(path, f"it is longer than {MAX_FRONT_MATTER} characters; shorten it")
-    return matter[1], text[matter.end() :]
-
-
-def _fields(path: Path, front_matter: str) -> dict[str, str]:
-    """Return the texts of `name`, `description` and `allowed-tools`, as they are written."""
-    if not front_matter:
-        return {}
-    import yaml
-
-    try:
-        # Only nodes: making values of them expands merge keys, and a few hundred bytes of those never end.
-        root = yaml.compose(front_matter, Loader=yaml.SafeLoader)
-    except RecursionError as error:
-        raise InvalidFrontmatter(path, "it is nested too deeply") from error
-    except yaml.MarkedYAMLError as error:
-        raise InvalidFrontmatter(path, _where(error)) from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise InvalidFrontmatter(path, str(error).partition("\n")[0]) from error
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise InvalidFrontmatter(path, "write it as lines like `name: …` and `description: …`")
-    fields = {}
-    for key, value in root.value:
-        if key.value in ("name", "description", "allowed-tools"):
-            if not isinstance(value, yaml.ScalarNode):
-                raise InvalidFrontmatter(path, f"its `{key.value}` must be text; put it in quotes")
-            fields[key.value] = "" if value.tag == "tag:yaml.org,2002:null" else value.value
-    return fields
-
-
-def _where(error: yaml.MarkedYAMLError) -> str:
-    said = ": ".join(part for part in (error.context, error.problem) if part)
-    return f"{said} in line {error.problem_mark.line + 2}" if error.problem_mark else said
-
-
-def _one_line(text: str) -> str:
-    """Return text without line breaks, control characters, lone surrogates or invisible ones."""
-    return " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in text).split())
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+    tools = one_line(fields.get("allowed-tools", ""))
+    return Skill(name=name, description=description, path=path, allowed_tools=tools), body
