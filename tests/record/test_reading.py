@@ -31,7 +31,8 @@ from mentra_nb.store.volatile import VolatileStore
 
 pytestmark = pytest.mark.slow
 
-IDS = {"session_id", "run_id", "agent_id", "call_id", "request_id", "rule_id", "entry_id", "cell_id", "resumes"}
+IDS = {"session_id", "run_id", "agent_id", "call_id", "request_id", "rule_id", "entry_id", "cell_id"}
+IDS |= {"resumes", "parent_run_id"}
 IDS |= {"effect_id", "undoes", "replaces", "notebook", "project", "scope_key"}
 FRAMES: dict[str, Callable[..., pd.DataFrame]] = {
     "sessions": frames.sessions,
