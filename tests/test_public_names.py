@@ -22,7 +22,8 @@ import mentra_nb
 
 # fmt: off
 EXPORTED = [
-    "Agent", "AgentConfig", "AgentEvent", "AgentSnapshot", "AgentTemplate", "Agreement", "AuditHook", "AuditStore", "Boundary",
+    "Agent", "AgentConfig", "AgentEvent", "AgentSnapshot", "AgentTemplate", "Agreement", "AuditHook", "AuditStore",
+    "Boundary",
     "CancellationToken", "Chat", "CommandRequest", "ConnectedServer", "ExecOutput", "Form", "FormField",
     "FunctionTool", "Image", "Journal", "JournalHealth", "LocalExecutor", "McpServer", "McpServers", "McpStatus",
     "MemoryConfig", "Message", "ModelInfo", "ModelSelector", "NullAudit", "OutputOptions", "PermissionDecision",
@@ -40,8 +41,8 @@ EXPORTED = [
     "mcp_servers", "memories", "memory_tools", "messages", "model_calls", "models", "pin", "plot", "preview",
     "provider", "prune", "record_head", "records", "replay", "reviewer_report", "revoke", "rule_changes", "rules",
     "screen_events", "scripted", "sessions", "slowest_tools", "sql", "stop_job", "stop_jobs", "strategy",
-    "subagent_tools", "suggest_rules", "tape", "task_tools", "tasks", "time_spent", "tool", "tool_calls", "turns", "undo",
-    "unload_ipython_extension", "usage", "use", "verify", "woken_turns",
+    "subagent_tools", "suggest_rules", "tape", "task_tools", "tasks", "time_spent", "tool", "tool_calls", "turns",
+    "undo", "unload_ipython_extension", "usage", "use", "verify", "woken_turns",
 ]
 # fmt: on
 

@@ -176,6 +176,7 @@ UNDER_THEIR_NAMES = {
         memory_ingest_finished_failure_emits_notice_warning memory_ingest_finished_success_emits_memory_updated
         memory_ingest_finished_without_error_uses_fallback_message memory_pin_tool_creates_searchable_hybrid_memory
         non_memory_events_are_silently_ignored successful_runs_are_ingested_and_searchable
+    """,
     "agent/test_subagents": """
         task_subagent_does_not_force_hidden_task_tool_choice
         task_subagent_inherits_tool_profile_and_internal_task_hide task_subagent_keeps_load_skill_while_hiding_task

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 """Raise it when a view or a promoted column changes; `record.duckdb` is then rewritten."""
 
 STORAGE_VERSION = "v1.0.0"
