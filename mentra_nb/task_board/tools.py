@@ -67,7 +67,7 @@ class _TaskTool(Tool):
     """A tool of the task board. Its calls change nothing but the board, so nobody is asked about them."""
 
     arguments: ClassVar[type[_Input]]
-    companion = TaskKeeper
+    companion: ClassVar[type[Any] | None] = TaskKeeper
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return validated(self.arguments, arguments).model_dump(by_alias=True, exclude_unset=True)
@@ -88,7 +88,7 @@ def _spec(name: str, description: str, arguments: type[_Input], *, reads_only: b
 class TaskCreateTool(_TaskTool):
     """Adds a task to the board."""
 
-    arguments = _Create
+    arguments: ClassVar[type[_Input]] = _Create
     spec = _spec(
         "task_create",
         "Add a task to the task board of this project. Use the board for work of several steps.",
@@ -104,7 +104,7 @@ class TaskCreateTool(_TaskTool):
 class TaskClaimTool(_TaskTool):
     """Makes the caller the owner of a task."""
 
-    arguments = _Claim
+    arguments: ClassVar[type[_Input]] = _Claim
     spec = _spec("task_claim", "Become the owner of a task that is ready and has no owner.", _Claim)
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
@@ -115,7 +115,7 @@ class TaskClaimTool(_TaskTool):
 class TaskUpdateTool(_TaskTool):
     """Changes a task."""
 
-    arguments = _Update
+    arguments: ClassVar[type[_Input]] = _Update
     spec = _spec(
         "task_update",
         "Change a task: its status (in_progress when you begin it, completed when it is done), its text or what it "
@@ -140,7 +140,7 @@ class TaskUpdateTool(_TaskTool):
 class TaskListTool(_TaskTool):
     """Lists the tasks."""
 
-    arguments = _Nothing
+    arguments: ClassVar[type[_Input]] = _Nothing
     spec = _spec("task_list", "List the tasks of the task board.", _Nothing, reads_only=True)
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
@@ -150,7 +150,7 @@ class TaskListTool(_TaskTool):
 class TaskGetTool(_TaskTool):
     """Shows one task."""
 
-    arguments = _Which
+    arguments: ClassVar[type[_Input]] = _Which
     spec = _spec("task_get", "Read one task.", _Which, reads_only=True)
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
