@@ -107,7 +107,7 @@ class Gates:
 
     def _known(self, use: ToolUse) -> Call:
         tool = self.toolbox.get(use.name)
-        if tool is not None and not self.toolbox.offers(use.name):
+        if tool is not None and not self.toolbox.may_call(use.name):
             raise self.events.denied(use, f"Tool '{use.name}' is not available for this agent", "runtime")
         if tool is None:
             known = ", ".join(self.toolbox.names()) or "none"
@@ -158,7 +158,7 @@ class Gates:
         self.ahead = ahead
         for use in calls:
             tool = self.toolbox.get(use.name)
-            if tool is None or not self.toolbox.offers(use.name) or use.error is not None or tool is self.answer_tool:
+            if tool is None or not self.toolbox.may_call(use.name) or use.error is not None or tool is self.answer_tool:
                 continue
             call = Call(use, tool, self.events.context(use, self.is_open), use.input)
             _fit(call, use.input)

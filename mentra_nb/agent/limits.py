@@ -155,6 +155,8 @@ class RunOptions:
     """What advises on the questions put to a person: `model` for the model of the turn, or `provider/model`."""
     plan: bool = False
     """Offer only tools that read until a person has approved the model's answer, a plan; then it is carried out."""
+    without_tools: bool = False
+    """Let the model call no tool: it is told so, and a call that it makes all the same is refused."""
     max_rounds: int | None = None
     """Model answers."""
     retry_base: float = 0.5

@@ -15,6 +15,7 @@ from mentra_nb.agent.toolbox import Toolbox
 from mentra_nb.agent.turn import Turn
 from mentra_nb.event.types import TurnOrigin
 from mentra_nb.ids import new_id
+from mentra_nb.providers.base import ToolChoice
 
 if TYPE_CHECKING:
     from mentra_nb.agent.config import AgentConfig
@@ -60,6 +61,8 @@ def new_turn(
     config, environment = agent.config, agent.environment
     if answer_tool is not None:
         config, environment = answer_tool.config(config), answer_tool.environment(environment)
+    elif options.without_tools:
+        config = config.model_copy(update={"tool_choice": ToolChoice("none")})
     for tool in environment.tools.values():
         if tool.companion is not None:
             companion(agent, tool.companion)

@@ -52,6 +52,10 @@ class Toolbox:
         is_needed = bool(self.deferred()) if name == SEARCH_TOOLS else name in self.loaded
         return is_needed and name not in self.config.hidden_tools
 
+    def may_call(self, name: str) -> bool:
+        """Return whether a call of that tool may run: it is offered, and calls are wanted at all."""
+        return self.config.tool_choice.mode != "none" and self.offers(name)
+
     def names(self) -> list[str]:
         """Return the names of the tools that the agent may call, sorted."""
         return sorted(name for name in {*self.tools, *NEEDED} if self.offers(name))

@@ -18,11 +18,11 @@ COLUMNS = ("period", "limit", "spent", "reserved", "left", "unit", "key")
 WHY_EMPTY = "No budget is set. To set one: %config Mentra.budget_day = '2usd'"
 
 
-def limits_of(chat: Chat, budget: str | None, *, plan: bool = False) -> RunOptions | None:
-    """Return the limits of a turn in `chat` that has this budget, or ends in a plan; `None` for the conversation's."""
-    if budget is None and not plan:
+def limits_of(chat: Chat, budget: str | None, *, plan: bool = False, without_tools: bool = False) -> RunOptions | None:
+    """Return the limits of a turn in `chat` with this budget, plan, or without tools; `None`: the conversation's."""
+    if budget is None and not plan and not without_tools:
         return None
-    limits = replace(chat.limits or RunOptions(), plan=plan)
+    limits = replace(chat.limits or RunOptions(), plan=plan, without_tools=without_tools)
     return limits if budget is None else replace(limits, budgets={**limits.budgets, "turn": budget})
 
 

@@ -29,6 +29,7 @@ class Parsed:
     model: str | None = None
     session: str | None = None
     tool: list[str] = field(default_factory=list)
+    no_tools: bool = False
     out: str | None = None
     budget: str | None = None
     quiet: bool = False
@@ -68,6 +69,8 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         raise ConfigurationError("--code waits for the answer: leave --bg out, or type %mentra code once it is there")
     if parsed.keep and (parsed.fresh or parsed.new):
         raise ConfigurationError(f"--keep and {'--fresh' if parsed.fresh else '--new'} say opposite things: give one")
+    if parsed.no_tools and (parsed.tool or parsed.plan):
+        raise ConfigurationError(f"--no-tools offers none: leave {'-t' if parsed.tool else '--plan'} out")
     if parsed.plan and parsed.as_ is not None:
         raise ConfigurationError("--plan ends in a plan, and what is done after it: leave --as out")
     if parsed.at is not None and (parsed.new or parsed.fork or parsed.keep or parsed.more):

@@ -137,7 +137,7 @@ class Mentra(Magics):
         tools = [self._function(name) for name in parsed.tool]
         chat = conversation_for(parsed.session, new=parsed.new, fork=parsed.fork, at=parsed.at)
         cell_run = kernel.running_cell()
-        limits = limits_of(chat, parsed.budget, plan=parsed.plan)
+        limits = limits_of(chat, parsed.budget, plan=parsed.plan, without_tools=parsed.no_tools)
         how: dict[str, Any] = {"model": parsed.model, "tools": tools, "limits": limits, "origin": cell_run}
         if parsed.as_ is not None:
             how["as_"] = named_type(parsed.as_, names)

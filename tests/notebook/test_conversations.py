@@ -78,6 +78,41 @@ def test_what_is_handed_over_is_not_part_of_the_question(mentra: Mentra, shell: 
     assert len(mentra("history 4711")) == 0
 
 
+# ---- options and the status -------------------------------------------------------------------------------------
+
+
+def test_a_question_without_tools_lets_the_model_call_none(mentra: Mentra) -> None:
+    provider = answers(writes("a.txt", "x"), text("Done."), text("Done."))
+    mn.allow("write")
+    mentra("--no-tools write a file")
+    assert provider.recorded_requests[0].tool_choice == mn.ToolChoice("none")
+    assert not Path("a.txt").exists()
+    mentra("and now?")
+    assert provider.recorded_requests[2].tool_choice == mn.ToolChoice()
+    for other in ("-t answers", "--plan"):
+        with pytest.raises(ConfigurationError, match=f"--no-tools offers none: leave {other.split()[0]} out"):
+            mentra(f"--no-tools {other} what?")
+
+
+def test_the_status_says_what_was_spent(mentra: Mentra, capsys: Any) -> None:
+    answers(text("one", usage=mn.TokenUsage(input_tokens=1200, output_tokens=34, cost_usd=0.0125)), text("two"))
+    mentra("")
+    assert "spent" not in capsys.readouterr().out
+    mentra("what?")
+    capsys.readouterr()
+    mentra("")
+    said = capsys.readouterr().out.splitlines()
+    assert "spent    1,234 tokens, $0.0125" in said
+    assert [line.split()[0] for line in said if line[:1].strip()] == [
+        "model",
+        "session",
+        "spent",
+        "rules",
+        "asks",
+        "Try:",
+    ]
+
+
 # ---- fork -------------------------------------------------------------------------------------------------------
 
 

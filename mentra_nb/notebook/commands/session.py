@@ -15,6 +15,8 @@ from mentra_nb.words import counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mentra_nb.chat.chat import Chat
+
 
 def status(context: Context, _words: Words) -> None:
     """Print the status card."""
@@ -42,6 +44,7 @@ def status(context: Context, _words: Words) -> None:
         f"model    {model}\n"
         f"session  {chat.name or 'this notebook'}, {counted(turns, 'turn')}\n"
         f"{earlier}"
+        f"{_spent(chat) if turns else ''}"
         f"rules    {len(chat.rules())}\n"
         f"asks     {used.settings.ask}\n"
         f"{''.join(f'ignored  {visible(line)}{chr(10)}' for line in lines())}\n"
@@ -50,6 +53,16 @@ def status(context: Context, _words: Words) -> None:
         "     %mentra tools\n"
         "     %mentra help"
     )
+
+
+def _spent(chat: Chat) -> str:
+    """Return the line about what a conversation has used; nothing where no provider has counted."""
+    from mentra_nb.record.read import frames
+
+    taken = frames.turns(session=chat.id)
+    tokens, cost = int(taken.total_tokens.fillna(0).sum()), taken.cost_usd.dropna()
+    dollars = f", ${cost.sum():,.4f}" if len(cost) else ""
+    return f"spent    {tokens:,} tokens{dollars}\n" if tokens else ""
 
 
 def resume(context: Context, words: Words) -> None:

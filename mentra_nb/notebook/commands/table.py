@@ -37,6 +37,7 @@ OPTIONS = (
         many=True,
         complete=lambda names: names.functions(),
     ),
+    Option(("--no-tools",), "let the model call no tool in this turn"),
     Option(
         ("-i", "--include"),
         "what to hand over, as @NAME in the question: a variable, Out[3], cell:-1, err, ./file",
