@@ -6,12 +6,12 @@ KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check types lab kernels browser postgres mcp sandbox notebooks oldest faults lake bench pictures clean
+.PHONY: demo test quick check types lab kernels browser postgres mcp sandbox pyodide notebooks oldest faults lake bench pictures clean
 
 demo: .venv/.base  ## run a first turn offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
 
-test: check kernels browser postgres mcp sandbox  ## run everything: lint, types, import contracts, tests, notebooks
+test: check kernels browser postgres mcp sandbox pyodide  ## run everything: lint, types, import contracts, tests, notebooks
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) notebooks oldest lake
 
@@ -61,6 +61,9 @@ postgres: .venv/.dev
 
 mcp: .venv/.dev
 	@$(BIN)/python tests/kits/programs.py mcp
+
+pyodide: mcp
+	@$(BIN)/python tests/kits/programs.py pyodide
 
 sandbox: .venv/.dev
 	@$(BIN)/python tests/kits/programs.py sandbox

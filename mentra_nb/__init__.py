@@ -297,6 +297,12 @@ _MODULES = {
 """Modules with the rest of a family: all errors, all kinds of events, all parts of a message."""
 
 
+if sys.platform == "emscripten":
+    from mentra_nb.browser import work_without_threads
+
+    work_without_threads()
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value: Any = import_module(f"mentra_nb.{_MODULES[name]}")

@@ -99,7 +99,7 @@ def sharing_problem(path: Path) -> str | None:
     What belongs to the superuser is accepted, and so is everything where the superuser works, as in a container. A
     folder with the sticky bit, such as `/tmp`, lets others add files, but not change or replace ours.
     """
-    if sys.platform == "win32":
+    if sys.platform in ("win32", "emscripten"):
         return None
     try:
         found = path.stat()
@@ -160,6 +160,8 @@ def _mounts() -> dict[Path, str]:
     if sys.platform == "linux":  # psutil reads the same list, but loading it takes longer than the rest of a check
         lines = [line.split(b" ") for line in MOUNTS.read_bytes().splitlines()]
         return {Path(os.fsdecode(_OCTAL.sub(_byte, point))): os.fsdecode(kind) for _, point, kind, *_ in lines}
+    if sys.platform == "emscripten":
+        return {}  # the files of a browser are its own
     import psutil
 
     try:

@@ -23,6 +23,7 @@ from anyio.from_thread import BlockingPortal
 
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.amounts import Period
+from mentra_nb.browser import IN_BROWSER, started, wait_for
 from mentra_nb.chat.abilities import Abilities
 from mentra_nb.chat.instructions import system_prompt
 from mentra_nb.chat.models import choose, newest_chat_model, open_provider
@@ -122,6 +123,8 @@ class Engine:
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function on the engine's thread and return its result."""
+        if IN_BROWSER:
+            return wait_for(function, *args)
         return self.portal().call(function, *args)
 
     def is_here(self) -> bool:
@@ -132,7 +135,7 @@ class Engine:
         """Begin `take(turn, plan)` on the engine's thread and return the turn's handle at once."""
         turn = RunningTurn()
         turn.plan, turn.take = plan, take
-        if self.is_here():
+        if self.is_here() or IN_BROWSER:
             running = asyncio.run_coroutine_threadsafe(take(turn, plan), asyncio.get_running_loop())
         else:
             running = self.portal().start_task_soon(take, turn, plan)
@@ -291,8 +294,7 @@ def engine() -> Engine:
         if _engine is None:
             _engine = Engine()
         if _closer is None:
-            _closer = threading.Thread(target=_close_at_exit, name="mentra-exit", daemon=False)
-            _closer.start()
+            _closer = started(threading.Thread(target=_close_at_exit, name="mentra-exit", daemon=False))
         if (screen := presenter()) is not None:
             _engine.offer(screen.tools())
         return _engine

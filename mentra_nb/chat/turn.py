@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import anyio
 
 from mentra_nb.agent.limits import CancellationToken
-from mentra_nb.errors import OperationDenied
+from mentra_nb.browser import IN_BROWSER, wait_for
+from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.event import screen as shown
 from mentra_nb.tools.waiting_thread import Job, Jobs
 
@@ -209,7 +210,10 @@ class RunningTurn:
 
     def wait(self) -> None:
         """Return when the turn has ended, for whatever reason."""
-        wait([self.future])
+        if IN_BROWSER:
+            wait_for(asyncio.wait, [asyncio.wrap_future(self.future)])
+        else:
+            wait([self.future])
 
     def pieces(self) -> Iterator[str]:
         """Yield the text of the answer in pieces, with a blank line where tools ran in between.
@@ -220,6 +224,9 @@ class RunningTurn:
             >>> list(mn.Chat().start("What was the revenue in March?").pieces())
             ['Revenue in March ', 'was 2400 dollars.']
         """
+        if IN_BROWSER:
+            self.stop()
+            raise ConfigurationError("there are no threads here: an answer comes whole, from `await mn.aask(…)`")
         ended: queue.SimpleQueue[object] = self.events  # type: ignore[assignment]  # `future` in it ends the loop
         self.jobs.take_into(ended)
         self.future.add_done_callback(ended.put)
@@ -243,6 +250,8 @@ class RunningTurn:
 
         Meanwhile tools that need this thread run on it.
         """
+        if IN_BROWSER:
+            return wait_for(self.aresult)
         jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.jobs.take_into(jobs)
         self.future.add_done_callback(jobs.put)

@@ -6,6 +6,7 @@ What cannot be converted is shown as it was written. Of the MathML only known el
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache, lru_cache
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -79,10 +80,10 @@ def formula_html(tex: str, opening: str, heading: int = 5) -> str:
 def _mathml(tex: str, is_block: bool) -> str | None:
     from xml.etree.ElementTree import ParseError, fromstring
 
+    if not tex or len(tex) > MAX_FORMULA or sys.platform == "emscripten":  # for a browser there is no math-core
+        return None
     from math_core import LatexError
 
-    if not tex or len(tex) > MAX_FORMULA:
-        return None
     try:
         made = _converter().convert_with_local_state(tex, displaystyle=is_block)
         return _safe(fromstring(made), 0) if len(made) <= MAX_MATHML else None  # noqa: S314 - no DTD

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mentra_nb.background.jobs import Jobs
+from mentra_nb.browser import IN_BROWSER
 from mentra_nb.event.bus import AuditStore
 from mentra_nb.paths import home
 from mentra_nb.permission.policy import RuntimePolicy
@@ -33,12 +34,18 @@ def jobs(store: RuntimeStore, holder: LeaseHolder) -> Jobs:
 
 
 def tools(policy: RuntimePolicy) -> list[Tool]:
-    """Return the tools that read and write files and run commands, in the background too if the policy allows it."""
+    """Return the tools that read and write files and run commands, in the background too if the policy allows it.
+
+    In a browser there are no commands.
+    """
     from mentra_nb.tools.builtin.files.batch import FilesTool
     from mentra_nb.tools.builtin.files.single import ReadTool, WriteTool
     from mentra_nb.tools.builtin.shell import ShellTool
 
-    offered = [FilesTool(), ReadTool(), WriteTool(), ShellTool()]
+    offered: list[Tool] = [FilesTool(), ReadTool(), WriteTool()]
+    if IN_BROWSER:
+        return offered
+    offered.append(ShellTool())
     if policy.allow_background_commands:
         from mentra_nb.tools.builtin.background import BackgroundRunTool, CheckBackgroundTool, StopBackgroundTool
 

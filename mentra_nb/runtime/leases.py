@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 
+from mentra_nb.browser import started
 from mentra_nb.errors import LeaseUnavailable, StoreError
 from mentra_nb.store.protocols import RuntimeStore
 from mentra_nb.store.records import LeaseHolder
@@ -50,8 +51,7 @@ class Leases:
             self._keys.add(key)
             if self._thread is None:
                 self._ended.clear()
-                self._thread = threading.Thread(target=self._renew, name="mentra-leases", daemon=True)
-                self._thread.start()
+                self._thread = started(threading.Thread(target=self._renew, name="mentra-leases", daemon=True))
 
     async def check(self, agent_id: str) -> None:
         """Raise `LeaseUnavailable` if another process holds the lease of an agent. Keeps no lease it did not have."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from mentra_nb.browser import IN_BROWSER
 from mentra_nb.sandbox.capture import LEFT_OUT as LEFT_OUT
 from mentra_nb.sandbox.capture import Capture, Captured, Transcript
 
@@ -152,6 +153,8 @@ async def run_program(
     """
     if request.target is not None:
         raise OSError(f"a command for '{request.target}' cannot run here: this executor knows this machine only")
+    if IN_BROWSER:
+        raise OSError("a browser can start no program")
     if sys.platform == "win32":
         from mentra_nb.sandbox.unsupervised import start
     else:

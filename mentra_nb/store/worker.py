@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from mentra_nb.browser import IN_BROWSER
+
 _Job = Callable[[], Any]
 _Tell = Callable[[Any], object]
 
@@ -32,6 +34,9 @@ class Worker:
 
     def put(self, job: _Job, tell: _Tell = lambda result: None) -> None:
         """Run a job on the thread, and pass its result to `tell` once it counts as finished. Neither may raise."""
+        if IN_BROWSER:
+            tell(job())
+            return
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(

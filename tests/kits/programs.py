@@ -1,8 +1,9 @@
 """Find the programs that tests need, or install them from the system's packages as root.
 
-The MCP servers of the protocol's own project are installed from npm into this folder, with the Node.js of a wheel.
+The MCP servers of the protocol's own project, and Pyodide, are installed from npm into this folder, with the Node.js of
+a wheel.
 
-    python tests/kits/programs.py browser|postgresql|mcp|sandbox
+    python tests/kits/programs.py browser|postgresql|mcp|sandbox|pyodide
 
 This never fails: a test that needs a missing program says how to install it.
 """
@@ -16,6 +17,15 @@ import sys
 from pathlib import Path
 
 MCP_SERVERS = ("server-everything@2026.8.31", "server-filesystem@2026.8.31")
+PYODIDE = "pyodide@314.0.7"
+PLATFORM = ("pyemscripten_2026_0_wasm32", "314")
+"""What its wheels are for: the platform, and the version of Python."""
+IN_PYODIDE = (
+    *("anyio", "charset-normalizer", "docstring-parser", "genai-prices", "httpx", "httpx-sse", "hypothesis", "ipython"),
+    *("ipywidgets", "anywidget", "markdown-it-py", "narwhals", "nest-asyncio", "pathspec", "platformdirs", "portalocker"),
+    *("pydantic", "pygments", "pytest", "typing-extensions"),
+)
+"""What is needed of mentra_nb and of its tests, and is on the package index in a form that Pyodide can import."""
 MODULES = Path(__file__).parents[2] / ".node"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -53,12 +63,34 @@ def mcp_program(name: str) -> tuple[Path, Path] | None:
     return (node(), script) if script.exists() else None
 
 
-def install_mcp_servers() -> None:
-    names = [f"@modelcontextprotocol/{name}" for name in MCP_SERVERS]
+def install_from_npm(*names: str) -> None:
     npm = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     command = [str(node()), str(npm), "install", "--prefix", str(MODULES), "--no-save", "--silent", *names]
     environment = {**os.environ, "PATH": f"{node().parent}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(command, check=False, timeout=300, env=environment)
+
+
+def install_mcp_servers() -> None:
+    install_from_npm(*(f"@modelcontextprotocol/{name}" for name in MCP_SERVERS))
+
+
+def pyodide() -> tuple[Path, Path] | None:
+    """Return the folders of Pyodide and of what it can import, or `None`."""
+    found = MODULES / "node_modules" / "pyodide", MODULES / "pyodide"
+    return found if (found[0] / "pyodide.mjs").exists() and (found[1] / "yaml").exists() else None
+
+
+def install_pyodide() -> None:
+    install_from_npm(PYODIDE, *(f"@modelcontextprotocol/{name}" for name in MCP_SERVERS))  # npm removes what is unnamed
+    platform, version = PLATFORM
+    folder = MODULES / "pyodide"
+    options = ["--target", str(folder), "--upgrade", "--only-binary=:all:", "--implementation", "cp", "--python-version"]
+    options += [version, "--platform", platform, "--platform", "any"]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *options, *IN_PYODIDE]
+    subprocess.run(command, check=False, timeout=300)
+    import yaml  # has no wheel without machine code; the code in Python is the same everywhere
+
+    shutil.copytree(Path(yaml.__file__).parent, folder / "yaml", dirs_exist_ok=True)
 
 
 def sandbox() -> str | None:
@@ -88,6 +120,11 @@ def main(what: str) -> None:
             install_mcp_servers()
             missing = [mcp_program(name.partition("@")[0]) for name in MCP_SERVERS]
         print(f"mcp: {'none could be installed' if None in missing else MODULES}")
+        return
+    if what == "pyodide":
+        if pyodide() is None:
+            install_pyodide()
+        print(f"pyodide: {pyodide() or 'could not be installed'}")
         return
     find = {"browser": chromium, "postgresql": postgresql, "sandbox": sandbox}[what]
     packages = {"browser": ["chromium"], "postgresql": ["postgresql"], "sandbox": ["libseccomp2", "util-linux"]}[what]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mentra_nb.browser import started
 from mentra_nb.ids import uuid7
 from mentra_nb.record import schema
 from mentra_nb.record.parquet import connection, copy
@@ -97,7 +98,7 @@ _upkeep: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def in_thread(name: str, work: Callable[[], object]) -> threading.Thread:
-    """Start `work` in a thread and return it. Errors are logged.
+    """Start `work` in a thread and return it; where there are no threads, do it now. Errors are logged.
 
     It is not a daemon thread, since DuckDB must not run while the interpreter shuts down.
     """
@@ -109,8 +110,10 @@ def in_thread(name: str, work: Callable[[], object]) -> threading.Thread:
             log.warning("Upkeep of the record failed: %s", error)
 
     thread = threading.Thread(target=run, name=name, daemon=False)
-    thread.start()
-    _upkeep.add(thread)
+    if started(thread) is None:
+        run()
+    else:
+        _upkeep.add(thread)
     return thread
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mentra_nb import paths
+from mentra_nb.browser import IN_BROWSER, started
 from mentra_nb.ids import uuid7
 from mentra_nb.record.write import chain, files, known
 from mentra_nb.record.write.own import OwnExpressions
@@ -201,7 +202,8 @@ class Journal:
             segment, thread = self._segment, self._thread
             return JournalHealth(
                 **of_record,
-                alive=self._unreported == 0 and (segment is None or (thread is not None and thread.is_alive())),
+                alive=self._unreported == 0
+                and (segment is None or IN_BROWSER or (thread is not None and thread.is_alive())),
                 written=self._written,
                 lost=self._lost,
                 last_error=self._last_error,
@@ -215,10 +217,8 @@ class Journal:
         self._segment = _Segment(self._folder, uuid7(), time.monotonic() + self._max_age)
         if self._thread is None:
             self._dirty, self._stop = threading.Event(), threading.Event()
-            self._thread = threading.Thread(
-                target=_upkeep, args=(self, self._dirty, self._stop), daemon=True, name="mentra-journal"
-            )
-            self._thread.start()
+            upkeep = (self, self._dirty, self._stop)
+            self._thread = started(threading.Thread(target=_upkeep, args=upkeep, daemon=True, name="mentra-journal"))
         return self._segment
 
     def _append(self, segment: _Segment, scope: str, kind: str, payload: dict[str, Any]) -> None:
