@@ -22,8 +22,8 @@ PLATFORM = ("pyemscripten_2026_0_wasm32", "314")
 """What its wheels are for: the platform, and the version of Python."""
 IN_PYODIDE = (
     *("anyio", "charset-normalizer", "docstring-parser", "genai-prices", "httpx", "httpx-sse", "hypothesis", "ipython"),
-    *("ipywidgets", "anywidget", "markdown-it-py", "narwhals", "nest-asyncio", "pathspec", "platformdirs", "portalocker"),
-    *("pydantic", "pygments", "pytest", "typing-extensions"),
+    *("ipywidgets", "anywidget", "markdown-it-py", "narwhals", "nest-asyncio", "pathspec", "platformdirs"),
+    *("portalocker", "pydantic", "pygments", "pytest", "typing-extensions"),
 )
 """What is needed of mentra_nb and of its tests, and is on the package index in a form that Pyodide can import."""
 MODULES = Path(__file__).parents[2] / ".node"
@@ -84,8 +84,8 @@ def install_pyodide() -> None:
     install_from_npm(PYODIDE, *(f"@modelcontextprotocol/{name}" for name in MCP_SERVERS))  # npm removes what is unnamed
     platform, version = PLATFORM
     folder = MODULES / "pyodide"
-    options = ["--target", str(folder), "--upgrade", "--only-binary=:all:", "--implementation", "cp", "--python-version"]
-    options += [version, "--platform", platform, "--platform", "any"]
+    options = ["--target", str(folder), "--upgrade", "--only-binary=:all:", "--implementation", "cp"]
+    options += ["--python-version", version, "--platform", platform, "--platform", "any"]
     command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *options, *IN_PYODIDE]
     subprocess.run(command, check=False, timeout=300)
     import yaml  # has no wheel without machine code; the code in Python is the same everywhere
