@@ -45,13 +45,16 @@ _NEEDS = {
 }
 
 
-def key_now(period: Period, keys: Mapping[Period, str]) -> str:
-    """Return which turn, session or project it is, by `keys`, or which day or month now, in local time."""
+def key_now(period: Period, keys: Mapping[Period, str], whose: str = "") -> str:
+    """Return which turn, session or project it is, by `keys`, or which day or month now, in local time.
+
+    In a store that several people share, a day or month is that of one of them, and ends with their name.
+    """
     match period:
         case "day":
-            return time.strftime("%Y-%m-%d")
+            return f"{time.strftime('%Y-%m-%d')} {whose}".rstrip()
         case "month":
-            return time.strftime("%Y-%m")
+            return f"{time.strftime('%Y-%m')} {whose}".rstrip()
     return keys[period]
 
 
@@ -122,8 +125,9 @@ class Meter:
         return reservation
 
     async def _try(self, reservation_id: str, most: Mapping[Unit, int]) -> tuple[BudgetClaim, BudgetCount] | None:
+        whose = self._store.whose
         claims = [
-            BudgetClaim(period, key_now(period, self._keys), amount.unit, most[amount.unit], amount.parts)
+            BudgetClaim(period, key_now(period, self._keys, whose), amount.unit, most[amount.unit], amount.parts)
             for period, amount in self._limits
             if amount.unit in most
         ]

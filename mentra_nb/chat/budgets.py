@@ -60,7 +60,7 @@ def budgets() -> pd.DataFrame:
         found = []
         for period, text in set_here.items():
             for unit, parts in amounts(text):
-                key = key_now(period, keys)
+                key = key_now(period, keys, store.whose)
                 count = await store.count_budget(period, key, unit)
                 limit = parts + count.extra
                 left = max(limit - count.spent - count.reserved, 0)

@@ -23,6 +23,8 @@ class Waiting:
     """Its name, or the end of its id."""
     project: str | None
     notebook: str | None
+    os_user: str | None
+    """The user of the operating system who began it; `None` if that is not known."""
 
     @property
     def left(self) -> float:
@@ -44,8 +46,8 @@ async def _open_questions(used: Engine) -> list[Waiting]:
     for question in found:
         session = sessions.get(question.session_id)
         name = word_for(session.given_name if session else None, question.session_id)
-        project, notebook = (session.project, session.notebook) if session else (None, None)
-        waiting.append(Waiting(question, name, project, notebook))
+        place = (session.project, session.notebook, session.os_user) if session else (None, None, None)
+        waiting.append(Waiting(question, name, *place))
     return waiting
 
 

@@ -21,6 +21,7 @@ from mentra_nb.notebook import asking, kernel
 from mentra_nb.notebook.editing import short_row
 from mentra_nb.notebook.wide import tell_first
 from mentra_nb.page.escaping import visible
+from mentra_nb.who import person
 from mentra_nb.words import counted
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def _rows(number: int, each: Waiting, own: str | None) -> Iterator[str]:
 def _row(each: Waiting, own: str | None) -> str:
     where = f" in '{visible(each.conversation)}'" if each.question.session_id != own else ""
     place = f" of {visible(each.notebook)}" if where and each.notebook else ""
+    if where and each.os_user not in (None, person().os_user):
+        place += f", begun by {visible(str(each.os_user))}"
     return f"{short_row(each.question)}{where}{place}, {max(0, each.left) / 60:.0f} min left"
 
 

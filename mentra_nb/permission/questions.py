@@ -6,13 +6,9 @@ there records it; the process that asked hears of it within `LOOK_EVERY`.
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
-import socket
 import time
 from collections.abc import Sequence
-from functools import cache
 
 import anyio.to_thread
 
@@ -25,6 +21,7 @@ from mentra_nb.permission.patterns import exactly
 from mentra_nb.permission.remembering import check_scope, remember
 from mentra_nb.permission.rules import find_rule, pattern_problem
 from mentra_nb.store.protocols import RuntimeStore
+from mentra_nb.who import person
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -118,15 +115,6 @@ async def close_as_gone(store: RuntimeStore, bus: EventBus, question: Permission
             store, bus, question, PermissionDecision(allow=False, by="cancelled", reason="its kernel died"), project
         )
         raise OperationDenied(GONE)
-
-
-@cache
-def person() -> tuple[str, str]:
-    """Return the login name of the person at this process, and the name of the machine."""
-    try:
-        return getpass.getuser(), socket.gethostname()
-    except (KeyError, OSError, ImportError):  # a container's user without an entry
-        return (str(os.getuid()) if hasattr(os, "getuid") else ""), socket.gethostname()
 
 
 async def _store_rules(

@@ -19,6 +19,7 @@ from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.store.records import SessionRecord
+from mentra_nb.who import person
 from mentra_nb.words import counted
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ def new_record(session_id: str, name: str, agent: Agent, project: str | None, no
         model=agent.model,
         project=project,
         notebook=notebook,
+        os_user=person().os_user,
         created_at=now,
         updated_at=now,
     )

@@ -177,6 +177,9 @@ STEPS: tuple[str, ...] = (
     ALTER TABLE memories ADD COLUMN run_id TEXT;
     ALTER TABLE memories ADD COLUMN cell_id TEXT;
     """,
+    """
+    ALTER TABLE sessions ADD COLUMN os_user TEXT;
+    """,
 )
 
 

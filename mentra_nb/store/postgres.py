@@ -20,6 +20,7 @@ from mentra_nb.store.sql_store import SqlStore
 from mentra_nb.store.tables.memories import COLUMNS, too_slow, visible
 from mentra_nb.store.tables.ranking import all_words
 from mentra_nb.store.transactions import LOCK_TIMEOUT, Mode, Transaction, storable
+from mentra_nb.who import person
 
 if TYPE_CHECKING:
     from mentra_nb.store.records import MemoryQuery, MemoryRecord
@@ -82,6 +83,11 @@ class PostgresStore(SqlStore):
 
     def __repr__(self) -> str:
         return f"PostgresStore({self.where!r})"
+
+    @property
+    def whose(self) -> str:
+        """The user of the operating system at this process."""
+        return person().os_user
 
     @property
     def where(self) -> str:

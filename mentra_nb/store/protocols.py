@@ -372,6 +372,11 @@ class BackgroundStore(Protocol):
 class BudgetStore(Protocol):
     """Budgets: what was spent of each, and what is reserved. Amounts are in parts of a unit (`amounts.PARTS`)."""
 
+    @property
+    def whose(self) -> str:
+        """Whose budgets of a day or month are counted, where several people share the store; else empty."""
+        ...
+
     async def reserve_budget(
         self, reservation_id: str, holder: LeaseHolder, claims: Sequence[BudgetClaim]
     ) -> tuple[BudgetClaim, BudgetCount] | None:

@@ -59,6 +59,8 @@ class SessionRecord(Data):
     model: str
     project: str | None = None
     notebook: str | None = None
+    os_user: str | None = None
+    """The user of the operating system who began it; not known of sessions that earlier versions began."""
     created_at: float
     updated_at: float
 

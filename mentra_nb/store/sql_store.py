@@ -33,3 +33,8 @@ class SqlStore(
     RowAnswerTable,
 ):
     """Every operation of `RuntimeStore`. A subclass adds the connection to its engine."""
+
+    @property
+    def whose(self) -> str:
+        """Nobody in particular: it is the store of one person."""
+        return ""

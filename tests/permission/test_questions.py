@@ -26,6 +26,7 @@ from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.function import tool
 from mentra_nb.tools.pre_hooks import PreExecutionContext, PreExecutionDecision
+from mentra_nb.who import person
 
 pytestmark = pytest.mark.anyio
 
@@ -169,8 +170,8 @@ async def test_an_answer_has_the_name_of_the_person_and_of_the_machine(path: Pat
         found = await there.store.question_answer(asked[0].request_id)
     there.store.close()
     assert found is not None
-    assert (found.decision.user, found.decision.host) == questions.person()
-    assert all(questions.person())
+    assert (found.decision.user, found.decision.host) == person()
+    assert all(person())
 
 
 async def test_an_answer_that_the_store_cannot_take_denies() -> None:

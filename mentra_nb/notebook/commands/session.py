@@ -93,16 +93,18 @@ def sessions(context: Context, _words: Words) -> pd.DataFrame:
             "turns": found.turns,
             "used_at": found.used_at,
             "state": "this one" if found.session.id == own else "" if found.last_state == "finished" else "unfinished",
+            "os_user": found.session.os_user,
             "id": found.session.id,
             "name": found.session.given_name,
             "notebook": found.session.notebook,
         }
         for found in stored_conversations()
     ]
-    frame = pd.DataFrame(rows, columns=["title", "turns", "used_at", "state", "id", "name", "notebook"])
+    frame = pd.DataFrame(rows, columns=["title", "turns", "used_at", "state", "os_user", "id", "name", "notebook"])
     frame["used_at"] = pd.to_datetime(frame["used_at"], unit="s", utc=True)
     frame.attrs["mentra_nb"] = True
-    shown = {"title": "conversation", "turns": "turns", "used_at": "last used (UTC)", "state": "", "id": "id"}
+    shown = {"title": "conversation", "turns": "turns", "used_at": "last used (UTC)", "state": ""}
+    shown |= ({"os_user": "begun by"} if frame.os_user.nunique() > 1 else {}) | {"id": "id"}
     return listing(frame, shown, "No conversation is stored for this project yet.")
 
 

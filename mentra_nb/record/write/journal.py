@@ -6,12 +6,10 @@ The fields of a line are `schema.ENVELOPE`. Each process has its own segments. N
 from __future__ import annotations
 
 import functools
-import getpass
 import hashlib
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import weakref
@@ -34,6 +32,7 @@ from mentra_nb.record.write.redact import (
     without_bodies,
 )
 from mentra_nb.secrets.mask import may_hold_secret
+from mentra_nb.who import person
 
 if TYPE_CHECKING:
     from mentra_nb.record.write.health import JournalHealth
@@ -350,11 +349,7 @@ class _Segment:
 @functools.cache
 def _writer() -> str:
     """Return the fields, as JSON, that say who writes: the user of the operating system, and the host."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container's user without an entry
-        user = str(os.getuid()) if hasattr(os, "getuid") else ""
-    return f'"os_user":{_dumps(user)},"host":{_dumps(socket.gethostname())}'
+    return f'"os_user":{_dumps(person().os_user)},"host":{_dumps(person().host)}'
 
 
 def _dumps(value: Any) -> str:

@@ -11,6 +11,7 @@ from mentra_nb.store.tables.agents import to_agent
 from mentra_nb.store.tables.runs import to_run
 from mentra_nb.store.tables.transcripts import path_length
 from mentra_nb.store.transactions import Database, Transaction, insert, marks
+from mentra_nb.who import person
 
 LATEST_AND_OPEN_RUNS = """
     SELECT * FROM runs WHERE agent_id = ? AND state = 'running'
@@ -76,7 +77,7 @@ class SessionTable(Database):
         return await self.read(work)
 
     async def last_session(self, project: str | None, notebook: str | None) -> SessionRecord | None:
-        where, parameters = _exactly(project=project, notebook=notebook)
+        where, parameters = _own(*_exactly(project=project, notebook=notebook))
 
         def work(db: Transaction) -> SessionRecord | None:
             row = db.execute(LAST_USED.format(where), parameters).fetchone()
@@ -89,8 +90,9 @@ class SessionTable(Database):
         return [_session(row) for row in rows]
 
     async def list_conversations(self, project: str | None, notebook: str | None = None) -> list[ConversationSummary]:
-        of_notebook = {"notebook": notebook} if notebook is not None else {}
-        where, parameters = _exactly(project=project, **of_notebook)
+        where, parameters = _exactly(project=project)
+        if notebook is not None:
+            where, parameters = _own(*_exactly(project=project, notebook=notebook))
         rows = await self.read(lambda db: db.execute(CONVERSATIONS.format(where), parameters).fetchall())
         return [_summary(dict(row)) for row in rows]
 
@@ -117,6 +119,11 @@ def _exactly(**wanted: str | None) -> tuple[str, list[str]]:
     """Return the condition that columns have these values, and its parameters; `None` is NULL."""
     conditions = [f"{column} = ?" if value is not None else f"{column} IS NULL" for column, value in wanted.items()]
     return " AND ".join(conditions), [value for value in wanted.values() if value is not None]
+
+
+def _own(where: str, parameters: list[str]) -> tuple[str, list[str]]:
+    """Return a condition and its parameters that leave out what another user of the operating system began."""
+    return f"{where} AND (sessions.os_user IS NULL OR sessions.os_user = ?)", [*parameters, person().os_user]
 
 
 def _summary(row: dict[str, Any]) -> ConversationSummary:
