@@ -8,14 +8,17 @@ import pytest
 from kits.stores import question
 
 from mentra_nb.authorization import CallEffect, PermissionDecision, PermissionQuestion, Subject
+from mentra_nb.chat.questions import Waiting
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event.screen import QuestionAnswered
 from mentra_nb.forms import Form
 from mentra_nb.notebook import editing
 from mentra_nb.notebook.approval import ApprovalCard, Others
 from mentra_nb.notebook.calls import decision
+from mentra_nb.notebook.listed import lines
 from mentra_nb.notebook.typed import parse_answer, parse_numbered
 from mentra_nb.permission.alike import alike
+from mentra_nb.who import person
 
 
 def shell(id: str, command: str, **changes: Any) -> PermissionQuestion:
@@ -195,3 +198,8 @@ def test_a_question_that_a_new_rule_decided_says_so_and_shows_no_id(outcome: Any
         request_id="q1", tool_call_id="c", tool_name="t", outcome=outcome, decided_by="rule:rule-1"
     )
     assert decision(answer, "14:02") == f"{words} the new rule 14:02"
+
+
+@pytest.mark.parametrize(("whose", "said"), [("somebody", ", begun by somebody"), (person().os_user, ""), (None, "")])
+def test_a_question_of_somebody_elses_conversation_says_whose_it_is(whose: str | None, said: str) -> None:
+    assert f" in 'plan' of n.ipynb{said}, 1 min left" in lines([Waiting(LS, "plan", "/p", "n.ipynb", whose)])
