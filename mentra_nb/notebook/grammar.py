@@ -45,6 +45,7 @@ class Parsed:
     new: bool = False
     fork: bool = False
     at: str | None = None
+    map: str | None = None
     plan: bool = False
 
 

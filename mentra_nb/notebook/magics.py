@@ -130,6 +130,10 @@ class Mentra(Magics):
         began, parsed, names = time.monotonic(), parse(line, cell), self._namespace()
         if parsed.command is not None:
             return parsed.command.run(Context(names, partial(show, names=names)), parsed.words)
+        if parsed.map is not None:
+            from mentra_nb.notebook.mapping import map_rows
+
+            return map_rows(parsed, names)
         from mentra_nb.chat.budgets import limits_of
         from mentra_nb.chat.engine import engine
         from mentra_nb.chat.forking import conversation_for

@@ -64,6 +64,12 @@ OPTIONS = (
     Option(("--fork",), "go on in a copy of the notebook's own conversation"),
     Option(("--plan",), "only read, and end in a plan; approved on its card, it is carried out"),
     Option(("--at",), "ask in place of question N of %mentra hide; what came after it is left out", "N"),
+    Option(
+        ("--map",),
+        "ask about each row of a frame, as mn.map does; {column} in the question is its value",
+        "FRAME",
+        complete=lambda names: filter(str.isidentifier, names.references()),
+    ),
     Option(("--bg",), "go on in the background: the cell ends at once, and the answer comes into it"),
 )
 FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
