@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -202,4 +203,5 @@ def test_a_question_that_a_new_rule_decided_says_so_and_shows_no_id(outcome: Any
 
 @pytest.mark.parametrize(("whose", "said"), [("somebody", ", begun by somebody"), (person().os_user, ""), (None, "")])
 def test_a_question_of_somebody_elses_conversation_says_whose_it_is(whose: str | None, said: str) -> None:
-    assert f" in 'plan' of n.ipynb{said}, 1 min left" in lines([Waiting(LS, "plan", "/p", "n.ipynb", whose)])
+    asked = question("q1", deadline=time.time() + 300)
+    assert f" in 'plan' of n.ipynb{said}, 5 min left" in lines([Waiting(asked, "plan", "/p", "n.ipynb", whose)])
