@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -27,7 +26,6 @@ from mentra_nb.errors import (
     MentraError,
     ProviderError,
     StoreError,
-    TransportError,
 )
 from mentra_nb.providers.base import Provider, Request
 from mentra_nb.rows.pace import Pace
@@ -164,9 +162,8 @@ class Asker:
         provider, opened, began = self.provider, False, time.monotonic()
         pending = PendingMessage("", provider.descriptor.id, self.model)
         outcome.requests += 1
-        patience = self._pace.patience(attempt)
         try:
-            with anyio.fail_after(patience) if patience is not None else nullcontext():
+            with self._pace.patience(attempt):
                 async with provider.stream(request) as events:
                     opened = True
                     async for event in events:
@@ -177,8 +174,6 @@ class Asker:
                 raise MentraError(why)
             if not text:
                 raise MentraError("the model answered nothing")
-        except TimeoutError:
-            raise TransportError(f"no answer came within {patience or 0:,.0f} s") from None
         except ProviderError as error:
             if not opened and is_free_of_charge(error):
                 spent = dict.fromkeys(most, 0)

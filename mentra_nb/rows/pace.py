@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import anyio
+
+from mentra_nb.errors import TransportError
 
 KNOWN = 20
 """Answers after which it is known how long one takes."""
@@ -34,6 +36,8 @@ class Pace:
         self._slowest = 0.0
         self._not_before = self._cut_at = 0.0
         self._waiting: deque[anyio.Event] = deque()
+        self._limited: dict[anyio.CancelScope, tuple[float, int]] = {}
+        """What is under way: when it began, by the clock of the event loop, and which attempt it is."""
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
@@ -58,8 +62,10 @@ class Pace:
                 try:
                     await event.wait()
                 except BaseException:
-                    if event.is_set():  # the place goes to another
-                        self._wake()
+                    if event.is_set():
+                        self._wake()  # the place goes to another
+                    else:
+                        self._waiting.remove(event)
                     raise
 
     def _wake(self) -> None:
@@ -76,6 +82,9 @@ class Pace:
         """Note an answer and how long it took: a little more may be sent at once."""
         self._answers += 1
         self._slowest = max(self._slowest, seconds)
+        if self._answers == KNOWN:
+            for scope, (began, attempt) in self._limited.items():
+                scope.deadline = began + self._most_seconds(attempt)
         if self.most < math.inf:
             self.most += 1 / self.most
 
@@ -90,10 +99,25 @@ class Pace:
         if began >= self._cut_at:
             self.most, self._cut_at = max(1.0, self.under_way / 2), now
 
-    def patience(self, attempt: int) -> float | None:
-        """Return the seconds that an answer may take, more with each attempt; `None` while that is not known."""
+    @contextmanager
+    def patience(self, attempt: int) -> Iterator[None]:
+        """Let what is inside take no longer than answers do, more with each attempt. Raises `TransportError`.
+
+        While it is not known how long answers take, there is no limit; one that is under way gets it later.
+        """
+        began = anyio.current_time()
+        with anyio.CancelScope(deadline=began + self._most_seconds(attempt)) as scope:
+            self._limited[scope] = began, attempt
+            try:
+                yield
+            finally:
+                del self._limited[scope]
+        if scope.cancelled_caught and scope.deadline < math.inf:
+            raise TransportError(f"no answer came within {scope.deadline - began:,.0f} s")
+
+    def _most_seconds(self, attempt: int) -> float:
         if self._answers < KNOWN:
-            return None
+            return math.inf
         return float(max(LEAST_PATIENCE, PATIENCE * self._slowest) * 2 ** (attempt - 1))
 
 

@@ -1,0 +1,137 @@
+"""How many requests go out at once: halved by a refusal, then slowly more, and no place is lost."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import mentra_nb as mn
+from mentra_nb.errors import TransportError
+from mentra_nb.rows.pace import KNOWN, Pace, pace_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_there_is_no_limit_before_the_first_refusal() -> None:
+    pace = Pace()
+    async with anyio.create_task_group() as group:
+        done = anyio.Event()
+
+        async def one() -> None:
+            async with pace.one():
+                await done.wait()
+
+        for _ in range(500):
+            group.start_soon(one)
+        await anyio.wait_all_tasks_blocked()
+        assert pace.under_way == 500
+        done.set()
+    assert pace.under_way == 0
+
+
+async def test_a_refusal_halves_once_for_all_that_were_under_way_and_answers_add_one_a_round() -> None:
+    pace = Pace()
+    began = time.monotonic()
+    pace.under_way = 16
+    pace.refused(began, 0)
+    assert pace.most == 8
+    for _ in range(10):
+        pace.refused(began, 0)
+    assert pace.most == 8
+    for _ in range(8):
+        pace.answered(0.1)
+    assert 8.9 < pace.most < 9.1
+    pace.under_way = 1
+    pace.refused(time.monotonic(), 0)
+    assert pace.most == 1
+
+
+async def test_requests_wait_for_their_place_in_order_and_no_more_than_allowed_are_under_way() -> None:
+    pace, seen, highest = Pace(), list[int](), 0
+    pace.most = 3.0
+
+    async def one(number: int) -> None:
+        nonlocal highest
+        async with pace.one():
+            highest = max(highest, pace.under_way)
+            seen.append(number)
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        for number in range(50):
+            group.start_soon(one, number)
+    assert (highest, sorted(seen), pace.under_way) == (3, list(range(50)), 0)
+
+
+async def test_the_place_of_one_that_is_cancelled_goes_to_another() -> None:
+    pace = Pace()
+    pace.most = 1.0
+    got = list[str]()
+
+    async def one(name: str) -> None:
+        async with pace.one():
+            got.append(name)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group, pace.one():
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as inner:
+                    inner.start_soon(one, "cancelled")
+                    await anyio.wait_all_tasks_blocked()
+                    group.start_soon(one, "other")
+                    await anyio.wait_all_tasks_blocked()
+                    scope.cancel()
+    assert got == ["other"]
+
+
+async def test_nothing_is_sent_before_the_time_that_the_server_asked_for() -> None:
+    pace = Pace()
+    pace.refused(time.monotonic(), 0.1)
+    began = time.monotonic()
+    async with pace.one():
+        assert time.monotonic() - began >= 0.09
+
+
+async def test_what_is_under_way_gets_a_limit_once_it_is_known_how_long_answers_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mentra_nb.rows.pace.LEAST_PATIENCE", 0.05)
+    pace, raised = Pace(), list[str]()
+
+    async def silent() -> None:
+        try:
+            with pace.patience(1):
+                await anyio.sleep_forever()
+        except TransportError as error:
+            raised.append(str(error))
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(silent)
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(KNOWN):
+                pace.answered(0.001)
+            group.start_soon(silent)
+    assert raised == ["no answer came within 0 s"] * 2
+
+
+async def test_patience_grows_with_each_attempt_and_with_the_slowest_answer() -> None:
+    pace, limits = Pace(), list[float]()
+    for _ in range(KNOWN):
+        pace.answered(2.0)
+    for attempt in (1, 2, 3):
+        with pace.patience(attempt):
+            limits.append(round(anyio.current_effective_deadline() - anyio.current_time()))
+    assert limits == [20, 40, 80]
+
+
+async def test_all_maps_of_a_runtime_share_the_pace_of_a_provider() -> None:
+    runtime, other = (mn.Runtime(store=mn.VolatileStore(), audit=mn.NullAudit()) for _ in range(2))
+    assert pace_of(runtime, "lab") is pace_of(runtime, "lab")
+    assert pace_of(runtime, "lab") is not pace_of(runtime, "far")
+    assert pace_of(runtime, "lab") is not pace_of(other, "lab")
+    await runtime.close()
+    await other.close()
