@@ -339,3 +339,11 @@ class TokenUsage(Data):
                 for key in mine
             }
         )
+
+
+def prompt_tokens(provider: str, usage: TokenUsage) -> int:
+    """Return the tokens of the request that was answered, cached ones included."""
+    prompt = (usage.input_tokens or 0) + (usage.tool_input_tokens or 0)
+    if provider == "anthropic":  # its input_tokens exclude cached ones
+        prompt += (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    return prompt

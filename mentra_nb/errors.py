@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _CONTROL = late(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _TOO_LONG = late(
-    r"context.length|context.(window|size)|maximum context|prompt is too long"
+    r"context.length|context.(window|size)|context of the local model|maximum context|prompt is too long"
     r"|input token count|too many (input )?tokens|n_ctx",
     re.IGNORECASE,
 )
@@ -262,10 +262,15 @@ def unlisted(error: MentraError) -> str:
 _KEY_ADVICE = {401: "check the key: %mentra check", 403: "check what the key may use: %mentra check"}
 
 
+def is_too_long(error: ProviderError) -> bool:
+    """Return whether a request was refused because the conversation is too long for the model."""
+    return _status(error) == 413 or bool(_TOO_LONG.search(str(error)))
+
+
 def what_to_do(error: ProviderError) -> str:
     """Return what to do after an error of a provider in a turn; empty if its message says it."""
     text, status = str(error), _status(error)
-    if status == 413 or _TOO_LONG.search(text):
+    if is_too_long(error):
         return "begin a new conversation (-s NAME), or take a model with a larger context window: %mentra models"
     if _UNREADABLE.search(text):
         return "%mentra resume asks again; if that fails too, take another model, or update the server"

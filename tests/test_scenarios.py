@@ -44,6 +44,17 @@ UNDER_THEIR_NAMES = {
         run_options_stop_after_tool_round_commits_transcript_and_halts
         token_budget_stops_gracefully_after_the_round_that_crosses_it
     """,
+    "agent/test_compaction": """
+        a_lone_user_turn_is_never_replaced_by_a_summary_of_itself
+        a_turn_pinned_by_a_tool_result_is_summarized_instead_of_refused
+        accumulating_files_keeps_first_seen_order_and_drops_repeats auto_compaction_degrades_gracefully_on_failure
+        auto_compaction_persists_transcript_and_rewrites_history carried_files_reads_the_newest_summary_only
+        compact_tool_compacts_history_and_continues compacted_summaries_are_searchable
+        compaction_events_appear_in_session_stream_and_session_continues
+        fifty_turn_session_with_multiple_compaction_cycles files_touched_accumulate_across_successive_compactions
+        local_summary_projection_excludes_thinking_from_full_transcript_json
+        micro_compaction_only_rewrites_old_tool_results_in_requests resumed_session_continues_after_compaction
+    """,
     "test_errors": """
         budget_exceeded_is_terminal display_mentions_missing_models display_mentions_missing_provider
         empty_assistant_response_has_clear_display_text permanent_provider_error_is_terminal
@@ -250,6 +261,7 @@ UNDER_ANOTHER_NAME = {
         background_task_maps_* subagent_* tool_execution_progress_* tool_use_ready_*
     """,
     "event/test_events::a_delta_is_shown_and_not_recorded": "text_delta_*",
+    "event/test_events::a_compaction_is_shown_from_its_beginning_and_a_shortened_result_is_not": "compaction_maps_*",
     "permission/test_asking::a_revoked_allowance_stays_revoked_after_reload": (
         "revoked_project_or_global_allow_stays_revoked_after_reload"
     ),
@@ -421,12 +433,6 @@ CHANGED = {
 
 OPEN = {
     "memory": "wrapper_store_delegates_non_memory_runtime_operations",
-    "compaction": """
-        auto_compaction_degrades_gracefully_on_failure compact_tool_compacts_history_and_continues
-        compacted_summaries_are_searchable compaction_events_appear_in_session_stream_and_session_continues
-        compaction_maps_* micro_compaction_only_rewrites_old_tool_results_in_requests
-        resumed_session_continues_after_compaction
-    """,
     "teams": """
         resume_revives_persisted_teammate_actors_for_lead_runtime
         resume_wakes_revived_teammate_for_persisted_inbox_work task_working_directory_routes_shell_for_teammate

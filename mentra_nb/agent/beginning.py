@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import RunOptions
-from mentra_nb.agent.loop import check_priced
 from mentra_nb.agent.recovery import OpenEnd, Settled, open_end
 from mentra_nb.agent.results import APPROVED
+from mentra_nb.agent.spending import check_priced
 from mentra_nb.agent.transcript import TranscriptPath
 from mentra_nb.agent.turn import Turn
 from mentra_nb.content import Message

@@ -18,9 +18,9 @@ from mentra_nb.budget.requests import (
     most_of,
     most_of_head,
     most_of_messages,
-    prompt_tokens,
     used,
 )
+from mentra_nb.content import prompt_tokens
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.permission.asking import SessionPermissions

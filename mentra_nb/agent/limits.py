@@ -157,6 +157,8 @@ class RunOptions:
     """Offer only tools that read until a person has approved the model's answer, a plan; then it is carried out."""
     without_tools: bool = False
     """Let the model call no tool: it is told so, and a call that it makes all the same is refused."""
+    context_window: int | None = None
+    """The tokens that the model's context holds, where its provider does not tell."""
     max_rounds: int | None = None
     """Model answers."""
     retry_base: float = 0.5

@@ -5,32 +5,28 @@ How a turn begins and ends is in `beginning.py` and `ending.py`.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
-import anyio
-
 from mentra_nb.agent.answer import PendingMessage
-from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.recovery import OpenEnd
 from mentra_nb.agent.request import assemble
+from mentra_nb.agent.retrying import asked_wait, most_retries, wait_before_retry
+from mentra_nb.agent.spending import check_priced, count_usage
 from mentra_nb.agent.steering import Boundary, Steering
 from mentra_nb.agent.turn import Turn
-from mentra_nb.content import Message, TokenUsage, ToolResult, ToolUse
+from mentra_nb.content import Message, ToolResult, ToolUse, prompt_tokens
 from mentra_nb.errors import (
     BudgetSpent,
-    ConfigurationError,
     ErrorCategory,
     FailedToStreamResponse,
-    HttpError,
     MalformedStream,
     ProviderError,
-    RetryableError,
     StreamTruncated,
+    is_too_long,
 )
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
@@ -42,6 +38,8 @@ SAVE_EVERY = 0.25
 LONG_TEXT = 1 << 16
 """Characters from which on the wait after a save is at least `SAVE_SHARE` times as long as the save took."""
 SAVE_SHARE = 20
+LONG_CONVERSATION = 2_000
+"""Tokens of a conversation from which on it is looked whether it fits the model's context window."""
 MAX_MALFORMED_ROUNDS = 3
 """A turn fails after this many rounds in a row whose calls all have malformed arguments."""
 
@@ -280,6 +278,11 @@ async def ask_model(turn: Turn) -> Answer:
     turn.scheduler.use_model(model)
     await turn.transcript.ready_for((provider, model))
     request = assemble(model, turn.config, turn.transcript.messages(), turn.environment, turn.scheduler.toolbox)
+    turn.about, refused = 0, False
+    if turn.transcript.tokens > LONG_CONVERSATION or turn.scheduler.wants_compaction:
+        from mentra_nb.agent.compacting import fitted
+
+        request = await fitted(turn, request)
     turn.limits.count_request()
     for attempt in count(1):
         try:
@@ -299,12 +302,25 @@ async def ask_model(turn: Turn) -> Answer:
                 error.args = (f"{error}; the server asks to wait {asked_wait(error):,.0f} s before the next request",)
             request_failed(turn, error)
             turn.pending = None
+            if not (refused or said_something) and is_too_long(error):
+                refused, shorter = True, await shorter_request(turn, request, error)
+                if shorter is not None:
+                    request = shorter
+                    turn.limits.count_request()
+                    continue
             is_last = attempt > most_retries(error, turn.limits.options)
             if said_something or too_long or not error.is_transient or is_last:
                 raise FailedToStreamResponse(error, f"{provider.descriptor.id}/{model}") from error
             turn.limits.count_request()  # before the wait, so that no time is lost when the budget is spent
             await wait_before_retry(turn, error, attempt)
     raise AssertionError("unreachable")
+
+
+async def shorter_request(turn: Turn, request: Request, refusal: ProviderError) -> Request | None:
+    """Return the request again after the provider refused it as too long; `None` if it cannot be made shorter."""
+    from mentra_nb.agent.compacting import after_refusal
+
+    return await after_refusal(turn, request, refusal)
 
 
 async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator[ProviderEvent]) -> Answer:
@@ -326,43 +342,6 @@ async def read_answer(turn: Turn, pending: PendingMessage, events: AsyncIterator
                 save_at += SAVE_SHARE * (time.monotonic() - begun)
     turn.stop_detail = pending.stop_detail
     return Answer(pending.message(), pending.stop_reason or "end")
-
-
-async def wait_before_retry(turn: Turn, error: ProviderError, attempt: int) -> None:
-    """Announce the next attempt and wait until it is due."""
-    delay = retry_delay(error, attempt, random.random(), turn.limits.options)  # noqa: S311  # not a secret
-    turn.emit(
-        e.RetryAttempt(
-            agent_id=turn.agent_id,
-            error_message=str(error),
-            attempt=attempt,
-            max_attempts=most_retries(error, turn.limits.options),
-            next_delay_ms=int(delay * 1000),
-        )
-    )
-    await anyio.sleep(delay)
-
-
-def most_retries(error: ProviderError, options: RunOptions) -> int:
-    """Return how often a request that failed in this way is sent again at most."""
-    budget: int = options.retry_budget
-    return budget if error.most_retries is None else min(budget, error.most_retries)
-
-
-def retry_delay(error: ProviderError, attempt: int, chance: float, options: RunOptions) -> float:
-    """Return the seconds to wait after a failed attempt.
-
-    They are the share `chance`, in [0, 1], of a time that doubles with each attempt, so that many clients do not retry
-    at the same moment; but no less than the server asks for, up to `retry_after_cap`.
-    """
-    longest: float = min(options.retry_base * 2 ** min(attempt - 1, 10), options.retry_max)
-    return max(chance * longest, min(asked_wait(error), options.retry_after_cap))
-
-
-def asked_wait(error: ProviderError) -> float:
-    """Return the seconds that the server asks to wait before another request, 0 if it names no time."""
-    asked = error.delay if isinstance(error, RetryableError) else None
-    return (error.retry_after if isinstance(error, HttpError) else asked) or 0.0
 
 
 def request_started(turn: Turn, provider: str, model: str, attempt: int) -> None:
@@ -404,6 +383,8 @@ def response_finished(turn: Turn) -> None:
     if usage is None:
         return
     turn.usage = turn.usage + usage
+    if turn.about and (counted := prompt_tokens(pending.provider, usage)):
+        turn.transcript.counted = turn.about, counted
     count_usage(turn, pending.provider, pending.model, usage)
     turn.emit(
         e.UsageReport(
@@ -419,26 +400,3 @@ def response_finished(turn: Turn) -> None:
 def _announce(turn: Turn, event: type[e.ModelRequestFinished] | type[e.ModelResponseFinished], **outcome: Any) -> None:
     assert turn.request is not None
     turn.emit(event(**turn.request.model_dump(exclude={"kind"}), **outcome))
-
-
-def count_usage(turn: Turn, provider: str, model: str, usage: TokenUsage) -> None:
-    """Count the tokens and the cost of an answer against the budgets."""
-    tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
-    cost = 0.0
-    if turn.limits.options.cost_budget is not None:
-        cost = _cost(provider, model, usage) or 0.0
-    turn.limits.count_usage(tokens, cost)
-
-
-def check_priced(provider: str, model: str) -> None:
-    """Raise `ConfigurationError` for a model without a known price, since a cost budget cannot limit it."""
-    if _cost(provider, model, TokenUsage(input_tokens=1, output_tokens=1)) is None:
-        raise ConfigurationError(
-            f"{provider}/{model} has no known price, so a cost budget cannot limit it: use token_budget"
-        )
-
-
-def _cost(provider: str, model: str, usage: TokenUsage) -> float | None:
-    from mentra_nb.pricing import cost_usd  # loads the price list
-
-    return cost_usd(provider, model, usage)

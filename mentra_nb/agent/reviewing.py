@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
-from mentra_nb.agent.answer import PendingMessage
-from mentra_nb.agent.loop import check_priced, count_usage
+from mentra_nb.agent.aside import answer_aside
+from mentra_nb.agent.spending import check_priced
 from mentra_nb.agent.turn import Turn
 from mentra_nb.authorization import PermissionQuestion
 from mentra_nb.content import Message
 from mentra_nb.errors import ConfigurationError, MentraError
-from mentra_nb.event import types as e
 from mentra_nb.event.rare import QuestionAdvised
-from mentra_nb.ids import new_id
 from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.providers.base import Provider, Request
 from mentra_nb.record.write.own import OwnExpressions
@@ -29,8 +27,7 @@ from mentra_nb.secrets.mask import mask_secrets
 from mentra_nb.secrets.tree import mask_values
 
 if TYPE_CHECKING:
-    from mentra_nb.amounts import Unit
-    from mentra_nb.budget.meter import Reservation
+    pass
 
 SECONDS = 20.0
 """How long the reviewer may take."""
@@ -96,63 +93,9 @@ class Reviewer:
 
     async def _answer(self, question: PermissionQuestion) -> str:
         """Return what the model answers; its request is recorded and counts in the turn. Raises `MentraError`."""
-        turn, provider = self._turn, self._provider.descriptor.id
-        call = Message.user(described(question, getattr(turn.environment.bus.audit, "redact", ())))
+        call = Message.user(described(question, getattr(self._turn.environment.bus.audit, "redact", ())))
         request = Request(model=self._model, messages=[call], system=SYSTEM, max_output_tokens=MAX_OUTPUT)
-        turn.limits.count_request()
-        from mentra_nb.budget.requests import is_free_of_charge, used
-
-        reservation, most = await self._reserve(request)
-        sent = e.ModelRequestStarted(
-            agent_id=turn.agent_id,
-            run_id=turn.id,
-            model=self._model,
-            provider=provider,
-            attempt=1,
-            request_id=new_id("review"),
-        )
-        about = sent.model_dump(exclude={"kind"})
-        pending = PendingMessage(turn.agent_id, provider, self._model)
-        opened, why, spent = False, "cancelled", most
-        turn.emit(sent)
-        try:
-            async with self._provider.stream(request) as events:
-                opened = True
-                turn.emit(e.ModelRequestFinished(**about, success=True))
-                async for event in events:
-                    pending.apply(event)
-            text, why = pending.message().text(), ""
-            return text
-        except MentraError as error:
-            why = str(error) or type(error).__name__
-            if not opened and reservation is not None and is_free_of_charge(error):
-                spent = dict.fromkeys(most, 0)
-            raise
-        finally:
-            if opened:
-                how: dict[str, Any] = {"stop_reason": pending.stop_reason, "usage": pending.usage}
-                turn.emit(e.ModelResponseFinished(**about, success=not why, error=why or None, **how))
-            else:
-                turn.emit(e.ModelRequestFinished(**about, success=False, error=why))
-            if pending.usage is not None:
-                turn.usage = turn.usage + pending.usage
-                count_usage(turn, provider, self._model, pending.usage)
-            if reservation is not None:
-                if opened:
-                    spent = used(provider, self._model, pending.usage, most)
-                await reservation.settle(spent)
-
-    async def _reserve(self, request: Request) -> tuple[Reservation | None, dict[Unit, int]]:
-        """Reserve the most that a request may use, if the turn has budgets. Raises `BudgetSpent`; asks nobody."""
-        meter = self._turn.limits.meter
-        if meter is None:
-            return None, {}
-        from mentra_nb.budget.requests import most_of, most_of_head, most_of_messages
-
-        prompt = most_of_head(request.system, ()) + most_of_messages(request.messages)
-        free = bool(getattr(self._provider, "free", False))
-        most = most_of(meter, self._provider.descriptor.id, self._model, prompt, MAX_OUTPUT, free=free)
-        return await meter.reserve_unasked(most), most
+        return await answer_aside(self._turn, self._provider, request, "review")
 
 
 def begin(turn: Turn) -> None:

@@ -26,7 +26,7 @@ from mentra_nb.permission.binding import arguments_hash, contained, contained_ca
 from mentra_nb.permission.person import AskPerson
 from mentra_nb.permission.policy import PolicyViolation
 from mentra_nb.store.records import Entry, ToolCallEnd, ToolCallRecord
-from mentra_nb.tools.needed import READ_TOOL_RESULT, ToolIndex, WholeResults
+from mentra_nb.tools.needed import READ_TOOL_RESULT, Compaction, ToolIndex, WholeResults
 from mentra_nb.tools.schema import ToolError
 from mentra_nb.tools.tool import Tool
 
@@ -49,19 +49,31 @@ class Scheduler:
     results: dict[str, ToolResult] = field(default_factory=dict)
     unsaved: ToolCallEnd | None = None
     """The end of the round's last call, while it is not stored: it is stored with the results of the round."""
+    path: Callable[[], Awaitable[Sequence[Entry]]] | None = None
+    """Returns all entries of the conversation."""
+    wants_compaction: bool = False
+    """Whether the tool `compact` was called, and the conversation is to be shortened before the next request."""
     _calls: Sequence[ToolUse] = ()
 
     def __post_init__(self) -> None:
-        store, agent_id = self.environment.store, self.caller.agent_id
         services: dict[type, Any] = {
             ToolIndex: ToolIndex(self.toolbox.deferred, self.toolbox.load),
             **self.companions,
-            WholeResults: WholeResults(lambda call_id: store.load_result(agent_id, call_id)),
+            WholeResults: WholeResults(self._whole_result),
+            Compaction: Compaction(lambda: setattr(self, "wants_compaction", True)),
         }
         if isinstance(self.environment.authorizer, SessionPermissions):
             services[AskPerson] = AskPerson(self.environment.authorizer)
         self._events = CallEvents(self.environment, self.caller, services, self.delegation)
         self._gates = Gates(self._events, self.toolbox, self.answer_tool, is_open=lambda id: id not in self.results)
+
+    async def _whole_result(self, call_id: str) -> str | None:
+        """Return the whole result of a call of which a part was sent, as text; `None` if there is none."""
+        kept = await self.environment.store.load_result(self.caller.agent_id, call_id)
+        if kept is not None or self.path is None:
+            return kept
+        found = (result for entry in reversed(await self.path()) for result in entry.message.tool_results())
+        return next((result.display() for result in found if result.tool_use_id == call_id), None)
 
     def use_model(self, model: str) -> None:
         """Name another model in what follows."""

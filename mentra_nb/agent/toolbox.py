@@ -1,8 +1,8 @@
 """The tools of a turn: those the agent may call, and those its next request describes to the model.
 
 A deferred tool is described once a search has found it; until then the system prompt has its name and one line, unless
-the provider searches. Two tools are there only when they are needed: `search_tools`, as long as there are deferred
-tools, and `read_tool_result`, once a result was too long to be shown whole.
+the provider searches. Three tools are there only when they are needed: `search_tools`, as long as there are deferred
+tools; `read_tool_result`, once a result was not sent whole; and `compact`, once the conversation was shortened.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.providers.base import ProviderToolSpec
-from mentra_nb.tools.needed import NEEDED, READ_TOOL_RESULT, SEARCH_TOOLS
+from mentra_nb.tools.needed import COMPACT, NEEDED, READ_TOOL_RESULT, SEARCH_TOOLS
 from mentra_nb.tools.tool import Tool
 
 PLANNING = """\
@@ -119,6 +119,10 @@ def _needed(name: str) -> Tool:
         from mentra_nb.tools.builtin.read_tool_result import ReadToolResult
 
         return ReadToolResult()
+    if name == COMPACT:
+        from mentra_nb.tools.builtin.compact import Compact
+
+        return Compact()
     from mentra_nb.tools.builtin.search_tools import SearchTools
 
     return SearchTools()

@@ -1,7 +1,8 @@
 """An agent's conversation: the active path through a tree of entries, appended to and never rewritten.
 
-All of it is sent with every request, but old messages are rarely read. Only the form they were last sent in stays in
-memory; the rest is read from the store when it is needed.
+With every request all of it is sent that follows the newest summary, which stands for what came before; that is only
+in the store. Old messages are rarely read: only the form they were last sent in stays in memory, and the rest is read
+from the store when it is needed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple, TypeVar, overload
 
+from mentra_nb.compaction.entry import sent_messages, sent_of
+from mentra_nb.compaction.tokens import of_message
 from mentra_nb.content import ContentBlock, Conversation, Message, Role, Sendable, ToolResult, ToolUse
 from mentra_nb.errors import OperationDenied, UnknownEntry
 from mentra_nb.ids import new_id
@@ -32,11 +35,20 @@ class Item(NamedTuple):
     kind: EntryKind
     message: Message
     created_at: float
+    shorter: Message | None = None
+    """What is sent in place of the message, if it was made shorter."""
+
+    @property
+    def sent(self) -> Message:
+        """The message as it is sent."""
+        return self.shorter or self.message
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptPath:
-    """What is in memory of one path: its old entries, followed by `items`.
+    """What is in memory of one path, in the order in which it is sent: its old entries, followed by `items`.
+
+    A summary is sent before the entries that it keeps, and follows them on the path.
 
     Changing the path replaces this value as a whole, so no part of one path can remain in another. The lists of the
     current value grow in place, because copying them for each append would take longer with every message.
@@ -45,7 +57,17 @@ class TranscriptPath:
     old: int = 0
     """The number of old entries."""
     old_leaf: str | None = None
-    """The id of the last old entry."""
+    """The id of the last entry of the path that is not in `items`."""
+    gone: int = 0
+    """The number of entries before the old ones, for which a summary is sent."""
+    gone_calls: frozenset[str] = frozenset()
+    """The ids of the calls in those."""
+    block: int = 0
+    """How many of `items`, from the first on, are a summary and the entries it keeps: together they become old."""
+    short: int = 0
+    """The number of old entries and items, from the first on, of which results are sent in part."""
+    tokens: int = 0
+    """Of the messages that are sent, estimated. Unknown while unloaded."""
     wire: str = ""
     """The wire that `forms` are for."""
     forms: list[Any] = field(default_factory=list)
@@ -60,6 +82,9 @@ class TranscriptPath:
     """The old messages, once one of them was read. May lack the last ones."""
     items: list[Item] = field(default_factory=list)
     """The entries that are whole in memory."""
+
+
+_NEW = TranscriptPath()
 
 
 class Sent:
@@ -135,13 +160,17 @@ class Transcript:
     An unloaded transcript knows only its leaf and its length.
     """
 
-    __slots__ = ("_path", "agent_id", "aside", "store")
+    __slots__ = ("_path", "agent_id", "aside", "counted", "quiet", "store")
 
     def __init__(self, agent_id: str, store: TranscriptStore, entries: Sequence[Entry] = ()) -> None:
         self.agent_id: str = agent_id
         self.store: TranscriptStore = store
         self.aside: Message | None = None
         """A message that is sent after all others, and is not part of the conversation."""
+        self.counted: tuple[int, int] | None = None
+        """`tokens` when a request was sent, and how many its provider has counted for all of the request."""
+        self.quiet: int = 0
+        """No summary is tried below so many tokens, because one has failed."""
         self._path: TranscriptPath
         self.follow(entries)
 
@@ -153,12 +182,19 @@ class Transcript:
         return transcript
 
     def __len__(self) -> int:
-        return self._path.old + len(self._path.items)
+        return self._path.gone + self._path.old + len(self._path.items)
 
     @property
     def leaf(self) -> str | None:
-        items = self._path.items
-        return items[-1].id if items else self._path.old_leaf
+        path = self._path
+        if not path.items:
+            return path.old_leaf
+        return path.items[0 if path.block == len(path.items) else -1].id
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of the messages that are sent, estimated."""
+        return self._path.tokens
 
     # ---- what is in memory ------------------------------------------------------------------------------------
 
@@ -174,35 +210,52 @@ class Transcript:
         self._path = replace(self._path, recipient=recipient)
 
     async def load(self) -> None:
-        """Read all messages into memory, whole."""
-        self.follow(await self.store.load_path(self.agent_id, self.leaf))
+        """Read all messages that are sent into memory, whole."""
+        path = self._path
+        last = path.old + len(path.items) if path.gone else None
+        self.follow(await self.store.load_path(self.agent_id, self.leaf, last=last), path)
+        if path.short:
+            self.shorten(path.short)
 
     def unload(self) -> None:
         """Free the messages; they are read from the store again when needed."""
         self._path = TranscriptPath(len(self), self.leaf)
 
+    async def entries(self) -> list[Entry]:
+        """Return all stored entries of the path."""
+        return await self._path_to(self.leaf)
+
     def history(self) -> list[Message]:
-        """Return all messages, whole. Blocks while it reads the old ones from the store."""
-        return [*self._read_old(), *(item.message for item in self._path.items)]
+        """Return all messages of the path, whole. Blocks while it reads the old ones from the store."""
+        return [*(entry.message for entry in self._read_old()), *(item.message for item in self._in_order())]
+
+    def _in_order(self) -> list[Item]:
+        """Return the items in the order of the path."""
+        items, block = self._path.items, self._path.block
+        return [*items[1:block], *items[:1], *items[block:]] if block else items
 
     def read(self, at: int) -> Message:
-        """Return an old message, whole. Reads all old messages at once, since callers tend to want the others too."""
+        """Return an old message as it is sent. Reads all of them at once, since callers tend to want the others too."""
         messages = self._path.read
         if messages is None or at >= len(messages):
-            messages = self._read_old()
+            messages = sent_messages(self._read_old())
+            if short := self._path.short:
+                from mentra_nb.compaction.shrink import shorter
+
+                messages[:short] = [shorter(message) or message for message in messages[:short]]
             self._path = replace(self._path, read=messages)
         return messages[at]
 
-    def _read_old(self) -> list[Message]:
+    def _read_old(self) -> list[Entry]:
+        """Return the entries of the path that are not among the items."""
         path = self._path
-        if not path.old:
+        if not path.gone + path.old:
             return []
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(1) as thread:
-            entries = thread.submit(asyncio.run, self._path_to(path.old_leaf)).result()
-        return [entry.message for entry in entries]
+            return thread.submit(asyncio.run, self._path_to(path.old_leaf)).result()
 
     async def _path_to(self, leaf: str | None) -> list[Entry]:
         return await self.store.load_path(self.agent_id, leaf)
@@ -212,7 +265,7 @@ class Transcript:
     def messages(self) -> Conversation:
         """Return the conversation to send. Old messages may be `Sent`."""
         aside = [self.aside] if self.aside is not None else []
-        return _Conversation(self, len(self._path.forms), [*(item.message for item in self._path.items), *aside])
+        return _Conversation(self, len(self._path.forms), [*(item.sent for item in self._path.items), *aside])
 
     def sent(self, wire: str, old: int) -> tuple[list[tuple[str, ...]], list[Any]]:
         """Return what `Conversation.sent` does of the first `old` messages: all of them, or nothing."""
@@ -234,7 +287,8 @@ class Transcript:
     def call_ids(self) -> Iterator[str]:
         """Yield the ids of the calls in all messages. The transcript must be loaded."""
         path = self._path
-        return chain(chain.from_iterable(path.calls), *(item.message.call_ids() for item in path.items))
+        calls = (item.message.call_ids() for item in path.items)
+        return chain(path.gone_calls, chain.from_iterable(path.calls), *calls)
 
     def has_images(self, at: int) -> bool:
         """Return whether an old message has images."""
@@ -242,7 +296,7 @@ class Transcript:
 
     @property
     def tail(self) -> tuple[Entry, ...]:
-        """The entries that are whole in memory: all of them after `follow` and `load`, else the last ones."""
+        """The entries that are whole in memory, as they are sent: all of these after `load`, else the last ones."""
         return tuple(self._entry(at) for at in range(len(self._path.items)))
 
     def late(self, count: int) -> list[Entry]:
@@ -259,9 +313,48 @@ class Transcript:
         """Put a message at the end of the path. The caller stores the entry before it appends the next one."""
         items = self._path.items
         items.append(Item(new_id("entry"), run_id, kind or _kind(message), message, time.time()))
+        self._path = replace(self._path, tokens=self._path.tokens + of_message(message))
         entry = self._entry(len(items) - 1)
         self._shrink()
         return entry
+
+    # ---- making it shorter; it must be loaded -----------------------------------------------------------------
+
+    def compact(self, summary: Message, keeps: int, run_id: str | None) -> Entry:
+        """Put a summary at the end of the path, and send it and the last `keeps` entries in place of all messages."""
+        path, kept = self._path, self._path.items[len(self._path.items) - keeps :]
+        item = Item(new_id("entry"), run_id, "compaction_summary", summary, time.time())
+        entry = Entry(
+            id=item.id,
+            agent_id=self.agent_id,
+            parent_id=self.leaf,
+            run_id=run_id,
+            kind=item.kind,
+            message=summary,
+            created_at=item.created_at,
+        )
+        left = self._in_order()[: len(path.items) - keeps]
+        self._path = TranscriptPath(
+            old_leaf=left[-1].id if left else path.old_leaf,
+            gone=path.gone + len(left),
+            gone_calls=path.gone_calls.union(*(each.message.call_ids() for each in left)),
+            block=1 + keeps,
+            recipient=path.recipient,
+            items=[item, *(each._replace(shorter=None) for each in kept)],
+        )
+        self._path = replace(self._path, tokens=self._sum())
+        return entry
+
+    def shorten(self, count: int) -> None:
+        """Send the results and pictures of the first `count` messages in part from now on."""
+        from mentra_nb.compaction.shrink import shorter
+
+        for at, item in enumerate(self._path.items[:count]):
+            self._path.items[at] = item._replace(shorter=shorter(item.message))
+        self._path = replace(self._path, short=count, tokens=self._sum())
+
+    def _sum(self) -> int:
+        return sum(of_message(item.sent) for item in self._path.items)
 
     def snapshot(self) -> TranscriptPath:
         """Return the path as it is now, for `go_back`."""
@@ -273,9 +366,23 @@ class Transcript:
         """Leave the branch for an earlier path. Nothing is deleted from the store."""
         self._path = path
 
-    def follow(self, entries: Sequence[Entry]) -> None:
-        """Take the path of these entries."""
-        self._path = TranscriptPath(items=[Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries])
+    def follow(self, entries: Sequence[Entry], before: TranscriptPath = _NEW) -> None:
+        """Take the path of these entries; before them are those that are not sent of the path `before`."""
+        gone, summary = sent_of(entries)
+        items = [Item(x.id, x.run_id, x.kind, x.message, x.created_at) for x in entries[gone:]]
+        block = 0
+        if summary is not None:
+            block = summary - gone + 1
+            items.insert(0, items.pop(block - 1))
+        left = entries[gone - 1].id if gone else entries[0].parent_id if entries else None
+        self._path = TranscriptPath(
+            old_leaf=left,
+            gone=before.gone + gone,
+            gone_calls=before.gone_calls.union(*(entry.message.call_ids() for entry in entries[:gone])),
+            block=block,
+            items=items,
+        )
+        self._path = replace(self._path, tokens=self._sum())
 
     async def branch_from(self, entry_id: str | None, holder: str | None) -> int:
         """Continue from another entry, in the store too; `None` is the very beginning.
@@ -295,21 +402,29 @@ class Transcript:
 
     def _shrink(self) -> None:
         """Replace old messages that have been sent by the form they were sent in."""
-        path, count = self._path, 0
-        wire = path.wire
+        path, forms = self._path, list[Any]()
+        wire = path.wire if path.forms else path.items[0].sent.last_wire if path.items else ""
         for item in islice(path.items, max(0, len(path.items) - KEEP)):
-            if not path.forms:
-                wire = item.message.last_wire
-            form = item.message.form(wire)
+            form = item.sent.form(wire)
             if form is None:
                 break
-            path.forms.append(form)
-            path.pictures.append(item.message.has_images())
-            path.calls.append(item.message.call_ids())
-            count += 1
-        if count:
-            self._path = replace(path, old=len(path.forms), old_leaf=path.items[count - 1].id, wire=wire)
-            del path.items[:count]
+            forms.append(form)
+        if not forms or len(forms) < path.block:
+            return
+        gone, old_leaf = path.items[: len(forms)], path.items[len(forms) - 1].id
+        if len(forms) == path.block:
+            old_leaf = path.items[0].id
+        path.forms.extend(forms)
+        path.pictures.extend(item.sent.has_images() for item in gone)
+        path.calls.extend(item.sent.call_ids() for item in gone)
+        self._path = replace(path, old=len(path.forms), old_leaf=old_leaf, block=0, wire=wire)
+        del path.items[: len(forms)]
+
+    def _parent(self, at: int) -> str | None:
+        """Return the id of the entry that an item follows on the path."""
+        order = self._in_order()
+        place = order.index(self._path.items[at]) if self._path.block else at
+        return order[place - 1].id if place else self._path.old_leaf
 
     def _entry(self, at: int) -> Entry:
         path = self._path
@@ -317,7 +432,7 @@ class Transcript:
         return Entry(
             id=item.id,
             agent_id=self.agent_id,
-            parent_id=path.items[at - 1].id if at else path.old_leaf,
+            parent_id=self._parent(at),
             run_id=item.run_id,
             kind=item.kind,
             message=item.message,

@@ -79,8 +79,13 @@ class Turn:
     usage: TokenUsage = field(default_factory=TokenUsage)
     reviewer: Reviewer | None = None
     """What advises on its questions, if anything does."""
+    about: int = 0
+    """The tokens of the open request, estimated; 0 while the conversation is short."""
     owed: list[Entry] = field(default_factory=list)
     """Entries of the transcript that are stored with the next one, or with the end of the turn."""
+
+    def __post_init__(self) -> None:
+        self.scheduler.path = self.transcript.entries
 
     @property
     def answer(self) -> Message | None:
@@ -100,8 +105,11 @@ class Turn:
     async def commit(self, message: Message, kind: EntryKind | None = None, *, is_last: bool = False) -> None:
         """Append a message to the transcript and store it; the last one is stored with the end of the turn."""
         self.owed.append(self.transcript.append(message, self.id, kind))
-        if is_last:
-            return
+        if not is_last:
+            await self.store_owed()
+
+    async def store_owed(self) -> None:
+        """Store the entries that are not stored yet."""
         entries, self.owed = self.owed, []
         if self.scheduler.unsaved is not None:
             await self.scheduler.save(self.scheduler.unsaved, entries)

@@ -11,7 +11,17 @@ from typing import Any
 
 from mentra_nb.amounts import PARTS, Unit
 from mentra_nb.budget.meter import Meter
-from mentra_nb.content import Image, Opaque, Sendable, Text, Thinking, TokenUsage, ToolResult, ToolUse
+from mentra_nb.content import (
+    Image,
+    Opaque,
+    Sendable,
+    Text,
+    Thinking,
+    TokenUsage,
+    ToolResult,
+    ToolUse,
+    prompt_tokens,
+)
 from mentra_nb.errors import ConfigurationError, HttpError, InvalidRequest, ReplayMiss, Unreachable
 from mentra_nb.paths import record_folder
 from mentra_nb.pricing import cost_usd, own_prices, price_rows
@@ -135,14 +145,6 @@ def used(provider: str, model: str, usage: TokenUsage | None, most: Mapping[Unit
         cost = cost_usd(provider, model, usage)
         spent["usd"] = most["usd"] if cost is None else math.ceil(round(cost * PARTS["usd"], 3))
     return spent
-
-
-def prompt_tokens(provider: str, usage: TokenUsage) -> int:
-    """Return the tokens of the request that was answered, cached ones included."""
-    prompt = (usage.input_tokens or 0) + (usage.tool_input_tokens or 0)
-    if provider == "anthropic":  # its input_tokens exclude cached ones
-        prompt += (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
-    return prompt
 
 
 def is_free_of_charge(error: BaseException) -> bool:

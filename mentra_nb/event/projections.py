@@ -128,6 +128,20 @@ def _advised(event: Any) -> shown.QuestionAdvised:
     )
 
 
+def _compacted(event: Any) -> shown.CompactionCompleted | None:
+    """Return the event for a summary; old results are shortened silently."""
+    if event.mode == "shortened":
+        return None
+    return shown.CompactionCompleted(
+        agent_id=event.agent_id,
+        replaced_items=event.replaced_items or 0,
+        preserved_items=event.preserved_items or 0,
+        resulting_transcript_len=event.resulting_history_len,
+        extracted_facts_count=event.extracted_facts_count or 0,
+        summary_preview=event.summary_preview or "",
+    )
+
+
 _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
     e.SessionStarted: lambda x: shown.SessionStarted(session_id=x.session_id),
     e.TurnStarted: lambda x: shown.UserMessage(text=x.prompt, model=x.model),
@@ -177,8 +191,13 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
 }
 
 
-_RARE: dict[str, Callable[[Any], shown.SessionEvent]] = {
+_RARE: dict[str, Callable[[Any], shown.SessionEvent | None]] = {
     "permission_advised": _advised,
+    "memory_compaction_proposed": lambda x: shown.CompactionStarted(agent_id=x.agent_id),
+    "memory_compaction_applied": _compacted,
+    "memory_compaction_skipped": lambda x: shown.Notice(
+        severity="info" if x.trigger == "manual" else "warning", message=f"history not shortened: {x.reason}"
+    ),
     "tasks_updated": _tasks,
     "memory_recalled": lambda x: shown.MemoryRecalled(lines=x.lines),
     "memory_ingest_finished": _ingested,
@@ -188,5 +207,6 @@ _RARE: dict[str, Callable[[Any], shown.SessionEvent]] = {
 
 def to_session(event: e.AgentEvent) -> shown.SessionEvent | None:
     """Return the event for a screen, or `None` if a screen does not show it."""
+    project: Callable[[Any], shown.SessionEvent | None] | None
     project = _SESSION.get(type(event)) or _RARE.get(getattr(event, "kind", ""))
     return project(event) if project is not None else None

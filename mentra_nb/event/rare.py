@@ -59,20 +59,46 @@ class MemoryIngestFinished(InTurn):
 
 
 class MemoryCompactionProposed(InTurn):
+    """A summary is about to be asked for. `base_revision` is the number of entries on the path.
+
+    `transcript_path` is where all of them stay: `store:`, the agent's id and the last entry's.
+    """
+
     kind: Literal["memory_compaction_proposed"] = "memory_compaction_proposed"
     base_revision: int
     transcript_path: str
+    trigger: Literal["auto", "manual", "overflow"] | None = None
+    tokens: int | None = None
+    window: int | None = None
 
 
 class MemoryCompactionApplied(InTurn):
+    """From now on less is sent of a conversation: a summary in place of entries, or old results in part.
+
+    `resulting_history_len` is the number of messages that are sent; the tokens are estimates.
+    """
+
     kind: Literal["memory_compaction_applied"] = "memory_compaction_applied"
     base_revision: int
     resulting_history_len: int
+    trigger: Literal["auto", "manual", "overflow"] | None = None
+    mode: Literal["summary", "without_model", "shortened"] | None = None
+    """`without_model`: no model has summarised, as its request failed."""
+    replaced_items: int | None = None
+    preserved_items: int | None = None
+    tokens_before: int | None = None
+    tokens_after: int | None = None
+    extracted_facts_count: int | None = None
+    summary_preview: str | None = None
 
 
 class MemoryCompactionSkipped(InTurn):
+    """No summary was made: there was nothing to stand for, or its request failed and the conversation still fits."""
+
     kind: Literal["memory_compaction_skipped"] = "memory_compaction_skipped"
     base_revision: int
+    trigger: Literal["auto", "manual", "overflow"] | None = None
+    reason: str | None = None
 
 
 class ToolExecutionBlocked(OfCall):

@@ -116,8 +116,8 @@ class TranscriptStore(Protocol):
         """Append all entries or none. The partial text of their turn is dropped."""
         ...
 
-    async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
-        """Return the entries from the root to `leaf`."""
+    async def load_path(self, agent_id: str, leaf: str | None, *, last: int | None = None) -> list[Entry]:
+        """Return the entries from the root to `leaf`, or the `last` so many of them."""
         ...
 
     async def path_length(self, agent_id: str, leaf: str | None) -> int:

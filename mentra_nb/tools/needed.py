@@ -7,9 +7,17 @@ from typing import Final, NamedTuple
 
 from mentra_nb.providers.base import ProviderToolSpec
 
+COMPACT: Final = "compact"
 READ_TOOL_RESULT: Final = "read_tool_result"
 SEARCH_TOOLS: Final = "search_tools"
-NEEDED: Final = (READ_TOOL_RESULT, SEARCH_TOOLS)
+NEEDED: Final = (COMPACT, READ_TOOL_RESULT, SEARCH_TOOLS)
+
+
+class Compaction(NamedTuple):
+    """The service that shortens the conversation."""
+
+    ask: Callable[[], None]
+    """Has it shortened before the next request."""
 
 
 class WholeResults(NamedTuple):

@@ -23,7 +23,7 @@ from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.answer import MAX_ANSWER, PER_BLOCK, PendingMessage, parse_arguments
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.limits import CancellationToken, RunOptions
-from mentra_nb.agent.loop import retry_delay
+from mentra_nb.agent.retrying import retry_delay
 from mentra_nb.content import Message, Role, Text, Thinking, TokenUsage, ToolResult
 from mentra_nb.errors import (
     Cancelled,

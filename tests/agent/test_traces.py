@@ -57,6 +57,12 @@ def act() -> str:
     return "done"
 
 
+@tool(name="act")
+def tell() -> str:
+    """Tell much."""
+    return "word " * 400
+
+
 @tool
 async def ask_another(context: ToolContext) -> str:
     """Give a task to a subagent."""
@@ -242,6 +248,9 @@ delegated = turn(tool_calls([("ask_another", {})]), text("inner"), text("outer")
 remembering = turn(text("ok"), tools=memory_tools())
 SEARCHED = ["memory_search_started", "memory_search_finished"]
 KEPT = ["memory_ingest_started", "memory_ingest_finished"]
+TOO_LONG = failure(HttpError(400, "This model's maximum context length is 8192 tokens."))
+compacted = turn(CALL, CALL, TOO_LONG, text('{"goal": "go"}'), text("ok"), tools=[tell])
+nothing_summarised = turn(CALL, CALL, TOO_LONG, failure(HttpError(400, "no")), text("ok"), tools=[tell])
 
 TRACES: dict[str, tuple[Turn, list[str]]] = {
     "text turn": (text_turn, [*BEGUN, *ANSWERED]),
@@ -322,6 +331,25 @@ TRACES: dict[str, tuple[Turn, list[str]]] = {
         a_rule_denies,
         [*IN_SESSION[:2], "rule_changed", *IN_SESSION[2:], *ASKED, *JUDGED, *BLOCKED, *ANSWERED],
     ),
+    "refused as too long, then summarised": (
+        compacted,
+        [
+            *[*CALLED, *DECIDED, *RAN],
+            *[*ASKED, *DECIDED, *RAN],
+            *[*UNOPENED, "memory_compaction_proposed", *ASKED, "memory_compaction_applied"],
+            *ANSWERED,
+        ],
+    ),
+    "refused as too long, and no summary": (
+        nothing_summarised,
+        [
+            *[*CALLED, *DECIDED, *RAN],
+            *[*ASKED, *DECIDED, *RAN],
+            *[*UNOPENED, "memory_compaction_proposed", *UNOPENED],
+            *["memory_compaction_skipped", "memory_compaction_applied"],
+            *ANSWERED,
+        ],
+    ),
     "resumed after a failure": (
         resumed_after_a_failure,
         [*CALLED, *DECIDED, *RAN, *UNOPENED, *ABORTED, "turn_started", *ANSWERED],
@@ -357,9 +385,9 @@ SEEN: dict[str, Turn | str] = {
     "memory_search_finished": remembering,
     "memory_ingest_started": remembering,
     "memory_ingest_finished": remembering,
-    "memory_compaction_proposed": "open: compaction",
-    "memory_compaction_applied": "open: compaction",
-    "memory_compaction_skipped": "open: compaction",
+    "memory_compaction_proposed": compacted,
+    "memory_compaction_applied": compacted,
+    "memory_compaction_skipped": nothing_summarised,
     "run_aborted": never_opens,
     "tool_execution_blocked": pre_hook_denies,
 }

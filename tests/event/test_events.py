@@ -329,3 +329,30 @@ def test_tool_execution_finished_is_shown_with_its_name_and_cut_at_200() -> None
     )
     assert isinstance(shown, se.ToolCompleted)
     assert (shown.tool_name, shown.summary) == ("t", "x" * 200 + "...")
+
+
+def test_a_compaction_is_shown_from_its_beginning_and_a_shortened_result_is_not() -> None:
+    about = {"agent_id": "a", "base_revision": 9}
+    applied = e.MemoryCompactionApplied(
+        **about,
+        resulting_history_len=3,
+        mode="summary",
+        replaced_items=7,
+        preserved_items=2,
+        extracted_facts_count=1,
+        summary_preview="[Compaction summary]",
+    )
+    completed = se.CompactionCompleted(
+        agent_id="a",
+        replaced_items=7,
+        preserved_items=2,
+        resulting_transcript_len=3,
+        extracted_facts_count=1,
+        summary_preview="[Compaction summary]",
+    )
+    proposed = e.MemoryCompactionProposed(**about, transcript_path="store:a/entry-1")
+    assert to_session(proposed) == se.CompactionStarted(agent_id="a")
+    assert to_session(applied) == completed
+    assert to_session(applied.model_copy(update={"mode": "shortened"})) is None
+    skipped = to_session(e.MemoryCompactionSkipped(**about, trigger="auto", reason="the summary failed: gone"))
+    assert skipped == se.Notice(severity="warning", message="history not shortened: the summary failed: gone")

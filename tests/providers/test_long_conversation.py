@@ -129,9 +129,9 @@ class Watched(SqliteStore):
 
     readers: set[int]
 
-    async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
+    async def load_path(self, agent_id: str, leaf: str | None, *, last: int | None = None) -> list[Entry]:
         self.readers.add(threading.get_ident())
-        return await super().load_path(agent_id, leaf)
+        return await super().load_path(agent_id, leaf, last=last)
 
 
 async def test_another_model_in_mid_turn_is_sent_all_of_it_in_its_own_form_and_back(

@@ -12,11 +12,11 @@ from mentra_nb.store.tables.agents import update_agent
 from mentra_nb.store.tables.leases import check_holder
 from mentra_nb.store.transactions import SHORT, Database, Transaction, insert, to_json
 
-PATH = """
+_STEPS = """
     WITH RECURSIVE path(id, parent_id, depth) AS (
       SELECT id, parent_id, 0 FROM entries WHERE id = ? AND agent_id = ?
-      UNION ALL SELECT e.id, e.parent_id, path.depth + 1 FROM entries e JOIN path ON e.id = path.parent_id)
-"""
+      UNION ALL SELECT e.id, e.parent_id, path.depth + 1 FROM entries e JOIN path ON e.id = path.parent_id"""
+PATH = f"{_STEPS})"
 
 
 class TranscriptTable(Database):
@@ -25,9 +25,12 @@ class TranscriptTable(Database):
 
         await self.write(lambda db: append(db, rows, holder), brief=are_short(rows))
 
-    async def load_path(self, agent_id: str, leaf: str | None) -> list[Entry]:
-        statement = f"{PATH} SELECT entries.* FROM path JOIN entries ON entries.id = path.id ORDER BY path.depth DESC"
-        return to_entries(await self.read(lambda db: db.execute(statement, (leaf, agent_id)).fetchall()))
+    async def load_path(self, agent_id: str, leaf: str | None, *, last: int | None = None) -> list[Entry]:
+        if last is not None and last <= 0:
+            return []
+        path, values = (PATH, ()) if last is None else (f"{_STEPS} WHERE path.depth < ?)", (last - 1,))
+        statement = f"{path} SELECT entries.* FROM path JOIN entries ON entries.id = path.id ORDER BY path.depth DESC"
+        return to_entries(await self.read(lambda db: db.execute(statement, (leaf, agent_id, *values)).fetchall()))
 
     async def path_length(self, agent_id: str, leaf: str | None) -> int:
         return await self.read(lambda db: path_length(db, agent_id, leaf))

@@ -1,0 +1,1 @@
+"""What is sent of a conversation that is too long for its model: estimates, shortened results, and summaries."""
