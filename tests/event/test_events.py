@@ -70,6 +70,16 @@ OUR_FIELDS = {
     "invalid",
     "input",
     "records",
+    "trigger",
+    "mode",
+    "tokens",
+    "window",
+    "tokens_before",
+    "tokens_after",
+    "replaced_items",
+    "preserved_items",
+    "extracted_facts_count",
+    "summary_preview",
 }
 
 SESSION = {

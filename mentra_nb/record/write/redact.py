@@ -33,6 +33,7 @@ _BODIES = (
     "subject",
     "command",
     "query_preview",
+    "summary_preview",
     "detail",
     "text",
 )
