@@ -255,6 +255,8 @@ class Compaction:
             source_revision=revision,
             created_at=time.time(),
             source="auto_compaction",
+            made_by=id,
+            run_id=self.turn.id,
         )
         try:
             await self.turn.environment.store.save_memories([record])

@@ -192,6 +192,11 @@ class Transcript:
         return path.items[0 if path.block == len(path.items) else -1].id
 
     @property
+    def gone(self) -> int:
+        """How many entries at the beginning of the path are not sent."""
+        return self._path.gone
+
+    @property
     def tokens(self) -> int:
         """The tokens of the messages that are sent, estimated."""
         return self._path.tokens
@@ -324,15 +329,6 @@ class Transcript:
         """Put a summary at the end of the path, and send it and the last `keeps` entries in place of all messages."""
         path, kept = self._path, self._path.items[len(self._path.items) - keeps :]
         item = Item(new_id("entry"), run_id, "compaction_summary", summary, time.time())
-        entry = Entry(
-            id=item.id,
-            agent_id=self.agent_id,
-            parent_id=self.leaf,
-            run_id=run_id,
-            kind=item.kind,
-            message=summary,
-            created_at=item.created_at,
-        )
         left = self._in_order()[: len(path.items) - keeps]
         self._path = TranscriptPath(
             old_leaf=left[-1].id if left else path.old_leaf,
@@ -343,7 +339,7 @@ class Transcript:
             items=[item, *(each._replace(shorter=None) for each in kept)],
         )
         self._path = replace(self._path, tokens=self._sum())
-        return entry
+        return self._entry(0)
 
     def shorten(self, count: int) -> None:
         """Send the results and pictures of the first `count` messages in part from now on."""

@@ -154,8 +154,9 @@ class AgentMemory:
         if not text or not config.auto_recall_limit or not config.auto_recall_char_budget:
             return None
         run_id = late[-1].run_id if late else None
-        # What it said itself is in the conversation still.
-        query = MemoryQuery(self.owners, text, config.auto_recall_limit, agent.id, 0, RECALL_SECONDS)
+        # What it said itself is in the conversation still, but for what a summary stands for.
+        gone = agent.transcript.gone
+        query = MemoryQuery(self.owners, text, config.auto_recall_limit, agent.id, gone, RECALL_SECONDS)
         try:
             lines = quoted(await self._search(query, run_id), config.auto_recall_char_budget)
         except StoreError:

@@ -13,7 +13,8 @@ import anyio
 
 from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.agent.limits import RunOptions
-from mentra_nb.agent.loop import WHY_NOT_WHOLE, asked_wait, most_retries, retry_delay
+from mentra_nb.agent.loop import WHY_NOT_WHOLE
+from mentra_nb.agent.retrying import asked_wait, most_retries, retry_delay
 from mentra_nb.amounts import Unit
 from mentra_nb.budget.meter import Meter
 from mentra_nb.budget.requests import is_free_of_charge, most_of, most_of_head, most_of_messages, used

@@ -108,7 +108,7 @@ class MemoryQuery(NamedTuple):
     text: str
     limit: int
     seen_by: str | None = None
-    """An agent that has some of its own turns before it: their episodes are left out."""
+    """An agent that has some of its own turns before it: their episodes and summaries are left out."""
     seen_from: int = 0
     """The revision of `seen_by` after which it has them before it."""
     seconds: float | None = None

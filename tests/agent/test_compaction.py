@@ -43,6 +43,7 @@ from mentra_nb.providers.wire import WireProvider
 from mentra_nb.store.records import Entry, EntryKind
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
+from mentra_nb.store.work_records import MemoryQuery
 from mentra_nb.tools.function import tool
 from mentra_nb.tools.pre_hooks import PreExecutionDecision
 
@@ -537,9 +538,15 @@ async def test_compacted_summaries_are_searchable() -> None:
     async with talk(judge, look) as table:
         agent = await table.agent()
         await ask(agent, *(f"question {number}" for number in range(5)))
-        [hit, *_] = await table.runtime.store.search_memories(agent.id, "revenue", 5)
+        hits = await table.runtime.store.search_memories(MemoryQuery((agent.id,), "revenue", 5))
+        hit, ids = hits[0], [each.record_id for each in hits]
+        before_it = MemoryQuery((agent.id,), "revenue", 5, seen_by=agent.id, seen_from=agent.transcript.gone)
+        recalled = [each.record_id for each in await table.runtime.store.search_memories(before_it)]
     assert (hit.kind, hit.source) == ("summary", "auto_compaction")
     assert "the revenue was 2400" in hit.content
+    assert len(judge.summaries()) > 1
+    newest = max(ids, key=lambda id: int(id.rpartition(":")[2]))
+    assert sorted(recalled) == sorted({*ids} - {newest})  # not the one that is sent with the conversation
 
 
 async def test_fifty_turn_session_with_multiple_compaction_cycles() -> None:

@@ -70,6 +70,7 @@ OUR_FIELDS = {
     "invalid",
     "input",
     "records",
+    "reason",
     "trigger",
     "mode",
     "tokens",

@@ -113,7 +113,7 @@ def visible(query: r.MemoryQuery) -> tuple[str, list[Any]]:
     condition, parameters = f"agent_id IN ({marks(query.owners)}) AND tombstoned_at IS NULL", [*query.owners]
     if query.seen_by is None:
         return condition, parameters
-    seen = " AND (made_by IS NULL OR made_by <> ? OR kind <> 'episode' OR source_revision <= ?)"
+    seen = " AND (made_by IS NULL OR made_by <> ? OR kind NOT IN ('episode', 'summary') OR source_revision <= ?)"
     return condition + seen, [*parameters, query.seen_by, query.seen_from]
 
 
