@@ -147,10 +147,12 @@ function render({ model, el }) {
   let whole = [args];
   const words = question.words;
   if (question.diff.length) {
-    let call = args; // in sight where it is a command that was tried: its diff does not say what it was
-    if (!words.tried) {
+    // In sight where it is a short command that was tried: its diff does not say what it was. A text in a longer one, such
+    // as a here-document, would be shown twice.
+    let call = args;
+    if (!words.tried || question.folded) {
       call = element("details");
-      call.append(element("summary", "", "The whole call"), args);
+      call.append(element("summary", "", question.folded || "The whole call"), args);
     }
     whole = [diff(question.diff, words.diff), call];
   }
@@ -185,9 +187,15 @@ function render({ model, el }) {
     Object.fromEntries(form.map(([each, input]) => [each.name, formValue(each, input)]));
 
   const reason = element("input", "input", undefined, { type: "text", placeholder: "optional; the model reads it" });
-  const pattern = element("input", "input", undefined, { type: "text", spellcheck: "false" });
+  // Several lines, so that a long pattern is seen whole.
+  const pattern = element("textarea", "input pattern", undefined, { spellcheck: "false", rows: "1" });
   pattern.value = question.subject;
-  const exact = pattern.value; // untouched it means this very subject, whatever a one-line field made of it
+  const exact = pattern.value; // as the field holds it; untouched it means this very subject
+  function fit() {
+    if (CSS.supports("field-sizing", "content")) return; // the style does it
+    pattern.style.height = "auto";
+    pattern.style.height = `${Math.min(pattern.scrollHeight + 2, 180)}px`;
+  }
   const folders = element("input", "input", undefined, { type: "text", spellcheck: "false" });
   folders.value = question.folders;
   const scope = element("select", "input");
@@ -201,6 +209,7 @@ function render({ model, el }) {
     for (const input of offers.querySelectorAll("input")) input.checked = input.value === pattern.value;
   }
   pattern.addEventListener("input", () => {
+    fit();
     drawChoice();
     status.textContent = "";
   });
@@ -213,6 +222,7 @@ function render({ model, el }) {
       const input = element("input", "", undefined, { type: "radio", name, value });
       input.addEventListener("change", () => {
         pattern.value = value;
+        fit();
       });
       const row = element("label", "offer");
       row.append(input, element("code", "", each.pattern));
@@ -223,6 +233,8 @@ function render({ model, el }) {
     offers.replaceChildren(element("legend", "label", "Covers this call, from narrow to wide"), ...rows);
     offers.hidden = rows.length === 0;
     drawChoice();
+    fit();
+    remember.scrollIntoView({ block: "nearest" });
   }
 
   const buttons = element("div", "buttons");
@@ -282,7 +294,12 @@ function render({ model, el }) {
     if (!event.isTrusted) return;
     always.hidden = !always.hidden;
     opener.setAttribute("aria-expanded", String(!always.hidden));
-    if (!always.hidden) pattern.focus();
+    if (!always.hidden) {
+      fit();
+      pattern.focus();
+      pattern.setSelectionRange(0, 0);
+      remember.scrollIntoView({ block: "nearest" });
+    }
     if (!always.hidden && offers.hidden) model.send({ proposals: true });
   });
   opener.setAttribute("aria-expanded", "false");
@@ -357,7 +374,10 @@ function render({ model, el }) {
     if (event.key === "Escape") focusCell(card.closest(".jp-Cell"));
     if (/^[1-9]$/.test(event.key) && !event.target.matches("input, select, textarea")) choose(Number(event.key) - 1);
     if (event.key === "Enter" && event.target === reason) deny(event);
-    if (event.key === "Enter" && (event.target === pattern || event.target === folders)) allowAlways(event);
+    if (event.key === "Enter" && (event.target === pattern || event.target === folders)) {
+      event.preventDefault();
+      allowAlways(event);
+    }
   }
   window.addEventListener("keydown", onKey, true);
   el.append(card);

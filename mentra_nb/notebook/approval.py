@@ -150,6 +150,7 @@ class ApprovalCard(anywidget.AnyWidget):
             "why": visible(question.description),
             "arguments": asking.arguments(question),
             "effect": asking.effect(question, changed),
+            "folded": asking.folded(question),
             "diff": asking.shown_diff(question, changed, MAX_DIFF),
             "words": _words(question),
             "folders": ", ".join(asking.folders(question)),

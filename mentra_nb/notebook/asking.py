@@ -35,6 +35,10 @@ MAX_VALUES = 8
 """Choices of a field that are named in one line."""
 MAX_OUTCOME = 160
 """Characters of what was asked that the line about its answer repeats, where it is text of a model or a server."""
+MAX_LINES = 3
+"""Lines of a command that was tried from which on all but the first are folded where its diff is shown."""
+MAX_FIRST = 100
+"""Characters of that first line."""
 MAX_DIFF_TEXT = 60
 """Lines of a diff in a text."""
 MAX_FILES = 200
@@ -110,6 +114,14 @@ def _counting_blanks(text: str) -> str:
 
 def _counted_run(run: re.Match[str]) -> str:
     return f" ␣×{len(run[0])} " if len(run[0].expandtabs()) >= MAX_BLANKS else run[0]
+
+
+def folded(question: PermissionQuestion) -> str:
+    """Return what stands for the arguments of a call that was tried, where they have many lines; else nothing."""
+    first, *more = _counting_blanks(visible(str(question.subject))).split("\n")
+    if question.effect is None or len(more) < MAX_LINES:
+        return ""
+    return f"{cut(first, MAX_FIRST)} … {counted(len(more), 'more line')} of the whole call"
 
 
 def code(question: PermissionQuestion) -> str:

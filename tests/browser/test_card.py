@@ -108,6 +108,30 @@ def test_always_offers_the_exact_subject_as_an_editable_pattern(opened: Opener) 
     expect(notebook.output(2)).to_contain_text("session git status*")
 
 
+def test_a_long_pattern_is_seen_whole_in_a_narrow_window_and_its_button_is_in_sight(
+    opened: Opener, tmp_path: Path
+) -> None:
+    command = f"grep -n {' '.join(f'--include=part-{n}.csv' for n in range(12))} revenue sales"
+    notebook = opened(
+        SOURCES[0], f'get_ipython().run_cell_magic("turn", "", "{command}")', "print(decisions[0].pattern)"
+    )
+    notebook.page.set_viewport_size({"width": 700, "height": 620})
+    notebook.run_all()
+    shown = notebook.card()
+    shown.get_by_role("button", name="Always…").click()
+    pattern = shown.get_by_label("Pattern")
+    expect(pattern).to_have_value(command)
+    expect(shown.get_by_role("radio")).to_have_count(2)
+    hidden = pattern.evaluate(
+        "e => [e.scrollLeft, e.scrollTop, e.scrollHeight - e.clientHeight, e.scrollWidth - e.clientWidth]"
+    )
+    shown.screenshot(path=tmp_path / "narrow.png")
+    assert hidden == [0, 0, 0, 0]
+    expect(shown.get_by_role("button", name="Always allow")).to_be_in_viewport(ratio=1)
+    pattern.press("Enter")
+    expect(notebook.output(2)).to_have_text("None")
+
+
 def test_the_card_works_again_after_a_reload(opened: Opener) -> None:
     notebook = opened(*SOURCES, "print(decisions)")
     notebook.run_all()
@@ -358,7 +382,8 @@ def test_axe_finds_nothing_serious_on_a_turn_and_on_its_card(opened: Opener, the
 
 def test_what_a_command_changed_is_kept_remembered_for_a_folder_or_discarded(opened: Opener, tmp_path: Path) -> None:
     begin = "from kits.notebooks import BEGIN\nexec(BEGIN)\nengine().settings.sandbox = 'auto'\n"
-    commands = ("mkdir -p out; echo one >out/1", "mkdir -p out; echo two >out/2; touch .gitmodules", "rm out/1")
+    here = "cat >out/2 <<'EOF'\ntwo\nthree\nEOF\ntouch .gitmodules"
+    commands = ("mkdir -p out; echo one >out/1", here, "rm out/1")
     calls = ", ".join(f"shell({command!r})" for command in commands)
     listed = "import os; print(sorted(os.listdir('out')), os.path.exists('.gitmodules'))"
     notebook = opened(begin + f"script({calls}, s.text('Done.'))", "%mentra make them", "%mentra rules", listed)
@@ -381,6 +406,10 @@ def test_what_a_command_changed_is_kept_remembered_for_a_folder_or_discarded(ope
 
     expect(notebook.card().locator(".mentra-effect")).to_contain_text("⚠ it belongs to Git, which runs what is in it")
     expect(notebook.card().get_by_role("button", name="Always…")).to_have_count(0)
+    expect(notebook.card().locator(".mentra-diff")).to_contain_text("+three")
+    expect(notebook.card().locator(".mentra-arguments")).to_be_hidden()  # it is not shown twice
+    notebook.card().get_by_text("cat >out/2 <<'EOF' … 4 more lines of the whole call").click()
+    expect(notebook.card().locator(".mentra-arguments")).to_be_visible()
     notebook.card().get_by_role("button", name="Keep", exact=True).click()
     expect(notebook.output(1)).to_contain_text("2 files kept by you")
     expect(notebook.card().locator(".mentra-effect")).to_contain_text("− out/1: deleted, file, 4 bytes")

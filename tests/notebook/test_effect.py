@@ -15,12 +15,13 @@ from mentra_nb.authorization import (
     FileEffect,
     PermissionDecision,
     PermissionQuestion,
+    Subject,
     ToolAuthorizationPreview,
     ToolCapability,
 )
 from mentra_nb.effect.lines import Changes
 from mentra_nb.event.screen import QuestionAnswered
-from mentra_nb.notebook.asking import arguments, choices, diff, effect, folders, question_text
+from mentra_nb.notebook.asking import arguments, choices, diff, effect, folded, folders, question_text
 from mentra_nb.notebook.calls import decision
 from mentra_nb.notebook.prompting import Prompt, ask
 from mentra_nb.notebook.typed import parse_reply
@@ -128,6 +129,16 @@ def test_a_run_outside_the_sandbox_says_so() -> None:
 @pytest.mark.parametrize(("typed", "allow"), [("k", True), ("keep", True), ("d", False), ("discard", False)])
 def test_keep_and_discard_can_be_typed(typed: str, allow: bool) -> None:
     assert parse_reply(typed) == PermissionDecision(allow=allow)
+
+
+def test_a_long_command_that_was_tried_is_folded_below_its_first_line() -> None:
+    here = "cat >notes <<'EOF'\none\ntwo\nEOF"
+    done = tried(DONE)
+    assert folded(done.model_copy(update={"subject": Subject.shell(here)})) == (
+        "cat >notes <<'EOF' … 3 more lines of the whole call"
+    )
+    assert folded(done.model_copy(update={"subject": Subject.shell("make\nls")})) == ""
+    assert folded(question().model_copy(update={"subject": Subject.shell(here)})) == ""
 
 
 def test_of_many_files_the_number_is_said() -> None:
