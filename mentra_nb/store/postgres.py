@@ -45,18 +45,22 @@ DIALECT = (
 
 MATCHING_MEMORIES = f"""
     WITH found AS MATERIALIZED (
-      SELECT number, words FROM memories WHERE {{visible}} AND words @@ ?::tsquery),
+      SELECT number, words, length(words)::float AS size FROM memories WHERE {{visible}} AND words @@ ?::tsquery),
+    usual AS (SELECT avg(size) AS size FROM found),
     matched AS (
-      SELECT number, lexeme, 2.2 * cardinality(positions) / (1.2 + cardinality(positions)) AS often
-      FROM found, unnest(words) WHERE lexeme = ANY(?)),
+      SELECT number, lexeme, 2.2 * cardinality(positions)
+        / (cardinality(positions) + 0.3 + 0.9 * found.size / usual.size) AS often
+      FROM found, usual, unnest(words) WHERE lexeme = ANY(?)),
     everything AS (SELECT count(*)::float AS n FROM memories WHERE {{visible}}),
-    weights AS (SELECT lexeme, ln(1 + (SELECT n FROM everything) / count(*)) AS rare FROM matched GROUP BY lexeme),
+    weights AS (
+      SELECT lexeme, ln(1 + ((SELECT n FROM everything) - count(*) + 0.5) / (count(*) + 0.5)) AS rare
+      FROM matched GROUP BY lexeme),
     best AS (
       SELECT number, sum(often * rare) AS relevance FROM matched JOIN weights USING (lexeme)
       GROUP BY number ORDER BY relevance DESC, number DESC LIMIT ?)
     SELECT {COLUMNS}, relevance FROM best JOIN memories USING (number) ORDER BY relevance DESC, number DESC
 """
-"""As in `bm25`, a word weighs more the more often this memory has it and the fewer memories have it."""
+"""As in `bm25`, a word weighs more the more often this memory has it for its length, and the fewer memories have it."""
 
 MAX_INDEXED = 400_000
 """Characters of a memory that are indexed: the limit of one index entry."""

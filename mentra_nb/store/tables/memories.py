@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from mentra_nb.store import records as r
-from mentra_nb.store.tables.ranking import candidate_count, reason, score, words_of
+from mentra_nb.store.tables.ranking import all_words, candidate_count, closeness, reason, score, words_of
 from mentra_nb.store.transactions import Database, Transaction, insert, marks, to_json
 
 COLUMNS = (
@@ -65,9 +65,8 @@ class MemoryTable(Database):
             return []
         count = candidate_count(query.limit)
         rows = await self.read(lambda db: self._match_memories(db, query, words, count, until))
-        best, now = max((row["relevance"] for row in rows), default=0.0), time.time()
-        hits = [_hit(row, best, words, now) for row in rows]
-        return sorted(hits, key=lambda hit: (-hit.score, -hit.created_at))[: query.limit]
+        hits = _ranked(rows, all_words(query.text))[: query.limit]
+        return [_hit(row, points, words) for row, points in hits]
 
     @abstractmethod
     def _index_memory(self, db: Transaction, record: r.MemoryRecord) -> None:
@@ -122,9 +121,18 @@ def too_slow(query: r.MemoryQuery) -> str:
     return f"memory search timed out after {query.seconds} s"
 
 
-def _hit(row: Any, best: float, words: Sequence[str], now: float) -> r.MemoryHit:
-    age = now - row["created_at"]
-    points = score(row["relevance"], best, row["kind"], pinned=bool(row["pinned"]), age=age)
+def _ranked(rows: Sequence[Any], said: Sequence[str]) -> list[tuple[Any, float]]:
+    """Return the rows with their scores, best first, and of equal scores the newest."""
+    matches = [row["relevance"] * (1 + closeness(said, all_words(row["content"]))) for row in rows]
+    best, now = max(matches, default=0.0), time.time()
+    scored = [
+        (row, score(match, best, row["kind"], pinned=bool(row["pinned"]), age=now - row["created_at"]))
+        for row, match in zip(rows, matches, strict=True)
+    ]
+    return sorted(scored, key=lambda each: (-each[1], -each[0]["created_at"]))
+
+
+def _hit(row: Any, points: float, words: Sequence[str]) -> r.MemoryHit:
     return r.MemoryHit.model_validate({**_fields(row), "score": points, "why_retrieved": reason(row, words)})
 
 

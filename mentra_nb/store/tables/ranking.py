@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 MAX_WORDS = 64
@@ -39,6 +40,12 @@ def all_words(text: str) -> list[str]:
 def candidate_count(limit: int) -> int:
     """Return how many rows to take from the engine's own ranking so that `score` can reorder them."""
     return max(limit, min(max(5 * limit, 10), 50))
+
+
+def closeness(query: Sequence[str], content: Sequence[str]) -> float:
+    """Return the share of the neighbouring words of a query that are neighbours in a text too, from 0 to 1."""
+    pairs = set(pairwise(query))
+    return len(pairs & set(pairwise(content))) / len(pairs) if pairs else 0.0
 
 
 def score(relevance: float, best: float, kind: str, *, pinned: bool, age: float) -> float:
