@@ -417,7 +417,7 @@ class Agent:
         """Begin a turn with a message; `None` takes the next one from `steering`."""
         for source in self._sources:  # what a failed turn had drained is not in this conversation
             await source.requeue()
-        message = message or self.steering.take_steer()
+        message = message or await self.steering.take_steer()
         if message is None:
             raise OperationDenied("there is nothing queued to steer by")
         return Beginning(message.text(), message)

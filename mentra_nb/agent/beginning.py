@@ -86,7 +86,7 @@ async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin, bef
         resumes=end.run.id if end is not None else None,
     )
     if beginning.message is not None and not turn.limits.options.is_over():  # else it was stopped before it began
-        entries.append(turn.transcript.append(beginning.message, turn.id))
+        entries.append(turn.append(beginning.message))
     try:
         await turn.environment.store.start_run(record, entries=entries, holder=turn.environment.holder)
     except BaseException:

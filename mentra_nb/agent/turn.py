@@ -11,7 +11,7 @@ from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.limits import TurnLimits
 from mentra_nb.agent.scheduler import Scheduler
-from mentra_nb.agent.steering import RoundSource
+from mentra_nb.agent.steering import RoundSource, Steering
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.content import Data, Message, Role, TokenUsage, ToolUse
 from mentra_nb.errors import EmptyAssistantResponse
@@ -102,9 +102,17 @@ class Turn:
     def emit(self, event: e.AgentEvent) -> None:
         self.environment.bus.emit(event)
 
+    def append(self, message: Message, kind: EntryKind | None = None) -> Entry:
+        """Append a message to the transcript and return its entry, which says what that is said to the agent it has."""
+        entry = self.transcript.append(message, self.id, kind)
+        delivers = tuple(
+            id for source in self.sources if isinstance(source, Steering) for id in source.delivered_by(message)
+        )
+        return entry.model_copy(update={"delivers": delivers}) if delivers else entry
+
     async def commit(self, message: Message, kind: EntryKind | None = None, *, is_last: bool = False) -> None:
         """Append a message to the transcript and store it; the last one is stored with the end of the turn."""
-        self.owed.append(self.transcript.append(message, self.id, kind))
+        self.owed.append(self.append(message, kind))
         if not is_last:
             await self.store_owed()
 

@@ -10,6 +10,7 @@ from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.job_results import JobResults
+from mentra_nb.agent.said import SaidKeeper, restore
 from mentra_nb.agent.transcript import Transcript
 from mentra_nb.background.jobs import Jobs
 from mentra_nb.content import Data
@@ -83,6 +84,7 @@ class Agents:
         agent = self._live.add(Agent(record, provider, environment))
         await self._jobs.attach(agent.id, environment.bus, has_jobs=False)
         agent.add_source(JobResults(self._jobs, agent.transcript))
+        agent.steering.keeper = SaidKeeper(self._store, agent.id)
         return agent
 
     async def load(self, agent_id: str, environment: AgentEnvironment, model: ModelChoice | None = None) -> Agent:
@@ -115,6 +117,10 @@ class Agents:
         agent = Agent(record, provider, environment, transcript)
         agent.settled = settled if settled.end is not None else None
         agent.add_source(JobResults(self._jobs, transcript))
+        if stored.has_said:
+            failed = stored.latest_run is not None and stored.latest_run.state == "failed"
+            await restore(agent.steering, self._store, agent_id, failed=failed)
+        agent.steering.keeper = SaidKeeper(self._store, agent_id)
         return self._live.add(agent)
 
     async def check_free(self, agent_id: str) -> None:

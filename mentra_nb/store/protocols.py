@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BudgetClaim,
         BudgetCount,
         ConversationSummary,
+        Delivery,
         Entry,
         JobStatus,
         Lease,
@@ -310,6 +311,14 @@ class TeamStore(Protocol):
     async def post_message(self, team: str, recipients: Sequence[str], message: TeamMessage) -> None: ...
     async def take_messages(self, team: str, recipient: str) -> list[TeamMessage]:
         """Take the pending mail of this member and return it, oldest first."""
+        ...
+
+    async def open_messages(self, team: str, recipient: str) -> list[tuple[TeamMessage, Delivery]]:
+        """Return the mail of this member that is pending or in flight, oldest first, without taking it."""
+        ...
+
+    async def mark_messages(self, team: str, recipient: str, ids: Collection[str], delivery: Delivery) -> None:
+        """Set the state of mail, whatever it is in."""
         ...
 
     async def acknowledge_messages(self, team: str, recipient: str, ids: Collection[str]) -> None: ...

@@ -28,6 +28,7 @@ EntryKind = Literal[
 ]
 Resolution = Literal["run_again", "done", "skipped"]
 JobStatus = Literal["running", "finished", "failed", "interrupted"]
+Delivery = Literal["pending", "in_flight", "acknowledged"]
 
 
 class AgentRecord(Data):
@@ -83,6 +84,10 @@ class ConversationSummary(Data):
     """The state of the last turn."""
 
 
+SAID = "said"
+"""The team in whose mail is what a person says to an agent while it works; the recipient is the agent's id."""
+
+
 class Entry(Data):
     """One message in an agent's transcript, which is a tree: each entry names the one before it."""
 
@@ -93,6 +98,8 @@ class Entry(Data):
     kind: EntryKind
     message: Message
     created_at: float
+    delivers: tuple[str, ...] = Field(default=(), exclude=True)
+    """The ids of mail of `SAID` that is in flight once the entry is stored. Not stored with it."""
 
 
 class RunRecord(Data):
@@ -128,6 +135,8 @@ class StoredConversation(Data):
     """The number of transcript entries up to the agent's leaf."""
     has_jobs: bool = False
     """Whether the agent has had background jobs."""
+    has_said: bool = False
+    """Whether something that a person said to the agent is not acknowledged."""
 
 
 class ToolCallRecord(Data):

@@ -6,7 +6,7 @@ from typing import Any
 
 from mentra_nb.content import Message
 from mentra_nb.errors import LeaseUnavailable
-from mentra_nb.store.records import ConversationSummary, SessionRecord, StoredConversation
+from mentra_nb.store.records import SAID, ConversationSummary, SessionRecord, StoredConversation
 from mentra_nb.store.tables.agents import to_agent
 from mentra_nb.store.tables.runs import to_run
 from mentra_nb.store.tables.transcripts import path_length
@@ -18,6 +18,8 @@ LATEST_AND_OPEN_RUNS = """
     UNION SELECT * FROM runs WHERE id = (SELECT last_run FROM agents WHERE id = ?)
     ORDER BY started_at, id
 """
+
+HAS_SAID = "SELECT 1 FROM team_mail WHERE team = ? AND recipient = ? AND delivery <> 'acknowledged' LIMIT 1"
 
 CONVERSATIONS = """
     SELECT sessions.*, runs.state AS last_state, runs.started_at AS used_at,
@@ -72,6 +74,7 @@ class SessionTable(Database):
                 path_length=path_length(db, agent_id, agent.leaf),
                 has_jobs=db.execute("SELECT 1 FROM jobs WHERE agent_id = ? LIMIT 1", (agent_id,)).fetchone()
                 is not None,
+                has_said=db.execute(HAS_SAID, (SAID, agent_id)).fetchone() is not None,
             )
 
         return await self.read(work)

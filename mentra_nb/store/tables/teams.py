@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from mentra_nb.store import records as r
 from mentra_nb.store.tables.mailbox import Mailbox
-from mentra_nb.store.transactions import Database, Transaction, insert, to_json
+from mentra_nb.store.transactions import Database, Transaction, insert, marks, to_json
 
 
 class TeamTable(Database):
@@ -33,6 +33,18 @@ class TeamTable(Database):
         rows = await self.write(_mail(team, recipient).take)
         rows.sort(key=lambda row: (row["sent_at"], row["id"]))
         return [r.TeamMessage.model_validate_json(row["payload"]) for row in rows]
+
+    async def open_messages(self, team: str, recipient: str) -> list[tuple[r.TeamMessage, r.Delivery]]:
+        statement = (
+            "SELECT * FROM team_mail WHERE team = ? AND recipient = ? AND delivery <> 'acknowledged' "
+            "ORDER BY sent_at, id"
+        )
+        rows = await self.read(lambda db: db.execute(statement, (team, recipient)).fetchall())
+        return [(r.TeamMessage.model_validate_json(row["payload"]), row["delivery"]) for row in rows]
+
+    async def mark_messages(self, team: str, recipient: str, ids: Collection[str], delivery: r.Delivery) -> None:
+        statement = f"UPDATE team_mail SET delivery = ? WHERE team = ? AND recipient = ? AND id IN ({marks([*ids])})"
+        await self.write(lambda db: db.execute(statement, (delivery, team, recipient, *ids)))
 
     async def acknowledge_messages(self, team: str, recipient: str, ids: Collection[str]) -> None:
         await self.write(lambda db: _mail(team, recipient).settle(db, "acknowledged", ids))

@@ -7,10 +7,10 @@ from typing import Any
 
 from mentra_nb.content import Message
 from mentra_nb.errors import StoreError, UnknownEntry
-from mentra_nb.store.records import Entry
+from mentra_nb.store.records import SAID, Entry
 from mentra_nb.store.tables.agents import update_agent
 from mentra_nb.store.tables.leases import check_holder
-from mentra_nb.store.transactions import SHORT, Database, Transaction, insert, to_json
+from mentra_nb.store.transactions import SHORT, Database, Transaction, insert, marks, to_json
 
 _STEPS = """
     WITH RECURSIVE path(id, parent_id, depth) AS (
@@ -68,7 +68,10 @@ def path_length(db: Transaction, agent_id: str, leaf: str | None) -> int:
 
 def entry_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return the rows to insert for these entries."""
-    return [{**entry.model_dump(exclude={"message"}), "message": to_json(entry.message)} for entry in entries]
+    return [
+        {**entry.model_dump(exclude={"message"}), "message": to_json(entry.message), "delivers": entry.delivers}
+        for entry in entries
+    ]
 
 
 def are_short(rows: Sequence[dict[str, Any]]) -> bool:
@@ -86,7 +89,14 @@ def append(db: Transaction, rows: Sequence[dict[str, Any]], holder: str | None) 
 def insert_entries(db: Transaction, rows: Iterable[dict[str, Any]]) -> None:
     """Insert entries and clear the partial text of their turns."""
     for row in rows:
-        insert(db, "entries", row)
+        columns = dict(row)
+        if delivered := columns.pop("delivers"):
+            db.execute(
+                "UPDATE team_mail SET delivery = 'in_flight' WHERE team = ? AND recipient = ? "
+                f"AND id IN ({marks(delivered)})",
+                (SAID, row["agent_id"], *delivered),
+            )
+        insert(db, "entries", columns)
         if row["run_id"] is not None:  # the partial text is in the entries now, or was discarded
             db.execute("UPDATE runs SET partial = '' WHERE id = ? AND partial <> ''", (row["run_id"],))
 
