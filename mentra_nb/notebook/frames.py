@@ -8,7 +8,7 @@ from typing import Any
 
 from mentra_nb.ids import short_id
 from mentra_nb.notebook import kernel
-from mentra_nb.page.escaping import escape, plain
+from mentra_nb.page.escaping import NO_MATH, escape, plain
 
 WIDTH = 80
 """Characters of a line of text where the width of the terminal is not known."""
@@ -31,7 +31,7 @@ def frame_html(frame: Any) -> Any:
 
     shown, note = _fitted(frame, PAGE, PAGE_CELL)
     with pd.option_context("display.html.use_mathjax", False, *_whole(note, pd.get_option("display.max_colwidth"))):
-        return shown._repr_html_() + (f"<p>{escape(note)}</p>" if note else "")
+        return shown._repr_html_() + (f'<p class="{NO_MATH}">{escape(note)}</p>' if note else "")
 
 
 def frame_text(frame: Any, printer: Any, cycle: bool) -> None:

@@ -6,6 +6,9 @@ import re
 import unicodedata
 from html import escape as _escape
 
+NO_MATH = "tex2jax_ignore mathjax_ignore"
+"""The classes by which JupyterLab keeps MathJax (2, and 3 or later) from searching untrusted text for formulas."""
+
 _UNUSUAL = re.compile(r"[^\x20-\x7e\n\t]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {

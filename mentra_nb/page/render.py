@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mentra_nb.page.code_blocks import framed, language_of
-from mentra_nb.page.escaping import escape, plain, visible
+from mentra_nb.page.escaping import NO_MATH, escape, plain, visible
 from mentra_nb.page.formulas import add_formulas, formula_html
 from mentra_nb.secrets.mask import mask_secrets
 
@@ -36,9 +36,6 @@ _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere"
 _BOX = f"{_MONO};{_WRAP};max-height:24em;overflow:auto;margin:2px 0 6px 1.5em;padding:6px 8px;" + (
     "border-left:2px solid var(--jp-border-color2,#ccc)"
 )
-# The classes by which JupyterLab keeps MathJax (2, and 3 or later) from searching untrusted text for formulas.
-NO_MATH = "tex2jax_ignore mathjax_ignore"
-
 # JupyterLab builds its table of contents anew for each change of a heading without this class.
 _NOT_LISTED = "jp-toc-ignore"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import ClassVar
 
 import pandas as pd
@@ -18,8 +17,10 @@ class Empty(pd.DataFrame):
         return f"{self.why}\nColumns: {', '.join(map(str, self.columns))}"
 
     def _repr_html_(self) -> str:
+        from mentra_nb.page.escaping import NO_MATH, escape
+
         columns = ", ".join(map(str, self.columns))
-        return f"<p>{html.escape(self.why)}<br><small>Columns: {html.escape(columns)}</small></p>"
+        return f'<p class="{NO_MATH}">{escape(self.why)}<br><small>Columns: {escape(columns)}</small></p>'
 
 
 def or_why(frame: pd.DataFrame, why: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""`%%mentra` in a real JupyterLab, with the extension itself: answered by clicks, stopped by the toolbar, hostile."""
+"""`%%mentra` in a real JupyterLab, with the extension itself: answered by clicks, stopped by the toolbar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from kits.kernels import IPYKERNEL_6, overlay
 from kits.lab import Lab, Notebook
-from kits.payloads import LEAK, PAYLOADS
 from playwright.sync_api import BrowserContext, expect
 
 pytestmark = pytest.mark.browser
@@ -28,7 +27,6 @@ ENDED = """n => { window.ended = new Promise(resolve => document.addEventListene
   const timer = setInterval(() => { if (!prompt.textContent.includes('*')) {
     clearInterval(timer); resolve(performance.now() - began); } }, 5);
 }, {capture: true, once: true})); }"""
-MARKS = "() => Object.keys(window).filter(name => name.startsWith('P_')).sort()"
 
 
 @pytest.fixture(params=["7", "6"])
@@ -123,34 +121,6 @@ def test_the_stop_button_of_the_toolbar_ends_whatever_runs(opened: Opener, line:
         expect(notebook.output(4)).not_to_contain_text("NEXT")
     notebook.run(5)
     expect(notebook.output(5)).to_contain_text("['cancelled', 'cancelled', 'cancelled']", timeout=15_000)
-
-
-def test_a_hostile_answer_is_text(opened: Opener) -> None:
-    notebook = opened(
-        "7",
-        BEGIN + "from kits.payloads import PAYLOADS\nscript(s.stream_text(p + '\\n\\n' for p in PAYLOADS.values()))",
-        "%%mentra\nbe hostile",
-        "print('LAST')",
-    )
-    page, fetched = notebook.page, list[str]()
-    page.on("request", lambda request: fetched.append(request.url))
-    notebook.run_all()
-    expect(notebook.output(2)).to_contain_text("LAST", timeout=30_000)
-    expect(notebook.output(1)).to_contain_text("<script>window.P_script=1</script>")
-    notebook.output(1).evaluate(
-        "area => area.querySelectorAll('a').forEach(a => { if (!/^(https?|mailto):/.test(a.href)) a.click(); })"
-    )
-    cells = page.locator(".jp-Notebook .jp-Cell").count()
-    page.wait_for_timeout(1000)  # for code that would run late, of which there is no sign to wait for
-    assert page.evaluate(MARKS) == []
-    assert [url for url in fetched if url.startswith(LEAK) or "nope" in url] == []
-    live = "img, script, iframe, button, form, video, input, svg, style, object, embed, math a"
-    assert notebook.output(1).locator(".mentra-text").locator(live).count() == 0
-    assert notebook.output(1).locator("mjx-container, .MathJax, .jp-RenderedMermaid").count() == 0
-    assert page.locator(".jp-Notebook .jp-Cell").count() == cells == 3
-    hrefs = notebook.output(1).locator("a").evaluate_all("all => all.map(a => a.protocol)")
-    assert set(hrefs) <= {"http:", "https:", "mailto:"}
-    assert len(PAYLOADS) > 40
 
 
 def test_code_on_the_card_is_coloured_and_its_table_appears_in_the_cell(opened: Opener, line: str) -> None:

@@ -50,6 +50,7 @@ def lab_server() -> Iterator[Lab]:
         settings = {
             "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
             "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
+            "@jupyterlab/notebook-extension:tracker": {"maxNumberOutputs": 5000},
         }
         _offer_ipykernel_6(home / "data" / "kernels" / IPYKERNEL_6.name)
         (home / "config" / "labconfig").mkdir(parents=True)

@@ -12,8 +12,7 @@ import pandas as pd
 
 from mentra_nb.ids import short_id
 from mentra_nb.notebook import kernel
-from mentra_nb.page.escaping import escape, visible
-from mentra_nb.page.render import NO_MATH
+from mentra_nb.page.escaping import NO_MATH, escape, visible
 
 WIDTH = 80
 """Characters of a line of text where the width of the terminal is not known."""
