@@ -13,6 +13,7 @@ import pytest
 import mentra_nb as mn
 from mentra_nb.chat.api import conversation
 from mentra_nb.chat.engine import engine, reset
+from mentra_nb.chat.revising import listed
 from mentra_nb.chat.turn import RunningTurn
 from mentra_nb.errors import FailedToStreamResponse, HttpError, OperationDenied
 from mentra_nb.notebook import saying
@@ -94,6 +95,7 @@ def test_what_is_said_comes_with_the_next_request_once(waiting: Waiting) -> None
     assert everything[-1].count("in euros") == everything[-1].count("and short") == 1
     said = [message.text() for message in conversation().history]
     assert (said.count("in euros"), said.count("and short")) == (1, 1)
+    assert listed().question.tolist() == ["go", "more?"]  # what was said is part of its exchange
     assert mn.messages().query("kind == 'user_turn'").text.tolist() == ["go", "in euros", "and short", "more?"]
 
 
