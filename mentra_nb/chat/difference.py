@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from mentra_nb.chat.undo import Known, not_done, put_in, short_path
-from mentra_nb.page.escaping import plain
+from mentra_nb.page.escaping import visible
 from mentra_nb.secrets.mask import mask_secrets
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class TurnDifference:
         return "\n".join([*self.files, *names, *self.left])
 
     def __repr__(self) -> str:
-        return plain(mask_secrets(str(self)))
+        return visible(mask_secrets(str(self)))
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         from mentra_nb.page.render import fenced, safe_html
@@ -65,7 +65,7 @@ def _file(undoing: FileChange, before: Callable[[str], BinaryIO]) -> str:
     from mentra_nb.agent.effects import texts_of
     from mentra_nb.effect.lines import changes
 
-    kind, path = undoing.inverted().kind, short_path(undoing.path)
+    kind, path = undoing.inverted().kind, visible(short_path(undoing.path)).replace("\n", "␊")
     texts = texts_of(undoing, before)
     if texts is None:
         return f"{kind} {path}: {_what(undoing)}"

@@ -25,7 +25,7 @@ def inert(markdown: str) -> str:
         >>> inert("![a](https://example.com/a.png) <b>")
         '!\\\\[a](https://example.com/a.png) \\\\<b>'
     """
-    text = plain(markdown)
+    text = whole = plain(markdown.replace("\r\n", "\n"))
     for _ in range(TRIES):
         lines = text.split("\n")
         active = _active(text)
@@ -34,7 +34,7 @@ def inert(markdown: str) -> str:
         for number in active:
             lines[number] = lines[number].replace("![", "!\\[").replace("<", "\\<")
         text = "\n".join(lines)
-    return fenced(plain(markdown)) if _active(text) else text
+    return fenced(whole) if _active(text) else text
 
 
 def _active(text: str) -> list[int]:

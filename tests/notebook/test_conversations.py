@@ -375,6 +375,10 @@ def test_no_image_and_no_raw_html_is_left_in_an_export(hostile: str) -> None:
     assert inert(made) == made
 
 
+def test_line_ends_of_windows_are_ordinary_ones() -> None:
+    assert inert("a\r\n![x](y)\r\n") == "a\n!\\[x](y)\n"
+
+
 def test_harmless_text_is_exported_as_it_is() -> None:
     said = "# A\n\n- *b* `List<int>`, 1 < 2, $5\n\n```html\n<b>![x](y)</b>\n```\n\n| a |\n|---|\n| 1 |\n\n<https://a.example>"
     assert inert(said) == said
@@ -421,3 +425,14 @@ def test_a_file_that_was_changed_since_is_named(mentra: Mentra) -> None:
     mentra("change")
     Path("note.txt").write_text("mine\n")
     assert str(mentra("diff")) == "left as it is, since it was changed after the turn: note.txt"
+
+
+def test_the_name_of_a_file_cannot_look_like_a_line_of_a_diff(mentra: Mentra) -> None:
+    mn.allow("write")
+    answers(writes("a\n-gone.txt", "````\n# <b>\u202e\x1b[31m\n"), text("Done."))
+    mentra("change")
+    bundle = mentra("diff")._repr_mimebundle_()
+    assert bundle["text/plain"].splitlines()[0] == "created a␊-gone.txt  +2 −0"
+    assert not re.search(r"[\x1b\u202e]", bundle["text/plain"])
+    assert "<b>" not in bundle["text/html"]
+    assert bundle["text/html"].count("<pre") == 1

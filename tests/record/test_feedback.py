@@ -21,6 +21,8 @@ def test_a_row_has_the_answer_that_it_is_about(record: Record) -> None:
     record.one_session()
     record.turn("r9", session="s9")
     record.response("q1", "r9", TokenUsage(input_tokens=9, output_tokens=1))
+    record.response("review-2", "r9", TokenUsage(input_tokens=9, output_tokens=1), ("p", "reviewer"))
+    record.call("c9", "r9")
     for verdict, note in (("good", None), ("bad", "wrong units")):
         record.add(FeedbackGiven, run_id="r9", session_id="s9", verdict=verdict, note=note)
     found = frames.feedback(folder=record.folder)
@@ -30,7 +32,8 @@ def test_a_row_has_the_answer_that_it_is_about(record: Record) -> None:
     assert found.note.fillna("").tolist() == ["", "wrong units"]
     assert (found.run_id[0], found.session_id[0], found.notebook[0]) == ("r9", "s9", "n.ipynb")
     turn = frames.turns(folder=record.folder, session="s9").iloc[0]
-    assert (found.prompt[0], found.model[0]) == (turn.prompt, turn.model)
+    assert (found.prompt[0], found.model[0], found.tools[0]) == (turn.prompt, turn.model, 1)
+    assert not turn.model.endswith("reviewer")
     assert len(frames.feedback(folder=record.folder, verdict="bad", session="s9")) == 1
     assert len(frames.turns(folder=record.folder)) == len(frames.turns(folder=record.folder).run_id.unique())
     assert "%mentra good, or bad because" in repr(frames.feedback(folder=record.folder.parent / "none"))
