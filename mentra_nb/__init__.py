@@ -15,6 +15,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     tool                         make a function a tool
     tasks, task_tools            the tasks of a conversation; what a model keeps them with
     memories, pin, forget        what is remembered; `memory_tools` and `MemoryConfig`: how agents remember
+    hybrid_store                 a state store whose memories are in another one
     subagent_tools               what a model gives tasks to subagents with
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
@@ -150,6 +151,7 @@ __all__ = [
     "forget",
     "forget_rows",
     "http",
+    "hybrid_store",
     "jobs",
     "load_ipython_extension",
     "mcp",
@@ -262,6 +264,7 @@ _NAMES = {
     "agent.waking": "woken_turns",
     "agent.steering": "RoundSource Boundary",
     "store.protocols": "RuntimeStore",
+    "store.hybrid": "hybrid_store",
     "store.sqlite": "SqliteStore",
     "store.volatile": "VolatileStore",
     # events and hooks
@@ -432,6 +435,7 @@ if TYPE_CHECKING:
     from mentra_nb.sandbox.executor import CommandRequest, ExecOutput, LocalExecutor, RuntimeExecutor
     from mentra_nb.settings import McpServer
     from mentra_nb.store import records
+    from mentra_nb.store.hybrid import hybrid_store
     from mentra_nb.store.protocols import RuntimeStore
     from mentra_nb.store.sqlite import SqliteStore
     from mentra_nb.store.volatile import VolatileStore

@@ -23,26 +23,26 @@ import mentra_nb
 # fmt: off
 EXPORTED = [
     "Agent", "AgentConfig", "AgentEvent", "AgentSnapshot", "AgentTemplate", "Agreement", "AuditHook", "AuditStore",
-    "Boundary",
-    "CancellationToken", "Chat", "CommandRequest", "ConnectedServer", "ExecOutput", "Form", "FormField",
+    "Boundary", "CancellationToken", "Chat", "CommandRequest", "ConnectedServer", "ExecOutput", "Form", "FormField",
     "FunctionTool", "Image", "Journal", "JournalHealth", "LocalExecutor", "McpServer", "McpServers", "McpStatus",
     "MemoryConfig", "Message", "ModelInfo", "ModelSelector", "NullAudit", "OutputOptions", "PermissionDecision",
-    "PermissionQuestion", "PermissionRule", "PersistedAgentSummary", "PostExecutionContext", "PostExecutionDecision",
-    "PostExecutionHook", "PreExecutionContext", "PreExecutionDecision", "PreExecutionHook", "Preview", "Provider",
-    "ProviderCapabilities", "ProviderDescriptor", "RecordHead", "Reply", "Request", "ResponseFormat", "RoundSource",
-    "RunOptions", "RunningTurn", "Runtime", "RuntimeEvent", "RuntimeExecutor", "RuntimeHook", "RuntimeHooks",
-    "RuntimePolicy", "RuntimeStore", "ScriptedProvider", "Session", "SessionEvent", "Skill", "Spent", "SqliteStore",
-    "TokenUsage", "Tool", "ToolAuthorizationDecision", "ToolAuthorizationOutcome", "ToolAuthorizationPreview",
-    "ToolAuthorizationRequest", "ToolAuthorizer", "ToolCallSummary", "ToolChoice", "ToolContext", "ToolError",
-    "ToolOutput", "ToolSpec", "TurnOrigin", "UndoResult", "VolatileStore", "__version__", "aask", "advice",
-    "agreement", "allow", "allow_everything", "amap", "ask", "authorization", "backtest", "budgets", "columns",
-    "compare", "connect", "content", "decisions", "denial_reasons", "deny", "effects", "errors", "event_types",
-    "events", "export", "feedback", "forget", "forget_rows", "http", "jobs", "load_ipython_extension", "mcp",
-    "mcp_servers", "memories", "memory_tools", "messages", "model_calls", "models", "pin", "plot", "preview",
-    "provider", "prune", "record_head", "records", "replay", "reviewer_report", "revoke", "rule_changes", "rules",
-    "screen_events", "scripted", "sessions", "slowest_tools", "sql", "stop_job", "stop_jobs", "strategy",
-    "subagent_tools", "suggest_rules", "tape", "task_tools", "tasks", "time_spent", "tool", "tool_calls", "turns",
-    "undo", "unload_ipython_extension", "usage", "use", "verify", "woken_turns",
+    "PermissionQuestion", "PermissionRule", "PersistedAgentSummary", "PostExecutionContext",
+    "PostExecutionDecision", "PostExecutionHook", "PreExecutionContext", "PreExecutionDecision", "PreExecutionHook",
+    "Preview", "Provider", "ProviderCapabilities", "ProviderDescriptor", "RecordHead", "Reply", "Request",
+    "ResponseFormat", "RoundSource", "RunOptions", "RunningTurn", "Runtime", "RuntimeEvent", "RuntimeExecutor",
+    "RuntimeHook", "RuntimeHooks", "RuntimePolicy", "RuntimeStore", "ScriptedProvider", "Session", "SessionEvent",
+    "Skill", "Spent", "SqliteStore", "TokenUsage", "Tool", "ToolAuthorizationDecision", "ToolAuthorizationOutcome",
+    "ToolAuthorizationPreview", "ToolAuthorizationRequest", "ToolAuthorizer", "ToolCallSummary", "ToolChoice",
+    "ToolContext", "ToolError", "ToolOutput", "ToolSpec", "TurnOrigin", "UndoResult", "VolatileStore",
+    "__version__", "aask", "advice", "agreement", "allow", "allow_everything", "amap", "ask", "authorization",
+    "backtest", "budgets", "columns", "compare", "connect", "content", "decisions", "denial_reasons", "deny",
+    "effects", "errors", "event_types", "events", "export", "feedback", "forget", "forget_rows", "http",
+    "hybrid_store", "jobs", "load_ipython_extension", "mcp", "mcp_servers", "memories", "memory_tools", "messages",
+    "model_calls", "models", "pin", "plot", "preview", "provider", "prune", "record_head", "records", "replay",
+    "reviewer_report", "revoke", "rule_changes", "rules", "screen_events", "scripted", "sessions", "slowest_tools",
+    "sql", "stop_job", "stop_jobs", "strategy", "subagent_tools", "suggest_rules", "tape", "task_tools", "tasks",
+    "time_spent", "tool", "tool_calls", "turns", "undo", "unload_ipython_extension", "usage", "use", "verify",
+    "woken_turns",
 ]
 # fmt: on
 
@@ -77,7 +77,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_type_checkers_and_the_lazy_loader_take_each_name_from_the_same_module() -> None:
     """The `TYPE_CHECKING` block is what editors read; `_HOME` and `_MODULES` are what runs."""
     tree = ast.parse(Path(mentra_nb.__file__).read_text(encoding="utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If))
+    ifs = (node for node in tree.body if isinstance(node, ast.If))
+    block = next(node for node in ifs if ast.unparse(node.test) == "TYPE_CHECKING")
     for_checkers = {
         alias.asname or alias.name: (node.module, alias.name)
         for node in block.body

@@ -180,6 +180,7 @@ UNDER_THEIR_NAMES = {
     "tools/test_shell": """
         policy_can_deny_shell_tool_execution shell_tool_emits_progress_events_with_output_lines
     """,
+    "memory/test_hybrid_store": "wrapper_store_delegates_non_memory_runtime_operations",
     "memory/test_memory": """
         automatic_memory_search_injects_recalled_context_without_persisting_it
         hybrid_memory_recall_includes_provenance_in_hidden_context memory_forget_tool_hides_pinned_hybrid_memory
@@ -432,7 +433,6 @@ CHANGED = {
 """Scenarios whose outcome is another by decision: why, where, which. `DEPARTURES.md` says more."""
 
 OPEN = {
-    "memory": "wrapper_store_delegates_non_memory_runtime_operations",
     "teams": """
         resume_revives_persisted_teammate_actors_for_lead_runtime
         resume_wakes_revived_teammate_for_persisted_inbox_work task_working_directory_routes_shell_for_teammate

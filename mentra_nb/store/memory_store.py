@@ -40,6 +40,10 @@ class MemoryStore(Protocol):
         """Delete memories, forgotten ones too. Return how many there were."""
         ...
 
+    async def delete_memories_of(self, agent_id: str) -> None:
+        """Delete the memories of an agent, and what was kept of its turns for others. What it pinned for them stays."""
+        ...
+
     async def load_memory_cursor(self, agent_id: str) -> int | None:
         """Return the revision up to which the agent's history has been stored as memories."""
         ...

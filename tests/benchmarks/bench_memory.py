@@ -1,4 +1,4 @@
-"""What a recall adds to a turn among 100,000 memories of one project: wall and processor time, for the query of a turn."""
+"""What a recall adds to a turn among 100,000 memories of a project: wall and processor time, for a turn's query."""
 
 from __future__ import annotations
 

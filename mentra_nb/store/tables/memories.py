@@ -90,6 +90,9 @@ class MemoryTable(Database):
     async def delete_memories(self, agent_id: str, record_ids: Collection[str]) -> int:
         return await self._change("DELETE FROM memories WHERE ", [], agent_id, record_ids)
 
+    async def delete_memories_of(self, agent_id: str) -> None:
+        await self.write(lambda db: delete_memories_of(db, [agent_id]))
+
     async def _change(self, statement: str, parameters: list[Any], agent_id: str, record_ids: Collection[str]) -> int:
         if not record_ids:
             return 0
@@ -105,6 +108,13 @@ class MemoryTable(Database):
     async def save_memory_cursor(self, agent_id: str, revision: int) -> None:
         row = {"agent_id": agent_id, "revision": revision}
         await self.write(lambda db: insert(db, "memory_cursors", row, replace="agent_id"))
+
+
+def delete_memories_of(db: Transaction, agents: Sequence[str]) -> None:
+    """Delete the memories of agents, and what was kept of their turns for others."""
+    which = marks(agents)
+    db.execute(f"DELETE FROM memories WHERE agent_id IN ({which})", agents)
+    db.execute(f"DELETE FROM memories WHERE kind <> 'fact' AND made_by IN ({which})", agents)
 
 
 def visible(query: r.MemoryQuery) -> tuple[str, list[Any]]:

@@ -8,6 +8,7 @@ from mentra_nb.content import Message
 from mentra_nb.errors import LeaseUnavailable
 from mentra_nb.store.records import SAID, ConversationSummary, SessionRecord, StoredConversation
 from mentra_nb.store.tables.agents import to_agent
+from mentra_nb.store.tables.memories import delete_memories_of
 from mentra_nb.store.tables.runs import to_run
 from mentra_nb.store.tables.transcripts import path_length
 from mentra_nb.store.transactions import Database, Transaction, insert, marks
@@ -46,7 +47,7 @@ OWN_AGENTS = """
       UNION SELECT agents.id FROM agents JOIN own ON agents.parent_id = own.id)
     SELECT id FROM own
 """
-OF_AGENTS = ("entries", "tool_calls", "tool_results", "runs", "jobs", "memories", "memory_cursors")
+OF_AGENTS = ("entries", "tool_calls", "tool_results", "runs", "jobs", "memory_cursors")
 """The tables with rows of agents, those that refer to others first."""
 
 
@@ -108,8 +109,8 @@ class SessionTable(Database):
             db.execute("DELETE FROM rules WHERE scope = 'session' AND scope_key = ?", (session_id,))
             db.execute("DELETE FROM questions WHERE session_id = ?", (session_id,))
             db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
-            if agents:  # what was kept of its turns for others
-                db.execute(f"DELETE FROM memories WHERE kind <> 'fact' AND made_by IN ({which})", agents)
+            if agents:
+                delete_memories_of(db, agents)
             for table in OF_AGENTS if agents else ():
                 db.execute(f"DELETE FROM {table} WHERE agent_id IN ({which})", agents)
             if agents:
