@@ -16,7 +16,8 @@ SMALLEST = 512
 """Tokens. A smaller number in a refusal is something else."""
 
 _NAMED = late(
-    r"context (?:length|window|size)\D{0,40}?(\d[\d,]{2,})|n_ctx\W{0,4}(\d[\d,]{2,})|> ?(\d[\d,]{2,}) maximum"
+    r"context (?:length|window|size|of the local model)\D{0,40}?(\d[\d,]{2,})|n_ctx\W{0,4}(\d[\d,]{2,})"
+    r"|> ?(\d[\d,]{2,}) maximum"
     r"|maximum (?:number of tokens|context length)\D{0,30}(\d[\d,]{2,})",
     re.IGNORECASE,
 )
