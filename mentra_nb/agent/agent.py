@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
 import anyio.lowlevel
 
 from mentra_nb.agent import recovery
-from mentra_nb.agent.beginning import Beginning, find_open_end, plans, start_turn
+from mentra_nb.agent.beginning import Beginning, at_leaf, find_open_end, plans, start_turn
 from mentra_nb.agent.config import AgentConfig, stored_config
-from mentra_nb.agent.ending import ending
+from mentra_nb.agent.ending import COMPACTED, ending
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.loop import finish_open_round, run_rounds
@@ -286,6 +286,23 @@ class Agent:
         async with self._turn_from(self._at_open_end, options, origin) as turn:
             turn.stop_reason = turn.stop_reason or await run_rounds(turn)
         return turn.final_message()
+
+    async def compact(
+        self, matters: str = "", options: RunOptions | None = None, origin: e.TurnOrigin | None = None
+    ) -> bool:
+        """Send a summary in place of all but the newest messages from now on; `matters` is kept word for word in it.
+
+        Nothing is deleted. Returns whether there was anything to summarise, and a model could. Raises as `run`.
+
+        Example:
+            >>> await agent.compact()
+            False
+        """
+        from mentra_nb.agent.compacting import compact
+
+        async with self._turn_from(at_leaf, options, origin) as turn:
+            turn.stop_reason = COMPACTED
+            return await compact(turn, matters)
 
     async def unknown_calls(self) -> list[ToolCallRecord]:
         """Return the calls of the interrupted turn that may have taken effect and are not resolved yet."""

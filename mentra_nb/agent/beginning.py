@@ -30,6 +30,11 @@ class Beginning(NamedTuple):
     path: Sequence[Entry] = ()
 
 
+async def at_leaf() -> Beginning:
+    """Return the beginning of a turn that adds nothing to the conversation."""
+    return Beginning("")
+
+
 async def find_open_end(
     store: RuntimeStore, agent_id: str, leaf: str | None, settled: Settled | None
 ) -> Beginning | None:

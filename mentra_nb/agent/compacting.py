@@ -58,6 +58,15 @@ async def fitted(turn: Turn, request: Request) -> Request:
     return work.request()
 
 
+async def compact(turn: Turn, matters: str) -> bool:
+    """Send a summary from now on, in which `matters` is kept. Returns whether that was done."""
+    await turn.transcript.ready_for((turn.provider, turn.model))
+    messages, environment = turn.transcript.messages(), turn.environment
+    request = assemble(turn.model, turn.config, messages, environment, turn.scheduler.toolbox)
+    window = turn.limits.options.context_window or await window_of(turn.provider, turn.model)
+    return await Compaction(turn, request, window).summarise("manual", matters)
+
+
 async def after_refusal(turn: Turn, request: Request, refusal: ProviderError) -> Request | None:
     """Return the request in a shorter form after the provider refused it as too long; `None` if there is none."""
     named = window_in(f"{refusal} {getattr(refusal, 'body', '')}")
@@ -179,7 +188,9 @@ class Compaction:
         """
         await self.turn.transcript.load()
         entries = self.turn.transcript.tail
-        most = self.room.share(25) if self.room is not None else self.about() // 4
+        most = self.turn.transcript.tokens // 4
+        if self.room is not None:
+            most = min(most, self.room.share(25))
         keeps, tokens = 0, 0
         for at in range(len(entries) - 1, facts.kept_by_summary(entries) - 1, -1):
             tokens += of_message(entries[at].message)

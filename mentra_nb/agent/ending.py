@@ -21,6 +21,9 @@ from mentra_nb.store.records import RunState
 
 log: logging.Logger = logging.getLogger(__name__)
 
+COMPACTED = "compacted"
+"""The stop reason of a turn that only made the conversation shorter."""
+
 
 @asynccontextmanager
 async def ending(turn: Turn, origin: e.TurnOrigin, before: TranscriptPath) -> AsyncIterator[None]:
@@ -81,8 +84,9 @@ class _Ending:
             await self.store.finish_run(turn.id, "finished", leaf=leaf, entries=owed, holder=self.holder)
             for source in turn.sources:
                 await source.acknowledge()
-        text = turn.answer.text() if turn.answer else ""
-        is_empty = not text and turn.stop_reason != "ended_by_tool"
+        is_compacted = turn.stop_reason == COMPACTED
+        text = turn.answer.text() if turn.answer and not is_compacted else ""
+        is_empty = not text and turn.stop_reason != "ended_by_tool" and not is_compacted
         error = str(EmptyAssistantResponse(turn.stop_detail)) if is_empty else None
         self._emit(stop_reason=turn.stop_reason, success=True, text=text, error=error)
 

@@ -119,7 +119,7 @@ class Chat:
 
     @property
     def history(self) -> list[Message]:
-        """The stored messages, oldest first, as the next turn sends them. Empty before the first turn."""
+        """The stored messages, oldest first. Empty before the first turn."""
         entries = self._engine.call(lambda: self._identity.entries(self._engine.runtime.store))
         return [entry.message for entry in entries]
 
@@ -269,6 +269,19 @@ class Chat:
         self._begun.add(turn)
         return turn
 
+    def compact(self, matters: str = "", *, origin: e.TurnOrigin | None = None) -> RunningTurn:
+        """Send a summary in place of the conversation so far from the next turn on; return the handle at once.
+
+        Nothing is deleted. `matters` is kept word for word.
+
+        Example:
+            >>> mn.Chat("sales").compact("the names of the columns").result().stop_reason
+            'compacted'
+        """
+        turn = self._engine.start_turn(self._take_turn, TurnPlan(None, self.model, origin=origin, matters=matters))
+        self._begun.add(turn)
+        return turn
+
     async def _take_turn(self, turn: RunningTurn, plan: TurnPlan) -> Reply:
         used, limits = self._engine, plan.limits or self.limits or RunOptions()
         if plan.waits:
@@ -286,7 +299,7 @@ class Chat:
             await self._cells.go_back(session, turn)
             with waiting_thread(turn.jobs), self._answering(session, turn, plan, system) as answer:
                 if plan.prompt is None:
-                    await session.resume_turn(options, plan.origin)
+                    await plan.go_on(session, options)
                 elif plan.output is None:
                     await session.append_turn(plan.content(session), options, plan.origin)
                 else:

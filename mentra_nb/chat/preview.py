@@ -16,6 +16,7 @@ from mentra_nb.chat.instructions import SYSTEM, system_prompt
 from mentra_nb.chat.models import choose
 from mentra_nb.chat.references.handing import BYTES_PER_TOKEN, about_tokens, handed
 from mentra_nb.chat.turn import presenter
+from mentra_nb.compaction.entry import sent_messages
 from mentra_nb.content import Image, Message, TokenUsage
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.pricing import FREE, cost_usd
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.chat import Chat
     from mentra_nb.chat.engine import Engine
     from mentra_nb.providers.base import ProviderToolSpec
+    from mentra_nb.store.records import Entry
     from mentra_nb.tools.tool import Tool
 
 
@@ -149,9 +151,10 @@ def dry_run(
     content = data.content(prompt, with_images=takes_images) if data is not None else prompt
     message = Message.user(content)
     images = tuple(block for block in message.content if isinstance(block, Image))
-    head = most_of_head(*_head(used, chat, tools, plan=plan))
-    most = head + most_of_messages([*chat.history, message])
-    with_images = PER_IMAGE * sum(isinstance(block, Image) for each in chat.history for block in each.content)
+    head = most_of_head(*head_of(used, chat, tools, plan=plan))
+    earlier = sent_messages(entries_of(chat))
+    most = head + most_of_messages([*earlier, message])
+    with_images = PER_IMAGE * sum(isinstance(block, Image) for each in earlier for block in each.content)
     about = (
         -(-(most - with_images - PER_IMAGE * len(images)) // BYTES_PER_TOKEN) + with_images + PER_IMAGE * len(images)
     )
@@ -167,7 +170,13 @@ def dry_run(
     )
 
 
-def _head(
+def entries_of(chat: Chat) -> list[Entry]:
+    """Return the stored entries of a conversation, oldest first."""
+    used, identity = chat._engine, chat._identity
+    return used.call(lambda: identity.entries(used.runtime.store))
+
+
+def head_of(
     used: Engine, chat: Chat, tools: Iterable[Tool | Callable[..., Any]], *, plan: bool
 ) -> tuple[str, list[ProviderToolSpec]]:
     """Return the system prompt and the tools of a turn."""

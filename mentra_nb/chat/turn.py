@@ -75,10 +75,20 @@ class TurnPlan:
     replaces: bool = False
     """Whether it takes the place of the turns that its cell took when it was run before."""
 
+    matters: str | None = None
+    """What is kept word for word where the turn only makes the conversation shorter; `None` for any other turn."""
+
     @property
     def woken_by(self) -> str | None:
         """The background commands that began it, if it began by itself."""
         return self.origin.woken_by if self.origin is not None else None
+
+    async def go_on(self, session: Session, options: RunOptions) -> None:
+        """Take the turn without a prompt: continue the one that was not finished, or make the conversation shorter."""
+        if self.matters is None:
+            await session.resume_turn(options, self.origin)
+        else:
+            await session.compact(self.matters, options, self.origin)
 
     def content(self, session: Session) -> str | list[Text | Image]:
         """Return the message that begins it."""

@@ -197,6 +197,17 @@ class Session:
         self.turn_count += 1
         return message
 
+    async def compact(
+        self, matters: str = "", options: RunOptions | None = None, origin: e.TurnOrigin | None = None
+    ) -> bool:
+        """Send a summary in place of the conversation so far. Arguments and errors as `Agent.compact`.
+
+        Example:
+            >>> await session.compact("the names of the columns")
+            False
+        """
+        return await self.agent.compact(matters, options, self._from_here(origin))
+
     def _from_here(self, origin: e.TurnOrigin | None) -> e.TurnOrigin:
         return (origin or e.TurnOrigin()).model_copy(
             update={"session_id": self.id, "project": self.project, "notebook": self.notebook}

@@ -149,6 +149,8 @@ def test_a_planned_command_is_refused_and_not_asked(name: str) -> None:
         ("forget session-12ab", {"id": "session-12ab"}),
         ("history regression", {"word": "regression", "text": None}),
         ("hide 12", {"number": "12"}),
+        ("compact", {"matters": None}),
+        ("compact keep the names", {"matters": "the names"}),
         ("edit 2", {"number": "2"}),
         ('history "linear regression"', {"word": None, "text": "linear regression"}),
     ],
@@ -160,7 +162,7 @@ def test_commands_of_conversations_take_their_arguments(line: str, words: dict[s
 
 
 def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    assert set(PLANNED) == {"context", "compact", "team"}
+    assert set(PLANNED) == {"team"}
     shown = help_text(COMMANDS, OPTIONS)
     assert [name for name in PLANNED if f"    {name} " in shown] == []
     with pytest.raises(ConfigurationError, match="not available yet"):

@@ -8,8 +8,6 @@ from mentra_nb.errors import OperationDenied
 from mentra_nb.notebook.commands.command import Command, Context, Words
 
 _PATTERNS = {
-    "compact": "compact",
-    "context": "context",
     "team": "team",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mentra_nb.notebook.commands import (
     answers,
     cells,
+    context,
     conversations,
     feedback,
     jobs,
@@ -309,6 +310,15 @@ COMMANDS = (
         "log [SQL]",
         "the record, as a table",
         record.log,
+    ),
+    Command("context", "context", "context", "what fills the model's context window", context.context_command),
+    Command(
+        "compact",
+        r"compact(?: keep (?P<matters>\S.*))?",
+        "compact [keep …]",
+        "send a summary in place of the conversation so far; what to keep is kept word for word",
+        context.compact,
+        complete=(one_of("keep"),),
     ),
     Command("check", "check", "check", "what works here, and how to fix what does not", setup.check),
     Command("config", "config", "config", "the settings and where each comes from", setup.config),
