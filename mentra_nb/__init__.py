@@ -14,8 +14,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     use                          ask a provider object: your own class, or a script
     tool                         make a function a tool
     tasks, task_tools            the tasks of a conversation; what a model keeps them with
-    memories, pin, forget        what is remembered; `memory_tools` and `MemoryConfig`: how agents remember
-    hybrid_store                 a state store whose memories are in another one
+    memories, pin, forget        what is remembered; `memory_tools`, `MemoryConfig` and `hybrid_store`: how and where
     subagent_tools               what a model gives tasks to subagents with
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
