@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal, Self
 
@@ -35,6 +36,7 @@ class RowServer(Listener):
     ) -> None:
         super().__init__()
         self.asked: list[str] = []
+        self._times: Counter[str] = Counter()
         self.fate, self.on_request = fate, on_request
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -69,8 +71,9 @@ class RowServer(Listener):
         content = json.loads(await reader.readexactly(length))["messages"][-1]["content"]
         prompt = content if isinstance(content, str) else content[-1]["text"]
         self.asked.append(prompt)
+        self._times[prompt] += 1
         self.on_request(prompt)
-        return await self._answer(self.fate(prompt, self.asked.count(prompt)), prompt, reader, writer)
+        return await self._answer(self.fate(prompt, self._times[prompt]), prompt, reader, writer)
 
     async def _answer(
         self, fate: Fate, prompt: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
