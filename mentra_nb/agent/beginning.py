@@ -92,6 +92,9 @@ async def start_turn(turn: Turn, beginning: Beginning, origin: e.TurnOrigin, bef
     )
     if beginning.message is not None and not turn.limits.options.is_over():  # else it was stopped before it began
         entries.append(turn.append(beginning.message))
+    elif beginning.message is not None:
+        for source in turn.sources:  # what it was to begin with waits again
+            await source.requeue()
     try:
         await turn.environment.store.start_run(record, entries=entries, holder=turn.environment.holder)
     except BaseException:

@@ -8,7 +8,8 @@ import pytest
 from kits.core import MODEL, Bench, bench
 
 from mentra_nb.agent.agent import Agent
-from mentra_nb.errors import InvalidRequest, MentraError
+from mentra_nb.agent.limits import CancellationToken, RunOptions
+from mentra_nb.errors import Cancelled, InvalidRequest, MentraError
 from mentra_nb.providers.scripted import failure, text, tool_calls
 from mentra_nb.store.records import SAID
 from mentra_nb.store.sqlite import SqliteStore
@@ -114,3 +115,16 @@ async def test_what_is_said_during_the_last_call_is_stored_before_it_is_read() -
         await agents[0].send("go")
         assert sent(table)[-1] == "in euros"
         assert await states(agents[0]) == []
+
+
+async def test_what_a_turn_was_to_begin_with_waits_again_if_it_was_stopped_before() -> None:
+    async with bench(text("ok")) as table:
+        agent, stopped = await table.agent(), CancellationToken()
+        stopped.cancel()
+        await said(agent, "in euros")
+        with pytest.raises(Cancelled):
+            await agent.run_queued(RunOptions(cancellation=stopped))
+        assert await states(agent) == ["pending"]
+        await agent.run_queued()
+        assert sent(table) == ["in euros"]
+        assert await states(agent) == []
