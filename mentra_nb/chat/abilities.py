@@ -47,28 +47,28 @@ GROUPS: dict[str, Callable[[Settings], Made]] = {"tasks": _tasks, "subagents": _
 class Abilities:
     """The groups of tools that were turned on, and which of them are not to be offered any more."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
 
-    def offer(self, runtime: Runtime) -> list[str]:
+    def offer(self, runtime: Runtime, settings: Settings) -> list[str]:
         """Offer the tools of the groups that the settings turn on. Returns a sentence for what cannot be offered."""
         problems = []
         for setting, make in GROUPS.items():
-            if self._is_on(setting):
-                tools, missing = make(self._settings)
+            if _is_on(settings, setting):
+                tools, missing = make(settings)
                 self._names[setting] = [runtime.register_tool(tool).spec.name for tool in tools]
                 problems += missing
-        if (scope := self._settings.memory) != "off":
+        if (scope := settings.memory) != "off":
             from mentra_nb.memory.config import MemoryConfig
 
             runtime.register_context(MemoryConfig(scope=scope))
         return problems
 
-    def _is_on(self, setting: str) -> bool:
-        return getattr(self._settings, setting) not in (False, "off")
-
-    def profile(self) -> Sequence[str]:
+    def profile(self, settings: Settings) -> Sequence[str]:
         """Return the tool profile of the settings, without the tools of groups that were turned off again."""
-        off = [name for group, names in self._names.items() if not self._is_on(group) for name in names]
-        return (*self._settings.tool_profile, *(f"-{name}" for name in off))
+        off = [name for group, names in self._names.items() if not _is_on(settings, group) for name in names]
+        return (*settings.tool_profile, *(f"-{name}" for name in off))
+
+
+def _is_on(settings: Settings, name: str) -> bool:
+    return getattr(settings, name) not in (False, "off")

@@ -341,7 +341,7 @@ class Chat:
         permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
         permissions.sandbox = settings.sandbox
         session.use_policy(self._engine.policy())
-        session.use_profile(self._engine.abilities.profile())
+        session.use_profile(self._engine.abilities.profile(settings))
         permissions.can_ask = lambda: plan.can_ask
         with session.listening(turn.events.put, answer.hear), session.speaking_as(system):
             yield answer

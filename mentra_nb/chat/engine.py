@@ -60,7 +60,7 @@ class Engine:
             audit=open_journal(log_text=self.settings.log_text, redact=self.settings.redact),
             mcp=self.settings.mcp,
         )
-        self.abilities: Abilities = Abilities(self.settings)
+        self.abilities: Abilities = Abilities()
         self._not_offered: list[str] = []
         if runtime is None:
             self.offer_settings()
@@ -193,7 +193,8 @@ class Engine:
 
     def offer_settings(self) -> None:
         """Offer what the settings name as they are: skills, and tools of installed packages. What is offered stays."""
-        self._not_offered = [*offer_named(self.runtime, self.settings), *self.abilities.offer(self.runtime)]
+        missing = self.abilities.offer(self.runtime, self.settings)
+        self._not_offered = [*offer_named(self.runtime, self.settings), *missing]
 
     def not_offered(self) -> list[str]:
         """Return why what the settings name is not offered: skills, tools, MCP servers; and names that are misspelt."""

@@ -109,7 +109,7 @@ def test_the_settings_offer_the_users_own_templates_and_those_they_name(
     write(tmp_path / "bad", "broken.md", "nothing")
     settings = Settings(subagents=True, agents=(tmp_path / "more", tmp_path / "bad"))
     runtime = Runtime(builtin_tools=False, store=VolatileStore(), audit=NullAudit())
-    [problem] = Abilities(settings).offer(runtime)
+    [problem] = Abilities().offer(runtime, settings)
     assert "broken.md" in problem
     [spec] = runtime.tools()
     assert (spec.description or "").splitlines()[-2:] == ["- own: Mine.", "- reviewer: Finds mistakes."]
