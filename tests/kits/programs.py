@@ -21,8 +21,18 @@ PYODIDE = "pyodide@314.0.7"
 PLATFORM = ("pyemscripten_2026_0_wasm32", "314")
 """What its wheels are for: the platform, and the version of Python."""
 IN_PYODIDE = (
-    *("anyio", "charset-normalizer", "docstring-parser", "genai-prices", "httpx", "httpx-sse", "hypothesis", "ipython"),
-    *("ipywidgets", "anywidget", "markdown-it-py", "narwhals", "nest-asyncio", "pathspec", "platformdirs"),
+    *("anyio", "charset-normalizer", "docstring-parser", "genai-prices", "httpx", "httpx-sse", "hypothesis"),
+    *(
+        "httpx2-jsfetch",
+        "ipython",
+        "ipywidgets",
+        "anywidget",
+        "markdown-it-py",
+        "narwhals",
+        "nest-asyncio",
+        "pathspec",
+        "platformdirs",
+    ),
     *("portalocker", "pydantic", "pygments", "pytest", "typing-extensions"),
 )
 """What is needed of mentra_nb and of its tests, and is on the package index in a form that Pyodide can import."""

@@ -18,5 +18,6 @@ try {
   await python.runPythonAsync(fs.readFileSync(file, "utf8"));
 } catch (error) {
   console.error(error.message ?? error);
-  process.exitCode = 1;
+  process.exit(1);
 }
+process.exit(0); // what is left on the event loop ends with it
