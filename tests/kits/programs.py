@@ -21,19 +21,9 @@ PYODIDE = "pyodide@314.0.7"
 PLATFORM = ("pyemscripten_2026_0_wasm32", "314")
 """What its wheels are for: the platform, and the version of Python."""
 IN_PYODIDE = (
-    *("anyio", "charset-normalizer", "docstring-parser", "genai-prices", "httpx", "httpx-sse", "hypothesis"),
-    *(
-        "httpx2-jsfetch",
-        "ipython",
-        "ipywidgets",
-        "anywidget",
-        "markdown-it-py",
-        "narwhals",
-        "nest-asyncio",
-        "pathspec",
-        "platformdirs",
-    ),
-    *("portalocker", "pydantic", "pygments", "pytest", "typing-extensions"),
+    *("anyio", "anywidget", "charset-normalizer", "docstring-parser", "genai-prices", "httpx", "httpx-sse"),
+    *("httpx2-jsfetch>=1", "hypothesis", "ipython", "ipywidgets", "markdown-it-py", "narwhals", "nest-asyncio"),
+    *("pathspec", "platformdirs", "portalocker", "pydantic", "pygments", "pytest", "typing-extensions"),
 )
 """What is needed of mentra_nb and of its tests, and is on the package index in a form that Pyodide can import."""
 MODULES = Path(__file__).parents[2] / ".node"
@@ -96,6 +86,7 @@ def install_pyodide() -> None:
     folder = MODULES / "pyodide"
     options = ["--target", str(folder), "--upgrade", "--only-binary=:all:", "--implementation", "cp"]
     options += ["--python-version", version, "--platform", platform, "--platform", "any"]
+    options += ["--ignore-requires-python"]  # pip compares what a package requires with the Python that runs it
     command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *options, *IN_PYODIDE]
     subprocess.run(command, check=False, timeout=300)
     import yaml  # has no wheel without machine code; the code in Python is the same everywhere

@@ -15,9 +15,24 @@ from kits.programs import node, pyodide
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 LITE = Path(__file__).parent
-ROOMS = ["tests/event", "tests/budget", "tests/secrets", "tests/permission"]
+ROOMS = [
+    "tests/event",
+    "tests/budget",
+    "tests/secrets",
+    "tests/test_content.py",
+    "tests/test_forms.py",
+    "tests/test_words.py",
+]
 if os.environ.get("MENTRA_LITE") == "all":
-    ROOMS += ["tests/store", "tests/agent", "tests/runtime", "tests/chat", "tests/tools", "tests/providers"]
+    ROOMS += [
+        "tests/permission",
+        "tests/store",
+        "tests/agent",
+        "tests/runtime",
+        "tests/chat",
+        "tests/tools",
+        "tests/providers",
+    ]
     ROOMS += ["tests/notebook", "tests/namespace", "tests/rows"]
 ENOUGH = 0.9
 """The share of the tests that must pass, of those for which there is all that they need."""
