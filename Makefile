@@ -6,7 +6,7 @@ KERNEL6 := .kernels/ipykernel6
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
-.PHONY: demo test quick check types lab kernels browser postgres mcp sandbox pyodide notebooks oldest faults lake bench pictures clean
+.PHONY: demo test quick check types lab kernels browser postgres mcp sandbox pyodide notebooks oldest faults lake bench page pictures clean
 
 demo: .venv/.base  ## run a first turn offline: prints the conversation and the usage table
 	@$(BIN)/python notebooks/run.py notebooks/01_first_turn.ipynb
@@ -47,6 +47,9 @@ lake: pyproject.toml  ## run the tests of a shared record on the DuckDB of the e
 
 bench: .venv/.dev  ## run the benchmarks
 	for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+page: pyodide  ## build the static page that shows a turn in a browser, into build/page
+	$(BIN)/python tests/kits/page.py build/page
 
 pictures: browser  ## make the picture of the README anew, in JupyterLab
 	$(BIN)/python tests/kits/pictures.py
