@@ -740,3 +740,25 @@ def test_the_context_of_a_subagent_is_not_that_of_the_conversation() -> None:
     view.finish(model="openai/gpt-4o")
     assert "192.0k in" in page.shown[-1]["text/plain"]
     assert "context 50 % full" in page.shown[-1]["text/plain"]
+
+
+SECTION = (
+    "## Section {n}\n\nThe *quick* fox jumps over the `lazy` dog. "
+    + "It runs along the hedge, under the gate and over the hill. " * 18
+    + "\n\n- one thing\n- another\n\n```python\ndef section(rows):\n    return sum(row for row in rows)\n```\n\n"
+)
+
+
+def test_a_long_answer_costs_a_page_few_bytes_and_its_last_words_are_shown(clock: Clock) -> None:
+    """100 kB in 5,000 deltas, 500 of them a second, with about 1 kB around each message."""
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    text = "".join(SECTION.replace("{n}", str(n)) for n in range(100))[:100_000]
+    for n, delta in enumerate(deltas(text, 20)):
+        view.handle(delta)
+        if n % 25 == 24:
+            clock.wait(view, 0.05)
+    view.finish()
+    assert n == 4_999
+    assert out.sent + 1_000 * (len(out.shown) + out.updates) <= 600_000
+    assert "".join(out.texts()) == text
