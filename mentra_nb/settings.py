@@ -158,6 +158,9 @@ class Settings(BaseModel):
     agents: tuple[Path, ...] = Field(
         default=(), description="Folders with kinds of subagents to offer; in MENTRA_AGENTS separated as in PATH."
     )
+    context_window: int | None = Field(
+        default=None, ge=1_000, description="Tokens that the model's context holds, where that is not known."
+    )
     keep_answers: bool = Field(
         default=False,
         description="Whether a cell whose question did not change shows its stored answer, as with --keep.",

@@ -287,7 +287,8 @@ class Chat:
         if plan.waits:
             turn.jobs.expect()
         options, value = replace(limits, cancellation=turn.token, spent=Spent(), budgets=used.budgets(limits)), None
-        options = replace(options, reviewer=await used.reviewer(limits))
+        window = limits.context_window or used.settings.context_window
+        options = replace(options, reviewer=await used.reviewer(limits), context_window=window)
         with options.stoppable():
             await used.waking.enter(self, turn)
         with self._exclusively(turn, plan, limits), self._identity.in_errors():

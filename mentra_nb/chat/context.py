@@ -36,8 +36,8 @@ def context_use(chat: Chat) -> pd.DataFrame:
     parts = Counter({"system prompt": of_text(system), "tools": of_tools(tools)})
     parts.update(parts_of(entries_of(chat)))
     choice = choose(chat.model, used.settings, os.environ, registered=used.registered())
-    window = None
-    if choice.model is not None:
+    window = used.settings.context_window
+    if window is None and choice.model is not None:
         model = used.call(used.model, f"{choice.provider}/{choice.model}")
         window = used.call(lambda: window_of(used.runtime.provider(model.provider), model.id))
     rows = {name: tokens for name, tokens in parts.items() if tokens}

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import Bool, Enum, Float, List, TraitError, TraitType, Unicode, validate
+from traitlets import Bool, Enum, Float, Int, List, TraitError, TraitType, Unicode, validate
 from traitlets.config import Config
 
 from mentra_nb.errors import ConfigurationError, MentraError
@@ -45,6 +45,8 @@ def _trait(name: str) -> TraitType[Any, Any]:
         trait = Bool(default, help=text)
     elif kind is float:
         trait = Float(default, help=text)
+    elif kind == int | None:
+        trait = Int(default, allow_none=True, help=text)
     else:
         trait = Unicode(default, allow_none=True, help=text)
     return trait.tag(config=True)
@@ -68,6 +70,7 @@ class Mentra(Magics):
     memory = _trait("memory")
     subagents = _trait("subagents")
     agents = _trait("agents")
+    context_window = _trait("context_window")
     keep_answers = _trait("keep_answers")
     instructions = _trait("instructions")
     skills = _trait("skills")

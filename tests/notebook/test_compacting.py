@@ -98,6 +98,15 @@ def test_context_shows_what_fills_the_window(mentra: Mentra) -> None:
     assert abs(frame.share.sum() - 100) < 1
 
 
+def test_the_setting_says_how_much_the_context_holds(mentra: Mentra, shell: Any) -> None:
+    provider = answers(*[text("word " * 600)] * 3, SUMMARY, text("So it is."))
+    shell.run_line_magic("config", "Mentra.context_window = 9_000")
+    for number in range(4):
+        mentra(f"-s small question {number}?")
+    assert provider.recorded_requests[-1].messages[0].text().startswith(MARK)
+    assert mentra("context").share.sum() > 99
+
+
 def test_prose_that_begins_with_compact_is_a_question(mentra: Mentra) -> None:
     provider = answers(text("Here."))
     mentra("compact this list for me")
