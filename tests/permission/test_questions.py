@@ -18,7 +18,9 @@ from mentra_nb.errors import Cancelled, MentraError, OperationDenied, StoreError
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
 from mentra_nb.event.bus import EventBus, NullAudit, RuntimeHooks
+from mentra_nb.forms import Form
 from mentra_nb.permission import questions
+from mentra_nb.permission.person import AskPerson
 from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.scripted import text, tool_calls
 from mentra_nb.runtime.session import Session
@@ -397,3 +399,25 @@ async def test_a_stop_closes_all_open_questions_of_a_turn() -> None:
         assert await table.runtime.store.open_questions() == []
     assert [answered.decided_by for answered in table.recorder.of(e.QuestionAnswered)] == ["cancelled"] * 3
     assert decided(table) == [("deny", "cancelled")] * 3
+
+
+async def test_what_was_asked_in_the_middle_of_a_call_is_refused_and_closed_once_its_process_has_died() -> None:
+    async with bench() as table:
+        session = await table.session()
+        form = Form(who="The server", message="Go on?")
+        asked: list[PermissionQuestion] = []
+
+        def hear(event: shown.SessionEvent) -> None:
+            if isinstance(event, shown.QuestionAsked):
+                asked.extend(session.permissions.open_questions())
+                session.resolve_permission(event.request_id, PermissionDecision(allow=True))
+
+        session.subscribe(hear)
+        about = {"agent_name": "a", "run_id": "run-1", "tool_call_id": "c", "tool_name": "t"}
+        assert await AskPerson(session.permissions)(form, agent_id=session.agent.id, **about) == {}
+        left = asked[0].model_copy(update={"request_id": "perm-left"})
+        await session.permissions.store.open_question(left)  # as a kill leaves it
+        with pytest.raises(OperationDenied, match="has died with its kernel, so nobody would get the answer"):
+            await session.answer("perm-left", PermissionDecision(allow=True))
+        assert await session.permissions.store.open_questions() == []
+        assert table.recorder.of(e.QuestionAnswered)[-1].decided_by == "cancelled"
