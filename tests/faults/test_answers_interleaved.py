@@ -38,7 +38,6 @@ from mentra_nb.store.transactions import Transaction
 from mentra_nb.tools.function import tool
 from mentra_nb.tools.tool import ToolContext
 
-
 T = TypeVar("T")
 RUNS = int(os.environ.get("MENTRA_FAULT_ANSWERS", "20"))
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900 + 3 * RUNS)]
