@@ -54,6 +54,7 @@ UNDER_THEIR_NAMES = {
         fifty_turn_session_with_multiple_compaction_cycles files_touched_accumulate_across_successive_compactions
         local_summary_projection_excludes_thinking_from_full_transcript_json
         micro_compaction_only_rewrites_old_tool_results_in_requests resumed_session_continues_after_compaction
+        task_survives_auto_compaction
     """,
     "test_errors": """
         budget_exceeded_is_terminal display_mentions_missing_models display_mentions_missing_provider

@@ -234,7 +234,7 @@ class Compaction:
         turn, before, revision = self.turn, self.about(), len(self.turn.transcript)
         transcript, usable = turn.transcript, self.room.usable if self.room is not None else before
         carried = facts.carried(replaced, before_it, summary, usable)
-        text, pictures = rendered(carried), facts.newest_pictures(replaced)
+        text, pictures = rendered(carried, await self._open_tasks(usable)), facts.newest_pictures(replaced)
         turn.owed.append(transcript.compact(summary_message(text, keeps, carried, pictures), keeps, turn.id))
         await turn.store_owed()
         await self._changed()
@@ -252,6 +252,13 @@ class Compaction:
             extracted_facts_count=len(carried.files) + len(carried.decisions),
             summary_preview=text[:PREVIEW],
         )
+
+    async def _open_tasks(self, usable: int) -> tuple[str, ...]:
+        """Return a line for each task of the agent's board that is not completed, within a share of the tokens."""
+        turn = self.turn
+        tasks = await turn.environment.store.load_tasks(turn.config.task_board or turn.agent_id)
+        lines = [f"{each.id}. {each.subject} ({each.status})" for each in tasks if each.status != "completed"]
+        return facts.newest(lines, usable * 5 // 100)
 
     async def _remember(self, text: str, revision: int) -> None:
         """Store a summary as a memory, so that a search finds it."""

@@ -40,10 +40,11 @@ from mentra_nb.providers.scripted import (
     tool_calls,
 )
 from mentra_nb.providers.wire import WireProvider
+from mentra_nb.record.write.redact import without_bodies
 from mentra_nb.store.records import Entry, EntryKind
 from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
-from mentra_nb.store.work_records import MemoryQuery
+from mentra_nb.store.work_records import MemoryQuery, TaskItem
 from mentra_nb.tools.function import tool
 from mentra_nb.tools.pre_hooks import PreExecutionDecision
 
@@ -239,6 +240,7 @@ async def test_auto_compaction_persists_transcript_and_rewrites_history() -> Non
     assert proposed.transcript_path.startswith(f"store:{agent.id}/entry-")
     assert (proposed.window, proposed.base_revision) == (WINDOW, first.base_revision)
     assert max(map(size, judge.asked())) <= WINDOW * 3 // 4
+    assert all(size(request) + request.max_output_tokens <= WINDOW for request in judge.asked()[1:])
     [asked] = judge.summaries()
     assert (asked.tools, asked.tool_choice) == ((), None)
     assert size(asked) < WINDOW * 3 // 4
@@ -366,6 +368,24 @@ class Refusing:
         if context.input.get("what") == "b":
             return PreExecutionDecision("deny", "not today, said the user")
         return PreExecutionDecision("allow")
+
+
+async def test_task_survives_auto_compaction() -> None:
+    judge = Judge(rounds("a"))
+    async with talk(judge, look) as table:
+        agent = await table.agent()
+        board = [
+            TaskItem(id=1, subject="Load the data", status="completed"),
+            TaskItem(id=2, subject="Plot the revenue", status="in_progress"),
+            TaskItem(id=3, subject="Write the report"),
+        ]
+        await table.runtime.store.mutate_tasks(agent.id, lambda tasks: tasks.extend(board))
+        await ask(agent, *(f"question {number}" for number in range(5)))
+        assert await table.runtime.store.load_tasks(agent.id) == board
+    lines = judge.asked()[-1].messages[0].text().splitlines()
+    at = lines.index("Open tasks:")
+    assert lines[at + 1 : at + 3] == ["- 2. Plot the revenue (in_progress)", "- 3. Write the report (pending)"]
+    assert not any("Load the data" in line for line in lines)
 
 
 # ---- when it fails --------------------------------------------------------------------------------------------
@@ -531,6 +551,14 @@ async def test_compaction_events_appear_in_session_stream_and_session_continues(
     completed = next(event for event in seen if isinstance(event, shown.CompactionCompleted))
     assert completed.summary_preview.startswith(MARK)
     assert isinstance(seen[-1], shown.AssistantMessageCompleted | shown.UsageReported)
+
+
+def test_a_record_without_texts_has_nothing_of_a_summary() -> None:
+    event = e.MemoryCompactionApplied(
+        agent_id="a", base_revision=1, resulting_history_len=1, summary_preview="SECRET PLAN", mode="summary"
+    )
+    kept = without_bodies(event.model_dump(mode="json"))
+    assert (kept["summary_preview"], kept["mode"]) == ("", "summary")
 
 
 async def test_compacted_summaries_are_searchable() -> None:
