@@ -79,7 +79,10 @@ async def after_refusal(turn: Turn, request: Request, refusal: ProviderError) ->
     if work.room is None or work.estimate() <= work.room.usable:
         work.room = room_in(work.estimate() * UNKNOWN_SHARE // 100, None)
     await work.summarise("overflow")
-    return work.request() if turn.transcript.tokens < before else None
+    again = work.request()
+    fits = window is not None and work.estimate() + LEAST_OUTPUT <= window  # then its answer had no room
+    is_shorter = fits and (again.max_output_tokens or 0) < (request.max_output_tokens or 0)
+    return again if is_shorter or turn.transcript.tokens < before else None
 
 
 class Compaction:

@@ -142,6 +142,16 @@ async def test_a_first_question_that_is_too_long_is_not_sent_again(server: Serve
     assert [request.method for request in server.requests] == ["GET", "POST"]
 
 
+async def test_an_answer_without_room_in_the_window_is_asked_for_with_less(server: Server, tmp_path: Path) -> None:
+    async with runtime_on("chat_completions", server, tmp_path) as runtime:
+        agent = await runtime.spawn("a", MODEL)
+        server.reply(refused("vllm"), said("chat_completions"))
+        await agent.send("question 1")
+    limits = [json.loads(request.body) for request in server.requests]
+    before, after = (body.get("max_tokens", body.get("max_completion_tokens")) for body in limits)
+    assert (before, 7_500 < after < 8_192) == (8_192, True)
+
+
 @pytest.mark.parametrize(
     ("refusal", "window"),
     [
