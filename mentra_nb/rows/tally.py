@@ -49,12 +49,8 @@ class Tally:
         total = 0.0
         for key, usage in self.usage.items():
             number = self.answers[key]
-            counts = {
-                name: value / number if name == "cost_usd" else round(value / number)
-                for name, value in dict(usage).items()
-                if value is not None
-            }
-            if (cost := cost_usd(*key, TokenUsage(**counts))) is None:
+            average = {name: value / number for name, value in dict(usage).items() if value is not None}
+            if (cost := cost_usd(*key, TokenUsage.model_construct(**average))) is None:
                 return None
             total += cost * number
         return total
@@ -66,7 +62,7 @@ class Tally:
             parts.append(f"{self.stored:,} of them without a request")
         if self.failed:
             parts.append(f"{self.failed:,} without an answer")
-        parts.append(f"{self.requests:,} requests, {self.tokens():,} tokens")
+        parts.append(f"{self.requests:,} request{'s' * (self.requests != 1)}, {self.tokens():,} tokens")
         if (cost := self.cost_usd()) is not None:
             parts.append(f"{cost:.4g} usd")
         return "; ".join(parts)

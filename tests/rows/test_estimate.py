@@ -58,6 +58,18 @@ def test_the_cost_of_the_map_lies_in_the_range(priced: RowModel) -> None:
     assert told.least_tokens < sent + 8 * 200 < told.most_tokens
 
 
+def test_the_cost_that_is_said_is_the_one_in_the_record(recorded: RowModel) -> None:
+    folder = Path(record_folder())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prices.csv").write_text("provider,model,input_mtok,output_mtok\nrows,m,2,10\n")
+    recorded.answer = lambda prompt: prompt
+    made = iter(TokenUsage(input_tokens=n, output_tokens=7 * n % 5) for n in range(1, 8))
+    recorded.on_request = lambda: setattr(recorded, "usage", next(made))
+    mn.map("{value}", [str(n) for n in range(7)], workers=1, progress=False)
+    told = float(mn.turns().answer[0].split("; ")[-1].removesuffix(" usd"))
+    assert told == pytest.approx(mn.usage(by="map").cost_usd[0], rel=1e-3)
+
+
 def test_a_model_without_a_price_has_null_costs_and_each_model_has_a_row(model: RowModel) -> None:
     found = mn.map("Judge: {text}", FRAME, model=["rows/a", "rows/b"], **DRY)
     assert found.model.tolist() == ["rows/a", "rows/b"]
