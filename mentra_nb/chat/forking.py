@@ -7,6 +7,8 @@ from collections.abc import Collection
 from mentra_nb.chat.api import conversation
 from mentra_nb.chat.chat import Chat
 from mentra_nb.chat.engine import engine
+from mentra_nb.chat.exchanges import Exchange
+from mentra_nb.chat.revising import exchange, go_before
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.ids import new_id
 
@@ -25,8 +27,6 @@ def conversation_for(name: str | None, *, new: bool = False, fork: bool = False,
         OperationDenied: there is nothing to copy, no question `at` that number, or a turn of it is running.
     """
     if at is not None:
-        from mentra_nb.chat.revising import go_before
-
         go_before(chat := conversation(name), at)
         return chat
     if not new and not fork:
@@ -71,6 +71,17 @@ def copy_own(name: str | None, *, without: Collection[str] = ()) -> Chat:
     made = Chat(name)
     made.take_up(record)
     return _known_as(name, made)
+
+
+def hide(number: int) -> tuple[Exchange, str]:
+    """Go on in a copy of the notebook's own conversation without one exchange. What came after it stays.
+
+    Returns the exchange, and the id of the conversation that still has it. Raises `OperationDenied`.
+    """
+    own = conversation()
+    found, before = exchange(own, number), own.id
+    copy_own(None, without={entry.id for entry in found.entries})
+    return found, before
 
 
 def _known_as(name: str | None, made: Chat) -> Chat:

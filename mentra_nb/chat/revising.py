@@ -8,7 +8,6 @@ from mentra_nb.chat.api import conversation
 from mentra_nb.chat.chat import Chat
 from mentra_nb.chat.engine import engine
 from mentra_nb.chat.exchanges import Exchange, around, exchanges
-from mentra_nb.chat.forking import copy_own
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.words import counted
 
@@ -42,17 +41,6 @@ def listed() -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["n", "ts", "question", "answer", "run_id"])
     frame.attrs["mentra_nb"] = True
     return frame.assign(ts=pd.to_datetime(frame.ts.astype("float64"), unit="s", utc=True).dt.as_unit("us"))
-
-
-def hide(number: int) -> tuple[Exchange, str]:
-    """Go on in a copy of the notebook's own conversation without one exchange. What came after it stays.
-
-    Returns the exchange, and the id of the conversation that still has it. Raises `OperationDenied`.
-    """
-    own = conversation()
-    found, before = exchange(own, number), own.id
-    copy_own(None, without={entry.id for entry in found.entries})
-    return found, before
 
 
 def go_before(chat: Chat, number: str) -> None:

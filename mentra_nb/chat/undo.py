@@ -17,7 +17,7 @@ from mentra_nb.ids import new_id, short_id
 from mentra_nb.words import counted
 
 if TYPE_CHECKING:
-    from mentra_nb.effect.journal import JournalEntry
+    from mentra_nb.effect.journal import Journal, JournalEntry
     from mentra_nb.effect.types import FileChange
     from mentra_nb.namespace.history import History
 
@@ -115,7 +115,7 @@ class Known:
         from mentra_nb.effect.journal import Journal
 
         screen = presenter()
-        self.journal = Journal()
+        self.journal: Journal = Journal()
         self.history: History | None = screen.history() if screen is not None else None
         of_names = {each.turn: each.undoes for each in self.history.calls} if self.history is not None else {}
         own = {*of_names, *_turns_here()}

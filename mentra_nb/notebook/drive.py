@@ -167,7 +167,7 @@ class StopButton:
     """
 
     def __init__(self) -> None:
-        self.pressed = False
+        self.pressed: bool = False
         self._before: Any = None
 
     def __enter__(self) -> StopButton:

@@ -134,7 +134,7 @@ def _options(text: str, parsed: Parsed) -> str:
         option = FLAGS.get(flag)
         if option is None:
             near = get_close_matches(flag, FLAGS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FLAGS)}."
+            hint = f"did you mean {near[0]}?" if near else "%mentra help lists them."
             raise ConfigurationError(f"there is no option {flag}: {hint} Prose that begins with a dash goes after --")
         if option.value is None:
             setattr(parsed, option.name, True)

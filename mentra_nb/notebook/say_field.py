@@ -14,7 +14,7 @@ from mentra_nb.page.render import Bundle
 class SayField(anywidget.AnyWidget):
     """A text field and a button. `heard` is called with what the page sends."""
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm: Path = Path(__file__).with_suffix(".js")
 
     def __init__(self, heard: Callable[[Any], None]) -> None:
         super().__init__()

@@ -70,14 +70,15 @@ def diff(_context: Context, _words: Words) -> TurnDifference:
 
 def hide(_context: Context, words: Words) -> pd.DataFrame | None:
     """Return the questions of the notebook's own conversation by number, or leave one out from now on."""
-    from mentra_nb.chat import revising
+    from mentra_nb.chat import forking
     from mentra_nb.chat.exchanges import around
+    from mentra_nb.chat.revising import listed
     from mentra_nb.ids import short_id
     from mentra_nb.notebook.commands.listing import listing
 
     if words["number"] is None:
-        return listing(revising.listed(), _LISTED, "Nothing was asked in this notebook's conversation yet.")
-    found, before = revising.hide(int(words["number"]))
+        return listing(listed(), _LISTED, "Nothing was asked in this notebook's conversation yet.")
+    found, before = forking.hide(int(words["number"]))
     say(
         f"Hidden: {visible(around(found.prompt, ''))!r} and its answer are not sent any more; what came after them is. "
         f"To take it back: %mentra resume {short_id(before)}"
