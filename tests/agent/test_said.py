@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import anyio.lowlevel
 import pytest
 from kits.core import MODEL, Bench, bench
 
@@ -11,8 +13,9 @@ from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.limits import CancellationToken, RunOptions
 from mentra_nb.errors import Cancelled, InvalidRequest, MentraError
 from mentra_nb.providers.scripted import failure, text, tool_calls
-from mentra_nb.store.records import SAID
+from mentra_nb.store.records import SAID, Entry, TeamMessage
 from mentra_nb.store.sqlite import SqliteStore
+from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.function import tool
 
 pytestmark = pytest.mark.anyio
@@ -101,8 +104,26 @@ async def test_several_messages_that_are_one_entry_are_delivered_together() -> N
         assert await states(agent) == []
 
 
-async def test_what_is_said_during_the_last_call_is_stored_before_it_is_read() -> None:
-    agents: list[Agent] = []
+class Slow(VolatileStore):
+    """A store that takes its time with mail, and notes what it has done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    async def post_message(self, team: str, recipients: Sequence[str], message: TeamMessage) -> None:
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        await super().post_message(team, recipients, message)
+        self.done.append("posted")
+
+    async def append_entries(self, entries: Sequence[Entry], *, holder: str | None = None) -> None:
+        self.done += ["delivered" for entry in entries if entry.delivers]
+        await super().append_entries(entries, holder=holder)
+
+
+async def test_what_is_said_during_a_call_is_stored_before_it_is_read() -> None:
+    agents, store = list[Agent](), Slow()
 
     @tool
     def act() -> str:
@@ -110,10 +131,11 @@ async def test_what_is_said_during_the_last_call_is_stored_before_it_is_read() -
         agents[0].steering.steer("in euros")
         return "done"
 
-    async with bench(tool_calls([("act", {})]), text("ok"), tools=[act]) as table:
+    async with bench(tool_calls([("act", {})]), text("ok"), tools=[act], store=store) as table:
         agents.append(await table.runtime.spawn("talk", MODEL))
         await agents[0].send("go")
         assert sent(table)[-1] == "in euros"
+        assert store.done == ["posted", "delivered"]
         assert await states(agents[0]) == []
 
 

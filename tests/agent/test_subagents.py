@@ -239,6 +239,15 @@ async def test_a_template_gives_a_prompt_and_fewer_tools_and_rounds_and_no_tool_
         assert results(agent)[0].content == "Subagent failed: max rounds exceeded at 2"
 
 
+async def test_a_template_offers_none_of_the_tools_that_its_parent_was_not_given() -> None:
+    kind = REVIEWER._replace(tools=("look", "act"))
+    script, tools = (task("check", agent="reviewer"), text("a"), text("b")), [*subagent_tools([kind]), act, look]
+    async with bench(*script, tools=tools) as table:
+        agent = await table.agent(AgentConfig(tools=("task", "look")))
+        await agent.send("go")
+        assert offered(table, 1) == ["look"]
+
+
 async def test_a_template_may_name_a_model_that_is_there() -> None:
     other = ScriptedProvider([text("from the other")], id="other")
     kinds = [REVIEWER._replace(model="other/big"), REVIEWER._replace(name="lost", model="nowhere/big")]
