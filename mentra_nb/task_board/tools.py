@@ -89,7 +89,7 @@ class TaskCreateTool(_TaskTool):
     """Adds a task to the board."""
 
     arguments: ClassVar[type[_Input]] = _Create
-    spec = _spec(
+    spec: ToolSpec = _spec(
         "task_create",
         "Add a task to the task board of this project. Use the board for work of several steps.",
         _Create,
@@ -105,7 +105,7 @@ class TaskClaimTool(_TaskTool):
     """Makes the caller the owner of a task."""
 
     arguments: ClassVar[type[_Input]] = _Claim
-    spec = _spec("task_claim", "Become the owner of a task that is ready and has no owner.", _Claim)
+    spec: ToolSpec = _spec("task_claim", "Become the owner of a task that is ready and has no owner.", _Claim)
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         task_id = self.read(arguments).task_id
@@ -116,7 +116,7 @@ class TaskUpdateTool(_TaskTool):
     """Changes a task."""
 
     arguments: ClassVar[type[_Input]] = _Update
-    spec = _spec(
+    spec: ToolSpec = _spec(
         "task_update",
         "Change a task: its status (in_progress when you begin it, completed when it is done), its text or what it "
         "waits for. Returns the tasks that are free now (unblocked) or must wait again (reblocked).",
@@ -141,7 +141,7 @@ class TaskListTool(_TaskTool):
     """Lists the tasks."""
 
     arguments: ClassVar[type[_Input]] = _Nothing
-    spec = _spec("task_list", "List the tasks of the task board.", _Nothing, reads_only=True)
+    spec: ToolSpec = _spec("task_list", "List the tasks of the task board.", _Nothing, reads_only=True)
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         return _told(listing(await context.service(TaskKeeper).tasks()))
@@ -151,7 +151,7 @@ class TaskGetTool(_TaskTool):
     """Shows one task."""
 
     arguments: ClassVar[type[_Input]] = _Which
-    spec = _spec("task_get", "Read one task.", _Which, reads_only=True)
+    spec: ToolSpec = _spec("task_get", "Read one task.", _Which, reads_only=True)
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         task_id = self.read(arguments).task_id

@@ -117,6 +117,8 @@ async def test_the_end_of_a_turn_does_not_wait_for_what_is_kept_and_closing_does
     class Slow(VolatileStore):
         async def add_memories(self, records: Any) -> int:
             await free.wait()
+            for _ in range(200):  # longer than all else that closing does
+                await anyio.lowlevel.checkpoint()
             return await super().add_memories(records)
 
     recorder = Recorder()
@@ -224,6 +226,7 @@ async def test_automatic_memory_search_injects_recalled_context_without_persisti
             '[fact rev=0 source=manual_pin why=matched harbour; fact; manual] "The harbour opened in 1901."',
             END,
         ]
+        assert agent.transcript.aside is None  # the turn has ended
         assert (len(first), len(second), second[-1]) == (2, 4, first[-1])
         assert not any(BEGIN in message.text() for message in agent.history())
         assert not any(BEGIN in each.content for each in await kept(table, agent.id))

@@ -133,6 +133,12 @@ async def test_a_better_match_of_the_words_ranks_higher(store: SqlStore) -> None
     assert (await found(store, "copper kettle"))[:2] == ["both", "one"]
 
 
+async def test_of_many_matches_the_best_one_is_among_those_that_are_ranked(store: SqlStore) -> None:
+    best = memory("best", "kettle kettle kettle", age=400 * DAY)
+    await store.save_memories([best, *(memory(f"o{n}", f"a kettle in a long list, number {n}") for n in range(80))])
+    assert await found(store, "kettle", limit=1) == ["best"]
+
+
 def test_the_score_grows_with_the_match_and_is_bounded() -> None:
     points = [score(relevance, 10, "episode", pinned=False, age=0) for relevance in (0, 0.1, 1, 5, 10)]
     assert points == sorted(points)
