@@ -188,7 +188,11 @@ class AgentMemory:
         about: dict[str, Any] = {"agent_id": agent.id, "run_id": run_id, "source_revision": revision}
         bus.emit(MemoryIngestStarted(**about))
         try:
-            text = episode_of(await store.entries_of_run(agent.id, run_id), getattr(bus.audit, "redact", ()))
+            entries = await store.entries_of_run(agent.id, run_id)
+            run = await store.latest_run(agent.id)
+            if run is not None and run.id == run_id and run.resumes is not None:  # the question is in that turn
+                entries = [*await store.entries_of_run(agent.id, run.resumes), *entries]
+            text = episode_of(entries, getattr(bus.audit, "redact", ()))
             made = MemoryRecord(
                 record_id=f"episode:{agent.id}:{run_id}",
                 agent_id=owner,

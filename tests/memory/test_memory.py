@@ -111,6 +111,16 @@ async def test_a_turn_that_failed_or_was_stopped_is_not_kept() -> None:
         assert [each.content for each in await kept(table, agent.id)] == ["user: three\nassistant: done"]
 
 
+async def test_a_turn_that_was_resumed_is_kept_with_its_question() -> None:
+    async with bench(failure(ProviderError("down")), text("In 1901."), tools=memory_tools()) as table:
+        agent = await table.agent()
+        with pytest.raises(MentraError):
+            await agent.run("When did the harbour open?", RunOptions(retry_budget=0))
+        await agent.resume()
+        expected = "user: When did the harbour open?\nassistant: In 1901."
+        assert [each.content for each in await kept(table, agent.id)] == [expected]
+
+
 async def test_the_end_of_a_turn_does_not_wait_for_what_is_kept_and_closing_does(tmp_path: Path) -> None:
     free = anyio.Event()
 
