@@ -31,7 +31,10 @@ def frame_html(frame: Any) -> Any:
 
     shown, note = _fitted(frame, PAGE, PAGE_CELL)
     with pd.option_context("display.html.use_mathjax", False, *_whole(note, pd.get_option("display.max_colwidth"))):
-        return shown._repr_html_() + (f'<p class="{NO_MATH}">{escape(note)}</p>' if note else "")
+        table = shown._repr_html_()
+        if type(shown) is pd.DataFrame:  # else it makes its own; the keyboard can scroll what can have the focus
+            table = f'<div style="overflow-x:auto" tabindex="0">{table}</div>'
+        return table + (f'<p class="{NO_MATH}">{escape(note)}</p>' if note else "")
 
 
 def frame_text(frame: Any, printer: Any, cycle: bool) -> None:

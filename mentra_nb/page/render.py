@@ -165,7 +165,7 @@ def _parser() -> MarkdownIt:
         code_block = fence
 
         def table_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-            return '<div style="overflow-x:auto"><table>\n'
+            return '<div style="overflow-x:auto" tabindex="0"><table>\n'
 
         def table_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
             return "</table></div>\n"

@@ -362,10 +362,17 @@ script(s.tool_calls([s.ScriptedCall('read', {'path': 'nope'}, 'c0')], text=TEXT)
 """
 
 
+TABLES = """
+for line in ("check", "config", "tools", "rules", "sessions"):
+    display(get_ipython().run_line_magic("mentra", line))
+display(mn.turns(), mn.tool_calls(), mn.decisions(), mn.budgets())
+"""
+
+
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_axe_finds_nothing_serious_on_a_turn_and_on_its_card(opened: Opener, theme: str) -> None:
+def test_axe_finds_nothing_serious_on_a_turn_on_its_card_and_on_tables(opened: Opener, theme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install 'mentra-nb[dev]'").Axe()
-    notebook = opened(REAL + RICH, "%%mentra -v\ngo", WRITE, "%%mentra\nwrite it")
+    notebook = opened(REAL + RICH, "%%mentra -v\ngo", WRITE + TABLES, "%%mentra\nwrite it")
     notebook.page.evaluate(f"() => window.jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})")
     notebook.page.wait_for_load_state("networkidle")
     notebook.run_all()

@@ -1,4 +1,4 @@
-"""An hour at a notebook, in both front ends: a reload, turns behind cells, undo, a restart, and cells without an agent."""
+"""An hour at a notebook, in both front ends: a reload, turns behind cells, undo, a restart, and its cells."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ class Listing(pd.DataFrame):
         made = "".join(_html_row(row, styles, "td") for row in rows)
         head = _html_row(heads, styles, "th")
         notes = "".join(f"<p>{escape(note)}</p>" for note in self._left_out())
-        return f'<div class="{NO_MATH}">{notes}<table><thead>{head}</thead><tbody>{made}</tbody></table></div>'
+        table = f"{notes}<table><thead>{head}</thead><tbody>{made}</tbody></table>"
+        return f'<div class="{NO_MATH}" style="overflow-x:auto" tabindex="0">{table}</div>'
 
     def _cells(self) -> tuple[list[str], list[list[str]], list[bool]]:
         """Return the headings, the text of each row's cells, and which columns hold numbers.
