@@ -32,7 +32,7 @@ def wait_for(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     Raises:
         ConfigurationError: This browser cannot suspend Python.
     """
-    from pyodide.ffi import can_run_sync, run_sync
+    from pyodide.ffi import can_run_sync, run_sync  # pyright: ignore[reportMissingImports]  # only there
 
     if not can_run_sync():
         raise ConfigurationError("this browser cannot wait here: use `await mn.aask(…)`, or another browser")
