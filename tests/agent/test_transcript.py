@@ -182,7 +182,9 @@ async def test_a_shortened_message_stays_short_for_another_model_and_is_whole_in
     transcript.shorten(3)
     assert transcript.tokens < before
     await conversation.say(*texts("after", 2 * KEEP))
-    for wire in ("chat", "messages"):
+    for wire in ("chat", "messages", "after it was loaded"):
+        if wire == "after it was loaded":
+            await transcript.load()
         for message in transcript.messages():
             message.encoded(wire, encode)
         sizes = [len(result.content) for message in transcript.messages() for result in message.tool_results()]
