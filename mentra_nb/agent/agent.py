@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mentra_nb.agent.strategy import Adjustment, NamedModel
 
 T = TypeVar("T")
+_NOWHERE = e.TurnOrigin()
 
 
 class AgentHome(Protocol):
@@ -98,8 +99,8 @@ class Agent:
         self.home: AgentHome | None = None
         self.parent: Agent | None = None
         """The agent whose subagent it is."""
-        self.origin: e.TurnOrigin = e.TurnOrigin()
-        """Where its last turn came from."""
+        self.origin: e.TurnOrigin = _NOWHERE
+        """Where its turn came from, while it takes one."""
         self.tasks: tuple[dict[str, Any], ...] = ()
         """As `AgentSnapshot.tasks`."""
         self.companions: dict[type[Any], Any] = {}
@@ -426,7 +427,7 @@ class Agent:
             busy.set()
             if self._turn is not None:
                 self._status = self._turn.phase
-            self._turn = self._busy = None
+            self._turn, self._busy, self.origin = None, None, _NOWHERE
             if self.home is not None:
                 self.home.turn_ended(self)
 

@@ -27,6 +27,8 @@ log: logging.Logger = logging.getLogger(__name__)
 class SaidKeeper:
     """Stores what is said to one agent. Made on the event loop of the agent."""
 
+    __slots__ = ("_agent_id", "_loop", "_store", "_storing", "_task", "_work")
+
     def __init__(self, store: TeamStore, agent_id: str) -> None:
         import asyncio
 
@@ -34,8 +36,8 @@ class SaidKeeper:
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._work: list[tuple[Said, bool]] = []
         """What is to be stored (`True`) and forgotten, in this order."""
-        self._storing: asyncio.Lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._storing: asyncio.Lock | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def keep(self, said: Said) -> None:
         self._later([(said, True)])
@@ -49,11 +51,15 @@ class SaidKeeper:
             self._loop.call_soon_threadsafe(self._begin)
 
     def _begin(self) -> None:
-        task = self._loop.create_task(self.kept())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self._task is None or self._task.done():  # one that runs stores what was added meanwhile
+            self._task = self._loop.create_task(self.kept())
 
     async def kept(self) -> None:
+        if not self._work:
+            return
+        import asyncio
+
+        self._storing = self._storing or asyncio.Lock()
         async with self._storing:
             while self._work:
                 said, is_new = self._work[0]

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from weakref import WeakValueDictionary
 
 import anyio
@@ -113,6 +113,8 @@ class _Open:
 class SessionPermissions:
     """The authorizer of one session. `ask`, `ask_timeout` (seconds) and `can_ask` may be changed between turns."""
 
+    reviewers: ClassVar[WeakValueDictionary[str, Reviewer]] = WeakValueDictionary()
+    """By the ids of the turns that have one, of all sessions."""
     can_ask: Callable[[], bool] = staticmethod(lambda: True)
     """Returns whether a person can be asked. If not, the call is denied at once."""
     fits: Callable[[str, dict[str, Any]], dict[str, Any]] = staticmethod(_unknown_tool)
@@ -137,8 +139,6 @@ class SessionPermissions:
         self.ask: AskMode = ask
         self.ask_timeout: float = ask_timeout
         self.sandbox: SandboxMode = "off"
-        self.reviewers: WeakValueDictionary[str, Reviewer] = WeakValueDictionary()
-        """By the ids of the turns that have one."""
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 
