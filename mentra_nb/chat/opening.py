@@ -41,6 +41,8 @@ async def opened(chat: Conversation, turn: RunningTurn) -> Session:
     The notebook's own conversation begins anew when a real model follows the demo: it cannot use what a script said.
     """
     used, identity, plan = chat._engine, chat._identity, turn.plan
+    if plan.model is not None:  # a name that is not known opens no store
+        choose(plan.model, used.settings, os.environ, registered=used.registered())
     if (session := chat._session) is not None:
         own, is_demo = used.chats.get(None) is chat, session.model.provider == DEMO
         if not (own and is_demo and await _only_demo(used, plan, session.agent.id)):
