@@ -50,6 +50,10 @@ class Model(Listener):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        if head.startswith("get "):  # for its models, of which it knows no window
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+            return True
         size = int(head.partition("content-length: ")[2].partition("\r\n")[0])
         messages = json.loads(await reader.readexactly(size))["messages"]
         self.answers += 1
