@@ -161,7 +161,7 @@ def test_what_a_turn_ran_works_again_after_a_restart_without_the_agent(notebook:
 def test_undo_says_that_a_new_cell_stays(notebook: Notebook) -> None:
     notebook.run("rule = mn.allow('python')")
     notebook.script("s.tool_calls([s.ScriptedCall('python', {'code': 'kept = 5'}, 'call-1')])", "s.text('Done.')")
-    notebook.run("globals().pop('kept', None)\n%mentra work")
+    notebook.run("globals().pop('kept', None)\n%mentra work on it")
     assert text_put_in(notebook.run("%mentra cells")).endswith("\n\nkept = 5")
     undone = notebook.run("_ = mn.revoke(rule.id)\n%mentra undo")
     stays = "left in the notebook, where only you can delete it: 1 new cell\n"
