@@ -97,7 +97,7 @@ class Chat(Dialect):
         return [*_alternating(self._call(0, first), self._call(1, second)), finish, counts, done]
 
     def error(self, message: str, transient: bool) -> Frame:
-        return {"error": {"message": message, "code": "server_error" if transient else "context_length_exceeded"}}
+        return {"error": {"message": message, "code": "server_error" if transient else "invalid_prompt"}}
 
     def bare(self) -> list[Any]:
         call = {"function": {"name": "clock"}}

@@ -87,6 +87,8 @@ class Server(Listener):
         super().__init__(tls)
         self.requests: list[Received] = []
         self.connections = 0
+        self.lists_models = True
+        """Whether a request for its models is answered by a reply. Else it is refused, and not kept in `requests`."""
         self.gone = asyncio.Event()
         self._replies: deque[Reply] = deque()
 
@@ -106,6 +108,9 @@ class Server(Listener):
         method, path, _ = head[0].split(" ")
         headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
+        if method == "GET" and not self.lists_models:
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            return True
         self.requests.append(Received(method, path, headers, body))
         reply = self._replies.popleft()
         if reply.end == "mute":

@@ -63,6 +63,7 @@ def provider(wire: str, server: Server) -> WireProvider:
 
 
 def bench(wire: str, server: Server, folder: Path, **options: Any) -> Runtime:
+    server.lists_models = False  # which a long conversation asks for, for the context window
     made = options.pop("provider", None) or provider(wire, server)
     store = options.pop("store", None) or SqliteStore(folder / "state.sqlite")
     return Unattended([made], [clock], builtin_tools=False, store=store, audit=NullAudit(), **options)
