@@ -15,7 +15,7 @@ In code (`import mentra_nb as mn`), each with its own help:
     tool                         make a function a tool
     tasks, task_tools            the tasks of a conversation; what a model keeps them with
     memories, pin, forget        what is remembered; `memory_tools`, `MemoryConfig` and `hybrid_store`: how and where
-    subagent_tools               what a model gives tasks to subagents with
+    subagent_tools, team_tools   what a model gives tasks to subagents with, and makes teams of agents with
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
@@ -185,6 +185,7 @@ __all__ = [
     "tape",
     "task_tools",
     "tasks",
+    "team_tools",
     "time_spent",
     "tool",
     "tool_calls",
@@ -201,7 +202,6 @@ _NOT_BY_STAR = ["map"]
 """Names that `from mentra_nb import *` does not bring, because they would hide one of Python's own."""
 
 _NAMES = {
-    # the synchronous face
     "chat.api": "ask aask allow deny revoke rules models connect replay use tape",
     "chat.jobs": "jobs stop_job stop_jobs",
     "chat.memories": "memories pin forget",
@@ -217,7 +217,6 @@ _NAMES = {
     "chat.suggest": "suggest_rules",
     "rows.agreement": "Agreement agreement",
     "rows.api": "amap forget_rows map",
-    # the record
     "record.read.frames": (
         "events sessions turns model_calls tool_calls decisions effects rule_changes usage advice feedback sql"
     ),
@@ -229,7 +228,6 @@ _NAMES = {
     "record.keep.prune": "prune",
     "record.write.journal": "Journal",
     "record.write.health": "JournalHealth",
-    # tools
     "tools.function": "tool FunctionTool",
     "tools.tool": "Tool ToolContext ToolOutput",
     "tools.spec": "ToolSpec",
@@ -240,9 +238,9 @@ _NAMES = {
     "tools.builtin.task": "subagent_tools",
     "tools.template": "AgentTemplate",
     "task_board.tools": "task_tools",
+    "teams.tools": "team_tools",
     "sandbox.executor": "RuntimeExecutor LocalExecutor CommandRequest ExecOutput",
     "content": "Image Message TokenUsage",
-    # permission
     "permission.policy": "RuntimePolicy",
     "forms": "Form FormField",
     "authorization": (
@@ -251,7 +249,6 @@ _NAMES = {
     ),
     "tools.post_hooks": "PostExecutionHook PostExecutionContext PostExecutionDecision",
     "tools.pre_hooks": "PreExecutionHook PreExecutionContext PreExecutionDecision",
-    # the asynchronous core
     "runtime.runtime": "Runtime",
     "runtime.agents": "PersistedAgentSummary",
     "runtime.session": "Session",
@@ -266,16 +263,13 @@ _NAMES = {
     "store.hybrid": "hybrid_store",
     "store.sqlite": "SqliteStore",
     "store.volatile": "VolatileStore",
-    # events and hooks
     "event.types": "AgentEvent RuntimeEvent TurnOrigin",
     "event.screen": "SessionEvent",
     "event.bus": "AuditHook AuditStore NullAudit RuntimeHook RuntimeHooks",
-    # models
     "providers.base": (
         "ModelInfo ModelSelector Provider ProviderCapabilities ProviderDescriptor Request ResponseFormat ToolChoice"
     ),
     "providers.scripted": "ScriptedProvider",
-    # MCP
     "chat.mcp_servers": "mcp mcp_servers ConnectedServer",
     "settings": "McpServer",
     "mcp_client.servers": "McpServers McpStatus",
@@ -439,6 +433,7 @@ if TYPE_CHECKING:
     from mentra_nb.store.sqlite import SqliteStore
     from mentra_nb.store.volatile import VolatileStore
     from mentra_nb.task_board.tools import task_tools
+    from mentra_nb.teams.tools import team_tools
     from mentra_nb.tools.builtin.skills import Skill
     from mentra_nb.tools.builtin.task import subagent_tools
     from mentra_nb.tools.function import FunctionTool, tool

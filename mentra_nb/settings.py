@@ -155,6 +155,7 @@ class Settings(BaseModel):
         description="Whether turns are remembered, and for whom: this conversation (agent), those of the project, all.",
     )
     subagents: bool = Field(default=False, description="Whether the model may give tasks to subagents.")
+    teams: bool = Field(default=False, description="Whether the model may make teams of agents.")
     agents: tuple[Path, ...] = Field(
         default=(), description="Folders with kinds of subagents to offer; in MENTRA_AGENTS separated as in PATH."
     )

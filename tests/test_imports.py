@@ -30,6 +30,7 @@ SELDOM = {
     "mentra_nb.tools.pre_hooks",
     *("mentra_nb.memory.config", "mentra_nb.memory.keeper", "mentra_nb.memory.tools"),
     *("mentra_nb.tools.builtin.task", "mentra_nb.tools.builtin.templates"),
+    *("mentra_nb.teams.team", "mentra_nb.teams.teammate", "mentra_nb.teams.tools"),
     *("mentra_nb.task_board.board", "mentra_nb.task_board.keeper", "mentra_nb.task_board.tools"),
     *("tree_sitter", "mentra_nb.permission.denials", "mentra_nb.permission.lines", "mentra_nb.permission.programs"),
 }

@@ -41,8 +41,8 @@ EXPORTED = [
     "model_calls", "models", "pin", "plot", "preview", "provider", "prune", "record_head", "records", "replay",
     "reviewer_report", "revoke", "rule_changes", "rules", "screen_events", "scripted", "sessions", "slowest_tools",
     "sql", "stop_job", "stop_jobs", "strategy", "subagent_tools", "suggest_rules", "tape", "task_tools", "tasks",
-    "time_spent", "tool", "tool_calls", "turns", "undo", "unload_ipython_extension", "usage", "use", "verify",
-    "woken_turns",
+    "team_tools", "time_spent", "tool", "tool_calls", "turns", "undo", "unload_ipython_extension", "usage", "use",
+    "verify", "woken_turns",
 ]
 # fmt: on
 

@@ -206,6 +206,20 @@ UNDER_THEIR_NAMES = {
         task_reminder_is_injected_after_three_rounds_without_task_tools
         task_updates_snapshot_and_persists_for_new_agents
     """,
+    "teams/test_teams": """
+        autonomous_idle_timeout_shuts_down_and_same_name_can_respawn
+        broadcast_tool_sends_to_every_other_known_agent failed_teammate_can_recover_on_next_wake
+        persistent_teammate_processes_mail_and_reports_back_to_lead
+        plan_approval_request_response_keeps_teammate_alive
+        resume_revives_persisted_teammate_actors_for_lead_runtime
+        resume_wakes_revived_teammate_for_persisted_inbox_work
+        shutdown_approval_shuts_down_teammate_after_current_wake_cycle
+        task_working_directory_routes_shell_for_teammate team_spawn_tool_registers_persistent_teammate
+        teammate_inherits_tool_profile_and_internal_team_hides
+        teammate_message_updates_lead_unread_count_before_next_turn
+        teammate_reply_wait_consumes_the_snapshot_signaled_inbox
+        teammate_shell_without_working_directory_uses_base_dir
+    """,
     "agent/test_traces": """
         custom_hooks_observe_model_and_tool_execution
         model_response_finished_hook_reports_stream_failures_without_usage
@@ -332,6 +346,7 @@ UNDER_ANOTHER_NAME = {
     ),
     "store/test_work::a_job_id_is_never_used_twice": "background_ids_do_not_repeat_after_resume",
     "task_board/test_tasks::what_a_model_reads_of_the_board": "task_board_*",
+    "teams/test_teams::teammate_maps_to_what_a_screen_shows_of_a_task": "teammate_maps_*",
     "tools/test_shell::shell_working_directory_overrides_the_default": (
         "shell_working_directory_overrides_default_routing"
     ),
@@ -433,14 +448,8 @@ CHANGED = {
 }
 """Scenarios whose outcome is another by decision: why, where, which. `DEPARTURES.md` says more."""
 
-OPEN = {
-    "teams": """
-        resume_revives_persisted_teammate_actors_for_lead_runtime
-        resume_wakes_revived_teammate_for_persisted_inbox_work task_working_directory_routes_shell_for_teammate
-        teammate_maps_* teammate_reply_wait_consumes_the_snapshot_signaled_inbox
-        teammate_shell_without_working_directory_uses_base_dir
-    """,
-}
+OPEN: dict[str, str] = {}
+"""Scenarios of features that are not there yet."""
 
 GONE = {
     "the older transport HTTP+SSE is refused": "sse_*",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import anyio.lowlevel
 
@@ -17,6 +17,7 @@ from mentra_nb.agent.beginning import Beginning, at_leaf, find_open_end, plans, 
 from mentra_nb.agent.config import AgentConfig, stored_config
 from mentra_nb.agent.ending import COMPACTED, ending
 from mentra_nb.agent.environment import AgentEnvironment
+from mentra_nb.agent.home import AgentHome
 from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.loop import finish_open_round, run_rounds
 from mentra_nb.agent.new_turn import new_turn
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _NOWHERE = e.TurnOrigin()
-
-
-class AgentHome(Protocol):
-    """The owner of an agent, notified when a turn begins and has ended, and when the agent is closed."""
-
-    def turn_began(self) -> None: ...
-    def turn_ended(self, agent: Agent) -> None: ...
-    async def closed(self, agent: Agent) -> None: ...
 
 
 class Agent:
@@ -133,6 +126,11 @@ class Agent:
     def is_running(self) -> bool:
         """Whether a turn is at work."""
         return self._busy is not None
+
+    @property
+    def options(self) -> RunOptions | None:
+        """The limits of the turn that it takes; `None` between turns."""
+        return self._turn.limits.options if self._turn is not None else None
 
     @property
     def status(self) -> str:

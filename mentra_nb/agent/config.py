@@ -48,6 +48,8 @@ class AgentConfig(Data):
 
     task_board: str | None = None
     """The name of its task board, which it shares with the agents that have the same; `None` for one of its own."""
+    teammate: str | None = None
+    """The name of the member of a team that it is, or is a subagent of; a lead has none."""
 
     def offers(self, name: str) -> bool:
         """Return whether the agent is offered this tool. `hidden_tools` overrides `tools`."""

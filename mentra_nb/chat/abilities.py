@@ -34,13 +34,24 @@ def _subagents(settings: Settings) -> Made:
     return subagent_tools(templates[name] for name in sorted(templates)), problems
 
 
+def _teams(_settings: Settings) -> Made:
+    from mentra_nb.teams.tools import team_tools
+
+    return team_tools(), []
+
+
 def _memory(_settings: Settings) -> Made:
     from mentra_nb.memory.tools import memory_tools
 
     return memory_tools(), []
 
 
-GROUPS: dict[str, Callable[[Settings], Made]] = {"tasks": _tasks, "subagents": _subagents, "memory": _memory}
+GROUPS: dict[str, Callable[[Settings], Made]] = {
+    "tasks": _tasks,
+    "subagents": _subagents,
+    "teams": _teams,
+    "memory": _memory,
+}
 """By the setting that turns it on."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from mentra_nb.authorization import ToolAuthorizationOutcome
 from mentra_nb.content import ToolUse
@@ -118,6 +118,17 @@ def _tasks(event: Any) -> shown.TasksUpdated:
     return shown.TasksUpdated(tasks=event.tasks)
 
 
+def _teammate(event: Any) -> shown.SessionEvent:
+    member = event.teammate
+    return shown.TaskUpdated(
+        task_id=member["id"],
+        kind="teammate",
+        status="spawned" if event.kind == "teammate_spawned" else _TEAMMATE[member["status"]],
+        title=member["name"],
+        detail=member["failure"] or member["role"],
+    )
+
+
 def _advised(event: Any) -> shown.QuestionAdvised:
     return shown.QuestionAdvised(
         request_id=event.request_id,
@@ -191,6 +202,12 @@ _SESSION: dict[type[e.AgentEvent], Callable[[Any], shown.SessionEvent]] = {
 }
 
 
+_TEAMMATE: dict[str, Literal["running", "finished", "failed"]] = {
+    "idle": "running",
+    "working": "running",
+    "failed": "failed",
+    "shutdown": "finished",
+}
 _RARE: dict[str, Callable[[Any], shown.SessionEvent | None]] = {
     "permission_advised": _advised,
     "memory_compaction_proposed": lambda x: shown.CompactionStarted(agent_id=x.agent_id),
@@ -199,6 +216,8 @@ _RARE: dict[str, Callable[[Any], shown.SessionEvent | None]] = {
         severity="info" if x.trigger == "manual" else "warning", message=f"history not shortened: {x.reason}"
     ),
     "tasks_updated": _tasks,
+    "teammate_spawned": _teammate,
+    "teammate_updated": _teammate,
     "memory_recalled": lambda x: shown.MemoryRecalled(lines=x.lines),
     "memory_ingest_finished": _ingested,
 }

@@ -156,6 +156,41 @@ class TasksUpdated(Fact):
     tasks: tuple[dict[str, Any], ...]
 
 
+class TeammateSpawned(Fact):
+    """A teammate has gone to work: the summary of it as a member of the team, with the names that a model reads."""
+
+    kind: ClassVar[str] = "teammate_spawned"
+    teammate: dict[str, Any]
+
+
+class TeammateUpdated(Fact):
+    """The status of a teammate has changed."""
+
+    kind: ClassVar[str] = "teammate_updated"
+    teammate: dict[str, Any]
+
+
+class TeamInboxUpdated(Fact):
+    """The number of messages that wait for an agent has changed."""
+
+    kind: ClassVar[str] = "team_inbox_updated"
+    unread: int
+
+
+class TeamProtocolRequested(Fact):
+    """A member of a team waits for the answer of another: the request, with the names that a model reads."""
+
+    kind: ClassVar[str] = "team_protocol_requested"
+    request: dict[str, Any]
+
+
+class TeamProtocolResolved(Fact):
+    """A request was answered."""
+
+    kind: ClassVar[str] = "team_protocol_resolved"
+    request: dict[str, Any]
+
+
 class MemoryRecalled(Fact):
     """A turn is given memories: the lines that quote them, as the model reads them."""
 

@@ -69,6 +69,7 @@ class Mentra(Magics):
     tasks = _trait("tasks")
     memory = _trait("memory")
     subagents = _trait("subagents")
+    teams = _trait("teams")
     agents = _trait("agents")
     context_window = _trait("context_window")
     keep_answers = _trait("keep_answers")
@@ -122,7 +123,7 @@ class Mentra(Magics):
             raise TraitError(str(error)) from None  # the only error after which traitlets restores the old value
         if name in ("log_text", "redact"):
             setattr(engine().runtime.audit, name, value)  # the engine's is a Journal
-        if name in ("skills", "tools", "tasks", "memory", "subagents", "agents"):
+        if name in ("skills", "tools", "tasks", "memory", "subagents", "teams", "agents"):
             engine().offer_settings()
         return value
 

@@ -21,7 +21,7 @@ from mentra_nb.providers.registry import ProviderRegistry
 from mentra_nb.runtime.leases import Leases
 from mentra_nb.runtime.live_agents import LiveAgents
 from mentra_nb.store.protocols import RuntimeStore
-from mentra_nb.store.records import AgentRecord, StoredConversation
+from mentra_nb.store.records import AgentKind, AgentRecord, StoredConversation
 
 ModelChoice = ModelInfo | Callable[[ModelInfo | None], Awaitable[ModelInfo]]
 """A model, or a function that chooses one when it is given the stored model (`None` if nothing is stored)."""
@@ -60,9 +60,19 @@ class Agents:
     ) -> None:
         self._store, self._providers, self._jobs = store, providers, jobs
         self._leases, self._live = leases, live
+        live.maker = self
         self._identifier = identifier
 
-    async def create(self, name: str, model: ModelInfo, config: AgentConfig, environment: AgentEnvironment) -> Agent:
+    async def create(
+        self,
+        name: str,
+        model: ModelInfo,
+        config: AgentConfig,
+        environment: AgentEnvironment,
+        *,
+        kind: AgentKind = "agent",
+        parent_id: str | None = None,
+    ) -> Agent:
         """Store a new agent, take its lease and return it. Raises `ProviderNotFound` or `StoreError`."""
         provider, now = self._providers.get(model.provider), time.time()
         record = AgentRecord(
@@ -72,6 +82,8 @@ class Agents:
             model=model.id,
             provider_id=model.provider,
             config=config.model_dump(mode="json"),
+            kind=kind,
+            parent_id=parent_id,
             created_at=now,
             updated_at=now,
         )
@@ -127,15 +139,26 @@ class Agents:
         """Raise `LeaseUnavailable` if another process has a stored agent."""
         await self._leases.check(agent_id)
 
-    async def load_all(self, identifier: str | None, environment: Callable[[], AgentEnvironment]) -> list[Agent]:
-        """Load every stored agent of a runtime identifier (`None`: of any), or none. Raises as `load`."""
-        agent_ids = [record.id for record in await self._store.list_agents(identifier)]
-        for agent_id in agent_ids:
-            self._live.idle(agent_id)
+    async def load_all(
+        self, identifier: str | None, environment: Callable[[], AgentEnvironment], *, revive: bool = False
+    ) -> list[Agent]:
+        """Load every stored agent of a runtime identifier (`None`: of any), or none. Raises as `load`.
+
+        Teammates are not among them. With `revive` those of the agents that were loaded go to work again.
+        """
+        records = [record for record in await self._store.list_agents(identifier) if record.kind != "teammate"]
+        for record in records:
+            self._live.idle(record.id)
         loaded: list[Agent] = []
         try:
-            for agent_id in agent_ids:
-                loaded.append(await self.load(agent_id, environment()))
+            for record in records:
+                loaded.append(await self.load(record.id, environment()))
+            for agent in loaded if revive else ():
+                if await self._store.list_members(agent.id):
+                    from mentra_nb.teams import joining
+                    from mentra_nb.teams.team import team_of
+
+                    await joining.revive(team_of(agent))
         except BaseException:
             for agent in loaded:
                 await agent.close()

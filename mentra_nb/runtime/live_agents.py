@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
 from weakref import WeakValueDictionary
 
 from mentra_nb.agent.agent import Agent
+from mentra_nb.agent.home import AgentMaker
 from mentra_nb.errors import OperationDenied
 from mentra_nb.runtime.leases import Leases
 
@@ -21,6 +23,8 @@ class LiveAgents:
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
+        self.maker: AgentMaker | None = None
+        self.teams: dict[str, Any] = {}
         self._agents: WeakValueDictionary[str, Agent] = WeakValueDictionary()
         self._warm: dict[str, None] = {}
         self._running = self._together = self._together_before = 0

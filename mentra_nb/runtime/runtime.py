@@ -321,10 +321,11 @@ class Runtime:
     async def resume(self, runtime_identifier: str | None = None) -> list[Agent]:
         """Load every stored agent of an identifier (default: this runtime's), oldest first. Raises as `resume_agent`.
 
-        After a failure none stays loaded.
+        Their teammates go to work again. After a failure none stays loaded.
         """
         await self._wiring.prepare()
-        return await self._agents.load_all(runtime_identifier or self.identifier, self._wiring.plain_environment)
+        wanted = runtime_identifier or self.identifier
+        return await self._agents.load_all(wanted, self._wiring.plain_environment, revive=True)
 
     async def resume_all(self) -> list[Agent]:
         """Load every stored agent of any identifier, oldest first. Raises as `resume`."""

@@ -32,13 +32,16 @@ class TaskItem(Data):
 
 
 class TeamMember(Data):
-    """A member of a team. `id` is its agent's; `failure` is the reason when `status` is `failed`."""
+    """A member of a team. `id` is its agent's; `failure` is the reason when `status` is `failed`.
+
+    A member that is `dormant` is at work in no process; the store keeps the status that it had.
+    """
 
     id: str
     name: str
     role: str
     model: str
-    status: Literal["idle", "working", "failed", "shutdown"] = "idle"
+    status: Literal["idle", "working", "failed", "shutdown", "dormant"] = "idle"
     failure: str | None = None
 
 

@@ -42,6 +42,8 @@ class TaskKeeper:
     @property
     def access(self) -> Access:
         """On whose behalf the board is changed."""
+        if (name := self._agent.config.teammate) is not None:
+            return Access(name, is_lead=False, may_claim=True)
         return Access(self._agent.name)
 
     async def look(self, seen: Callable[[Board], T]) -> T:

@@ -38,6 +38,13 @@ class MainThread(NamedTuple):
     """Raises `ToolError` where no such thread waits for the turn."""
 
 
+class WorkFolder(NamedTuple):
+    """The service that says where a command runs that names no folder."""
+
+    find: Callable[[], str | None]
+    """Returns the folder, relative to the working directory; `None` is that one. Raises `ToolError` for several."""
+
+
 @dataclass(frozen=True, eq=False)
 class ToolContext:
     """What a running tool may know and use. Ask for it with a parameter annotated `ToolContext`.

@@ -18,7 +18,7 @@ from mentra_nb.sandbox.executor import LEFT_OUT, CommandRequest, ExecOutput, Loc
 from mentra_nb.tools.clipping import MAX_RESULT_BYTES, MAX_RESULT_LINES, as_printed, clipped
 from mentra_nb.tools.schema import ToolError, schema_of, validated
 from mentra_nb.tools.spec import ToolSpec
-from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput
+from mentra_nb.tools.tool import Tool, ToolContext, ToolOutput, WorkFolder
 from mentra_nb.words import counted
 
 _TEXT_BYTES = MAX_RESULT_BYTES - 1024
@@ -136,6 +136,8 @@ class ShellTool(CommandTool):
 def working_directory(context: ToolContext, arguments: dict[str, Any]) -> Path:
     """Return the folder that a command runs in."""
     chosen = arguments.get("working_directory")
+    if not chosen and (own := context.services.get(WorkFolder)) is not None:
+        chosen = own.find()
     return (context.working_directory / (chosen or ".")).resolve()
 
 
