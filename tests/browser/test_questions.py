@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -171,9 +172,9 @@ def test_a_rule_that_the_answers_suggest_is_accepted_by_a_click(opened: Opener, 
         expect(notebook.output(n)).to_contain_text(said, timeout=15_000)
     notebook.run(3)
     expect(notebook.output(3)).to_contain_text("Accept one with", timeout=60_000)
-    button = notebook.output(3).get_by_role("button", name="Accept 1: shell ls")
+    button = notebook.output(3).get_by_role("button", name=re.compile(r"^Accept \d: shell ls$"))
     button.click(timeout=15_000)
     expect(notebook.output(3).get_by_role("button", name="Allowed: shell ls")).to_be_disabled()
     notebook.output(3).screenshot(path=tmp_path / "suggested.png")
     notebook.run(4)
-    expect(notebook.output(4)).to_contain_text("[['shell', 'ls']]", timeout=15_000)
+    expect(notebook.output(4)).to_contain_text("['shell', 'ls']", timeout=15_000)

@@ -101,9 +101,9 @@ def test_what_is_said_comes_with_the_next_request_once(waiting: Waiting) -> None
 
 def test_what_is_said_before_the_session_is_open_is_not_lost(waiting: Waiting) -> None:
     engine().use(ScriptedProvider([text("ok"), text("ok")]), "scripted")
-    hold = threading.Event()
+    hold, chat = threading.Event(), conversation()
     engine().portal().start_task_soon(hold_up, hold)  # the engine does nothing else meanwhile
-    turn = conversation().start("go")
+    turn = chat.start("go")
     turn.say("in euros")
     hold.set()
     turn.wait()
@@ -111,7 +111,7 @@ def test_what_is_said_before_the_session_is_open_is_not_lost(waiting: Waiting) -
 
 
 async def hold_up(until: threading.Event) -> None:
-    until.wait(20)
+    until.wait(1)  # `say` waits for the engine too
 
 
 def test_what_was_not_read_is_said_and_goes_with_the_next_question(waiting: Waiting) -> None:
