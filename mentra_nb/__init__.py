@@ -15,7 +15,8 @@ In code (`import mentra_nb as mn`), each with its own help:
     tool                         make a function a tool
     tasks, task_tools            the tasks of a conversation; what a model keeps them with
     memories, pin, forget        what is remembered; `memory_tools`, `MemoryConfig` and `hybrid_store`: how and where
-    subagent_tools, team_tools   what a model gives tasks to subagents with, and makes teams of agents with
+    subagent_tools, team_tools   what a model gives tasks to subagents with, and makes teams with
+    team                         agents that work beside a conversation
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
@@ -107,6 +108,7 @@ __all__ = [
     "Skill",
     "Spent",
     "SqliteStore",
+    "TeamView",
     "TokenUsage",
     "Tool",
     "ToolAuthorizationDecision",
@@ -185,6 +187,7 @@ __all__ = [
     "tape",
     "task_tools",
     "tasks",
+    "team",
     "team_tools",
     "time_spent",
     "tool",
@@ -206,6 +209,7 @@ _NAMES = {
     "chat.jobs": "jobs stop_job stop_jobs",
     "chat.memories": "memories pin forget",
     "chat.tasks": "tasks",
+    "chat.teams": "TeamView team",
     "chat.budgets": "budgets",
     "chat.chat": "Chat",
     "chat.reply": "Reply ToolCallSummary",
@@ -371,6 +375,7 @@ if TYPE_CHECKING:
     from mentra_nb.chat.reply import Reply, ToolCallSummary
     from mentra_nb.chat.suggest import suggest_rules
     from mentra_nb.chat.tasks import tasks
+    from mentra_nb.chat.teams import TeamView, team
     from mentra_nb.chat.turn import RunningTurn
     from mentra_nb.chat.undo import UndoResult, undo
     from mentra_nb.content import Image, Message, TokenUsage

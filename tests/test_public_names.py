@@ -31,7 +31,8 @@ EXPORTED = [
     "Preview", "Provider", "ProviderCapabilities", "ProviderDescriptor", "RecordHead", "Reply", "Request",
     "ResponseFormat", "RoundSource", "RunOptions", "RunningTurn", "Runtime", "RuntimeEvent", "RuntimeExecutor",
     "RuntimeHook", "RuntimeHooks", "RuntimePolicy", "RuntimeStore", "ScriptedProvider", "Session", "SessionEvent",
-    "Skill", "Spent", "SqliteStore", "TokenUsage", "Tool", "ToolAuthorizationDecision", "ToolAuthorizationOutcome",
+    "Skill", "Spent", "SqliteStore", "TeamView", "TokenUsage", "Tool", "ToolAuthorizationDecision",
+    "ToolAuthorizationOutcome",
     "ToolAuthorizationPreview", "ToolAuthorizationRequest", "ToolAuthorizer", "ToolCallSummary", "ToolChoice",
     "ToolContext", "ToolError", "ToolOutput", "ToolSpec", "TurnOrigin", "UndoResult", "VolatileStore",
     "__version__", "aask", "advice", "agreement", "allow", "allow_everything", "amap", "ask", "authorization",
@@ -41,8 +42,8 @@ EXPORTED = [
     "model_calls", "models", "pin", "plot", "preview", "provider", "prune", "record_head", "records", "replay",
     "reviewer_report", "revoke", "rule_changes", "rules", "screen_events", "scripted", "sessions", "slowest_tools",
     "sql", "stop_job", "stop_jobs", "strategy", "subagent_tools", "suggest_rules", "tape", "task_tools", "tasks",
-    "team_tools", "time_spent", "tool", "tool_calls", "turns", "undo", "unload_ipython_extension", "usage", "use",
-    "verify", "woken_turns",
+    "team", "team_tools", "time_spent", "tool", "tool_calls", "turns", "undo", "unload_ipython_extension", "usage",
+    "use", "verify", "woken_turns",
 ]
 # fmt: on
 

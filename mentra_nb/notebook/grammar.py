@@ -13,7 +13,7 @@ from mentra_nb.errors import ConfigurationError
 from mentra_nb.notebook.commands.command import Command, Names, Option, Words
 from mentra_nb.notebook.commands.table import BY_NAME, COMMANDS, FLAGS, SQL_BEGINS, STATUS
 
-VISIBLE = tuple(command.name for command in COMMANDS if not command.planned)
+VISIBLE = tuple(command.name for command in COMMANDS)
 """The subcommands that help, completion and suggestions name."""
 
 _COMMENT = re.compile(r"\s+#(?:\s.*)?$")
@@ -169,7 +169,7 @@ def completions(text_before_cursor: str, names: Names) -> tuple[list[str], str]:
     found: Iterable[str] = ()
     if before and (option := FLAGS.get(before[-1])) is not None and option.complete is not None:
         found = option.complete(names)
-    elif command is not None and not command.planned and at < len(command.complete):
+    elif command is not None and at < len(command.complete):
         found = command.complete[at](names)
     elif fragment.startswith("-"):
         found = FLAGS

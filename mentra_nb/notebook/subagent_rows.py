@@ -20,7 +20,7 @@ class SubagentRow:
 
     def take(self, event: TaskUpdated) -> None:
         """Take what the subagent did next."""
-        self._calls += event.status == "running"
+        self._calls += event.status == "running" and event.kind == "subagent"
         self._last, self.changed = event, True
 
     @property

@@ -128,7 +128,7 @@ class TurnView:
                     self._say_later(line(f"background task {event.title}: {event.detail or status}", "▸"))
             case TasksUpdated():
                 self._tasks.take(event.tasks)
-            case TaskUpdated(kind="subagent"):
+            case TaskUpdated(kind="subagent" | "teammate"):
                 self._hear_subagent(event)
             case TaskUpdated() if not self._quiet:
                 self.note(f"{event.title}: {event.status}", "▸", event.detail or "")

@@ -14,6 +14,7 @@ import anyio
 
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.limits import RunOptions
+from mentra_nb.content import TokenUsage
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import rare
 from mentra_nb.ids import new_id
@@ -44,6 +45,10 @@ class Worker(Protocol):
     agent: Agent
     is_busy: bool
     """Whether it takes a turn, or is about to."""
+    usage: TokenUsage
+    """Of its turns in this runtime."""
+    last: str
+    """The text of its last answer."""
 
     def wake(self) -> None: ...
     def use_environment_of(self, lead: Agent) -> None: ...

@@ -46,11 +46,8 @@ class Teammate:
     def __init__(self, team: Team, agent: Agent, *, is_revived: bool = False) -> None:
         self.agent = agent
         self.usage: TokenUsage = TokenUsage()
-        """Of its turns in this runtime."""
         self.last: str = ""
-        """The text of its last answer."""
         self.is_busy: bool = True
-        """Whether it takes a turn, or is about to."""
         self._team, self._is_revived = team, is_revived
         self._woken = anyio.Event()
         self._turns = self._generation = 0

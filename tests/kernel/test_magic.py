@@ -306,7 +306,6 @@ def test_a_rule_is_completed_and_revoked_by_its_short_id(notebook: Notebook) -> 
         ("%mentra last", "there is no answer yet"),
         ("%mentra diff", "nothing to undo"),
         ("%mentra export talk.md", "nothing was asked here yet"),
-        ("%mentra team  # what is that?", "%mentra team is not available yet"),
         ("mn.ask('what now?', model='nobody/m')", "there is no provider 'nobody'"),
         ("mn.ask('')", "nothing to ask"),
         ("mn.ask('what now?', tools=[3])", "3"),

@@ -7,15 +7,14 @@ import sys
 
 import pytest
 
-from mentra_nb.errors import ConfigurationError, OperationDenied
+from mentra_nb.errors import ConfigurationError
 from mentra_nb.notebook.commands.command import Command, Context
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
 from mentra_nb.notebook.grammar import Parsed, completions, parse
 from mentra_nb.notebook.typed import parse_answer
 
-PLANNED = [command.name for command in COMMANDS if command.planned]
-READY = [command.name for command in COMMANDS if not command.planned]
+READY = [command.name for command in COMMANDS]
 
 
 RULES = {"suggest": None, "accept": None, "revoke": None, "id": None}
@@ -131,15 +130,6 @@ def test_below_the_cell_magic_nothing_is_a_command() -> None:
     assert parse("", "undo").prompt == "undo"
 
 
-@pytest.mark.parametrize("name", PLANNED)
-def test_a_planned_command_is_refused_and_not_asked(name: str) -> None:
-    command = parse(f"{name}  # soon").command
-    assert command is not None
-    context = Context({}, show=pytest.fail)
-    with pytest.raises(OperationDenied, match=f"^%mentra {name} is not available yet"):
-        command.run(context, {})
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -161,16 +151,9 @@ def test_commands_of_conversations_take_their_arguments(line: str, words: dict[s
     assert (parsed.command.name, parsed.words) == (line.split()[0], words)
 
 
-def test_every_planned_word_is_reserved_and_none_is_shown() -> None:
-    assert set(PLANNED) == {"team"}
-    shown = help_text(COMMANDS, OPTIONS)
-    assert [name for name in PLANNED if f"    {name} " in shown] == []
-    with pytest.raises(ConfigurationError, match="not available yet"):
-        help_text(COMMANDS, OPTIONS, "team")
-    assert [name for name in PLANNED if name in completions("%mentra ", Names())[0]] == []
+def test_a_mistyped_subcommand_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="did you mean %mentra models"):
         parse("modles")
-    assert parse("teamm").prompt == "teamm"
 
 
 def test_a_mistyped_subcommand_before_a_number_is_no_question() -> None:

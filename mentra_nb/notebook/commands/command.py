@@ -101,8 +101,6 @@ class Command:
     """What may be typed at a prompt for an answer → the line it stands for."""
     holds: Callable[[Words], bool] | None = None
     """Whether a line that fits is the subcommand now; else it is a question. Without it, it always is."""
-    planned: bool = False
-    """Reserved for a later version: left out of help and completion."""
 
     def words(self, line: str) -> Words | None:
         """Return the groups of `pattern` in `line`, or `None` where the line does not fit."""

@@ -22,11 +22,10 @@ def help_text(commands: Sequence[Command], options: Sequence[Option], word: str 
     Raises:
         ConfigurationError: there is no such subcommand or option.
     """
-    shown = [command for command in commands if not command.planned]
     if word is not None:
         return _help_on(word, commands, options)
     flags = [(", ".join(o.flags) + (f" {o.value}" if o.value else ""), o.help) for o in options]
-    subcommands = [(command.usage, command.help) for command in shown]
+    subcommands = [(command.usage, command.help) for command in commands]
     return (
         f"{_EXAMPLES}\n"
         f"Options, before the question (-- ends them):\n{_rows(flags)}\n\n"
@@ -37,14 +36,12 @@ def help_text(commands: Sequence[Command], options: Sequence[Option], word: str 
 
 def _help_on(word: str, commands: Sequence[Command], options: Sequence[Option]) -> str:
     for command in commands:
-        if command.name == word and command.planned:
-            raise ConfigurationError(f"%mentra {word} is not available yet")
         if command.name == word:
             return f"%mentra {command.usage}\n    {command.help}"
     names = {name: option for option in options for name in (*option.flags, option.name)}
     if (option := names.get(word)) is not None:
         return f"%mentra {', '.join(option.flags)} {option.value or ''}".rstrip() + f"\n    {option.help}"
-    near = get_close_matches(word.lower(), [*(c.name for c in commands if not c.planned), *names], 1)
+    near = get_close_matches(word.lower(), [*(c.name for c in commands), *names], 1)
     hint = f"did you mean %mentra help {near[0]}?" if near else "%mentra help lists all"
     raise ConfigurationError(f"there is no subcommand or option '{word}': {hint}")
 

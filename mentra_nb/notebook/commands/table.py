@@ -16,11 +16,11 @@ from mentra_nb.notebook.commands import (
     session,
     setup,
     tasks,
+    team,
     trust,
 )
 from mentra_nb.notebook.commands.command import Command, Context, Option, Words, one_of, say
 from mentra_nb.notebook.commands.help import help_text
-from mentra_nb.notebook.commands.planned import PLANNED
 from mentra_nb.notebook.typed_as import WORDS
 
 OPTIONS = (
@@ -255,6 +255,7 @@ COMMANDS = (
         complete=(one_of("pin", "forget"),),
     ),
     Command("tasks", "tasks", "tasks", "the task board of this conversation", tasks.tasks),
+    Command("team", "team", "team", "the agents that work beside this conversation", team.team),
     Command(
         "undo",
         r"undo(?: (?P<what>(?:run|undo)-[\w-]+))?",
@@ -330,6 +331,5 @@ COMMANDS = (
         trust.trust_command,
         complete=(one_of("all", "revoke"),),
     ),
-    *PLANNED,
 )
 BY_NAME = {command.name: command for command in COMMANDS}
