@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 import anyio.lowlevel
 
 from mentra_nb.agent import recovery
-from mentra_nb.agent.beginning import Beginning, at_leaf, find_open_end, plans, start_turn
+from mentra_nb.agent.beginning import Beginning, at_leaf, find_open_end, nowhere, plans, start_turn
 from mentra_nb.agent.config import AgentConfig, stored_config
 from mentra_nb.agent.ending import COMPACTED, ending
 from mentra_nb.agent.environment import AgentEnvironment
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from mentra_nb.agent.strategy import Adjustment, NamedModel
 
 T = TypeVar("T")
-_NOWHERE = e.TurnOrigin()
 
 
 class Agent:
@@ -92,7 +91,7 @@ class Agent:
         self.home: AgentHome | None = None
         self.parent: Agent | None = None
         """The agent whose subagent it is."""
-        self.origin: e.TurnOrigin = _NOWHERE
+        self.origin: e.TurnOrigin = nowhere()
         """Where its turn came from, while it takes one."""
         self.tasks: tuple[dict[str, Any], ...] = ()
         """As `AgentSnapshot.tasks`."""
@@ -425,7 +424,7 @@ class Agent:
             busy.set()
             if self._turn is not None:
                 self._status = self._turn.phase
-            self._turn, self._busy, self.origin = None, None, _NOWHERE
+            self._turn, self._busy, self.origin = None, None, nowhere()
             if self.home is not None:
                 self.home.turn_ended(self)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from mentra_nb.agent.config import AgentConfig
@@ -28,6 +29,12 @@ class Beginning(NamedTuple):
     message: Message | None = None
     end: OpenEnd | None = None
     path: Sequence[Entry] = ()
+
+
+@cache
+def nowhere() -> e.TurnOrigin:
+    """Return the origin of an agent that takes no turn: one object for all, made with the first agent."""
+    return e.TurnOrigin()
 
 
 async def at_leaf() -> Beginning:

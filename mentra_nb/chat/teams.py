@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mentra_nb.agent.limits import RunOptions
 from mentra_nb.arguments import check_text
 from mentra_nb.chat.api import conversation
 from mentra_nb.chat.engine import engine
@@ -121,7 +123,9 @@ def team(members: Mapping[str, str | Mapping[str, str]] | None = None, *, sessio
 
         if (opened := chat._session) is None:
             raise OperationDenied("ask something in this conversation first: its team works beside it")
-        made = team_of(opened.agent)
+        made, limits = team_of(opened.agent), chat.limits or RunOptions()
+        if not opened.agent.is_running:
+            made.limits = replace(limits, budgets=used.budgets(limits), reviewer=await used.reviewer(limits))
         await revive(made)
         for name, member in wanted.items():
             if name not in made.at_work:

@@ -29,6 +29,7 @@ async def spawn(team: Team, name: str, role: str, prompt: str = "") -> TeamMembe
     await team.load()
     name, role, lead = name.strip(), role.strip(), team.lead
     team.check_new(name, role)
+    team.note_turn()
     config = lead.config.model_copy(
         update={
             "system": texts.system(lead.config.system, name, role, lead.name),

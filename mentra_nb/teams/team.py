@@ -17,7 +17,9 @@ from mentra_nb.agent.limits import RunOptions
 from mentra_nb.content import TokenUsage
 from mentra_nb.errors import OperationDenied
 from mentra_nb.event import rare
+from mentra_nb.event.types import TurnOrigin
 from mentra_nb.ids import new_id
+from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.store.work_records import TeamMember, TeamMessage, TeamRequest
 from mentra_nb.words import counted
 
@@ -71,7 +73,9 @@ class Team:
         self._members: dict[str, TeamMember] = {}
         self._requests: dict[str, TeamRequest] = {}
         self._unread: Counter[str] = Counter()
-        self._options = RunOptions()
+        self.limits: RunOptions = RunOptions()
+        """Those of the last turn of the lead, or what its teammates have before it takes one."""
+        self._origin = TurnOrigin()
         self._loading = anyio.Lock()
         self._news = anyio.Event()
         self._end_tap = lead.environment.bus.tap(self.hear)
@@ -159,10 +163,23 @@ class Team:
             await self.changed()
         return waiting
 
+    def note_turn(self) -> None:
+        """Remember the limits and the origin of the turn that the lead takes, if it takes one."""
+        if (options := self.lead.options) is not None:
+            self.limits, self._origin = options, self.lead.origin
+
+    def origin(self) -> TurnOrigin:
+        """Return where a turn of a teammate comes from: the session of the lead, and its last cell."""
+        self.note_turn()
+        origin, asks = self._origin, self.lead.environment.authorizer
+        if origin.session_id is None and isinstance(asks, SessionPermissions):
+            origin = TurnOrigin(session_id=asks.session_id, project=asks.project)
+        return origin.model_copy(update={"parent_id": self.id, "woken_by": None})
+
     def options(self, max_rounds: int) -> RunOptions:
         """Return the limits of a turn of a teammate: those of the last turn of the lead, counted anew."""
-        given = self.lead.options or self._options
-        self._options = given
+        self.note_turn()
+        given = self.limits
         return RunOptions(
             retry_budget=given.retry_budget,
             tool_budget=given.tool_budget,
@@ -217,7 +234,7 @@ class Team:
 
     async def _post(self, sender: str, recipients: Sequence[str], content: str, **more: Any) -> list[TeamMessage]:
         await self.load()
-        self._options = self.lead.options or self._options
+        self.note_turn()
         for name in recipients:
             if name != self.lead.name and name not in self._members:
                 known = ", ".join([self.lead.name, *sorted(self._members)])

@@ -143,8 +143,7 @@ class Teammate:
             if self._turns > MOST_TURNS:
                 raise OperationDenied(f"it took {MOST_TURNS} turns since the last one of '{lead.name}' began")
             await team.set_status(name, "working")
-            origin = lead.origin.model_copy(update={"parent_id": lead.id, "woken_by": None})
-            self.last = (await take(team.options(MAX_ROUNDS), origin)).text()
+            self.last = (await take(team.options(MAX_ROUNDS), team.origin())).text()
         except EmptyAssistantResponse:
             pass  # it did its work, and had nothing to say
         except Exception as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mentra_nb.agent.limits import RunOptions
 from mentra_nb.chat import teams
 from mentra_nb.chat.chat import Chat, chat_on
 from mentra_nb.chat.engine import Engine
@@ -95,3 +96,11 @@ def test_the_page_has_a_line_for_a_teammate_without_a_count_of_calls() -> None:
     row.take(TaskUpdated(status="finished", **about))
     assert row.is_over
     assert "call" not in row.bundle()["text/plain"]
+
+
+def test_the_members_have_the_budgets_of_the_conversation(chat: Chat, provider: ScriptedProvider) -> None:
+    chat.ask("hello")
+    chat.limits = RunOptions(budgets={"session": "1 call"}, token_budget=7)
+    team = teams.team({"bob": "counts"})
+    assert team._team.limits.budgets == {"session": "1 call"}
+    assert team._team.options(50).token_budget == 7

@@ -494,7 +494,7 @@ async def test_a_question_of_a_teammate_says_who_asks_and_its_turn_has_a_parent(
 
     recorder = Recorder()
     options = {"tools": [*team_tools(), act], "hooks": [recorder]}
-    bob = [tool_calls([("act", {})]), text("ok")]
+    bob = [tool_calls([("act", {})]), text("ok"), text("ok")]
     script = [tool_calls([spawn(prompt="go")]), text("asked")]
     async with crew(runtime=Runtime, tester=script, bob=bob, options=options) as (runtime, _):
         session = await runtime.create_session(LEAD, MODEL)
@@ -513,3 +513,7 @@ async def test_a_question_of_a_teammate_says_who_asks_and_its_turn_has_a_parent(
         began = [event for event in recorder.of(e.TurnStarted) if event.agent_id == mate.agent.id]
         assert [(event.parent_id, event.session_id) for event in began] == [(session.agent.id, session.id)]
         assert results(mate.agent)[0].content == "done"
+        await team_of(session.agent).send(LEAD, "bob", "again")
+        await idle(team_of(session.agent))
+        last = [event for event in recorder.of(e.TurnStarted) if event.agent_id == mate.agent.id][-1]
+        assert (last.parent_id, last.session_id) == (session.agent.id, session.id)
