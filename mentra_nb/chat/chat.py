@@ -343,7 +343,7 @@ class Chat:
         permissions.sandbox = settings.sandbox
         session.use_policy(self._engine.policy())
         session.use_profile(self._engine.abilities.profile(settings))
-        permissions.can_ask = lambda: plan.can_ask
+        permissions.can_ask = lambda: plan.can_ask and self._running is turn
         with session.listening(turn.events.put, answer.hear), session.speaking_as(system):
             yield answer
 

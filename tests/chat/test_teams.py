@@ -104,3 +104,17 @@ def test_the_members_have_the_budgets_of_the_conversation(chat: Chat, provider: 
     team = teams.team({"bob": "counts"})
     assert team._team.limits.budgets == {"session": "1 call"}
     assert team._team.options(50).token_budget == 7
+
+
+def test_nobody_is_asked_for_a_member_while_no_turn_is_shown(chat: Chat, provider: ScriptedProvider) -> None:
+    def act() -> str:
+        return "done"
+
+    chat.add_tool(act)
+    chat.ask("hello")
+    provider.push(tool_calls([("act", {})]), text("refused"))
+    team = teams.team({"bob": {"role": "acts", "prompt": "Act."}})
+    team.wait()
+    [denied] = provider.recorded_requests[-1].messages[-1].tool_results()
+    assert denied.is_error
+    assert "act" in denied.display()
