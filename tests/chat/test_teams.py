@@ -111,7 +111,7 @@ def test_nobody_is_asked_for_a_member_while_no_turn_is_shown(chat: Chat, provide
         return "done"
 
     chat.add_tool(act)
-    chat.ask("hello")
+    chat.start("hello").result()
     provider.push(tool_calls([("act", {})]), text("refused"))
     team = teams.team({"bob": {"role": "acts", "prompt": "Act."}})
     team.wait()
