@@ -32,7 +32,7 @@ notebooks: .venv/.dev  ## run the notebooks and compare their outputs
 	MENTRA_HOME=$$(mktemp -d) $(NBVAL) notebooks
 
 oldest: .venv-oldest/.done  ## run the record's tests on the oldest supported DuckDB and pandas
-	PYTHONPATH=.venv-oldest $(PYTEST) tests/record/test_frames.py tests/record/test_chain.py tests/record/test_export.py tests/record/test_plots.py tests/record/test_reports.py tests/record/test_old_versions.py tests/namespace
+	PYTHONPATH=.venv-oldest $(PYTEST) -n 2 --dist loadfile tests/record/test_frames.py tests/record/test_chain.py tests/record/test_export.py tests/record/test_plots.py tests/record/test_reports.py tests/record/test_old_versions.py tests/namespace
 
 lab: .venv/.dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
