@@ -56,6 +56,9 @@ async def _serve(pipe: Connection) -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"GET "):  # for its models, which a long conversation asks for once
+                    writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                    continue
                 length = next(
                     int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-len")
                 )
