@@ -38,7 +38,7 @@ lab: .venv/.dev  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 faults: .venv/.dev kernels  ## run the fault tests in their long form
-	MENTRA_FAULT_SECONDS=120 MENTRA_FAULT_KILLS=500 MENTRA_FAULT_EFFECTS=1000 MENTRA_FAULT_ANSWERS=1000 MENTRA_FAULT_BUDGETS=1000 MENTRA_FAULT_ROWS=10000 MENTRA_FAULT_TURNS=2000 MENTRA_FAULT_SPELLINGS=20000 MENTRA_HOSTILE=apart MENTRA_CARD=all $(PYTEST) tests/faults tests/browser/test_hostile_places.py tests/browser/test_card_paths.py tests/permission/test_denied_lines.py tests/permission/test_suggesting.py tests/chat/test_exit.py tests/effect tests/sandbox --timeout 1200
+	MENTRA_FAULT_SECONDS=120 MENTRA_FAULT_KILLS=500 MENTRA_FAULT_EFFECTS=1000 MENTRA_FAULT_ANSWERS=1000 MENTRA_FAULT_BUDGETS=1000 MENTRA_FAULT_ROWS=10000 MENTRA_FAULT_TURNS=2000 MENTRA_FAULT_SPELLINGS=20000 MENTRA_HOSTILE=apart MENTRA_CARD=all $(PYTEST) tests/faults tests/browser/test_hostile_places.py tests/browser/test_card_paths.py tests/browser/test_flow.py tests/permission/test_denied_lines.py tests/permission/test_suggesting.py tests/chat/test_exit.py tests/effect tests/sandbox --timeout 1200
 
 lake: pyproject.toml  ## run the tests of a shared record on the DuckDB of the extra `lake`; needs PostgreSQL
 	@test -x .venv-lake/bin/python || $(PYTHON) -m venv .venv-lake

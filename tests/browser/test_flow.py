@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -63,7 +64,7 @@ def opened(lab: Lab, browser: BrowserContext) -> Iterator[Callable[..., Notebook
         notebook.close()
 
 
-@pytest.mark.parametrize("app", ["lab", "notebook"])
+@pytest.mark.parametrize("app", ["lab", "notebook"] if os.environ.get("MENTRA_CARD") == "all" else ["lab"])
 def test_nothing_is_lost_by_a_reload_a_restart_or_turns_behind_cells(
     opened: Callable[..., Notebook], lab: Lab, app: str
 ) -> None:
