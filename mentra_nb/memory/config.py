@@ -46,8 +46,8 @@ def owners_in(scope: Scope, agent_id: str, project: str) -> tuple[str, ...]:
     """Return the owners whose memories are found in a scope. The first has what is remembered.
 
     Example:
-        >>> owners_in("project", "agent-1", "/work/sales")
-        ('project:/work/sales', 'agent-1')
+        >>> owners_in("project", "agent-1", "/data/sales")
+        ('project:/data/sales', 'agent-1')
     """
     widest_last = (agent_id, project_owner(project), GLOBAL)
     return tuple(reversed(widest_last[: 1 + ("agent", "project", "global").index(scope)]))

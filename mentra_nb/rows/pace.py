@@ -23,6 +23,8 @@ PATIENCE = 10.0
 """An answer may take this many times as long as the slowest so far."""
 LEAST_PATIENCE = 10.0
 """Seconds that any answer may take."""
+WIDE = 6
+"""So many times as long while fewer than `KNOWN` answers have come, so that a silent one cannot hold all the others."""
 
 
 class Pace:
@@ -82,7 +84,7 @@ class Pace:
         """Note an answer and how long it took: a little more may be sent at once."""
         self._answers += 1
         self._slowest = max(self._slowest, seconds)
-        if self._answers == KNOWN:
+        if self._answers in (1, KNOWN):
             for scope, (began, attempt) in self._limited.items():
                 scope.deadline = began + self._most_seconds(attempt)
         if self.most < math.inf:
@@ -103,7 +105,7 @@ class Pace:
     def patience(self, attempt: int) -> Iterator[None]:
         """Let what is inside take no longer than answers do, more with each attempt. Raises `TransportError`.
 
-        While it is not known how long answers take, there is no limit; one that is under way gets it later.
+        Before the first answer there is no limit; what is under way then gets one. It is wide until `KNOWN` have come.
         """
         began = anyio.current_time()
         with anyio.CancelScope(deadline=began + self._most_seconds(attempt)) as scope:
@@ -116,9 +118,10 @@ class Pace:
             raise TransportError(f"no answer came within {scope.deadline - began:,.0f} s")
 
     def _most_seconds(self, attempt: int) -> float:
-        if self._answers < KNOWN:
+        if not self._answers:
             return math.inf
-        return float(max(LEAST_PATIENCE, PATIENCE * self._slowest) * 2 ** (attempt - 1))
+        least = LEAST_PATIENCE * (WIDE if self._answers < KNOWN else 1)
+        return float(max(least, PATIENCE * self._slowest) * 2 ** (attempt - 1))
 
 
 _paces: WeakKeyDictionary[Any, dict[str, Pace]] = WeakKeyDictionary()

@@ -75,7 +75,6 @@ def test_kills_ask_no_stored_row_again_and_lose_none(tmp_path: Path) -> None:
     assert sum(asked.values()) - ROWS <= WORKERS * KILLS
 
 
-@pytest.mark.skipif("MENTRA_FAULT_ROWS" not in os.environ, reason="takes minutes at times; `make faults` runs it")
 def test_a_server_that_fails_in_every_way_answers_all_rows_within_its_share_of_requests(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from mentra_nb.store.hybrid import hybrid_store
 from mentra_nb.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
-OWNER = "project:/work/sales"
+OWNER = "project:/data/sales"
 
 
 async def test_wrapper_store_delegates_non_memory_runtime_operations(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ async def test_turns_are_remembered_in_the_other_file_and_go_with_their_conversa
     async with bench(text("Copper."), text("Iron."), tools=memory_tools(), store=store) as table:
         table.runtime.register_context(MemoryConfig(scope="project"))
         for name in ("one", "two"):
-            session = await table.session(name, "/work/sales")
+            session = await table.session(name, "/data/sales")
             await session.append_turn(f"What is kettle {name} made of?")
             await session.close()
     assert len(await memories.list_memories([OWNER])) == 2

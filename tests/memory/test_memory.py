@@ -28,7 +28,7 @@ from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.tools.function import tool
 
 pytestmark = pytest.mark.anyio
-PROJECT = "/work/sales"
+PROJECT = "/data/sales"
 
 
 def record(id: str, content: str, owner: str, **rest: Any) -> MemoryRecord:
@@ -202,7 +202,7 @@ async def test_conversations_of_a_project_share_what_they_remember_and_others_do
         await second.append_turn("Where is the warehouse?")
         assert "The warehouse is in Oslo" in sent(table)[-1]
         await settled(table)
-        other = await table.session("three", "/work/other")
+        other = await table.session("three", "/data/other")
         await other.append_turn("Where is the warehouse?")
         assert sent(table) == ["Where is the warehouse?"]
         made = await kept(table, f"project:{PROJECT}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import anyio
@@ -116,6 +117,14 @@ async def test_what_is_under_way_gets_a_limit_once_it_is_known_how_long_answers_
                 pace.answered(0.001)
             group.start_soon(silent)
     assert raised == ["no answer came within 0 s"] * 2
+
+
+async def test_a_silent_request_has_a_limit_from_the_first_answer_on() -> None:
+    pace = Pace()
+    with pace.patience(1):
+        assert anyio.current_effective_deadline() == math.inf
+        pace.answered(2.0)
+        assert round(anyio.current_effective_deadline() - anyio.current_time()) == 60
 
 
 async def test_patience_grows_with_each_attempt_and_with_the_slowest_answer() -> None:
