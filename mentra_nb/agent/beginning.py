@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import cache
+from itertools import takewhile
 from typing import NamedTuple
 
 from mentra_nb.agent.config import AgentConfig
@@ -68,8 +69,9 @@ def plans(config: AgentConfig, options: RunOptions, beginning: Beginning) -> boo
     """
     if options.is_child or beginning.end is None:
         return config.planning if options.is_child else options.plan
+    since = takewhile(lambda entry: entry.kind != "user_turn", reversed(beginning.path))  # not of earlier turns
     return config.planning and not any(
-        entry.kind == "canonical_context" and entry.message.text().startswith(APPROVED) for entry in beginning.path
+        entry.kind == "canonical_context" and entry.message.text().startswith(APPROVED) for entry in since
     )
 
 

@@ -203,6 +203,19 @@ async def test_an_approval_holds_in_a_turn_that_goes_on_after_it_was_given(tmp_p
         assert done == ["acted"]
 
 
+async def test_an_approval_does_not_hold_in_a_later_turn_that_plans_and_is_resumed(tmp_path: Path) -> None:
+    async with bench(text("1. Act."), text("Done."), store=SqliteStore(tmp_path / "state.sqlite"), **TOOLS) as table:
+        session = await table.session()
+        answering(session, APPROVE, DENY)
+        await session.append_turn("do it", PLAN)
+        table.provider.push(tool_calls([("look", {})]))
+        with pytest.raises(MentraError):  # the script has ended
+            await session.append_turn("and that", PLAN)
+        table.provider.push(tool_calls([("act", {})]), text("1. Act again."))
+        await session.resume_turn()
+        assert "acted" not in done
+
+
 async def test_a_subagent_of_a_turn_that_plans_only_reads_and_its_answer_is_no_plan() -> None:
     @tool(reads_only=True)
     async def ask_another(context: ToolContext) -> str:
