@@ -22,7 +22,8 @@ def limits_of(chat: Chat, budget: str | None, *, plan: bool = False, without_too
     """Return the limits of a turn in `chat` with this budget, plan, or without tools; `None`: the conversation's."""
     if budget is None and not plan and not without_tools:
         return None
-    limits = replace(chat.limits or RunOptions(), plan=plan, without_tools=without_tools)
+    own = chat.limits or RunOptions()
+    limits = replace(own, plan=plan or own.plan, without_tools=without_tools or own.without_tools)
     return limits if budget is None else replace(limits, budgets={**limits.budgets, "turn": budget})
 
 
