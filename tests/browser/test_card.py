@@ -5,32 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kits.lab import Lab, Notebook
+from kits.lab import Opener
 from kits.mcp_programs import KIT
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
 COMMAND = "git status --short"
 SOURCES = ("%load_ext kits.scripted_turn", f"%%turn\n{COMMAND}", "print('SECOND')")
-Opener = Callable[..., Notebook]
-
-
-@pytest.fixture
-def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
-    notebooks: list[Notebook] = []
-
-    def open_notebook(*sources: str, app: str = "lab") -> Notebook:
-        notebooks.append(lab.open(browser, *sources, app=app))
-        return notebooks[-1]
-
-    yield open_notebook
-    for notebook in notebooks:
-        notebook.close()
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])

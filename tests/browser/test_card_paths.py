@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kits.lab import Lab, Notebook
-from playwright.sync_api import BrowserContext, Locator, expect
+from kits.lab import Notebook, Opener
+from playwright.sync_api import Locator, expect
 
 pytestmark = pytest.mark.browser
 
@@ -63,19 +62,6 @@ RESTART = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.ke
 DARK = "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
 PROGRAMS = {"lab mouse": "seq", "lab keyboard": "factor", "notebook mouse": "basename", "notebook keyboard": "dirname"}
 """A program for each way, since rules for a project and for all projects outlast a notebook."""
-
-
-@pytest.fixture
-def opened(lab: Lab, browser: BrowserContext) -> Iterator[Callable[..., Notebook]]:
-    notebooks: list[Notebook] = []
-
-    def open_notebook(*sources: str, app: str) -> Notebook:
-        notebooks.append(lab.open(browser, *sources, app=app))
-        return notebooks[-1]
-
-    yield open_notebook
-    for notebook in notebooks:
-        notebook.close()
 
 
 def chooser(card: Locator, label: str) -> Locator:
@@ -248,9 +234,7 @@ ALL = [("lab", Keyboard), ("notebook", Mouse), ("lab", Mouse), ("notebook", Keyb
 
 
 @pytest.mark.parametrize(("app", "kind"), ALL if os.environ.get("MENTRA_CARD") == "all" else ALL[:2])
-def test_every_path_of_the_card(
-    opened: Callable[..., Notebook], app: str, kind: type[Mouse] | type[Keyboard], tmp_path: Path
-) -> None:
+def test_every_path_of_the_card(opened: Opener, app: str, kind: type[Mouse] | type[Keyboard], tmp_path: Path) -> None:
     name = PROGRAMS[f"{app} {kind.__name__.lower()}"]
     fill, go = {"p": name}, "%mentra go"
     sources = (BEGIN + TURN % fill, go, EFFECTS % fill, go, LATE, go, STOP, "%mentra rules", go, GONE, go)

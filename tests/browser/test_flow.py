@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 
 import pytest
-from kits.lab import Lab, Notebook
-from playwright.sync_api import BrowserContext, expect
+from kits.lab import Lab, Opener
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
@@ -51,23 +50,8 @@ SOURCES = (
 RESTART = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
 
 
-@pytest.fixture
-def opened(lab: Lab, browser: BrowserContext) -> Iterator[Callable[..., Notebook]]:
-    notebooks: list[Notebook] = []
-
-    def open_notebook(*sources: str, app: str) -> Notebook:
-        notebooks.append(lab.open(browser, *sources, app=app))
-        return notebooks[-1]
-
-    yield open_notebook
-    for notebook in notebooks:
-        notebook.close()
-
-
 @pytest.mark.parametrize("app", ["lab", "notebook"] if os.environ.get("MENTRA_CARD") == "all" else ["lab"])
-def test_nothing_is_lost_by_a_reload_a_restart_or_turns_behind_cells(
-    opened: Callable[..., Notebook], lab: Lab, app: str
-) -> None:
+def test_nothing_is_lost_by_a_reload_a_restart_or_turns_behind_cells(opened: Opener, lab: Lab, app: str) -> None:
     names = {"pipe": f"pipe-{app}", "notes": f"notes-{app}.md"}
     notebook = opened(*(source % names if "%(" in source else source for source in SOURCES), app=app)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kits.lab import Lab, Notebook
-from playwright.sync_api import BrowserContext, Locator, expect
+from kits.lab import Lab, Notebook, Opener
+from playwright.sync_api import Locator, expect
 
 pytestmark = pytest.mark.browser
 
@@ -37,20 +36,6 @@ threading.Thread(target=allow_the_last).start()
 SAID = (
     "print([[b.display() for b in m.content if hasattr(b, 'display')] for m in model.recorded_requests[-1].messages])"
 )
-Opener = Callable[..., Notebook]
-
-
-@pytest.fixture
-def opened(lab: Lab, browser: BrowserContext) -> Iterator[Opener]:
-    notebooks: list[Notebook] = []
-
-    def open_notebook(*sources: str, app: str = "lab") -> Notebook:
-        notebooks.append(lab.open(browser, *sources, app=app))
-        return notebooks[-1]
-
-    yield open_notebook
-    for notebook in notebooks:
-        notebook.close()
 
 
 def nothing_serious(notebook: Notebook, shown: Locator) -> None:

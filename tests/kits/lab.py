@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,3 +230,7 @@ class Notebook:
         # The kernel too: otherwise one kernel for each test stays alive.
         self.command("notebook:shutdown-kernel")
         self.page.close()
+
+
+Opener = Callable[..., Notebook]
+"""Opens a notebook with the given cells, in the given `app`."""

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kits.shells import Mentra, answers
 
 import mentra_nb as mn
 from mentra_nb.chat.api import conversation
-from mentra_nb.chat.engine import engine, reset
+from mentra_nb.chat.engine import reset
 from mentra_nb.compaction.summary import MARK
 from mentra_nb.compaction.window import learn_window
 from mentra_nb.errors import MentraError
-from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedCall, ScriptedProvider, text, tool_calls
+from mentra_nb.providers.scripted import ScriptedCall, text, tool_calls
 
-Mentra = Callable[[str], Any]
 SUMMARY = text(json.dumps({"goal": "a report", "facts": ["the revenue was 2400"]}))
-
-
-@pytest.fixture
-def mentra(shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mentra]:
-    """Return `%mentra` in a folder and a home of this test."""
-    monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    reset()
-    yield lambda line: shell.run_line_magic("mentra", line)
-    reset()
-
-
-def answers(*given: ScriptedAnswer) -> ScriptedProvider:
-    provider = ScriptedProvider(given)
-    engine().use(provider, "scripted")
-    return provider
 
 
 def test_compact_sends_a_summary_from_then_on_and_keeps_what_is_asked_for(mentra: Mentra, capsys: Any) -> None:

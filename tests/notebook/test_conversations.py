@@ -6,43 +6,24 @@ import json
 import re
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kits.shells import Mentra, answers
 from markdown_it import MarkdownIt
 
 import mentra_nb as mn
 from mentra_nb import paths
 from mentra_nb.chat.api import conversation, stored_conversations
-from mentra_nb.chat.engine import engine, reset
+from mentra_nb.chat.engine import engine
 from mentra_nb.errors import ConfigurationError, LeaseUnavailable, OperationDenied
 from mentra_nb.ids import short_id
 from mentra_nb.notebook.grammar import completions
 from mentra_nb.page.inert import inert
 from mentra_nb.providers.scripted import ScriptedAnswer, ScriptedCall, ScriptedProvider, text, tool_calls
 from mentra_nb.store.records import LeaseHolder
-
-Mentra = Callable[[str], Any]
-
-
-@pytest.fixture
-def mentra(shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mentra]:
-    """Return `%mentra` in a folder and a home of this test."""
-    monkeypatch.setenv("MENTRA_HOME", str(tmp_path / "home"))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    reset()
-    yield lambda line: shell.run_line_magic("mentra", line)
-    reset()
-
-
-def answers(*given: ScriptedAnswer) -> ScriptedProvider:
-    provider = ScriptedProvider(given)
-    engine().use(provider, "scripted")
-    return provider
 
 
 def writes(path: str, content: str, call: str = "call-1") -> ScriptedAnswer:
