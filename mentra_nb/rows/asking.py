@@ -109,13 +109,14 @@ class Asker:
         """Raise `ConfigurationError` if a budget is in money and the model has no known price."""
         self._most(self.request(""))
 
-    async def ask(self, values: Mapping[str, Any]) -> Outcome:
-        """Ask about one row. An answer that does not fit the type is asked for once more."""
+    async def ask(self, values: Mapping[str, Any], answered: str | None = None) -> Outcome:
+        """Ask about one row. An answer that does not fit the type is asked for once more; so is one given here."""
         outcome, prompt = Outcome(), self.template.fill(values)
         more: list[Message] = []
         try:
             while True:
-                outcome.text = await self._answer(prompt, more, outcome)
+                outcome.text = await self._answer(prompt, more, outcome) if answered is None else answered
+                answered = None
                 try:
                     outcome.cells = self.shape.read(outcome.text)
                 except InvalidOutput as error:

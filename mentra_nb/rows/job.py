@@ -17,9 +17,10 @@ from mentra_nb.errors import BudgetSpent, Cancelled, ConfigurationError
 from mentra_nb.event.types import TurnOrigin
 from mentra_nb.ids import new_id
 from mentra_nb.rows.asking import Asker
+from mentra_nb.rows.course import Answers, Cache
 from mentra_nb.rows.kinds import Kind
 from mentra_nb.rows.pace import pace_of
-from mentra_nb.rows.running import Answers, Cache, RowMap
+from mentra_nb.rows.running import RowMap
 from mentra_nb.rows.shape import Shape
 from mentra_nb.rows.source import Source
 from mentra_nb.rows.tally import Tally

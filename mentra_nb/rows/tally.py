@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from mentra_nb.content import TokenUsage
 from mentra_nb.rows.asking import Asker, Outcome
 
+Key = tuple[str, str, bool]
+"""Provider, model, and whether the usage says what it costs."""
+
 
 @dataclass
 class Tally:
@@ -20,17 +23,20 @@ class Tally:
     """Of these, rows whose answer was there: stored before, or that of an equal row."""
     failed: int = 0
     requests: int = 0
-    usage: dict[tuple[str, str], TokenUsage] = field(default_factory=dict)
-    """Tokens by provider and model."""
-    answers: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Rows that were asked, by provider and model."""
+    usage: dict[Key, TokenUsage] = field(default_factory=dict)
+    """Tokens."""
+    answers: dict[Key, int] = field(default_factory=dict)
+    """Rows that were asked."""
 
-    def count(self, asker: Asker, outcome: Outcome, rows: int) -> None:
-        """Count a row that was asked, and the `rows` that are equal to it, itself included."""
-        key = (asker.provider.descriptor.id, asker.model)
+    def spend(self, asker: Asker, outcome: Outcome) -> None:
+        """Count what was used for a row."""
+        key = (asker.provider.descriptor.id, asker.model, outcome.usage.cost_usd is not None)
         self.requests += outcome.requests
         self.usage[key] = self.usage.get(key, TokenUsage()) + outcome.usage
         self.answers[key] = self.answers.get(key, 0) + 1
+
+    def count(self, outcome: Outcome, rows: int) -> None:
+        """Count a row that was asked, and the `rows` that are equal to it, itself included."""
         if outcome.error is None:
             self.done += rows
             self.stored += rows - 1
@@ -50,7 +56,7 @@ class Tally:
         for key, usage in self.usage.items():
             number = self.answers[key]
             average = {name: value / number for name, value in dict(usage).items() if value is not None}
-            if (cost := cost_usd(*key, TokenUsage.model_construct(**average))) is None:
+            if (cost := cost_usd(key[0], key[1], TokenUsage.model_construct(**average))) is None:
                 return None
             total += cost * number
         return total

@@ -180,6 +180,12 @@ STEPS: tuple[str, ...] = (
     """
     ALTER TABLE sessions ADD COLUMN os_user TEXT;
     """,
+    """
+    CREATE TABLE row_batches(
+      key TEXT PRIMARY KEY, model TEXT NOT NULL, digests TEXT NOT NULL, made_at REAL NOT NULL,
+      provider_batch TEXT, reservation TEXT) STRICT, WITHOUT ROWID;
+    CREATE INDEX row_batches_by_model ON row_batches(model);
+    """,
 )
 
 

@@ -408,7 +408,7 @@ class BudgetStore(Protocol):
         ...
 
     async def settle_left_behind(self, asker: LeaseHolder) -> int:
-        """Count all that dead runtimes had reserved as spent. Return how many reservations that were.
+        """Count all that dead runtimes had reserved as spent, but for batches. Return how many reservations that were.
 
         The asker's host is checked for the process; on another host a runtime without a lease counts as ended.
         """

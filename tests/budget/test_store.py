@@ -8,6 +8,7 @@ from kits.stores import gone_pid, holder
 
 from mentra_nb.amounts import Period, Unit
 from mentra_nb.store.records import BudgetClaim, BudgetCount
+from mentra_nb.store.row_answers import RowBatch
 from mentra_nb.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.anyio
@@ -69,6 +70,16 @@ async def test_what_a_dead_process_had_reserved_counts_as_spent_and_is_never_fre
     assert await store.settle_left_behind(me) == 2
     assert await count(store) == BudgetCount(spent=4, reserved=4)
     assert not await store.settle_budget("r1", {"tokens": 0})
+
+
+async def test_what_is_reserved_for_a_batch_outlives_its_process_until_the_batch_is_settled(store: SqlStore) -> None:
+    me, dead = holder("me"), holder("dead", pid=gone_pid())
+    assert await store.reserve_budget("r1", dead, [claim(3)]) is None
+    await store.save_row_batch(RowBatch("k1", "a/b", ["1"], 1.0, "batch_1", "r1"))
+    assert await store.settle_left_behind(me) == 0
+    assert await count(store) == BudgetCount(reserved=3)
+    assert await store.settle_budget("r1", {"tokens": 1})
+    assert await count(store) == BudgetCount(spent=1)
 
 
 async def test_of_many_at_once_only_those_that_fit_are_reserved(store: SqlStore) -> None:

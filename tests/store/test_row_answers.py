@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mentra_nb.store.row_answers import RowAnswer
+from mentra_nb.store.row_answers import RowAnswer, RowBatch
 from mentra_nb.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.anyio
@@ -38,3 +38,15 @@ async def test_answers_are_forgotten_by_prompt_and_model(store: SqlStore) -> Non
 async def test_an_answer_longer_than_a_brief_transaction_is_stored(store: SqlStore) -> None:
     await store.save_row_answers([answer("1", "x" * 200_000)])
     assert len((await store.load_row_answers(["1"]))["1"]) == 200_000
+
+
+async def test_batches_under_way_are_kept_by_model_until_they_are_deleted(store: SqlStore) -> None:
+    first, other = RowBatch("k1", "a/b", ["1", "2"], 1.0), RowBatch("k2", "a/c", ["3"], 2.0)
+    later = RowBatch("k0", "a/b", ["4"], 3.0, reservation="r")
+    for each in (later, first, other):
+        await store.save_row_batch(each)
+    assert await store.load_row_batches("a/b") == [first, later]
+    await store.save_row_batch(first._replace(provider_batch="batch_1"))
+    assert (await store.load_row_batches("a/b"))[0].provider_batch == "batch_1"
+    await store.delete_row_batch("k1")
+    assert await store.load_row_batches("a/b") == [later]

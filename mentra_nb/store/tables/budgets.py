@@ -25,6 +25,12 @@ _EXTEND = (
     "ON CONFLICT (period, key, unit) DO UPDATE SET extra = budgets.extra + excluded.extra"
 )
 
+_LEFT_BEHIND = (
+    "SELECT id FROM reservations WHERE runtime_id = ? "
+    "AND id NOT IN (SELECT reservation FROM row_batches WHERE reservation IS NOT NULL)"
+)
+"""Not what is reserved for a batch: the provider may still answer it, and who reads its results settles it."""
+
 
 class BudgetTable(Database):
     async def reserve_budget(
@@ -61,8 +67,7 @@ class BudgetTable(Database):
             now, settled = time.time(), 0
             for holder in db.execute(holders, (asker.runtime_id,)).fetchall():
                 if not is_alive(db, holder, asker, now):
-                    made = "SELECT id FROM reservations WHERE runtime_id = ?"
-                    for row in db.execute(made, (holder["runtime_id"],)).fetchall():
+                    for row in db.execute(_LEFT_BEHIND, (holder["runtime_id"],)).fetchall():
                         settled += _settle(db, row["id"], None)
             return settled
 
