@@ -88,9 +88,19 @@ class MentraError(Exception):
         """Return the message. Control characters in it are made visible: a server may have written it."""
         return without_control(super().__str__())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what it holds, and not how it was made: the arguments are not those of the class's own `__init__`."""
+        return _unpickled, (type(self), self.args, self.__dict__)
+
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows: the sentence, without the frames of this package."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def _unpickled(kind: type[MentraError], args: tuple[object, ...], held: dict[str, object]) -> MentraError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(held)
+    return error
 
 
 class ProviderError(MentraError):

@@ -14,6 +14,7 @@ from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.rows.asking import Asker, Outcome
 from mentra_nb.rows.digests import digests_of, prompt_digest
+from mentra_nb.rows.row_budget import RowBudget
 from mentra_nb.rows.saving import Saver
 from mentra_nb.rows.shape import Cells
 from mentra_nb.rows.tally import Tally
@@ -65,8 +66,8 @@ class Shared:
     tally: Tally
     workers: int
     """Requests to one model at once, at most."""
-    left: int | None
-    """Rows that may still be asked; `None` for all."""
+    budget: RowBudget | None
+    """Of rows that are asked; `None` for all."""
     cache: Cache
     """Whether stored answers are used, and new ones are stored; `refresh` only stores."""
     stops_at_error: bool
@@ -81,12 +82,9 @@ class Shared:
         """Write an event to the record."""
         self.runtime.hooks.emit(self.runtime.audit, event)
 
-    def takes_row(self) -> bool:
-        """Take one row out of the budget of rows. Return whether there was one."""
-        if self.left is None:
-            return True
-        self.left -= 1
-        return self.left >= 0
+    async def take_row(self) -> bool:
+        """Take one row out of the budget of rows. Return whether there was one. Raises `StoreError`."""
+        return self.budget is None or await self.budget.take()
 
 
 class Course:
@@ -137,8 +135,7 @@ class Course:
         for each in left:
             if self.over is not None:
                 return
-            if not each.is_counted and not self.of.takes_row():
-                self.over = BudgetSpent(NO_ROWS_LEFT)
+            if not each.is_counted and not await self._takes_row():
                 return
             outcome = await self.asker.ask(dict(zip(names, each.values, strict=True)), each.answered)
             if outcome.error is None and self.of.cache is not False:
@@ -147,6 +144,15 @@ class Course:
                 except StoreError as error:  # the answer is there, but what comes would be paid for again
                     self.over = error
             self.settle(each.rows, outcome)
+
+    async def _takes_row(self) -> bool:
+        try:
+            if await self.of.take_row():
+                return True
+            self.over = BudgetSpent(NO_ROWS_LEFT)
+        except StoreError as error:
+            self.over = error
+        return False
 
     def answer(self, digest: str, text: str) -> RowAnswer:
         """Return an answer as it is stored."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mentra_nb import paths
 from mentra_nb.agent.limits import RunOptions
-from mentra_nb.amounts import amounts
+from mentra_nb.amounts import Period, amounts
 from mentra_nb.arguments import check_text
 from mentra_nb.budget.meter import Meter
 from mentra_nb.chat.engine import Engine
@@ -20,6 +20,7 @@ from mentra_nb.rows.asking import Asker
 from mentra_nb.rows.course import Answers, Cache
 from mentra_nb.rows.kinds import Kind
 from mentra_nb.rows.pace import pace_of
+from mentra_nb.rows.row_budget import RowBudget
 from mentra_nb.rows.running import RowMap
 from mentra_nb.rows.shape import Shape
 from mentra_nb.rows.source import Source
@@ -80,6 +81,26 @@ class Order:
         return list(found)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """What all parts of a map share, where they are asked in several processes. It holds no key."""
+
+    id: str
+    models: tuple[str, ...]
+    """As `provider/model`."""
+    budgets: dict[Period, str]
+    keys: dict[Period, str]
+    """Which turn, session and project those budgets are of."""
+    origin: TurnOrigin
+    most_rows: int | None
+    """Rows that may be asked."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any budget."""
+        return self.most_rows is not None or any(self.budgets.values())
+
+
 class Columns:
     """The names of the new columns, for each model."""
 
@@ -123,17 +144,23 @@ def _name(into: str | None, field: str, label: str) -> str:
 class Job:
     """A map that is checked and can be started."""
 
-    def __init__(self, order: Order) -> None:
-        """Check everything that can be checked without a model. Raises `ConfigurationError`."""
+    def __init__(self, order: Order, whole: Whole | None = None) -> None:
+        """Check everything that can be checked without a model. Raises `ConfigurationError`.
+
+        Args:
+            order: What is asked about which rows.
+            whole: The map of which these rows are a part.
+        """
         order.check()
+        self._whole, self._is_part = whole, whole is not None
         self.order = order
         self.template: Template = Template(order.prompt)
-        self.source: Source = Source(order.data)
+        self.source: Source = Source(order.data, is_part=whole is not None)
         self.template.check(self.source.columns)
         self.shape: Shape = Shape(order.as_)
         self.columns: Columns = Columns(order, self.shape, self.source)
         self.examples: list[tuple[Mapping[str, Any], str]] = [self._example(*each) for each in order.examples]
-        self.id: str = new_id("map")
+        self.id: str = whole.id if whole is not None else new_id("map")
         self.future: Future[list[Answers]]
         self._map: RowMap | None = None
         self._is_stopped = False
@@ -166,15 +193,25 @@ class Job:
         if self._map is not None:
             self._map.stop()
 
+    async def whole(self, used: Engine, origin: TurnOrigin) -> Whole:
+        """Return what all parts of the map share. Raises `ConfigurationError` for a model that cannot be used."""
+        if self._whole is None:
+            budgets, budget = {**used.budgets(RunOptions())}, self.order.budget
+            if isinstance(budget, str):
+                budgets["turn"] = budget
+            keys: dict[Period, str] = {"turn": self.id, "session": origin.session_id or ""}
+            keys["project"] = str(paths.project_root())
+            models = [str(await used.model(name)) for name in self.order.models()]
+            most_rows = budget if isinstance(budget, int) else None
+            self._whole = Whole(self.id, tuple(models), budgets, keys, origin, most_rows)
+        return self._whole
+
     async def askers(self, used: Engine, origin: TurnOrigin) -> list[Asker]:
         """Return one for each model. Raises `ConfigurationError` for a model that cannot be asked within a budget."""
         order, askers = self.order, list[Asker]()
-        budgets = {**used.budgets(RunOptions())}
-        if isinstance(order.budget, str):
-            budgets["turn"] = order.budget
-        keys = {"turn": self.id, "session": origin.session_id or "", "project": str(paths.project_root())}
-        meter = Meter(used.runtime.store, LeaseHolder.here(used.runtime.id), budgets, keys)  # type: ignore[arg-type]
-        for name in order.models():
+        whole = await self.whole(used, origin)
+        meter = Meter(used.runtime.store, LeaseHolder.here(used.runtime.id), whole.budgets, whole.keys)
+        for name in whole.models:
             model = await used.model(name)
             provider, pace = used.runtime.provider(model.provider), pace_of(used.runtime, model.provider)
             how: dict[str, Any] = {"system": order.system, "examples": self.examples, "retries": order.retries}
@@ -184,16 +221,19 @@ class Job:
         return askers
 
     async def _run(self, used: Engine, origin: TurnOrigin) -> list[Answers]:
-        order = self.order
+        order, store, askers = self.order, used.runtime.store, await self.askers(used, origin)
+        rows = (await self.whole(used, origin)).most_rows
+        holder = LeaseHolder.here(used.runtime.id)
         self._map = RowMap(
             used.runtime,
             self.source,
-            await self.askers(used, origin),
+            askers,
             workers=order.workers,
-            most_rows=order.budget if isinstance(order.budget, int) else None,
+            budget=None if rows is None else RowBudget(store, holder, self.id, rows),
             cache=order.cache,
             stops_at_error=order.on_error == "raise",
             id=self.id,
+            is_part=self._is_part,
         )
         if self._is_stopped:
             self._map.stop()

@@ -71,8 +71,8 @@ def fields_of(hint: Any) -> dict[str, Any] | None:
     return None
 
 
-def pandas_column(kind: Kind, values: list[Any]) -> Any:
-    """Return the values as an array of pandas, missing ones null."""
+def pandas_column(kind: Kind, values: list[Any], *, in_utc: bool = False) -> Any:
+    """Return the values as an array of pandas, missing ones null. With `in_utc`, datetimes are in UTC in any case."""
     import pandas as pd
 
     array: Any = pd.array  # its types name every dtype apart
@@ -80,7 +80,9 @@ def pandas_column(kind: Kind, values: list[Any]) -> Any:
         case "category":
             return pd.Categorical(values, categories=list(dict.fromkeys(kind.choices)))
         case "date" | "datetime":
-            return array(pd.to_datetime(_in_one_zone(values)).astype(_datetimes(values)))
+            in_utc = kind.word == "datetime" and (in_utc or _is_zoned(values))
+            times = pd.to_datetime(_in_utc(values) if in_utc else values, utc=in_utc)
+            return array(times.astype("datetime64[us, UTC]" if in_utc else "datetime64[us]"))
         case "list" | "struct":
             try:
                 dtype = pd.ArrowDtype(arrow_type(kind))
@@ -91,16 +93,12 @@ def pandas_column(kind: Kind, values: list[Any]) -> Any:
     return array(values, dtype=dtypes[kind.word])
 
 
-def _in_one_zone(values: list[Any]) -> list[Any]:
-    """Return datetimes as they are, or all in UTC if one of them has a time zone."""
-    if not any(isinstance(each, datetime) and each.tzinfo is not None for each in values):
-        return values
+def _is_zoned(values: list[Any]) -> bool:
+    return any(isinstance(each, datetime) and each.tzinfo is not None for each in values)
+
+
+def _in_utc(values: list[Any]) -> list[Any]:
     return [each and (each if each.tzinfo else each.replace(tzinfo=UTC)).astimezone(UTC) for each in values]
-
-
-def _datetimes(values: list[Any]) -> str:
-    zoned = any(isinstance(each, datetime) and each.tzinfo is not None for each in values)
-    return "datetime64[us, UTC]" if zoned else "datetime64[us]"
 
 
 def arrow_type(kind: Kind) -> Any:
@@ -129,7 +127,7 @@ def other_column(kind: Kind, name: str, values: list[Any], backend: Any) -> nw.S
     import narwhals as nw
 
     if kind.word == "datetime":
-        values = [each and (each if each.tzinfo else each.replace(tzinfo=UTC)) for each in values]
+        values = _in_utc(values)
     return nw.new_series(name, values, _narwhals_type(kind), backend=backend)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,8 @@ class Pace:
         self._slowest = 0.0
         self._not_before = self._cut_at = 0.0
         self._waiting: deque[anyio.Event] = deque()
+        self.tell: Callable[[float, float], None] | None = None
+        """Is told of a cut after a refusal: seconds since that request began, and until any may be sent again."""
         self._limited: dict[anyio.CancelScope, tuple[float, int]] = {}
         """What is under way: when it began, by the clock of the event loop, and which attempt it is."""
 
@@ -96,10 +99,20 @@ class Pace:
         Half as much may be sent at once from now on, and nothing before `wait` seconds have passed. A request that
         `began` (by `time.monotonic`) before the last cut does not cut again.
         """
+        if self._cut(began, wait) and self.tell is not None:
+            self.tell(time.monotonic() - began, wait)
+
+    def heard(self, age: float, wait: float) -> None:
+        """Do the same after a refusal in another process, of a request that began `age` seconds ago."""
+        self._cut(time.monotonic() - age, wait)
+
+    def _cut(self, began: float, wait: float) -> bool:
         now = time.monotonic()
         self._not_before = max(self._not_before, now + wait)
-        if began >= self._cut_at:
-            self.most, self._cut_at = max(1.0, self.under_way / 2), now
+        if began < self._cut_at:
+            return False
+        self.most, self._cut_at = max(1.0, self.under_way / 2), now
+        return True
 
     @contextmanager
     def patience(self, attempt: int) -> Iterator[None]:
@@ -124,9 +137,29 @@ class Pace:
         return float(max(least, PATIENCE * self._slowest) * 2 ** (attempt - 1))
 
 
-_paces: WeakKeyDictionary[Any, dict[str, Pace]] = WeakKeyDictionary()
+class _Paces(dict[str, Pace]):
+    """The paces of a runtime by provider, and who is told of their cuts."""
+
+    tell: Callable[[str, float, float], None] | None = None
+
+    def __missing__(self, provider: str) -> Pace:
+        self[provider] = pace = Pace()
+        if self.tell is not None:
+            pace.tell = partial(self.tell, provider)
+        return pace
+
+
+_paces: WeakKeyDictionary[Any, _Paces] = WeakKeyDictionary()
 
 
 def pace_of(runtime: Any, provider: str) -> Pace:
     """Return the pace of a provider, which all maps of a runtime share."""
-    return _paces.setdefault(runtime, {}).setdefault(provider, Pace())
+    return _paces.setdefault(runtime, _Paces())[provider]
+
+
+def tell_of_cuts(runtime: Any, tell: Callable[[str, float, float], None] | None) -> None:
+    """From here on tell of each cut of a runtime's paces: the provider, and what `Pace.tell` is told."""
+    paces = _paces.setdefault(runtime, _Paces())
+    paces.tell = tell
+    for provider, pace in paces.items():
+        pace.tell = None if tell is None else partial(tell, provider)

@@ -13,6 +13,7 @@ from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.rows.asking import Asker
 from mentra_nb.rows.course import Answers, Cache, Course, Row, Shared
+from mentra_nb.rows.row_budget import RowBudget
 from mentra_nb.rows.source import Source
 from mentra_nb.rows.tally import Tally
 from mentra_nb.runtime.runtime import Runtime
@@ -28,10 +29,11 @@ class RowMap:
         askers: Sequence[Asker],
         *,
         workers: int = 16,
-        most_rows: int | None = None,
+        budget: RowBudget | None = None,
         cache: Cache = True,
         stops_at_error: bool = False,
         id: str | None = None,
+        is_part: bool = False,
     ) -> None:
         """Take a frame and what is asked about it.
 
@@ -40,15 +42,16 @@ class RowMap:
             source: The rows.
             askers: One for each model, all with the same prompt.
             workers: Requests to one model at once, at most.
-            most_rows: Rows that are asked at most; those whose answers are stored do not count.
+            budget: Of rows that are asked; those whose answers are stored do not count.
             cache: Whether stored answers are used, and new ones are stored; `refresh` only stores.
             stops_at_error: Whether no row is asked after one that failed.
             id: The id of the map, a new one by default.
+            is_part: Whether these are only a part of the map's rows.
         """
         self.id: str = id or new_id("map")
         self.tally: Tally = Tally(total=len(source) * len(askers))
-        self._shared = Shared(self.id, runtime, self.tally, workers, most_rows, cache, stops_at_error)
-        self._source, self._askers = source, askers
+        self._shared = Shared(self.id, runtime, self.tally, workers, budget, cache, stops_at_error)
+        self._source, self._askers, self._is_part = source, askers, is_part
         self._scopes: list[anyio.CancelScope] = []
 
     def stop(self) -> None:
@@ -81,7 +84,8 @@ class RowMap:
             raise
         finally:
             ms, success = int((time.monotonic() - began) * 1000), stop_reason == "end"
-            how: dict[str, Any] = {"stop_reason": stop_reason, "error": error, "text": self.tally.summary()}
+            summary = f"{'of one part: ' * self._is_part}{self.tally.summary()}"
+            how: dict[str, Any] = {"stop_reason": stop_reason, "error": error, "text": summary}
             finished = e.TurnFinished(agent_id=self.id, run_id=self.id, success=success, duration_ms=ms, **where, **how)
             self._shared.emit(finished)
         return found

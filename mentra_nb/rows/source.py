@@ -21,12 +21,16 @@ Added = Mapping[str, tuple[Kind, list[Any]]]
 class Source:
     """The rows of a pandas, polars or pyarrow table or series, a DuckDB relation, or a list of texts or dicts."""
 
-    def __init__(self, data: Any) -> None:
-        """Look at the data. Raises `ConfigurationError` if it is none of these, or has no rows."""
+    def __init__(self, data: Any, *, is_part: bool = False) -> None:
+        """Look at the data. Raises `ConfigurationError` if it is none of these, or has no rows.
+
+        A part of a frame may have none, and its columns of answers have the types of all other parts.
+        """
+        self._is_part = is_part
         self._is_relation = False
         self._frame = self._eager(data)
         self.columns: list[str] = [str(name) for name in self._frame.columns]
-        if len(self._frame) == 0:
+        if len(self._frame) == 0 and not is_part:
             raise ConfigurationError("the frame has no rows, so there is nothing to ask")
         if len(set(self.columns)) < len(self.columns):
             raise ConfigurationError("two columns of the frame have the same name: rename one of them")
@@ -81,7 +85,7 @@ class Source:
         if frame.implementation.is_pandas():
             native = frame.to_native().copy(deep=False)
             for name, (kind, values) in added.items():
-                native[name] = pandas_column(kind, values)
+                native[name] = pandas_column(kind, values, in_utc=self._is_part)
             native.attrs = {**native.attrs, "mentra_nb": True, "map": about}
             return native
         backend = frame.implementation

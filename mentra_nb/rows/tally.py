@@ -43,6 +43,14 @@ class Tally:
         else:
             self.failed += rows
 
+    def add(self, part: Tally) -> None:
+        """Count what was done of a part of the rows, which `total` has already."""
+        for name in ("done", "stored", "failed", "requests"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        for key, usage in part.usage.items():
+            self.usage[key] = self.usage.get(key, TokenUsage()) + usage
+            self.answers[key] = self.answers.get(key, 0) + part.answers[key]
+
     def tokens(self) -> int:
         """Return the tokens of prompts and answers."""
         counted = self.usage.values()
