@@ -393,7 +393,7 @@ class Agent:
         with self._busy_with_turn():
             beginning = await begin()
             options, origin = options or RunOptions(), origin or e.TurnOrigin()
-            if (plan := plans(self.config, options, beginning)) != self.config.planning:
+            if (plan := plans(self.config, options, beginning, origin)) != self.config.planning:
                 await self._change({"planning": plan})
             before, self.origin = self.transcript.snapshot(), origin
             self._turn = turn = new_turn(self, options, origin, answer_tool, self._sources, self._change, self._adjust)

@@ -62,13 +62,16 @@ async def find_open_end(
     return Beginning(prompt, end=end, path=path) if prompt is not None and end.leaf == leaf else None
 
 
-def plans(config: AgentConfig, options: RunOptions, beginning: Beginning) -> bool:
+def plans(config: AgentConfig, options: RunOptions, beginning: Beginning, origin: e.TurnOrigin) -> bool:
     """Return whether a turn only reads until a plan is approved.
 
-    One that continues another does what that did, if no plan was approved there; a subagent what its parent does.
+    One that continues another does what that did, if no plan was approved there; a subagent what its parent does. One
+    that begins by itself, or adds nothing, stays with what the last turn came to: it plans if that had no approval.
     """
-    if options.is_child or beginning.end is None:
-        return config.planning if options.is_child else options.plan
+    if options.is_child or (origin.woken_by is not None and beginning.end is None) or beginning == Beginning(""):
+        return config.planning
+    if beginning.end is None:
+        return options.plan
     since = takewhile(lambda entry: entry.kind != "user_turn", reversed(beginning.path))  # not of earlier turns
     return config.planning and not any(
         entry.kind == "canonical_context" and entry.message.text().startswith(APPROVED) for entry in since

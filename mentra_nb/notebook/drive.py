@@ -225,8 +225,7 @@ class Questions:
     ) -> None:
         self.pump: Pump = NullPump()
         self.current: PermissionQuestion | None = None
-        self._turn, self._view, self._stop = turn, view, stop
-        self._screen, self._scopes = screen, scopes
+        self._turn, self._view, self._stop, self._screen, self._scopes = turn, view, stop, screen, scopes
         self._waiting: deque[PermissionQuestion] = deque()
         self._card: ApprovalCard | None = None
         self._advice: dict[str, tuple[str, str]] = {}
@@ -303,6 +302,8 @@ class Questions:
             return lambda: Served(self._answer(question, answer))
         if (numbered := typed.parse_numbered(code)) is not None and has_read:
             return lambda: Served(self._answer_numbered(*numbered))
+        if (why := typed.refused_answer(code)) is not None and has_read:
+            return lambda: Served(why)
         if (text := typed.parse_said(code)) is not None:
             return lambda: Served(self._say(text))
         return self._look if typed.looks_at_turn(code) else None

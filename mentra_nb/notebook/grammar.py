@@ -16,8 +16,6 @@ from mentra_nb.notebook.commands.table import BY_NAME, COMMANDS, FLAGS, SQL_BEGI
 VISIBLE = tuple(command.name for command in COMMANDS)
 """The subcommands that help, completion and suggestions name."""
 
-_COMMENT = re.compile(r"\s+#(?:\s.*)?$")
-
 
 @dataclass
 class Parsed:
@@ -60,6 +58,8 @@ def parse(line: str, cell: str | None = None) -> Parsed:
         return Parsed(command=found[0], words=found[1])
     if cell is None:
         _refuse_mistyped_sql(line)
+        if why := why_refused(line):
+            raise ConfigurationError(why)
     parsed = Parsed()
     rest = _options(line.strip(), parsed)
     if cell is None and not rest:
@@ -95,10 +95,20 @@ def parse(line: str, cell: str | None = None) -> Parsed:
 
 def find_command(line: str) -> tuple[Command, Words] | None:
     """Return the subcommand that the whole of `line` fits, and its words. A trailing ` # comment` is dropped."""
-    text = _COMMENT.sub("", line).strip()
+    text = line.strip()
     command = BY_NAME.get(re.split(r"\s", text, maxsplit=1)[0])
     words = command.words(text) if command is not None else None
-    return None if command is None or words is None else (command, words)
+    if command is None or words is None or (command.problem is not None and command.problem(words)):
+        return None
+    return command, words
+
+
+def why_refused(line: str) -> str | None:
+    """Return why a line that looks like a subcommand is neither carried out nor asked; `None` for other lines."""
+    name = line.split(maxsplit=1)[0].lower() if line.strip() else ""
+    command = BY_NAME.get(name)
+    why = command.why_refused(line) if command is not None else None
+    return f"{why}. To ask it anyway: %mentra -- {' '.join(line.split())}" if why else None
 
 
 def _holds(command: Command, words: Words) -> bool:

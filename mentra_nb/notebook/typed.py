@@ -8,11 +8,12 @@ from mentra_nb.authorization import PermissionDecision
 from mentra_nb.forms import Form
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.commands.table import COMMANDS
-from mentra_nb.notebook.grammar import find_command
+from mentra_nb.notebook.grammar import find_command, why_refused
 
 _CELL = re.compile(r"\s*%mentra[ \t]+([^\n]+?)\s*")
 _LOOK = re.compile(r"\s*%mentra(?:[ \t]+last)?[ \t]*(?:#.*)?\s*")
 _SHORT = {typed: line for command in COMMANDS for typed, line in command.short.items()}
+_ANSWERS = frozenset(command.name for command in COMMANDS if command.answer is not None)
 
 
 def parse_answer(code: str) -> Answer | None:
@@ -44,6 +45,14 @@ def parse_said(code: str) -> str | None:
     cell = _CELL.fullmatch(code)
     found = find_command(cell[1]) if cell is not None else None
     return found[1]["text"] if found is not None and found[0].name == "say" else None
+
+
+def refused_answer(code: str) -> str | None:
+    """Return why a cell that looks like `%mentra allow`, `deny` or `answer` answers nothing; `None` for others."""
+    cell = _CELL.fullmatch(code)
+    if cell is None or cell[1].split()[0].lower() not in _ANSWERS:
+        return None
+    return why_refused(cell[1])
 
 
 def looks_at_turn(code: str) -> bool:

@@ -216,6 +216,43 @@ async def test_an_approval_does_not_hold_in_a_later_turn_that_plans_and_is_resum
         assert "acted" not in done
 
 
+WOKEN = e.TurnOrigin(woken_by="bg-1")
+
+
+async def test_a_turn_that_begins_by_itself_after_an_approved_plan_goes_on_with_it_and_plans_nothing() -> None:
+    async with bench(**TOOLS) as table:
+        session = await table.session()
+        asked = answering(session, APPROVE)
+        table.provider.push(text("1. Act."), text("It runs."), tool_calls([("act", {})]), text("It is built."))
+        await session.append_turn("build it", PLAN)
+        answer = await session.append_turn("It has ended.", PLAN, WOKEN)
+        assert answer.text() == "It is built."
+        assert done == ["acted"]
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize("options", [PLAN, RunOptions()], ids=["with the options of a plan", "without"])
+@pytest.mark.parametrize("compacts", [False, True], ids=["", "compacts"])
+async def test_a_turn_that_begins_by_itself_after_a_plan_without_approval_carries_nothing_out(
+    options: RunOptions, compacts: bool
+) -> None:
+    async with bench(**TOOLS) as table:
+        session = await table.session()
+        asked = answering(session, APPROVE, DENY, DENY, APPROVE)
+        table.provider.push(text("1. Act."), text("It runs."), text("1. Act on more."))
+        await session.append_turn("build it", PLAN)
+        await session.append_turn("and that", PLAN)
+        if compacts:
+            await session.compact()
+        table.provider.push(tool_calls([("act", {})]), text("It is built. 1. Act on more."))
+        await session.append_turn("It has ended.", options, WOKEN)
+        assert done == []
+        table.provider.push(text("1. Act."), tool_calls([("act", {})]), text("Acted."))
+        await session.append_turn("The other has ended.", options, WOKEN)
+        assert done == ["acted"]  # now a person has approved
+        assert len(asked) == 4
+
+
 async def test_a_subagent_of_a_turn_that_plans_only_reads_and_its_answer_is_no_plan() -> None:
     @tool(reads_only=True)
     async def ask_another(context: ToolContext) -> str:

@@ -12,14 +12,13 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mentra_nb.amounts import Period
+from mentra_nb.budget.meter import key_now
 from mentra_nb.store.open import open_store
 from mentra_nb.store.records import BudgetCount
 
@@ -183,21 +182,23 @@ async def test_a_monthly_budget_over_three_processes_is_never_exceeded(
     server, chance = Charging(), random.Random(7)
     listening = await asyncio.start_server(server.handle, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    database = request.getfixturevalue("postgres").new_database() if engine == "postgresql" else None
+    postgres = request.getfixturevalue("postgres") if engine == "postgresql" else None
     kernels = [Kernel(tmp_path) for _ in range(KERNELS)]
     await asyncio.gather(*(kernel.start() for kernel in kernels))
     ended = full = 0
     try:
         for number in range(RUNS if engine == "sqlite" else max(RUNS // 10, 3)):
             limit = chance.randrange(2_000_000, 60_000_000)
-            period: Period = "month" if database is None else "project"
-            where = str(tmp_path / f"state-{number}.sqlite") if database is None else database
+            where = str(tmp_path / f"state-{number}.sqlite")
+            if postgres is not None:
+                postgres.empty_store().close()
+                where = postgres.address("postgres")
             jobs = [
                 {
                     "url": f"http://127.0.0.1:{port}/run-{number}",
                     "store": where,
                     "project": f"run-{number}",
-                    "budgets": {period: f"{limit / 1e9:.9f}usd"},
+                    "budgets": {"month": f"{limit / 1e9:.9f}usd"},
                     "length": chance.randrange(1, 2_000),
                     "rounds": chance.randrange(1, 4),
                     "beside": chance.randrange(1, 4),
@@ -211,7 +212,7 @@ async def test_a_monthly_budget_over_three_processes_is_never_exceeded(
             )
             ended += sum(await asyncio.gather(*work))
             owed = server.owed[f"run-{number}"]
-            count = await counted(where, period, number)
+            count = await counted(where)
             assert owed <= count.spent + count.reserved <= limit, f"run {number}: {owed} of {limit}, counted {count}"
             full += owed > limit / 2
     finally:
@@ -221,11 +222,10 @@ async def test_a_monthly_budget_over_three_processes_is_never_exceeded(
     assert full > 0
 
 
-async def counted(where: str, period: Period, number: int) -> BudgetCount:
+async def counted(where: str) -> BudgetCount:
     """Return what the only budget of a run counts."""
     store = open_store(where)
     try:
-        key = f"run-{number}" if period == "project" else time.strftime("%Y-%m")
-        return await store.count_budget(period, key, "usd")
+        return await store.count_budget("month", key_now("month", {}, store.whose), "usd")
     finally:
         store.close()

@@ -12,7 +12,7 @@ from mentra_nb.notebook.commands.command import Command, Context
 from mentra_nb.notebook.commands.help import help_text
 from mentra_nb.notebook.commands.table import COMMANDS, OPTIONS
 from mentra_nb.notebook.grammar import Parsed, completions, parse
-from mentra_nb.notebook.typed import parse_answer
+from mentra_nb.notebook.typed import parse_answer, parse_numbered, refused_answer
 
 READY = [command.name for command in COMMANDS]
 
@@ -123,6 +123,99 @@ def test_a_mistyped_query_is_not_a_question(line: str) -> None:
         parse(line)
     assert parse(f"-- {line}").prompt == line
     assert parse(line, "").prompt == line
+
+
+NOTES = ["", "  # note"]
+VALUES = ["a=1", 'city="Santa # Fe"', "city='a b'", "a= b=2", "'by sea'=yes", "color=#fff"]
+SAID = ["x # y", "# no", "it is #1", "a b=1", 'it\'s "so" # or not']
+FITTING = [
+    *(
+        ("answer", f"answer{n} {each}{note}", {"values": f" {each}"})
+        for n in ("", " 1")
+        for each in VALUES
+        for note in NOTES
+    ),
+    *((name, f"{name} because {each}", {"reason": each}) for name in ("allow", "deny", "good", "bad") for each in SAID),
+    *(
+        (name, f"{name} 99 because {each}", {"which": "99", "reason": each})
+        for name in ("allow", "deny")
+        for each in SAID
+    ),
+    *(
+        ("allow", f"allow 2 always {each}{note}", {"pattern": each})
+        for each in ("git *", 'echo "a # b"')
+        for note in NOTES
+    ),
+    ("allow", "allow always * because x # y", {"pattern": "*", "reason": "x # y"}),
+    *(("compact", f"compact keep {each}", {"matters": each}) for each in SAID),
+    *(
+        (line.split()[0], f"{line}  # note", {})
+        for line in ("allow", "deny 3", "undo", "fork copy", "forget", "allow once")
+    ),
+    *(("log", f"log {each}", {"sql": each}) for each in ("select '# a'", 'select "a # b" from turns')),
+]
+"""Lines that are carried out: the subcommand and words of each."""
+NUMBERS = ["0", "100", "-1", "#1", "1 2", "1, 2", "1 and 2", "1.", "1 --all", "--all", "007"]
+REFUSED = [
+    *(f"answer{values}" for values in ("", " 1", " 0 a=1", " 100 a=1", " city=Santa Fe", " 1 city=Santa Fe", " a = 1")),
+    *(
+        f"answer {values}"
+        for values in ("a=1 a=2", 'a=1 "a"=2', "a=1 b=2 a=1", 'city="Oslo', "1 2 a=1", "=1", "a=1 #b")
+    ),
+    *(f"{name} {number}" for name in ("allow", "deny", "undo", "forget") for number in NUMBERS),
+    *(f"{name} {rest}" for name in ("allow", "deny") for rest in ("because", "1 because", "all", "It.", "'x'", "both")),
+    *("allow 0 always *", "allow 100 always *", "allow once and for all", "allow 1 once please", "deny 1 always rm *"),
+    *("Allow", "ALLOW 1", "Deny because it is so", "Allow always *", "allow\xa01"),
+    *("undo run-0199abc1 please", "undo 'run-1'", "forget session-1 session-2", "forget 'x'", "fork 'x'", "fork a=1"),
+    *(
+        "jobs stop 0",
+        "rules revoke 3 4",
+        "trust 0",
+        "edit 0",
+        "memories pin",
+        "compact keep",
+        "hide #3",
+        "good because",
+    ),
+]
+"""Lines that look like a subcommand and do not fit."""
+PROSE = [
+    *(
+        "allow me to explain",
+        "allow 2 people in",
+        "deny it or admit it",
+        "deny the claim in cell 3",
+        "answer in French",
+    ),
+    *("answer 3 questions about it", "undo the last 3 changes", "forget 3 of them", "fork 2 repositories", "say it"),
+    *("forget run-time errors", "allow users to log in = good?", "forget it", "answers 1"),
+]
+"""Lines that are asked."""
+
+
+def test_there_are_100_spellings() -> None:
+    assert len({*(line for _, line, _ in FITTING), *REFUSED, *PROSE}) >= 100
+
+
+@pytest.mark.parametrize(("name", "line", "words"), FITTING)
+def test_a_sign_in_quotes_or_in_ones_own_words_is_no_comment(name: str, line: str, words: dict[str, str]) -> None:
+    assert named(line) == name
+    assert parse(line).words.items() >= words.items()
+    assert not words or "# note" not in str(parse(line).words)
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_line_that_looks_like_a_subcommand_and_does_not_fit_is_not_asked(line: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"is not carried out|not a subcommand"):
+        parse(line)
+    assert parse(f"-- {line}").prompt == line
+    assert parse_answer(f"%mentra {line}") is parse_numbered(f"%mentra {line}") is None
+
+
+@pytest.mark.parametrize("line", PROSE)
+def test_prose_that_has_numbers_or_signs_is_asked(line: str) -> None:
+    assert named(line) is None or line.startswith("say")
+    assert refused_answer(f"%mentra {line}") is None
 
 
 def test_below_the_cell_magic_nothing_is_a_command() -> None:

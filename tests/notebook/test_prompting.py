@@ -16,7 +16,7 @@ from mentra_nb.forms import Form
 from mentra_nb.notebook import asking
 from mentra_nb.notebook.commands.command import Answer
 from mentra_nb.notebook.prompting import Prompt
-from mentra_nb.notebook.typed import parse_answer, parse_numbered
+from mentra_nb.notebook.typed import parse_answer, parse_numbered, refused_answer
 from mentra_nb.notebook.wide import tell_first
 from mentra_nb.permission.questions import check_answer
 
@@ -191,6 +191,13 @@ def test_values_allow_no_call_that_asks_for_none() -> None:
         check_answer(asked(form=Form(who="w", message="m")), answer, [], None)
 
 
-@pytest.mark.parametrize("line", ["answer", "answer the question", "answer 2 questions", "answer x = 3", "answer 1"])
+@pytest.mark.parametrize("line", ["answer the question", "answer 2 questions", "answer whether it is so"])
 def test_prose_about_an_answer_is_a_question(line: str) -> None:
     assert parse_answer(f"%mentra {line}") is None
+    assert refused_answer(f"%mentra {line}") is None
+
+
+@pytest.mark.parametrize("line", ["answer", "answer x = 3", "answer 1", "answer 1 city=Santa Fe", "answer a=1 a=2"])
+def test_an_answer_that_does_not_fit_answers_nothing_and_says_why(line: str) -> None:
+    assert parse_answer(f"%mentra {line}") is parse_numbered(f"%mentra {line}") is None
+    assert f"'{line}' is not carried out: write %mentra answer" in (refused_answer(f"%mentra {line}") or "")

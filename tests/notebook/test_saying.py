@@ -132,6 +132,19 @@ def test_what_was_not_read_is_said_and_goes_with_the_next_question(waiting: Wait
         turn.say("late")
 
 
+def test_an_answer_in_another_cell_that_does_not_fit_is_told_why_at_once_and_answers_nothing(waiting: Waiting) -> None:
+    turn, _ = begun(waiting, text("ok"))
+    stop = StopButton()
+    questions = Questions(turn, TurnView(Page(), live=True, hz=100), "page", scopes=(), stop=stop)
+    for line in ("allow 0", "answer 1 city=Santa Fe", "deny because"):
+        served = questions.on_command(f"%mentra {line}", True)
+        assert served is not None
+        assert f"'{line}' is not carried out" in served().text
+    assert questions.on_command("%mentra allow me to explain", True) is None
+    waiting.goes.set()
+    turn.wait()
+
+
 def test_what_a_failed_turn_was_told_is_told_once_more_and_only_once(waiting: Waiting) -> None:
     turn, provider = begun(waiting, failure(HttpError(400)), text("ok"), text("ok"))
     turn.say("in euros")
@@ -153,7 +166,7 @@ def test_the_line_is_a_command_only_while_a_turn_runs(waiting: Waiting, shell: A
     assert saying.SAID in capsys.readouterr().out
     waiting.goes.set()
     turn.wait()
-    assert sent(provider, 1) == ["go", "hello in French"]
+    assert sent(provider, 1) == ["go", "hello in French  # please"]
     assert parse("say it again").prompt == "say it again"
 
 
@@ -161,7 +174,7 @@ def test_the_line_is_a_command_only_while_a_turn_runs(waiting: Waiting, shell: A
     ("code", "said"),
     [
         ("%mentra say in euros, please", "in euros, please"),
-        ("  %mentra say  x = 1  # why\n", "x = 1"),
+        ("  %mentra say  x = 1  # why\n", "x = 1  # why"),
         ("%mentra say", None),
         ("%mentra says who?", None),
         ("x = 1\n%mentra say hi", None),

@@ -344,7 +344,7 @@ def test_a_model_that_does_not_stream_is_shown_as_well_and_one_that_does_only_on
         ("  %mentra allow once  # fine\n", PermissionDecision(allow=True)),
         ("%mentra allow always", PermissionDecision(allow=True, remember="session")),
         ("%mentra deny", PermissionDecision(allow=False)),
-        ("%mentra deny because it is late # really", PermissionDecision(allow=False, reason="it is late")),
+        ("%mentra deny because it is late # really", PermissionDecision(allow=False, reason="it is late # really")),
         ("%mentra stop", "stop"),
         ("%mentra stop writing so long", None),
         ("%mentra allow me to explain", None),

@@ -19,6 +19,12 @@ VALUE = rf"""(?:{_QUOTED}|[^\s='"]+)=(?:{_QUOTED}|(?:[^\s'"]\S*)?)"""
 """A value for a form: `days=3`, `city="Santa Fe"`."""
 _VALUE = re.compile(rf"""(?P<name>{_QUOTED}|[^\s='"]+)=(?P<text>{_QUOTED}|(?:[^\s'"]\S*)?)""")
 
+MEANT = (
+    r"(?:#?[-+]?\d+[.,:]? )?(?:(?:once|always|because)\b|(?:it|all|both|them|this|that|yes|everything|please)[.!]?$)"
+    r"|#?\d+(?:,? (?:and |or )?#?\d+)+[.!]?$"
+)
+"""What follows `allow` or `deny` where an answer is meant."""
+
 
 def allowed(words: Words) -> Answer:
     """Return the answer of `allow`."""
@@ -31,6 +37,13 @@ def filled_in(words: Words) -> Answer:
     """Return the answer of `answer`, with the values as texts."""
     found = _VALUE.finditer(words["values"] or "")
     return PermissionDecision(allow=True, values={_bare(each["name"]): _bare(each["text"]) for each in found})
+
+
+def filled_twice(words: Words) -> str | None:
+    """Return why values are refused of which one is given twice."""
+    names = [_bare(each["name"]) for each in _VALUE.finditer(words["values"] or "")]
+    twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
+    return None if twice is None else f"'{twice}' is given twice"
 
 
 def _bare(word: str) -> str:

@@ -139,6 +139,9 @@ COMMANDS = (
         answers.answer_listed,
         complete=(one_of("once", "always", "because"), one_of("because")),
         answer=answers.allowed,
+        prose="reason",
+        meant=answers.MEANT,
+        hint="N is 1 to 99",
         short={
             "a": "allow",
             "y": "allow",
@@ -157,6 +160,9 @@ COMMANDS = (
         answers.answer_listed,
         complete=(one_of("because"),),
         answer=answers.denied,
+        prose="reason",
+        meant=answers.MEANT,
+        hint="N is 1 to 99",
         short={"d": "deny", "n": "deny", "no": "deny", "discard": "deny"},
     ),
     Command(
@@ -166,6 +172,9 @@ COMMANDS = (
         "answer the open question, or number N in %mentra, that asks for values",
         answers.answer_listed,
         answer=answers.filled_in,
+        meant=".*=",
+        problem=answers.filled_twice,
+        hint="N is 1 to 99, and a value with blanks goes in quotes",
     ),
     Command(
         "stop",
@@ -184,6 +193,7 @@ COMMANDS = (
         "say something to the model while its turn runs; type it in another cell",
         jobs.say_to_turn,
         holds=jobs.is_for_a_turn,
+        prose="text",
     ),
     Command(
         "resume",
@@ -286,6 +296,7 @@ COMMANDS = (
         "the last answer was good: kept in the record, for mn.feedback()",
         feedback.good,
         complete=(one_of("because"),),
+        prose="reason",
     ),
     Command(
         "bad",
@@ -294,6 +305,7 @@ COMMANDS = (
         "the last answer was bad: kept in the record, for mn.feedback()",
         feedback.bad,
         complete=(one_of("because"),),
+        prose="reason",
     ),
     Command("last", "last", "last", "show the last answer again", session.last),
     Command(
@@ -320,6 +332,7 @@ COMMANDS = (
         "send a summary in place of the conversation so far; what to keep is kept word for word",
         context.compact,
         complete=(one_of("keep"),),
+        prose="matters",
     ),
     Command("check", "check", "check", "what works here, and how to fix what does not", setup.check),
     Command("config", "config", "config", "the settings and where each comes from", setup.config),
