@@ -6,6 +6,7 @@ import json
 import re
 from collections import ChainMap
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, TypedDict
 
 from pydantic import TypeAdapter, ValidationError, create_model
@@ -13,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError, create_model
 from mentra_nb.agent.config import AgentConfig
 from mentra_nb.agent.environment import AgentEnvironment
 from mentra_nb.errors import ConfigurationError, InvalidOutput
-from mentra_nb.ids import uuid7
 from mentra_nb.providers.base import ProviderToolSpec, ToolChoice
 from mentra_nb.tools.hints import readable
 from mentra_nb.tools.schema import ToolError, Untitled, fit
@@ -85,10 +85,10 @@ class OutputTool(Tool):
         self.given: dict[str, Any] | None = None
         """The arguments of the last call."""
         self._type = OutputType(output)
-        about = ProviderToolSpec(
-            name=_unique(name or _named(output)), description=description or DESCRIPTION, input_schema=self._type.schema
-        )
-        self.spec: ToolSpec = ToolSpec(wire=about, effect="none")
+        about = description or DESCRIPTION
+        named = _tool_name(name or _named(output), about, self._type.schema)
+        wire = ProviderToolSpec(name=named, description=about, input_schema=self._type.schema)
+        self.spec: ToolSpec = ToolSpec(wire=wire, effect="none")
 
     async def execute(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutput:
         is_repair, self.given = self.given is not None, arguments
@@ -137,7 +137,8 @@ def _named(output: Any) -> str:
     return output.__name__ if isinstance(output, type) else str(output).replace("typing.", "")
 
 
-def _unique(name: str) -> str:
-    """Return a tool name that is unique and has at most 64 characters."""
-    about, id = re.sub(r"[^A-Za-z0-9]+", "_", name)[:14].strip("_") or "output", uuid7().replace("-", "")
-    return f"{ANSWERS}{about}_{id[:16]}_{id[16:]}"
+def _tool_name(name: str, description: str, schema: dict[str, Any]) -> str:
+    """Return a tool name of at most 64 characters: the same for the same answer, so that its requests are the same."""
+    about = re.sub(r"[^A-Za-z0-9]+", "_", name)[:14].strip("_") or "output"
+    digest = sha256(json.dumps([name, description, schema], sort_keys=True).encode()).hexdigest()
+    return f"{ANSWERS}{about}_{digest[:16]}_{digest[16:32]}"

@@ -154,15 +154,17 @@ async def test_the_transcript_keeps_a_call_and_its_result() -> None:
 
 
 @pytest.mark.parametrize("name", [None, "a rather long name, and odd: ä/b", "ä", "x"])
-async def test_the_name_of_the_terminal_tool_is_unique_and_valid(name: str | None) -> None:
-    async with table_of(answer(PARIS), answer(PARIS)) as table:
+async def test_the_terminal_tool_has_a_valid_name_that_only_the_same_answer_has(name: str | None) -> None:
+    async with table_of(*[answer(PARIS)] * 4) as table:
         agent = await table.agent()
-        for _ in range(2):
-            await agent.run_to_output("Where?", City, name=name, description="The city.")
-        offered = [terminal(request)[0] for request in table.provider.recorded_requests]
-    assert offered[0].name != offered[1].name
-    assert offered[0].description == "The city."
-    for spec in offered:
+        for how in ({"description": "The city."}, {"description": "The city."}, {"description": "A city."}):
+            await agent.run_to_output("Where?", City, name=name, **how)
+        await agent.run_to_output("Where?", dict[str, Any], name=name, description="The city.")
+        first, again, *others = [terminal(request)[0] for request in table.provider.recorded_requests]
+    assert first == again
+    assert first.description == "The city."
+    assert len({first.name, *(other.name for other in others)}) == 3
+    for spec in (first, *others):
         assert re.fullmatch(r"mentra_terminal_[A-Za-z0-9_]{1,14}_[0-9a-f]{16}_[0-9a-f]{16}", spec.name)
         assert len(spec.name) <= 64
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from mentra_nb.agent.config import AgentConfig
 from mentra_nb.content import ToolResult
 from mentra_nb.errors import InvalidOutput
 from mentra_nb.event.bus import NullAudit
-from mentra_nb.providers.base import ModelInfo
+from mentra_nb.providers.base import ModelInfo, Provider
 from mentra_nb.providers.registry import adapter
+from mentra_nb.providers.replay import replay_provider, taping
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.volatile import VolatileStore
 
@@ -63,8 +65,11 @@ def wire(request: pytest.FixtureRequest) -> str:
 
 
 def bench(wire: str, server: Server) -> Runtime:
-    made = adapter(wire)("lab", server.url, api_key="k")
-    return Unattended([made], [clock], builtin_tools=False, store=VolatileStore(), audit=NullAudit())
+    return bench_of(adapter(wire)("lab", server.url, api_key="k"))
+
+
+def bench_of(provider: Provider) -> Runtime:
+    return Unattended([provider], [clock], builtin_tools=False, store=VolatileStore(), audit=NullAudit())
 
 
 async def agent_of(runtime: Runtime, **config: Any) -> Agent:
@@ -117,6 +122,17 @@ async def test_other_tools_may_be_used_first(wire: str, server: Server) -> None:
             assert len(set(TERMINAL.findall(request.body.decode()))) == 1
         results = [block for message in agent.history() for block in message.content if isinstance(block, ToolResult)]
         assert [result.content for result in results] == ["noon in Paris", "received"]
+
+
+@pytest.mark.parametrize("keeps_tools", [False, True])
+async def test_a_taped_value_is_replayed(wire: str, server: Server, tmp_path: Path, keeps_tools: bool) -> None:
+    taped = taping(adapter(wire)("lab", server.url, api_key="k"), tmp_path / "value.jsonl")
+    server.reply(*[Reply([called(wire, "clock", {"city": "Paris"})])] * keeps_tools, gives(wire, server, PARIS))
+    for provider in (lambda: taped, lambda: replay_provider(tmp_path / "value.jsonl")):
+        async with bench_of(provider()) as runtime:
+            agent = await agent_of(runtime)
+            assert await agent.run_to_output("Where?", City, keeps_tools=keeps_tools) == PARIS
+    assert len(server.requests) == 1 + keeps_tools
 
 
 async def test_a_model_that_only_talks_gives_no_value(wire: str, server: Server) -> None:
