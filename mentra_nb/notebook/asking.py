@@ -102,14 +102,14 @@ def written_out(arguments: Mapping[str, Any]) -> str:
     rows = []
     for name, value in arguments.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-        name, text = visible(name).replace("\n", "␊"), _counting_blanks(visible(text))
+        name, text = visible(name).replace("\n", "␊"), in_sight(text)
         rows.append(f"{name}:\n  │ " + text.replace("\n", "\n  │ ") if "\n" in text else f"{name}: {text}")
     return "\n".join(rows)
 
 
-def _counting_blanks(text: str) -> str:
-    """Return the text with its long runs of blanks counted, so that what stands behind one is not out of sight."""
-    return _BLANKS.sub(_counted_run, text)
+def in_sight(text: str) -> str:
+    """Return a text with its hidden characters made visible and its long runs of blanks counted."""
+    return _BLANKS.sub(_counted_run, visible(text))
 
 
 def _counted_run(run: re.Match[str]) -> str:
@@ -118,7 +118,7 @@ def _counted_run(run: re.Match[str]) -> str:
 
 def folded(question: PermissionQuestion) -> str:
     """Return what stands for the arguments of a call that was tried, where they have many lines; else nothing."""
-    first, *more = _counting_blanks(visible(str(question.subject))).split("\n")
+    first, *more = in_sight(str(question.subject)).split("\n")
     if question.effect is None or len(more) < MAX_LINES:
         return ""
     return f"{cut(first, MAX_FIRST)} … {counted(len(more), 'more line')} of the whole call"
@@ -128,7 +128,7 @@ def code(question: PermissionQuestion) -> str:
     """Return the code that the call would run, as it may be shown; empty for a call of another kind."""
     planned, text = question.preview.structured_input, question.arguments.get("code")
     is_code = isinstance(planned, dict) and planned.get("kind") == "python" and isinstance(text, str)
-    return _counting_blanks(visible(str(text))) if is_code else ""
+    return in_sight(str(text)) if is_code else ""
 
 
 def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
@@ -137,11 +137,9 @@ def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
     Of a call that ran in the sandbox: each file that it changed there, and what it wanted and did not get.
     """
     if question.effect is not None:
-        return "\n".join(
-            _counting_blanks(visible(text)).replace("\n", "␊") for text in _done(question, question.effect)
-        )
+        return "\n".join(in_sight(text).replace("\n", "␊") for text in _done(question, question.effect))
     if question.form is not None:
-        return _counting_blanks(visible(question.form.message))
+        return in_sight(question.form.message)
     planned = question.preview.structured_input
     if not isinstance(planned, dict):
         return ""
@@ -156,7 +154,7 @@ def effect(question: PermissionQuestion, changed: Changes | None = None) -> str:
         lines += _python_effect(planned)
     if (count := str(planned.get("command", "")).count("\n") + 1) > 1:
         lines.append(f"the command has {count} lines")
-    return "\n".join(_counting_blanks(visible(text)).replace("\n", "␊") for text in lines)
+    return "\n".join(in_sight(text).replace("\n", "␊") for text in lines)
 
 
 def _python_effect(planned: Mapping[str, Any]) -> list[str]:
@@ -198,7 +196,7 @@ def effect_diff(question: PermissionQuestion) -> list[str]:
 
 
 def _diff_line(text: str) -> str:
-    return cut(text[:1] + _counting_blanks(visible(text[1:])).replace("\n", "␊"), MAX_DIFF_LINE)
+    return cut(text[:1] + in_sight(text[1:]).replace("\n", "␊"), MAX_DIFF_LINE)
 
 
 def _extent(question: PermissionQuestion, operation: Mapping[str, Any], changed: Changes | None) -> str:
@@ -308,7 +306,7 @@ def folders(question: PermissionQuestion) -> list[str]:
 
 def subject(question: PermissionQuestion) -> str:
     """Return the tool and its subject on one line."""
-    return _counting_blanks(visible(f"{question.tool_name}: {question.subject}")).replace("\n", "␊")
+    return in_sight(f"{question.tool_name}: {question.subject}").replace("\n", "␊")
 
 
 def _field_lines(question: PermissionQuestion) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from typing import Any
 
 from mentra_nb.agent.results import NOT_RUN, STOPPED, STOPPED_TRIAL
@@ -15,7 +16,7 @@ from mentra_nb.event.projections import subject_of
 from mentra_nb.event.screen import QuestionAnswered, ToolCompleted, ToolDecided
 from mentra_nb.notebook import asking
 from mentra_nb.page.escaping import cut
-from mentra_nb.page.render import Bundle, line
+from mentra_nb.page.render import Bundle, Folded, line
 from mentra_nb.tools.clipping import as_printed
 from mentra_nb.tools.spec import ANSWERS
 from mentra_nb.words import counted
@@ -26,6 +27,16 @@ SHORTEST = 50
 """Milliseconds of the shortest call that says how long it took."""
 MAX_REASON = 200
 """Characters of a reason in a row."""
+MAX_TAIL = 8
+"""Lines of the output of a running call that are shown beneath its row."""
+MAX_TAIL_LINE = 200
+"""Characters of such a line."""
+CODE: dict[str, tuple[str, str]] = {
+    "python": ("code", "python"),
+    "shell": ("command", "bash"),
+    "background_run": ("command", "bash"),
+}
+"""The tools that run code: the argument that has it, and its language."""
 MAX_ADVICE = 1_200
 """Characters of the advice how to allow a call where nobody can be asked: it quotes what the call acts on."""
 
@@ -63,7 +74,10 @@ class Call:
         """What it did in the sandbox, if a person was asked about that."""
         self.waits: str = ""
         """While a person is asked about it, the command that goes on if the kernel is gone."""
-        self._drawn: tuple[str, int] = "", -1
+        self._drawn: tuple[tuple[str, ...], int] = (), -1
+        self._tail: deque[str] = deque(maxlen=MAX_TAIL)
+        self._redrawn = False
+        """Whether the last line of the tail is one that is redrawn, such as that of a progress bar."""
 
     @property
     def subject(self) -> str:
@@ -74,13 +88,17 @@ class Call:
         return cut(", ".join(parts), MAX_SUBJECT)
 
     def set_progress(self, text: str) -> None:
-        """Keep the last line of a progress, as a terminal would show it, for the next drawing."""
+        """Keep a progress, as a terminal would show it, for the next drawing: its last line, and those before it."""
         lines = as_printed(text).strip().splitlines()
         self.progress = cut(lines[-1], MAX_SUBJECT) if lines else ""
+        if self._redrawn and self._tail:
+            self._tail.pop()
+        self._tail.extend(cut(line, MAX_TAIL_LINE) for line in lines[-MAX_TAIL:])
+        self._redrawn = bool(lines) and text.endswith("\r")
 
     def is_stale(self, now: float) -> bool:
         """Return whether its progress or its seconds are others than those drawn, and take them as drawn."""
-        before, self._drawn = self._drawn, (self.progress, int(now - (self.began or now)))
+        before, self._drawn = self._drawn, ((*self._tail, self.progress), int(now - (self.began or now)))
         return before != self._drawn
 
     def answered(self, answer: QuestionAnswered, clock: str) -> None:
@@ -140,7 +158,10 @@ class Call:
         self.waits = ""
 
     def bundle(self, *, timed: bool, is_open: bool) -> Bundle:
-        """Return the row as it is now. `timed`: with seconds; `is_open`: with its result unfolded."""
+        """Return the row as it is now. `timed`: with seconds; `is_open`: with its result unfolded.
+
+        While it runs, the last lines of its output are beneath it, if there are several.
+        """
         took = ""
         if timed and self.mark and (self.duration_ms or 0) >= SHORTEST:
             took = f"{(self.duration_ms or 0) / 1000:.1f} s"
@@ -148,17 +169,29 @@ class Call:
             took = f"{self._drawn[1]} s"
         waits = f"waits for your answer; if the kernel is gone: {self.waits}" if self.waits else ""
         parts = dict.fromkeys(filter(None, (took, waits or self.progress, self.decision)))
-        detail = ""
+        detail: tuple[Folded, ...] = ()
         if self.mark:
-            detail = "\n\n".join(filter(None, (asking.written_out(self.arguments), self.result)))
+            detail = self._folded()
+        elif len(self._tail) > 1 and not self.waits:
+            detail = (Folded("\n".join(self._tail)),)
         return line(
             self.name,
             self.mark or "⋯",
             code=self.subject,
             note=" · ".join(parts),
             detail=detail,
-            is_open=is_open and bool(self.result),
+            is_open=bool(detail) if not self.mark else is_open and bool(self.result),
         )
+
+    def _folded(self) -> tuple[Folded, ...]:
+        """Return what was given and what came of it: code by itself, and the end of its output first."""
+        key, language = CODE.get(self.name, ("", ""))
+        code = self.arguments.get(key)
+        if not isinstance(code, str):
+            given = asking.written_out(self.arguments)
+            return (Folded("\n\n".join(filter(None, (given, self.result)))),)
+        others = asking.written_out({name: value for name, value in self.arguments.items() if name != key})
+        return Folded(asking.in_sight(code), language), Folded(others), Folded(self.result, from_end=True)
 
 
 def _first_line(code: str) -> str:

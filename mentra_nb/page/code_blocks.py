@@ -33,7 +33,7 @@ _INNER = "padding:0;background:none;white-space:inherit"
 def framed(code: str, info: str, number: int, *, coloured: bool) -> str:
     """Return a block of code in its frame. Of the info string only the name of the language is used."""
     language = language_of(info)
-    spans = _coloured(code, language) if coloured and language and len(code) <= MAX_COLOURED else escape(code)
+    spans = coloured_html(code, language) if coloured else escape(code)
     focus = ' tabindex="0"' if max(map(len, code.split("\n"))) > LONG_LINE else ""
     return (
         f'<div class="mentra-code" style="{_FRAME}"><div style="{_LABEL}"><span>{escape(language)}</span>'
@@ -47,8 +47,10 @@ def language_of(info: str) -> str:
     return found[0].lower() if found else ""
 
 
-def _coloured(code: str, language: str) -> str:
-    """Return the code as HTML, with a span for each run of one colour, in the page's own colours for code."""
+def coloured_html(code: str, language: str) -> str:
+    """Return code as HTML, with a span for each run of one colour, in the page's own colours; long code has none."""
+    if not language or len(code) > MAX_COLOURED:
+        return escape(code)
     spans = ((style, escape(text)) for style, text in coloured_runs(code, language))
     return "".join(f'<span style="{style}">{text}</span>' if style else text for style, text in spans)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from mentra_nb.page.code_blocks import framed, language_of
+from mentra_nb.page.code_blocks import coloured_html, framed, language_of
 from mentra_nb.page.escaping import NO_MATH, escape, plain, visible
 from mentra_nb.page.formulas import add_formulas, formula_html
 from mentra_nb.secrets.mask import mask_secrets
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 Bundle = dict[str, Any]
 """MIME type → data, for `display(bundle, raw=True)`."""
 
+
+class Folded(NamedTuple):
+    """A text that is folded behind a line, in a box of its own."""
+
+    text: str
+    language: str = ""
+    """Of code, whose parts are then coloured."""
+    from_end: bool = False
+    """Whether a long text is shown scrolled to its end."""
+
+
 # No user name and no `%` before the path: with them, browsers and urlsplit disagree about the host. markdown-it has
 # written a backslash as %5C by then.
 _LINK = re.compile(r"https?://[^\s/?#@%]+(?:[/?#]|$)|mailto:[^\s?]+$", re.IGNORECASE)
@@ -33,9 +44,11 @@ _REL = "noopener noreferrer nofollow"
 _MUTED = "color:var(--jp-ui-font-color2,#666)"
 _MONO = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere"
-_BOX = f"{_MONO};{_WRAP};max-height:24em;overflow:auto;margin:2px 0 6px 1.5em;padding:6px 8px;" + (
+_BOX = "max-height:24em;overflow:auto;margin:2px 0 6px 1.5em;padding:6px 8px;" + (
     "border-left:2px solid var(--jp-border-color2,#ccc)"
 )
+_FROM_END = "display:flex;flex-direction:column-reverse"
+"""Lets a box that scrolls begin at its end, without a script."""
 # JupyterLab builds its table of contents anew for each change of a heading without this class.
 _NOT_LISTED = "jp-toc-ignore"
 
@@ -97,7 +110,13 @@ def value_html(value: Any) -> str:
 
 
 def line(
-    text: str, mark: str = "", *, code: str = "", note: str = "", detail: str = "", is_open: bool = False
+    text: str,
+    mark: str = "",
+    *,
+    code: str = "",
+    note: str = "",
+    detail: str | Sequence[Folded] = "",
+    is_open: bool = False,
 ) -> Bundle:
     """Return one static line (a tool call, a decision, a footer) as a mimebundle. It is saved, so secrets are left out.
 
@@ -106,10 +125,10 @@ def line(
         mark: A sign before it, such as ✓; it carries the meaning without colour.
         code: What follows the text as code, such as a command.
         note: Text after it, in grey.
-        detail: Text folded behind the line.
+        detail: Text folded behind the line, or several of them.
         is_open: Whether the fold is open.
     """
-    text, code, note, detail = (visible(mask_secrets(part)) for part in (text, code, note, detail))
+    text, code, note = (visible(mask_secrets(part)) for part in (text, code, note))
     text, code, note = (part.replace("\n", "␊") for part in (text, code, note))
     spans = [escape(" ".join(filter(None, (mark, text))))]
     if code:
@@ -117,14 +136,20 @@ def line(
     if note:
         spans.append(f'<bdi style="{_MUTED}">{escape(note)}</bdi>')
     head = f'<span style="{_WRAP}">{"  ".join(filter(None, spans))}</span>'
-    if detail:
-        box = f'<pre style="{_BOX}" tabindex="0">{escape(detail)}</pre>'
-        head = f"<details{' open' * is_open}><summary>{head}</summary>{box}</details>"
+    if boxes := "".join(_box(part) for part in ([Folded(detail)] if isinstance(detail, str) else detail) if part.text):
+        head = f"<details{' open' * is_open}><summary>{head}</summary>{boxes}</details>"
     words = (" ".join(filter(None, (mark, text))), code, note)
     return {
         "text/html": f'<div class="mentra-line {NO_MATH}">{head}</div>',
         "text/plain": "  ".join(filter(None, words)),
     }
+
+
+def _box(part: Folded) -> str:
+    shown = coloured_html(visible(mask_secrets(part.text)), part.language)
+    if not part.from_end:
+        return f'<pre style="{_MONO};{_WRAP};{_BOX}" tabindex="0">{shown}</pre>'
+    return f'<div style="{_BOX};{_FROM_END}" tabindex="0"><pre style="{_MONO};{_WRAP};margin:0">{shown}</pre></div>'
 
 
 def _link(url: str) -> bool:

@@ -54,7 +54,8 @@ class Captured(NamedTuple):
 class Capture:
     """The first and last bytes of a stream, and its size. Shows its lines as they arrive.
 
-    Of a stream over its limit, and of a line that is redrawn, only the last state is shown, every `SHOW_EVERY`.
+    Of a stream over its limit, and of a line that is redrawn, only the last state is shown, every `SHOW_EVERY`; a state
+    that may be redrawn ends in a carriage return.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Capture:
         elif lines and is_late:
             self._report(lines[-1])
         if is_late and not lines and b"\r" in rest:
-            self._report(rest.rstrip(b"\r").rpartition(b"\r")[2])
+            self._report(rest.rstrip(b"\r").rpartition(b"\r")[2] + b"\r")
 
     def _report(self, line: bytes | bytearray) -> None:
         if self._show is not None:

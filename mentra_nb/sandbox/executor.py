@@ -107,7 +107,8 @@ class RuntimeExecutor(Protocol):
 
         Args:
             request: The command and its limits.
-            on_line: Called with each line as `stdout: …` or `stderr: …` while the command runs.
+            on_line: Called with each line as `stdout: …` or `stderr: …` while the command runs. The state of a line
+                that is redrawn, such as that of a progress bar, ends in a carriage return.
 
         Raises:
             OSError: The command could not be started, for example because `cwd` does not exist.

@@ -65,12 +65,16 @@ def thinking(bad: str) -> str:
 
 
 def call(bad: str) -> str:
-    """A call whose tool, arguments, output and error are hostile."""
-    named, html = {"tool_call_id": "c", "tool_name": bad}, ""
-    for is_error in (True, False):
+    """Calls whose tool, arguments, code, output and error are hostile."""
+    html = ""
+    for name, is_error in ((bad, True), (bad, False), ("python", False), ("shell", True)):
+        named = {"tool_call_id": "c", "tool_name": name}
         html += drawn(
             screen.ToolQueued(
-                **named, summary=bad, mutability="unknown", input_json=json.dumps({"command": bad, bad: bad})
+                **named,
+                summary=bad,
+                mutability="unknown",
+                input_json=json.dumps({"command": bad, "code": bad, bad: bad}),
             ),
             screen.ToolStarted(**named),
             screen.ToolDecided(**named, allowed=not is_error, decided_by=bad, pattern=bad, reason=bad),
@@ -84,7 +88,8 @@ def progress(bad: str) -> str:
     view = TurnView(page, live=True, hz=1e9)
     view.handle(screen.ToolQueued(**CALL, summary="", mutability="unknown", input_json=json.dumps({bad: [bad]})))
     view.handle(screen.ToolStarted(**CALL))
-    view.handle(screen.ToolProgress(**CALL, progress=bad))
+    for _ in range(2):
+        view.handle(screen.ToolProgress(**CALL, progress=bad))
     view.make_room()
     return "".join(data["text/html"] for data in page.outputs.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from typing import Any
 
 import pytest
@@ -281,6 +282,48 @@ def test_the_progress_of_a_tool_is_what_a_terminal_shows_in_the_end(clock: Clock
         view.handle(event)
     clock.wait(view, 0.3)
     assert out.texts() == ["⋯ shell  ls  20 %"]
+
+
+def test_while_a_call_runs_the_last_lines_of_its_output_are_beneath_its_row(clock: Clock) -> None:
+    out = Recorder()
+    view = TurnView(out, live=True, hz=12.0)
+    said = [
+        *(f"stdout: line {n}" for n in range(1, 11)),
+        "stderr: <b> 10 %\r",
+        "stderr: <b> 20 %\r",
+        "stderr: <b> 30 %",
+    ]
+    for event in (*CALL, *(ToolProgress(tool_call_id="1", tool_name="shell", progress=text) for text in said)):
+        view.handle(event)
+        clock.wait(view, 0.3)
+    (box,) = re.findall(r"<details open>.*<pre[^>]*>(.*?)</pre>", out.shown[0]["text/html"], re.DOTALL)
+    assert box.split("\n") == [*(f"stdout: line {n}" for n in range(4, 11)), "stderr: &lt;b&gt; 30 %"]
+    view.handle(DONE)
+    assert "line 4" not in out.shown[0]["text/html"]
+    assert "<details>" in out.shown[0]["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "code"),
+    [
+        ("python", {"code": "import math\nx = 1  # one"}, "import math\nx = 1  # one"),
+        ("shell", {"command": "for f in *; do echo 'x'; done", "timeout": 3}, "for f in *; do echo 'x'; done"),
+    ],
+)
+@pytest.mark.parametrize("live", [True, False])
+def test_the_fold_has_code_in_colours_other_arguments_and_the_end_of_the_output_in_sight(
+    tool: str, given: dict[str, Any], code: str, live: bool
+) -> None:
+    events = [event.model_copy(update={"tool_name": tool}) for event in (*CALL, DONE)]
+    events[0] = events[0].model_copy(update={"input_json": json.dumps(given)})
+    events[2] = events[2].model_copy(update={"output": "a\nlast"})
+    html = draw(*events, live=live).shown[0]["text/html"]
+    first, *others, last = re.findall(r"<pre[^>]*>(.*?)</pre>", html, re.DOTALL)
+    assert "--jp-mirror-editor-keyword-color" in first
+    assert unescape(re.sub(r"</?span[^>]*>", "", first)).strip() == code
+    assert others == [f"{name}: {value}" for name, value in given.items() if name == "timeout"]
+    assert last == "a\nlast"
+    assert re.search(r'<div style="[^"]*column-reverse[^"]*" tabindex="0"><pre[^>]*>a\nlast', html)
 
 
 def test_the_footer_has_tokens_always_and_what_varies_only_for_a_person() -> None:

@@ -208,7 +208,7 @@ async def test_a_line_that_is_redrawn_is_reported_before_it_ends(tmp_path: Path)
 
     command = "printf '10%%\\r'; until [ -e go ]; do :; done; printf '100%%\\n'"
     output = await LocalExecutor().run(request(command, tmp_path), on_line)
-    assert lines == ["stdout: 10%", "stdout: 10%\r100%"]
+    assert lines == ["stdout: 10%\r", "stdout: 10%\r100%"]
     assert output.stdout == "10%\r100%\n"
 
 
