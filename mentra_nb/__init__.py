@@ -15,8 +15,8 @@ In code (`import mentra_nb as mn`), each with its own help:
     tool                         make a function a tool
     tasks, task_tools            the tasks of a conversation; what a model keeps them with
     memories, pin, forget        what is remembered; `memory_tools`, `MemoryConfig` and `hybrid_store`: how and where
-    subagent_tools, team_tools   what a model gives tasks to subagents with, and makes teams with
-    team                         agents that work beside a conversation
+    subagent_tools               what a model gives tasks to subagents with
+    team, team_tools, TeamConfig agents that work beside a conversation; what a model makes them with; how they work
     undo                         take back what a turn did to files and variables
     mcp, mcp_servers             offer the tools of an MCP server; which servers there are
     allow, deny, rules, revoke   what tools may do unasked
@@ -25,10 +25,8 @@ In code (`import mentra_nb as mn`), each with its own help:
     jobs, stop_job, stop_jobs    commands in the background; woken_turns: the turns that their ends begin
     turns, sessions, tool_calls, model_calls, decisions, rule_changes, effects, usage, advice, feedback, events,
     messages, sql, columns       what happened, as DataFrames
-    slowest_tools, denial_reasons, reviewer_report, time_spent, compare, backtest, plot
-                                 what that says
-    export, record_head, verify, prune
-                                 hand the record over, keep its digest, check it, shorten it
+    slowest_tools, denial_reasons, reviewer_report, time_spent, compare, backtest, plot: what that says
+    export, verify, prune        hand the record over, check it, shorten it; record_head: keep its digest
     Runtime, Session, Agent      the same without a notebook, asynchronously
     errors                       every exception, as a tree
 
@@ -108,6 +106,7 @@ __all__ = [
     "Skill",
     "Spent",
     "SqliteStore",
+    "TeamConfig",
     "TeamView",
     "TokenUsage",
     "Tool",
@@ -242,6 +241,7 @@ _NAMES = {
     "tools.builtin.task": "subagent_tools",
     "tools.template": "AgentTemplate",
     "task_board.tools": "task_tools",
+    "teams.config": "TeamConfig",
     "teams.tools": "team_tools",
     "sandbox.executor": "RuntimeExecutor LocalExecutor CommandRequest ExecOutput",
     "content": "Image Message TokenUsage",
@@ -295,7 +295,6 @@ _MODULES = {
     "strategy": "agent.strategy",
 }
 """Modules with the rest of a family: all errors, all kinds of events, all parts of a message."""
-
 
 if sys.platform == "emscripten":
     from mentra_nb.browser import work_without_threads
@@ -438,6 +437,7 @@ if TYPE_CHECKING:
     from mentra_nb.store.sqlite import SqliteStore
     from mentra_nb.store.volatile import VolatileStore
     from mentra_nb.task_board.tools import task_tools
+    from mentra_nb.teams.config import TeamConfig
     from mentra_nb.teams.tools import team_tools
     from mentra_nb.tools.builtin.skills import Skill
     from mentra_nb.tools.builtin.task import subagent_tools

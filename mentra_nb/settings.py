@@ -156,6 +156,13 @@ class Settings(BaseModel):
     )
     subagents: bool = Field(default=False, description="Whether the model may give tasks to subagents.")
     teams: bool = Field(default=False, description="Whether the model may make teams of agents.")
+    team_claims: bool = Field(
+        default=False, description="Whether teammates without work claim tasks of the board that nobody has."
+    )
+    team_idle_timeout: float | None = Field(
+        default=None, gt=0, description="Seconds after which a teammate without work shuts down; None: it waits on."
+    )
+    team_members: int = Field(default=20, ge=1, description="Teammates that work in a team at the same time, at most.")
     agents: tuple[Path, ...] = Field(
         default=(), description="Folders with kinds of subagents to offer; in MENTRA_AGENTS separated as in PATH."
     )

@@ -31,7 +31,7 @@ EXPORTED = [
     "Preview", "Provider", "ProviderCapabilities", "ProviderDescriptor", "RecordHead", "Reply", "Request",
     "ResponseFormat", "RoundSource", "RunOptions", "RunningTurn", "Runtime", "RuntimeEvent", "RuntimeExecutor",
     "RuntimeHook", "RuntimeHooks", "RuntimePolicy", "RuntimeStore", "ScriptedProvider", "Session", "SessionEvent",
-    "Skill", "Spent", "SqliteStore", "TeamView", "TokenUsage", "Tool", "ToolAuthorizationDecision",
+    "Skill", "Spent", "SqliteStore", "TeamConfig", "TeamView", "TokenUsage", "Tool", "ToolAuthorizationDecision",
     "ToolAuthorizationOutcome",
     "ToolAuthorizationPreview", "ToolAuthorizationRequest", "ToolAuthorizer", "ToolCallSummary", "ToolChoice",
     "ToolContext", "ToolError", "ToolOutput", "ToolSpec", "TurnOrigin", "UndoResult", "VolatileStore",

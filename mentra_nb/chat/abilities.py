@@ -8,6 +8,7 @@ from mentra_nb import paths
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.settings import Settings
+from mentra_nb.teams.config import TeamConfig
 from mentra_nb.tools.template import AgentTemplate
 from mentra_nb.tools.tool import Tool
 
@@ -73,6 +74,8 @@ class Abilities:
             from mentra_nb.memory.config import MemoryConfig
 
             runtime.register_context(MemoryConfig(scope=scope))
+        claims, timeout, most = settings.team_claims, settings.team_idle_timeout, settings.team_members
+        runtime.register_context(TeamConfig(claims=claims, idle_timeout=timeout, max_members=most))
         return problems
 
     def profile(self, settings: Settings) -> Sequence[str]:

@@ -21,7 +21,7 @@ from mentra_nb.chat.earlier import about_earlier
 from mentra_nb.chat.engine import Engine, engine
 from mentra_nb.chat.identity import Identity
 from mentra_nb.chat.instructions import SYSTEM
-from mentra_nb.chat.opening import opened
+from mentra_nb.chat.opening import opened, take_settings
 from mentra_nb.chat.reply import Reply, ReplyBuilder
 from mentra_nb.chat.rules import Rules
 from mentra_nb.chat.turn import RunningTurn, TurnPlan, presenter
@@ -335,15 +335,9 @@ class Chat:
         self, session: Session, turn: RunningTurn, plan: TurnPlan, system: str | None
     ) -> Iterator[ReplyBuilder]:
         """While inside, let `turn` hear the session and answer its questions, under the system prompt of the turn."""
-        self._identity.opened(session)
-        self._engine.opened.add(self)
-        turn.session = session
-        settings, permissions, answer = self._engine.settings, session.permissions, ReplyBuilder(turn.ended)
-        permissions.ask, permissions.ask_timeout = settings.ask, settings.ask_timeout
-        permissions.sandbox = settings.sandbox
-        session.use_policy(self._engine.policy())
-        session.use_profile(self._engine.abilities.profile(settings))
-        permissions.can_ask = lambda: plan.can_ask and self._running is turn
+        take_settings(self, session)
+        turn.session, answer = session, ReplyBuilder(turn.ended)
+        session.permissions.can_ask = lambda: plan.can_ask and self._running is turn
         with session.listening(turn.events.put, answer.hear), session.speaking_as(system):
             yield answer
 

@@ -70,6 +70,31 @@ async def opened(chat: Conversation, turn: RunningTurn) -> Session:
     return session
 
 
+def take_settings(chat: Conversation, session: Session) -> None:
+    """Note that a session is the open one of a conversation, and let the settings as they are now hold in it."""
+    used, permissions = chat._engine, session.permissions
+    chat._identity.opened(session)
+    used.opened.add(chat)
+    permissions.ask, permissions.ask_timeout = used.settings.ask, used.settings.ask_timeout
+    permissions.sandbox = used.settings.sandbox
+    session.use_policy(used.policy())
+    session.use_profile(used.abilities.profile(used.settings))
+
+
+async def opened_beside(chat: Conversation, plan: TurnPlan) -> Session:
+    """Return the session of a conversation for what is not a turn of it. Nobody is asked before a turn is taken."""
+    from mentra_nb.chat.turn import RunningTurn
+
+    if chat._session is not None:
+        return chat._session
+    turn = RunningTurn()
+    turn.plan = plan
+    session = await opened(chat, turn)
+    take_settings(chat, session)
+    session.permissions.can_ask = lambda: False
+    return session
+
+
 async def _only_demo(used: Engine, plan: TurnPlan, agent_id: str) -> bool:
     """Return whether the demo took all turns of an agent, and a real model is to take the next.
 

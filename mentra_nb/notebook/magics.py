@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 SETTABLE = tuple(name for name in Settings.model_fields if name not in TABLES)
 """The settings `%config Mentra` can change."""
+OFFERING = (
+    *("skills", "tools", "tasks", "memory", "subagents", "teams", "agents"),
+    *("team_claims", "team_idle_timeout", "team_members"),
+)
+"""Those that change what conversations are offered, or how that works."""
 
 
 def _trait(name: str) -> TraitType[Any, Any]:
@@ -43,10 +48,10 @@ def _trait(name: str) -> TraitType[Any, Any]:
         trait = List(Unicode(), list(default), help=text)
     elif kind is bool:
         trait = Bool(default, help=text)
-    elif kind is float:
-        trait = Float(default, help=text)
-    elif kind == int | None:
-        trait = Int(default, allow_none=True, help=text)
+    elif kind in (float, int):
+        trait = (Float if kind is float else Int)(default, help=text)
+    elif kind in (float | None, int | None):
+        trait = (Int if kind == int | None else Float)(default, allow_none=True, help=text)
     else:
         trait = Unicode(default, allow_none=True, help=text)
     return trait.tag(config=True)
@@ -70,6 +75,9 @@ class Mentra(Magics):
     memory = _trait("memory")
     subagents = _trait("subagents")
     teams = _trait("teams")
+    team_claims = _trait("team_claims")
+    team_idle_timeout = _trait("team_idle_timeout")
+    team_members = _trait("team_members")
     agents = _trait("agents")
     context_window = _trait("context_window")
     keep_answers = _trait("keep_answers")
@@ -123,7 +131,7 @@ class Mentra(Magics):
             raise TraitError(str(error)) from None  # the only error after which traitlets restores the old value
         if name in ("log_text", "redact"):
             setattr(engine().runtime.audit, name, value)  # the engine's is a Journal
-        if name in ("skills", "tools", "tasks", "memory", "subagents", "teams", "agents"):
+        if name in OFFERING:
             engine().offer_settings()
         return value
 

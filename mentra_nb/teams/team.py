@@ -21,10 +21,9 @@ from mentra_nb.event.types import TurnOrigin
 from mentra_nb.ids import new_id
 from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.store.work_records import TeamMember, TeamMessage, TeamRequest
+from mentra_nb.teams.config import TeamConfig
 from mentra_nb.words import counted
 
-MAX_MEMBERS = 20
-"""Teammates at work at the same time in one team."""
 MAX_WAITING = 1_000
 """Messages that wait for one member."""
 
@@ -62,14 +61,11 @@ class Team:
     def __init__(self, lead: Agent) -> None:
         self.lead: Agent = lead
         self.id: str = lead.id
-        self.idle_timeout: float | None = None
-        """Seconds after which a teammate without work shuts down."""
-        self.claims: bool = False
-        """Whether idle teammates claim tasks of the board."""
         self.is_loaded: bool = False
         self.at_work: dict[str, Worker] = {}
         self.leaving: set[str] = set()
         self._store = lead.environment.store
+        self._config: TeamConfig | None = None
         self._members: dict[str, TeamMember] = {}
         self._requests: dict[str, TeamRequest] = {}
         self._unread: Counter[str] = Counter()
@@ -79,6 +75,17 @@ class Team:
         self._loading = anyio.Lock()
         self._news = anyio.Event()
         self._end_tap = lead.environment.bus.tap(self.hear)
+
+    @property
+    def config(self) -> TeamConfig:
+        """How the team works: what it was configured with itself, or else the `TeamConfig` of the runtime."""
+        return self._config or self.lead.environment.services.get(TeamConfig) or TeamConfig()
+
+    def configure(self, config: TeamConfig) -> None:
+        """Let this team work in another way from now on, until its runtime is closed."""
+        self._config = config
+        for mate in self.at_work.values():
+            mate.wake()
 
     def follow(self, lead: Agent) -> None:
         """Use another object for the same lead: it was resumed again in this runtime."""
@@ -122,8 +129,8 @@ class Team:
             raise OperationDenied(f"'{name}' is the name of the lead")
         if name in self.at_work:
             raise OperationDenied(f"teammate '{name}' already exists")
-        if len(self.at_work) >= MAX_MEMBERS:
-            raise OperationDenied(f"at most {MAX_MEMBERS} teammates work at the same time")
+        if len(self.at_work) >= (most := self.config.max_members):
+            raise OperationDenied(f"at most {counted(most, 'teammate')} may work at the same time")
 
     def member(self, name: str) -> TeamMember:
         """Return the member of a name, which there is."""
@@ -206,7 +213,7 @@ class Team:
 
     def hear(self, event: Any) -> None:
         """Let idle teammates look at the board again when it has changed."""
-        if self.claims and getattr(event, "kind", "") == "tasks_updated":
+        if self.config.claims and getattr(event, "kind", "") == "tasks_updated":
             for mate in self.at_work.values():
                 mate.wake()
 
@@ -312,7 +319,7 @@ class Team:
         request = request.model_copy(update=answered | {"resolved_at": time.time()})
         self._requests[request_id] = request
         if approve and request.protocol == "shutdown":
-            self.leaving.add(name)
+            self.shut_down(name)
         self._tell(rare.TeamProtocolResolved, request)
         more = {"request_id": request_id, "protocol": request.protocol, "approve": approve}
         await self.send(name, request.sender, why or "", type="response", **more)

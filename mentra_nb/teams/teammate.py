@@ -119,7 +119,7 @@ class Teammate:
             return texts.INBOX
         if self.agent.environment.services[Jobs].is_waiting(self.agent.id):
             return REVIEW
-        if not team.claims or name in team.leaving:
+        if not team.config.claims or name in team.leaving:
             return None
         keeper = companion(self.agent, TaskKeeper)
         if any(task.owner == name and task.status != "completed" for task in await keeper.tasks()):
@@ -167,7 +167,7 @@ class Teammate:
         self.is_busy = self._woken.is_set()
         self._team.pulse()
         jobs = self.agent.environment.services[Jobs]
-        with anyio.move_on_after(self._team.idle_timeout if succeeded else None) as timer:
+        with anyio.move_on_after(self._team.config.idle_timeout if succeeded else None) as timer:
             async with anyio.create_task_group() as group:
 
                 async def until(wait: Callable[[], Awaitable[object]]) -> None:

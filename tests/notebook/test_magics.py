@@ -11,6 +11,7 @@ from traitlets import List
 from mentra_nb.chat import engine
 from mentra_nb.notebook.magics import SETTABLE, Mentra
 from mentra_nb.settings import TABLES, Settings
+from mentra_nb.teams.config import TeamConfig
 
 
 def test_every_setting_but_the_tables_is_a_trait_with_its_default_and_description() -> None:
@@ -55,3 +56,17 @@ def test_the_table_of_tools_says_which_ones_the_profile_offers(shell: Any) -> No
         assert engine.engine().settings.tool_profile == ("read", "-write")
     finally:
         shell.run_line_magic("config", "Mentra.tool_profile = []")
+
+
+def test_how_teams_work_is_set_for_those_that_there_are_and_those_to_come(shell: Any) -> None:
+    set_to = partial(shell.run_line_magic, "config")
+    try:
+        set_to("Mentra.team_claims = True")
+        set_to("Mentra.team_idle_timeout = 2.5")
+        set_to("Mentra.team_members = 3")
+        expected = TeamConfig(claims=True, idle_timeout=2.5, max_members=3)
+        assert engine.engine().runtime.app_context(TeamConfig) == expected
+        set_to("Mentra.team_idle_timeout = None")
+        assert engine.engine().runtime.app_context(TeamConfig).idle_timeout is None
+    finally:
+        engine.reset()

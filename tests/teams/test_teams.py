@@ -39,6 +39,7 @@ from mentra_nb.store.sqlite import SqliteStore
 from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.task_board.keeper import TaskKeeper
 from mentra_nb.task_board.tools import task_tools
+from mentra_nb.teams.config import TeamConfig
 from mentra_nb.teams.team import Team, team_of
 from mentra_nb.teams.tools import team_tools
 from mentra_nb.tools.builtin.shell import ShellTool
@@ -403,7 +404,7 @@ async def test_autonomous_teammates_claim_ready_tasks_once_and_the_next_when_it_
     async with crew(tester=script, ada=works, bob=works) as (runtime, provider):
         lead = await runtime.spawn(LEAD, MODEL)
         team = team_of(lead)
-        team.claims = True
+        team.configure(TeamConfig(claims=True))
         keeper = companion(lead, TaskKeeper)
         await keeper.change(lambda board: (board.create("first"), board.create("second", blocked_by=[1])))
         await keeper.acknowledge()
@@ -428,7 +429,7 @@ async def test_autonomous_idle_timeout_shuts_down_and_same_name_can_respawn() ->
     async with crew(tester=[tool_calls([spawn()]), text("ok"), tool_calls([spawn()]), text("ok")]) as (runtime, _):
         lead = await runtime.spawn(LEAD, MODEL)
         team = team_of(lead)
-        team.idle_timeout = 0.01
+        team.configure(TeamConfig(idle_timeout=0.01))
         await lead.send("make a team")
         with anyio.fail_after(10):
             while status(team) != "shutdown" or team.at_work:
