@@ -16,6 +16,7 @@ from mentra_nb.agent.turn import Turn
 from mentra_nb.event.types import TurnOrigin
 from mentra_nb.ids import new_id
 from mentra_nb.providers.base import ToolChoice
+from mentra_nb.tools.profile import whatever_is_offered
 
 if TYPE_CHECKING:
     from mentra_nb.agent.config import AgentConfig
@@ -63,7 +64,7 @@ def new_turn(
         config, environment = answer_tool.config(config), answer_tool.environment(environment)
     elif options.without_tools:
         config = config.model_copy(update={"tool_choice": ToolChoice("none")})
-    for tool in environment.tools.values():
+    for tool in whatever_is_offered(agent.environment.tools).values():
         if tool.companion is not None:
             companion(agent, tool.companion)
     return Turn(

@@ -70,10 +70,11 @@ class Abilities:
                 tools, missing = make(settings)
                 self._names[setting] = [runtime.register_tool(tool).spec.name for tool in tools]
                 problems += missing
-        if (scope := settings.memory) != "off":
+        if "memory" in self._names:
             from mentra_nb.memory.config import MemoryConfig
 
-            runtime.register_context(MemoryConfig(scope=scope))
+            scope = settings.memory
+            runtime.register_context(MemoryConfig(enabled=scope != "off", scope="agent" if scope == "off" else scope))
         claims, timeout, most = settings.team_claims, settings.team_idle_timeout, settings.team_members
         runtime.register_context(TeamConfig(claims=claims, idle_timeout=timeout, max_members=most))
         return problems

@@ -27,6 +27,7 @@ FREE, FOR_ANSWER = "free", "kept free for the answer"
 def context_use(chat: Chat) -> pd.DataFrame:
     """Return a row for each part of the next request: its tokens, estimated, and its share of the window in percent.
 
+    Memories are those that the latest turn in this process was given, as the next question decides which come then.
     Where the window is not known there is neither a share nor what is free. May ask the provider for the window.
     """
     import pandas as pd
@@ -35,6 +36,7 @@ def context_use(chat: Chat) -> pd.DataFrame:
     system, tools = head_of(used, chat, (), plan=False)
     parts = Counter({"system prompt": of_text(system), "tools": of_tools(tools)})
     parts.update(parts_of(entries_of(chat)))
+    parts["memories"] = _recalled_by(chat)
     choice = choose(chat.model, used.settings, os.environ, registered=used.registered())
     window = used.settings.context_window
     if window is None and choice.model is not None:
@@ -49,6 +51,14 @@ def context_use(chat: Chat) -> pd.DataFrame:
     frame["share"] = pd.array(shares, dtype="Float64")
     frame.attrs["mentra_nb"] = True
     return frame
+
+
+def _recalled_by(chat: Chat) -> int:
+    """Return the tokens of what the latest turn was given of memory."""
+    from mentra_nb.memory.keeper import AgentMemory
+
+    memory = chat._session.agent.companions.get(AgentMemory) if chat._session is not None else None
+    return of_message(memory.recalled) if memory is not None and memory.recalled is not None else 0
 
 
 def parts_of(entries: list[Entry]) -> Counter[str]:

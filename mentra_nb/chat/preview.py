@@ -183,7 +183,7 @@ def head_of(
     from mentra_nb.agent.toolbox import PLANNING
     from mentra_nb.tools.profile import allows
 
-    profile = used.settings.tool_profile
+    profile = used.abilities.profile(used.settings)
     own = [*chat.tools(), *(as_tool(tool).spec for tool in tools)]
     offered = [spec for spec in used.runtime.tools() if not profile or allows(profile, spec.name)]
     system = chat.system

@@ -23,6 +23,8 @@ class MemoryConfig(Data):
         ...     answer = await agent.send("My name is Ada.")
     """
 
+    enabled: bool = True
+    """Whether anything is remembered and recalled."""
     scope: Literal["agent", "project", "global"] = "agent"
     """Where what is remembered goes. It is found there and in the narrower scopes."""
     auto_recall_enabled: bool = True

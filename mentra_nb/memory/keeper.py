@@ -1,6 +1,7 @@
 """The memory of one agent: what its turns are given of it, what is kept of them, and what its tools do.
 
-An agent has one when it is offered `memory_search`. What is kept is written after the turn has ended, not in it.
+An agent has one when its runtime has the tool `memory_search` and its own settings do not leave it out. A tool profile
+hides the tools and nothing else. What is kept is written after the turn has ended, not in it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mentra_nb.memory.episode import episode_of
 from mentra_nb.memory.recall import query_of, quoted, recall_message
 from mentra_nb.permission.asking import SessionPermissions
 from mentra_nb.store.records import EntryKind, MemoryHit, MemoryQuery, MemoryRecord
+from mentra_nb.tools.profile import whatever_is_offered
 
 if TYPE_CHECKING:
     from mentra_nb.agent.agent import Agent
@@ -49,6 +51,8 @@ class AgentMemory:
         self._agent = agent
         self._recalled_in: int | None = None
         """The turn that has had its recall, by `run_generation`."""
+        self.recalled: Message | None = None
+        """What the latest turn was given."""
 
     @property
     def config(self) -> MemoryConfig:
@@ -67,9 +71,10 @@ class AgentMemory:
 
     @property
     def is_on(self) -> bool:
-        """Whether the agent remembers: it is offered the search, and is not a subagent."""
+        """Whether the agent remembers: its settings have the search, whatever a profile offers; subagents do not."""
         agent = self._agent
-        return agent.parent is None and SEARCH in agent.environment.tools and agent.config.offers(SEARCH)
+        has_search = SEARCH in whatever_is_offered(agent.environment.tools) and agent.config.offers(SEARCH)
+        return self.config.enabled and has_search and agent.parent is None
 
     # ---- what the tools do ------------------------------------------------------------------------------------
 
@@ -143,7 +148,7 @@ class AgentMemory:
     async def drain(self, at: Boundary) -> list[tuple[EntryKind, Message]]:
         """Look for memories that have to do with the question, and send them after it until the turn ends."""
         self._recalled_in = self._agent.run_generation
-        self._agent.transcript.aside = await self._recall()
+        self._agent.transcript.aside = self.recalled = await self._recall()
         return []
 
     async def _recall(self) -> Message | None:

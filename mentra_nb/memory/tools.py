@@ -131,9 +131,9 @@ def _described(hit: MemoryHit) -> dict[str, Any]:
 
 
 def memory_tools() -> list[Tool]:
-    """Return the tools with which agents remember. Who is offered `memory_search` also has its turns kept and recalled.
+    """Return the tools with which agents remember. An agent whose settings leave `memory_search` in has its turns kept.
 
-    `MemoryConfig`, given to `Runtime.register_context`, says how.
+    `MemoryConfig`, given to `Runtime.register_context`, says how. A tool profile hides the tools and nothing else.
 
     Example:
         >>> [tool.spec.name for tool in mn.memory_tools()]

@@ -97,10 +97,10 @@ class Session:
             >>> "shell" in session.agent.environment.tools
             True
         """
-        from mentra_nb.tools.profile import ProfiledTools
+        from mentra_nb.tools.profile import ProfiledTools, whatever_is_offered
 
         environment = self.agent.environment
-        base = environment.tools.base if isinstance(environment.tools, ProfiledTools) else environment.tools
+        base = whatever_is_offered(environment.tools)
         if profile:
             assert isinstance(base, ChainMap)  # as a session is made
             self.agent.environment = replace(environment, tools=ProfiledTools(base, tuple(profile)))

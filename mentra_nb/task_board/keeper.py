@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 REMIND_AFTER = 3
 """Answers in a row without a call of a task tool, after which a model with open tasks is reminded of its board."""
-TASK_TOOLS = ("task_create", "task_claim", "task_update", "task_list", "task_get")
+UPDATE = "task_update"
+TASK_TOOLS = ("task_create", "task_claim", UPDATE, "task_list", "task_get")
 REMINDER = (
     "<reminder>There are open tasks on your task board. If it is out of date, bring it up to date with the task tools. "
     "It is for tasks of this project only, not for messages to others.</reminder>"
@@ -83,7 +84,8 @@ class TaskKeeper:
     def is_waiting(self, at: Boundary) -> bool:
         """Return whether the model has not looked at the board for a while."""
         agent = self._agent
-        if at is not Boundary.ROUND or agent.parent is not None or not agent.config.offers("task_update"):
+        is_offered = agent.config.offers(UPDATE) and UPDATE in agent.environment.tools
+        if at is not Boundary.ROUND or agent.parent is not None or not is_offered:
             return False
         return _rounds_without(agent.transcript.late(2 * REMIND_AFTER + 2)) >= REMIND_AFTER
 

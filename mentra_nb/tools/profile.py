@@ -60,3 +60,8 @@ class ProfiledTools(Mapping[str, Tool]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def whatever_is_offered(tools: Mapping[str, Tool]) -> Mapping[str, Tool]:
+    """Return the tools that there are, those too that a profile does not offer."""
+    return tools.base if isinstance(tools, ProfiledTools) else tools

@@ -10,6 +10,7 @@ import pytest
 from mentra_nb import paths
 from mentra_nb.chat import memories as chat_memories
 from mentra_nb.chat.chat import Chat, chat_on
+from mentra_nb.chat.context import context_use
 from mentra_nb.chat.engine import Engine
 from mentra_nb.errors import ConfigurationError, OperationDenied
 from mentra_nb.event.bus import NullAudit
@@ -34,6 +35,7 @@ def provider() -> ScriptedProvider:
 
 @pytest.fixture
 def engine(provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setattr("mentra_nb.memory.keeper.RECALL_SECONDS", 60.0)  # a busy machine may take long
     runtime = Runtime([provider], builtin_tools=False, store=VolatileStore(), audit=NullAudit())
     made = Engine(Settings(model="scripted/scripted", memory="project"), runtime)
     made.offer_settings()
@@ -96,6 +98,25 @@ def test_another_conversation_is_given_what_one_has_kept_and_a_person_sees_both(
     [recalled] = [event for event in seen if isinstance(event, MemoryRecalled)]
     assert "It is copper." in recalled.lines[0]
     assert provider.recorded_requests[-1].messages[-1].text().startswith(BEGIN)
+
+
+def test_a_profile_without_tools_leaves_recall_on(engine: Engine, chat: Chat, provider: ScriptedProvider) -> None:
+    engine.settings.change("tool_profile", ("-*",), "test")
+    tell(chat, "What is the kettle made of?")
+    chat_memories.memories()  # waits for what is kept
+    tell(chat_on(engine, "other"), "And the kettle?")
+    last = provider.recorded_requests[-1]
+    assert (last.tools, last.messages[-1].text().startswith(BEGIN)) == ([], True)
+
+
+def test_what_recall_fills_of_the_context_is_a_row_of_its_own(engine: Engine, chat: Chat) -> None:
+    tell(chat, "What is the kettle made of?")
+    chat_memories.memories()
+    other = chat_on(engine, "other")
+    tell(other, "And the kettle?")
+    use = {row.part: row.tokens for row in context_use(other).itertuples()}
+    assert 20 < use["memories"] < 300
+    assert "memories" not in set(context_use(chat).part)
 
 
 def test_a_person_pins_moves_and_forgets(engine: Engine, chat: Chat) -> None:

@@ -318,6 +318,31 @@ async def test_without_memory_nothing_is_searched(off: str) -> None:
         assert len(table.recorder.of(e.MemoryIngestFinished)) == (off == "no recall")
 
 
+@pytest.mark.parametrize("profile", [["-*"], ["-memory_search"], ["nothing"]])
+async def test_a_profile_that_hides_the_tools_leaves_what_is_kept_and_recalled_as_it_is(profile: list[str]) -> None:
+    async with bench(text("In 1901."), text("In 1901."), tools=memory_tools()) as table:
+        table.runtime.register_context(MemoryConfig(scope="project"))
+        for name in ("one", "two"):
+            session = await table.session(name, PROJECT)
+            session.use_profile(profile)
+            await session.append_turn("When did the harbour open?")
+            await settled(table)
+        assert [bool(request.tools) for request in table.provider.recorded_requests] == [
+            profile == ["-memory_search"]
+        ] * 2
+        assert "assistant: In 1901." in sent(table)[-1]
+        assert len(await kept(table, f"project:{PROJECT}")) == 2
+
+
+async def test_memory_that_is_not_enabled_keeps_and_recalls_nothing() -> None:
+    async with bench(text("ok"), tools=memory_tools()) as table:
+        table.runtime.register_context(MemoryConfig(enabled=False))
+        agent = await table.agent()
+        await table.runtime.store.save_memories([record("f", "harbour", agent.id)])
+        await agent.send("harbour")
+        assert (sent(table), [each.record_id for each in await kept(table, agent.id)]) == (["harbour"], ["f"])
+
+
 async def test_a_short_question_is_searched_with_the_words_before_it() -> None:
     async with bench(text("2400."), text("2500."), tools=memory_tools()) as table:
         agent = await table.agent()

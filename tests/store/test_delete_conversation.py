@@ -6,7 +6,7 @@ import pytest
 from kits.stores import agent, entry, holder, question, rule, run, session, tool_call
 
 from mentra_nb.errors import LeaseUnavailable
-from mentra_nb.store.records import MemoryRecord
+from mentra_nb.store.records import SAID, MemoryRecord, TaskItem, TeamMember, TeamMessage, TeamRequest
 from mentra_nb.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +28,22 @@ async def fill(store: SqlStore, agent_id: str, session_id: str, at: float) -> No
     fields = {"record_id": "m1", "kind": "fact", "content": "walk", "source_revision": 1, "created_at": 1.0}
     await store.save_memories([MemoryRecord.model_validate({"agent_id": agent_id, **fields})])
     await store.save_memory_cursor(agent_id, 3)
+    await store.mutate_tasks(agent_id, lambda tasks: tasks.append(TaskItem(id=1, subject="walk")))
+    mate = TeamMember(id=f"mate-{agent_id}", name="ada", role="reads", model="m", status="idle")
+    await store.save_member(agent_id, mate)
+    await store.create_agent(agent(mate.id, at, kind="teammate", parent_id=agent_id))
+    mail = TeamMessage(id="mail-1", sender="lead", content="read", timestamp=1.0)
+    await store.post_message(agent_id, ["ada"], mail)
+    await store.post_message(SAID, [agent_id], mail)
+    asked = {
+        "request_id": "r1",
+        "protocol": "shutdown",
+        "from": "lead",
+        "to": "ada",
+        "content": "go",
+        "created_at": 1.0,
+    }
+    await store.save_request(agent_id, TeamRequest.model_validate(asked))
 
 
 async def left(store: SqlStore, agent_id: str, session_id: str) -> list[object]:
@@ -44,6 +60,12 @@ async def left(store: SqlStore, agent_id: str, session_id: str) -> list[object]:
         await store.open_questions(session_id),
         await store.load_memory(agent_id, "m1"),
         await store.load_memory_cursor(agent_id),
+        await store.load_tasks(agent_id),
+        await store.list_members(agent_id),
+        await store.load_agent(f"mate-{agent_id}"),
+        await store.open_messages(agent_id, "ada"),
+        await store.open_messages(SAID, agent_id),
+        await store.list_requests(agent_id),
     ]
 
 

@@ -283,3 +283,10 @@ async def test_nobody_is_reminded_without_open_tasks_or_task_tools() -> None:
         await keeper(agent).change(lambda board: board.create("a"))
         await agent.send("go")
         assert all(REMINDER not in sent(table, at) for at in range(5))
+    async with bench(ACT, ACT, ACT, ACT, text("ok"), tools=[*task_tools(), act]) as table:
+        session = await table.session()
+        session.permissions.can_ask = lambda: False
+        session.use_profile(["act"])
+        await keeper(session.agent).change(lambda board: board.create("a"))
+        await session.append_turn("go")
+        assert all(REMINDER not in sent(table, at) for at in range(5))

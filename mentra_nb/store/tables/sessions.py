@@ -47,8 +47,24 @@ OWN_AGENTS = """
       UNION SELECT agents.id FROM agents JOIN own ON agents.parent_id = own.id)
     SELECT id FROM own
 """
-OF_AGENTS = ("entries", "tool_calls", "tool_results", "runs", "jobs", "memory_cursors")
-"""The tables with rows of agents, those that refer to others first."""
+"""Its agent with subagents and teammates."""
+OF_AGENTS = {
+    "entries": "agent_id",
+    "tool_calls": "agent_id",
+    "tool_results": "agent_id",
+    "runs": "agent_id",
+    "jobs": "agent_id",
+    "memory_cursors": "agent_id",
+    "tasks": "namespace",
+    "team_members": "team",
+    "team_mail": "team",
+    "team_requests": "team",
+    "agents": "id",
+}
+"""The tables with rows of agents and the columns with their ids, those that refer to others first.
+
+A team is known by the id of its lead, and so is a task board, unless it was given a name that several agents share.
+"""
 
 
 class SessionTable(Database):
@@ -111,10 +127,9 @@ class SessionTable(Database):
             db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
             if agents:
                 delete_memories_of(db, agents)
-            for table in OF_AGENTS if agents else ():
-                db.execute(f"DELETE FROM {table} WHERE agent_id IN ({which})", agents)
-            if agents:
-                db.execute(f"DELETE FROM agents WHERE id IN ({which})", agents)
+                db.execute(f"DELETE FROM team_mail WHERE team = ? AND recipient IN ({which})", [SAID, *agents])
+            for table, column in OF_AGENTS.items() if agents else ():
+                db.execute(f"DELETE FROM {table} WHERE {column} IN ({which})", agents)
 
         await self.write(work)
 
