@@ -2,7 +2,7 @@
 # the sandbox is installed in the system, by `test`.
 PYTHON ?= python3
 BIN := .venv/bin
-KERNEL6 := .kernels/ipykernel6
+KERNELS := 6 7.0 7.1 7.2 7.3
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(BIN)/python -m pytest --nbval -p no:cacheprovider
 
@@ -54,7 +54,7 @@ page: pyodide  ## build the static page that shows a turn in a browser, into bui
 pictures: browser  ## make the picture of the README anew, in JupyterLab
 	$(BIN)/python tests/kits/pictures.py
 
-kernels: $(KERNEL6)/.done
+kernels: $(KERNELS:%=.kernels/ipykernel%/.done)
 
 browser: .venv/.dev
 	@$(BIN)/python tests/kits/programs.py browser
@@ -71,8 +71,8 @@ pyodide: mcp
 sandbox: .venv/.dev
 	@$(BIN)/python tests/kits/programs.py sandbox
 
-$(KERNEL6)/.done: .venv/.dev
-	$(BIN)/pip install -q --no-deps --target $(KERNEL6) "ipykernel<7"
+.kernels/ipykernel%/.done: .venv/.dev
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --target $(@D) "ipykernel==$*.*"
 	@touch $@
 
 .venv-oldest/.done: .venv/.dev

@@ -25,15 +25,16 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def overlay(line: str) -> Path | None:
-    """Return the folder to put before the installed packages for ipykernel `line`; `None` for the installed one."""
-    if line != "6":
+    """Return the folder to put before the installed packages for ipykernel `line`; `None` for the installed one, 7."""
+    if line == "7":
         return None
-    if not IPYKERNEL_6.is_dir():
-        missing = f"no ipykernel 6 in {IPYKERNEL_6}: run `make kernels`, or set MENTRA_IPYKERNEL6"
+    folder = IPYKERNEL_6.parent / f"ipykernel{line}" if line != "6" else IPYKERNEL_6
+    if not folder.is_dir():
+        missing = f"no ipykernel {line} in {folder}: run `make kernels`, or set MENTRA_IPYKERNEL6"
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
-    return IPYKERNEL_6
+    return folder
 
 
 @dataclass
