@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kits.core import Unattended
-from kits.http_server import Listener, sse
+from kits.delegating_model import AT_ONCE, TOKENS, DelegatingModel
 
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.config import AgentConfig
@@ -30,9 +27,7 @@ from mentra_nb.tools.function import tool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fault]
 
-AT_ONCE, ROUNDS = 50, 4
-TOKENS = 100
-"""Of each answer, in all."""
+ROUNDS = 4
 
 
 @tool(reads_only=True)
@@ -41,51 +36,7 @@ def look(what: str) -> str:
     return f"seen {what}"
 
 
-class Model(Listener):
-    """A server that gives out as many tasks as its prompt says, and lets each subagent look once before it answers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answers = 0
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        if head.startswith("get "):  # for its models, of which it knows no window
-            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
-            await writer.drain()
-            return True
-        size = int(head.partition("content-length: ")[2].partition("\r\n")[0])
-        messages = json.loads(await reader.readexactly(size))["messages"]
-        self.answers += 1
-        body = sse(*self._frames(messages), done=True)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(body))
-        writer.write(body)
-        await writer.drain()
-        return True
-
-    def _frames(self, messages: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-        last, first = messages[-1], next(each for each in reversed(messages) if each["role"] == "user")
-        calls: list[tuple[str, dict[str, Any]]] = []
-        if last["role"] == "user":
-            count = int(first["content"]) if first["content"].isdigit() else 0
-            calls = [("task", {"prompt": f"item {n}"}) for n in range(count)] or [("look", {"what": first["content"]})]
-        delta: dict[str, Any] = {"role": "assistant", "content": "" if calls else f"answer to {first['content']}"}
-        if calls:
-            delta["tool_calls"] = [
-                {
-                    "index": n,
-                    "id": f"call-{self.answers}-{n}",
-                    "function": {"name": name, "arguments": json.dumps(given)},
-                }
-                for n, (name, given) in enumerate(calls)
-            ]
-        reason = "tool_calls" if calls else "stop"
-        yield {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-        usage = {"prompt_tokens": 70, "completion_tokens": 30, "total_tokens": TOKENS}
-        yield {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": usage}
-
-
-def left(model: Model) -> dict[str, int]:
+def left(model: DelegatingModel) -> dict[str, int]:
     """What a leak would make grow. Connections that are kept open have a task and two descriptors, all in here."""
     gc.collect()
     connections = len(model._tasks)
@@ -101,7 +52,7 @@ def left(model: Model) -> dict[str, int]:
 class Table:
     """A runtime on such a server, and an agent of it."""
 
-    def __init__(self, folder: Path, model: Model) -> None:
+    def __init__(self, folder: Path, model: DelegatingModel) -> None:
         provider, self.model = ChatCompletionsProvider("lab", f"http://{model.address}", api_key="key"), model
         tools = [*subagent_tools(), look]
         self.store = SqliteStore(folder / "state.sqlite")
@@ -116,7 +67,7 @@ class Table:
 
 
 async def test_nothing_of_two_hundred_subagents_is_left_and_each_token_is_counted(tmp_path: Path) -> None:
-    async with Model() as model:
+    async with DelegatingModel() as model:
         earlier = left(model)["agents"]  # of other tests
         table = Table(tmp_path, model)
         async with table.runtime:
@@ -138,7 +89,7 @@ async def test_nothing_of_two_hundred_subagents_is_left_and_each_token_is_counte
 
 
 async def test_a_budget_that_fifty_subagents_exhaust_at_once_is_not_exceeded(tmp_path: Path) -> None:
-    async with Model() as model:
+    async with DelegatingModel() as model:
         table = Table(tmp_path, model)
         async with table.runtime:
             agent = await table.agent()
