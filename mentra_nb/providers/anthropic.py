@@ -26,7 +26,7 @@ from mentra_nb.providers.base import (
     Request,
 )
 from mentra_nb.providers.decoding import Decoder, check_size
-from mentra_nb.providers.http import stream_error
+from mentra_nb.providers.failures import stream_error
 from mentra_nb.providers.json import Fragment, compact, count, encode, join_body, member, merge_roles
 from mentra_nb.providers.wire import WireProvider, with_version
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from mentra_nb.content import Data, Sendable, TokenUsage
 from mentra_nb.errors import UnsupportedCapability
+from mentra_nb.providers.limits import RateLimits
 
 
 class ProviderDescriptor(Data):
@@ -183,6 +184,8 @@ class MessageStarted:
     id: str
     model: str
     request_id: str | None = None
+    limits: RateLimits | None = field(default=None, compare=False, repr=False)
+    """What is left of the provider's rate limits, if it says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from mentra_nb.providers.base import (
     ResponseFormat,
 )
 from mentra_nb.providers.decoding import DONE, Decoder, check_size
-from mentra_nb.providers.http import stream_error
+from mentra_nb.providers.failures import stream_error
 from mentra_nb.providers.json import compact, encode, join_body
 from mentra_nb.providers.openai_common import (
     STOP_REASONS,

@@ -23,8 +23,10 @@ from mentra_nb.providers.base import (
     MessageStopped,
     ProviderEvent,
 )
-from mentra_nb.providers.http import EventStream, scrub, stream_error
+from mentra_nb.providers.failures import scrub, stream_error
+from mentra_nb.providers.http import EventStream
 from mentra_nb.providers.json import compact
+from mentra_nb.providers.limits import RateLimits
 
 MAX_ARGUMENTS = 4 * 1024 * 1024
 """Characters in the arguments of one call; more is a malformed stream."""
@@ -47,6 +49,8 @@ class Decoder(ABC):
         self.complete: bool = False
         self.request_id: str | None = None
         """The server's id for the request."""
+        self.limits: RateLimits | None = None
+        """What the server says of its rate limits."""
         self._model = model
         self._finish: str | None = None
         """The stop reason, as far as the server has named one: without it the answer is not whole."""
@@ -110,7 +114,7 @@ class Decoder(ABC):
         """Start the message, unless it has been started."""
         if not self._started:
             self._started = True
-            self._emit(MessageStarted(str(id or ""), str(model or self._model), self.request_id))
+            self._emit(MessageStarted(str(id or ""), str(model or self._model), self.request_id, self.limits))
 
     def _next_index(self) -> int:
         """Reserve the number of a block."""
@@ -163,7 +167,7 @@ async def pump(
     stream: EventStream, decoder: Decoder, headers: Mapping[str, str]
 ) -> AsyncGenerator[ProviderEvent, None]:
     """Yield the events of a response; the secrets in `headers` are removed from its errors."""
-    decoder.request_id = stream.request_id
+    decoder.request_id, decoder.limits = stream.request_id, stream.limits
     try:
         async with stream.events() as frames:
             async for stream.event in frames:

@@ -25,7 +25,7 @@ from mentra_nb.providers.base import (
     Request,
 )
 from mentra_nb.providers.decoding import Decoder, check_size
-from mentra_nb.providers.http import stream_error
+from mentra_nb.providers.failures import stream_error
 from mentra_nb.providers.json import Fragment, compact, count, encode, join_body, merge_roles
 from mentra_nb.providers.wire import WireProvider
 from mentra_nb.server_text import message_in

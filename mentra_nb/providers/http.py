@@ -12,8 +12,6 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -22,19 +20,24 @@ from urllib.request import getproxies, proxy_bypass
 import anyio
 
 from mentra_nb.errors import (
-    QUOTA_CODES,
     DecodeError,
-    HttpError,
     InvalidRequest,
     MalformedStream,
     ProviderError,
-    RetryableError,
     TransportError,
     Unreachable,
 )
 from mentra_nb.providers.clients import Clients
+from mentra_nb.providers.failures import (
+    MAX_ERROR_BODY,
+    check_status,
+    error_in,
+    not_a_stream,
+    request_id_of,
+    stream_error,
+)
+from mentra_nb.providers.limits import RateLimits, limits_in
 from mentra_nb.secrets.late import late
-from mentra_nb.server_text import message_in
 
 if TYPE_CHECKING:
     import httpx
@@ -67,26 +70,15 @@ WRITE_TIMEOUT = 60.0
 IDLE_TIMEOUT = 300.0
 DRAIN_TIME = 0.05
 MAX_FRAME = 16 * 1024 * 1024
-MAX_ERROR_BODY = 64 * 1024
-ERROR_BODY_TIME = 10.0  # seconds
 MAX_DOCUMENT = 16 * 1024 * 1024
 """Bytes of a JSON document, decompressed."""
 DOCUMENT_TIME = 30.0
 """Seconds in which a JSON document must have arrived."""
 
-TRANSIENT_CODES = {
-    *("overloaded_error", "api_error", "rate_limit_error", "rate_limit_exceeded", "server_error", "timeout_error"),
-    *("server_is_overloaded", "slow_down", "internal_server_error", "insufficient_system_resource"),
-    *("RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"),
-}
-
-
 FOR_EVENTS = {"accept": "text/event-stream", "content-type": "application/json"}
 """Headers of a request whose answer is an event stream."""
 _STRAY, _STRAY_AFTER_CR = late(r"\n[{\[]"), late(r"\r[{\[]")
 """The beginning of a line of JSON. Apart, as an expression that begins with one character is found ten times faster."""
-PUBLIC_HEADERS = {"accept", "content-type", "anthropic-version", "anthropic-beta"}
-"""Headers whose values are not secret."""
 
 
 class Response(NamedTuple):
@@ -227,17 +219,25 @@ class EventStream:
     """The server-sent events of a body, in order. `ended` is true once the body itself has ended.
 
     A last event without its blank line is still given, with `ended` already true. `event` is the one that was taken
-    last; whatever takes them sets it. `request_id` is the server's id for the request.
+    last; whatever takes them sets it. `request_id` is the server's id for the request, and `limits` what it says of its
+    rate limits.
     """
 
     headers: ClassVar[Mapping[str, str]] = {"content-type": "text/event-stream"}
     """The framing library reads this and `request`."""
     request = None
 
-    def __init__(self, chunks: AsyncIterator[bytes], request_id: str | None = None, max_frame: int = MAX_FRAME) -> None:
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        request_id: str | None = None,
+        max_frame: int = MAX_FRAME,
+        limits: RateLimits | None = None,
+    ) -> None:
         self.ended: bool = False
         self.event: Any = None
         self.request_id = request_id
+        self.limits = limits
         self._chunks = chunks
         self._max_frame = max_frame
         self._stray = ""
@@ -278,7 +278,7 @@ class EventStream:
             raise MalformedStream("it is not UTF-8 text") from error
         self.ended = True
         yield "\n\n"
-        if self._stray and (written := _error_in(self._stray)):
+        if self._stray and (written := error_in(self._stray)):
             raise stream_error(written)
 
     def _keep_stray(self, text: str, line_begins: bool) -> bool:
@@ -310,7 +310,7 @@ class HttpClient:
         try:
             with anyio.fail_after(DOCUMENT_TIME):
                 async with self.transport.send("GET", url, {"accept": "application/json", **headers}, None) as response:
-                    await _check_status(response, headers)
+                    await check_status(response, headers)
                     async for chunk in response.chunks:
                         body += chunk
                         if len(body) > MAX_DOCUMENT:
@@ -334,113 +334,11 @@ async def event_stream(response: Response, headers: Mapping[str, str]) -> EventS
     Raises `HttpError`. A 2xx response that is not an event stream raises the error in its JSON body, or
     `MalformedStream`.
     """
-    await _check_status(response, headers)
+    await check_status(response, headers)
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type.endswith("json") or content_type == "text/html":
-        raise await _not_a_stream(response, headers, content_type)
-    return EventStream(response.chunks, _request_id(response))
-
-
-def stream_error(error: Any, request_id: Any = None) -> ProviderError:
-    """Return the exception for an error in a stream: `{code, type, message}`, or only a text."""
-    if not isinstance(error, dict):
-        return ProviderError(f"the provider reported an error: {message_in(error) or 'no details given'}")
-    labels = [str(error[key]) for key in ("code", "type", "status") if error.get(key) not in (None, "error")]
-    text = message_in(error) or "no details given"
-    if labels and labels[0] not in text:
-        text = f"{text} ({labels[0]})"
-    if request_id:
-        text = f"{text}, request {request_id}"
-    if any(label in QUOTA_CODES for label in labels):
-        return ProviderError(text)
-    transient = any(label in TRANSIENT_CODES or label in ("408", "429") or _is_5xx(label) for label in labels)
-    return RetryableError(text, _retry_delay(error)) if transient else ProviderError(text)
-
-
-def scrub(text: str, headers: Mapping[str, str], at_least: int = 4) -> str:
-    """Return `text` with the secrets in `headers` replaced, if they have `at_least` that many characters."""
-    for name, value in headers.items():
-        secret = value.rpartition(" ")[2]
-        if len(secret) >= at_least and name.lower() not in PUBLIC_HEADERS:
-            text = text.replace(secret, "***")
-    return text
-
-
-def _is_5xx(label: str) -> bool:
-    return len(label) == 3 and label.isdigit() and label.startswith("5")
-
-
-async def _check_status(response: Response, headers: Mapping[str, str]) -> None:
-    if not 200 <= response.status < 300:
-        body = scrub(await _text(response), headers)
-        hint = _retry_after(response.headers)
-        raise HttpError(
-            response.status,
-            body,
-            retry_after=hint if hint is not None else _retry_delay(_error_in(body)),
-            request_id=_request_id(response),
-            should_retry={"true": True, "false": False}.get(response.headers.get("x-should-retry", "").lower()),
-        )
-
-
-async def _not_a_stream(response: Response, headers: Mapping[str, str], content_type: str) -> ProviderError:
-    if error := _error_in(scrub(await _text(response), headers)):
-        return stream_error(error)
-    return MalformedStream(f"the server sent {content_type} instead of events; check the base URL")
-
-
-def _error_in(body: str) -> Any:
-    """Return the error in a JSON body, which may be an object or a list of them; `None` if there is none."""
-    try:
-        found, _ = json.JSONDecoder().raw_decode(body.lstrip())
-    except (ValueError, RecursionError):
-        return None
-    first = found[0] if isinstance(found, list) and found else found
-    return first.get("error") if isinstance(first, dict) else None
-
-
-def _retry_delay(error: Any) -> float | None:
-    """Return the seconds to wait, from Google's `RetryInfo` in the details of an error."""
-    details = error.get("details") if isinstance(error, dict) else None
-    for detail in details if isinstance(details, list) else ():
-        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
-        try:
-            seconds = float(str(delay).removesuffix("s"))
-        except ValueError:
-            continue
-        if 0 <= seconds < float("inf"):
-            return seconds
-    return None
-
-
-def _request_id(response: Response) -> str | None:
-    return response.headers.get("x-request-id") or response.headers.get("request-id")
-
-
-async def _text(response: Response) -> str:
-    """Return the beginning of a body as text, as much of it as arrives in time."""
-    body = bytearray()
-    with anyio.move_on_after(ERROR_BODY_TIME):
-        async for chunk in response.chunks:
-            body += chunk[:MAX_ERROR_BODY]
-            if len(body) >= MAX_ERROR_BODY:
-                break
-    return body[:MAX_ERROR_BODY].decode("utf-8", "replace")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait, from `retry-after-ms` or `retry-after` (seconds or a date); 0 for a past date."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) * unit
-        except (KeyError, ValueError):
-            continue
-        return seconds if 0 <= seconds < float("inf") else None
-    try:
-        when = parsedate_to_datetime(headers["retry-after"])
-    except (KeyError, ValueError):
-        return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        raise await not_a_stream(response, headers, content_type)
+    return EventStream(response.chunks, request_id_of(response), limits=limits_in(response.headers))
 
 
 def _where(url: str) -> str:

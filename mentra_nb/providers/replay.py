@@ -31,7 +31,8 @@ from mentra_nb.content import Data
 from mentra_nb.errors import ConfigurationError, HttpError, ReplayMiss
 from mentra_nb.providers.base import Provider
 from mentra_nb.providers.cleaning import clean_body, clean_text
-from mentra_nb.providers.http import HttpClient, Response, Transport, scrub
+from mentra_nb.providers.failures import scrub
+from mentra_nb.providers.http import HttpClient, Response, Transport
 from mentra_nb.providers.registry import adapter
 from mentra_nb.providers.wire import WireProvider
 from mentra_nb.secrets.tree import mask_values

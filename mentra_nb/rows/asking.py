@@ -28,7 +28,7 @@ from mentra_nb.errors import (
     ProviderError,
     StoreError,
 )
-from mentra_nb.providers.base import Provider, Request
+from mentra_nb.providers.base import MessageStarted, Provider, Request
 from mentra_nb.rows.pace import Pace
 from mentra_nb.rows.shape import Cells, Shape
 from mentra_nb.rows.template import Template
@@ -141,8 +141,8 @@ class Asker:
         for number in count(1):
             request = self.request(prompt, more)
             try:
-                async with self._pace.one():
-                    return await self._send(request, attempts + 1, outcome)
+                async with self._pace.one() as place:
+                    return await self._send(request, attempts + 1, outcome, place)
             except ProviderError as error:
                 if isinstance(error, HttpError) and error.status in (400, 422) and request.response_format:
                     self._by_schema = False  # the server takes no schema, so the prompt has it
@@ -157,7 +157,7 @@ class Asker:
                 await anyio.sleep(retry_delay(error, number, random.random(), self._options))  # noqa: S311
         raise AssertionError("unreachable")
 
-    async def _send(self, request: Request, attempt: int, outcome: Outcome) -> str:
+    async def _send(self, request: Request, attempt: int, outcome: Outcome, place: int) -> str:
         """Send a request within the budgets and return the text of its answer."""
         spent = most = self._most(request)
         reservation = await self._meter.reserve(most) if most else None
@@ -170,6 +170,8 @@ class Asker:
                     opened = True
                     async for event in events:
                         pending.apply(event)
+                        if isinstance(event, MessageStarted) and event.limits is not None:
+                            self._pace.limited(event.limits, place)
             text = pending.message().text()
             spent = used(provider.descriptor.id, self.model, pending.usage, most) if most else most
             if (why := WHY_NOT_WHOLE.get(pending.stop_reason or "end")) is not None:

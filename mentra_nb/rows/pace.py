@@ -1,5 +1,7 @@
 """How many requests go to a provider at once: fewer after it refuses for its rate limit, then slowly more again.
 
+Where its answers say how much of the limit is left, no more are sent than that, so that it need not refuse.
+
 All maps of a process share the pace of a provider. A pace must be used from one event loop only.
 """
 
@@ -17,6 +19,8 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from mentra_nb.errors import TransportError
+from mentra_nb.providers.limits import RateLimits
+from mentra_nb.rows.bucket import Bucket
 
 KNOWN = 20
 """Answers after which it is known how long one takes."""
@@ -41,15 +45,18 @@ class Pace:
         self._waiting: deque[anyio.Event] = deque()
         self.tell: Callable[[float, float], None] | None = None
         """Is told of a cut after a refusal: seconds since that request began, and until any may be sent again."""
+        self._sent = 0
+        self._requests, self._tokens = Bucket(each=1.0), Bucket()
+        self._filling = anyio.Lock(fast_acquire=True)
         self._limited: dict[anyio.CancelScope, tuple[float, int]] = {}
         """What is under way: when it began, by the clock of the event loop, and which attempt it is."""
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Wait until another request may be sent, and count it while inside."""
+    async def one(self) -> AsyncIterator[int]:
+        """Wait until another request may be sent, and count it while inside. Gives its number, for `limited`."""
         await self._enter()
         try:
-            yield
+            yield self._sent
         finally:
             self.under_way -= 1
             self._wake()
@@ -58,8 +65,14 @@ class Pace:
         while True:
             if (wait := self._not_before - time.monotonic()) > 0:
                 await anyio.sleep(wait)
+            elif self._limit_wait() > 0:
+                async with self._filling:  # one after the other, as they came
+                    await anyio.sleep(self._limit_wait())
             elif self._room() >= 1:
                 self.under_way += 1
+                self._sent += 1
+                self._requests.take()
+                self._tokens.take()
                 return
             else:
                 event = anyio.Event()
@@ -92,6 +105,18 @@ class Pace:
                 scope.deadline = began + self._most_seconds(attempt)
         if self.most < math.inf:
             self.most += 1 / self.most
+
+    def limited(self, limits: RateLimits, number: int) -> None:
+        """Note what the answer to the request of this number says is left of the provider's limits."""
+        now = time.monotonic()
+        for bucket, allowance in ((self._requests, limits.requests), (self._tokens, limits.tokens)):
+            if allowance is not None:
+                bucket.report(allowance, number, self._sent, now)
+
+    def _limit_wait(self) -> float:
+        """Return the seconds until the limits allow another request."""
+        now = time.monotonic()
+        return max(self._requests.wait(now), self._tokens.wait(now))
 
     def refused(self, began: float, wait: float) -> None:
         """Note a refusal for the rate limit.

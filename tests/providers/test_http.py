@@ -36,7 +36,8 @@ from mentra_nb.errors import (
 from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import MessageStopped, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
-from mentra_nb.providers.http import MAX_DOCUMENT, MAX_ERROR_BODY, EventStream, HttpClient, HttpxTransport
+from mentra_nb.providers.failures import MAX_ERROR_BODY
+from mentra_nb.providers.http import MAX_DOCUMENT, EventStream, HttpClient, HttpxTransport
 from mentra_nb.providers.wire import MAX_PAGES
 
 REQUEST = Request("m", [Message.user("hi")])
@@ -329,7 +330,7 @@ async def test_of_an_error_that_never_ends_what_comes_in_time_is_read(monkeypatc
                 read += 1
                 yield b" "
 
-    monkeypatch.setattr("mentra_nb.providers.http.ERROR_BODY_TIME", 0.05)
+    monkeypatch.setattr("mentra_nb.providers.failures.ERROR_BODY_TIME", 0.05)
     with pytest.raises(HttpError, match="full disk"):
         await ChatCompletionsProvider("x", "http://h").with_transport(Slow(status=500)).list_models()
     assert read < 200
