@@ -42,6 +42,22 @@ LIVE_ELEMENTS = """() => [...document.querySelectorAll('.jp-OutputArea-output')]
     'img, script, iframe, button, form, video, audio, input, svg, object, embed, math a, link, meta, base, ' +
     'mjx-container, .MathJax, .jp-RenderedMermaid, [onerror], [onload], [onclick], [style*="url("]')])
   .map(found => found.outerHTML.slice(0, 200))"""
+# Points at each mark of each chart. Returns the texts of the tooltips, and the names of the elements in them.
+TOOLTIPS = """() => {
+  const texts = new Set(), names = new Set();
+  const marks = ['rect', 'symbol'].map(kind => `.vega-embed svg.marks .mark-${kind} path`).join();
+  for (const mark of document.querySelectorAll(marks)) {
+    const { left, top } = mark.getBoundingClientRect();
+    const at = { clientX: left + 1, clientY: top + 1, bubbles: true };
+    mark.dispatchEvent(new PointerEvent('pointermove', at));
+    mark.dispatchEvent(new MouseEvent('mousemove', at));
+    const shown = document.querySelector('#vg-tooltip-element.visible');
+    if (shown === null) continue;
+    for (const value of shown.querySelectorAll('td.value')) texts.add(value.textContent);
+    for (const each of shown.querySelectorAll('*')) names.add(each.tagName);
+  }
+  return [[...texts], [...names].sort()];
+}"""
 CARD_ELEMENTS = """() => [...document.querySelectorAll('.mentra-card')].flatMap(card => [...card.querySelectorAll(
   'a, img, script, iframe, video, audio, svg, object, embed, link, meta, style, [onerror], [onload], [onclick]')])
   .map(found => found.outerHTML.slice(0, 200))"""
@@ -110,3 +126,21 @@ def test_hostile_text_is_text_in_every_place(lab: Lab, browser: BrowserContext, 
     assert page.evaluate(MARKS) == []
     assert [url for url in asked if "leak.invalid" in url or "nope" in url] == []
     page.close()
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"] if APART else ["lab"])
+def test_hostile_text_is_text_in_the_charts_of_the_record_and_their_tooltips(
+    lab: Lab, browser: BrowserContext, app: str
+) -> None:
+    page = browser.new_page()
+    asked = watched(page)
+    notebook = lab.open(browser, "from kits import hostile_places as places\nplaces.plots()", app=app, page=page)
+    notebook.run_all(wait=True)
+    expect(page.locator(".vega-embed svg.marks")).to_have_count(4, timeout=60_000)
+    texts, names = page.evaluate(TOOLTIPS)
+    assert len(texts) > len(CORPUS)  # all of it, and what is not hostile
+    assert names == ["TABLE", "TBODY", "TD", "TR"]
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate(MARKS) == []
+    assert asked == []
+    notebook.close()

@@ -1,4 +1,4 @@
-"""What depends on the version of ipykernel, on those between 6 and the installed one: a cell that waits for an answer."""
+"""What depends on the version of ipykernel, on those before the installed one: a cell that waits for an answer."""
 
 from __future__ import annotations
 

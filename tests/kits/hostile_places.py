@@ -137,6 +137,44 @@ def show(place: str, *, apart: bool = False) -> None:
         display(HTML(made))
 
 
+def plots() -> None:
+    """Show the charts of the record with the corpus in their names and tooltips, drawn without a network."""
+    from IPython.display import HTML, display
+
+    bad = list(CORPUS.values())
+    rows = range(len(bad))
+    timeline = pd.DataFrame(
+        {
+            "turn": [n // 20 for n in rows],
+            "run_id": bad,
+            "prompt": [bad[n // 20 * 20] for n in rows],
+            "lane": [("model", "person", "tool")[n % 3] for n in rows],
+            "what": bad,
+            "detail": bad,
+            "outcome": bad,
+            "start_s": [n % 20 for n in rows],
+            "end_s": [n % 20 + 0.9 for n in rows],
+            "turn_s": 20.0,
+        }
+    )
+    some = bad[::8]
+    one = dict.fromkeys(["p5_s", "p25_s", "median_s", "p75_s", "p95_s", "max_s"], 1.0)
+    days = pd.to_datetime(["2026-01-01"] * len(some))
+    used = {"responses": 1, "total_tokens": 9, "cost_usd": 0.5, "priced": 1.0}
+    charts = (
+        mn.plot.timeline.draw(timeline),
+        mn.plot.cost.draw(pd.DataFrame({"period": days, "model": some, **used})),
+        mn.plot.approvals.draw(pd.DataFrame({"tool": some, "answer": "allowed by a person", "calls": 3})),
+        mn.plot.tools.draw(pd.DataFrame({"tool": some, "calls": 3, "errors": 1, **one})),
+    )
+    for n, chart in enumerate(charts):
+        html = chart.to_html(inline=True, output_div=f"chart{n}")
+        if n:  # the library is there already, and the names of the first script are taken
+            script = html.rpartition('<script type="text/javascript">')[2].partition("</script>")[0]
+            html = f'<div id="chart{n}"></div><script>{{{script}}}</script>'
+        display(HTML(html))
+
+
 def asked(number: int, some: Iterable[str]) -> PermissionQuestion:
     """Return a question with hostile texts in all that a card shows."""
     bad, *more = some
