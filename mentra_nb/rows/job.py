@@ -196,7 +196,8 @@ class Job:
     async def whole(self, used: Engine, origin: TurnOrigin) -> Whole:
         """Return what all parts of the map share. Raises `ConfigurationError` for a model that cannot be used."""
         if self._whole is None:
-            budgets, budget = {**used.budgets(RunOptions())}, self.order.budget
+            budgets: dict[Period, str] = {**used.budgets(RunOptions())}
+            budget = self.order.budget
             if isinstance(budget, str):
                 budgets["turn"] = budget
             keys: dict[Period, str] = {"turn": self.id, "session": origin.session_id or ""}
