@@ -1,6 +1,7 @@
 """How much an allowance covers beyond what it looks like: programs and options that run others, or write files.
 
-One table. A pattern is broad where it overlaps a row of it. An exact pattern is never broad: it covers what it says.
+The rows of `unjudged.py` count as well. A pattern is broad where it overlaps a row. An exact pattern is never broad: it
+covers what it says.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
+from mentra_nb.permission import unjudged
 from mentra_nb.permission.patterns import WILD, has_wildcard, overlap
 from mentra_nb.permission.programs import SHELLS, WRAPPERS, program
 
@@ -21,19 +23,10 @@ git: -c; --config-env; --exec-path; clone *ext::; clone *--upload-pack; clone * 
     grep *--open-files-in-pager; config *alias.; config *core.; diff *--ext-diff; log *--ext-diff
 find: *-exec; *-ok
 fd fdfind: * -x; * -X; *--exec
-tar gtar bsdtar: *--checkpoint-action; *--to-command; *--use-compress-program; * -I; *--rsh-command;
-    * -F; *--info-script
 awk gawk mawk nawk: *system(; *|; * -f; *@load
 sed gsed: * -e; * -f; '; "; *--expression; *--file
-rg: *--pre; *--hostname-bin
-sort gsort: *--compress-program
-split gsplit: *--filter
-zip: * -TT; *--unzip-command
-rsync: * -e; *--rsh; *--rsync-path
-ssh scp sftp: ; * -o; * -F; * -S
-man: * -P; * -H; *--pager; *--html
+ssh: ; * -o; * -F; * -S
 less more: ;
-vi vim nvim view ex ed emacs: ;
 python python2 python3 pypy3: -c; -? -c; -m timeit; -m pdb; -m runpy; -m pip install; -m code
 node nodejs deno bun: -e; * -e; -p; * -p; --eval; -r; * -r; * --require; eval
 perl: -e; * -e; -E; -ne; -pe; -M; -ple; -lne
@@ -47,16 +40,11 @@ pytest py.test tox nox pre-commit: ;
 pip pip3 pipx uv poetry conda mamba: install; *install; run; sync; add; pip install
 docker podman: run; exec; build; compose
 kubectl: exec; run; apply; debug; cp
-gdb lldb: ;
 psql: ; * -c; * -f
 sqlite3 duckdb mysql: ;
 jupyter: *nbconvert *--execute; run; execute; * --to notebook
 gh: alias; extension; codespace
-crontab at batch: ;
-wget: *--use-askpass; * -e; *--execute
-gcc g++ cc clang: *-wrapper; * -fplugin; *@
 ctest cmake: ; --build
-entr: ;
 """
 _WRITES = """
 git: diff *--output; log *--output; show *--output; format-patch; archive *-o; archive *--output; checkout; restore;
@@ -93,7 +81,12 @@ rsync scp: ;
 @cache
 def _rows() -> tuple[tuple[str, str, tuple[str, ...], str], ...]:
     """Return the table: a program, the label of a row, its patterns, and what it does."""
-    found = []
+    found = [
+        (name, *_row(name, option), "run other programs")
+        for name, signs in unjudged.rows().items()
+        if name not in _programs(_RUNS) and " " not in name
+        for option in _options(signs)
+    ]
     wrappers = " ".join(sorted({*WRAPPERS, *SHELLS} - {"!"} - set(_programs(_RUNS))))
     for what, text in (("run other programs", f"{_RUNS}\n{wrappers}: ;"), ("write files", _WRITES)):
         for row in text.replace("\n    ", " ").strip().splitlines():
@@ -103,6 +96,17 @@ def _rows() -> tuple[tuple[str, str, tuple[str, ...], str], ...]:
                     if option or options.strip() == ";" or options.lstrip().startswith(";"):
                         found += [(name, *_row(name, option), what)]
     return tuple(dict.fromkeys(found))
+
+
+def _options(signs: tuple[str, ...]) -> Iterator[str]:
+    """Yield the patterns of the options among the signs of a program that no denial can judge."""
+    for sign in signs:
+        if sign == "*":
+            yield ""
+        elif sign.startswith("--"):
+            yield f"*{sign}"
+        elif sign.startswith("-"):
+            yield from (sign, f"* {sign}")
 
 
 def _programs(text: str) -> list[str]:

@@ -16,6 +16,7 @@ from mentra_nb.permission.lines import parsed
 from mentra_nb.permission.patterns import WILD, exactly, matches, overlap
 from mentra_nb.permission.programs import (
     ANY,
+    FEEDS,
     SAME_OPTIONS,
     Line,
     is_plain,
@@ -26,6 +27,7 @@ from mentra_nb.permission.programs import (
     without_options,
 )
 from mentra_nb.permission.splitting import MAX_LINE, command_words, simple_commands, tokens
+from mentra_nb.permission.unjudged import is_known, is_unjudged
 
 MAX_DEPTH = 12
 """Commands within commands that are looked into; a line with more is not read."""
@@ -58,6 +60,18 @@ class _Reading:
     """Those that a program which is not known may run, by its words."""
     more: bool = False
     """Whether a command runs what it reads from its input."""
+    fed: frozenset[tuple[str, ...]] = frozenset()
+    """Those that are given the words of their input at their end, most of them names of files."""
+
+    def is_unjudged(self) -> bool:
+        """Return whether a command may run something that cannot be told from its words."""
+        for words in (*self.commands, *self.guessed):
+            own = list(words)
+            while words in self.fed and own[1:] and own[-1] == ANY:
+                del own[-1]
+            if is_unjudged(own):
+                return True
+        return False
 
 
 class _UnreadError(Exception):
@@ -83,10 +97,15 @@ def judge(denying: Sequence[PermissionRule], line: str) -> Verdict:
             return Verdict(denied=rule)
     if reading is None:
         return Verdict(unread=True)
+    if reading.is_unjudged():
+        return Verdict(possible=denying[0])
+    every = (*commands, *reading.guessed)
     plain = not reading.more and all(map(is_plain, commands))
     readings = [] if plain else [_readings(command) for command in dict.fromkeys(splits or ())]
     for rule in denying:
-        if reading.more or any(_may_run(rule.pattern, command) for command in (*commands, *reading.guessed)):
+        if reading.more or any(_may_run(rule.pattern, command) for command in every):
+            return Verdict(possible=rule)
+        if any(_is_another(rule.pattern, command) for command in every):
             return Verdict(possible=rule)
         if any(_runs(rule.pattern, command) for command in reading.guessed):
             return Verdict(possible=rule)
@@ -108,7 +127,7 @@ def _read(line: str, splits: list[str] | None) -> _Reading | None:
 def _reading(line: str, splits: list[str] | None) -> _Reading:
     found: dict[tuple[str, ...], None] = {}
     guessed: dict[tuple[str, ...], None] = {}
-    more, inputs = False, list[str]()
+    more, inputs, fed = False, list[str](), set[tuple[str, ...]]()
     left = [(command, 0, True) for command in _commands(line, splits, inputs)]
     while left:
         words, depth, sure = left.pop()
@@ -120,6 +139,7 @@ def _reading(line: str, splits: list[str] | None) -> _Reading:
         more = more or (sure and reads_commands(words))
         for each in within(words):
             inner = _commands(each.text, None, inputs) if isinstance(each, Line) else [tuple(each)]
+            fed |= set(inner) if program(words[0]) in FEEDS else set()
             left += [(command, depth + 1, sure) for command in inner]
         if not runs_known(words):
             left += [(words[at:], depth + 1, False) for at in range(1, len(words)) if runs_known(words[at:])]
@@ -128,7 +148,7 @@ def _reading(line: str, splits: list[str] | None) -> _Reading:
         for text in [*inputs, *spoken]:
             read = parsed(text) if len(text) <= MAX_LINE else None
             found |= dict.fromkeys(read.commands if read is not None else ())
-    return _Reading(tuple(found), tuple(guessed), more)
+    return _Reading(tuple(found), tuple(guessed), more, frozenset(fed))
 
 
 def _commands(line: str, splits: list[str] | None, inputs: list[str]) -> list[tuple[str, ...]]:
@@ -231,6 +251,12 @@ def _may_run(pattern: str, command: Sequence[str]) -> bool:
         return False
     text = exactly(" ".join(named)).replace(ANY, "*")
     return overlap(each, text) or overlap(each, text.rstrip("* "))
+
+
+def _is_another(pattern: str, command: Sequence[str]) -> bool:
+    """Return whether a program that is not known is given what the denial names after its program: it may be a copy."""
+    name, *rest = _denied_words(pattern) or [""]
+    return bool(rest) and not is_known(command[0]) and _runs(pattern, (name, *command[1:]))
 
 
 def _abbreviated(pattern: str, command: Sequence[str]) -> bool:

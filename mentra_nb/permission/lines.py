@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from mentra_nb.permission.programs import ANY
+from mentra_nb.permission.programs import ANY, HIJACKS
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
@@ -68,6 +68,8 @@ def _parsed(line: str) -> ShellLine | None:
             commands.append(tuple(_words(node)))
         elif node.type in _COMMANDS:
             commands.append(tuple(_text(child) for child in node.children))
+        elif node.type == "variable_assignment" and (assigned := _assigned(node)) is not None:
+            commands.append(("export", assigned))
         elif node.type == "redirected_statement":
             body = node.child_by_field_name("body")
             if body is not None and body.type == "command" and (extra := _after_redirection(node)):
@@ -94,6 +96,12 @@ def _words(command: Node) -> Iterator[str]:
             yield from _extra(child)
         elif child.type not in ("variable_assignment", "herestring_redirect", "heredoc_redirect"):
             yield _word(child)
+
+
+def _assigned(node: Node) -> str | None:
+    """Return an assignment as a word, if by it other programs may run: arithmetic runs a substitution in a value."""
+    word = "".join(child.type if child.type == "=" else _word(child) for child in node.children)
+    return word if HIJACKS.match(word) or "$(" in word or "`" in word else None
 
 
 def _after_redirection(statement: Node) -> list[str]:

@@ -14,6 +14,13 @@ ANY = "\0"
 
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
 
+HIJACKS = re.compile(
+    r"(?:PATH|BASH_ENV|ENV|LD_\w+|DYLD_\w+|PROMPT_COMMAND|PS[0-4]|SHELL|SHELLOPTS|BASH_FUNC_.*|IFS|CDPATH"
+    r"|\w*(?:PAGER|EDITOR|VISUAL|BROWSER)|LESSOPEN|LESSCLOSE|GIT_(?:SSH|CONFIG|EXEC|ASKPASS|PROXY|EXTERNAL)\w*"
+    r"|SSH_ASKPASS|SUDO_ASKPASS|PYTHON(?:STARTUP|HOME|BREAKPOINT)|PERL5(?:OPT|LIB|DB)|RUBYOPT|NODE_OPTIONS)\+?="
+)
+"""A variable by which another program runs than the line names, and the `=` behind it."""
+
 
 def words_of(text: str) -> frozenset[str]:
     """Return the words of a text as a set."""
@@ -134,6 +141,9 @@ WRAPPERS: dict[str, Wrapper] = {
     "kubectl": _wrapper("n c namespace container context kubeconfig", only="exec", skip=1),
 }
 """Programs that run the command in their words."""
+
+FEEDS = words_of("xargs parallel find fd fdfind")
+"""Those that add words to a command that are not on the line, most of them names of files."""
 
 SHELLS = words_of("sh bash dash zsh ksh mksh ash rbash fish")
 """Programs that take a line with `-c`, or a script from their input."""

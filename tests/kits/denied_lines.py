@@ -133,6 +133,68 @@ WRAPPED: tuple[str, ...] = (
 
 PLAINLY = {"git push*": "git push", "rm *": "rm x"}
 
+UNJUDGED: tuple[str, ...] = (
+    "vim -c '!{}'", "vim -c ':!{}' f", "vim '+!{}' f", "vi '+!{}' f", "view -c '!{}'", "ex -c '!{}' f", "ed '!{}'",
+    "ed f", "nvim --cmd '!{}'", "emacs --eval '(shell-command \"{}\")'", "emacs --batch -l q.el", "nano -s '{}' x",
+    "nano f", "less '+!{}' f", "more '+!{}' f", "man -P '{}' ls", "man --pager='{}' ls", "man --page '{}' ls",
+    "dc -e '!{}'", "printf -v 'a[$({})]' x", "printf '-va[$({})]' x", "test -v 'a[$({})]'", "[ -v 'a[$({})]' ]",
+    "[[ -v 'a[$({})]' ]]", "read 'a[$({})]'", "unset 'a[$({})]'", "declare 'a[$({})]=1'", "typeset 'a[$({})]=1'",
+    "export 'a[$({})]=1'", "readonly 'a[$({})]=1'", "let 'a[$({})]=1'", "mapfile 'a[$({})]'", "getopts a 'a[$({})]'",
+    "wait -p 'a[$({})]'", "(( a[$({})] ))", "echo ${{a[$({})]}}", "x='a[$({})]'; (( x ))",
+    "sh -c 'x=\"a[\\$({})]\"; let x'", "enable -f ./q.so q", "hash -p ./q ls; ls", "openssl req -engine ./q.so",
+    "run-parts d", "sort --compress-program '{}' x", "sort --compress-program=./q x", "sort --compress-pr=./q x",
+    "split --filter='{}' f", "split --fil=./q f", "git -c core.pager='{}' log", "git -c core.fsmonitor=./q status",
+    "git grep -O'{}' a", "git grep -O./q a", "git diff --ext-diff", "git log --ext-diff", "git clone 'ext::{}'",
+    "git clone -u ./q a b", "git fetch --upload-pack='{}' .", "git fetch --upload-p ./q .", "git config alias.x '!{}'",
+    "git difftool", "git config --global core.pager ./q", "git rebase -i HEAD~1", "gdb -ex '!{}'",
+    "gdb -ex 'shell {}'", "gdb -x cmds", "sqlite3 x.db '.shell {}'", "sqlite3 x.db '.system {}'",
+    "sqlite3 x.db -cmd '.shell {}'", "psql -c '\\! {}'", "psql -f x", "psql -c \"copy t to program '{}'\"",
+    "mysql -e '\\! {}'", "tclsh x.tcl", "expect -c 'spawn {}'", "expect x.exp", "start-stop-daemon -S -x ./q -- x",
+    "at now", "at -f job now", "batch", "crontab f", "crontab -", "ssh -o ProxyCommand='{}' h",
+    "ssh -oProxyCommand=./q h", "scp -S ./q a h:", "sftp -b f h", "rsync -e '{}' a h:b", "rsync -ave ./q a h:b",
+    "rsync --rsh=./q a h:b", "rsync --rs ./q a h:b", "tar --to-command='{}' -xf a.tar", "tar -I ./q -xf a",
+    "tar --checkpoint=1 --checkpoint-action=exec='{}' -cf a b", "tar xIf ./q a", "tar --use-comp ./q -xf a",
+    "tar -cf a --rsh-command=./q h:b", "zip a b -T -TT '{}'", "zip -qTT ./q a b", "parallel < cmds", "entr ./q",
+    "make -f M", "make --eval='x:;{}' x", "make SHELL=./q", "sed '1e {}' f", "sed -n '/a/e {}' f", "sed 's,a,{},e' f",
+    "sed -e 's,a,b,ge' f", "sed -f f", "sh -c 'sort $0' --compress-program=./q", "awk 'BEGIN{{system(\"{}\")}}'",
+    "awk 'BEGIN{{\"{}\"|getline}}'", "gawk -f x.awk", "perl -e 'unlink \"x\"'", "perl -e 'exec \"{}\"'",
+    "perl -e 'print `{}`'", "ruby -e 'system(\"{}\")'", "python -c 'import os; os.system(\"{}\")'",
+    "python -c 'import os; os.remove(\"x\")'", "php -r 'system(\"{}\");'",
+    "python -c 'import subprocess as s; s.run([\"./q\"])'", "python -c '__import__(\"o\"+\"s\")'",
+    "node -e 'require(\"child_process\").execSync(\"{}\")'", "node -r ./q x", "lua -e 'os.execute(\"{}\")'", "m4 f",
+    "rg --pre ./q x", "rg --pre=./q x", "ctags --options=x", "tcpdump -z ./q", "nmap --script ./q",
+    "wget --use-askpass=./q u", "wget -e 'use_askpass=./q' u", "mutt -e '!{}'", "lftp -e '!{}'", "ftp h",
+    "screen -dm sh -c '{}'", "tmux new-session '{}'", "gcc -wrapper ./q x.c", "cargo --config x build",
+    "go vet -vettool=./q", "PATH=.:$PATH ls", "export PATH=.; ls", "env PATH=. ls", "env -S 'PATH=. ls'",
+    "sudo PATH=. ls", "sh -c 'PATH=. ls'", "export BASH_ENV=q; bash -c ls", "env BASH_ENV=q bash -c ls",
+    "env LD_PRELOAD=./q.so ls", "declare -x LD_PRELOAD=./q.so", "env GIT_SSH_COMMAND='{}' git fetch",
+    "env EDITOR=./q git commit", "env PAGER='{}' man ls", "env PROMPT_COMMAND='{}' bash -i",
+    "cp ./q ~/.local/bin/ls; ls", "ln -s /tmp/q ls && ls", "install q /usr/local/bin/git",
+)  # fmt: skip
+"""Lines that may run `{}`, or a file `q`, by words in another language than the shell's, or by a changed program."""
+
+NEAR: tuple[str, ...] = (
+    "python -c \"import os; print(os.getcwd())\"", "sed -e s/a/b/ -e s/c/d/ x", "sed -i 's/foo/bar/g' x.py",
+    "awk -F: '{print $1}' x", "git commit -m 'x' -e", "ssh -p 22 host ls", "rsync -av --delete a b",
+    "tar -xvf a.tar -C out", "sqlite3 ./x.db 'select 1'", "psql -h db -U me -c 'select * from t limit 3'",
+    "source .venv/bin/activate && pip list", "git log -p -3", "git rebase main", "docker build -t x .",
+    "curl -fsSL https://e.org -o x", "git config --get user.name", "less +G x.log", "node --version", "python eval.py",
+    "python -m pip install x", "test -v x", "make CFLAGS=-O2", "cp a b; ls", "mv x.tmp x", "sort -u x",
+    "zip -r a.zip b", "export FOO=1; ls", "git -c user.name=x commit -m y", "ls | xargs sed -i s/a/b/",
+    "git ls-files | xargs git add", "ls | xargs tar -cf a.tar", "git clone https://e.org/x.git", "git fetch --all",
+    "man ls", "./run.sh", "bin/tool --check x", "env PYTHONPATH=. ./x",
+)  # fmt: skip
+"""Lines that look somewhat like one of those and are covered by an allowance."""
+
+COPIES: tuple[str, ...] = (
+    "ln -s /bin/rm q && ./q {}", "ln -s /bin/rm q; q {}", "cp /bin/rm q; ./q {}", "install /bin/rm q; ../d/q {}",
+    "mv /bin/rm q; /tmp/q {}", "cp /bin/rm grep; ./grep {}", "hash -p /bin/rm q; q {}", "alias q=rm; q {}",
+    "q() {{ rm \"$@\"; }}; q {}", "function q {{ rm \"$@\"; }}; q {}", "PATH=. q {}", "~/q {}", "$PWD/q {}",
+    "q=rm; $q {}", "dd if=/bin/rm of=q; ./q {}", "tar xf a; ./q {}", "curl u -o q; ./q {}", "./q {}", "q {}",
+    "sh -c './q {}'", "sh -c 'q() {{ rm \"$@\"; }}; q {}'", "env ./q {}", "timeout 5 /tmp/q {}",
+)  # fmt: skip
+"""Lines that give `{}` to a program that is another one by another name."""
+
 
 def spellings() -> list[tuple[str, str]]:
     """Return pairs of a denial and a line that runs what it denies, or may run it."""

@@ -10,7 +10,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kits.denied_lines import PUBLIC, WRAPPED, spellings
+from kits.denied_lines import COPIES, NEAR, PUBLIC, UNJUDGED, WRAPPED, spellings
 from kits.harmless_lines import ASKED, ASKED_BESIDE, LINES
 
 from mentra_nb.authorization import PermissionRule, Subject
@@ -68,6 +68,22 @@ def test_a_command_is_denied_also_where_its_words_stand_around_other_signs(line:
 def test_a_shell_behind_a_program_that_is_not_known_is_looked_into() -> None:
     line = """unknown-one --opt sh -c 'git $'"'"'\\x70ush'"'"''"""
     assert judge([deny("git push*")], line).possible is not None
+
+
+@pytest.mark.parametrize("denial", ["rm *", "shutdown*"])
+@pytest.mark.parametrize("payload", ["rm x", "echo cm0geA== | base64 -d | sh", "./q"])
+def test_what_no_denial_can_judge_is_asked_about_while_there_is_one(payload: str, denial: str) -> None:
+    assert [line for each in UNJUDGED if decided(line := each.format(payload), deny(denial)) is ALLOW] == []
+
+
+@pytest.mark.parametrize("options", ["-rf x", "x -fr", "--recursive --force x"])
+def test_what_a_denial_names_is_asked_about_behind_a_program_that_is_not_known(options: str) -> None:
+    assert [line for each in COPIES if decided(line := each.format(options), deny("rm -rf *")) is ALLOW] == []
+
+
+@pytest.mark.parametrize("denial", ["rm *", "rm -rf *", "git push*", "shutdown*", "dd *"])
+def test_what_is_near_to_such_lines_is_still_covered(denial: str) -> None:
+    assert [line for line in NEAR if decided(line, deny(denial)) is not ALLOW] == []
 
 
 PARTS = {"rm": ["rm", "'rm'", '"rm"', "r''m", "r\\m", "/bin/rm", "/usr/bin/../bin/rm", "$'rm'", 'r"m"', "\\rm"]}
@@ -168,11 +184,14 @@ def test_a_line_nested_too_deeply_is_asked_about() -> None:
         ";".join(f"a{n} x" for n in range(8_000)),
         "env " * 16_000,
         "`" * 9_001,
+        "sed '" + " s/" * 20_000 + "'",
+        ";".join(["sed '" + " s/" * 1_200 + "'"] * 15),
+        "sed '" + ";" * 1_900 + " " * 1_900 + "'",
     ],
 )
 def test_a_hostile_line_is_read_in_time(text: str) -> None:
     began = time.process_time()
-    assert decided(text, deny("rm *")) is not ALLOW or text.startswith("a;")
+    assert decided(text, deny("rm *")) is not ALLOW or text.startswith(("a;", "sed"))
     assert time.process_time() - began < 5
 
 
