@@ -34,6 +34,7 @@ def map(
     cache: bool | Literal["refresh"] = True,
     progress: bool = True,
     dry: bool = False,
+    client: Any = None,
 ) -> Any:
     """Ask a model about each row of a frame, and return the frame with the answers as columns.
 
@@ -42,7 +43,8 @@ def map(
 
     Args:
         prompt: With `{column}` where its value belongs; `{{` is a brace.
-        data: A frame or series of pandas, polars or pyarrow, a DuckDB relation, or a list of texts or dicts.
+        data: A frame or series of pandas, polars or pyarrow, a DuckDB relation, or a list of texts or dicts. A frame
+            of Dask stays lazy, and each partition is asked where it is computed.
         as_: The type of an answer, as pydantic understands it; its fields become columns.
         into: The name of the column of answers, or what those of fields begin with.
         model: As `provider/model`. With a list, each answers every row, in columns of its own.
@@ -51,6 +53,8 @@ def map(
         retries: How often a request is sent again after an error that passes.
         cache: `False` neither uses nor stores answers; `"refresh"` asks anew.
         dry: Send nothing, and return how many rows would be asked, and the least and most tokens and dollars.
+        client: A `distributed.Client`: the rows are asked on the workers of that cluster, `workers` requests at once
+            for each part of them.
 
     Raises:
         ConfigurationError: before any request, such as for a column that is not there.
@@ -59,7 +63,8 @@ def map(
         >>> mn.map("What was the revenue in {month}?", [{"month": "March"}], progress=False).answer.tolist()
         ['Revenue in March was 2400 dollars.']
     """
-    return _wait(Job(Order(**locals())))
+    order = Order(**locals())
+    return _lazy(order, engine()) if _is_lazy(order) else _wait(_job(order))
 
 
 async def amap(prompt: str, data: Any, **how: Any) -> Any:
@@ -72,7 +77,10 @@ async def amap(prompt: str, data: Any, **how: Any) -> Any:
         >>> found.answer.tolist()
         ['Revenue in March was 2400 dollars.', 'Revenue in March was 2400 dollars.']
     """
-    job, used = Job(Order(prompt, data, **how)), engine()
+    order, used = Order(prompt, data, **how), engine()
+    if _is_lazy(order):
+        return await asyncio.to_thread(_lazy, order, used)
+    job = _job(order)
     if job.order.dry:
         return await asyncio.to_thread(_estimate, job, used)
     job.start(used, await asyncio.to_thread(_origin))
@@ -108,6 +116,24 @@ def forget_rows(prompt: str | None = None, *, model: str | None = None) -> int:
     check_text("mn.forget_rows('Is this a complaint? {text}')", {"prompt": prompt, "model": model})
     used, digest = engine(), None if prompt is None else prompt_digest(prompt)
     return used.call(used.runtime.store.forget_row_answers, digest, model)
+
+
+def _is_lazy(order: Order) -> bool:
+    return type(order.data).__module__.startswith("dask.dataframe")
+
+
+def _lazy(order: Order, used: Engine) -> Any:
+    from mentra_nb.rows.dask import lazy
+
+    return lazy(order, used, _origin())
+
+
+def _job(order: Order) -> Job:
+    if order.client is None:
+        return Job(order)
+    from mentra_nb.rows.dask import ClusterJob
+
+    return ClusterJob(order)
 
 
 def _origin() -> TurnOrigin:

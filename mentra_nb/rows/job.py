@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from mentra_nb.amounts import Period, amounts
 from mentra_nb.arguments import check_text
 from mentra_nb.budget.meter import Meter
 from mentra_nb.chat.engine import Engine
+from mentra_nb.chat.models import choose
 from mentra_nb.errors import BudgetSpent, Cancelled, ConfigurationError
 from mentra_nb.event.types import TurnOrigin
 from mentra_nb.ids import new_id
+from mentra_nb.providers.base import ModelInfo
 from mentra_nb.rows.asking import Asker
 from mentra_nb.rows.course import Answers, Cache
 from mentra_nb.rows.kinds import Kind
@@ -52,6 +55,7 @@ class Order:
     cache: Cache = True
     progress: bool = True
     dry: bool = False
+    client: Any = None
 
     def check(self) -> None:
         """Raise `ConfigurationError` for a value that cannot be meant."""
@@ -144,18 +148,19 @@ def _name(into: str | None, field: str, label: str) -> str:
 class Job:
     """A map that is checked and can be started."""
 
-    def __init__(self, order: Order, whole: Whole | None = None) -> None:
+    def __init__(self, order: Order, whole: Whole | None = None, *, is_part: bool = False) -> None:
         """Check everything that can be checked without a model. Raises `ConfigurationError`.
 
         Args:
             order: What is asked about which rows.
-            whole: The map of which these rows are a part.
+            whole: The map of which these rows are a part, if it is not this one.
+            is_part: Whether there may be other parts, so that columns need types that do not depend on the answers.
         """
         order.check()
-        self._whole, self._is_part = whole, whole is not None
+        self._whole, self._is_part = whole, is_part
         self.order = order
         self.template: Template = Template(order.prompt)
-        self.source: Source = Source(order.data, is_part=whole is not None)
+        self.source: Source = Source(order.data, is_part=is_part)
         self.template.check(self.source.columns)
         self.shape: Shape = Shape(order.as_)
         self.columns: Columns = Columns(order, self.shape, self.source)
@@ -202,7 +207,7 @@ class Job:
                 budgets["turn"] = budget
             keys: dict[Period, str] = {"turn": self.id, "session": origin.session_id or ""}
             keys["project"] = str(paths.project_root())
-            models = [str(await used.model(name)) for name in self.order.models()]
+            models = [await _full_name(name, used) for name in self.order.models()]
             most_rows = budget if isinstance(budget, int) else None
             self._whole = Whole(self.id, tuple(models), budgets, keys, origin, most_rows)
         return self._whole
@@ -243,6 +248,10 @@ class Job:
         finally:
             used.refresh_record()
 
+    def unanswered(self, rows: int = 0) -> list[Answers]:
+        """Return for each model answers to so many rows that are not there yet."""
+        return [Answers([None] * rows, [None] * rows) for _ in self.order.models()]
+
     def result(self, answers: Sequence[Answers]) -> Any:
         """Return the frame with the columns of answers. Raises the error of the first row that failed, if that is so
         ordered."""
@@ -251,3 +260,11 @@ class Job:
                 if error is not None and not isinstance(error, BudgetSpent | Cancelled):
                     raise error
         return self.source.result(self.columns.added(answers), self.id)
+
+
+async def _full_name(name: str | None, used: Engine) -> str:
+    """Return the full name of a model, without its key where that is possible. Raises `ConfigurationError`."""
+    choice = choose(name, used.settings, os.environ, registered=used.registered())
+    if choice.model is None:
+        return str(await used.model(name))
+    return str(ModelInfo(id=choice.model, provider=choice.provider))

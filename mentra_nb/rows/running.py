@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import Any
 
 import anyio
 
-from mentra_nb.errors import BudgetSpent, Cancelled
+from mentra_nb.errors import Cancelled
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.rows.asking import Asker
 from mentra_nb.rows.course import Answers, Cache, Course, Row, Shared
+from mentra_nb.rows.recorded import turn
 from mentra_nb.rows.row_budget import RowBudget
 from mentra_nb.rows.source import Source
 from mentra_nb.rows.tally import Tally
@@ -62,33 +61,19 @@ class RowMap:
 
     async def run(self, origin: e.TurnOrigin) -> list[Answers]:
         """Ask about every row and return what each model answered. The turn in the record comes from `origin`."""
-        began, found = time.monotonic(), list[Answers]()
-        prompt, model = self._askers[0].template.text, self._askers[0].model
-        where = origin.model_dump(include={"session_id", "cell_id", "execution_count"})
-        started = e.TurnStarted(agent_id=self.id, run_id=self.id, model=model, prompt=prompt, **origin.model_dump())
-        self._shared.emit(started)
-        stop_reason, error = "error", None
-        try:
-            prompts = self._source.values(self._askers[0].template.columns)
+        first = self._askers[0]
+        runtime, prompt = self._shared.runtime, first.template.text
+        with turn(runtime, self.id, prompt, first.model, origin, self._summary) as ending:
+            prompts = self._source.values(first.template.columns)
             found = [Answers([None] * len(prompts), [None] * len(prompts)) for _ in self._askers]
             async with anyio.create_task_group() as group:
                 for asker, answers in zip(self._askers, found, strict=True):
                     group.start_soon(self._ask_one, asker, prompts, answers)
-            spent = any(isinstance(each, BudgetSpent) for answers in found for each in answers.errors)
-            stop_reason = "cancelled" if self._shared.is_stopped else "budget" if spent else "end"
-        except anyio.get_cancelled_exc_class():
-            stop_reason = "cancelled"
-            raise
-        except BaseException as raised:
-            error = str(raised) or type(raised).__name__
-            raise
-        finally:
-            ms, success = int((time.monotonic() - began) * 1000), stop_reason == "end"
-            summary = f"{'of one part: ' * self._is_part}{self.tally.summary()}"
-            how: dict[str, Any] = {"stop_reason": stop_reason, "error": error, "text": summary}
-            finished = e.TurnFinished(agent_id=self.id, run_id=self.id, success=success, duration_ms=ms, **where, **how)
-            self._shared.emit(finished)
+            ending.set(found, is_stopped=self._shared.is_stopped)
         return found
+
+    def _summary(self) -> str:
+        return f"{'of one part: ' * self._is_part}{self.tally.summary()}"
 
     async def _ask_one(self, asker: Asker, prompts: Sequence[Row], answers: Answers) -> None:
         course = Course(self._shared, asker, answers)
