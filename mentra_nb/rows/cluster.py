@@ -30,7 +30,7 @@ class _Hearing:
     """What one process hears of the others."""
 
     def __init__(self, client: Any) -> None:
-        self.jobs = dict[int, Job]()
+        self.jobs: dict[int, Job] = {}
         """The parts of maps that are asked here."""
         client.subscribe_topic(REFUSED, self._refused)
         client.subscribe_topic(STOPPED, self._stopped)

@@ -11,7 +11,9 @@ from typing import Literal, Self
 
 from kits.http_server import Listener
 
-Fate = Literal["answer", "refuse", "fail", "break", "silence"]
+Fate = Literal["answer", "refuse", "hold", "fail", "break", "silence"]
+HOLD_SECONDS = 3
+"""For how long `hold` refuses any other request."""
 
 
 def _chunk(delta: dict[str, object], finish: str | None = None) -> bytes:
@@ -25,8 +27,9 @@ _USAGE = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":50,"completion_
 class RowServer(Listener):
     """Answers `yes to PROMPT`, unless `fate(prompt, attempt)` decides otherwise.
 
-    `asked` has the prompts in the order in which they came. `on_request` is called with each, on the server's thread,
-    before it is answered. As a context manager it runs on a thread of its own.
+    `asked` has the prompts in the order in which they came, `keys` the keys that came with them. `on_request` is
+    called with each, on the server's thread, before it is answered. As a context manager it runs on a thread of its
+    own.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class RowServer(Listener):
     ) -> None:
         super().__init__()
         self.asked: list[str] = []
+        self.keys = set[str]()
         self._times: Counter[str] = Counter()
         self.fate, self.on_request = fate, on_request
         self._ready = threading.Event()
@@ -67,6 +71,7 @@ class RowServer(Listener):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        self.keys.add(head.partition("authorization: bearer ")[2].partition("\r\n")[0])
         length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
         content = json.loads(await reader.readexactly(length))["messages"][-1]["content"]
         prompt = content if isinstance(content, str) else content[-1]["text"]
@@ -84,10 +89,10 @@ class RowServer(Listener):
         body = _chunk({"role": "assistant", "content": f"yes to {prompt}"}) + _chunk({}, "stop") + _USAGE
         body += b"data: [DONE]\n\n"
         status, headers = "200 OK", ["content-type: text/event-stream"]
-        if fate in ("refuse", "fail"):
+        if fate in ("refuse", "hold", "fail"):
             body = b'{"error": {"message": "later"}}'
-            status, headers = "429 Slow" if fate == "refuse" else "500 Broken", ["content-type: application/json"]
-            headers += ["retry-after-ms: 20"] if fate == "refuse" else []
+            status, headers = "500 Broken" if fate == "fail" else "429 Slow", ["content-type: application/json"]
+            headers += {"refuse": ["retry-after-ms: 20"], "hold": [f"retry-after: {HOLD_SECONDS}"]}.get(fate, [])
         lines = "\r\n".join([f"HTTP/1.1 {status}", *headers, f"content-length: {len(body)}", "", ""]).encode()
         writer.write(lines + (body[: len(body) // 2] if fate == "break" else body))
         await writer.drain()
