@@ -149,7 +149,8 @@ def _box(part: Folded) -> str:
     shown = coloured_html(visible(mask_secrets(part.text)), part.language)
     if not part.from_end:
         return f'<pre style="{_MONO};{_WRAP};{_BOX}" tabindex="0">{shown}</pre>'
-    return f'<div style="{_BOX};{_FROM_END}" tabindex="0"><pre style="{_MONO};{_WRAP};margin:0">{shown}</pre></div>'
+    inner = f"{_MONO};{_WRAP};margin:0;flex:none"  # else the page lets it shrink, and it scrolls itself
+    return f'<div style="{_MONO};{_BOX};{_FROM_END}" tabindex="0"><pre style="{inner}">{shown}</pre></div>'
 
 
 def _link(url: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -437,3 +438,27 @@ def test_what_an_mcp_server_asks_is_filled_in_on_the_card(opened: Opener) -> Non
     shown.get_by_role("button", name="Send").click()
     expect(notebook.output(1)).to_contain_text("A plan.", timeout=30_000)
     expect(notebook.output(2)).to_contain_text("days=3 sea=True season=")
+
+
+AT_END = """details => {
+  details.open = true;
+  const box = details.querySelector('div[tabindex]'), text = box.firstElementChild;
+  const [shown, whole] = [box, text].map(each => each.getBoundingClientRect());
+  return whole.height > 2 * shown.height && whole.bottom <= shown.bottom && whole.bottom > shown.bottom - 30;
+}"""
+
+
+def test_the_fold_of_a_command_shows_the_end_of_its_output_also_after_a_reload(opened: Opener) -> None:
+    setup = (
+        "from kits.notebooks import BEGIN\nexec(BEGIN)\nmn.allow('shell')\nscript(shell('seq 200'), s.text('Done.'))"
+    )
+    notebook = opened(setup, "%%mentra\ncount")
+    notebook.run_all(wait=True)
+    for _ in range(2):
+        expect(notebook.output(1)).to_contain_text("Done.", timeout=30_000)
+        fold = notebook.output(1).locator("details")
+        assert fold.evaluate(AT_END)
+        expect(fold.locator("pre").first.locator("span").first).to_have_attribute("style", re.compile("mirror-editor"))
+        notebook.saved()
+        notebook.page.reload()
+        notebook.ready()
