@@ -12,12 +12,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+import nbformat  # noqa: E402
+
 from kits.lab import chromium, lab_server  # noqa: E402
 
 DOCS = ROOT / "docs"
+NOTEBOOK = ROOT / "notebooks" / "01_first_turn.ipynb"
 SOURCES = (
     '%load_ext mentra_nb\nimport mentra_nb as mn\nmn.replay("01_first_turn.replay.jsonl")  # or any model',
-    "%%mentra -o answer\nHow many lines does the file sales.csv have? Run: wc -l sales.csv",
+    next(cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if cell.source.startswith("%%mentra")),
     "answer.text, answer.usage",
 )
 MARGIN = 6
