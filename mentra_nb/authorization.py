@@ -46,6 +46,8 @@ class Subject(Data):
     """Of a `path`: the absolute path of each part, matched as well."""
     protected: tuple[str, ...] = ()
     """Those of the parts that no wildcard allows and about which a person is asked, also when they are only read."""
+    only_read: tuple[str, ...] = ()
+    """Those of the parts of a `path` that the call changes nothing of."""
     sandboxed: bool = False
     """Whether the call runs where its effect can still be discarded."""
 
@@ -55,9 +57,15 @@ class Subject(Data):
         return cls(kind="shell", parts=(command,))
 
     @classmethod
-    def path(cls, *paths: str, absolute: tuple[str, ...] = (), protected: tuple[str, ...] = ()) -> Self:
+    def path(
+        cls,
+        *paths: str,
+        absolute: tuple[str, ...] = (),
+        protected: tuple[str, ...] = (),
+        only_read: tuple[str, ...] = (),
+    ) -> Self:
         """Return the subject of a call that touches these files, named as a person would, and by absolute path."""
-        return cls(kind="path", parts=paths, absolute=absolute, protected=protected)
+        return cls(kind="path", parts=paths, absolute=absolute, protected=protected, only_read=only_read)
 
     @classmethod
     def text(cls, text: str) -> Self:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mentra_nb.authorization import PermissionRule, ToolAuthorizationRequest
 from mentra_nb.permission.effects import folders_of, why_asked
 from mentra_nb.permission.patterns import exactly, matches
-from mentra_nb.permission.rules import IN_CMD, find_rule, verdict_on
+from mentra_nb.permission.rules import CODE, IN_CMD, find_rule, verdict_on
 from mentra_nb.permission.splitting import why_not_split
 
 MAX_QUOTED = 1_000
@@ -66,9 +66,11 @@ def why(request: ToolAuthorizationRequest, ask: str, rules: Sequence[PermissionR
 
 
 def near_miss(request: ToolAuthorizationRequest, rules: Sequence[PermissionRule]) -> str | None:
-    """Return why no allowance covers a shell line although one looks right; `None` if there is no such reason."""
+    """Return why no allowance covers a shell line, or code, although one looks right; `None` for others."""
     own = [rule for rule in rules if rule.tool == request.tool_name]
     denying, allowing = [rule for rule in own if not rule.allow], [rule for rule in own if rule.allow]
+    if request.tool_name in CODE and allowing and denying:
+        return f"no pattern can tell what code runs, so only its exact text is covered beside '{denying[0].pattern}'"
     if request.subject.kind != "shell" or not (allowing or denying):
         return None
     for line in request.subject.parts:

@@ -157,8 +157,21 @@ class SessionPermissions:
         decision = await self.without_asking(request, rules)
         if isinstance(decision, str):
             decision = await self.put_question(request, f"{said}{decision}", rules)
+            if (
+                decision.outcome is ToolAuthorizationOutcome.ALLOW and decision.arguments is None
+            ):  # else they are judged
+                decision = await self._denied_meanwhile(request) or decision
         await self._close_earlier(request)
         return await self.counted(decision)
+
+    async def _denied_meanwhile(self, request: ToolAuthorizationRequest) -> ToolAuthorizationDecision | None:
+        """Return the denial by a rule that was made while the question about a call was open, if there is one."""
+        rules = [rule for rule in await self.rules() if not rule.allow]
+        if request.effect is not None:
+            found = denial_of(request, request.effect, rules)
+        else:
+            found = find_rule(rules, request.tool_name, request.subject)
+        return by_rule(found) if found is not None else None
 
     async def without_asking(
         self, request: ToolAuthorizationRequest, rules: list[PermissionRule]

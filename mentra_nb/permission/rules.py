@@ -3,7 +3,8 @@
 Allowances for a shell line are matched command by command, and a line that cannot be split with certainty is covered
 only by its exact pattern. Denials judge what the line would run (`denials.py`). Patterns on paths are normalised as
 the paths are: `~`, `./` and `..` are resolved, and a path is matched both relative to the working folder and absolute.
-The denial of a folder is one of all that is in it. A protected file is allowed only by its own name.
+The denial of a folder is one of all that is in it, and holds for the other tools for files as well. A protected file is
+allowed only by its own name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 IN_CMD = sys.platform == "win32"
 """Whether commands run in a shell whose lines cannot be split here, so that a wildcard covers none of them."""
+DENIED_WITH = {"files": ("read", "write"), "read": ("files",), "write": ("files",)}
+"""By tool for files: the others whose denials of a path hold for it as well, that of `write` for what it changes."""
+CODE = frozenset({"python"})
+"""The tools whose text is code, of which no pattern can tell what it runs: beside a denial no wildcard covers any."""
 
 
 def find_rule(
@@ -35,18 +40,23 @@ def find_rule(
     first; the one that covers the first part is returned. A rule on effects allows no call; with `on_effects`, only
     those rules allow, and they cover a command whatever files its redirections name: what it did to them is judged.
     """
-    own = sorted((rule for rule in rules if rule.tool == tool), key=lambda rule: -len(rule.pattern))
-    denying = [rule for rule in own if not rule.allow]
+    held = (tool, *(DENIED_WITH.get(tool, ()) if subject.kind == "path" else ()))
+    own = sorted((rule for rule in rules if rule.tool in held), key=lambda rule: -len(rule.pattern))
+    denying, own = [rule for rule in own if not rule.allow], [rule for rule in own if rule.tool == tool]
     allowing = [rule for rule in own if rule.allow and (rule.folders is not None) == on_effects]
     if subject.kind == "shell":
         return _shell_rule(allowing, denying, subject, on_effects=on_effects)
     parts = subject.forms() or (("",),)  # a call without a subject is covered by `*` only
     for rule in denying:
         patterns = _denials(rule, subject.kind)
-        if any(_covers(each, text, subject.kind) for each in patterns for part in parts for text in part):
+        only_read = subject.only_read if rule.tool == "write" else ()
+        acted_on = [part for part in parts if part[0] not in only_read]
+        if any(_covers(each, text, subject.kind) for each in patterns for part in acted_on for text in part):
             return rule
-    named = [rule for rule in allowing if not has_wildcard(rule.pattern)] if subject.protected else allowing
-    covering = [_covering(named if part[0] in subject.protected else allowing, part, subject.kind) for part in parts]
+    exact = [rule for rule in allowing if not has_wildcard(rule.pattern)]
+    if denying and tool in CODE:
+        allowing = exact
+    covering = [_covering(exact if part[0] in subject.protected else allowing, part, subject.kind) for part in parts]
     return covering[0] if all(covering) else None
 
 

@@ -253,6 +253,36 @@ async def test_a_denial_also_holds_for_what_a_person_changed() -> None:
     assert table.recorder.of(e.ToolExecutionStarted) == []
 
 
+@pytest.mark.parametrize(
+    "decision", [ALLOW, PermissionDecision(allow=True, remember="session", pattern="*")], ids=["once", "always"]
+)
+async def test_a_denial_made_while_a_question_is_open_counts_more_than_an_allowance_given_later(
+    decision: PermissionDecision,
+) -> None:
+    async with bench(tools=[act]) as table:
+        session = await table.session()
+
+        async def answer(question: PermissionQuestion) -> None:
+            await session.permissions.add_rule("act", '*"what":"bad"*', allow=False, reason="never bad")
+            session.resolve_permission(question.request_id, decision)
+
+        result = await ask(table, session, answer, what="bad")
+        assert decided(table) == [("deny", "rule")]
+        assert "never bad" in str(result.content)
+        assert table.recorder.of(e.ToolExecutionStarted) == []
+
+
+async def test_a_change_into_what_is_not_denied_runs_though_what_it_replaces_was_denied_meanwhile() -> None:
+    async with bench(tools=[act]) as table:
+        session = await table.session()
+
+        async def answer(question: PermissionQuestion) -> None:
+            await session.permissions.add_rule("act", '*"what":"bad"*', allow=False)
+            await edit(session, what="good")(question)
+
+        assert str((await ask(table, session, answer, what="bad")).content).endswith("good*1")
+
+
 async def test_an_authorizer_and_the_policy_also_judge_what_a_person_changed(tmp_path: Path) -> None:
     class Judges(Judge):
         async def authorize(self, request: Any) -> ToolAuthorizationDecision:
@@ -377,10 +407,13 @@ async def test_always_for_one_call_decides_the_others_that_its_pattern_covers(al
 
         said = await peeks(table, session, answer)
         [rule] = await session.remembered_rules()
-    assert [text.startswith("seen") for text in said] == [allow, allow, not allow]
-    assert sorted(by or "" for _, by in decided(table)) == ["rule", "user", "user"]
-    assert [row.rule_id for row in table.recorder.of(e.ToolAuthorizationFinished) if row.rule_id] == [rule.id]
-    assert rule.times_used == 1
+    assert [text.startswith("seen") for text in said] == [allow, allow, False]  # no allowance holds against a denial
+    assert sorted(by or "" for _, by in decided(table)) == (
+        ["rule", "user", "user"] if allow else ["rule", "rule", "user"]
+    )
+    used = [row.rule_id for row in table.recorder.of(e.ToolAuthorizationFinished) if row.rule_id]
+    assert used == [rule.id] * (1 if allow else 2)
+    assert rule.times_used == len(used)
 
 
 async def test_a_stop_closes_all_open_questions_of_a_turn() -> None:

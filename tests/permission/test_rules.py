@@ -94,6 +94,50 @@ def test_a_rule_is_for_its_tool_only() -> None:
     assert find_rule([allow("*", tool="write")], "read", Subject.path("a.txt")) is None
 
 
+FILES = Subject.path("a.txt", "b.txt", "c.txt", only_read=("c.txt",))
+"""A batch that changes two files and reads a third."""
+
+
+@pytest.mark.parametrize(
+    ("denial", "decides"),
+    [
+        (deny("b.txt", "files"), True),
+        (deny("c.txt", "files"), True),
+        (deny("b.txt", "write"), True),
+        (deny("c.txt", "write"), False),
+        (deny("c.txt", "read"), True),
+        (deny("b.*", "read"), True),
+        (deny("d.txt", "files"), False),
+        (deny("b.txt", "shell"), False),
+    ],
+)
+def test_one_denied_file_denies_a_batch_also_by_a_denial_for_another_tool_for_files(
+    denial: PermissionRule, decides: bool
+) -> None:
+    allowance = allow("*", "files")
+    assert find_rule([allowance, denial], "files", FILES) is (denial if decides else allowance)
+
+
+def test_a_denial_for_a_batch_holds_for_the_tools_for_one_file_and_an_allowance_does_not() -> None:
+    for tool in ("read", "write"):
+        assert find_rule([deny("a/*", "files"), allow("*", tool)], tool, Subject.path("a/b")) == deny("a/*", "files")
+        assert find_rule([allow("*", "files")], tool, Subject.path("a/b")) is None
+    assert find_rule([deny("a/*", "write"), allow("*", "read")], "read", Subject.path("a/b")) == allow("*", "read")
+
+
+CODE = ["import  os", "os . system('rm x')", "os.\uff53ystem('x')", "from os import system", "%sx rm x", "print(1)"]
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_beside_a_denial_for_code_only_its_exact_text_is_covered(code: str) -> None:
+    denial, everything = deny("*import os*", "python"), allow("*", "python")
+    assert find_rule([everything], "python", Subject.text(code)) is everything
+    assert find_rule([everything, denial], "python", Subject.text(code)) is None
+    the_very_code = allow(exactly(code), "python")
+    assert find_rule([everything, denial, the_very_code], "python", Subject.text(code)) is the_very_code
+    assert find_rule([everything, deny("*", "shell")], "python", Subject.text(code)) is everything
+
+
 def test_a_denial_wins_over_any_allowance() -> None:
     rules = [allow("src/secret.txt", "read"), deny("src/*", "read"), allow("*", "read")]
     found = find_rule(rules, "read", Subject.path("src/secret.txt"))

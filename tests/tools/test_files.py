@@ -612,3 +612,17 @@ def test_a_batch_does_what_a_plain_model_does_or_nothing(
     else:
         anyio.run(run)
         assert contents(folder) == expected
+
+
+async def test_a_batch_says_which_of_its_files_it_only_reads(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    operations = [
+        {"op": "read", "path": "a"},
+        {"op": "read", "path": "b"},
+        {"op": "set", "path": "b", "content": "x"},
+        {"op": "move", "from": "c", "to": "d"},
+    ]
+    made, tool = context(tmp_path), FilesTool()
+    subject = tool.subject(made, {"operations": operations})
+    assert set(subject.parts) == {"a", "b", "c", "d"}
+    assert subject.only_read == ("a",)

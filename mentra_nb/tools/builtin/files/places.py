@@ -48,10 +48,13 @@ def in_folder(folder: str | None, path: str) -> str:
 def subject_of(places: Iterable[tuple[Place, Access]]) -> Subject:
     """Return the subject of a call on these files, each once."""
     found: dict[str, Place] = {}
-    protected = {}
+    protected, written = {}, set[str]()
     for one, access in places:
         found.setdefault(one.shown, one)
         if guard_of((one.given, one.target), access) is not None:
             protected[one.shown] = True
+        if access == "write":
+            written.add(one.shown)
     absolute = tuple(each.target.as_posix() for each in found.values())
-    return Subject.path(*found, absolute=absolute, protected=tuple(protected))
+    only_read = tuple(each for each in found if each not in written)
+    return Subject.path(*found, absolute=absolute, protected=tuple(protected), only_read=only_read)
