@@ -47,8 +47,9 @@ class ExampleModel(Provider):
         last = request.messages[-1]
         prompt = " ".join(block.text for block in last.content if isinstance(block, Text))
         command = prompt.partition("Run ")[2].strip("`.")
-        if request.tool_choice is not None and request.tool_choice.name:
-            answer = scripted.tool_calls([(request.tool_choice.name, {"value": ["Oslo"]})], usage=USAGE)
+        typed = next((tool.name for tool in request.tools if tool.name.startswith("mentra_terminal_")), None)
+        if typed is not None:
+            answer = scripted.tool_calls([(typed, {"value": ["Oslo"]})], usage=USAGE)
         elif command:
             answer = scripted.tool_calls([("shell", {"command": command})], usage=USAGE)
         elif prompt and any(tool.name == "revenue" for tool in request.tools):
