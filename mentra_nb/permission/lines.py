@@ -63,8 +63,9 @@ def _parsed(line: str) -> ShellLine | None:
         return None
     commands: list[tuple[str, ...]] = []
     inputs: list[str] = []
+    whole: set[int] = set()
     for node in _all(root):
-        if node.type == "command":
+        if node.type == "command" and node.id not in whole:
             commands.append(tuple(_words(node)))
         elif node.type in _COMMANDS:
             commands.append(tuple(_text(child) for child in node.children))
@@ -74,6 +75,7 @@ def _parsed(line: str) -> ShellLine | None:
             body = node.child_by_field_name("body")
             if body is not None and body.type == "command" and (extra := _after_redirection(node)):
                 commands.append((*_words(body), *extra))
+                whole.add(body.id)
         elif node.type in ("heredoc_body", "herestring_redirect"):
             inputs.append(_input(node))
     return ShellLine(tuple(words for words in commands if words), tuple(inputs))

@@ -6,7 +6,7 @@ import os
 import shlex
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mentra_nb.authorization import PermissionRule, Subject
@@ -57,6 +57,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 @settings(max_examples=int(os.environ.get("MENTRA_LINES", "300")), deadline=None)
+@example("a >f a")
 def test_a_line_taken_apart_without_its_redirections_runs_what_the_grammar_of_the_shell_reads(line: str) -> None:
     commands = simple_commands(without_redirections(line))
     if commands is not None and (read := parsed(line)) is not None:
