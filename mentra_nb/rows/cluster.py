@@ -64,7 +64,8 @@ def in_touch(job: Job, used: Engine) -> Iterator[None]:
     try:
         from distributed import get_client, get_worker
 
-        worker, client = get_worker(), get_client()
+        worker: Any = get_worker()
+        client: Any = get_client()
     except (ImportError, ValueError):
         yield
         return
