@@ -28,6 +28,10 @@ from mentra_nb.providers.registry import EMBEDDED, PRESETS
 
 FREE = frozenset({*EMBEDDED, "scripted", *(preset.id for preset in PRESETS.values() if preset.key_env is None)})
 """The providers whose answers cost nothing: demo, scripts, this process, and the known servers for local models."""
+BATCH_SHARE = 0.5
+"""What an answer in a batch costs of the listed price. OpenAI, Anthropic and Gemini each document half of it:
+https://platform.openai.com/docs/guides/batch, https://docs.claude.com/en/docs/build-with-claude/batch-processing and
+https://ai.google.dev/gemini-api/docs/batch-api. The price list has no prices for batches."""
 _LISTED_AS = {"gemini": "google", "xai": "x-ai", "moonshot": "moonshotai", "bedrock": "aws"}
 _UNKNOWN = (None, None, None, None)
 _RATES = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")

@@ -155,6 +155,15 @@ class Meter:
         more = int(Decimal(str(values["more"])) * PARTS[claim.unit])
         await self._store.extend_budget(claim.period, claim.key, claim.unit, more)
 
+    async def reserve_for_long(self, most: Mapping[Unit, int]) -> str:
+        """Reserve as `reserve_unasked` does, and return the id under which any process settles it in the store.
+
+        Nothing waits for it to be settled.
+        """
+        reservation = await self.reserve_unasked(most)
+        self._open -= 1
+        return reservation.id
+
     async def settle(self, reservation_id: str, spent: Mapping[Unit, int] | None) -> None:
         with anyio.CancelScope(shield=True):
             await self._store.settle_budget(reservation_id, spent)

@@ -93,6 +93,14 @@ class AnthropicProvider(WireProvider):
     def decoder(self, request: Request) -> AnthropicDecoder:
         return AnthropicDecoder(request.model, cached_apart=self.descriptor.id == "anthropic")
 
+    def frames(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+        ending = {"delta": {"stop_reason": answer.get("stop_reason")}, "usage": answer.get("usage")}
+        return [
+            {"type": "message_start", "message": answer},
+            {"type": "message_delta", **ending},
+            {"type": "message_stop"},
+        ]
+
     async def list_models(self) -> list[ModelInfo]:
         pages = ("data", {"limit": "1000"}, "after_id", lambda page: page.get("has_more") and page.get("last_id"))
         entries = await self.model_entries(*pages)

@@ -74,6 +74,8 @@ MAX_DOCUMENT = 16 * 1024 * 1024
 """Bytes of a JSON document, decompressed."""
 DOCUMENT_TIME = 30.0
 """Seconds in which a JSON document must have arrived."""
+UPLOAD_TIME = 300.0
+"""Seconds in which a body must have been sent and answered."""
 
 FOR_EVENTS = {"accept": "text/event-stream", "content-type": "application/json"}
 """Headers of a request whose answer is an event stream."""
@@ -306,26 +308,71 @@ class HttpClient:
 
         A document longer than `MAX_DOCUMENT` or slower than `DOCUMENT_TIME` is an error.
         """
-        body = bytearray()
+        return _parsed(url, (await self.fetch("GET", url, {"accept": "application/json", **headers}))[1])
+
+    async def post_json(self, url: str, headers: Mapping[str, str], body: bytes) -> Any:
+        """POST a body, JSON unless `headers` say otherwise, and return the JSON document that answers it.
+
+        Raises as `get_json`. `UPLOAD_TIME` is allowed.
+        """
+        sent = {"accept": "application/json", "content-type": "application/json", **headers}
+        return _parsed(url, (await self.fetch("POST", url, sent, body, seconds=UPLOAD_TIME))[1])
+
+    async def fetch(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, seconds: float | None = None
+    ) -> tuple[Mapping[str, str], bytes]:
+        """Send a request and return the headers and the body of its answer, within `seconds`.
+
+        Raises `TransportError`, `HttpError`, or `MalformedStream` for a body longer than `MAX_DOCUMENT`.
+        """
+        answer, seconds = bytearray(), DOCUMENT_TIME if seconds is None else seconds
         try:
-            with anyio.fail_after(DOCUMENT_TIME):
-                async with self.transport.send("GET", url, {"accept": "application/json", **headers}, None) as response:
+            with anyio.fail_after(seconds):
+                async with self.transport.send(method, url, headers, body) as response:
                     await check_status(response, headers)
                     async for chunk in response.chunks:
-                        body += chunk
-                        if len(body) > MAX_DOCUMENT:
+                        answer += chunk
+                        if len(answer) > MAX_DOCUMENT:
                             raise MalformedStream(
                                 f"{_where(url)} sent more than {MAX_DOCUMENT} bytes; check the base URL"
                             )
+                    return response.headers, bytes(answer)
         except TimeoutError:
-            raise TransportError(f"{_where(url)} did not answer within {DOCUMENT_TIME:g} s; try again") from None
-        try:
-            return json.loads(body)
-        except ValueError as error:
-            raise DecodeError(f"{_where(url)} did not answer with JSON; check the base URL") from error
+            raise TransportError(f"{_where(url)} did not answer within {seconds:g} s; try again") from None
+
+    @asynccontextmanager
+    async def lines(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """GET a text and give its lines as they arrive, empty ones left out. Raises `TransportError` or `HttpError`.
+
+        A line longer than `MAX_FRAME` is a `MalformedStream`.
+        """
+        async with self.transport.send("GET", url, headers, None) as response:
+            await check_status(response, headers)
+            async with aclosing(_lines(response.chunks, _where(url))) as lines:
+                yield lines
 
     async def aclose(self) -> None:
         await self.transport.aclose()
+
+
+async def _lines(chunks: AsyncIterator[bytes], where: str) -> AsyncGenerator[bytes, None]:
+    rest = b""
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_FRAME:
+            raise MalformedStream(f"{where} sent a line longer than {MAX_FRAME} bytes")
+        for line in whole:
+            if line.strip():
+                yield line
+    if rest.strip():
+        yield rest
+
+
+def _parsed(url: str, body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise DecodeError(f"{_where(url)} did not answer with JSON; check the base URL") from error
 
 
 async def event_stream(response: Response, headers: Mapping[str, str]) -> EventStream:

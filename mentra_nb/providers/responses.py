@@ -74,6 +74,9 @@ class ResponsesProvider(OpenAIProvider):
     def decoder(self, request: Request) -> ResponsesDecoder:
         return ResponsesDecoder(request.model, late_encryption=_reasons(request))
 
+    def frames(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"type": "response.completed", "response": answer}]
+
     def _offered(self, request: Request) -> list[bytes] | None:
         fragments = self.tool_fragments(request, _tool)
         searched = any(request.defers(tool) for tool in request.tools)

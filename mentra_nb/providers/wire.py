@@ -94,6 +94,10 @@ class WireProvider(Provider):
     def decoder(self, request: Request) -> Decoder:
         """Return a decoder for the answer to `request`."""
 
+    def frames(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return an answer that came as one document as the frames that its stream would have had."""
+        return [answer]
+
     def address(self, request: Request) -> str:
         """Return the URL that a request is posted to."""
         return self.url(self.endpoint)

@@ -76,9 +76,11 @@ class Asker:
         self.model = model
         self.template = template
         self.shape = shape
-        self._meter = meter
+        self.meter: Meter = meter
+        """What requests are reserved of."""
         self._pace = pace
-        self._options = RunOptions(retry_budget=retries)
+        self.options: RunOptions = RunOptions(retry_budget=retries)
+        """When a request that failed is sent again."""
         self._free = bool(getattr(provider, "free", False))
         self._system = system
         self._by_schema = provider.capabilities.supports_structured_output and not shape.is_text
@@ -107,7 +109,7 @@ class Asker:
 
     def check_priced(self) -> None:
         """Raise `ConfigurationError` if a budget is in money and the model has no known price."""
-        self._most(self.request(""))
+        self.most(self.request(""))
 
     async def ask(self, values: Mapping[str, Any], answered: str | None = None) -> Outcome:
         """Ask about one row. An answer that does not fit the type is asked for once more; so is one given here."""
@@ -150,17 +152,17 @@ class Asker:
                 is_refusal = isinstance(error, HttpError) and error.status == 429
                 refusals, attempts = refusals + is_refusal, attempts + (not is_refusal)
                 transient = error.is_transient or isinstance(error, MalformedStream)
-                too_long = asked_wait(error) > self._options.retry_after_cap
-                spent = attempts > most_retries(error, self._options) or refusals > MAX_REFUSALS
+                too_long = asked_wait(error) > self.options.retry_after_cap
+                spent = attempts > most_retries(error, self.options) or refusals > MAX_REFUSALS
                 if spent or too_long or not transient:
                     raise
-                await anyio.sleep(retry_delay(error, number, random.random(), self._options))  # noqa: S311
+                await anyio.sleep(retry_delay(error, number, random.random(), self.options))  # noqa: S311
         raise AssertionError("unreachable")
 
     async def _send(self, request: Request, attempt: int, outcome: Outcome, place: int) -> str:
         """Send a request within the budgets and return the text of its answer."""
-        spent = most = self._most(request)
-        reservation = await self._meter.reserve(most) if most else None
+        spent = most = self.most(request)
+        reservation = await self.meter.reserve(most) if most else None
         provider, opened, began = self.provider, False, time.monotonic()
         pending = PendingMessage("", provider.descriptor.id, self.model)
         outcome.requests += 1
@@ -182,7 +184,7 @@ class Asker:
             if not opened and is_free_of_charge(error):
                 spent = dict.fromkeys(most, 0)
             if isinstance(error, HttpError) and error.status == 429:
-                self._pace.refused(began, min(asked_wait(error), self._options.retry_after_cap))
+                self._pace.refused(began, min(asked_wait(error), self.options.retry_after_cap))
             raise
         finally:
             outcome.usage = outcome.usage + (pending.usage or TokenUsage())
@@ -191,8 +193,9 @@ class Asker:
         self._pace.answered(time.monotonic() - began)
         return text
 
-    def _most(self, request: Request) -> dict[Unit, int]:
-        meter = self._meter
+    def most(self, request: Request) -> dict[Unit, int]:
+        """Return the most that a request may use of the budgets. Raises `ConfigurationError` without a known price."""
+        meter = self.meter
         if not (meter.limits("usd") or meter.limits("tokens")):
             return {}
         prompt = most_of_head(request.system, ()) + most_of_messages(request.messages)

@@ -86,6 +86,19 @@ class Shared:
         """Take one row out of the budget of rows. Return whether there was one. Raises `StoreError`."""
         return self.budget is None or await self.budget.take()
 
+    async def take_rows(self, wanted: int) -> int:
+        """Take up to so many rows out of the budget of rows. Return how many there were. Raises `StoreError`."""
+        if self.budget is None:
+            return wanted
+        taken, step = 0, wanted
+        while step and taken < wanted:
+            some = min(step, wanted - taken)
+            if await self.budget.take(some):
+                taken += some
+            else:
+                step //= 2
+        return taken
+
 
 class Course:
     """The rows of a map before one model."""
@@ -190,3 +203,8 @@ class Course:
             usage=None if outcome.usage.is_empty() else outcome.usage,
             request_id=new_id(ROW),
         )
+
+
+def no_batches(provider: str) -> str:
+    """Return what the person who waits is told of a provider without batches."""
+    return f"{provider} has no batches, so each row was asked by itself at the full price"

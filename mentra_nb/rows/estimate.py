@@ -7,7 +7,8 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mentra_nb.content import TokenUsage
-from mentra_nb.pricing import cost_usd
+from mentra_nb.pricing import BATCH_SHARE, cost_usd
+from mentra_nb.providers.batch import batches_of
 from mentra_nb.rows.digests import digests_of
 from mentra_nb.rows.kinds import Kind
 
@@ -56,7 +57,8 @@ async def estimate(job: Job, used: Engine, origin: TurnOrigin) -> pd.DataFrame:
         ]
         tokens = [len(asked) * round(sum(pair)) for pair in zip(sent, answered, strict=True)]
         costs = [cost_usd(asker.provider.descriptor.id, asker.model, usage) for usage in of_one]
-        usd = [None if cost is None else cost * len(asked) for cost in costs]
+        share = BATCH_SHARE if job.order.batch and batches_of(asker.provider) is not None else 1.0
+        usd = [None if cost is None else cost * share * len(asked) for cost in costs]
         rows.append((asker.name, len(prompts), len(asked), *tokens, *usd))
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"least_usd": float, "most_usd": float})
     frame.attrs["mentra_nb"] = True

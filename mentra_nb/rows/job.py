@@ -55,6 +55,7 @@ class Order:
     cache: Cache = True
     progress: bool = True
     dry: bool = False
+    batch: bool = False
     client: Any = None
 
     def check(self) -> None:
@@ -68,6 +69,8 @@ class Order:
             raise ConfigurationError(f"on_error must be 'keep' or 'raise', not {self.on_error!r}")
         if self.cache not in (True, False, "refresh"):
             raise ConfigurationError(f"cache must be True, False or 'refresh', not {self.cache!r}")
+        if not isinstance(self.batch, bool):
+            raise ConfigurationError(f"batch must be True or False, not {self.batch!r}")
         is_number = isinstance(self.budget, int) and not isinstance(self.budget, bool)
         if self.budget is not None and not is_number and not isinstance(self.budget, str):
             raise ConfigurationError(f"a budget is such as '2.00usd', '200k' or a number of rows, not {self.budget!r}")
@@ -239,6 +242,7 @@ class Job:
             cache=order.cache,
             stops_at_error=order.on_error == "raise",
             id=self.id,
+            batch=order.batch,
             is_part=self._is_part,
         )
         if self._is_stopped:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 REFRESH = 0.2
 """Seconds between two looks at what is done."""
+MOST_BATCHES = 3
+"""Batches under way that are shown."""
 
 
 class Progress:
@@ -28,6 +30,7 @@ class Progress:
         parts = [f"{tally.failed:,} failed"] if tally.failed else []
         if tally.usage and (cost := tally.cost_usd()) is not None:
             parts.append(f"{cost:.4f} usd")
+        parts += list(tally.batches.values())[:MOST_BATCHES]
         self._bar.total = tally.total
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update(tally.done + tally.failed - self._bar.n)

@@ -16,11 +16,11 @@ class RowBudget:
         self._store, self._holder = store, holder
         self._claim = BudgetClaim("turn", map_id, "calls", 1, rows)
 
-    async def take(self) -> bool:
-        """Take one row, and return whether there was one left. Raises `StoreError`."""
+    async def take(self, rows: int = 1) -> bool:
+        """Take that many rows, and return whether so many were left; else take none. Raises `StoreError`."""
         id = new_id("reservation")
         with anyio.CancelScope(shield=True):
-            if await self._store.reserve_budget(id, self._holder, [self._claim]) is not None:
+            if await self._store.reserve_budget(id, self._holder, [self._claim._replace(amount=rows)]) is not None:
                 return False
-            await self._store.settle_budget(id, {"calls": 1})
+            await self._store.settle_budget(id, {"calls": rows})
         return True

@@ -10,7 +10,7 @@ from mentra_nb.errors import Cancelled
 from mentra_nb.event import types as e
 from mentra_nb.ids import new_id
 from mentra_nb.rows.asking import Asker
-from mentra_nb.rows.course import Answers, Cache, Course, Row, Shared
+from mentra_nb.rows.course import Answers, Asked, Cache, Course, Row, Shared, no_batches
 from mentra_nb.rows.recorded import turn
 from mentra_nb.rows.row_budget import RowBudget
 from mentra_nb.rows.source import Source
@@ -32,6 +32,7 @@ class RowMap:
         cache: Cache = True,
         stops_at_error: bool = False,
         id: str | None = None,
+        batch: bool = False,
         is_part: bool = False,
     ) -> None:
         """Take a frame and what is asked about it.
@@ -45,12 +46,13 @@ class RowMap:
             cache: Whether stored answers are used, and new ones are stored; `refresh` only stores.
             stops_at_error: Whether no row is asked after one that failed.
             id: The id of the map, a new one by default.
+            batch: Whether rows go to the provider in batches, if it has them.
             is_part: Whether these are only a part of the map's rows.
         """
         self.id: str = id or new_id("map")
         self.tally: Tally = Tally(total=len(source) * len(askers))
         self._shared = Shared(self.id, runtime, self.tally, workers, budget, cache, stops_at_error)
-        self._source, self._askers, self._is_part = source, askers, is_part
+        self._source, self._askers, self._is_part, self._in_batch = source, askers, is_part, batch
         self._scopes: list[anyio.CancelScope] = []
 
     def stop(self) -> None:
@@ -81,9 +83,21 @@ class RowMap:
             self._scopes.append(scope)
             if self._shared.is_stopped:
                 scope.cancel()
-            await course.ask(await course.unanswered(prompts))
+            asked = await course.unanswered(prompts)
+            await course.ask(await self._in_batches(course, asked) if self._in_batch else asked)
         why = course.over or Cancelled("not asked: the map was stopped")
         for index, cells in enumerate(answers.cells):
             if cells is None and answers.errors[index] is None:
                 answers.errors[index] = why
                 self.tally.failed += 1
+
+    async def _in_batches(self, course: Course, asked: Sequence[Asked]) -> Sequence[Asked]:
+        """Let the provider answer rows in batches. Return those that are to be asked one by one."""
+        from mentra_nb.providers.batch import batches_of
+        from mentra_nb.rows.batching import Batching
+
+        batches = batches_of(course.asker.provider)
+        if batches is None:
+            self.tally.note = no_batches(course.asker.provider.descriptor.id)
+            return asked
+        return await Batching(course, batches).run(asked)

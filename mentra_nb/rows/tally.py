@@ -27,6 +27,10 @@ class Tally:
     """Tokens."""
     answers: dict[Key, int] = field(default_factory=dict)
     """Rows that were asked."""
+    batches: dict[str, str] = field(default_factory=dict)
+    """How far each batch under way is, by its key."""
+    note: str | None = None
+    """What the person who waits should know."""
 
     def spend(self, asker: Asker, outcome: Outcome) -> None:
         """Count what was used for a row."""
@@ -47,6 +51,7 @@ class Tally:
         """Count what was done of a part of the rows, which `total` has already."""
         for name in ("done", "stored", "failed", "requests"):
             setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.note = self.note or part.note
         for key, usage in part.usage.items():
             self.usage[key] = self.usage.get(key, TokenUsage()) + usage
             self.answers[key] = self.answers.get(key, 0) + part.answers[key]
@@ -79,4 +84,6 @@ class Tally:
         parts.append(f"{self.requests:,} request{'s' * (self.requests != 1)}, {self.tokens():,} tokens")
         if (cost := self.cost_usd()) is not None:
             parts.append(f"{cost:.4g} usd")
+        if self.note:
+            parts.append(self.note)
         return "; ".join(parts)
