@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.agent.limits import RunOptions
@@ -18,18 +20,22 @@ from mentra_nb.agent.retrying import asked_wait, most_retries, retry_delay
 from mentra_nb.amounts import Unit
 from mentra_nb.budget.meter import Meter
 from mentra_nb.budget.requests import is_free_of_charge, most_of, most_of_head, most_of_messages, used
-from mentra_nb.content import Message, TokenUsage
+from mentra_nb.content import Image, Message, Text, TokenUsage
 from mentra_nb.errors import (
     BudgetSpent,
+    ConfigurationError,
     HttpError,
     InvalidOutput,
     MalformedStream,
     MentraError,
     ProviderError,
     StoreError,
+    UnsupportedCapability,
 )
+from mentra_nb.permission.policy import RuntimePolicy
 from mentra_nb.providers.base import MessageStarted, Provider, Request
 from mentra_nb.rows.pace import Pace
+from mentra_nb.rows.pictures import block, held
 from mentra_nb.rows.shape import Cells, Shape
 from mentra_nb.rows.template import Template
 
@@ -37,6 +43,8 @@ MAX_OUTPUT = 8192
 """Tokens of one answer, reasoning included."""
 MAX_REFUSALS = 50
 """Refusals for the rate limit after which a row fails."""
+Prompt = str | Sequence[Image | Text]
+"""Of one row: text, or text and pictures."""
 HOPELESS = (401, 402, 403, 404)
 """Statuses after which no other row can be answered either."""
 
@@ -71,11 +79,14 @@ class Asker:
         system: str | None = None,
         examples: Sequence[tuple[Mapping[str, Any], str]] = (),
         retries: int = 5,
+        policy: RuntimePolicy | None = None,
     ) -> None:
         self.provider = provider
         self.model = model
         self.template = template
         self.shape = shape
+        self.policy: RuntimePolicy = policy or RuntimePolicy()
+        """Which files may be read."""
         self.meter: Meter = meter
         """What requests are reserved of."""
         self._pace = pace
@@ -86,14 +97,39 @@ class Asker:
         self._by_schema = provider.capabilities.supports_structured_output and not shape.is_text
         self._examples: list[Message] = []
         for values, answer in examples:
-            self._examples += (Message.user(template.fill(values)), Message.assistant(answer))
+            self._examples += (Message.user(self._filled(values)), Message.assistant(answer))
 
     @property
     def name(self) -> str:
         """The model as `provider/model`."""
         return f"{self.provider.descriptor.id}/{self.model}"
 
-    def request(self, text: str, more: Sequence[Message] = ()) -> Request:
+    def _filled(self, values: Mapping[str, Any]) -> Prompt:
+        if not (shown := held(self.template, values)):
+            return self.template.fill(values)
+        return self.template.blocks(values, {name: block(value, self.policy) for name, value in shown.items()})
+
+    async def prompt(self, values: Mapping[str, Any]) -> Prompt:
+        """Return the prompt of a row, with pictures and the content of files.
+
+        Raises `MentraError` for one that cannot be sent.
+        """
+        if not held(self.template, values):
+            return self.template.fill(values)
+        return await anyio.to_thread.run_sync(self._filled, values)
+
+    async def check_sight(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Raise `ConfigurationError` if there is a picture in the first row with anything but text: it takes none."""
+        for values in rows:
+            if held(self.template, values):
+                with suppress(MentraError):  # a row that cannot be sent fails by itself
+                    if not isinstance(prompt := await self.prompt(values), str) and _has_picture(prompt):
+                        break
+        else:
+            return
+        raise ConfigurationError(f"{self.name} takes no pictures: name a model that does")
+
+    def request(self, text: Prompt, more: Sequence[Message] = ()) -> Request:
         """Return the request for a row, whose prompt is `text`. `more` follows it."""
         shape, system = self.shape, self._system
         asks = not shape.is_text and not self._by_schema
@@ -113,9 +149,9 @@ class Asker:
 
     async def ask(self, values: Mapping[str, Any], answered: str | None = None) -> Outcome:
         """Ask about one row. An answer that does not fit the type is asked for once more; so is one given here."""
-        outcome, prompt = Outcome(), self.template.fill(values)
-        more: list[Message] = []
+        outcome, more = Outcome(), list[Message]()
         try:
+            prompt = await self.prompt(values)
             while True:
                 outcome.text = await self._answer(prompt, more, outcome) if answered is None else answered
                 answered = None
@@ -132,12 +168,13 @@ class Asker:
             outcome.error, outcome.is_last = error, True
         except MentraError as error:
             outcome.error = error
-            outcome.is_last = isinstance(error, HttpError) and error.status in HOPELESS
+            hopeless = isinstance(error, HttpError) and error.status in HOPELESS
+            outcome.is_last = hopeless or isinstance(error, UnsupportedCapability)
         except Exception as error:  # noqa: BLE001 - a provider may be foreign code
             outcome.error = ProviderError(f"the provider failed: {type(error).__name__}: {error}")
         return outcome
 
-    async def _answer(self, prompt: str, more: Sequence[Message], outcome: Outcome) -> str:
+    async def _answer(self, prompt: Prompt, more: Sequence[Message], outcome: Outcome) -> str:
         """Return the text of one answer. Passing errors are retried; raises the last one."""
         attempts, refusals = 0, 0
         for number in count(1):
@@ -174,6 +211,7 @@ class Asker:
                         pending.apply(event)
                         if isinstance(event, MessageStarted) and event.limits is not None:
                             self._pace.limited(event.limits, place)
+            self._check_seen(request)
             text = pending.message().text()
             spent = used(provider.descriptor.id, self.model, pending.usage, most) if most else most
             if (why := WHY_NOT_WHOLE.get(pending.stop_reason or "end")) is not None:
@@ -193,6 +231,11 @@ class Asker:
         self._pace.answered(time.monotonic() - began)
         return text
 
+    def _check_seen(self, request: Request) -> None:
+        """Raise `UnsupportedCapability` if a picture was left out, because the model refuses them."""
+        if not self.provider.takes_images(self.model) and _has_picture(request.messages[-1].content):
+            raise UnsupportedCapability(self.name, "pictures")
+
     def most(self, request: Request) -> dict[Unit, int]:
         """Return the most that a request may use of the budgets. Raises `ConfigurationError` without a known price."""
         meter = self.meter
@@ -202,3 +245,7 @@ class Asker:
         if request.response_format is not None:
             prompt += len(str(request.response_format.schema).encode())
         return most_of(meter, self.provider.descriptor.id, self.model, prompt, MAX_OUTPUT, free=self._free)
+
+
+def _has_picture(content: Iterable[Any]) -> bool:
+    return any(isinstance(each, Image) for each in content)

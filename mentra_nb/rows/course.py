@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import anyio
+import anyio.to_thread
 
 from mentra_nb.errors import BudgetSpent, InvalidOutput, MentraError, ProviderError, StoreError
 from mentra_nb.event import types as e
@@ -115,8 +116,9 @@ class Course:
     async def unanswered(self, prompts: Sequence[Row]) -> list[Asked]:
         """Use the answers that are stored, and return the other rows; those with equal values are one."""
         rows, digest = dict[str, list[int]](), digests_of(self.asker)
-        for index, values in enumerate(prompts):
-            rows.setdefault(digest(values), []).append(index)
+        digests = await anyio.to_thread.run_sync(lambda: [digest(values) for values in prompts])  # reads files
+        for index, key in enumerate(digests):
+            rows.setdefault(key, []).append(index)
         asked = [Asked(key, same, prompts[same[0]]) for key, same in rows.items()]
         return await self.without_stored(asked) if self.of.cache is True else asked
 

@@ -7,7 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from mentra_nb.content import Image, Sendable
 from mentra_nb.rows.asking import MAX_OUTPUT, Asker
+from mentra_nb.rows.pictures import digest as content_digest
+from mentra_nb.rows.pictures import held
 from mentra_nb.rows.template import as_text
 
 
@@ -23,13 +26,28 @@ def digests_of(asker: Asker) -> Callable[[tuple[Any, ...]], str]:
     of the columns that the prompt names.
     """
     request = asker.request("")
-    said = [[message.role.value, message.text()] for message in request.messages]
+    said = [[message.role.value, *_said(message)] for message in request.messages]
     decides = [asker.name, asker.template.text, request.system, said, asker.shape.schema, MAX_OUTPUT]
     begun = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
 
     def digest(values: tuple[Any, ...]) -> str:
         made = begun.copy()
-        made.update(json.dumps([as_text(value) for value in values]).encode())
+        made.update(json.dumps(_valued(asker, values)).encode())
         return made.hexdigest()
 
     return digest
+
+
+def _said(message: Sendable) -> list[str]:
+    """Return what decides of a message: its text, and digests of its pictures."""
+    images = [block for block in message.content if isinstance(block, Image)]
+    return [message.text(), *(hashlib.sha256(str(image.data or image.url).encode()).hexdigest() for image in images)]
+
+
+def _valued(asker: Asker, values: tuple[Any, ...]) -> list[Any]:
+    """Return what decides of the values of a row: their text, and digests of pictures and files."""
+    template = asker.template
+    shown = held(template, dict(zip(template.columns, values, strict=True)))
+    columns = {template.names[name] for name in shown}
+    texts = ["" if name in columns else as_text(each) for name, each in zip(template.columns, values, strict=True)]
+    return [*texts, {name: content_digest(each, asker.policy) for name, each in shown.items()}] if shown else texts

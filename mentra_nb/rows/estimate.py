@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mentra_nb.content import TokenUsage
+import anyio.to_thread
+
+from mentra_nb.budget.requests import PER_IMAGE
+from mentra_nb.content import Text, TokenUsage
+from mentra_nb.errors import MentraError
 from mentra_nb.pricing import BATCH_SHARE, cost_usd
 from mentra_nb.providers.batch import batches_of
 from mentra_nb.rows.digests import digests_of
@@ -25,6 +29,8 @@ SAMPLE = 1_000
 """Prompts that are measured."""
 BYTES_PER_TOKEN = 5.0, 3.0
 """For the least and the most tokens of a text."""
+PER_PICTURE = 80, PER_IMAGE
+"""Tokens of a picture."""
 PER_MESSAGE = 4, 12
 """Tokens that a wire adds to a message."""
 SHORT, LONG = 2, 500
@@ -47,10 +53,11 @@ async def estimate(job: Job, used: Engine, origin: TurnOrigin) -> pd.DataFrame:
     rows = []
     for asker in await job.askers(used, origin):
         prompts, digest = job.source.values(asker.template.columns), digests_of(asker)
-        by_digest = {digest(values): values for values in prompts}
+        digests = await anyio.to_thread.run_sync(list, map(digest, prompts))  # reads files
+        by_digest = dict(zip(digests, prompts, strict=True))
         stored = await used.runtime.store.load_row_answers(list(by_digest)) if job.order.cache is True else {}
         asked = [values for key, values in by_digest.items() if key not in stored]
-        sent, answered = _sent(asker, asked), _answered(asker, list(stored.values()))
+        sent, answered = await _sent(asker, asked), _answered(asker, list(stored.values()))
         of_one = [
             TokenUsage(input_tokens=round(tokens), output_tokens=round(answer))
             for tokens, answer in zip(sent, answered, strict=True)
@@ -65,20 +72,33 @@ async def estimate(job: Job, used: Engine, origin: TurnOrigin) -> pd.DataFrame:
     return frame
 
 
-def _sent(asker: Asker, asked: Sequence[tuple[Any, ...]]) -> Span:
+async def _sent(asker: Asker, asked: Sequence[tuple[Any, ...]]) -> Span:
     """Return the tokens of one request, by a sample from all over the frame."""
     sample = asked[:: max(1, len(asked) // SAMPLE)]
     if not sample:
         return Span(0, 0)
     names = asker.template.columns
-    filled = (asker.template.fill(dict(zip(names, values, strict=True))) for values in sample)
+    filled = [await _measured(asker, dict(zip(names, values, strict=True))) for values in sample]
     request = asker.request("")
     fixed = sum(len(message.text().encode()) for message in request.messages) + len((request.system or "").encode())
     if request.response_format is not None:
         fixed += len(str(request.response_format.schema).encode())
-    size = fixed + mean(len(text.encode("utf-8", "replace")) for text in filled)
+    size, pictures = fixed + mean(text for text, _ in filled), mean(images for _, images in filled)
     messages = len(request.messages) + (request.system is not None)
-    return Span(*(size / by + each * messages for by, each in zip(BYTES_PER_TOKEN, PER_MESSAGE, strict=True)))
+    by_kind = zip(BYTES_PER_TOKEN, PER_MESSAGE, PER_PICTURE, strict=True)
+    return Span(*(size / by + each * messages + picture * pictures for by, each, picture in by_kind))
+
+
+async def _measured(asker: Asker, values: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the bytes of text and the number of pictures of a prompt. One that cannot be sent has none of both."""
+    try:
+        prompt = await asker.prompt(values)
+    except MentraError:
+        return 0, 0
+    if isinstance(prompt, str):
+        return len(prompt.encode("utf-8", "replace")), 0
+    texts = [block.text for block in prompt if isinstance(block, Text)]
+    return sum(len(text.encode("utf-8", "replace")) for text in texts), len(prompt) - len(texts)
 
 
 def _answered(asker: Asker, stored: Sequence[str]) -> Span:

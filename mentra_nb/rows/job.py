@@ -224,8 +224,12 @@ class Job:
             model = await used.model(name)
             provider, pace = used.runtime.provider(model.provider), pace_of(used.runtime, model.provider)
             how: dict[str, Any] = {"system": order.system, "examples": self.examples, "retries": order.retries}
+            how["policy"] = used.runtime.policy
             asker = Asker(provider, model.id, self.template, self.shape, meter, pace, **how)
             asker.check_priced()
+            if not provider.takes_images(model.id):
+                names = self.template.columns
+                await asker.check_sight(dict(zip(names, each, strict=True)) for each in self.source.values(names))
             askers.append(asker)
         return askers
 

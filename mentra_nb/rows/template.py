@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mentra_nb.content import Image, Text
 from mentra_nb.errors import ConfigurationError
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -13,6 +14,8 @@ _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 class Template:
     """A prompt in which `{name}` stands for the value of the column of exactly that name, and `{{` for a brace.
+
+    `{@name}` stands for the content of the file whose path is that value.
 
     A name is only looked up: it has no attributes, indexes, conversions or formats. What a value contains is never
     read as a template.
@@ -39,7 +42,11 @@ class Template:
                     f"write {found[0] * 2} for the brace itself"
                 )
         self._texts[-1] += text[at:]
-        self.columns: tuple[str, ...] = tuple(dict.fromkeys(self._order))
+        self.files: frozenset[str] = frozenset(name for name in self._order if name.startswith("@"))
+        """The names in braces that stand for the content of a file."""
+        self.names: dict[str, str] = {name: name[name in self.files :] for name in self._order}
+        """The column of each name in braces."""
+        self.columns: tuple[str, ...] = tuple(dict.fromkeys(self.names.values()))
         """The names of the columns, in the order in which they first occur."""
 
     def check(self, columns: Sequence[str]) -> None:
@@ -57,8 +64,20 @@ class Template:
         """Return the prompt with the text of these values; a value that is missing becomes empty text."""
         parts = [self._texts[0]]
         for name, following in zip(self._order, self._texts[1:], strict=True):
-            parts += (as_text(values[name]), following)
+            parts += (as_text(values[self.names[name]]), following)
         return "".join(parts)
+
+    def blocks(self, values: Mapping[str, Any], held: Mapping[str, Image | Text]) -> list[Image | Text]:
+        """Return the prompt with the text of these values, but with what is held where its name is in braces."""
+        parts: list[Image | Text] = [Text(text=self._texts[0])]
+        for name, following in zip(self._order, self._texts[1:], strict=True):
+            value = held[name] if name in held else Text(text=as_text(values[self.names[name]]))
+            for each in (value, Text(text=following)):
+                if isinstance(each, Text) and isinstance(parts[-1], Text):
+                    parts[-1] = Text(text=parts[-1].text + each.text)
+                else:
+                    parts.append(each)
+        return [each for each in parts if isinstance(each, Image) or each.text]
 
 
 def as_text(value: Any) -> str:

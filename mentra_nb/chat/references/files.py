@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +22,16 @@ MAX_PICTURE = 16 << 20
 
 
 def file_part(path: str, room: int, policy: RuntimePolicy) -> Part:
-    """Return the part of a file: its text, cut at `room` characters, or its picture.
+    """Return the part of a file: its text, cut at `room` characters, or its picture. Raises as `opened`."""
+    with opened(path, policy) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        return _part(file, path, size, room)
+
+
+@contextmanager
+def opened(path: str, policy: RuntimePolicy) -> Iterator[BinaryIO]:
+    """Open a file that may be handed over, for reading.
 
     Raises:
         OperationDenied: the file is outside of what may be read, or protected.
@@ -35,9 +46,7 @@ def file_part(path: str, room: int, policy: RuntimePolicy) -> Part:
         )
     try:
         with parent(str(target)) as (above, name), above.open(name) as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            return _part(file, path, size, room)
+            yield file
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
