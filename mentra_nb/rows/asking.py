@@ -76,16 +76,16 @@ class Asker:
         meter: Meter,
         pace: Pace,
         *,
+        policy: RuntimePolicy,
         system: str | None = None,
         examples: Sequence[tuple[Mapping[str, Any], str]] = (),
         retries: int = 5,
-        policy: RuntimePolicy | None = None,
     ) -> None:
         self.provider = provider
         self.model = model
         self.template = template
         self.shape = shape
-        self.policy: RuntimePolicy = policy or RuntimePolicy()
+        self.policy: RuntimePolicy = policy
         """Which files may be read."""
         self.meter: Meter = meter
         """What requests are reserved of."""
