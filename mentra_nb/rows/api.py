@@ -43,8 +43,7 @@ def map(
     why in `error`.
 
     Args:
-        prompt: With `{column}` where its value belongs, also a picture; `{@column}` is the content of the file whose
-            path is that value; `{{` is a brace.
+        prompt: With `{column}` for its value or picture, `{@column}` for the file of that path; `{{` is a brace.
         data: A frame or series of pandas, polars or pyarrow, a DuckDB relation, or a list of texts or dicts. A frame
             of Dask stays lazy, and each partition is asked where it is computed.
         as_: The type of an answer, as pydantic understands it; its fields become columns.

@@ -121,10 +121,11 @@ class Batching:
             if number % 100 == 0:
                 await anyio.lowlevel.checkpoint()
             each = first[0]
-            request = asker.request(asker.template.fill(dict(zip(asker.template.columns, each.values, strict=True))))
             try:
+                prompt = await asker.prompt(dict(zip(asker.template.columns, each.values, strict=True)))
+                request = asker.request(prompt)
                 line = self._batches.line(each.digest, request)
-            except InvalidRequest as error:
+            except MentraError as error:
                 course.settle(first.popleft().rows, Outcome(error=error))
                 continue
             size += len(line) + 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kits.batch_server import BatchServer
 from kits.conformance import TEXT, stream
 from kits.dialects import DIALECTS
 from kits.http_server import Reply, Server
@@ -20,7 +21,7 @@ from mentra_nb.content import Image, Text
 from mentra_nb.errors import ConfigurationError
 from mentra_nb.providers.base import ProviderCapabilities
 from mentra_nb.providers.registry import adapter
-from mentra_nb.rows import pictures
+from mentra_nb.rows import batching, pictures
 
 
 def png(red: int) -> bytes:
@@ -125,3 +126,17 @@ def test_a_dry_map_counts_pictures_and_sends_nothing(seeing: RowModel) -> None:
     assert seen.least_tokens[0] >= text.least_tokens[0] + 80
     assert seen.most_tokens[0] >= text.most_tokens[0] + 5_000
     assert seeing.requests == []
+
+
+def test_a_batch_has_pictures_and_fails_the_row_whose_file_cannot_be_read(
+    model: RowModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "FIRST_LOOK", 0.01)
+    Path("photo.png").write_bytes(png(2))
+    with BatchServer("chat_completions") as server:
+        mn.connect("lab", server.url, wire="chat_completions", model="m")
+        frame = pd.DataFrame({"photo": ["photo.png", "none.png"]})
+        found = mn.map("{@photo}: what is it?", frame, batch=True, progress=False)
+    assert found.error.isna().tolist() == [True, False]
+    assert "none.png" in found.error[1]
+    assert any(base64.b64encode(png(2)) in raw for raw in server.files.values())
