@@ -2,27 +2,35 @@
 
 The server runs in a separate process and answers each request after 20 ms. The bare gather posts the same bodies with
 httpx, at the same concurrency, reads the same streams with httpx-sse and parses every frame; it stores nothing and
-records nothing. The two take turns, in fresh processes, and the least wall time and CPU time of each is compared. The
-memory of the map is its highest beyond what the process had before it, with the frame.
+records nothing. `bare2` is the same with httpx2, which the map itself goes over where it is installed. Beside them
+are the parallel chat of chatlas and a gather over pydantic-ai, if they can be imported by the Python that is named in
+the environment as `RIVALS` (this one by default); chatlas asks for whole answers, not streams. They take turns, in
+fresh processes, and the least wall time and CPU time of each is compared. The memory of the map is its highest beyond
+what the process had before it, with the frame.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import multiprocessing
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else 10_000
 WORKERS = 64
 LATENCY = 0.020
-RUNS = 3
+RUNS = int(os.environ.get("RUNS", "3"))
+RIVALS = os.environ.get("RIVALS", sys.executable)
 
 
 def _chunk(delta: dict[str, object], finish: str | None = None) -> bytes:
@@ -34,6 +42,18 @@ _USAGE = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":9,"completion_t
 ANSWER = _chunk({"role": "assistant", "content": "yes"}) + _chunk({}, "stop") + _USAGE + b"data: [DONE]\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
 
+_BODY = json.dumps(
+    {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18},
+    }
+).encode()
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_BODY) + _BODY
+
 
 async def _serve(pipe: Connection) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,9 +61,9 @@ async def _serve(pipe: Connection) -> None:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
-                await reader.readexactly(int(lengths[0].split(b":")[1]))
+                body = await reader.readexactly(int(lengths[0].split(b":")[1]))
                 await asyncio.sleep(LATENCY)
-                writer.write(HEAD + ANSWER)
+                writer.write(HEAD + ANSWER if json.loads(body).get("stream") else WHOLE)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionResetError):
             writer.close()
@@ -64,10 +84,11 @@ def _prompts() -> list[str]:
     return [f"Is ticket {number} a complaint? It says: the parcel {number} came late" for number in range(ROWS)]
 
 
-def bare(url: str) -> None:
+def bare(url: str, client_of: str = "httpx") -> None:
     """Post the requests of a map with nothing around them."""
-    import httpx
     from httpx_sse import EventSource
+
+    httpx: Any = importlib.import_module(client_of)
 
     async def main() -> None:
         limits = httpx.Limits(max_connections=WORKERS, max_keepalive_connections=WORKERS)
@@ -115,13 +136,61 @@ def mapped(url: str) -> None:
         engine.reset()
 
 
-def _measured(run: object) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    wall, cpu = time.perf_counter(), time.process_time()
-    run()  # type: ignore[operator]
+def bare2(url: str) -> None:
+    """Do as `bare` over httpx2."""
+    bare(url, "httpx2")
+
+
+def chatlas(url: str) -> None:
+    """Ask the same with the parallel chat of chatlas."""
+    chatlas: Any = importlib.import_module("chatlas")
+    chat = chatlas.ChatOpenAICompletions(base_url=f"{url}/v1", api_key="k", model="m")
+
+    def run() -> None:
+        asking = chatlas.parallel_chat_text(chat, _prompts(), max_active=WORKERS, rpm=10_000_000)
+        assert asyncio.run(asking) == ["yes"] * ROWS
+
+    _measured(run)
+
+
+def pydantic_ai(url: str) -> None:
+    """Ask the same with a gather over an agent of pydantic-ai."""
+    ai: Any = importlib.import_module("pydantic_ai")
+    model = importlib.import_module("pydantic_ai.models.openai").OpenAIChatModel
+    provider = importlib.import_module("pydantic_ai.providers.openai").OpenAIProvider
+    agent = ai.Agent(model("m", provider=provider(base_url=f"{url}/v1", api_key="k")))
+
+    async def main() -> None:
+        room = asyncio.Semaphore(WORKERS)
+
+        async def one(prompt: str) -> str:
+            async with room, agent.run_stream(prompt) as answer:
+                return str(await answer.get_output())
+
+        assert await asyncio.gather(*map(one, _prompts())) == ["yes"] * ROWS
+
+    _measured(lambda: asyncio.run(main()))
+
+
+def _highest() -> float:
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def _measured(run: Callable[[], None]) -> None:
+    Path("/proc/self/clear_refs").write_text("5")  # the highest begins anew, at what there is now
+    before, wall, cpu = _highest(), time.perf_counter(), time.process_time()
+    run()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"wall": wall, "cpu": cpu, "memory": (after - before) / 1024}))
+    print(json.dumps({"wall": wall, "cpu": cpu, "memory": _highest() - before}))
+
+
+WAYS = {way.__name__: way for way in (bare, bare2, mapped, chatlas, pydantic_ai)}
+
+
+def _has(module: str) -> bool:
+    return subprocess.run([RIVALS, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
 
 
 def main() -> None:
@@ -129,26 +198,32 @@ def main() -> None:
     server = multiprocessing.get_context("spawn").Process(target=_server, args=(theirs,), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{ours.recv()}"
-    found: dict[str, list[dict[str, float]]] = {"bare": [], "mapped": []}
+    rivals = [name for name in ("chatlas", "pydantic_ai") if _has(name)]
+    for name in {"chatlas", "pydantic_ai"}.difference(rivals):
+        print(f"{name} is not installed, so it is not measured")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ("bare", "bare2", "mapped", *rivals)}
     for _ in range(RUNS):
         for name, measured in found.items():
-            done = subprocess.run([sys.executable, __file__, name, url, str(ROWS)], stdout=subprocess.PIPE, check=True)
-            measured.append(json.loads(done.stdout))
+            python = RIVALS if name in rivals else sys.executable
+            done = subprocess.run([python, __file__, name, url, str(ROWS)], stdout=subprocess.PIPE, check=True)
+            measured.append(json.loads(done.stdout.splitlines()[-1]))
     server.terminate()
     least = {name: {key: min(each[key] for each in runs) for key in runs[0]} for name, runs in found.items()}
     for name, values in least.items():
         per_row = values["cpu"] / ROWS * 1e6
         print(
-            f"{name:7} wall {values['wall']:6.2f} s   CPU a row {per_row:6.0f} µs   memory {values['memory']:5.1f} MB"
+            f"{name:11} wall {values['wall']:6.2f} s   CPU a row {per_row:6.0f} µs   memory {values['memory']:5.1f} MB"
         )
     for key, most in (("wall", 1.25), ("cpu", 2.0)):
-        print(f"{key}: {least['mapped'][key] / least['bare'][key]:.2f} times the bare gather (at most {most})")
+        for name in found.keys() - {"mapped"}:
+            limit = f" (at most {most})" if name == "bare" else ""
+            print(f"{key}: {least['mapped'][key] / least[name][key]:.2f} times {name}{limit}")
     print(f"memory over the frame: {least['mapped']['memory']:.1f} MB (at most 50)")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["bare"], ["mapped"]):
+    if len(sys.argv) > 3:
         ROWS = int(sys.argv[3])
-        (bare if sys.argv[1] == "bare" else mapped)(sys.argv[2])
+        WAYS[sys.argv[1]](sys.argv[2])
     else:
         main()
