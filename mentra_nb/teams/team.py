@@ -243,9 +243,7 @@ class Team:
         await self.load()
         self.note_turn()
         for name in recipients:
-            if name != self.lead.name and name not in self._members:
-                known = ", ".join([self.lead.name, *sorted(self._members)])
-                raise OperationDenied(f"Unknown team recipient '{name}'; there are: {known}")
+            self._check_recipient(name, may_be_gone=more.get("type") == "response")
             if self._unread[name] >= MAX_WAITING:
                 raise OperationDenied(f"{counted(MAX_WAITING, 'message')} wait for '{name}' already")
         now = time.time()
@@ -259,6 +257,16 @@ class Team:
             if (mate := self.at_work.get(name)) is not None:
                 mate.wake()
         return [message]
+
+    def _check_recipient(self, name: str, *, may_be_gone: bool = False) -> None:
+        """Raise `OperationDenied` for a name that there is not, or of one that has shut down."""
+        if name == self.lead.name:
+            return
+        if name not in self._members:
+            known = ", ".join([self.lead.name, *sorted(self._members)])
+            raise OperationDenied(f"Unknown team recipient '{name}'; there are: {known}")
+        if name not in self.at_work and self._members[name].status == "shutdown" and not may_be_gone:
+            raise OperationDenied(f"'{name}' has shut down and reads no messages: a new member may take the name")
 
     def _changed(self, name: str, by: int) -> None:
         self._unread[name] += by
@@ -296,8 +304,7 @@ class Team:
         request_id = new_id("request")
         about = {"from": sender, "to": recipient, "protocol": protocol, "content": content}
         request = TeamRequest.model_validate({**about, "request_id": request_id, "created_at": time.time()})
-        if recipient not in (self.lead.name, *self._members):
-            raise OperationDenied(f"Unknown team recipient '{recipient}'")
+        self._check_recipient(recipient)
         await self._store.save_request(self.id, request)
         self._requests[request_id] = request
         self._tell(rare.TeamProtocolRequested, request)

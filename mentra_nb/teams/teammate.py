@@ -138,14 +138,16 @@ class Teammate:
         if lead.run_generation != self._generation:
             self._turns, self._generation = 0, lead.run_generation
         self._turns += 1
-        self.is_busy = True
+        self.is_busy, options = True, team.options(MAX_ROUNDS)
         try:
             if self._turns > MOST_TURNS:
                 raise OperationDenied(f"it took {MOST_TURNS} turns since the last one of '{lead.name}' began")
             await team.set_status(name, "working")
-            self.last = (await take(team.options(MAX_ROUNDS), team.origin())).text()
-        except EmptyAssistantResponse:
-            pass  # it did its work, and had nothing to say
+            self.last = (await take(options, team.origin())).text()
+        except EmptyAssistantResponse as empty:
+            if options.ended_early is not None:  # else it did its work, and had nothing to say
+                await team.set_status(name, "failed", str(empty))
+                return False
         except Exception as error:
             if not isinstance(error, MentraError):
                 log.exception("a turn of teammate '%s' failed", name)

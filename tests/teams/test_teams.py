@@ -15,10 +15,11 @@ from kits.core import MODEL, Recorder, Unattended, heard, of
 
 from mentra_nb.agent.agent import Agent
 from mentra_nb.agent.config import AgentConfig
+from mentra_nb.agent.limits import RunOptions
 from mentra_nb.agent.new_turn import companion
 from mentra_nb.authorization import PermissionDecision
 from mentra_nb.content import ToolResult
-from mentra_nb.errors import InvalidRequest
+from mentra_nb.errors import InvalidRequest, OperationDenied
 from mentra_nb.event import rare
 from mentra_nb.event import screen as shown
 from mentra_nb.event import types as e
@@ -40,6 +41,7 @@ from mentra_nb.store.volatile import VolatileStore
 from mentra_nb.task_board.keeper import TaskKeeper
 from mentra_nb.task_board.tools import task_tools
 from mentra_nb.teams.config import TeamConfig
+from mentra_nb.teams.joining import spawn as join
 from mentra_nb.teams.team import Team, team_of
 from mentra_nb.teams.tools import team_tools
 from mentra_nb.tools.builtin.shell import ShellTool
@@ -518,3 +520,40 @@ async def test_a_question_of_a_teammate_says_who_asks_and_its_turn_has_a_parent(
         await idle(team_of(session.agent))
         last = [event for event in recorder.of(e.TurnStarted) if event.agent_id == mate.agent.id][-1]
         assert (last.parent_id, last.session_id) == (session.agent.id, session.id)
+
+
+async def test_who_has_shut_down_gets_no_mail_and_no_request_but_the_answer_to_its_own() -> None:
+    asks = tool_calls([("team_request", {"to": LEAD, "protocol": "plan_approval", "content": "May I?"})])
+    async with crew(tester=[tool_calls([spawn(prompt="go")]), text("ok")], bob=[asks, text("asked")]) as (runtime, _):
+        lead = await runtime.spawn(LEAD, MODEL)
+        await lead.send("make a team")
+        team = team_of(lead)
+        await idle(team)
+        team.shut_down("bob")
+        with anyio.fail_after(60):
+            while team.at_work:
+                await team.changed()
+        with pytest.raises(OperationDenied, match="'bob' has shut down"):
+            await team.send(LEAD, "bob", "hello")
+        with pytest.raises(OperationDenied, match="'bob' has shut down"):
+            await team.request(LEAD, "bob", "review", "Is it right?")
+        [open_request] = team.requests()
+        assert (await team.respond(LEAD, open_request.request_id, approve=True)).status == "approved"
+        assert team.unread("bob") == 1
+
+
+async def test_a_teammate_that_a_budget_ends_has_failed_and_says_so() -> None:
+    async with crew(bob=[text("done")]) as (runtime, provider):
+        lead = await runtime.spawn(LEAD, MODEL)
+        team = team_of(lead)
+        team.limits = RunOptions(budgets={"day": "10 tokens"})
+        await join(team, "bob", "counts files", "go")
+        await idle(team)
+        [member] = team.members()
+        assert (member.status, provider.of("bob")) == ("failed", [])
+        assert "budget of today" in (member.failure or "")
+        team.limits = RunOptions()
+        await team.send(LEAD, "bob", "again")
+        await idle(team)
+        assert status(team) == "idle"
+        assert [mail["content"] for mail in inbox(provider.of("bob")[0])] == ["go", "again"]
