@@ -160,7 +160,7 @@ class Settings(BaseModel):
         default=False, description="Whether teammates without work claim tasks of the board that nobody has."
     )
     team_idle_timeout: float | None = Field(
-        default=None, gt=0, description="Seconds after which a teammate without work shuts down; None: it waits on."
+        default=None, gt=0, description="Seconds after which a teammate without work shuts down; not set: never."
     )
     team_members: int = Field(default=20, ge=1, description="Teammates that work in a team at the same time, at most.")
     agents: tuple[Path, ...] = Field(

@@ -1,7 +1,7 @@
 """Many requests handed to a provider at once, which answers them within a day at half the price.
 
-`batches_of` returns the `Batches` of a provider. Each wire has its own in a sibling file, which knows where requests
-are handed in, how the provider says how far it is, and how its results look.
+Each wire has its own `Batches` in a sibling file, which knows where requests are handed in, how the provider says how
+far it is, and how its results look; `batches.batches_of` returns that of a provider.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from mentra_nb.errors import DecodeError, HttpError, ProviderError, UnsupportedCapability
-from mentra_nb.providers.base import Provider, ProviderEvent, Request
+from mentra_nb.providers.base import ProviderEvent, Request
 from mentra_nb.providers.failures import stream_error
-from mentra_nb.providers.http import HttpxTransport
 from mentra_nb.providers.json import encode
 from mentra_nb.providers.wire import WireProvider
 
@@ -183,26 +182,3 @@ def failure(status: Any, error: Any) -> ProviderError:
     if isinstance(status, int) and status >= 400:
         return HttpError(status, encode({"error": found}).decode())
     return stream_error(found)
-
-
-def batches_of(provider: Provider) -> Batches | None:
-    """Return the batches of a provider, or `None` if it has none: a model in this process, or answers from a tape.
-
-    Whether a server has them is known once it is asked.
-    """
-    if not isinstance(provider, WireProvider) or not isinstance(provider.http.transport, HttpxTransport):
-        return None
-    match provider.wire:
-        case "responses" | "chat_completions":
-            from mentra_nb.providers.openai_batches import OpenAIBatches
-
-            return OpenAIBatches(provider)
-        case "anthropic_messages":
-            from mentra_nb.providers.anthropic_batches import AnthropicBatches
-
-            return AnthropicBatches(provider)
-        case "gemini_generate_content":
-            from mentra_nb.providers.gemini_batches import GeminiBatches
-
-            return GeminiBatches(provider)
-    return None

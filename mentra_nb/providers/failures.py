@@ -9,16 +9,14 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
 from mentra_nb.errors import QUOTA_CODES, HttpError, MalformedStream, ProviderError, RetryableError
+from mentra_nb.providers.answer import Response
 from mentra_nb.providers.limits import limits_in
 from mentra_nb.server_text import message_in
-
-if TYPE_CHECKING:
-    from mentra_nb.providers.http import Response
 
 MAX_ERROR_BODY = 64 * 1024
 ERROR_BODY_TIME = 10.0  # seconds

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -27,6 +27,7 @@ from mentra_nb.errors import (
     TransportError,
     Unreachable,
 )
+from mentra_nb.providers.answer import Response
 from mentra_nb.providers.clients import Clients
 from mentra_nb.providers.failures import (
     MAX_ERROR_BODY,
@@ -81,15 +82,6 @@ FOR_EVENTS = {"accept": "text/event-stream", "content-type": "application/json"}
 """Headers of a request whose answer is an event stream."""
 _STRAY, _STRAY_AFTER_CR = late(r"\n[{\[]"), late(r"\r[{\[]")
 """The beginning of a line of JSON. Apart, as an expression that begins with one character is found ten times faster."""
-
-
-class Response(NamedTuple):
-    """A response whose body is still arriving: `chunks` are its decompressed bytes, in the pieces they came in."""
-
-    status: int
-    headers: Mapping[str, str]
-    """Names are lower case."""
-    chunks: AsyncIterator[bytes]
 
 
 class Transport(Protocol):

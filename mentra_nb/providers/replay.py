@@ -29,10 +29,11 @@ from pydantic import Field, ValidationError
 
 from mentra_nb.content import Data
 from mentra_nb.errors import ConfigurationError, HttpError, ReplayMiss
+from mentra_nb.providers.answer import Response
 from mentra_nb.providers.base import Provider
 from mentra_nb.providers.cleaning import clean_body, clean_text
 from mentra_nb.providers.failures import scrub
-from mentra_nb.providers.http import HttpClient, Response, Transport
+from mentra_nb.providers.http import HttpClient, Transport
 from mentra_nb.providers.registry import adapter
 from mentra_nb.providers.wire import WireProvider
 from mentra_nb.secrets.tree import mask_values

@@ -12,7 +12,7 @@ from mentra_nb.budget.requests import PER_IMAGE
 from mentra_nb.content import Text, TokenUsage
 from mentra_nb.errors import MentraError
 from mentra_nb.pricing import BATCH_SHARE, cost_usd
-from mentra_nb.providers.batch import batches_of
+from mentra_nb.providers.batches import batches_of
 from mentra_nb.rows.digests import digests_of
 from mentra_nb.rows.kinds import Kind
 

@@ -93,7 +93,7 @@ class RowMap:
 
     async def _in_batches(self, course: Course, asked: Sequence[Asked]) -> Sequence[Asked]:
         """Let the provider answer rows in batches. Return those that are to be asked one by one."""
-        from mentra_nb.providers.batch import batches_of
+        from mentra_nb.providers.batches import batches_of
         from mentra_nb.rows.batching import Batching
 
         batches = batches_of(course.asker.provider)

@@ -21,10 +21,11 @@ from pydoc_data.topics import topics
 from typing import Any
 
 from mentra_nb.event.bus import NullAudit
+from mentra_nb.providers.answer import Response
 from mentra_nb.providers.anthropic import AnthropicProvider
 from mentra_nb.providers.base import ModelInfo
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
-from mentra_nb.providers.http import HttpClient, Response
+from mentra_nb.providers.http import HttpClient
 from mentra_nb.runtime.runtime import Runtime
 from mentra_nb.store.sqlite import SqliteStore
 

@@ -12,13 +12,13 @@ def test_another_cell_says_something_to_the_turn_that_waits(notebook: Notebook) 
     notebook.script("shell('echo hi')", "s.text('Done.')")
     turn = notebook.send("%mentra what now?")
     notebook.ready(turn)
-    said = notebook.type_command(turn, "%mentra say in one line  # please")
+    said = notebook.type_command(turn, "%mentra say in one line, not 2 # please")
     notebook.finish(said)
     assert said.stdout == "Said: the model reads it with its next request.\n"
     notebook.choose(turn, answer="allow", reason="")
     notebook.finish(turn)
-    assert "You said: in one line" in turn.texts()
-    assert notebook.said() == ["what now?", "I run a command. ", "hi", "in one line"]
+    assert "You said: in one line, not 2 # please" in turn.texts()
+    assert notebook.said() == ["what now?", "I run a command. ", "hi", "in one line, not 2 # please"]
     after = notebook.run("%mentra say hello")  # no turn runs: a question
     assert "the script has no answer" in after.error
 

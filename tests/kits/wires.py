@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from mentra_nb.agent.answer import PendingMessage
 from mentra_nb.content import Message
+from mentra_nb.providers.answer import Response
 from mentra_nb.providers.base import (
     ContentBlockDelta,
     ContentBlockStarted,
@@ -24,7 +25,6 @@ from mentra_nb.providers.base import (
     ProviderToolSpec,
     Request,
 )
-from mentra_nb.providers.http import Response
 
 Frame = dict[str, Any]
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -43,7 +43,7 @@ def test_a_row_has_the_answer_that_it_is_about(record: Record) -> None:
     ("line", "row"),
     [
         ("good", ("good", None)),
-        ("bad because the units are wrong # really", ("bad", "the units are wrong")),
+        ("bad because the unit of column # 3 is wrong", ("bad", "the unit of column # 3 is wrong")),
         ('good "short, and right"', ("good", "short, and right")),
     ],
 )

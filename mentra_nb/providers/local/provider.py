@@ -20,9 +20,10 @@ from typing import Any
 
 from mentra_nb.content import Image
 from mentra_nb.errors import InvalidRequest, MalformedStream, ProviderError
+from mentra_nb.providers.answer import Response
 from mentra_nb.providers.base import ModelInfo, ProviderCapabilities, Request
 from mentra_nb.providers.chat_completions import ChatCompletionsProvider
-from mentra_nb.providers.http import HttpClient, Response
+from mentra_nb.providers.http import HttpClient
 from mentra_nb.providers.local.gguf import context_size, file_problem, projector, resolved
 from mentra_nb.providers.local.tool_calls import CallReader, adapted
 
