@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def checked(*arguments: str) -> dict[str, Any]:
     command = [CHECKER, "--pythonpath", sys.executable, "--outputjson", *arguments]
-    # the checker does not follow an editable install, so it is told where the package is
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # The checker does not follow an editable install, so it is told where the package is. With --verifytypes it takes
+    # the first Python of PATH, whatever --pythonpath says.
+    path = os.pathsep.join((str(CHECKER.parent), os.environ.get("PATH", os.defpath)))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     if not done.stdout:
         raise SystemExit(done.stderr)
