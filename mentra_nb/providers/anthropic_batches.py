@@ -12,7 +12,7 @@ from typing import Any
 
 from mentra_nb.errors import ProviderError
 from mentra_nb.providers.base import Request
-from mentra_nb.providers.batch import MOST_PAGES, Batches, BatchResult, BatchStatus, failure, named
+from mentra_nb.providers.batch import MOST_PAGES, Batches, BatchResult, BatchStatus, entries, failure, named
 from mentra_nb.providers.http import UPLOAD_TIME
 from mentra_nb.providers.json import count, encode, join_body
 
@@ -36,8 +36,7 @@ class AnthropicBatches(Batches):
         query, until = {"limit": "100"}, since + UPLOAD_TIME + CLOCK_SHIFT
         for _ in range(MOST_PAGES):
             page = await self.get("messages/batches", **query)
-            entries = [entry for entry in page.get("data") or () if isinstance(entry, dict)]
-            for entry in entries:
+            for entry in (found := entries(page, "data")):
                 made = _time(entry.get("created_at"))
                 if made < since - CLOCK_SHIFT:  # the newest come first
                     return None
@@ -45,9 +44,9 @@ class AnthropicBatches(Batches):
                     continue
                 if await self._may_be_ours(entry, set(ids)):
                     return named(entry, "id")
-            if not page.get("has_more") or not entries:
+            if not page.get("has_more") or not found:
                 return None
-            query["after_id"] = named(entries[-1], "id")
+            query["after_id"] = named(found[-1], "id")
         return None
 
     async def _may_be_ours(self, entry: dict[str, Any], ids: set[str]) -> bool:

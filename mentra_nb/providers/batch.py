@@ -168,6 +168,19 @@ class Batches(ABC):
         return found
 
 
+def part(found: Any, name: str) -> dict[str, Any]:
+    """Return a member that is an object; an empty one if it is not."""
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def entries(page: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the objects in a list. Raises `DecodeError` if it is none, as what it has is then not known."""
+    if not isinstance(found := page.get(name), list):
+        raise DecodeError(f"the provider sent no list of {name}")
+    return [each for each in found if isinstance(each, dict)]
+
+
 def named(found: dict[str, Any], member: str) -> str:
     """Return an id that an answer must have. Raises `DecodeError`."""
     value = found.get(member)

@@ -8,7 +8,18 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from mentra_nb.errors import DecodeError, HttpError
 from mentra_nb.providers.base import Request
-from mentra_nb.providers.batch import MISSING, MOST_PAGES, Batches, BatchResult, BatchStatus, Ending, failure, named
+from mentra_nb.providers.batch import (
+    MISSING,
+    MOST_PAGES,
+    Batches,
+    BatchResult,
+    BatchStatus,
+    Ending,
+    entries,
+    failure,
+    named,
+    part,
+)
 from mentra_nb.providers.json import encode
 from mentra_nb.server_text import message_in
 
@@ -47,8 +58,7 @@ class GeminiBatches(Batches):
             raise DecodeError("the provider named no address for the upload that can be used")
         finish = {"x-goog-upload-offset": "0", "x-goog-upload-command": "upload, finalize"}
         found = await http.post_json(address, finish, content)
-        file = found.get("file") if isinstance(found, dict) else None
-        return named(file if isinstance(file, dict) else {}, "name")
+        return named(part(found, "file"), "name")
 
     def _beside(self, service: str, path: str, **query: str) -> str:
         """Return an address of a service that has its own first part of the path, such as that for uploads."""
@@ -59,8 +69,8 @@ class GeminiBatches(Batches):
         query = {"pageSize": "100"}
         for _ in range(MOST_PAGES):
             page = await self.get("batches", **query)
-            for entry in page.get("operations") or ():
-                if isinstance(entry, dict) and (entry.get("metadata") or {}).get("displayName") == key:
+            for entry in entries({"operations": [], **page}, "operations"):  # an empty list is left out there
+                if part(entry, "metadata").get("displayName") == key:
                     return named(entry, "name")
             if not page.get("nextPageToken"):
                 return None
@@ -69,11 +79,11 @@ class GeminiBatches(Batches):
 
     async def status(self, id: str) -> BatchStatus:
         found = await self.get(id)
-        about = found.get("metadata") or {}
+        about = part(found, "metadata")
         word = str(about.get("state") or "").removeprefix("BATCH_STATE_").removeprefix("JOB_STATE_")
-        stats = about.get("batchStats") or {}
-        done = sum(int(stats.get(f"{name}RequestCount") or 0) for name in ("successful", "failed"))
-        output = found.get("response") or about.get("output") or {}
+        counts = (str(part(about, "batchStats").get(f"{name}RequestCount")) for name in ("successful", "failed"))
+        done = sum(int(each) for each in counts if each.isdecimal())
+        output = part(found, "response") or part(about, "output")
         files = (str(output["responsesFile"]),) if output.get("responsesFile") else ()
         problem = message_in(found["error"]) if found.get("error") else None
         return BatchStatus(word.lower(), ENDINGS.get(word, "failed" if found.get("done") else ""), done, files, problem)

@@ -348,16 +348,18 @@ class HttpClient:
 
 
 async def _lines(chunks: AsyncIterator[bytes], where: str) -> AsyncGenerator[bytes, None]:
-    rest = b""
+    line = bytearray()
     async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        if len(rest) > MAX_FRAME:
-            raise MalformedStream(f"{where} sent a line longer than {MAX_FRAME} bytes")
-        for line in whole:
-            if line.strip():
-                yield line
-    if rest.strip():
-        yield rest
+        for number, piece in enumerate(chunk.split(b"\n")):
+            if number:
+                if line.strip():
+                    yield bytes(line)
+                line.clear()
+            line += piece
+            if len(line) > MAX_FRAME:
+                raise MalformedStream(f"{where} sent a line longer than {MAX_FRAME} bytes")
+    if line.strip():
+        yield bytes(line)
 
 
 def _parsed(url: str, body: bytes) -> Any:

@@ -8,7 +8,18 @@ from typing import Any
 
 from mentra_nb.errors import HttpError
 from mentra_nb.providers.base import Request
-from mentra_nb.providers.batch import MISSING, MOST_PAGES, Batches, BatchResult, BatchStatus, Ending, failure, named
+from mentra_nb.providers.batch import (
+    MISSING,
+    MOST_PAGES,
+    Batches,
+    BatchResult,
+    BatchStatus,
+    Ending,
+    entries,
+    failure,
+    named,
+    part,
+)
 from mentra_nb.providers.json import count, encode
 from mentra_nb.server_text import message_in
 
@@ -58,21 +69,20 @@ class OpenAIBatches(Batches):
         query = {"limit": "100"}
         for _ in range(MOST_PAGES):
             page = await self.get("batches", **query)
-            entries = [entry for entry in page.get("data") or () if isinstance(entry, dict)]
-            for entry in entries:
-                if (entry.get("metadata") or {}).get(LABEL) == key:
+            for entry in (found := entries(page, "data")):
+                if part(entry, "metadata").get(LABEL) == key:
                     return named(entry, "id")
-            if not page.get("has_more") or not entries:
+            if not page.get("has_more") or not found:
                 return None
-            query["after"] = named(entries[-1], "id")
+            query["after"] = named(found[-1], "id")
         return None
 
     async def status(self, id: str) -> BatchStatus:
         found = await self.get(f"batches/{id}")
         word, counts = str(found.get("status")), found.get("request_counts")
         files = tuple(str(found[name]) for name in ("output_file_id", "error_file_id") if found.get(name))
-        errors = (found.get("errors") or {}).get("data") or ()
-        problem = "; ".join(filter(None, (message_in(error) for error in errors))) or None
+        errors = part(found, "errors").get("data")
+        problem = "; ".join(filter(None, map(message_in, errors if isinstance(errors, list) else ()))) or None
         done = (count(counts, "completed") or 0) + (count(counts, "failed") or 0)
         return BatchStatus(word, ENDINGS.get(word, ""), done, files, problem)
 

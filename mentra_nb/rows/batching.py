@@ -41,7 +41,7 @@ from mentra_nb.store.row_answers import RowBatch
 FIRST_LOOK, LONGEST_LOOK = 2.0, 60.0
 """Seconds between two looks at a batch; the first and the longest time, each half as long again as the one before."""
 LONGEST_BATCH = 50 * 3600.0
-"""Seconds after which a provider that cannot be asked about a batch is asked no more: it has ended by then."""
+"""Seconds after which a provider that does not say that a batch has ended is asked no more: each ends it before."""
 LEASE = 600.0
 """Seconds for which a batch is held. It is renewed at each look."""
 STOP_TIME = 5.0
@@ -282,16 +282,18 @@ class Batching:
         """Look at a batch from time to time until it has ended. Raises `ProviderError`."""
         pause = FIRST_LOOK
         while True:
-            wait = pause
+            wait, is_late = pause, time.time() > batch.made_at + LONGEST_BATCH
             try:
                 status = await self._batches.status(str(batch.provider_batch))
             except ProviderError as error:
-                if not error.is_transient or time.time() > batch.made_at + LONGEST_BATCH:
+                if not error.is_transient or is_late:
                     raise
                 wait = max(wait, asked_wait(error))
             else:
                 if status.ending:
                     return status
+                if is_late:
+                    raise ProviderError(f"the batch has not ended: the provider calls it {status.word or 'nothing'}")
                 done = f"{status.done:,} of {len(batch.digests):,} rows done there"
                 self._tally.batches[batch.key] = f"batch {status.word}, {done}"
             await self._store.acquire_lease(lease_of(batch), self._holder, LEASE)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from kits.http_server import Listener
+from kits.http_server import ThreadedListener
 
 Fate = Literal["answer", "refuse", "overload", "expire", "break", "lose", "misfit"]
 USAGE = (50, 5)
@@ -52,7 +52,7 @@ class Asked:
         return self.path.partition("?")[0]
 
 
-class BatchServer(Listener):
+class BatchServer(ThreadedListener):
     """Answers `yes to PROMPT`. As a context manager it runs on a thread of its own.
 
     Args:
@@ -86,33 +86,13 @@ class BatchServer(Listener):
         """Called on the server's thread when a batch was taken, before that is answered."""
         self.on_call: Callable[[str], None] = lambda call: None
         self.has_batches = True
+        self.odd: list[Any] = []
+        """Documents that answer a GET instead of what it asks for, one at a time."""
         self._number = 0
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._done = asyncio.Event()
-        self._thread = threading.Thread(target=self._run)
 
     @property
     def url(self) -> str:
         return f"http://{self.address}/{'v1beta' if self.wire == 'gemini_generate_content' else 'v1'}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._done.set)
-        self._thread.join()
-
-    def _run(self) -> None:
-        async def serve() -> None:
-            async with self:
-                self._ready.set()
-                await self._done.wait()
-
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(serve())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -140,6 +120,8 @@ class BatchServer(Listener):
         path = asked.plain.removeprefix("/v1beta").removeprefix("/v1")
         if path.endswith(("/responses", "/chat/completions", "/messages", ":streamGenerateContent")):
             return self._answer_one(json.loads(asked.body))
+        if self.odd and asked.method == "GET":
+            return 200, {"content-type": "application/json"}, json.dumps(self.odd.pop(0)).encode()
         if not self.has_batches:
             return 404, {}, b'{"error": {"message": "no such path"}}'
         match self.wire:
@@ -273,7 +255,8 @@ class BatchServer(Listener):
                 form = BytesParser(policy=HTTP).parsebytes(
                     f"content-type: {asked.headers['content-type']}\r\n\r\n".encode() + asked.body
                 )
-                fields = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}  # type: ignore[attr-defined]
+                assert isinstance(form, EmailMessage)  # the policy makes one
+                fields = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}
                 assert fields["purpose"].get_content().strip() == "batch"
                 id = f"file-{len(self.files) + 1}"
                 self.files[id] = fields["file"].get_payload(decode=True)

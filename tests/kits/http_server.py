@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import struct
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
@@ -78,6 +79,35 @@ class Listener(ABC):
     @abstractmethod
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Handle one request; returns whether another may follow on the connection."""
+
+
+class ThreadedListener(Listener):
+    """A listener that runs on a thread of its own while it is used as a context manager."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._done = asyncio.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._done.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            async with self:
+                self._ready.set()
+                await self._done.wait()
+
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(serve())
 
 
 class Server(Listener):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Literal
 
-from kits.http_server import Listener
+from kits.http_server import ThreadedListener
 
 Fate = Literal["answer", "refuse", "hold", "fail", "break", "silence"]
 HOLD_SECONDS = 3
@@ -24,7 +23,7 @@ def _chunk(delta: dict[str, object], finish: str | None = None) -> bytes:
 _USAGE = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":50,"completion_tokens":5,"total_tokens":55}}\n\n'
 
 
-class RowServer(Listener):
+class RowServer(ThreadedListener):
     """Answers `yes to PROMPT`, unless `fate(prompt, attempt)` decides otherwise.
 
     `asked` has the prompts in the order in which they came, `keys` the keys that came with them. `on_request` is
@@ -42,32 +41,10 @@ class RowServer(Listener):
         self.keys = set[str]()
         self._times: Counter[str] = Counter()
         self.fate, self.on_request = fate, on_request
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._done = asyncio.Event()
-        self._thread = threading.Thread(target=self._run)
 
     @property
     def url(self) -> str:
         return f"http://{self.address}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._done.set)
-        self._thread.join()
-
-    def _run(self) -> None:
-        async def serve() -> None:
-            async with self:
-                self._ready.set()
-                await self._done.wait()
-
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(serve())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()

@@ -94,6 +94,35 @@ def test_of_rows_that_fail_some_are_asked_again_singly_and_some_are_errors(serve
     assert kept() == []
 
 
+ODD: list[Any] = [
+    {"status": 3, "request_counts": [], "errors": [1], "metadata": [], "results_url": 0, "response": "x", "error": []},
+    {"errors": {"data": 5}, "metadata": {"batchStats": {"successfulRequestCount": "many"}, "output": "x"}, "id": {}},
+    {"metadata": {"batchStats": 1}},
+    [],
+]
+"""Documents that no provider sends for a batch."""
+
+
+def test_a_state_that_is_not_as_documented_is_looked_at_again(server: BatchServer) -> None:
+    server.odd = [*ODD]
+    assert answers(asked()) == [f"yes to {name}" for name in NAMES]
+    assert (server.odd, server.single, sum(server.handed_in.values())) == ([], [], 8)
+
+
+def test_a_list_that_cannot_be_read_is_not_one_without_the_batch(server: BatchServer) -> None:
+    server.loses_answers, server.odd = 1, [{"data": 5, "operations": 5}]
+    assert answers(asked()) == [f"yes to {name}" for name in NAMES]
+    assert (server.odd, sum(server.handed_in.values())) == ([], 8)
+
+
+def test_a_batch_that_never_ends_fails_once_it_is_older_than_any(
+    chat: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "LONGEST_BATCH", 0.1)
+    chat.looks = -1
+    assert set(asked().error) == {"the batch has not ended: the provider calls it in_progress"}
+
+
 def test_a_batch_that_expires_keeps_what_it_answered_and_the_next_map_hands_in_the_rest(server: BatchServer) -> None:
     half = 0 if server.wire == "gemini_generate_content" else 4  # there one that expires has no results
     server.ending = "expired"
