@@ -86,8 +86,9 @@ async def amap(prompt: str, data: Any, **how: Any) -> Any:
     job = _job(order)
     if job.order.dry:
         return await asyncio.to_thread(_estimate, job, used)
-    job.start(used, await asyncio.to_thread(_origin))
+    origin = await asyncio.to_thread(_origin)
     progress = Progress(job.tally.total, is_shown=job.order.progress)
+    job.start(used, origin)
     future = asyncio.wrap_future(job.future)
     try:
         while not future.done():
@@ -159,8 +160,9 @@ def _wait(job: Job) -> Any:
         raise OperationDenied("a tool that runs on the engine cannot wait for a map here: await mn.amap(...)")
     if job.order.dry:
         return _estimate(job, used)
-    job.start(used, _origin())
-    progress = Progress(job.tally.total, is_shown=job.order.progress)
+    origin = _origin()
+    progress = Progress(job.tally.total, is_shown=job.order.progress)  # an interrupt meanwhile ends what has not begun
+    job.start(used, origin)
     try:
         _watch(job, used, progress)
     finally:

@@ -13,6 +13,8 @@ from kits.row_models import USAGE, RowModel
 import mentra_nb as mn
 from mentra_nb.chat.engine import engine
 from mentra_nb.errors import ConfigurationError, HttpError, Unreachable
+from mentra_nb.rows import api
+from mentra_nb.rows.job import Job
 
 FRAME = pd.DataFrame({"id": [7, 8, 9, 10], "text": ["a", "b", "a", "c"]}, index=[3, 1, 2, 0])
 QUIET: dict[str, Any] = {"progress": False}
@@ -291,3 +293,17 @@ def test_a_map_is_one_turn_and_each_request_is_counted_once(recorded: RowModel) 
 def test_a_conversation_is_no_row_of_usage_by_map(recorded: RowModel) -> None:
     mn.ask("Hello.")
     assert mn.usage(by="map").empty
+
+
+def test_an_interrupt_while_the_bar_is_made_starts_nothing(model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Job] = []
+
+    class Interrupted:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "Progress", Interrupted)
+    monkeypatch.setattr(Job, "start", lambda job, *_: started.append(job))
+    with pytest.raises(KeyboardInterrupt):
+        mn.map("{value}", ["row 0"])
+    assert started == []
